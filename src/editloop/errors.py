@@ -1,0 +1,78 @@
+"""The one exception tree: every error that a user can cause.
+
+EditLoopError
+├── ConfigError          a flag, a config file or an argument that cannot be used
+├── LogError             an edit log that cannot be read or used
+│   ├── LogFormatError       not in the format that its name says, or columns missing
+│   ├── TooManyBadRows       more rows in quarantine than the set share
+│   └── EmptyViewError       no row is left for a view (all rows unedited, say)
+├── CostError            an unknown cost, or one whose inputs are missing
+├── ModelError           a base model, tokenizer or adapter that cannot be loaded or used
+└── RunError             a run folder that is missing, damaged or belongs to another configuration
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "CostError",
+    "EditLoopError",
+    "EmptyViewError",
+    "LogError",
+    "LogFormatError",
+    "ModelError",
+    "RunError",
+    "TooManyBadRows",
+]
+
+
+class EditLoopError(Exception):
+    """An error told in one line: what is wrong, the value seen, what to do.
+
+    Args:
+        what: What is wrong, without a full stop at its end.
+        seen: The value that was seen; shown by `repr`, shortened to 120 characters.
+        do: What the user can do about it.
+    """
+
+    def __init__(self, what: str, *, seen: object = None, do: str | None = None) -> None:
+        self.what, self.seen, self.do = what, seen, do
+        line = what
+        if seen is not None:
+            text = repr(seen)
+            line += f": {text if len(text) <= 120 else text[:117] + '...'}"
+        if do is not None:
+            line += f" ({do})"
+        super().__init__(" ".join(line.split()))
+
+
+class ConfigError(EditLoopError):
+    """A flag, a config file or an argument that cannot be used."""
+
+
+class LogError(EditLoopError):
+    """An edit log that cannot be read or used."""
+
+
+class LogFormatError(LogError):
+    """A log that is not in the format that its name says, or lacks columns."""
+
+
+class TooManyBadRows(LogError):
+    """More rows went to quarantine than the set share."""
+
+
+class EmptyViewError(LogError):
+    """No row of the log is left for the view that a method learns from."""
+
+
+class CostError(EditLoopError):
+    """An unknown cost, or one whose inputs are missing."""
+
+
+class ModelError(EditLoopError):
+    """A base model, tokenizer or adapter that cannot be loaded or used."""
+
+
+class RunError(EditLoopError):
+    """A run folder that is missing, damaged, or belongs to another configuration."""
