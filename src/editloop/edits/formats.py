@@ -1,0 +1,269 @@
+"""The rows of a file as they stand: JSONL, CSV and TSV, Parquet, and Hugging Face dataset folders.
+
+Every format streams `RawRow`s, parsed or with the reason why not. What the columns mean is not known here;
+`reading.py` makes records of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+from editloop.errors import LogError, LogFormatError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Format = Literal["jsonl", "csv", "tsv", "parquet", "dataset"]
+
+LONGEST_LINE = 64 * 2**20
+"""Bytes of a line, or of a quoted cell, beyond which a row is bad: memory must not hang on one lost quote."""
+
+ARROW_BATCH = 256
+NOT_UTF8 = "not UTF-8 text"
+TOO_LONG = f"longer than {LONGEST_LINE // 2**20} MiB"
+TRUNCATED = "truncated last line"
+
+_SUFFIXES: dict[str, Format] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+}
+
+
+class RawRow(NamedTuple):
+    """A row as read: either `columns`, or the `reason` why it cannot be parsed with its `text`."""
+
+    line: int
+    """From 1: the line on which the row starts; in Parquet and dataset folders, the row."""
+    done: int
+    """Bytes (text) or rows (Parquet, datasets) read so far, of the source's `total`."""
+    columns: dict[str, Any] | None
+    reason: str = ""
+    text: str = ""
+
+
+class Source(NamedTuple):
+    """An opened log: its format, column names where the format has them, and its rows, read once."""
+
+    format: Format
+    columns: list[str] | None
+    total: int
+    rows: Iterator[RawRow]
+
+
+def open_source(path: Path, format: Format | None = None, wanted: Collection[str] | None = None) -> Source:
+    """Open a log; its format is found from the name, and from the contents where the name does not tell.
+
+    Args:
+        path: A file, or the folder of a dataset.
+        format: One of `Format`, where neither name nor contents tell.
+        wanted: The columns to read from Parquet and dataset folders; all where it is None.
+
+    Raises:
+        LogError: No such file, or it cannot be read.
+        LogFormatError: Empty, of no known format, or not of the format that its name says.
+    """
+    if format is not None and format not in get_args(Format):
+        raise LogFormatError("unknown format", seen=format, do=f"use one of {', '.join(get_args(Format))}")
+    try:
+        if path.is_dir():
+            return _dataset(path, wanted)
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except FileNotFoundError:
+        raise LogError("no such log", seen=str(path), do="check the path") from None
+    except OSError as error:
+        raise LogError(f"the log cannot be read, {error.strerror}", seen=str(path)) from None
+    if not head.strip():
+        raise LogFormatError("the log is empty", seen=str(path), do="check what wrote it")
+    found = format or _SUFFIXES.get(path.suffix.lower()) or _sniff(path, head)
+    if found == "dataset":
+        raise LogFormatError("a dataset is a folder, this is a file", seen=str(path), do="name its folder")
+    if found == "parquet":
+        return _parquet(path, wanted)
+    _check_text(path, head, found)
+    if found == "jsonl":
+        return Source(found, None, path.stat().st_size, _jsonl(path))
+    return _delimited(path, found)
+
+
+def _sniff(path: Path, head: bytes) -> Format:
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+        return "jsonl"
+    header = head.splitlines()[0]
+    if b"\t" in header:
+        return "tsv"
+    if b"," in header:
+        return "csv"
+    raise LogFormatError(
+        "neither name nor contents tell the log's format",
+        seen=str(path),
+        do=f"give --format, one of {', '.join(get_args(Format))}",
+    )
+
+
+def _check_text(path: Path, head: bytes, format: Format) -> None:
+    """Refuse, before a line is read, what would make every line bad."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in head[:2]:
+        raise LogFormatError(
+            "the log is UTF-16 from line 1 on, not UTF-8",
+            seen=str(path),
+            do="convert it: iconv -f UTF-16 -t UTF-8",
+        )
+    if head.startswith((b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")):
+        raise LogFormatError("the log is compressed", seen=str(path), do="decompress it first")
+    if head.startswith((b"PAR1", b"SQLite format 3")):
+        raise LogFormatError(f"the log is not {format.upper()}", seen=str(path), do="give its true --format")
+    if format == "jsonl" and head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        raise LogFormatError(
+            "the log is one JSON array, not one object per line", seen=str(path), do="convert it: jq -c '.[]'"
+        )
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
+    """Yield each line without a byte-order mark, the bytes read so far, and whether it had to be cut."""
+    done = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        first, done = done == 0, done + len(line)
+        cut = len(line) > LONGEST_LINE
+        rest = line
+        while cut and not rest.endswith(b"\n") and (rest := file.readline(2**20)):
+            done += len(rest)
+        yield line.removeprefix(b"\xef\xbb\xbf") if first else line, done, cut
+
+
+def _jsonl(path: Path) -> Iterator[RawRow]:
+    with path.open("rb") as file:
+        for number, (line, done, cut) in enumerate(_lines(file), start=1):
+            if not line.strip():
+                continue
+            row, reason = None, ""
+            try:
+                row = json.loads(line.decode()) if not cut else None
+            except UnicodeDecodeError:
+                reason = NOT_UTF8
+            except (ValueError, RecursionError):
+                reason = "not JSON" if line.endswith(b"\n") else TRUNCATED
+            if isinstance(row, dict):
+                yield RawRow(number, done, row)
+            else:
+                reason = TOO_LONG if cut else reason or "not a JSON object"
+                yield RawRow(number, done, None, reason, _shown(line))
+
+
+def _delimited(path: Path, format: Format) -> Source:
+    lines = _cells(path, "\t" if format == "tsv" else ",")
+    header = next(lines)
+    names = header.cells
+    if header.problem:
+        raise LogFormatError(f"the header is no {format.upper()}: {header.problem}", seen=header.text)
+    if len(set(names)) < len(names):
+        raise LogFormatError("two columns have the same name", seen=names, do="rename one")
+
+    def rows() -> Iterator[RawRow]:
+        for line, done, cells, problem, text in lines:
+            if not problem and len(cells) != len(names):
+                problem = f"{'fewer' if len(cells) < len(names) else 'more'} cells than the header"
+                problem = problem if text.endswith("\n") else TRUNCATED
+            if problem:
+                yield RawRow(line, done, None, problem, _shown(text))
+            else:
+                yield RawRow(line, done, dict(zip(names, cells, strict=True)))
+
+    return Source(format, names, path.stat().st_size, rows())
+
+
+class _Cells(NamedTuple):
+    line: int
+    done: int
+    cells: list[str]
+    problem: str
+    text: str
+    """The last line of the row."""
+
+
+def _cells(path: Path, delimiter: str) -> Iterator[_Cells]:
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
+    done, problem, text = 0, "", ""
+
+    def lines(file: IO[bytes]) -> Iterator[str]:
+        nonlocal done, problem, text
+        for line, done, cut in _lines(file):  # noqa: B007  (read below, when the row is complete)
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                text, problem = line.decode(errors="backslashreplace"), NOT_UTF8
+            problem = TOO_LONG if cut else problem
+            yield text
+
+    with path.open("rb") as file:
+        # Strict: cells that are not quoted as the csv module quotes them are bad rows, not silently mended.
+        reader = csv.reader(lines(file), delimiter=delimiter, strict=True)
+        while True:
+            start, problem = reader.line_num + 1, ""
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield _Cells(start, done, [], problem or str(error), text)
+            else:
+                if cells or problem:
+                    yield _Cells(start, done, cells, problem, text)
+
+
+def _parquet(path: Path, wanted: Collection[str] | None) -> Source:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise LogFormatError(f"no Parquet file, {error}", seen=str(path), do="check its --format") from None
+    names = file.schema_arrow.names
+    kept = [name for name in names if wanted is None or name in wanted]
+    batches = file.iter_batches(batch_size=ARROW_BATCH, columns=kept, use_threads=False)
+    return Source("parquet", names, file.metadata.num_rows, _arrow(batches))
+
+
+def _dataset(path: Path, wanted: Collection[str] | None) -> Source:
+    if (path / "dataset_dict.json").is_file():
+        names = [each.name for each in sorted(path.iterdir()) if each.is_dir()]
+        raise LogFormatError("this folder holds several datasets", seen=names, do="name one of them")
+    if not (path / "state.json").is_file():
+        raise LogFormatError(
+            "this folder is no dataset", seen=str(path), do="give a file, or a folder that save_to_disk wrote"
+        )
+    import datasets
+
+    try:
+        dataset = datasets.load_from_disk(str(path))
+    except Exception as error:  # whatever a damaged folder makes the library raise, it is the folder
+        raise LogFormatError(f"this dataset folder cannot be read, {error}", seen=str(path)) from error
+    names = dataset.column_names
+    kept = [name for name in names if wanted is None or name in wanted]
+    batches = dataset.select_columns(kept).with_format("arrow").iter(batch_size=ARROW_BATCH)
+    return Source("dataset", names, len(dataset), _arrow(batches))
+
+
+def _arrow(batches: Iterator[pa.RecordBatch]) -> Iterator[RawRow]:
+    number = 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            number += 1
+            yield RawRow(number, number, row)
+
+
+def _shown(line: bytes | str) -> str:
+    """Return the beginning of a line that is bad, as text."""
+    return line[:4096].decode(errors="backslashreplace") if isinstance(line, bytes) else line[:4096]

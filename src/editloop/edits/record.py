@@ -1,0 +1,212 @@
+"""One row of an edit log: a context, the response a policy gave, and what the user made of it.
+
+The record is kept once; supervision, preferences and costs are views of it (`views.py`). It does not know
+where it came from (`reading.py`) nor what an edit costs (`cost.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+Status = Literal["edited", "accepted", "pending", "expired"]
+"""`edited` and `accepted` are observed; `pending` waits for the user; `expired` never got an answer."""
+
+
+LONE_SURROGATE = "lone surrogate, not valid Unicode text"
+
+
+def _wrong(reason: str) -> PydanticCustomError:
+    """Build a validation error whose text is a fixed reason: reasons are counted, so they hold no values."""
+    return PydanticCustomError("record", reason)
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _wrong(LONE_SURROGATE) from None
+    return text
+
+
+def _not_blank(response: str) -> str:
+    if not response or response.isspace():
+        raise _wrong("empty")
+    return response
+
+
+def _utc(time: datetime) -> datetime:
+    if time.tzinfo is None:
+        return time.replace(tzinfo=UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:  # the first or last day that datetime can hold, in another zone
+        raise _wrong("outside the years 1 to 9999") from None
+
+
+def _json_only(metadata: dict[str, Any]) -> dict[str, Any]:
+    # Through JSON and back, so that a record is equal to itself after any of the file formats.
+    if not metadata:
+        return metadata
+    try:
+        text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, default=str)
+        text.encode()
+        kept: dict[str, Any] = json.loads(text)
+    except UnicodeEncodeError:
+        raise _wrong(LONE_SURROGATE) from None
+    except (ValueError, TypeError, RecursionError):
+        raise _wrong("not what JSON can hold") from None
+    return kept
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+Name = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_unicode)]
+OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
+
+
+class Message(BaseModel):
+    """One message of a chat: who speaks, and the text.
+
+    Other keys are refused unless they are null: dropping a tool call would silently change the prompt.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Annotated[Text, Field(min_length=1)]
+    content: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and len(values) > 2:
+            return {
+                key: value for key, value in values.items() if value is not None or key in ("role", "content")
+            }
+        return values
+
+
+Context = Text | tuple[Message, ...]
+"""What the policy was asked: plain text, or a chat of at least one message."""
+
+
+class Record(BaseModel):
+    """One response of a policy and what its user did with it.
+
+    Attributes:
+        id: Unique in its log. Made from the content (`fingerprint`) where it is not given, so that it does
+            not depend on the order of the rows.
+        context: Text, or a chat.
+        response: What the policy wrote; not blank.
+        edit: What the user made of it. An empty edit is legal (the user deleted it all); `None` says that
+            no edit was seen, which is not the same as a cost of zero.
+        status: Derived where it is not given: no edit is `pending`, an edit equal to the response is
+            `accepted`, any other `edited`. `accepted` without an edit takes the response as its edit.
+            A status that contradicts the edit is an error.
+        user: Who edited.
+        policy: Which policy answered.
+        propensity: The probability, in (0, 1], with which that policy was chosen.
+        time: When; aware, in UTC. Reads ISO 8601 (UTC where it names no zone) and epoch seconds.
+        metadata: Anything else that JSON can hold; values it cannot hold are kept as their text.
+
+    Raises:
+        pydantic.ValidationError: On a field that is missing, mistyped or contradicts another.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Name = ""
+    context: Context = Field(union_mode="left_to_right")
+    response: Annotated[Text, AfterValidator(_not_blank)]
+    edit: Text | None = None
+    status: Status = "pending"
+    user: OptionalName = None
+    policy: OptionalName = None
+    propensity: Annotated[float, Field(gt=0, le=1)] | None = None
+    time: Annotated[datetime, AfterValidator(_utc)] | None = None
+    metadata: Annotated[dict[str, Any], AfterValidator(_json_only)] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_status(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        row = {key: value for key, value in values.items() if value is not None}
+        edit, response = row.get("edit"), row.get("response")
+        if "status" not in row:
+            row["status"] = "pending" if edit is None else "accepted" if edit == response else "edited"
+        elif row["status"] == "accepted" and edit is None and response is not None:
+            row["edit"] = response
+        return row
+
+    @model_validator(mode="after")
+    def _check(self) -> Record:
+        if self.context == ():
+            raise _wrong("a chat context without messages")
+        if self.status == "edited" and self.edit is None:
+            raise _wrong("status is edited but there is no edit")
+        if self.status == "edited" and self.edit == self.response:
+            raise _wrong("status is edited but the edit equals the response")
+        if self.status == "accepted" and self.edit != self.response:
+            raise _wrong("status is accepted but the edit differs from the response")
+        if not self.is_observed and self.edit is not None:
+            raise _wrong(f"status is {self.status} but there is an edit")
+        if not self.id:
+            # Frozen for everyone else; an `after` validator is still part of the making.
+            object.__setattr__(self, "id", fingerprint(self))
+        return self
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether the user's answer was seen: `edited` or `accepted`."""
+        return self.status in ("edited", "accepted")
+
+
+def fingerprint(record: Record) -> str:
+    """Return 32 hexadecimal digits made from context, response, edit and user.
+
+    Two records with equal fingerprints are exact duplicates, whatever their ids say.
+    """
+    context = record.context
+    if not isinstance(context, str):
+        context = [[message.role, message.content] for message in context]  # type: ignore[assignment]
+    text = json.dumps([context, record.response, record.edit, record.user], ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def explain(error: ValidationError) -> str:
+    """Say in a few words why a row is no record: `field: reason`, without the row's own values.
+
+    Only the first error is told: a row is in quarantine for one reason, and reasons are counted.
+    """
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    first = errors[0]
+    field = next((str(part) for part in first["loc"]), "")
+    if LONE_SURROGATE in (first["msg"], *(each["msg"] for each in errors if field == "context")):
+        reason = LONE_SURROGATE
+    elif first["type"] == "missing":
+        reason = "missing"
+    elif field == "context":
+        reason = "neither text nor a chat of {role, content} messages"
+    elif field == "status":
+        reason = f"not one of {', '.join(get_args(Status))}"
+    else:
+        reason = first["msg"].replace("Input should be", "not")
+    return f"{field}: {reason}" if field else reason
