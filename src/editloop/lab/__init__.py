@@ -1,1 +1,30 @@
+"""The embedded world: domains with hidden styles, their base models, and logs of users who edit.
 
+It lets the demo, the tests and the paper's tables run offline on 2 cores. It does not know how policies
+are trained or chosen.
+"""
+
+from __future__ import annotations
+
+from editloop.lab.domains import base_path, get_domain
+from editloop.lab.evaluation import Evaluation, evaluate_on_user
+from editloop.lab.grammar import Domain, Notes
+from editloop.lab.log import make_log, stream_log
+from editloop.lab.pretrain import Recipe, pretrain, recipe_hash
+from editloop.lab.text import TextRecipe, pretrain_text
+
+__all__ = [
+    "Domain",
+    "Evaluation",
+    "Notes",
+    "Recipe",
+    "TextRecipe",
+    "base_path",
+    "evaluate_on_user",
+    "get_domain",
+    "make_log",
+    "pretrain",
+    "pretrain_text",
+    "recipe_hash",
+    "stream_log",
+]

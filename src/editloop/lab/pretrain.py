@@ -1,0 +1,256 @@
+"""Pretraining small base models: the loop, and the recipe of a domain's base.
+
+A domain's base is trained on drafts that mostly have the neutral style; each attribute is redrawn with
+probability `diversity`, so that the base gives every style some probability and never learns which kind
+of context wants which. It is shipped as a package asset with its recipe and a hash over the recipe and
+the domain's tables.
+
+This module does not know users or logs. Text from files is `editloop.lab.text`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from editloop.errors import ConfigError
+from editloop.lab.grammar import PIECE, Domain
+
+__all__ = [
+    "Batch",
+    "Progress",
+    "Recipe",
+    "build_tokenizer",
+    "new_model",
+    "pretrain",
+    "recipe_hash",
+    "save_base",
+    "train",
+]
+
+PAD, EOS, UNK, SEP = "<pad>", "<eos>", "<unk>", "<sep>"
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ message.content }}{{ eos_token if message.role == 'assistant' else '" + SEP + "' }}"
+    "{% endfor %}"
+)
+"""A turn is its text and a mark: the separator after the user's, the end after the assistant's."""
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Token ids and labels, both [rows, tokens]; a label of -100 is not learned."""
+
+Progress = Callable[[int, int, float], None]
+"""Called with the steps done, the steps in all and the loss."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a domain's base model is made.
+
+    Attributes:
+        diversity: Probability with which an attribute is redrawn from all its values.
+        hidden_size: Width of the model.
+        layers: Number of its layers.
+        heads: Attention heads of a layer.
+        steps: Optimiser steps.
+        batch_size: Drafts of a step.
+        learning_rate: Peak of the schedule (linear warm-up, then cosine to zero).
+        seed: Of the drafts and of the weights.
+    """
+
+    diversity: float = 0.6
+    hidden_size: int = 128
+    layers: int = 3
+    heads: int = 4
+    steps: int = 1500
+    batch_size: int = 48
+    learning_rate: float = 3e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.diversity <= 1:
+            raise ConfigError("diversity is a probability", seen=self.diversity, do="give a number in [0, 1]")
+        for name in ("hidden_size", "layers", "heads", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1", seen=getattr(self, name))
+
+
+def recipe_hash(domain: Domain, recipe: Recipe) -> str:
+    """A hash over the recipe and the domain's tables: equal hashes, equal training data and model."""
+    text = json.dumps([domain.fingerprint, asdict(recipe)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build_tokenizer(domain: Domain) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer of the domain's texts, which decodes to exactly the text that was encoded."""
+    vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNK, SEP, *domain.pieces])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        additional_special_tokens=[SEP],
+        clean_up_tokenization_spaces=False,
+        model_max_length=256,
+    )
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped
+
+
+def new_model(
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    hidden_size: int,
+    layers: int,
+    heads: int,
+    positions: int,
+    seed: int,
+) -> LlamaForCausalLM:
+    """A Llama with tied embeddings and random weights, fp32, on the CPU."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=8 * hidden_size // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=positions,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def train(
+    model: LlamaForCausalLM,
+    batches: Iterator[Batch],
+    *,
+    steps: int,
+    learning_rate: float,
+    minutes: float | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Trains a model in place by AdamW on the mean loss of a batch's labels.
+
+    The schedule follows whichever budget is further spent, steps or minutes, so that training ends with a
+    learning rate of zero either way.
+
+    Returns:
+        The steps that were taken.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    model.train()
+    start, step, spent = time.monotonic(), 0, 0.0
+    while spent < 1:
+        ids, labels = next(batches)
+        warm_up = min(1.0, (step + 1) / (0.05 * steps))
+        optimizer.param_groups[0]["lr"] = learning_rate * warm_up * (1 + math.cos(math.pi * spent)) / 2
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+        spent = step / steps
+        if minutes is not None:
+            spent = max(spent, (time.monotonic() - start) / (60 * minutes))
+        if progress is not None:
+            progress(step, steps, float(loss.detach()))
+    model.eval()
+    return step
+
+
+def pretrain(
+    domain: Domain, out: Path | str, recipe: Recipe | None = None, *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Trains a domain's base model by its recipe and writes it to a folder in Hugging Face format.
+
+    Args:
+        domain: Whose drafts to learn.
+        out: The folder; files of the same name there are replaced.
+        recipe: By default the recipe of the shipped assets (4 minutes on 2 cores).
+        progress: Called after each step.
+
+    Returns:
+        What is in the folder's `recipe.json`: the recipe, its hash, the number of parameters.
+    """
+    recipe = recipe or Recipe()
+    tokenizer = build_tokenizer(domain)
+    model = new_model(
+        tokenizer,
+        hidden_size=recipe.hidden_size,
+        layers=recipe.layers,
+        heads=recipe.heads,
+        positions=256,
+        seed=recipe.seed,
+    )
+    train(
+        model,
+        _drafts(domain, recipe, tokenizer),
+        steps=recipe.steps,
+        learning_rate=recipe.learning_rate,
+        progress=progress,
+    )
+    about = {
+        "domain": domain.name,
+        "recipe": asdict(recipe),
+        "hash": recipe_hash(domain, recipe),
+        "parameters": model.num_parameters(),
+    }
+    save_base(model, tokenizer, Path(out), about)
+    return about
+
+
+def save_base(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, about: dict[str, Any]
+) -> None:
+    """Writes a base with `about` as its recipe.json; a file is there whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    model.generation_config = GenerationConfig(
+        do_sample=True, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id
+    )
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (Path(folder) / "recipe.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        for file in sorted(Path(folder).iterdir()):
+            file.replace(out / file.name)
+
+
+def _drafts(domain: Domain, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
+    """Endless batches of conversations of one context and one draft; only the draft is learned."""
+    contexts = domain.contexts(recipe.seed, stream="pretrain")
+    generator = random.Random(recipe.seed)
+    while True:
+        rows, labels = [], []
+        for _ in range(recipe.batch_size):
+            context = next(contexts)
+            draft = domain.redraw(domain.read(context).facts, recipe.diversity, generator)
+            prompt = tokenizer(context + SEP)["input_ids"]
+            row = prompt + tokenizer(domain.render(draft) + EOS)["input_ids"]
+            rows.append(torch.tensor(row))
+            labels.append(torch.tensor([-100] * len(prompt) + row[len(prompt) :]))
+        yield (
+            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
+            torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100),
+        )

@@ -1,0 +1,195 @@
+"""Pretraining a small base from plain text, so that a log of real text can be worked on offline.
+
+A byte-level BPE tokenizer and a Llama of a few million parameters, trained on the texts packed into
+blocks. Such a base knows the words of its texts and little else; it stands in for a real one where none
+can be had. This module does not know domains or logs.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from editloop.errors import ConfigError
+from editloop.lab.pretrain import EOS, PAD, Batch, Progress, new_model, save_base, train
+
+__all__ = ["TextRecipe", "pretrain_text"]
+
+Documents = Literal["lines", "files"]
+
+HELD_OUT = 0.05
+"""Share of the blocks that are kept for the perplexity."""
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """How a base model is made from plain text.
+
+    Attributes:
+        vocabulary: Most tokens the tokenizer may have.
+        hidden_size: Width of the model.
+        layers: Number of its layers.
+        heads: Attention heads of a layer.
+        block: Tokens of a training row.
+        positions: Longest context with its continuation, in tokens, that the model is declared for.
+        epochs: Passes over the text.
+        minutes: Wall clock after which training ends, if that is sooner.
+        batch_size: Blocks of a step.
+        learning_rate: Peak of the schedule.
+        documents: Whether each line of a file is a text, or each file.
+        seed: Of the order of texts and blocks, and of the weights.
+    """
+
+    vocabulary: int = 6000
+    hidden_size: int = 192
+    layers: int = 4
+    heads: int = 6
+    block: int = 128
+    positions: int = 1024
+    epochs: int = 8
+    minutes: float = 12.0
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    documents: Documents = "lines"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "layers", "heads", "block", "epochs", "minutes", "batch_size"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be positive", seen=getattr(self, name))
+        # 256 bytes and the two special tokens are always in it.
+        if self.vocabulary < 258:
+            raise ConfigError("the vocabulary is too small", seen=self.vocabulary, do="give at least 258")
+
+
+def pretrain_text(
+    files: Sequence[Path | str],
+    out: Path | str,
+    recipe: TextRecipe | None = None,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Trains a small base from plain-text files and writes it to a folder in Hugging Face format.
+
+    Args:
+        files: UTF-8 text.
+        out: The folder; files of the same name there are replaced.
+        recipe: By default at most 12 minutes on 2 cores.
+        progress: Called after each step.
+
+    Returns:
+        What is in the folder's `recipe.json`: the recipe, the sizes, the steps taken and the perplexity
+        per token on the blocks that were held out.
+
+    Raises:
+        ConfigError: A file that cannot be read as UTF-8 text, or too little text.
+    """
+    recipe = recipe or TextRecipe()
+    documents = _read(files, recipe.documents)
+    generator = random.Random(recipe.seed)
+    generator.shuffle(documents)
+    tokenizer = _train_tokenizer(documents, recipe)
+    blocks = _pack(documents, tokenizer, recipe.block)
+    n_held_out = max(1, round(HELD_OUT * len(blocks)))
+    held_out, training = blocks[:n_held_out], blocks[n_held_out:]
+    if len(training) < recipe.batch_size:
+        raise ConfigError(
+            "too little text to train on",
+            seen=f"{blocks.numel()} tokens",
+            do=f"give at least {(recipe.batch_size + 1) * recipe.block} tokens of text",
+        )
+    model = new_model(
+        tokenizer,
+        hidden_size=recipe.hidden_size,
+        layers=recipe.layers,
+        heads=recipe.heads,
+        positions=recipe.positions,
+        seed=recipe.seed,
+    )
+    steps = train(
+        model,
+        _batches(training, recipe),
+        steps=recipe.epochs * (len(training) // recipe.batch_size),
+        learning_rate=recipe.learning_rate,
+        minutes=recipe.minutes,
+        progress=progress,
+    )
+    about = {
+        "recipe": asdict(recipe),
+        "documents": len(documents),
+        "tokens": blocks.numel(),
+        "parameters": model.num_parameters(),
+        "steps": steps,
+        "held_out_tokens": held_out.numel(),
+        "held_out_perplexity": _perplexity(model, held_out),
+    }
+    save_base(model, tokenizer, Path(out), about)
+    return about
+
+
+def _read(files: Sequence[Path | str], documents: Documents) -> list[str]:
+    texts: list[str] = []
+    for file in files:
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file} is not UTF-8 text", seen=str(error), do="convert it first") from error
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read", seen=error.strerror) from error
+        texts += [part for part in (text.splitlines() if documents == "lines" else [text]) if part.strip()]
+    if not texts:
+        raise ConfigError("there is no text to train on", seen=[str(file) for file in files])
+    return texts
+
+
+def _train_tokenizer(documents: Sequence[str], recipe: TextRecipe) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=[PAD, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        clean_up_tokenization_spaces=False,
+        model_max_length=recipe.positions,
+    )
+
+
+def _pack(documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, block: int) -> torch.Tensor:
+    """The texts' tokens, each text ended by the end token, as whole blocks: int64 [blocks, block]."""
+    # The backend is called, as the wrapper warns of texts that are longer than the model's positions.
+    encodings = tokenizer.backend_tokenizer.encode_batch(list(documents))
+    stream = [token for encoding in encodings for token in (*encoding.ids, tokenizer.eos_token_id)]
+    whole = len(stream) // block * block
+    return torch.tensor(stream[:whole], dtype=torch.int64).view(-1, block)
+
+
+def _batches(blocks: torch.Tensor, recipe: TextRecipe) -> Iterator[Batch]:
+    """Endless batches, every block once an epoch but for an incomplete last batch."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    whole = len(blocks) // recipe.batch_size
+    while True:
+        for rows in torch.randperm(len(blocks), generator=generator)[: whole * recipe.batch_size].chunk(whole):
+            yield blocks[rows], blocks[rows]
+
+
+@torch.no_grad()
+def _perplexity(model: LlamaForCausalLM, blocks: torch.Tensor) -> float:
+    """The exponential of the mean negative log-probability of a token, over all but each block's first."""
+    losses = [float(model(input_ids=row, labels=row).loss) for row in blocks.chunk(len(blocks))]
+    return math.exp(sum(losses) / len(losses))
