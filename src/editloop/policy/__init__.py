@@ -1,1 +1,42 @@
+"""A language model as a policy: context tree, log-probabilities, sampling, adapters, run folders."""
 
+from editloop.policy.adapters import (
+    LoraSettings,
+    attach_adapter,
+    detach_adapter,
+    load_adapter,
+    trainable_copy,
+)
+from editloop.policy.device import choose_device, choose_dtype
+from editloop.policy.encode import Encoder
+from editloop.policy.logprob import batch_log_probs, tree_mask
+from editloop.policy.model import Policy, load_base
+from editloop.policy.run import RunFolder, library_versions, load_policy, write_atomic
+from editloop.policy.sampling import Sample, sample, trim_loops
+from editloop.policy.tree import ContextTree, Layout, TreeBatch, pack
+
+__all__ = [
+    "ContextTree",
+    "Encoder",
+    "Layout",
+    "LoraSettings",
+    "Policy",
+    "RunFolder",
+    "Sample",
+    "TreeBatch",
+    "attach_adapter",
+    "batch_log_probs",
+    "choose_device",
+    "choose_dtype",
+    "detach_adapter",
+    "library_versions",
+    "load_adapter",
+    "load_base",
+    "load_policy",
+    "pack",
+    "sample",
+    "trainable_copy",
+    "tree_mask",
+    "trim_loops",
+    "write_atomic",
+]

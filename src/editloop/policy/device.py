@@ -1,0 +1,51 @@
+"""Where a model runs and in which precision: every automatic choice comes with its reason."""
+
+from __future__ import annotations
+
+import torch
+
+from editloop.errors import ConfigError
+
+__all__ = ["choose_device", "choose_dtype"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(device: str = "auto") -> tuple[torch.device, str]:
+    """The device to use and why.
+
+    Args:
+        device: `auto`, or a name that torch knows (`cpu`, `cuda`, `cuda:1`, `mps`).
+
+    Raises:
+        ConfigError: The device is unknown or absent here.
+    """
+    if device != "auto":
+        try:
+            chosen = torch.device(device)
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                "this device cannot be used", seen=device, do="choose --device cpu or auto"
+            ) from error
+        return chosen, "as asked"
+    if torch.cuda.is_available():
+        return torch.device("cuda"), f"found {torch.cuda.get_device_name()}"
+    if torch.backends.mps.is_available():
+        return torch.device("mps"), "found Apple Metal"
+    return torch.device("cpu"), f"no accelerator found, {torch.get_num_threads()} threads"
+
+
+def choose_dtype(device: torch.device, dtype: str = "auto") -> tuple[torch.dtype, str]:
+    """The precision to load a model in and why.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise ConfigError("unknown dtype", seen=dtype, do=f"choose --dtype auto, {', '.join(DTYPES)}")
+        return DTYPES[dtype], "as asked"
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16, "the GPU has it"
+    return torch.float32, f"exact, and no slower on {device.type}"

@@ -1,0 +1,132 @@
+"""Text to tokens, the same when a policy is trained, scored and sampled.
+
+A prompt is the chat template's, with the generation prompt. Without a template it is the context
+and a newline. A continuation is its text's tokens and the end-of-turn token, which is the one that
+the template puts after an assistant's turn. Nothing is ever cut in silence: what is cut or left out
+is counted in `Encoder.counts`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from editloop.edits import Context
+from editloop.errors import ConfigError, ModelError
+from editloop.policy.tree import ContextTree
+
+__all__ = ["Encoder"]
+
+_MARK = "\u2063here\u2063"  # stands for an assistant's words while the template is looked into
+
+
+class Encoder:
+    """Encodes contexts and continuations for one tokenizer.
+
+    Args:
+        tokenizer: A `transformers` tokenizer.
+        max_length: Most tokens of context and continuation together.
+        end_token: The token that ends a turn; by default found from the chat template, else the
+            tokenizer's end token.
+
+    Attributes:
+        end: Id of the end-of-turn token.
+        pad: Id that fills rows up.
+        why: How prompts and ends are formed, in a line.
+        counts: What was cut or left out: `continuation cut`, `context too long`,
+            `refused by the chat template`.
+
+    Raises:
+        ConfigError: `end_token` is not in the vocabulary.
+        ModelError: There is no end token to be found.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, end_token: str | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.counts: Counter[str] = Counter()
+        self.has_template = tokenizer.chat_template is not None
+        form = "chat template" if self.has_template else "no chat template: context and a newline"
+        self.end, end_why = self._find_end(end_token)
+        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end
+        self.why = (
+            f"prompt by {form}, turns end with {tokenizer.convert_ids_to_tokens(self.end)!r} ({end_why})"
+        )
+
+    def _find_end(self, end_token: str | None) -> tuple[int, str]:
+        if end_token is not None:
+            token_id = self.tokenizer.get_vocab().get(end_token)
+            if token_id is None:
+                raise ConfigError("the tokenizer has no such token", seen=end_token, do="change --end-token")
+            return int(token_id), "as asked"
+        if self.has_template:
+            turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
+            after = self.tokenizer.apply_chat_template(turns, tokenize=False).partition(_MARK)[2]
+            special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+            for token_id in self.tokenizer(after, add_special_tokens=False)["input_ids"]:
+                if token_id in special:
+                    return int(token_id), "from the template"
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError("the tokenizer has no end token", do="name one of its tokens by --end-token")
+        return int(self.tokenizer.eos_token_id), "the tokenizer's end token"
+
+    def prompt(self, context: Context) -> tuple[int, ...]:
+        """Tokens of the prompt exactly as at generation time; at least one.
+
+        Raises:
+            TemplateError: The chat template refuses the messages (an unknown role, say).
+        """
+        if self.has_template:
+            text = self.tokenizer.apply_chat_template(
+                _messages(context), add_generation_prompt=True, tokenize=False
+            )
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        else:
+            if not isinstance(context, str):
+                context = "\n".join(f"{m.role}: {m.content}" for m in context) + "\nassistant:"
+            ids = self.tokenizer(context + "\n")["input_ids"]
+            if ids and ids[-1] == self.tokenizer.eos_token_id:  # some tokenizers end every text
+                ids = ids[:-1]
+        start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.end
+        return tuple(ids) or (start,)
+
+    def continuation(self, text: str) -> tuple[int, ...]:
+        """Tokens of a response or an edit, with the end-of-turn token."""
+        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end)
+
+    def tree(self, context: Context, continuations: Sequence[str]) -> ContextTree | None:
+        """The context tree, cut to `max_length`; None, counted, if the context cannot be used.
+
+        A continuation that is cut is counted and loses its end-of-turn token: a policy must not
+        learn to stop where the cut fell.
+        """
+        try:
+            prompt = self.prompt(context)
+        except TemplateError:
+            self.counts["refused by the chat template"] += 1
+            return None
+        room = self.max_length - len(prompt)
+        if room < 1:
+            self.counts["context too long"] += 1
+            return None
+        encoded = [self.continuation(text) for text in continuations]
+        self.counts["continuation cut"] += sum(len(ids) > room for ids in encoded)
+        return ContextTree(prompt, tuple(ids[:room] for ids in encoded))
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Tokens of plain texts, for costs that count the policy's tokens."""
+        return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated tokens, without special tokens."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+
+def _messages(context: Context) -> list[dict[str, str]]:
+    if isinstance(context, str):
+        return [{"role": "user", "content": context}]
+    return [{"role": m.role, "content": m.content} for m in context]

@@ -1,0 +1,121 @@
+"""Log-probabilities of the continuations of context trees, by one forward of a causal LM.
+
+It knows how a tree's mask is told to a model, and nothing of losses or of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from editloop.policy.tree import TreeBatch
+
+__all__ = ["batch_log_probs", "tree_mask"]
+
+
+def tree_mask(subtree_end: Tensor) -> Tensor:
+    """The attention mask of packed trees: token i sees token j if j <= i < subtree_end[j].
+
+    Args:
+        subtree_end: int64 [B, R].
+
+    Returns:
+        bool [B, 1, R, R], query by key.
+    """
+    index = torch.arange(subtree_end.shape[1], device=subtree_end.device)
+    query, key = index[:, None], index[None, :]
+    return ((key <= query) & (query < subtree_end[:, None, :])).unsqueeze(1)
+
+
+def batch_log_probs(model: nn.Module, batch: TreeBatch) -> Tensor:
+    """Log-probability of every continuation: the sum over its counted tokens, natural log.
+
+    Args:
+        model: A causal LM in the `transformers` interface; may be wrapped by PEFT or for
+            distribution.
+        batch: K continuations, from `pack`.
+
+    Returns:
+        float32 [K], differentiable.
+    """
+    device = next(model.parameters()).device
+
+    def tensor(array: Any) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    core = _unwrapped(model)
+    with _logits_at(core, tensor(batch.predictor)) as head_is_hooked:
+        output = model(
+            input_ids=tensor(batch.input_ids),
+            position_ids=tensor(batch.position_ids),
+            attention_mask=_attention_mask(core, batch, tensor),
+            use_cache=False,
+        )
+    logits = output.logits.flatten(0, 1)
+    if not head_is_hooked:
+        logits = logits[tensor(batch.predictor)]
+    token_log_probs = -F.cross_entropy(logits.float(), tensor(batch.target), reduction="none")
+    total = torch.zeros(len(batch.lengths), device=device)
+    return total.index_add(0, tensor(batch.owner), token_log_probs[tensor(batch.member)])
+
+
+def _unwrapped(model: nn.Module) -> Any:
+    """The model without the wrappers of distribution."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
+
+
+@contextmanager
+def _logits_at(model: Any, flat_index: Tensor) -> Iterator[bool]:
+    """Compute logits at these positions only, by gathering before the output embedding.
+
+    Everything that a family does to its logits afterwards (scaling, soft caps) works per position
+    and stays the family's own. The logits come out as [1, n, vocabulary].
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        yield False
+        return
+
+    def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0].flatten(0, 1)[flat_index].unsqueeze(0), *args[1:])
+
+    handle = head.register_forward_pre_hook(gather)
+    try:
+        yield True
+    finally:
+        handle.remove()
+
+
+def _attention_mask(model: Any, batch: TreeBatch, tensor: Any) -> Any:
+    """What the model takes as `attention_mask`: [B, R] for plain rows, else 4-d or a dict of 4-d masks."""
+    if batch.plain:
+        return tensor(batch.filled)
+    config = model.config.get_text_config()
+    mask = tree_mask(tensor(batch.subtree_end))
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if window is None or batch.position_ids.max() < window:
+        return _as_model_takes_it(model, mask)
+    positions = tensor(batch.position_ids)
+    near = (positions[:, :, None] - positions[:, None, :] < window).unsqueeze(1)
+    masks = {"full_attention": mask, "sliding_attention": mask & near}
+    if len(kinds) > 1:
+        return {kind: _as_model_takes_it(model, masks[kind]) for kind in masks if kind in kinds}
+    return _as_model_takes_it(
+        model, masks["full_attention" if kinds == {"full_attention"} else "sliding_attention"]
+    )
+
+
+def _as_model_takes_it(model: Any, allowed: Tensor) -> Tensor:
+    """SDPA takes a boolean mask; the eager attention adds it to the scores."""
+    if model.config._attn_implementation == "sdpa":
+        return allowed
+    dtype = next(model.parameters()).dtype
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)

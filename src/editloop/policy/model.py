@@ -1,0 +1,266 @@
+"""A language model as a policy: a base, at most one adapter, and the encoder that goes with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from editloop.edits import Context
+from editloop.errors import ModelError
+from editloop.policy.device import choose_device, choose_dtype
+from editloop.policy.encode import Encoder
+from editloop.policy.logprob import batch_log_probs
+from editloop.policy.probe import probe_trees
+from editloop.policy.sampling import Sample, sample
+from editloop.policy.tree import ContextTree, TreeBatch, pack
+
+__all__ = ["Policy", "load_base"]
+
+# One query-key pair costs about this much of a token's other work, times the width of the model.
+ATTENTION_COST = 0.5
+
+
+@dataclass
+class Policy:
+    """A causal LM with its encoder.
+
+    Attributes:
+        model: The `transformers` model, or its PEFT wrapper while an adapter is on it.
+        encoder: Text to tokens.
+        base: The hub name or folder that the base was loaded from.
+        fingerprint: Hash of the base's configuration and weights.
+        shares: Whether the model takes tree masks; if not, plain sequences are used.
+        decisions: What was chosen on loading and why, a line each.
+    """
+
+    model: Any
+    encoder: Encoder
+    base: str
+    fingerprint: str
+    shares: bool
+    decisions: list[str] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights lie."""
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+
+    @property
+    def attention_cost(self) -> float:
+        """Work of one query-key pair in units of a token's other work (see `pack`)."""
+        return ATTENTION_COST / float(self.model.config.get_text_config().hidden_size)
+
+    def pack(self, trees: Sequence[ContextTree], *, from_fork: bool = False) -> TreeBatch:
+        """Pack trees in the form that this model takes (see `editloop.policy.pack`)."""
+        return pack(
+            trees,
+            share=self.shares,
+            from_fork=from_fork,
+            attention_cost=self.attention_cost,
+            pad=self.encoder.pad,
+        )
+
+    @torch.inference_mode()
+    def log_probs(
+        self,
+        trees: Sequence[ContextTree],
+        *,
+        from_fork: bool = False,
+        batch_tokens: int = 8192,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[float]]:
+        """Log-probabilities (natural log) of every continuation of every tree, without gradients.
+
+        Args:
+            trees: Context trees, from `Encoder.tree`.
+            from_fork: Count only what follows the part that all continuations of a tree share.
+            batch_tokens: About how many tokens go through the model at a time.
+            progress: Called with the number of trees done.
+        """
+        result: list[list[float]] = [[] for _ in trees]
+        was_training = self.model.training
+        self.model.eval()
+        done = 0
+        for members in _batches_by_tokens(trees, batch_tokens):
+            scores = batch_log_probs(
+                self.model, self.pack([trees[i] for i in members], from_fork=from_fork)
+            ).tolist()
+            for i in members:
+                count = len(trees[i].continuations)
+                result[i], scores = scores[:count], scores[count:]
+            done += len(members)
+            if progress is not None:
+                progress(done)
+        self.model.train(was_training)
+        return result
+
+    def sample(
+        self,
+        contexts: Sequence[Context],
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        max_new_tokens: int = 256,
+        batch_size: int = 32,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Sample]:
+        """One sampled response for each context (see `editloop.policy.sampling.sample`)."""
+        return sample(
+            self.model,
+            self.encoder,
+            contexts,
+            seed=seed,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within it the policy is the reference: the base with the adapter off."""
+        if hasattr(self.model, "disable_adapter"):
+            with self.model.disable_adapter():
+                yield
+        else:
+            yield
+
+
+def load_base(
+    base: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantize: str | None = None,
+    max_length: int | None = None,
+    end_token: str | None = None,
+    trust_remote_code: bool = False,
+) -> Policy:
+    """Load a causal LM as a policy.
+
+    Args:
+        base: A hub name or a local folder in Hugging Face format.
+        device: `auto` or a torch device.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        quantize: `4bit` loads the base by bitsandbytes in NF4; None does not.
+        max_length: Most tokens of context and continuation; by default the model's limit.
+        end_token: The token that ends a turn, where it cannot be found.
+        trust_remote_code: Passed to `transformers`.
+
+    Raises:
+        ModelError: The folder, its weights or its tokenizer cannot be loaded.
+        ConfigError: The device, dtype or end token cannot be used.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    chosen_device, device_why = choose_device(device)
+    chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
+    options: dict[str, Any] = {"dtype": chosen_dtype, "attn_implementation": "sdpa"}
+    if quantize is not None:
+        options |= _quantized(quantize, chosen_device, chosen_dtype)
+    source = str(base)
+    _check_folder(base)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                source, trust_remote_code=trust_remote_code, **options
+            )
+        except ValueError as error:  # families without SDPA
+            if "attn_implementation" not in str(error) and "scaled_dot_product" not in str(error):
+                raise
+            options["attn_implementation"] = "eager"
+            model = AutoModelForCausalLM.from_pretrained(
+                source, trust_remote_code=trust_remote_code, **options
+            )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"the base cannot be loaded: {reason}", seen=source, do="check --base") from error
+    if quantize is None:
+        model = model.to(chosen_device)
+    model.eval()
+    limit = _model_limit(model)
+    length = min(x for x in (max_length, limit, 1_000_000) if x is not None)
+    encoder = Encoder(tokenizer, length, end_token)
+    shares, share_why = probe_trees(model)
+    decisions = [
+        f"device {chosen_device} ({device_why}), dtype {str(chosen_dtype).removeprefix('torch.')} ({dtype_why})",
+        f"length {length} tokens ({'as asked' if length == max_length else 'the limit of the model'})",
+        encoder.why,
+        f"{'context trees' if shares else 'plain sequences'} ({share_why})",
+    ]
+    return Policy(model, encoder, source, _fingerprint(model), shares, decisions)
+
+
+def _check_folder(base: str | Path) -> None:
+    """A folder without a configuration or weights gets a clear error before anything is loaded."""
+    folder = Path(base)
+    if not folder.exists():
+        looks_local = (
+            isinstance(base, Path) or str(base).startswith((".", "/", "~")) or str(base).count("/") > 1
+        )
+        if looks_local:
+            raise ModelError("no such base folder", seen=str(base), do="check --base")
+        return
+    if not folder.is_dir() or not (folder / "config.json").is_file():
+        raise ModelError("the base is not a model folder: no config.json", seen=str(base), do="check --base")
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise ModelError("the base folder has no weights", seen=str(base), do="expected *.safetensors in it")
+
+
+def _quantized(quantize: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    from editloop.errors import ConfigError
+
+    if quantize != "4bit":
+        raise ConfigError("unknown quantisation", seen=quantize, do="choose --quantize 4bit")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("4-bit needs bitsandbytes", do="pip install 'editloop[quantized]'") from error
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _model_limit(model: Any) -> int | None:
+    config = model.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(limit) if limit else None
+
+
+def _fingerprint(model: Any) -> str:
+    """Hash of the configuration and the weights, so that an edited base is another base.
+
+    Each weight enters by its shape, the exact sum of its words as integers, and a thousand of its
+    values: cheap at any size, and the same on every device.
+    """
+    digest = hashlib.sha256(model.config.to_json_string(use_diff=True).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        words = weight.detach().flatten().contiguous().view(torch.uint8)
+        if len(words) % 4 == 0:
+            words = words.view(torch.int32)
+        sampled = words[:: max(1, len(words) // 1000)].cpu().numpy().tobytes()
+        digest.update(f"{name}{tuple(weight.shape)}{int(words.sum(dtype=torch.int64))}".encode() + sampled)
+    return digest.hexdigest()[:16]
+
+
+def _batches_by_tokens(trees: Sequence[ContextTree], budget: int) -> Iterator[list[int]]:
+    """Indices of trees, longest first, so that each batch holds about `budget` tokens."""
+    members: list[int] = []
+    used = 0
+    for i in sorted(range(len(trees)), key=lambda i: -len(trees[i].layout)):
+        size = len(trees[i].layout)
+        if members and used + size > budget:
+            yield members
+            members, used = [], 0
+        members.append(i)
+        used += size
+    if members:
+        yield members

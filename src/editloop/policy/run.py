@@ -1,0 +1,213 @@
+"""The run folder: what a fit read, decided and produced, written so that a kill damages nothing.
+
+run.json               what was read, the configuration, the metrics, the library versions
+policies/<name>/       a PEFT adapter, or a whole model after full fine-tuning
+report.html            the same for people
+.work/                 checkpoints of a fit that is under way; gone when it is done
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from editloop.errors import RunError
+from editloop.policy.adapters import detach_adapter, load_adapter
+from editloop.policy.model import Policy, load_base
+
+__all__ = ["RunFolder", "library_versions", "load_policy", "write_atomic"]
+
+FORMAT = 1
+LIBRARIES = ("editloop", "torch", "transformers", "peft", "accelerate", "rapidfuzz")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the whole new one.
+
+    Raises:
+        RunError: The folder cannot be written to (no space left, no permission).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path.name}: {error.strerror}",
+            seen=str(path.parent),
+            do="free space or change --out",
+        ) from error
+
+
+class RunFolder:
+    """A run folder on disk.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where `run.json` lies."""
+        return self.path / "run.json"
+
+    @property
+    def work(self) -> Path:
+        """Where a fit that is under way keeps its checkpoints."""
+        return self.path / ".work"
+
+    def exists(self) -> bool:
+        """Whether there is a manifest."""
+        return self.manifest_path.is_file()
+
+    def manifest(self) -> dict[str, Any]:
+        """The content of `run.json`.
+
+        Raises:
+            RunError: There is none, it is damaged, or another version wrote it.
+        """
+        if not self.exists():
+            raise RunError(
+                "no run folder: no run.json in it", seen=str(self.path), do="make one by editloop fit"
+            )
+        try:
+            content: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(
+                "run.json is damaged", seen=str(self.path), do="fit again into a new folder"
+            ) from error
+        if content.get("format") != FORMAT:
+            raise RunError("run.json has another format", seen=content.get("format"), do=f"expected {FORMAT}")
+        return content
+
+    def write_manifest(self, content: dict[str, Any]) -> None:
+        """Replace `run.json`; the format and the library versions are added."""
+        full = {"format": FORMAT, **content, "versions": library_versions()}
+        write_atomic(
+            self.manifest_path,
+            json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n",
+        )
+
+    def policy_names(self) -> list[str]:
+        """Names of the policies in the folder, in the order in which they were trained."""
+        return list(self.manifest()["policies"])
+
+    def policy_path(self, name: str) -> Path:
+        """Folder of a policy."""
+        return self.path / "policies" / name
+
+    def save_policy(self, name: str, save: Callable[[Path], None]) -> Path:
+        """Let `save` write a policy into a folder that appears only when it is whole.
+
+        Raises:
+            RunError: There is no space or permission to write.
+        """
+        target = self.policy_path(name)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}."))
+            try:
+                save(fresh)
+                if target.exists():
+                    shutil.rmtree(target)
+                fresh.chmod(0o755)
+                fresh.replace(target)
+            except BaseException:
+                shutil.rmtree(fresh, ignore_errors=True)
+                raise
+        except OSError as error:
+            raise RunError(
+                f"cannot write policy {name}: {error}", seen=str(self.path), do="free space or change --out"
+            ) from error
+        return target
+
+    def load_policy(self, name: str, base: Policy) -> Policy:
+        """The policy of that name, on a base that is loaded already; `base` is the base itself.
+
+        Raises:
+            RunError: There is no such policy, or the base is another one.
+        """
+        manifest = self.manifest()
+        if name == "base":
+            return base
+        if name not in manifest["policies"]:
+            have = ", ".join(["base", *manifest["policies"]])
+            raise RunError("no such policy in the run", seen=name, do=f"choose one of {have}")
+        folder = self.policy_path(name)
+        if not (folder / "adapter_config.json").is_file():
+            return load_base(folder, device=str(base.device), max_length=base.encoder.max_length)
+        if base.fingerprint != manifest["base"]["fingerprint"]:
+            raise RunError(
+                "the base is not the one that the adapters were trained on",
+                seen=base.base,
+                do="see base in run.json",
+            )
+        return load_adapter(base, folder)
+
+    @contextmanager
+    def policy(self, name: str, base: Policy) -> Iterator[Policy]:
+        """Within it, the policy of that name; afterwards the base carries no adapter again."""
+        policy = self.load_policy(name, base)
+        try:
+            yield policy
+        finally:
+            if policy is not base and hasattr(policy.model, "peft_config"):
+                detach_adapter(policy)
+
+    def load_base(self, **options: Any) -> Policy:
+        """The base that the run was trained on; options as of `editloop.policy.load_base`."""
+        base = self.manifest()["base"]
+        recorded = {"max_length": base["max_length"], "end_token": base.get("end_token")}
+        return load_base(base["name"], **{**recorded, **options})
+
+
+def load_policy(run: str | Path, name: str = "base", **options: Any) -> Policy:
+    """One policy of a run folder, ready to sample from; or a base, given its name or folder.
+
+    Args:
+        run: A run folder, or a base as `load_base` takes it.
+        name: `sft`, `dpo`, `early` ... or `base`.
+        **options: As of `load_base`.
+
+    Raises:
+        RunError: The run has no such policy.
+        ModelError: The base cannot be loaded.
+    """
+    folder = RunFolder(run)
+    if not folder.exists():
+        if name != "base":
+            raise RunError(
+                "not a run folder: no run.json in it", seen=str(run), do="make one by editloop fit"
+            )
+        return load_base(run, **options)
+    return folder.load_policy(name, folder.load_base(**options))
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a source tree
+            continue
+    return found

@@ -1,0 +1,131 @@
+"""Sampling responses from a policy in batches, and trimming the loops that some of them end in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from editloop.edits import Context
+from editloop.errors import ModelError
+from editloop.policy.encode import Encoder
+
+__all__ = ["Sample", "sample", "trim_loops"]
+
+LOOP_LENGTH = 200  # characters; the paper trims runs of at least so many
+LOOP_PERIOD = 40  # the longest unit whose repetition counts as a loop, in characters
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sampled response.
+
+    Attributes:
+        text: The response, loops trimmed.
+        tokens: Number of tokens drawn, the end token included.
+        finished: Whether the policy ended its turn itself.
+        trimmed: Characters that were trimmed from repetition loops.
+    """
+
+    text: str
+    tokens: int
+    finished: bool
+    trimmed: int
+
+
+def sample(
+    model: Any,
+    encoder: Encoder,
+    contexts: Sequence[Context],
+    *,
+    seed: int,
+    temperature: float = 1.0,
+    max_new_tokens: int = 256,
+    batch_size: int = 32,
+    progress: Callable[[int], None] | None = None,
+) -> list[Sample]:
+    """One response for each context, drawn from the whole distribution (no top-k, no top-p).
+
+    Args:
+        model: A causal LM.
+        encoder: Its encoder.
+        contexts: What to respond to.
+        seed: The responses are a function of the arguments and this seed.
+        temperature: 0 takes the likeliest token at each step.
+        max_new_tokens: Longest response in tokens, the end token included.
+        batch_size: Contexts at a time; those of like length go together.
+        progress: Called with the number of responses made so far.
+
+    Raises:
+        ModelError: A context leaves no room for a response within the encoder's `max_length`.
+    """
+    from transformers import GenerationConfig
+
+    prompts = [encoder.prompt(context) for context in contexts]
+    longest = max((len(prompt) for prompt in prompts), default=0)
+    if longest >= encoder.max_length:
+        raise ModelError(
+            f"a context of {longest} tokens leaves no room for a response",
+            do=f"shorten it, or raise --max-length above {encoder.max_length}",
+        )
+    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    samples: list[Sample | None] = [None] * len(prompts)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
+        torch.manual_seed(seed)
+        for start in range(0, len(by_length), batch_size):
+            members = by_length[start : start + batch_size]
+            width = max(len(prompts[i]) for i in members)
+            ids = torch.full((len(members), width), encoder.pad, dtype=torch.long)
+            for row, i in enumerate(members):
+                ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+            seen = torch.arange(width) >= width - torch.tensor([len(prompts[i]) for i in members])[:, None]
+            config = GenerationConfig(
+                do_sample=temperature > 0,
+                temperature=temperature if temperature > 0 else None,
+                top_k=0 if temperature > 0 else None,
+                max_new_tokens=min(max_new_tokens, encoder.max_length - width),
+                eos_token_id=encoder.end,
+                pad_token_id=encoder.pad,
+                bos_token_id=encoder.tokenizer.bos_token_id,
+            )
+            drawn = model.generate(
+                ids.to(device), attention_mask=seen.long().to(device), generation_config=config
+            )
+            for i, row_ids in zip(members, drawn[:, width:].tolist(), strict=True):
+                samples[i] = _sample_of(row_ids, encoder)
+            if progress is not None:
+                progress(start + len(members))
+    model.train(was_training)
+    return [s for s in samples if s is not None]
+
+
+def _sample_of(ids: list[int], encoder: Encoder) -> Sample:
+    finished = encoder.end in ids
+    if finished:
+        ids = ids[: ids.index(encoder.end)]
+    text = encoder.decode(ids)
+    trimmed = trim_loops(text)
+    return Sample(trimmed, len(ids) + finished, finished, len(text) - len(trimmed))
+
+
+def trim_loops(text: str) -> str:
+    """The text with every repetition loop of 200 or more characters reduced to its first unit.
+
+    A loop is a unit of up to 40 characters repeated back to back.
+    """
+    if len(text) < LOOP_LENGTH:
+        return text
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    for period in range(1, LOOP_PERIOD + 1):
+        same = codes[period:] == codes[:-period]
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
+        for start, stop in zip(edges[::2], edges[1::2], strict=True):
+            if stop - start + period >= LOOP_LENGTH:  # text[start : stop + period] repeats one unit
+                return text[: start + period] + trim_loops(text[stop + period :])
+    return text

@@ -1,0 +1,263 @@
+"""The context tree: one context, all its continuations, every shared prefix laid out once.
+
+A tree is laid out in depth-first order, so that the tokens that descend from token `j` are a
+contiguous stretch that ends at `subtree_end[j]`. That one vector is the whole attention mask: token
+`i` sees token `j` exactly if `j <= i < subtree_end[j]`. Rows that hold several trees need nothing
+more, because a tree's tokens end where the tree ends.
+
+This module knows tokens only: no model, no tokenizer, no roles (which continuation is an edit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ContextTree", "Layout", "TreeBatch", "pack"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Tokens in depth-first order; L is the number of distinct tokens of what is laid out.
+
+    Attributes:
+        tokens: Token ids [L].
+        positions: Depth of each token in its tree, which is its position id [L].
+        subtree_end: Index one past each token's last descendant [L].
+        paths: For each continuation, the indices of its own tokens (the context's not among them).
+        context_length: Number of tokens of the context; they come first.
+    """
+
+    tokens: Ints
+    positions: Ints
+    subtree_end: Ints
+    paths: tuple[Ints, ...]
+    context_length: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def predictors(self, path: Ints) -> Ints:
+        """Index of the token whose logits predict each token of `path` [len(path)]."""
+        return np.concatenate([[self.context_length - 1], path[:-1]]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ContextTree:
+    """One context and any number of its continuations, as token ids.
+
+    Args:
+        context: The prompt's tokens, at least one (the first continuation token needs a predictor).
+        continuations: Token ids of each continuation, its end-of-turn token included; may be empty.
+    """
+
+    context: tuple[int, ...]
+    continuations: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.context:
+            raise ValueError("a context tree needs at least one context token")
+        if not self.continuations:
+            raise ValueError("a context tree needs at least one continuation")
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The depth-first layout, each shared prefix once.
+
+        In sorted order a continuation shares with all the earlier ones no more than it shares with
+        the one right before it, so one comparison a continuation finds every branch.
+        """
+        start = len(self.context)
+        tokens, positions = list(self.context), list(range(start))
+        ends: list[int] = [0] * start
+        paths: list[Ints] = [np.empty(0, np.int64)] * len(self.continuations)
+        open_path: list[int] = []  # indices of the previous continuation's tokens
+        previous: tuple[int, ...] = ()
+        for k in sorted(range(len(self.continuations)), key=self.continuations.__getitem__):
+            current = self.continuations[k]
+            shared = common_prefix(previous, current)
+            for index in open_path[shared:]:
+                ends[index] = len(tokens)
+            new = range(len(tokens), len(tokens) + len(current) - shared)
+            tokens.extend(current[shared:])
+            positions.extend(range(start + shared, start + len(current)))
+            ends.extend([0] * len(new))
+            open_path = open_path[:shared] + list(new)
+            paths[k] = np.array(open_path, np.int64)
+            previous = current
+        for index in (*range(start), *open_path):
+            ends[index] = len(tokens)
+        return Layout(
+            np.array(tokens, np.int64),
+            np.array(positions, np.int64),
+            np.array(ends, np.int64),
+            tuple(paths),
+            start,
+        )
+
+    @cached_property
+    def fork(self) -> int:
+        """Number of continuation tokens that all continuations share."""
+        first, last = min(self.continuations), max(self.continuations)
+        return common_prefix(first, last)
+
+    @property
+    def shared_fraction(self) -> float:
+        """Share of the separate sequences' tokens that the tree does not repeat, in [0, 1)."""
+        separate = sum(len(self.context) + len(c) for c in self.continuations)
+        return 1.0 - len(self.layout) / separate
+
+    def sharing_pays(self, attention_cost: float) -> bool:
+        """Whether one row for the tree costs no more than one row for each continuation."""
+        together = len(self.layout)
+        apart = [len(self.context) + len(c) for c in self.continuations]
+        return together + attention_cost * together**2 <= sum(n + attention_cost * n**2 for n in apart)
+
+    def split(self) -> list[ContextTree]:
+        """The same continuations as trees of one continuation each: plain sequences."""
+        return [ContextTree(self.context, (c,)) for c in self.continuations]
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Number of leading items that `a` and `b` have in common."""
+    n = min(len(a), len(b))
+    if a[:n] == b[:n]:
+        return n
+    low, high = 0, n  # a[:low] == b[:low]; slices compare at the speed of C
+    while low < high - 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@dataclass(frozen=True)
+class TreeBatch:
+    """Trees packed into rows, and where the log-probability of each continuation token is read.
+
+    B rows of R tokens hold K continuations with n counted tokens that need n predictions.
+
+    Attributes:
+        input_ids: Token ids [B, R].
+        position_ids: Position of each token in its own sequence [B, R].
+        subtree_end: Index in the row one past each token's last descendant [B, R]; a padding token
+            sees itself only.
+        filled: True where a token is not padding [B, R].
+        predictor: Flat index (row * R + column) of the token that predicts each target [n].
+        target: Token id that is predicted [n].
+        member: Which of the n predictions, for each pair (prediction, continuation) [m].
+        owner: Which of the K continuations, for each such pair [m].
+        lengths: Number of counted tokens of each continuation [K].
+        plain: True if every row is one plain sequence, so that a causal mask is enough.
+    """
+
+    input_ids: Ints
+    position_ids: Ints
+    subtree_end: Ints
+    filled: NDArray[np.bool_]
+    predictor: Ints
+    target: Ints
+    member: Ints
+    owner: Ints
+    lengths: Ints
+    plain: bool
+
+
+def pack(
+    trees: Sequence[ContextTree],
+    *,
+    share: bool = True,
+    from_fork: bool = False,
+    attention_cost: float = 0.0,
+    pad: int = 0,
+) -> TreeBatch:
+    """Pack trees into rows of equal length.
+
+    Args:
+        trees: The trees; their continuations are numbered in order, tree after tree.
+        share: Lay shared prefixes out once. If not, every continuation is a plain sequence in a row
+            of its own, for models whose attention takes no mask.
+        from_fork: Count only the tokens after the part that all continuations of a tree share. The
+            difference of two log-probabilities is the same, and the shared part needs no logits.
+        attention_cost: Work of one query-key pair in units of a token's other work. A tree of
+            little sharing is split into plain sequences where its longer row would cost more.
+        pad: The token id that fills rows up.
+
+    Returns:
+        The batch; K is the sum of the trees' continuations.
+    """
+    pieces, skips = [], []
+    for tree in trees:
+        parts = [tree] if share and tree.sharing_pays(attention_cost) else tree.split()
+        pieces += parts
+        skips += [tree.fork if from_fork else 0] * len(parts)
+    layouts = [piece.layout for piece in pieces]
+    capacity = max(len(layout) for layout in layouts)
+    rows = (
+        first_fit([len(layout) for layout in layouts], capacity)
+        if share
+        else [[i] for i in range(len(layouts))]
+    )
+    width = max(sum(len(layouts[i]) for i in members) for members in rows)
+
+    input_ids = np.full((len(rows), width), pad, np.int64)
+    position_ids = np.zeros((len(rows), width), np.int64)
+    subtree_end = np.broadcast_to(np.arange(1, width + 1), (len(rows), width)).copy()
+    filled = np.zeros((len(rows), width), np.bool_)
+    first_continuation = np.cumsum([0, *(len(layout.paths) for layout in layouts)])
+    predictor, target, member, owner = [], [], [], []
+    lengths = np.zeros(first_continuation[-1], np.int64)
+    counted = 0
+    for r, members in enumerate(rows):
+        column = 0
+        for i in members:
+            layout, here = layouts[i], slice(column, column + len(layouts[i]))
+            input_ids[r, here] = layout.tokens
+            position_ids[r, here] = layout.positions
+            subtree_end[r, here] = layout.subtree_end + column
+            filled[r, here] = True
+            number = np.full(len(layout), -1, np.int64)  # which prediction each token of the tree is
+            for k, path in enumerate(layout.paths):
+                mine, before = path[skips[i] :], layout.predictors(path)[skips[i] :] if len(path) else path
+                fresh = number[mine] < 0
+                number[mine[fresh]] = counted + np.arange(fresh.sum())
+                counted += int(fresh.sum())
+                predictor.append(r * width + column + before[fresh])
+                target.append(layout.tokens[mine[fresh]])
+                member.append(number[mine])
+                owner.append(np.full(len(mine), first_continuation[i] + k, np.int64))
+                lengths[first_continuation[i] + k] = len(mine)
+            column += len(layout)
+    return TreeBatch(
+        input_ids,
+        position_ids,
+        subtree_end,
+        filled,
+        *(np.concatenate(parts) for parts in (predictor, target, member, owner)),
+        lengths=lengths,
+        plain=not share,
+    )
+
+
+def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """First-fit decreasing: indices of the items in each row, no row above `capacity`."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        for r, free in enumerate(room):
+            if lengths[i] <= free:
+                rows[r].append(i)
+                room[r] -= lengths[i]
+                break
+        else:
+            rows.append([i])
+            room.append(capacity - lengths[i])
+    return rows
