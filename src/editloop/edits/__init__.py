@@ -3,9 +3,14 @@
 Imports neither torch nor transformers, nor, until one is needed, datasets, pyarrow or matplotlib.
 """
 
-from editloop.edits.cost import Cost, get_cost, register_cost
-from editloop.edits.reading import Log, ReadReport, RecordStream, iter_records, parse_map, read_log
+from editloop.edits.cost import DEFAULT_COST, Cost, get_cost, register_cost
+from editloop.edits.exporting import EXPORTS, Exported, export
+from editloop.edits.formats import Format
+from editloop.edits.plots import plot_costs
+from editloop.edits.reading import Log, ReadReport, RecordStream, hash_log, iter_records, parse_map, read_log
 from editloop.edits.record import Context, Message, Record, Status
+from editloop.edits.split import Split, SplitBy, split
+from editloop.edits.summary import Group, LogSummary, summarize
 from editloop.edits.views import (
     CostObservation,
     Demonstration,
@@ -15,26 +20,41 @@ from editloop.edits.views import (
     preferences,
     supervision,
 )
+from editloop.edits.writing import write_log
 
 __all__ = [
+    "DEFAULT_COST",
+    "EXPORTS",
     "Context",
     "Cost",
     "CostObservation",
     "Demonstration",
+    "Exported",
+    "Format",
+    "Group",
     "Log",
+    "LogSummary",
     "Message",
     "Preference",
     "ReadReport",
     "Record",
     "RecordStream",
+    "Split",
+    "SplitBy",
     "Status",
     "View",
     "costs",
+    "export",
     "get_cost",
+    "hash_log",
     "iter_records",
     "parse_map",
+    "plot_costs",
     "preferences",
     "read_log",
     "register_cost",
+    "split",
+    "summarize",
     "supervision",
+    "write_log",
 ]

@@ -27,7 +27,7 @@ NOT_UTF8 = "not UTF-8 text"
 TOO_LONG = f"longer than {LONGEST_LINE // 2**20} MiB"
 TRUNCATED = "truncated last line"
 
-_SUFFIXES: dict[str, Format] = {
+SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -84,7 +84,7 @@ def open_source(path: Path, format: Format | None = None, wanted: Collection[str
         raise LogError(f"the log cannot be read, {error.strerror}", seen=str(path)) from None
     if not head.strip():
         raise LogFormatError("the log is empty", seen=str(path), do="check what wrote it")
-    found = format or _SUFFIXES.get(path.suffix.lower()) or _sniff(path, head)
+    found = format or SUFFIXES.get(path.suffix.lower()) or _sniff(path, head)
     if found == "dataset":
         raise LogFormatError("a dataset is a folder, this is a file", seen=str(path), do="name its folder")
     if found == "parquet":

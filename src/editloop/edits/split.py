@@ -1,0 +1,92 @@
+"""Splitting a log into train, validation and test, so that the order of its rows does not matter.
+
+Whoever asks for the same shares of the same records gets the same split, however they were stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from editloop.edits.record import Record
+from editloop.errors import ConfigError, LogError
+
+SplitBy = Literal["record", "user", "time"]
+
+
+class Split(NamedTuple):
+    """The three parts; each keeps the order in which its records were given."""
+
+    train: tuple[Record, ...]
+    validation: tuple[Record, ...]
+    test: tuple[Record, ...]
+
+
+def split(
+    records: Iterable[Record],
+    *,
+    by: SplitBy = "record",
+    validation: float = 0.1,
+    test: float = 0.0,
+    seed: int = 0,
+) -> Split:
+    """Split records by themselves, by their users or by their time.
+
+    Shares are of records (`record`, `time`) or of users (`user`), rounded, and at least one where the share
+    is not zero. With too few records train is served first, then validation; by user, too few are an error.
+
+    Args:
+        records: Any records; their ids decide `by="record"`.
+        by: `record` and `user` go by a seeded hash; `time` gives the latest to test, those before to
+            validation (`seed` plays no part).
+        validation: Share of the validation part, in [0, 1).
+        test: Share of the test part, in [0, 1).
+        seed: Another seed, another split.
+
+    Raises:
+        ConfigError: Unknown `by`, or the shares leave nothing for train.
+        LogError: By user: records without a user, or fewer users than parts. By time: records without a time.
+    """
+    if by not in ("record", "user", "time"):
+        raise ConfigError("unknown split", seen=by, do="split by record, user or time")
+    if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
+        raise ConfigError(
+            "validation and test shares must leave some for train", seen=(validation, test), do="lower them"
+        )
+    records = tuple(records)
+    keys = [_key(record, by) for record in records]
+    ranked = sorted(set(keys), key=None if by == "time" else lambda key: _hash(key, seed))
+    parts = 1 + (validation > 0) + (test > 0)
+    if by == "user" and len(ranked) < parts:
+        raise LogError("fewer users than parts to split into", seen=len(ranked), do="split by record")
+    n_train, n_validation = _sizes(len(ranked), validation, test)
+    part = {key: (i >= n_train) + (i >= n_train + n_validation) for i, key in enumerate(ranked)}
+    chosen: tuple[list[Record], ...] = ([], [], [])
+    for record, key in zip(records, keys, strict=True):
+        chosen[part[key]].append(record)
+    return Split(*map(tuple, chosen))
+
+
+def _key(record: Record, by: SplitBy) -> str:
+    """Return what is split: records with equal keys stay together."""
+    if by == "user":
+        if record.user is None:
+            raise LogError("a record without a user", seen=record.id, do="split by record, or map user")
+        return record.user
+    if by == "time":
+        if record.time is None:
+            raise LogError("a record without a time", seen=record.id, do="split by record, or map time")
+        return f"{record.time.isoformat(timespec='microseconds')} {record.id}"
+    return record.id
+
+
+def _hash(key: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()
+
+
+def _sizes(n: int, validation: float, test: float) -> tuple[int, int]:
+    """Return how many of n go to train and to validation; the rest is test."""
+    n_test = min(max(1, round(test * n)), max(0, n - 1 - (validation > 0))) if test else 0
+    n_validation = min(max(1, round(validation * n)), max(0, n - 1 - n_test)) if validation else 0
+    return n - n_validation - n_test, n_validation
