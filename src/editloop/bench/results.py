@@ -1,0 +1,82 @@
+"""Where benchmark results go, and on what they were measured.
+
+Every benchmark writes `NAME.json` for machines and `NAME.md` for people, with the hardware and the date.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from editloop.edits.writing import atomic
+
+
+def hardware() -> dict[str, Any]:
+    """Return what this machine is: processor, usable cores, memory in GB, GPUs, system and Python.
+
+    GPUs are looked for only if torch is loaded already: whoever measures on one has loaded it.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cores = os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    torch = sys.modules.get("torch")
+    gpus = []
+    if torch is not None and torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "cpu": _cpu(),
+        "cores": cores,
+        "memory_gb": round(memory / 1e9, 1),
+        "gpus": gpus,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def write_result(name: str, data: dict[str, Any], markdown: str, folder: str | Path) -> tuple[Path, Path]:
+    """Write `NAME.json` and `NAME.md` with hardware and date, and return their paths.
+
+    Args:
+        name: The benchmark's name, as in `editloop bench NAME`.
+        data: What was measured, as `json.dumps` takes it.
+        markdown: The same for people, without a title.
+        folder: Made if it is not there.
+    """
+    machine, date = hardware(), datetime.now(UTC).date().isoformat()
+    where = ", ".join(
+        [
+            machine["cpu"],
+            f"{machine['cores']} core{'s' * (machine['cores'] != 1)}",
+            f"{machine['memory_gb']:.0f} GB",
+            *machine["gpus"],
+            machine["system"],
+            f"Python {machine['python']}",
+        ]
+    )
+    paths = Path(folder) / f"{name}.json", Path(folder) / f"{name}.md"
+    result = {"name": name, "date": date, "hardware": machine, **data}
+    footer = f"Measured on {where}, on {date}, by `editloop bench {name}`."
+    for path, text in zip(
+        paths, (json.dumps(result, indent=2), f"# {name}\n\n{markdown.strip()}\n\n{footer}"), strict=True
+    ):
+        with atomic(path) as unfinished:
+            unfinished.write_text(text + "\n", encoding="utf-8")
+    return paths
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
