@@ -1,0 +1,138 @@
+"""The cost of an edit: hand-computed values, invariants, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from editloop.edits import get_cost, register_cost
+from editloop.errors import CostError
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    import editloop.edits.cost as cost
+
+    before = dict(cost._registered)
+    yield
+    cost._registered.clear()
+    cost._registered.update(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # kitten -> sitting: 3 characters of 6 and 7; one word of one
+        ("levenshtein:char/none", 3.0),
+        ("levenshtein:char/response", 3 / 6),
+        ("levenshtein:char/longest", 3 / 7),
+        ("levenshtein:word/none", 1.0),
+        ("levenshtein:word/response", 1.0),
+    ],
+)
+def test_kitten(name: str, expected: float) -> None:
+    assert get_cost(name)(["kitten"], ["sitting"]).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("response", "edit", "expected"),
+    [
+        ("a b c d", "a b c d", 0.0),
+        ("a b c d", "a  b\nc\td ", 0.0),  # words are what whitespace separates
+        ("a b c d", "a x c d", 1 / 4),
+        ("a b c d", "b c d", 1 / 4),
+        ("a b c d", "", 1.0),
+        ("a", "b c d", 3.0),  # above 1: the edit is longer than the response
+        ("", "", 0.0),
+        ("", "a b", 2.0),  # an empty response counts as length 1
+    ],
+)
+def test_default_is_words_by_response_length(response: str, edit: str, expected: float) -> None:
+    assert get_cost().name == "levenshtein:word/response"
+    assert get_cost()([response], [edit]).tolist() == [expected]
+
+
+def test_longest_of_nothing_is_zero() -> None:
+    assert get_cost("levenshtein:word/longest")(["", ""], ["", "a b"]).tolist() == [0.0, 1.0]
+
+
+def test_tokens_come_from_the_tokenizer() -> None:
+    seen: list[list[str]] = []
+
+    def tokenize(texts: list[str]) -> list[list[int]]:
+        seen.append(texts)
+        return [[len(word) for word in text.split()] for text in texts]
+
+    cost = get_cost("levenshtein:token/response", tokenize)
+    # lengths 1 2 3 -> 1 5 3: one substitution of three; 1 2 -> 1 2: none, though the words differ
+    assert cost(["a bb ccc", "a bb"], ["x ddddd yyy", "u vv"]).tolist() == [1 / 3, 0.0]
+    assert seen == [["a bb ccc", "a bb"], ["x ddddd yyy", "u vv"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("levenshtein", "unknown cost"),
+        ("levenshtein:line/response", "unknown cost"),
+        ("levenshtein:word/edit", "normaliser response|longest|none"),
+        ("levenshtein:token/response", "needs the policy's tokenizer"),
+        ("bleu", "register_cost"),
+    ],
+)
+def test_unknown_costs_say_what_there_is(name: str, match: str) -> None:
+    with pytest.raises(CostError, match=match.replace("|", r"\|")) as error:
+        get_cost(name)
+    assert name in str(error.value)
+
+
+words = st.text(alphabet="ab \n", max_size=12)
+
+
+@given(st.lists(st.tuples(words, words), max_size=8), st.sampled_from(["word", "char"]))
+def test_levenshtein_is_a_metric_within_its_bounds(pairs: list[tuple[str, str]], unit: str) -> None:
+    left, right = [y for y, _ in pairs], [e for _, e in pairs]
+    distance = get_cost(f"levenshtein:{unit}/none")
+    there, back = distance(left, right), distance(right, left)
+    assert there.dtype == np.float64 and there.shape == (len(pairs),)
+    assert there.tolist() == back.tolist()
+    assert not distance(left, left).any()
+    cut = str.split if unit == "word" else list
+    for value, y, e in zip(there, left, right, strict=True):
+        assert abs(len(cut(y)) - len(cut(e))) <= value <= max(len(cut(y)), len(cut(e)))
+        assert (value == 0) == (cut(y) == cut(e))
+    assert (get_cost(f"levenshtein:{unit}/longest")(left, right) <= 1).all()
+
+
+@given(st.lists(st.tuples(words, words), min_size=1, max_size=8))
+def test_a_batch_is_its_rows(pairs: list[tuple[str, str]]) -> None:
+    left, right = [y for y, _ in pairs], [e for _, e in pairs]
+    rows = [get_cost()([y], [e])[0] for y, e in pairs]
+    assert get_cost()(left, right).tolist() == rows
+
+
+@pytest.mark.usefixtures("registered")
+def test_costs_of_ones_own() -> None:
+    mine = register_cost("length", lambda responses, edits: [float(len(each)) for each in edits])
+    assert mine(["a"], ["bcd"]).tolist() == [3.0]
+    assert get_cost("length")(["a", "b"], ["", "cd"]).tolist() == [0.0, 2.0]
+    with pytest.raises(CostError, match="already has a cost"):
+        register_cost("length", lambda responses, edits: [0.0 for _ in edits])
+    with pytest.raises(CostError, match="one of length"):
+        get_cost("lengths")
+    for name in ("", "levenshtein:mine"):
+        with pytest.raises(CostError, match="not free"):
+            register_cost(name, lambda responses, edits: [0.0])
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_cost_must_give_a_finite_number_per_pair() -> None:
+    with pytest.raises(CostError, match="wrong shape"):
+        register_cost("short", lambda responses, edits: [0.0])(["a", "b"], ["a", "b"])
+    with pytest.raises(CostError, match="not finite: 'b'"):
+        register_cost("nan", lambda responses, edits: [0.0, float("nan")])(["a", "b"], ["a", "b"])
+    with pytest.raises(CostError, match="differ in number"):
+        get_cost()(["a"], [])
