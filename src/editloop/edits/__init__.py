@@ -3,8 +3,8 @@
 Imports neither torch nor transformers, nor, until one is needed, datasets, pyarrow or matplotlib.
 """
 
-from editloop.edits.cost import DEFAULT_COST, Cost, get_cost, register_cost
-from editloop.edits.exporting import EXPORTS, Exported, export
+from editloop.edits.cost import Cost, get_cost, register_cost
+from editloop.edits.exporting import Exported, export
 from editloop.edits.formats import Format
 from editloop.edits.plots import plot_costs
 from editloop.edits.reading import Log, ReadReport, RecordStream, hash_log, iter_records, parse_map, read_log
@@ -23,8 +23,6 @@ from editloop.edits.views import (
 from editloop.edits.writing import write_log
 
 __all__ = [
-    "DEFAULT_COST",
-    "EXPORTS",
     "Context",
     "Cost",
     "CostObservation",

@@ -1,0 +1,258 @@
+"""Bad input: a clear error of one line or a counted bad row each, and nothing lost that could be read."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editloop.edits import Record, preferences, read_log, summarize
+from editloop.errors import ConfigError, LogError, LogFormatError, TooManyBadRows
+
+Write = Any
+ROW = {"context": "c", "response": "a b", "edit": "a x"}
+
+
+def rows(n: int) -> list[dict[str, Any]]:
+    return [{**ROW, "response": f"r{i}"} for i in range(n)]
+
+
+def refused(path: Path, **options: Any) -> str:
+    with pytest.raises(LogError) as error:
+        read_log(path, **options)
+    assert "\n" not in str(error.value)
+    return f"{type(error.value).__name__}: {error.value}"
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    assert refused(tmp_path / "log.jsonl").startswith("LogError: no such log: ")
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log.parquet", "log"])
+@pytest.mark.parametrize("content", ["", " \n\n"])
+def test_empty_file(write: Write, name: str, content: str) -> None:
+    assert "LogFormatError: the log is empty" in refused(write(content, name=name, end=b""))
+
+
+def test_header_without_rows(write: Write) -> None:
+    assert "the log has no rows" in refused(write("context,response,edit", name="log.csv"))
+
+
+def test_directories(tmp_path: Path) -> None:
+    assert "this folder is no dataset" in refused(tmp_path)
+    (tmp_path / "dataset_dict.json").write_text("{}")
+    (tmp_path / "train").mkdir()
+    assert "holds several datasets: ['train'] (name one of them)" in refused(tmp_path)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "state.json").write_text("{}")
+    assert "this dataset folder cannot be read" in refused(damaged)
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert "a dataset is a folder, this is a file" in refused(file, format="dataset")
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16(write: Write, name: str, encoding: str) -> None:
+    text = '{"context": "c"}' if name != "log.csv" else "context,response,edit\nc,r,e"
+    path = write(text.encode(encoding), name=name, end=b"")
+    options = {"format": "jsonl"} if name == "log" else {}
+    assert "UTF-16 from line 1 on, not UTF-8" in refused(path, **options)
+
+
+def test_latin_1_lines_are_bad_rows_with_their_number(write: Write, tmp_path: Path) -> None:
+    good = rows(30)
+    path = write(*good[:2], b'{"context": "caf\xe9", "response": "r", "edit": "e"}', *good[2:])
+    report = read_log(path, quarantine=tmp_path / "bad.jsonl").report
+    assert (report.bad_rows, report.first_bad) == (1, "line 3: not UTF-8 text")
+    table = write("context,response,edit", "c,r,e", b"caf\xe9,r,e", name="log.csv")
+    assert "1 of 2 rows are bad, more than 5%; the first at line 3: not UTF-8 text" in refused(table)
+
+
+@pytest.mark.parametrize("head", [b"\x1f\x8b\x08\x00data", b"PK\x03\x04data"])
+def test_compressed(write: Write, head: bytes) -> None:
+    assert "the log is compressed" in refused(write(head))
+
+
+def test_other_formats_than_the_name_says(write: Write) -> None:
+    assert "the log is one JSON array" in refused(write("[", "{}", "]"))
+    assert "the log is not JSONL" in refused(write(b"PAR1xxxx"))
+    assert "no Parquet file" in refused(write("{}", name="log.parquet"))
+    assert "neither name nor contents tell" in refused(write("hello", name="log.txt"))
+    assert "two columns have the same name" in refused(write("a,b,a", "1,2,3", name="log.csv"))
+    assert "the header is no CSV" in refused(write('"a', "1,2", name="log.csv"))
+
+
+def test_bad_lines_go_to_quarantine_and_the_rest_is_used(write: Write, tmp_path: Path) -> None:
+    deep = '{"context": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    path = write(
+        *rows(2),
+        "{not json",  # line 3
+        "[1, 2]",
+        {"context": "c", "edit": "e"},
+        {**ROW, "response": 5},
+        {**ROW, "response": " "},
+        '{"context": "c", "response": "r\\ud800", "edit": "e"}',  # line 8
+        {**ROW, "status": "pending"},
+        {**ROW, "id": "x"},
+        {**ROW, "id": "x", "response": "other"},  # line 11
+        deep,
+        '{"context": "c", "response": "cut o',
+        end=b"",
+    )
+    quarantine = tmp_path / "deep" / "bad.jsonl"
+    log = read_log(path, quarantine=quarantine, max_bad_share=1.0)
+    assert [record.response for record in log] == ["r0", "r1", "a b"]
+    told = [json.loads(line) for line in quarantine.read_text().splitlines()]
+    assert [(each["line"], each["reason"]) for each in told] == [
+        (3, "not JSON"),
+        (4, "not a JSON object"),
+        (5, "response: missing"),
+        (6, "response: not a valid string"),
+        (7, "response: empty"),
+        (8, "response: lone surrogate, not valid Unicode text"),
+        (9, "status is pending but there is an edit"),
+        (11, "id: belongs to an earlier row with other content"),
+        (12, "not JSON"),
+        (13, "truncated last line"),
+    ]
+    assert told[0]["row"].startswith("{not json")
+    assert json.loads(told[3]["row"])["response"] == 5
+    assert all(len(each["row"]) <= 1001 for each in told)
+    report = log.report
+    assert (report.rows_read, report.bad_rows, report.quarantine) == (13, 10, quarantine)
+    assert report.reasons == {**{each["reason"]: 1 for each in told}, "not JSON": 2}
+
+
+def test_bad_lines_of_tables(write: Write) -> None:
+    lines = ["context,response,edit", "c,r,e", "c,r", "c,r,e,x", 'c,"r"s,e', "c,r2,e2", 'c,"r3', "cut"]
+    log = read_log(write(*lines, name="log.csv", end=b""), max_bad_share=1.0)
+    assert [record.response for record in log] == ["r", "r2"]
+    assert log.report.reasons == {
+        "fewer cells than the header": 1,
+        "more cells than the header": 1,
+        "',' expected after '\"'": 1,
+        "unexpected end of data": 1,
+    }
+    cut = read_log(
+        write("context,response,edit", "c,r,e", "c,r3", name="log.csv", end=b""), max_bad_share=1.0
+    )
+    assert (cut.report.first_bad, len(cut)) == ("line 3: truncated last line", 1)
+
+
+def test_more_than_a_set_share_of_bad_rows_stops_the_run(write: Write, tmp_path: Path) -> None:
+    path = write(*rows(19), "{")
+    assert len(read_log(path)) == 19  # 5% is not more than 5%
+    quarantine = tmp_path / "bad.jsonl"
+    with pytest.raises(
+        TooManyBadRows, match=r"1 of 20 rows are bad, more than 1%; the first at line 20: not JSON"
+    ):
+        read_log(path, max_bad_share=0.01, quarantine=quarantine)
+    assert len(quarantine.read_text().splitlines()) == 1
+    assert "TooManyBadRows: 2 of 2 rows are bad" in refused(write("{", "}"))
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        read_log(path, max_bad_share=5)
+
+
+def test_no_quarantine_file_without_bad_rows(write: Write, tmp_path: Path) -> None:
+    log = read_log(write(*rows(3)), quarantine=tmp_path / "bad.jsonl")
+    assert log.report.quarantine is None and not (tmp_path / "bad.jsonl").exists()
+
+
+def test_quarantine_must_not_be_the_log(write: Write) -> None:
+    path = write(*rows(3), "{")
+    with pytest.raises(ConfigError, match="would overwrite the log"):
+        read_log(path, quarantine=path)
+    assert len(path.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("when", ["open", "write", "close"])
+def test_no_space_for_the_quarantine_costs_no_row(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    class Full:
+        def fail(self, at: str) -> None:
+            if at == when:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        def write(self, text: str) -> None:
+            self.fail("write")
+
+        def close(self) -> None:
+            self.fail("close")
+
+    path = write(*rows(38), "{", "}")
+    open_path = Path.open
+
+    def opened(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self.name == "bad.jsonl":
+            Full().fail("open")
+            return Full()
+        return open_path(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", opened)
+    log = read_log(path, quarantine=tmp_path / "bad.jsonl")
+    assert (len(log), log.report.bad_rows) == (38, 2)
+    assert log.report.problem is not None
+    assert log.report.problem.endswith("bad.jsonl is incomplete: No space left on device")
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv"])
+def test_long_responses_are_fine_and_endless_lines_are_bad(
+    write: Write, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    long = "word " * 200_000  # 1 MB
+    lines = [json.dumps({**ROW, "response": long})] if name == "log.jsonl" else [f"c,{long},a x"]
+    header = [] if name == "log.jsonl" else ["context,response,edit"]
+    path = write(*header, *lines, name=name)
+    (record,) = read_log(path)
+    assert record.response == long
+    monkeypatch.setattr("editloop.edits.formats.LONGEST_LINE", 1000)
+    monkeypatch.setattr("editloop.edits.formats.TOO_LONG", "too long")
+    good = json.dumps(ROW) if name == "log.jsonl" else "c,r,e"
+    log = read_log(write(*header, *lines, good, name=name), max_bad_share=0.5)
+    assert (len(log), log.report.reasons) == (1, {"too long": 1})
+
+
+def test_missing_columns_name_those_there_and_the_flag(write: Write) -> None:
+    for path in (
+        write({"instruction": "c", "preedit": "r", "postedit": "e"}),
+        write("instruction,preedit,postedit", "c,r,e", name="log.csv"),
+    ):
+        told = refused(path)
+        assert "no context and no response and no edit column" in told
+        assert "its columns are instruction, preedit, postedit" in told
+        assert "--map context=COLUMN,response=COLUMN,edit=COLUMN" in told
+        told = refused(path, map="context=instruction,response=draft,edit=postedit")
+        assert "no column for response in the log, whose columns are instruction, preedit, postedit" in told
+        assert "'draft'" in told and "--map" in told
+
+
+def test_a_wrong_path_into_a_nested_column(write: Write) -> None:
+    path = write({"context": "c", "output": {"text": "r"}, "edit": "e"})
+    with pytest.raises(LogFormatError, match=r"'output\.txt'"):
+        read_log(path, map="response=output.txt")
+
+
+def test_one_row_and_nothing_but_unedited_rows(write: Write) -> None:
+    (record,) = read_log(write(ROW))
+    assert record == Record(**ROW)
+    unedited = read_log(write(*({**ROW, "response": f"r{i}", "edit": f"r{i}"} for i in range(5))))
+    assert {each.status for each in unedited} == {"accepted"}
+    assert preferences(unedited).dropped == {"unedited": 5}  # an error only for those who need the rows
+    summary = summarize(unedited)
+    assert (summary.all.share_edited, summary.all.mean_cost, summary.shared) == (0.0, 0.0, None)
+
+
+def test_a_log_that_may_not_be_read(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(ROW)
+
+    def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    assert "the log cannot be read, Permission denied" in refused(path)
