@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from editloop.edits import Record, preferences, read_log, summarize
+from editloop.edits import Record, iter_records, preferences, read_log, summarize, write_log
 from editloop.errors import ConfigError, LogError, LogFormatError, TooManyBadRows
 
 Write = Any
@@ -85,6 +85,28 @@ def test_other_formats_than_the_name_says(write: Write) -> None:
     assert "neither name nor contents tell" in refused(write("hello", name="log.txt"))
     assert "two columns have the same name" in refused(write("a,b,a", "1,2,3", name="log.csv"))
     assert "the header is no CSV" in refused(write('"a', "1,2", name="log.csv"))
+
+
+def test_a_damaged_parquet_file_gives_what_comes_before_the_damage(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    write_log((Record(context="c", response=f"response {i}") for i in range(3000)), path)
+    import pyarrow.parquet as pq
+
+    damage = pq.ParquetFile(path).metadata.row_group(2).column(3).dictionary_page_offset
+    data = bytearray(path.read_bytes())
+    data[damage : damage + 100] = b"\xff" * 100
+    path.write_bytes(data)
+    assert "LogError: the log is damaged after row 1," in refused(path)
+    read: list[Record] = []
+    with pytest.raises(LogError):
+        for record in iter_records(path):
+            read.append(record)
+    assert [record.response for record in read[::500]] == [
+        "response 0",
+        "response 500",
+        "response 1000",
+        "response 1500",
+    ]
 
 
 def test_bad_lines_go_to_quarantine_and_the_rest_is_used(write: Write, tmp_path: Path) -> None:

@@ -257,11 +257,16 @@ def _dataset(path: Path, wanted: Collection[str] | None) -> Source:
 
 
 def _arrow(batches: Iterator[pa.RecordBatch]) -> Iterator[RawRow]:
+    import pyarrow as pa
+
     number = 0
-    for batch in batches:
-        for row in batch.to_pylist():
-            number += 1
-            yield RawRow(number, number, row)
+    try:
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield RawRow(number, number, row)
+    except (pa.ArrowException, OSError) as error:
+        raise LogError(f"the log is damaged after row {number:,}, {error}", do="write it again") from error
 
 
 def _shown(line: bytes | str) -> str:

@@ -120,7 +120,7 @@ def _distribution(axes: Axes, costs: NDArray[Any], name: str) -> None:
         share = len(free) / len(costs)
         axes.bar(edges[0] - 2.2 * width, share, 1.2 * width, align="edge", color=PALE)
         axes.annotate(
-            f"unedited\n{share:.0%}",
+            f"cost 0\n{share:.0%}",
             (edges[0] - 2.2 * width, share),
             xytext=(0, 3),
             textcoords="offset points",
@@ -132,7 +132,8 @@ def _distribution(axes: Axes, costs: NDArray[Any], name: str) -> None:
     axes.set_xlabel(name + (f"  ({beyond:.1%} beyond)" if beyond else ""))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
-    axes.set_ylabel(f"share of {len(costs):,} responses")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x >= edges[0] else "")
+    axes.set_ylabel(f"share of responses, n = {len(costs):,}")
     axes.set_title(f"Cost: mean {costs.mean():.2f}, median {np.median(costs):.2f}")
 
 
@@ -187,7 +188,8 @@ def _over_time(axes: Axes, series: dict[str, NDArray[Any]], timed: bool, name: s
         axes.legend(loc="upper right", ncols=2, handlelength=1.2, borderaxespad=0)
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     axes.set_ylabel(f"mean {name}")
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    if all(rows["cost"].min() >= 0 for rows in series.values()):
+        axes.set_ylim(bottom=0)
     axes.set_title("mean ± 2 s.e." if banded else "mean", loc="right", fontsize=8.5, weight="normal")
 
 
