@@ -67,7 +67,9 @@ def run(out: str | Path, *, data: str | Path | None = None, repeats: int = 7) ->
                     seconds[arm].append(_seconds(compute, pairs))
                     progress.advance(task)
             results.append(_result(name, pairs, seconds, arms))
-    real = folder.is_dir() and "synthetic" not in texts
+    if len(results) > 1:
+        results.append(_together(results))
+    real = "synthetic" not in texts
     measured = {"real_texts": real, "repeats": repeats, "goals": GOALS, "texts": results}
     write_result("cost-speed", measured, _markdown(results, real, repeats), out)
     return measured
@@ -140,6 +142,25 @@ def _result(name: str, pairs: Pairs, seconds: dict[str, list[float]], arms: dict
         "mean_cost": {arm: float(np.mean(arms[arm](*pairs))) for arm in ("editloop", "usual loop")},
         "times_as_fast_as_usual_loop": median["usual loop"] / median["editloop"],
         "times_as_long_as_bare_rapidfuzz": median["editloop"] / median["bare RapidFuzz"],
+    }
+
+
+def _together(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of all texts one after the other."""
+    pairs = sum(each["pairs"] for each in results)
+
+    def pooled(of: str) -> dict[str, float]:
+        return {arm: sum(each["pairs"] * each[of][arm] for each in results) / pairs for arm in results[0][of]}
+
+    micros = pooled("microseconds_per_pair")
+    return {
+        "texts": "all together",
+        "pairs": pairs,
+        "mean_words": sum(each["pairs"] * each["mean_words"] for each in results) / pairs,
+        "microseconds_per_pair": micros,
+        "mean_cost": pooled("mean_cost"),
+        "times_as_fast_as_usual_loop": micros["usual loop"] / micros["editloop"],
+        "times_as_long_as_bare_rapidfuzz": micros["editloop"] / micros["bare RapidFuzz"],
     }
 
 

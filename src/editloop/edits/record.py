@@ -26,7 +26,6 @@ from pydantic_core import PydanticCustomError
 Status = Literal["edited", "accepted", "pending", "expired"]
 """`edited` and `accepted` are observed; `pending` waits for the user; `expired` never got an answer."""
 
-
 LONE_SURROGATE = "lone surrogate, not valid Unicode text"
 
 
@@ -123,7 +122,8 @@ class Record(BaseModel):
         user: Who edited.
         policy: Which policy answered.
         propensity: The probability, in (0, 1], with which that policy was chosen.
-        time: When; aware, in UTC. Reads ISO 8601 (UTC where it names no zone) and epoch seconds.
+        time: When; aware, in UTC. Reads ISO 8601 (UTC where no zone is named) and epoch seconds, or
+            milliseconds where seconds would lie centuries ahead.
         metadata: Anything else that JSON can hold; values it cannot hold are kept as their text.
 
     Raises:
