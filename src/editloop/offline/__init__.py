@@ -1,1 +1,42 @@
+"""Learning policies from a log (Eq. 3, 4, 7): losses, reference pass, trainer, fit and its figures."""
 
+from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
+from editloop.offline.config import Candidate, FitConfig, Method, make_fit_config
+from editloop.offline.examples import Example, ExampleSet, make_examples
+from editloop.offline.fit import fit
+from editloop.offline.listener import Listener, Silent
+from editloop.offline.losses import Reduction, dpo_loss, early_ensemble_loss, preference_margin, sft_loss
+from editloop.offline.reference import cache_folder, reference_pass
+from editloop.offline.score import Estimate, Scores, score
+from editloop.offline.trainer import EditTrainer, TrainingBatch, make_batch, method_loss, training_arguments
+
+__all__ = [
+    "Candidate",
+    "EditTrainer",
+    "Estimate",
+    "Example",
+    "ExampleSet",
+    "FitConfig",
+    "Listener",
+    "Method",
+    "Reduction",
+    "SampleCheck",
+    "Scores",
+    "Silent",
+    "TrainingBatch",
+    "cache_folder",
+    "check_samples",
+    "dpo_loss",
+    "early_ensemble_loss",
+    "fit",
+    "make_batch",
+    "make_examples",
+    "make_fit_config",
+    "method_loss",
+    "preference_margin",
+    "raise_alarms",
+    "reference_pass",
+    "score",
+    "sft_loss",
+    "training_arguments",
+]

@@ -66,9 +66,10 @@ def batch_log_probs(model: nn.Module, batch: TreeBatch) -> Tensor:
 
 def _unwrapped(model: nn.Module) -> Any:
     """The model without the wrappers of distribution."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model
+    inner: Any = model
+    while hasattr(inner, "module"):
+        inner = inner.module
+    return inner
 
 
 @contextmanager

@@ -189,8 +189,9 @@ def load_base(
     length = min(x for x in (max_length, limit, 1_000_000) if x is not None)
     encoder = Encoder(tokenizer, length, end_token)
     shares, share_why = probe_trees(model)
+    precision = str(chosen_dtype).removeprefix("torch.")
     decisions = [
-        f"device {chosen_device} ({device_why}), dtype {str(chosen_dtype).removeprefix('torch.')} ({dtype_why})",
+        f"device {chosen_device} ({device_why}), dtype {precision} ({dtype_why})",
         f"length {length} tokens ({'as asked' if length == max_length else 'the limit of the model'})",
         encoder.why,
         f"{'context trees' if shares else 'plain sequences'} ({share_why})",

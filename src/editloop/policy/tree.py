@@ -241,7 +241,10 @@ def pack(
         position_ids,
         subtree_end,
         filled,
-        *(np.concatenate(parts) for parts in (predictor, target, member, owner)),
+        predictor=np.concatenate(predictor),
+        target=np.concatenate(target),
+        member=np.concatenate(member),
+        owner=np.concatenate(owner),
         lengths=lengths,
         plain=not share,
     )

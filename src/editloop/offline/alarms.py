@@ -1,0 +1,113 @@
+"""Alarms: what went wrong in a training though it ran to its end, each in a line that says what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from editloop.edits import Cost
+from editloop.offline.examples import Example
+from editloop.offline.score import Estimate
+from editloop.policy import Policy
+
+__all__ = ["SampleCheck", "check_samples", "raise_alarms"]
+
+DEGENERATE_SHARE = 0.1  # of the samples, above the base's own share
+LENGTH_RATIO = 2.0  # of the samples' mean length to the edits'
+
+
+@dataclass(frozen=True)
+class SampleCheck:
+    """What sampled responses of a policy look like.
+
+    Attributes:
+        cost: Mean cost between a sampled response and the row's edit.
+        looping: Share of samples from which a repetition loop was trimmed.
+        unfinished: Share of samples that did not end within the limit.
+        length_ratio: Mean length of the samples over that of the edits, in characters.
+        examples: The first few samples: context, sample, edit.
+    """
+
+    cost: Estimate
+    looping: float
+    unfinished: float
+    length_ratio: float
+    examples: list[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as plain data."""
+        return asdict(self)
+
+
+def check_samples(
+    policy: Policy, examples: list[Example], cost: Cost, *, seed: int, max_new_tokens: int
+) -> SampleCheck | None:
+    """Sample a response for each example's context and hold it against the edit; None without examples."""
+    if not examples:
+        return None
+    samples = policy.sample([e.context for e in examples], seed=seed, max_new_tokens=max_new_tokens)
+    edits = [e.edit for e in examples]
+    # An empty sample has no length to divide by; the other side then sets the scale.
+    texts = [s.text or " " for s in samples]
+    estimate = Estimate.of(np.asarray(cost(texts, edits), np.float64))
+    assert estimate is not None
+    return SampleCheck(
+        cost=estimate,
+        looping=float(np.mean([s.trimmed > 0 for s in samples])),
+        unfinished=float(np.mean([not s.finished for s in samples])),
+        length_ratio=sum(len(s.text) for s in samples) / max(1, sum(len(e) for e in edits)),
+        examples=[
+            {"context": _shown(e.context), "sample": s.text, "edit": e.edit}
+            for e, s in list(zip(examples, samples, strict=True))[:5]
+        ],
+    )
+
+
+def _shown(context: Any) -> str:
+    return context if isinstance(context, str) else "\n".join(f"{m.role}: {m.content}" for m in context)
+
+
+def raise_alarms(
+    *,
+    initial_loss: float,
+    best_loss: float,
+    figures: Mapping[str, Mapping[str, float] | None],
+    sampled: SampleCheck | None,
+    base: SampleCheck | None,
+) -> list[str]:
+    """The alarms of one trained policy.
+
+    Args:
+        initial_loss: Validation loss before training.
+        best_loss: The lowest validation loss in training.
+        figures: Of the kept state on the validation part, from `Scores.figures`.
+        sampled: Samples of the policy.
+        base: Samples of the base, to tell what it does already.
+    """
+    alarms = []
+    if not best_loss < initial_loss:
+        alarms.append(
+            f"the validation loss never improved: {initial_loss:.4g} before, {best_loss:.4g} at best "
+            "(lower the learning rate, or give more data)"
+        )
+    shift = figures.get("chosen_shift")
+    if shift is not None and shift["mean"] < -2 * shift["se"] and shift["mean"] < -0.1:
+        alarms.append(
+            f"displacement: the edits' log-probability fell {-shift['mean']:.2f} nats below the reference's "
+            f"on average over {shift['n']:.0f} validation rows (add SFT, or raise beta)"
+        )
+    if sampled is None:
+        return alarms
+    known = (base.looping, base.unfinished) if base else (0.0, 0.0)
+    if sampled.looping > known[0] + DEGENERATE_SHARE:
+        alarms.append(
+            f"degenerate text: {sampled.looping:.0%} of samples end in a repetition loop, base {known[0]:.0%}"
+        )
+    if sampled.unfinished > known[1] + DEGENERATE_SHARE:
+        alarms.append(f"degenerate text: {sampled.unfinished:.0%} of samples do not end, base {known[1]:.0%}")
+    if sampled.length_ratio > LENGTH_RATIO * max(1.0, base.length_ratio if base else 1.0):
+        alarms.append(f"degenerate text: samples are {sampled.length_ratio:.1f} times as long as the edits")
+    return alarms

@@ -1,0 +1,140 @@
+"""What `fit` can be told, validated where it is made and saved beside what it produced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from editloop.edits import SplitBy
+from editloop.edits.cost import DEFAULT_COST
+from editloop.errors import ConfigError
+from editloop.offline.losses import Reduction
+from editloop.policy import LoraSettings
+
+__all__ = ["Candidate", "FitConfig", "Method", "make_fit_config"]
+
+Method = Literal["sft", "dpo", "early"]
+
+
+class Candidate(BaseModel):
+    """One point of a method's grid."""
+
+    model_config = ConfigDict(frozen=True)
+
+    learning_rate: float
+    beta: float | None = None
+    dpo_weight: float | None = None
+
+    @property
+    def name(self) -> str:
+        """A short name, unique in its grid and safe in a path."""
+        parts = {"lr": self.learning_rate, "beta": self.beta, "w": self.dpo_weight}
+        return "-".join(f"{key}{value:g}" for key, value in parts.items() if value is not None)
+
+
+class FitConfig(BaseModel):
+    """The configuration of `editloop fit`.
+
+    Attributes:
+        methods: What to train, in this order.
+        learning_rate: Learning rates to try for each method.
+        beta: Values of β (Eq. 4) to try for `dpo` and `early`.
+        dpo_weight: Values of λ (Eq. 7) to try for `early`.
+        select: How the best of the grid is chosen on the validation part: by validation `loss`, or by
+            `cost`: the mean cost between a sampled response and the row's edit.
+        sft_reduction: See `editloop.offline.sft_loss`.
+        epochs: Passes over the train part; fractions are allowed.
+        batch_size: Contexts in an optimiser step, over all processes.
+        micro_batch_size: Contexts in one forward of one process; by default all of its share.
+        evaluations: How often in a training the validation loss is looked at; the best state is kept.
+        patience: Stop after so many evaluations without a better one.
+        warmup: Share of the steps in which the learning rate rises; afterwards it falls linearly.
+        full: Train all weights instead of a LoRA adapter.
+        lora: The adapter.
+        validation: Share of the log that is kept for choosing.
+        split_by: See `editloop.edits.split`.
+        validation_rows: Most rows of the validation part that are used; the others are left out.
+        samples: Responses sampled from each trained candidate on the validation part: they show degenerate
+            text, and they are what `select="cost"` chooses by. 0 samples none.
+        cost: The cost's name, for `select="cost"` and the report.
+        max_new_tokens: Longest sampled response.
+        max_length: Most tokens of context and continuation; by default the model's limit.
+        seed: Decides the split, the adapters' start, the order of the data and the sampling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    methods: tuple[Method, ...] = ("sft", "dpo", "early")
+    learning_rate: Mapping[Method, tuple[float, ...]] = Field(
+        default_factory=lambda: {"sft": (1e-4, 3e-4), "dpo": (2e-5, 1e-4), "early": (1e-4, 3e-4)}
+    )
+    beta: tuple[float, ...] = (0.1,)
+    dpo_weight: tuple[float, ...] = (1.0,)
+    select: Literal["loss", "cost"] = "loss"
+    sft_reduction: Reduction = "token"
+    epochs: float = Field(3.0, gt=0)
+    batch_size: int = Field(32, ge=1)
+    micro_batch_size: int | None = Field(None, ge=1)
+    evaluations: int = Field(8, ge=1)
+    patience: int = Field(3, ge=1)
+    warmup: float = Field(0.1, ge=0, le=1)
+    full: bool = False
+    lora: LoraSettings = LoraSettings()
+    validation: float = Field(0.1, gt=0, lt=1)
+    split_by: SplitBy = "record"
+    validation_rows: int = Field(500, ge=1)
+    samples: int = Field(64, ge=0)
+    cost: str = DEFAULT_COST
+    max_new_tokens: int = Field(256, ge=1)
+    max_length: int | None = Field(None, ge=8)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> FitConfig:
+        if not self.methods or len(set(self.methods)) != len(self.methods):
+            raise ValueError("methods must be named, each once")
+        missing = [m for m in self.methods if not self.learning_rate.get(m)]
+        if missing:
+            raise ValueError(f"no learning rate for {', '.join(missing)}")
+        if any(x <= 0 for x in (*self.beta, *(r for rates in self.learning_rate.values() for r in rates))):
+            raise ValueError("learning rates and beta must be above 0")
+        if any(x < 0 for x in self.dpo_weight) or not self.beta or not self.dpo_weight:
+            raise ValueError("beta and dpo_weight need a value, dpo_weight not below 0")
+        if self.select == "cost" and self.samples == 0:
+            raise ValueError("select cost needs samples above 0")
+        compared = (len(self.beta) > 1 and {"dpo", "early"} & set(self.methods)) or (
+            len(self.dpo_weight) > 1 and "early" in self.methods
+        )
+        if self.select == "loss" and compared:
+            raise ValueError("losses with different beta or dpo_weight cannot be compared: use select cost")
+        return self
+
+    def grid(self, method: Method) -> list[Candidate]:
+        """All candidates of a method."""
+        rates = self.learning_rate[method]
+        if method == "sft":
+            return [Candidate(learning_rate=rate) for rate in rates]
+        if method == "dpo":
+            return [Candidate(learning_rate=rate, beta=beta) for rate, beta in product(rates, self.beta)]
+        return [
+            Candidate(learning_rate=rate, beta=beta, dpo_weight=weight)
+            for rate, beta, weight in product(rates, self.beta, self.dpo_weight)
+        ]
+
+
+def make_fit_config(**options: object) -> FitConfig:
+    """A `FitConfig`; a wrong option is a one-line error.
+
+    Raises:
+        ConfigError: An option is unknown or has a wrong value.
+    """
+    try:
+        return FitConfig.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "configuration"
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {message}", seen=first["input"] if first["loc"] else None) from error

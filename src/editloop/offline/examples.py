@@ -1,0 +1,89 @@
+"""From records to training examples: each record's context tree with the roles of its continuations.
+
+The views decide which rows a method learns from; this module encodes them once and says how many were
+cut or left out on the way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from editloop.edits import Context, Record, preferences, supervision
+from editloop.policy import ContextTree, Encoder
+
+__all__ = ["Example", "ExampleSet", "make_examples"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One record as a method sees it.
+
+    Attributes:
+        id: The record's.
+        context: The context, for sampling.
+        edit: The edit y', for the cost of samples.
+        tree: The context tree; continuation 0 is the edit y', 1 the response y where it is a pair.
+        reference: log π_ref of the edit and, in a pair, of the response, once the reference pass has run.
+    """
+
+    id: str
+    context: Context
+    edit: str
+    tree: ContextTree
+    reference: tuple[float, float | None] | None = None
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the example is a preference: the response differs from the edit."""
+        return len(self.tree.continuations) == 2
+
+    def edit_only(self) -> Example:
+        """The example as supervision alone."""
+        if not self.is_pair:
+            return self
+        return replace(self, tree=ContextTree(self.tree.context, self.tree.continuations[:1]))
+
+
+@dataclass(frozen=True)
+class ExampleSet:
+    """Examples of a part of the log and what was counted while they were made.
+
+    Attributes:
+        examples: In the order of the records.
+        counts: Rows or continuations by what happened to them: cut, left out, unedited.
+    """
+
+    examples: tuple[Example, ...]
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def pairs(self) -> tuple[Example, ...]:
+        """The examples that are preferences."""
+        return tuple(e for e in self.examples if e.is_pair)
+
+
+def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
+    """Encode the supervision and the preference view of records, each context once.
+
+    A pair whose two sides differ only after the cut becomes supervision alone and is counted.
+    """
+    demonstrations, pairs = supervision(records), preferences(records)
+    rejected = {row.id: row.rejected for row in pairs.rows}
+    before = encoder.counts.copy()
+    counts = Counter(demonstrations.dropped)
+    counts["unedited: no preference"] = pairs.dropped["unedited"]
+    examples = []
+    for row in demonstrations.rows:
+        sides = [row.edit] + ([rejected[row.id]] if row.id in rejected else [])
+        tree = encoder.tree(row.context, sides)
+        if tree is None:
+            continue
+        if len(sides) == 2 and tree.continuations[0] == tree.continuations[1]:
+            same_tokens = encoder.continuation(sides[0]) == encoder.continuation(sides[1])
+            counts["pair differs in no token" if same_tokens else "pair differs only after the cut"] += 1
+            tree = ContextTree(tree.context, tree.continuations[:1])
+        examples.append(Example(row.id, row.context, row.edit, tree))
+    counts.update(encoder.counts - before)
+    return ExampleSet(tuple(examples), +counts)

@@ -1,0 +1,400 @@
+"""`fit`: from a log to trained policies, all methods in one process from one load of the base.
+
+A fit that was killed is run again with the same arguments: finished trainings are kept, the one under
+way goes on from its last checkpoint, and the result is the same.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from editloop.edits import Log, Record, get_cost, split
+from editloop.errors import EmptyViewError, RunError
+from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
+from editloop.offline.config import Candidate, FitConfig, Method
+from editloop.offline.examples import Example, ExampleSet, make_examples
+from editloop.offline.listener import Listener, Silent
+from editloop.offline.reference import reference_pass
+from editloop.offline.score import Scores, score
+from editloop.offline.trainer import EditTrainer, training_arguments
+from editloop.policy import (
+    Policy,
+    RunFolder,
+    attach_adapter,
+    detach_adapter,
+    load_base,
+    trainable_copy,
+    write_atomic,
+)
+
+__all__ = ["fit"]
+
+MESSAGES = {
+    "sft": "SFT needs rows that were edited or accepted",
+    "dpo": "DPO needs rows whose edit differs from the response",
+    "early": "EarlyEnsemble needs rows whose edit differs from the response",
+}
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The encoded log of a fit."""
+
+    train: ExampleSet
+    validation: ExampleSet
+
+    def of(self, method: Method) -> tuple[Example, ...]:
+        return self.train.pairs if method == "dpo" else self.train.examples
+
+
+def fit(
+    log: Log | Sequence[Record],
+    base: str | Path | Policy,
+    out: str | Path,
+    config: FitConfig | None = None,
+    *,
+    read: dict[str, Any] | None = None,
+    listener: Listener | None = None,
+) -> RunFolder:
+    """Train policies from a log.
+
+    Args:
+        log: What `editloop.read_log` gives, or records.
+        base: A hub name, a folder, or a loaded base.
+        out: The run folder; an interrupted fit in it is continued.
+        config: The configuration; by default `FitConfig()`.
+        read: What was read, for the record in `run.json`; a `Log` brings its own.
+        listener: Hears of decisions and progress.
+
+    Returns:
+        The finished run folder.
+
+    Raises:
+        EmptyViewError: No row is left for a method to learn from, or to validate on.
+        RunError: The folder belongs to another configuration, or cannot be written.
+        ModelError: The base cannot be loaded or used.
+    """
+    config, listener, run = config or FitConfig(), listener or Silent(), RunFolder(out)
+    main = PartialState().is_main_process
+    if isinstance(log, Log):
+        read = read or {
+            "path": str(log.report.path),
+            "sha256": log.report.sha256,
+            "rows": log.report.rows_read,
+        }
+    policy = base if isinstance(base, Policy) else load_base(base, max_length=config.max_length)
+    for line in policy.decisions:
+        listener.say(line)
+    records = tuple(log)
+    data = _prepare(records, policy, config, listener)
+    identity = _identity(policy, config, data)
+    manifest = _open(run, identity)
+    if manifest.get("status") == "done":
+        listener.say(f"nothing to do: {run.path} holds the finished run of this log, base and configuration")
+        return run
+    train_reference, known = reference_pass(policy, data.train.pairs)
+    held, _ = reference_pass(policy, data.validation.examples)
+    listener.say(
+        f"reference pass {'read from the cache' if known else 'done'}: {len(train_reference) + len(held)} rows"
+    )
+    data = _Data(_with(data.train, train_reference), ExampleSet(tuple(held), data.validation.counts))
+
+    cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
+    shown = list(data.validation.examples[: config.samples])
+    base_check = check_samples(policy, shown, cost, seed=config.seed, max_new_tokens=config.max_new_tokens)
+    manifest |= {
+        "status": "running",
+        "identity": identity,
+        "read": read or {"rows": len(records)},
+        "data": {
+            part: {"examples": len(s.examples), "pairs": len(s.pairs), "counts": dict(s.counts)}
+            for part, s in (("train", data.train), ("validation", data.validation))
+        },
+        "base": {
+            "name": policy.base,
+            "fingerprint": policy.fingerprint,
+            "max_length": policy.encoder.max_length,
+            "decisions": policy.decisions,
+            "sampled": base_check.to_json() if base_check else None,
+        },
+        "config": config.model_dump(mode="json"),
+        "policies": manifest.get("policies", {}),
+    }
+    if main:
+        run.write_manifest(manifest)
+    for method in config.methods:
+        if method in manifest["policies"]:
+            continue
+        manifest["policies"][method] = _train_method(run, policy, method, config, data, base_check, listener)
+        if main:
+            run.write_manifest(manifest)
+    manifest["status"] = "done"
+    if main:
+        run.write_manifest(manifest)
+        shutil.rmtree(run.work, ignore_errors=True)
+    PartialState().wait_for_everyone()
+    return run
+
+
+def _prepare(records: tuple[Record, ...], policy: Policy, config: FitConfig, listener: Listener) -> _Data:
+    """Split and encode; every row that a method will not see is told."""
+    parts = split(records, by=config.split_by, validation=config.validation, seed=config.seed)
+    data = _Data(
+        make_examples(parts.train, policy.encoder),
+        make_examples(parts.validation[: config.validation_rows], policy.encoder),
+    )
+    listener.say(
+        f"rows: {len(data.train.examples)} to train on ({len(data.train.pairs)} edited), "
+        f"{len(data.validation.examples)} to validate on ({len(data.validation.pairs)} edited)"
+    )
+    for reason, count in (data.train.counts + data.validation.counts).items():
+        listener.say(f"  {count} rows: {reason}")
+    for method in config.methods:
+        for part, rows in (("train", data.of(method)), ("validation", _validation(method, data))):
+            if not rows:
+                seen = ", ".join(
+                    f"{n} {reason}" for reason, n in (data.train.counts + data.validation.counts).items()
+                )
+                raise EmptyViewError(
+                    f"{MESSAGES[method]}, and the {part} part has none",
+                    seen=seen or f"{len(records)} rows in the log",
+                    do="give more rows, or choose other --methods",
+                )
+    return data
+
+
+def _validation(method: Method, data: _Data) -> tuple[Example, ...]:
+    return data.validation.examples if method == "sft" else data.validation.pairs
+
+
+def _with(examples: ExampleSet, scored: Sequence[Example]) -> ExampleSet:
+    """The set with its pairs replaced by the scored ones, in place."""
+    by_id = {e.id: e for e in scored}
+    return ExampleSet(tuple(by_id.get(e.id, e) for e in examples.examples), examples.counts)
+
+
+def _identity(policy: Policy, config: FitConfig, data: _Data) -> str:
+    """Hash of all that the result depends on."""
+    digest = hashlib.sha256(f"{policy.fingerprint} {config.model_dump_json()}".encode())
+    for example in (*data.train.examples, *data.validation.examples):
+        digest.update(repr((example.id, example.tree.context, example.tree.continuations)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _open(run: RunFolder, identity: str) -> dict[str, Any]:
+    """The manifest of the fit to continue, or an empty one.
+
+    Raises:
+        RunError: The folder holds something else.
+    """
+    if not run.exists():
+        if run.path.exists() and (
+            not run.path.is_dir() or any(p.name != ".work" for p in run.path.iterdir())
+        ):
+            raise RunError(
+                "the output folder holds something else", seen=str(run.path), do="choose another --out"
+            )
+        return {}
+    manifest = run.manifest()
+    if manifest.get("identity") != identity:
+        raise RunError(
+            "the output folder holds the run of another log, base or configuration",
+            seen=str(run.path),
+            do="choose another --out",
+        )
+    return manifest
+
+
+def _train_method(
+    run: RunFolder,
+    policy: Policy,
+    method: Method,
+    config: FitConfig,
+    data: _Data,
+    base_check: SampleCheck | None,
+    listener: Listener,
+) -> dict[str, Any]:
+    """Train every candidate of a method, keep the best, and say what it is like."""
+    grid = config.grid(method)
+    results = []
+    for candidate in grid:
+        name = f"{method} {candidate.name}" if len(grid) > 1 else method
+        results.append(
+            _train_candidate(
+                run.work / method / candidate.name, policy, method, candidate, config, data, name, listener
+            )
+        )
+    criterion = "validation_loss" if config.select == "loss" else "validation_cost"
+    best = min(range(len(grid)), key=lambda i: results[i][criterion])
+    chosen = run.work / method / grid[best].name / "policy"
+    if PartialState().is_main_process:
+        run.save_policy(method, lambda fresh: _copy(chosen, fresh))
+    PartialState().wait_for_everyone()
+    result = results[best]
+    sampled = SampleCheck(**result["sampled"]) if result["sampled"] else None
+    alarms = raise_alarms(
+        initial_loss=result["initial_loss"],
+        best_loss=result["validation_loss"],
+        figures=result["validation"],
+        sampled=sampled,
+        base=base_check,
+    )
+    listener.say(
+        f"{method}: {criterion.replace('_', ' ')} {result[criterion]:.4f} with {grid[best].name}"
+        + (f", the best of {len(grid)}" if len(grid) > 1 else "")
+    )
+    for alarm in alarms:
+        listener.say(f"  alarm, {method}: {alarm}")
+    return {"chosen": best, "selected_by": config.select, "alarms": alarms, "candidates": results}
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def _train_candidate(
+    folder: Path,
+    policy: Policy,
+    method: Method,
+    candidate: Candidate,
+    config: FitConfig,
+    data: _Data,
+    name: str,
+    listener: Listener,
+) -> dict[str, Any]:
+    """Train one candidate, or take up where an earlier process stopped; returns its figures."""
+    result_file = folder / "result.json"
+    if result_file.is_file():
+        listener.say(f"{name}: kept from before")
+        return json.loads(result_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    state = PartialState()
+    started = time.monotonic()
+    with ExitStack() as stack:
+        if config.full:
+            trained = stack.enter_context(trainable_copy(policy))
+        else:
+            trained = attach_adapter(policy, config.lora, seed=config.seed)
+            stack.callback(detach_adapter, trained)
+        held = data.validation.examples
+        figures: dict[str, Any] = {}
+
+        def validate() -> dict[str, float]:
+            scores = score(trained, held)
+            figures.update(scores.figures(candidate.beta or config.beta[0]))
+            means = {key: value["mean"] for key, value in figures.items() if value}
+            return {"loss": _validation_loss(method, candidate, config, scores), **means}
+
+        rows = data.of(method)
+        arguments = training_arguments(
+            config, candidate, folder, examples=len(rows), processes=state.num_processes, device=policy.device
+        )
+        trainer = EditTrainer(
+            policy=trained,
+            method=method,
+            candidate=candidate,
+            config=config,
+            arguments=arguments,
+            train=rows,
+            validate=validate,
+            callbacks=[_Told(name, listener)],
+        )
+        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+        # The base sets the starting point, whether this process saw it or continued an earlier one.
+        initial = _validation_loss(method, candidate, config, _untrained(held))
+        final = validate()
+        shown = list(held[: config.samples])
+        cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
+        sampled = check_samples(trained, shown, cost, seed=config.seed, max_new_tokens=config.max_new_tokens)
+        result = {
+            **candidate.model_dump(exclude_none=True),
+            "initial_loss": initial,
+            "validation_loss": final["loss"],
+            "validation_cost": sampled.cost.mean if sampled else None,
+            "validation": figures,
+            "sampled": sampled.to_json() if sampled else None,
+            "steps": trainer.state.global_step,
+            "best_step": trainer.state.best_global_step,
+            "seconds": round(time.monotonic() - started, 1),
+            "history": trainer.state.log_history,
+        }
+        if state.is_main_process:
+            trained.model.save_pretrained(str(folder / "policy"))
+            if config.full:
+                policy.encoder.tokenizer.save_pretrained(str(folder / "policy"))
+            write_atomic(result_file, json.dumps(result))
+            for checkpoint in folder.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint, ignore_errors=True)
+        state.wait_for_everyone()
+        del trainer
+    gc.collect()
+    return result
+
+
+def _untrained(examples: Sequence[Example]) -> Scores:
+    """The scores of the reference itself, from the reference pass."""
+    import numpy as np
+
+    pair = np.array([i for i, e in enumerate(examples) if e.is_pair], np.int64)
+    reference = np.array([e.reference for e in examples], np.float64).reshape(-1, 2)
+    lengths = np.array([len(e.tree.continuations[0]) for e in examples], np.float64)
+    rejected = reference[pair, 1]
+    return Scores(reference[:, 0], lengths, reference[:, 0], pair, rejected, rejected)
+
+
+def _validation_loss(method: Method, candidate: Candidate, config: FitConfig, scores: Scores) -> float:
+    """The method's loss (Eq. 3, 4 or 7) on the validation part."""
+    figures = scores.figures(candidate.beta or 1.0)
+    sft = figures["edit_nll_per_token" if config.sft_reduction == "token" else "edit_nll_per_edit"]
+    dpo = figures["preference_nll"]
+    if method == "sft":
+        assert sft is not None
+        return sft["mean"]
+    assert sft is not None and dpo is not None
+    return dpo["mean"] if method == "dpo" else sft["mean"] + (candidate.dpo_weight or 0.0) * dpo["mean"]
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint whose writing was finished; what a kill cut short is removed.
+
+    The trainer writes the state file last.
+    """
+    while folder.is_dir():
+        last: str | None = get_last_checkpoint(str(folder))
+        if last is None:
+            break
+        try:
+            json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
+            return last
+        except (OSError, ValueError):
+            shutil.rmtree(last)
+    return None
+
+
+class _Told(TrainerCallback):  # type: ignore[misc]
+    """Tells the listener of each step."""
+
+    def __init__(self, name: str, listener: Listener) -> None:
+        self.name, self.listener, self.note = name, listener, ""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.listener.progress(self.name, state.global_step, state.max_steps, self.note)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        self.note = f"validation loss {metrics['eval_loss']:.4f}"
+        self.listener.progress(self.name, state.global_step, state.max_steps, self.note)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.listener.progress(self.name, state.max_steps, state.max_steps, self.note)

@@ -1,0 +1,67 @@
+"""The losses of the paper as pure functions of log-probabilities (natural log).
+
+They know nothing of models, batches or devices. `count` is for a part of a batch (gradient
+accumulation, several processes): the number of items in the whole batch, so that the parts' losses
+add up to the loss of the whole.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["Reduction", "dpo_loss", "early_ensemble_loss", "preference_margin", "sft_loss"]
+
+Reduction = Literal["sequence", "token"]
+
+
+def sft_loss(
+    log_prob: Tensor, lengths: Tensor, *, reduction: Reduction = "token", count: Tensor | float | None = None
+) -> Tensor:
+    """Negative log-likelihood of the edits (Eq. 3).
+
+    Args:
+        log_prob: log π(y'|x), summed over the tokens of each edit [n].
+        lengths: Number of tokens of each edit [n].
+        reduction: `sequence` is Eq. 3's mean over edits; `token` divides by the tokens of all edits
+            together, so that a long edit weighs as much as its tokens do.
+        count: Edits (`sequence`) or tokens (`token`) of the whole batch.
+
+    Returns:
+        A scalar; 0 for n = 0.
+    """
+    if count is None:
+        count = lengths.sum() if reduction == "token" else float(len(log_prob))
+    return -log_prob.sum() / torch.as_tensor(count, device=log_prob.device).clamp(min=1)
+
+
+def preference_margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Tensor:
+    """log π/π_ref (y'|x) − log π/π_ref (y|x), the argument of σ in Eq. 4 before β [n].
+
+    Whatever `chosen` and `rejected` have in common cancels, and so it does in the reference's two: each
+    pair may be counted from where edit and response part.
+    """
+    return (chosen - rejected) - (ref_chosen - ref_rejected)
+
+
+def dpo_loss(margin: Tensor, *, beta: float, count: Tensor | float | None = None) -> Tensor:
+    """−log σ(β margin), mean over pairs (Eq. 4).
+
+    Args:
+        margin: From `preference_margin` [n].
+        beta: β > 0, how strongly the reference holds.
+        count: Pairs in the whole batch.
+
+    Returns:
+        A scalar; 0 for n = 0.
+    """
+    total = -F.logsigmoid(beta * margin).sum()
+    return total / torch.as_tensor(len(margin) if count is None else count, device=margin.device).clamp(min=1)
+
+
+def early_ensemble_loss(sft: Tensor, dpo: Tensor, *, dpo_weight: float) -> Tensor:
+    """The joint loss of EarlyEnsemble: SFT + λ · DPO (Eq. 7)."""
+    return sft + dpo_weight * dpo

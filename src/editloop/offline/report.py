@@ -1,0 +1,140 @@
+"""The HTML report of a run: one file, its pictures inside, readable on a desk and on a phone."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from editloop.policy import RunFolder, write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Section", "figure_png", "run_sections", "write_report"]
+
+COLOURS = {"base": "#8b95a1", "sft": "#2f6fb0", "dpo": "#c2672d", "early": "#3a8f5c"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report; whatever is given is shown, in the order of the fields.
+
+    Attributes:
+        title: Heading.
+        paragraphs: Plain text.
+        alarms: Lines that must not be missed.
+        table: Rows of cells, the heading first.
+        images: PNG files or their bytes.
+        texts: Named texts, each mapping a block.
+        code: A command or other fixed-width text.
+    """
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    alarms: Sequence[str] = ()
+    table: Sequence[Sequence[str]] = ()
+    images: Sequence[Path | bytes] = ()
+    texts: Sequence[Mapping[str, str]] = ()
+    code: str = ""
+
+
+def write_report(path: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
+    """Write a report.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    def encoded(image: Path | bytes) -> str:
+        return base64.b64encode(image if isinstance(image, bytes) else image.read_bytes()).decode("ascii")
+
+    template = Environment(loader=PackageLoader("editloop.offline", "."), autoescape=True).get_template("report.html")
+    shown = [{**vars(section), "images": [encoded(image) for image in section.images]} for section in sections]
+    write_atomic(path, template.render(title=title, lead=lead, sections=shown))
+    return path
+
+
+def run_sections(run: RunFolder) -> list[Section]:
+    """What a run folder knows of itself, as sections."""
+    manifest = run.manifest()
+    policies: dict[str, Any] = manifest["policies"]
+    data = manifest["data"]
+    kept = [f"{count} rows: {reason}" for part in data.values() for reason, count in part["counts"].items()]
+    sections = [
+        Section(
+            "What was learned from",
+            [
+                f"{data['train']['examples']} rows to train on, {data['train']['pairs']} of them edited; "
+                f"{data['validation']['examples']} rows to validate on, {data['validation']['pairs']} edited.",
+                *manifest["base"]["decisions"],
+                *kept,
+            ],
+        ),
+        Section(
+            "The policies on the validation part",
+            ["Mean ± standard error over rows. Preference accuracy: how often the edit is likelier than the response."],
+            [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy["alarms"]],
+            _figures_table(manifest),
+            [figure_png(_curves(policies))],
+        ),
+    ]
+    for name, policy in policies.items():
+        sampled = policy["candidates"][policy["chosen"]]["sampled"]
+        if sampled and sampled["examples"]:
+            shown = [{"context": s["context"], name: s["sample"], "edit": s["edit"]} for s in sampled["examples"][:2]]
+            sections.append(Section(f"Samples of {name}", texts=shown))
+    return sections
+
+
+def _figures_table(manifest: Mapping[str, Any]) -> list[list[str]]:
+    head = ["policy", "chosen", "loss per token of edit", "accuracy", "against reference", "shift of edits", "sampled cost"]
+    rows = [head]
+    base = manifest["base"]["sampled"]
+    rows.append(["base", "", "", "", "", "", _shown(base["cost"]) if base else ""])
+    for name, policy in manifest["policies"].items():
+        best = policy["candidates"][policy["chosen"]]
+        figures = best["validation"]
+        settings = ", ".join(f"{key} {best[key]:g}" for key in ("learning_rate", "beta", "dpo_weight") if key in best)
+        keys = ("edit_nll_per_token", "accuracy", "reference_accuracy", "chosen_shift")
+        sampled = best["sampled"]
+        cost = _shown(sampled["cost"]) if sampled else ""
+        rows.append([name, settings.replace("_", " "), *(_shown(figures.get(key)) for key in keys), cost])
+    return rows
+
+
+def _shown(estimate: Mapping[str, float] | None) -> str:
+    return f"{estimate['mean']:.3f} ± {estimate['se']:.3f}" if estimate else "–"
+
+
+def _curves(policies: Mapping[str, Any]) -> Figure:
+    """Training and validation loss of each policy's chosen candidate."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.1 * max(len(policies), 2), 2.7), dpi=160, layout="constrained")
+    for i, (name, policy) in enumerate(policies.items()):
+        axes = figure.add_subplot(1, max(len(policies), 2), i + 1)
+        best = policy["candidates"][policy["chosen"]]
+        train = [(h["step"], h["loss"]) for h in best["history"] if "loss" in h]
+        held = [(0, best["initial_loss"])] + [(h["step"], h["eval_loss"]) for h in best["history"] if "eval_loss" in h]
+        colour = COLOURS.get(name, "#444")
+        axes.plot(*zip(*train, strict=True), color=colour, alpha=0.35, linewidth=1, label="training")
+        axes.plot(*zip(*held, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label="validation")
+        axes.axvline(best["best_step"] or 0, color="#bbb", linewidth=0.8, zorder=0)
+        axes.set_title(name, fontsize=10, loc="left")
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def figure_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()
