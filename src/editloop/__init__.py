@@ -1,9 +1,63 @@
 """EditLoop turns the edits people make to an LLM's drafts into better policies.
 
-The names here are loaded when they are first used, so that `import editloop` needs neither torch
-nor transformers.
+    import editloop
+    log = editloop.read_log("edits.jsonl")
+    run = editloop.fit(log, "Qwen/Qwen3-0.6B", "run")
+    policy = editloop.load_policy(run.path, "early")
+    print(policy.sample(["Write to Ada: the demo is on Friday."])[0].text)
+
+The names are loaded when they are first used, so that `import editloop` needs neither torch nor
+transformers.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from editloop.edits import Record, export, get_cost, read_log, register_cost, split, summarize, write_log
+    from editloop.offline import FitConfig, evaluate, fit
+    from editloop.policy import Policy, RunFolder, load_base, load_policy
+
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "editloop.edits": (
+        "Record",
+        "export",
+        "get_cost",
+        "read_log",
+        "register_cost",
+        "split",
+        "summarize",
+        "write_log",
+    ),
+    "editloop.offline": ("FitConfig", "evaluate", "fit"),
+    "editloop.policy": ("Policy", "RunFolder", "load_base", "load_policy"),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "FitConfig",
+    "Policy",
+    "Record",
+    "RunFolder",
+    "evaluate",
+    "export",
+    "fit",
+    "get_cost",
+    "load_base",
+    "load_policy",
+    "read_log",
+    "register_cost",
+    "split",
+    "summarize",
+    "write_log",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'editloop' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

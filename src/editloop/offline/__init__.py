@@ -2,6 +2,7 @@
 
 from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
 from editloop.offline.config import Candidate, FitConfig, Method, make_fit_config
+from editloop.offline.evaluate import evaluate
 from editloop.offline.examples import Example, ExampleSet, make_examples
 from editloop.offline.fit import fit
 from editloop.offline.listener import Listener, Silent
@@ -28,6 +29,7 @@ __all__ = [
     "check_samples",
     "dpo_loss",
     "early_ensemble_loss",
+    "evaluate",
     "fit",
     "make_batch",
     "make_examples",

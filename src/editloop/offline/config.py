@@ -19,6 +19,13 @@ __all__ = ["Candidate", "FitConfig", "Method", "make_fit_config"]
 Method = Literal["sft", "dpo", "early"]
 
 
+LEARNING_RATES: Mapping[Method, tuple[float, ...]] = {
+    "sft": (1e-4, 3e-4),
+    "dpo": (2e-5, 1e-4),
+    "early": (1e-4, 3e-4),
+}
+
+
 class Candidate(BaseModel):
     """One point of a method's grid."""
 
@@ -68,9 +75,7 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     methods: tuple[Method, ...] = ("sft", "dpo", "early")
-    learning_rate: Mapping[Method, tuple[float, ...]] = Field(
-        default_factory=lambda: {"sft": (1e-4, 3e-4), "dpo": (2e-5, 1e-4), "early": (1e-4, 3e-4)}
-    )
+    learning_rate: Mapping[Method, tuple[float, ...]] = LEARNING_RATES
     beta: tuple[float, ...] = (0.1,)
     dpo_weight: tuple[float, ...] = (1.0,)
     select: Literal["loss", "cost"] = "loss"

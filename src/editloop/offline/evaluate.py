@@ -49,7 +49,9 @@ def evaluate(
     base = base or run.load_base()
     data = make_examples(tuple(log), base.encoder)
     if not data.examples:
-        raise EmptyViewError("no row to evaluate on", seen=dict(data.counts), do="give edited or accepted rows")
+        raise EmptyViewError(
+            "no row to evaluate on", seen=dict(data.counts), do="give edited or accepted rows"
+        )
     for reason, count in data.counts.items():
         listener.say(f"  {count} rows: {reason}")
     held, _ = reference_pass(
@@ -62,10 +64,18 @@ def evaluate(
             chosen = _chosen(run, name)
             scores = score(policy, held, progress=lambda done, n=name: listener.progress(n, done, len(held)))  # type: ignore[misc]
             figures: dict[str, Any] = dict(scores.figures(chosen.get("beta", config["beta"][0])))
-            sampled = check_samples(policy, held[:samples], cost, seed=seed, max_new_tokens=config["max_new_tokens"])
+            sampled = check_samples(
+                policy, held[:samples], cost, seed=seed, max_new_tokens=config["max_new_tokens"]
+            )
             policies[name] = figures | ({"sampled": sampled.to_json()} if sampled else {})
     pairs = sum(e.is_pair for e in held)
-    return {"rows": len(held), "pairs": pairs, "counts": dict(data.counts), "cost": cost.name, "policies": policies}
+    return {
+        "rows": len(held),
+        "pairs": pairs,
+        "counts": dict(data.counts),
+        "cost": cost.name,
+        "policies": policies,
+    }
 
 
 def _chosen(run: RunFolder, name: str) -> dict[str, Any]:

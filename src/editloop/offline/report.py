@@ -53,8 +53,12 @@ def write_report(path: Path, title: str, lead: str, sections: Sequence[Section])
     def encoded(image: Path | bytes) -> str:
         return base64.b64encode(image if isinstance(image, bytes) else image.read_bytes()).decode("ascii")
 
-    template = Environment(loader=PackageLoader("editloop.offline", "."), autoescape=True).get_template("report.html")
-    shown = [{**vars(section), "images": [encoded(image) for image in section.images]} for section in sections]
+    template = Environment(loader=PackageLoader("editloop.offline", "."), autoescape=True).get_template(
+        "report.html"
+    )
+    shown = [
+        {**vars(section), "images": [encoded(image) for image in section.images]} for section in sections
+    ]
     write_atomic(path, template.render(title=title, lead=lead, sections=shown))
     return path
 
@@ -77,7 +81,9 @@ def run_sections(run: RunFolder) -> list[Section]:
         ),
         Section(
             "The policies on the validation part",
-            ["Mean ± standard error over rows. Preference accuracy: how often the edit is likelier than the response."],
+            [
+                "Mean ± standard error over rows. Preference accuracy: how often the edit is likelier than the response."
+            ],
             [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy["alarms"]],
             _figures_table(manifest),
             [figure_png(_curves(policies))],
@@ -86,20 +92,33 @@ def run_sections(run: RunFolder) -> list[Section]:
     for name, policy in policies.items():
         sampled = policy["candidates"][policy["chosen"]]["sampled"]
         if sampled and sampled["examples"]:
-            shown = [{"context": s["context"], name: s["sample"], "edit": s["edit"]} for s in sampled["examples"][:2]]
+            shown = [
+                {"context": s["context"], name: s["sample"], "edit": s["edit"]}
+                for s in sampled["examples"][:2]
+            ]
             sections.append(Section(f"Samples of {name}", texts=shown))
     return sections
 
 
 def _figures_table(manifest: Mapping[str, Any]) -> list[list[str]]:
-    head = ["policy", "chosen", "loss per token of edit", "accuracy", "against reference", "shift of edits", "sampled cost"]
+    head = [
+        "policy",
+        "chosen",
+        "loss per token of edit",
+        "accuracy",
+        "against reference",
+        "shift of edits",
+        "sampled cost",
+    ]
     rows = [head]
     base = manifest["base"]["sampled"]
     rows.append(["base", "", "", "", "", "", _shown(base["cost"]) if base else ""])
     for name, policy in manifest["policies"].items():
         best = policy["candidates"][policy["chosen"]]
         figures = best["validation"]
-        settings = ", ".join(f"{key} {best[key]:g}" for key in ("learning_rate", "beta", "dpo_weight") if key in best)
+        settings = ", ".join(
+            f"{key} {best[key]:g}" for key in ("learning_rate", "beta", "dpo_weight") if key in best
+        )
         keys = ("edit_nll_per_token", "accuracy", "reference_accuracy", "chosen_shift")
         sampled = best["sampled"]
         cost = _shown(sampled["cost"]) if sampled else ""
@@ -120,10 +139,19 @@ def _curves(policies: Mapping[str, Any]) -> Figure:
         axes = figure.add_subplot(1, max(len(policies), 2), i + 1)
         best = policy["candidates"][policy["chosen"]]
         train = [(h["step"], h["loss"]) for h in best["history"] if "loss" in h]
-        held = [(0, best["initial_loss"])] + [(h["step"], h["eval_loss"]) for h in best["history"] if "eval_loss" in h]
+        held = [(0, best["initial_loss"])] + [
+            (h["step"], h["eval_loss"]) for h in best["history"] if "eval_loss" in h
+        ]
         colour = COLOURS.get(name, "#444")
         axes.plot(*zip(*train, strict=True), color=colour, alpha=0.35, linewidth=1, label="training")
-        axes.plot(*zip(*held, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label="validation")
+        axes.plot(
+            *zip(*held, strict=True),
+            color=colour,
+            linewidth=1.8,
+            marker="o",
+            markersize=3,
+            label="validation",
+        )
         axes.axvline(best["best_step"] or 0, color="#bbb", linewidth=0.8, zorder=0)
         axes.set_title(name, fontsize=10, loc="left")
         axes.set_xlabel("step", fontsize=8)

@@ -1,0 +1,51 @@
+"""The command's frame: the verbs, `--config` for all of them, and errors told in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from editloop.cli import bench, demo, evaluate, export, fit, inspect, lab
+from editloop.cli.console import fail
+from editloop.errors import EditLoopError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="editloop",
+    help="Turns the edits people make to an LLM's drafts into better policies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+VERBS: dict[Callable[..., None], str] = {
+    inspect.inspect: "Check a log and show what is in it.",
+    fit.fit: "Train policies from a log.",
+    evaluate.evaluate: "Held-out likelihood and preference accuracy of a run's policies.",
+    export.export: "The views of a log in other tools' formats.",
+    demo.demo: "The whole loop on the embedded lab: logs, policies, their costs, a report.",
+    bench.bench: f"Measure: {', '.join(bench.BENCHES)}.",
+}
+for verb, help_line in VERBS.items():
+    app.command(help=help_line)(verb)
+app.add_typer(lab.lab, name="lab")
+
+
+def main() -> None:
+    """Run the command; a user's error is one line and exit status 1."""
+    try:
+        app()
+    except EditLoopError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted; what was finished is kept, run the same command again to go on", status=130)
+    except MemoryError:
+        fail("out of memory (lower --batch-size or --max-length)")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        fail(f"{error.strerror}: {error.filename or ''}".rstrip(": "))

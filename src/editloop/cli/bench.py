@@ -1,0 +1,33 @@
+"""`editloop bench NAME`: measurements against other libraries and on real edits, with their results kept."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editloop.cli.console import console, shown
+from editloop.cli.flags import Config
+from editloop.errors import ConfigError
+
+BENCHES = {
+    "cost-speed": "editloop.bench.cost_speed",
+    "log-scale": "editloop.bench.log_scale",
+    "postedit": "editloop.bench.postedit",
+    "train-speed": "editloop.bench.train_speed",
+}
+
+
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(BENCHES))],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("benchmarks/results"),
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    if name not in BENCHES:
+        raise ConfigError("unknown benchmark", seen=name, do=f"choose one of {', '.join(BENCHES)}")
+    with shown():
+        import_module(BENCHES[name]).run(out)
+    console.print((out / f"{name}.md").read_text(encoding="utf-8"), markup=False)

@@ -1,0 +1,192 @@
+"""`editloop fit LOG --base MODEL`: train policies from a log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from editloop.cli.console import console, show_table, shown
+from editloop.cli.flags import (
+    Base,
+    Config,
+    Device,
+    Dtype,
+    Format,
+    LogPath,
+    Map,
+    MaxBadShare,
+    Quantize,
+    Quarantine,
+)
+
+
+def fit(
+    log: LogPath,
+    base: Base,
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted fit in it goes on.")] = Path("run"),
+    methods: Annotated[str | None, typer.Option(help="sft,dpo,early")] = None,
+    learning_rate: Annotated[
+        str | None, typer.Option(help="For all methods, 1e-4,3e-4, or for each: sft=1e-4,3e-4;dpo=2e-5")
+    ] = None,
+    beta: Annotated[str | None, typer.Option(help="Values of beta (Eq. 4) to try: 0.05,0.1")] = None,
+    dpo_weight: Annotated[str | None, typer.Option(help="Values of lambda (Eq. 7) to try.")] = None,
+    select: Annotated[str | None, typer.Option(help="Choose of the grid by validation loss or cost.")] = None,
+    sft_reduction: Annotated[str | None, typer.Option(help="token or sequence")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the train part [3].")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Contexts in an optimiser step [32].")] = None,
+    micro_batch_size: Annotated[int | None, typer.Option(help="Contexts in a forward of a process.")] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Validations in a training [8].")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many without a better one [3].")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps for warm-up [0.1].")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Train all weights instead of LoRA.")] = False,
+    lora_rank: Annotated[int | None, typer.Option(help="Rank of the adapter [16].")] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="Scale of the adapter [32].")] = None,
+    lora_dropout: Annotated[float | None, typer.Option(help="Dropout of the adapter [0].")] = None,
+    lora_targets: Annotated[str | None, typer.Option(help="Modules, by comma [all-linear].")] = None,
+    validation: Annotated[float | None, typer.Option(help="Share kept for choosing [0.1].")] = None,
+    split_by: Annotated[str | None, typer.Option(help="record, user or time [record].")] = None,
+    validation_rows: Annotated[int | None, typer.Option(help="Most validation rows used [500].")] = None,
+    samples: Annotated[int | None, typer.Option(help="Responses sampled from each policy [64].")] = None,
+    cost: Annotated[str | None, typer.Option(help="Cost, as of editloop inspect.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest sampled response [256].")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Most tokens of context and continuation.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of split, adapters, order and sampling [0].")] = None,
+    end_token: Annotated[str | None, typer.Option(help="Token that ends a turn, if it is not found.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantize: Quantize = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code")] = False,
+    map: Map = None,
+    format: Format = None,
+    quarantine: Quarantine = None,
+    max_bad_share: MaxBadShare = 0.05,
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    lora = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout}
+    lora["targets"] = _names(lora_targets) if lora_targets and "," in lora_targets else lora_targets  # type: ignore[assignment]
+    options = {
+        "methods": methods and _names(methods),
+        "learning_rate": learning_rate and _rates(learning_rate, methods),
+        "beta": beta and _numbers(beta, "--beta"),
+        "dpo_weight": dpo_weight and _numbers(dpo_weight, "--dpo-weight"),
+        "select": select,
+        "sft_reduction": sft_reduction,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "micro_batch_size": micro_batch_size,
+        "evaluations": evaluations,
+        "patience": patience,
+        "warmup": warmup,
+        "full": full,
+        "lora": {key: value for key, value in lora.items() if value is not None},
+        "validation": validation,
+        "split_by": split_by,
+        "validation_rows": validation_rows,
+        "samples": samples,
+        "cost": cost,
+        "max_new_tokens": max_new_tokens,
+        "max_length": max_length,
+        "seed": seed,
+    }
+    import editloop
+    from editloop.offline import make_fit_config
+    from editloop.offline.report import run_sections, write_report
+
+    fit_config = make_fit_config(**{key: value for key, value in options.items() if value is not None})
+    with shown() as listener:
+        records = editloop.read_log(
+            log,
+            map=map,
+            format=format,  # type: ignore[arg-type]
+            quarantine=quarantine or out.with_name(f"{out.name}-quarantine.jsonl"),
+            max_bad_share=max_bad_share,
+            progress=lambda done, total: listener.progress("reading", done, total),
+        )
+        listener.say(reading_line(records.report))
+        policy = editloop.load_base(
+            resolve_base(base),
+            device=device,
+            dtype=dtype,
+            quantize=quantize,
+            max_length=max_length,
+            end_token=end_token,
+            trust_remote_code=trust_remote_code,
+        )
+        run = editloop.fit(records, policy, out, fit_config, listener=listener)
+    if not listener.first_process:
+        return
+    print_run(run)
+    report = write_report(
+        run.path / "report.html",
+        f"EditLoop: {log.name}",
+        f"Policies trained on {base}.",
+        run_sections(run),
+    )
+    console.print(f"\nRun folder {run.path}, report {report}", markup=False)
+    console.print(f"Next: editloop evaluate {run.path} HELD_OUT_LOG", markup=False)
+
+
+def resolve_base(base: str) -> str | Path:
+    """`lab:NAME` is a base of the lab; anything else is for the model's loader."""
+    if base.startswith("lab:"):
+        from editloop.lab import base_path
+
+        return base_path(base.removeprefix("lab:"))
+    return base
+
+
+def reading_line(report: Any) -> str:
+    """What reading a log came to, in a line."""
+    line = f"read {report.rows_read} rows of {report.path.name}: "
+    line += f"{report.bad_rows} bad, {report.duplicates} duplicates"
+    if report.bad_rows:
+        worst = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common(3))
+        line += f" ({worst}; see {report.quarantine})" if report.quarantine else f" ({worst})"
+    return line
+
+
+def print_run(run: Any) -> None:
+    """The policies of a run as a table."""
+    rows = [["policy", "settings", "validation loss", "accuracy", "sampled cost"]]
+    for name, policy in run.manifest()["policies"].items():
+        best = policy["candidates"][policy["chosen"]]
+        accuracy = best["validation"].get("reference_accuracy")
+        cost = best["validation_cost"]
+        settings = [f"lr {best['learning_rate']:g}"]
+        settings += [f"{key} {best[key]:g}" for key in ("beta", "dpo_weight") if key in best]
+        rows.append(
+            [
+                name,
+                ", ".join(settings).replace("dpo_weight", "weight"),
+                f"{best['initial_loss']:.3f} → {best['validation_loss']:.3f}",
+                "–" if accuracy is None else f"{accuracy['mean']:.3f}",
+                "–" if cost is None else f"{cost:.3f}",
+            ]
+        )
+    console.print()
+    show_table(rows)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str, flag: str) -> tuple[float, ...]:
+    from editloop.errors import ConfigError
+
+    try:
+        return tuple(float(part) for part in _names(str(text)))
+    except ValueError as error:
+        raise ConfigError(f"{flag} wants numbers divided by commas", seen=text) from error
+
+
+def _rates(text: str, methods: str | None) -> dict[str, tuple[float, ...]]:
+    """`1e-4,3e-4` for all methods, or `sft=1e-4,3e-4;dpo=2e-5` for each."""
+    if "=" not in str(text):
+        rates = _numbers(text, "--learning-rate")
+        return dict.fromkeys(_names(methods or "sft,dpo,early"), rates)
+    parts = (part.partition("=") for part in text.split(";"))
+    return {name.strip(): _numbers(values, "--learning-rate") for name, _, values in parts}

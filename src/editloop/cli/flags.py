@@ -1,0 +1,72 @@
+"""The flags that several verbs share, and `--config`, which gives any of a verb's flags from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from editloop.errors import ConfigError
+
+LogPath = Annotated[
+    Path, typer.Argument(metavar="LOG", help="JSONL, CSV, TSV, Parquet or a datasets folder.")
+]
+Map = Annotated[
+    str | None,
+    typer.Option("--map", help="Foreign columns: context=instruction,response=preedit,edit=postedit"),
+]
+Format = Annotated[
+    str | None, typer.Option(help="jsonl, csv, tsv, parquet or datasets, where it cannot be seen.")
+]
+Quarantine = Annotated[
+    Path | None, typer.Option(help="Where bad rows are written, each with line and reason.")
+]
+MaxBadShare = Annotated[float, typer.Option(help="Refuse the log when more of its rows are bad.")]
+CostName = Annotated[str, typer.Option("--cost", help="levenshtein:word|char/response|longest|none")]
+Base = Annotated[str, typer.Option(help="Hub name or folder of a causal LM, or lab:email.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")]
+Quantize = Annotated[str | None, typer.Option(help="4bit: the base in NF4, by bitsandbytes.")]
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make a YAML file's values the defaults of a verb's flags; a flag on the command line wins."""
+    if path is None:
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration: {error.strerror}", seen=str(path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("the configuration is not YAML", seen=str(path)) from error
+    if not isinstance(content, dict):
+        raise ConfigError("the configuration is no mapping of flags to values", seen=content)
+    known = {p.name: p for p in context.command.params if p.name not in ("config", "help")}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise ConfigError(
+                "unknown flag in the configuration", seen=key, do=f"choose of {', '.join(sorted(known))}"
+            )
+        values[name] = _as_flag(name, value)
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+def _as_flag(name: str, value: Any) -> Any:
+    """A YAML list or mapping as the flag would be written."""
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, dict):
+        parts = [f"{key}={_as_flag(name, item)}" for key, item in value.items()]
+        return ("," if name == "map" else ";").join(parts)
+    return value
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file of flags and values.", callback=read_config, is_eager=True),
+]

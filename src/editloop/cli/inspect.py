@@ -1,0 +1,96 @@
+"""`editloop inspect LOG`: check a log and show what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from editloop.cli.console import console, show_table, shown
+from editloop.cli.flags import Config, CostName, Format, LogPath, Map, MaxBadShare, Quarantine
+
+
+def inspect(
+    log: LogPath,
+    out: Annotated[Path | None, typer.Option(help="Folder for inspect.json and the plots.")] = None,
+    map: Map = None,
+    format: Format = None,
+    quarantine: Quarantine = None,
+    max_bad_share: MaxBadShare = 0.05,
+    cost: CostName = "levenshtein:word/response",
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    from editloop.edits import get_cost, iter_records, plot_costs, summarize
+    from editloop.edits.writing import atomic
+
+    folder = out or Path(f"{log.name.split('.')[0]}-inspect")
+    with shown() as listener:
+        stream = iter_records(
+            log,
+            map=map,
+            format=format,  # type: ignore[arg-type]
+            quarantine=quarantine or folder / "quarantine.jsonl",
+            max_bad_share=max_bad_share,
+            progress=lambda done, total: listener.progress("reading", done, total),
+        )
+        summary = summarize(stream, cost=get_cost(cost))
+    print_summary(summary)
+    folder.mkdir(parents=True, exist_ok=True)
+    import json
+
+    with atomic(folder / "inspect.json") as unfinished:
+        unfinished.write_text(json.dumps(summary.to_json(), indent=2, default=str) + "\n", encoding="utf-8")
+    plots = plot_costs(summary, folder)
+    console.print(
+        f"\nWritten to {folder}: inspect.json" + "".join(f", {p.name}" for p in plots), markup=False
+    )
+
+
+def print_summary(summary: Any) -> None:
+    """Print a `LogSummary` at a terminal's width."""
+    report = summary.report
+    if report is not None:
+        line = f"{report.rows_read} rows read from {report.path.name} ({report.format})"
+        line += f", {report.bad_rows} bad, {report.duplicates} exact duplicates"
+        console.print(line, markup=False)
+        for reason, count in report.reasons.most_common(8):
+            console.print(f"  {count} bad: {reason}", markup=False)
+    everyone = summary.all
+    users = f"{summary.n_users} users, {summary.n_policies} policies"
+    span = f", {summary.first:%Y-%m-%d} to {summary.last:%Y-%m-%d}" if summary.first and summary.last else ""
+    console.print(f"{summary.rows} records, {users}{span}")
+    statuses = ", ".join(f"{count} {status}" for status, count in summary.statuses.most_common())
+    console.print(f"Statuses: {statuses}", markup=False)
+    if everyone.observed:
+        shares = f"{everyone.share_edited:.0%} edited, {1 - everyone.share_edited:.0%} accepted as they were"
+        console.print(f"Of {everyone.observed} observed: {shares}")
+    if summary.shared is not None:
+        console.print(f"Shared by context and common prefix: {summary.shared:.0%} of an edited pair's words")
+    console.print()
+    quantiles = [("cost " + summary.cost, summary.cost_quantiles)]
+    quantiles += [(f"{part}, words", units["words"]) for part, units in summary.lengths.items()]
+    there = [(name, values) for name, values in quantiles if values]
+    if there:
+        rows = [["quantiles", *there[0][1]]]
+        rows += [[name, *(_number(v) for v in values.values())] for name, values in there]
+        show_table(rows)
+        console.print()
+    if summary.n_users > 1:
+        rows = [["user", "rows", "edited", "mean cost"]]
+        for group in summary.users[:8]:
+            edited = "–" if group.share_edited is None else f"{group.share_edited:.0%}"
+            mean = "–" if group.mean_cost is None else f"{group.mean_cost:.3f}"
+            rows.append([str(group.name), str(group.rows), edited, mean])
+        show_table(rows)
+        console.print()
+    rows = [["view", "keeps", "drops"]]
+    for view, kept in summary.kept.items():
+        reasons = ", ".join(f"{n} {reason}" for reason, n in summary.dropped[view].items()) or "0"
+        rows.append([view, str(kept), reasons])
+    show_table(rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"

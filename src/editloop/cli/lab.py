@@ -1,0 +1,80 @@
+"""`editloop lab pretrain` and `editloop lab log`: base models and logs of the embedded world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from editloop.cli.console import console, shown
+from editloop.cli.fit import resolve_base
+from editloop.cli.flags import Base, Config, Device
+
+lab = typer.Typer(help="The embedded world: base models and logs.", no_args_is_help=True)
+
+
+@lab.command(help="Train a domain's base model by its recipe, or a small base from plain text.")
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder for the base.")] = Path("lab-base"),
+    domain: Annotated[str, typer.Option(help="email")] = "email",
+    text: Annotated[list[Path] | None, typer.Option(help="Plain-text files instead of a domain.")] = None,
+    documents: Annotated[str, typer.Option(help="Whether each of the lines or files is a text.")] = "lines",
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of a domain's base [1500].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the text [8].")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Most time to train on text [12].")] = None,
+    vocabulary: Annotated[int | None, typer.Option(help="Most tokens, for text [6000].")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    from editloop.lab import Recipe, TextRecipe, get_domain, pretrain_text
+    from editloop.lab import pretrain as pretrain_domain
+
+    if text:
+        given = {"epochs": epochs, "minutes": minutes, "vocabulary": vocabulary}
+        given = {key: value for key, value in given.items() if value is not None}
+        recipe = TextRecipe(documents=documents, seed=seed, **given)  # type: ignore[arg-type]
+        with shown() as listener:
+            made = pretrain_text(
+                text, out, recipe, progress=lambda *step: listener.progress("pretraining", *step)
+            )
+    else:
+        plan = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
+        with shown() as listener:
+            told = lambda *step: listener.progress("pretraining", *step)  # noqa: E731
+            made = pretrain_domain(get_domain(domain), out, plan, progress=told)
+    for key, value in made.items():
+        console.print(f"{key}: {value}", markup=False)
+    console.print(f"Base written to {out}; use it by --base {out}", markup=False)
+
+
+@lab.command(help="Write a log: a policy answers the domain's contexts and a user edits.")
+def log(
+    out: Annotated[Path, typer.Argument(help="The log; its ending is its format.")],
+    rows: Annotated[int, typer.Option(help="How many rows.")] = 1500,
+    user: Annotated[str, typer.Option(help="Who edits: strong or weak.")] = "strong",
+    domain: Annotated[str, typer.Option(help="email")] = "email",
+    base: Base = "lab:email",
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(help="Of contexts, responses and edits.")] = 0,
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    from editloop.edits import write_log
+    from editloop.lab import get_domain, stream_log
+    from editloop.policy import load_base
+    from editloop.users import get_user
+
+    world = get_domain(domain)
+    editor = get_user(user, world, seed=seed)
+    with shown() as listener:
+        policy = load_base(resolve_base(base), device=device)
+
+        def told() -> Any:
+            for done, record in enumerate(stream_log(world, editor, rows, seed, policy=policy), 1):
+                listener.progress("log", done, rows)
+                yield record
+
+        count = write_log(told(), out)
+    console.print(f"{count} rows written to {out}", markup=False)

@@ -1,0 +1,223 @@
+"""The whole loop on the embedded world: logs, a check of them, policies, and what they cost two users.
+
+A base is deployed to a strong and to a weak user. From each log SFT, DPO and EarlyEnsemble are trained,
+and every policy then answers fresh contexts of both users.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from editloop.edits import LogSummary, plot_costs, read_log, summarize, write_log
+from editloop.lab.domains import base_path, get_domain
+from editloop.lab.evaluation import Evaluation, evaluate_on_user
+from editloop.lab.log import MAX_NEW_TOKENS, stream_log
+from editloop.offline import FitConfig, Listener, Silent, fit
+from editloop.offline.report import COLOURS, Section, figure_png, run_sections, write_report
+from editloop.policy import RunFolder, load_base, write_atomic
+from editloop.users import get_user
+
+__all__ = ["DEMO_FIT", "DemoResult", "run_demo"]
+
+USERS = ("strong", "weak")
+
+DEMO_FIT = FitConfig(
+    learning_rate={"sft": (3e-3,), "dpo": (1e-3,), "early": (3e-3,)},
+    epochs=4,
+    batch_size=32,
+    evaluations=6,
+    max_new_tokens=MAX_NEW_TOKENS,
+)
+"""Fixed on the single methods' curves (docs/lab.md), before any ensemble was run."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demo came to.
+
+    Attributes:
+        report: The HTML report.
+        costs: For each log's user and policy, the evaluation by each user.
+        seconds: How long it took.
+    """
+
+    report: Path
+    costs: Mapping[str, Mapping[str, Mapping[str, Evaluation]]]
+    seconds: float
+
+    def table(self) -> list[list[str]]:
+        """Mean cost ± standard error, a row for each log and policy, a column for each user."""
+        rows = [
+            ["trained on edits of", "policy", *(f"cost to the {user} user" for user in USERS), "well-formed"]
+        ]
+        for trained, policies in self.costs.items():
+            for name, by_user in policies.items():
+                cells = [f"{by_user[u].mean:.3f} ± {by_user[u].standard_error:.3f}" for u in USERS]
+                rows.append([trained, name, *cells, f"{by_user[USERS[0]].share_well_formed:.0%}"])
+        return rows
+
+
+def run_demo(
+    out: Path,
+    *,
+    rows: int = 1500,
+    responses: int = 200,
+    seed: int = 0,
+    config: FitConfig = DEMO_FIT,
+    listener: Listener | None = None,
+) -> DemoResult:
+    """Run the demo.
+
+    Args:
+        out: Folder for the logs, the run folders and the report; an interrupted demo in it goes on.
+        rows: Rows of each log.
+        responses: Fresh contexts that each policy answers.
+        seed: Of the logs and the evaluation.
+        config: How the policies are trained.
+        listener: Hears of decisions and progress.
+
+    Raises:
+        RunError: The folder holds another demo.
+    """
+    listener, started = listener or Silent(), time.monotonic()
+    domain, base = get_domain("email"), load_base(base_path("email"))
+    sections: list[Section] = []
+    costs: dict[str, dict[str, dict[str, Evaluation]]] = {}
+    for user in USERS:
+        listener.say(f"\n1. The base writes {rows} emails; the {user} user edits them.")
+        path = out / f"{user}.jsonl"
+        if not path.is_file():
+            editor = get_user(user, domain, seed=seed)
+            made = stream_log(domain, editor, rows, seed, policy=base)
+            write_log(_counted(made, rows, listener), path)
+        listener.say("2. The log is checked.")
+        log = read_log(path)
+        summary = summarize(log)
+        listener.say("   " + log_line(summary))
+        listener.say("3. Policies are trained from it.")
+        run = fit(log, base, out / user, config, listener=listener)
+        listener.say("4. Every policy answers fresh contexts of both users.")
+        costs[user] = _evaluate(run, domain, base, responses, seed, listener, with_base=not costs)
+        plots = plot_costs(summary, out / user)
+        sections.append(Section(f"The log of the {user} user", [log_line(summary)], images=plots))
+        sections += [_titled(section, user) for section in run_sections(run)]
+    base_costs = {"none": {"base": costs[USERS[0]].pop("base")}}
+    result_costs = {**base_costs, **costs}
+    seconds = time.monotonic() - started
+    result = DemoResult(out / "report.html", result_costs, seconds)
+    summary_sections = [
+        Section(
+            "What the policies cost",
+            [
+                f"Mean edit cost (levenshtein:word/response) ± standard error over {responses} fresh "
+                "contexts, lower is better. A strong user repairs nearly every wrong part of an email, a weak one few.",
+            ],
+            table=result.table(),
+            images=[figure_png(_bars(result_costs))],
+        ),
+        _before_and_after(result_costs),
+    ]
+    write_report(
+        result.report,
+        "EditLoop: the demo",
+        f"From {rows} edited emails of each of two users to three policies each, in {seconds:.0f} s.",
+        summary_sections + sections,
+    )
+    write_atomic(out / "demo.json", json.dumps(_numbers(result), indent=2) + "\n")
+    return result
+
+
+def log_line(summary: LogSummary) -> str:
+    """A log in a line."""
+    cost = summary.all.mean_cost
+    return (
+        f"{summary.rows} rows, {summary.all.share_edited or 0:.0%} edited, "
+        f"mean cost {cost:.3f}, {summary.shared or 0:.0%} of a pair's words shared"
+        if cost is not None
+        else f"{summary.rows} rows, none observed"
+    )
+
+
+def _counted(records: Any, rows: int, listener: Listener) -> Any:
+    for done, record in enumerate(records, 1):
+        listener.progress("log", done, rows)
+        yield record
+
+
+def _evaluate(
+    run: RunFolder, domain: Any, base: Any, responses: int, seed: int, listener: Listener, *, with_base: bool
+) -> dict[str, dict[str, Evaluation]]:
+    names = [*(["base"] if with_base else []), *run.policy_names()]
+    found: dict[str, dict[str, Evaluation]] = {}
+    for done, name in enumerate(names):
+        listener.progress("evaluation", done, len(names), name)
+        with run.policy(name, base) as policy:
+            found[name] = {
+                user: evaluate_on_user(
+                    policy, domain, get_user(user, domain, seed=seed + 1), responses, seed + 1
+                )
+                for user in USERS
+            }
+    listener.progress("evaluation", len(names), len(names))
+    return found
+
+
+def _titled(section: Section, user: str) -> Section:
+    return Section(**{**vars(section), "title": f"{section.title} ({user} user's log)"})
+
+
+def _bars(costs: Mapping[str, Mapping[str, Mapping[str, Evaluation]]]) -> Any:
+    """Mean cost of each policy, a panel for each evaluating user."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 2.9), dpi=160, layout="constrained")
+    bars = [(trained, name) for trained, policies in costs.items() for name in policies]
+    first = figure.add_subplot(1, len(USERS), 1)
+    for i, user in enumerate(USERS):
+        axes = first if i == 0 else figure.add_subplot(1, len(USERS), i + 1, sharey=first)
+        for x, (trained, name) in enumerate(bars):
+            evaluation = costs[trained][name][user]
+            axes.bar(
+                x, evaluation.mean, 0.72, color=COLOURS[name], yerr=evaluation.standard_error, ecolor="#333"
+            )
+        axes.set_title(f"evaluated by the {user} user", fontsize=10, loc="left")
+        labels = [name if trained == "none" else f"{name}\n{trained}" for trained, name in bars]
+        axes.set_xticks(range(len(bars)), labels, fontsize=7)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        if i == 0:
+            axes.set_ylabel("mean edit cost", fontsize=8)
+    return figure
+
+
+def _before_and_after(costs: Mapping[str, Mapping[str, Mapping[str, Evaluation]]]) -> Section:
+    """The same contexts answered by the base and by the policies of the strong user's log."""
+    base, trained = costs["none"]["base"]["strong"], costs["strong"]
+    texts = []
+    for i in range(2):
+        shown = {"notes": base.contexts[i], "base": base.responses[i]}
+        shown |= {name: by_user["strong"].responses[i] for name, by_user in trained.items()}
+        shown["edit of the base's"] = base.edits[i]
+        texts.append(shown)
+    return Section("Before and after", ["Policies trained on the strong user's edits."], texts=texts)
+
+
+def _numbers(result: DemoResult) -> dict[str, Any]:
+    return {
+        "seconds": round(result.seconds, 1),
+        "costs": {
+            trained: {
+                name: {
+                    user: {"mean": e.mean, "se": e.standard_error, "well_formed": e.share_well_formed}
+                    for user, e in by_user.items()
+                }
+                for name, by_user in policies.items()
+            }
+            for trained, policies in result.costs.items()
+        },
+    }
