@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from editloop.cli.console import console, shown
 from editloop.cli.fit import resolve_base
 from editloop.cli.flags import Base, Config, Device
+from editloop.listener import Listener
 
 lab = typer.Typer(help="The embedded world: base models and logs.", no_args_is_help=True)
 
@@ -36,14 +38,11 @@ def pretrain(
         given = {key: value for key, value in given.items() if value is not None}
         recipe = TextRecipe(documents=documents, seed=seed, **given)  # type: ignore[arg-type]
         with shown() as listener:
-            made = pretrain_text(
-                text, out, recipe, progress=lambda *step: listener.progress("pretraining", *step)
-            )
+            made = pretrain_text(text, out, recipe, progress=_told(listener))
     else:
         plan = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
         with shown() as listener:
-            told = lambda *step: listener.progress("pretraining", *step)  # noqa: E731
-            made = pretrain_domain(get_domain(domain), out, plan, progress=told)
+            made = pretrain_domain(get_domain(domain), out, plan, progress=_told(listener))
     for key, value in made.items():
         console.print(f"{key}: {value}", markup=False)
     console.print(f"Base written to {out}; use it by --base {out}", markup=False)
@@ -78,3 +77,8 @@ def log(
 
         count = write_log(told(), out)
     console.print(f"{count} rows written to {out}", markup=False)
+
+
+def _told(listener: Listener) -> Callable[[int, int, float], None]:
+    """What a pretraining calls after each step."""
+    return lambda done, total, loss: listener.progress("pretraining", done, total, f"loss {loss:.3f}")

@@ -17,7 +17,8 @@ from editloop.edits import LogSummary, plot_costs, read_log, summarize, write_lo
 from editloop.lab.domains import base_path, get_domain
 from editloop.lab.evaluation import Evaluation, evaluate_on_user
 from editloop.lab.log import MAX_NEW_TOKENS, stream_log
-from editloop.offline import FitConfig, Listener, Silent, fit
+from editloop.listener import Listener, Silent
+from editloop.offline import FitConfig, fit
 from editloop.offline.report import COLOURS, Section, figure_png, run_sections, write_report
 from editloop.policy import RunFolder, load_base, write_atomic
 from editloop.users import get_user
@@ -115,7 +116,8 @@ def run_demo(
             "What the policies cost",
             [
                 f"Mean edit cost (levenshtein:word/response) ± standard error over {responses} fresh "
-                "contexts, lower is better. A strong user repairs nearly every wrong part of an email, a weak one few.",
+                "contexts, lower is better. A strong user repairs nearly every wrong part of an email, "
+                "a weak one few.",
             ],
             table=result.table(),
             images=[figure_png(_bars(result_costs))],

@@ -103,8 +103,8 @@ def pretrain_text(
     if len(training) < recipe.batch_size:
         raise ConfigError(
             "too little text to train on",
-            seen=f"{blocks.numel()} tokens",
-            do=f"give at least {(recipe.batch_size + 1) * recipe.block} tokens of text",
+            seen=f"{len(blocks)} blocks of {recipe.block} tokens",
+            do=f"give at least {recipe.batch_size + 1}",
         )
     model = new_model(
         tokenizer,
@@ -184,7 +184,9 @@ def _batches(blocks: torch.Tensor, recipe: TextRecipe) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(recipe.seed)
     whole = len(blocks) // recipe.batch_size
     while True:
-        for rows in torch.randperm(len(blocks), generator=generator)[: whole * recipe.batch_size].chunk(whole):
+        for rows in torch.randperm(len(blocks), generator=generator)[: whole * recipe.batch_size].chunk(
+            whole
+        ):
             yield blocks[rows], blocks[rows]
 
 

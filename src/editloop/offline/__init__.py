@@ -5,7 +5,6 @@ from editloop.offline.config import Candidate, FitConfig, Method, make_fit_confi
 from editloop.offline.evaluate import evaluate
 from editloop.offline.examples import Example, ExampleSet, make_examples
 from editloop.offline.fit import fit
-from editloop.offline.listener import Listener, Silent
 from editloop.offline.losses import Reduction, dpo_loss, early_ensemble_loss, preference_margin, sft_loss
 from editloop.offline.reference import cache_folder, reference_pass
 from editloop.offline.score import Estimate, Scores, score
@@ -18,12 +17,10 @@ __all__ = [
     "Example",
     "ExampleSet",
     "FitConfig",
-    "Listener",
     "Method",
     "Reduction",
     "SampleCheck",
     "Scores",
-    "Silent",
     "TrainingBatch",
     "cache_folder",
     "check_samples",

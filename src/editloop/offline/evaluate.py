@@ -7,9 +7,9 @@ from typing import Any
 
 from editloop.edits import Log, Record, get_cost
 from editloop.errors import EmptyViewError
+from editloop.listener import Listener, Silent
 from editloop.offline.alarms import check_samples
 from editloop.offline.examples import make_examples
-from editloop.offline.listener import Listener, Silent
 from editloop.offline.reference import reference_pass
 from editloop.offline.score import score
 from editloop.policy import Policy, RunFolder

@@ -23,10 +23,10 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from editloop.edits import Log, Record, get_cost, split
 from editloop.errors import EmptyViewError, RunError
+from editloop.listener import Listener, Silent
 from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example, ExampleSet, make_examples
-from editloop.offline.listener import Listener, Silent
 from editloop.offline.reference import reference_pass
 from editloop.offline.score import Scores, score
 from editloop.offline.trainer import EditTrainer, training_arguments
@@ -108,7 +108,7 @@ def fit(
     train_reference, known = reference_pass(policy, data.train.pairs)
     held, _ = reference_pass(policy, data.validation.examples)
     listener.say(
-        f"reference pass {'read from the cache' if known else 'done'}: {len(train_reference) + len(held)} rows"
+        f"reference pass {'from the cache' if known else 'done'}: {len(train_reference) + len(held)} rows"
     )
     data = _Data(_with(data.train, train_reference), ExampleSet(tuple(held), data.validation.counts))
 

@@ -73,17 +73,17 @@ def run_sections(run: RunFolder) -> list[Section]:
         Section(
             "What was learned from",
             [
-                f"{data['train']['examples']} rows to train on, {data['train']['pairs']} of them edited; "
-                f"{data['validation']['examples']} rows to validate on, {data['validation']['pairs']} edited.",
+                " and ".join(
+                    f"{rows['examples']} rows to {part}, {rows['pairs']} of them edited"
+                    for part, rows in (("train on", data["train"]), ("validate on", data["validation"]))
+                ),
                 *manifest["base"]["decisions"],
                 *kept,
             ],
         ),
         Section(
             "The policies on the validation part",
-            [
-                "Mean ± standard error over rows. Preference accuracy: how often the edit is likelier than the response."
-            ],
+            ["Mean ± standard error over rows. Accuracy: how often the edit is likelier than the response."],
             [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy["alarms"]],
             _figures_table(manifest),
             [figure_png(_curves(policies))],

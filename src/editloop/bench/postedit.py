@@ -1,0 +1,164 @@
+"""Whether policies learn from real post-edits: Romanian to English, edits that translators made.
+
+A small base is pretrained on the English side of the training files, SFT, DPO and EarlyEnsemble are fitted
+on the training rows, and the 1,000 test rows say how likely each policy finds the edits and how often it
+prefers an edit to the response. Settings are chosen on a validation part of the training rows only.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from editloop.bench.results import write_result
+from editloop.edits import read_log
+from editloop.errors import ConfigError
+from editloop.lab import TextRecipe, pretrain_text
+from editloop.listener import Listener, Silent
+from editloop.offline import FitConfig, evaluate, fit
+from editloop.policy import LoraSettings, load_base
+
+__all__ = ["run"]
+
+COLUMNS = "context=src,response=mt,edit=pe"
+FIT = FitConfig(
+    learning_rate={"sft": (1e-3, 3e-3), "dpo": (1e-4, 5e-4), "early": (1e-3, 3e-3)},
+    epochs=2,
+    lora=LoraSettings(rank=32, alpha=64),
+    validation=0.07,
+    max_new_tokens=96,
+)
+FIGURES = {
+    "edit_nll_per_token": "−log-likelihood per token of the edit",
+    "accuracy": "accuracy, policy",
+    "reference_accuracy": "accuracy, against the reference",
+    "chosen_shift": "shift of the edit",
+    "rejected_shift": "shift of the response",
+}
+
+
+def run(
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    work: str | Path | None = None,
+    minutes: float = 12.0,
+    config: FitConfig = FIT,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Measure, and write `postedit.json` and `postedit.md`.
+
+    Args:
+        out: The folder for the results.
+        data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given.
+        work: Where the base and the run go, kept for a continuation; by default a temporary folder.
+        minutes: Most time to pretrain the base.
+        config: How the policies are trained.
+        listener: Hears of progress.
+
+    Raises:
+        ConfigError: The data is not there.
+    """
+    listener = listener or Silent()
+    folder = Path(data or os.environ.get("EDITLOOP_DATA", "../shared/data"))
+    train_file, test_file = (folder / f"mlqe_pe.ro-en.{part}.tsv" for part in ("train", "test"))
+    if not train_file.is_file():
+        raise ConfigError(
+            "no real edits there", seen=str(folder), do="set EDITLOOP_DATA to the folder that has them"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(work or scratch)
+        started = time.monotonic()
+        base_folder = place / "base"
+        if not (base_folder / "recipe.json").is_file():
+            text = _english(folder, place / "english.txt")
+            listener.say(f"pretraining on {text.stat().st_size / 1e6:.1f} MB of English")
+            pretrain_text(
+                [text],
+                base_folder,
+                TextRecipe(minutes=minutes),
+                progress=lambda done, total, loss: listener.progress(
+                    "pretraining", done, total, f"loss {loss:.3f}"
+                ),
+            )
+        pretrained = time.monotonic()
+        base = load_base(base_folder)
+        made = fit(read_log(train_file, map=COLUMNS), base, place / "run", config, listener=listener)
+        fitted = time.monotonic()
+        result = evaluate(made, read_log(test_file, map=COLUMNS), base=base, samples=200, listener=listener)
+        measured = {
+            "pretrain_seconds": round(pretrained - started, 1),
+            "fit_seconds": round(fitted - pretrained, 1),
+            "base": _recipe(base_folder),
+            "config": config.model_dump(mode="json"),
+            "chosen": {n: _chosen(p) for n, p in made.manifest()["policies"].items()},
+            "alarms": {n: p["alarms"] for n, p in made.manifest()["policies"].items()},
+            "test": result,
+        }
+    write_result("postedit", measured, _markdown(measured), out)
+    return measured
+
+
+def _english(folder: Path, file: Path) -> Path:
+    """The English side of the training files, responses and edits, each text once."""
+    texts: dict[str, None] = {}
+    for pair in ("ro-en", "et-en"):
+        for record in read_log(folder / f"mlqe_pe.{pair}.train.tsv", map=COLUMNS):
+            texts[record.response] = texts[record.edit or record.response] = None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return file
+
+
+def _recipe(folder: Path) -> Any:
+    import json
+
+    return json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+
+
+def _chosen(policy: dict[str, Any]) -> dict[str, Any]:
+    best = policy["candidates"][policy["chosen"]]
+    keys = (
+        "learning_rate",
+        "beta",
+        "dpo_weight",
+        "initial_loss",
+        "validation_loss",
+        "steps",
+        "best_step",
+        "seconds",
+    )
+    return {key: best[key] for key in keys if key in best}
+
+
+def _markdown(measured: dict[str, Any]) -> str:
+    test = measured["test"]
+    lines = [
+        f"A base of {measured['base'].get('parameters', 0):,} parameters, pretrained in "
+        f"{measured['pretrain_seconds'] / 60:.1f} min on the English side of the training files; policies "
+        f"fitted in {measured['fit_seconds'] / 60:.1f} min on the ro-en training rows, settings chosen on "
+        f"{measured['config']['validation']:.0%} of them. {test['rows']} test rows, {test['pairs']} of them "
+        "edited; mean ± standard error over rows (logarithms are natural).",
+        "",
+        "| policy | " + " | ".join(FIGURES.values()) + " | sampled cost |",
+        "|---|" + "--:|" * (len(FIGURES) + 1),
+    ]
+    for name, figures in test["policies"].items():
+        cells = [_cell(figures.get(key)) for key in FIGURES]
+        if name == "base":
+            cells[2:] = ["–"] * (len(FIGURES) - 2)
+        lines.append(f"| {name} | " + " | ".join([*cells, _cell(figures["sampled"]["cost"])]) + " |")
+    lines += ["", "Chosen on validation: "]
+    for name, chosen in measured["chosen"].items():
+        lines.append(
+            f"- {name}: " + ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in chosen.items())
+        )
+    lines += [f"- alarm, {name}: {alarm}" for name, alarms in measured["alarms"].items() for alarm in alarms]
+    return "\n".join(lines)
+
+
+def _cell(estimate: dict[str, float] | None) -> str:
+    return f"{estimate['mean']:.3f} ± {estimate['se']:.3f}" if estimate else "–"
