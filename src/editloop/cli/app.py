@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable
 
 import typer
@@ -37,6 +39,9 @@ app.add_typer(lab.lab, name="lab")
 
 def main() -> None:
     """Run the command; a user's error is one line and exit status 1."""
+    # Warnings of the libraries speak to programmers; the command's own are printed as lines.
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
     except EditLoopError as error:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example
@@ -172,6 +172,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
             data_collator=lambda rows: {"batch": make_batch(policy, rows, method)},
             callbacks=[EarlyStoppingCallback(config.patience), *callbacks],
         )
+        self.remove_callback(PrinterCallback)  # the listener hears what there is to hear
         # Our losses are already divided by the counts of the whole batch (see _get_num_items_in_batch).
         self.model_accepts_loss_kwargs = True
 

@@ -158,6 +158,7 @@ def load_base(
         ConfigError: The device, dtype or end token cannot be used.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
     chosen_device, device_why = choose_device(device)
     chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
@@ -166,6 +167,9 @@ def load_base(
         options |= _quantized(quantize, chosen_device, chosen_dtype)
     source = str(base)
     _check_folder(base)
+    bars = logging.is_progress_bar_enabled()
+    if bars and Path(source).is_dir():
+        logging.disable_progress_bar()  # a bar is for downloads
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         try:
@@ -182,6 +186,9 @@ def load_base(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"the base cannot be loaded: {reason}", seen=source, do="check --base") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     if quantize is None:
         model = model.to(chosen_device)
     model.eval()

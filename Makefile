@@ -1,0 +1,43 @@
+# One command is the same at the desk and in CI. Each sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?=
+NAME ?= cost-speed
+
+.PHONY: demo test check docs bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/editloop demo $(DEMO)
+
+# One worker a core and one torch thread a worker: together the number of cores.
+test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check src tests docs
+	$(BIN)/ruff format --check src tests docs
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_house.py
+	$(BIN)/python docs/generate.py --check
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
+
+# make bench NAME=train-speed
+bench: $(VENV)/.installed-dev
+	$(BIN)/editloop bench $(NAME)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing EditLoop and what it stands on (a few minutes the first time) ..."
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what the tests and benchmarks need ..."
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo

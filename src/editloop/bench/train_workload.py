@@ -1,0 +1,146 @@
+"""What `train-speed` trains on: bases with random weights, and pairs that share as much as is asked.
+
+How fast a training is depends on shapes alone, so weights are random and words made up. This module does not
+know who trains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from editloop.edits import Record
+from editloop.errors import ConfigError
+
+WORDS = 8190
+SPREAD = 0.5
+"""Standard deviation of the logarithm of a pair's length: half to twice the median, mostly."""
+DIFFERENCE = 0.1
+"""The same of the ratio between the lengths of an edit and its response."""
+CONTEXT_SHARE = 2 / 3
+"""Of what a pair shares, the context's part; the rest is what edit and response begin with."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A base and the batches that suit it.
+
+    Attributes:
+        hidden: Width.
+        inner: Width of the feed-forward layers.
+        layers: Number of layers.
+        heads: Attention heads, and those of keys and values.
+        vocabulary: Rows of the embedding.
+        tied: Whether the output embedding is the input's.
+        tokens: Median length of a sequence, context included.
+        batch: Pairs of a step.
+    """
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: tuple[int, int]
+    vocabulary: int
+    tied: bool
+    tokens: int
+    batch: int
+
+
+SIZES = {
+    "13m": Size(384, 1024, 6, (6, 6), WORDS + 2, True, tokens=240, batch=8),
+    "0.5b": Size(896, 4864, 24, (14, 2), 151_936, True, tokens=512, batch=16),
+    "1.5b": Size(1536, 8960, 28, (12, 2), 151_936, True, tokens=512, batch=16),
+    "3b": Size(2048, 11_008, 36, (16, 2), 151_936, True, tokens=512, batch=16),
+    "8b": Size(4096, 14_336, 32, (32, 8), 128_256, False, tokens=512, batch=16),
+}
+"""By parameters. The first is for a CPU; the others have the shapes of Qwen2.5 and Llama 3.1."""
+
+
+def build_base(name: str, device: str | torch.device, *, seed: int = 0) -> Any:
+    """A Llama of a size, with random weights: fp32 on a CPU, bf16 elsewhere.
+
+    Raises:
+        ConfigError: There is no such size.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if name not in SIZES:
+        raise ConfigError("unknown size", seen=name, do=f"choose of {', '.join(SIZES)}")
+    size = SIZES[name]
+    config = LlamaConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=size.inner,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads[0],
+        num_key_value_heads=size.heads[1],
+        max_position_embeddings=4096,
+        tie_word_embeddings=size.tied,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+        dtype=torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16,
+    )
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM._from_config(config, attn_implementation="sdpa", dtype=config.dtype).eval()
+
+
+def build_tokenizer() -> Any:
+    """A tokenizer of one token a word: `w0`, `w1` and so on."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "<eos>", *(f"w{i}" for i in range(WORDS))])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+
+
+def make_pairs(count: int, *, tokens: int, shared: float, seed: int = 0) -> list[Record]:
+    """Edited rows, each with a given share of its sequences' tokens in common.
+
+    Args:
+        count: Number of rows.
+        tokens: Median tokens of a sequence, context and end-of-turn token included. Lengths are
+            lognormal, from a quarter of it to four times.
+        shared: Tokens of the context and of what edit and response begin with, as a share of the mean
+            length of the two sequences. At 0 the context is one token.
+        seed: Another seed, other rows; only the lengths are the same at every `shared`.
+    """
+    random = np.random.default_rng(seed)
+    length = np.clip(tokens * np.exp(SPREAD * random.standard_normal(count)), tokens / 4, tokens * 4)
+    ratio = np.exp(np.clip(DIFFERENCE * random.standard_normal(count), -0.2, 0.2) / 2)
+    records = []
+    for row, (edit, response) in enumerate(zip(length * ratio, length / ratio, strict=True)):
+        common = max(1, round(shared * (edit + response) / 2))
+        context = max(1, round(CONTEXT_SHARE * common))
+        # The end-of-turn token is not written; the first words after the fork differ.
+        tails = [max(1, round(each) - common - 1) for each in (edit, response)]
+        words = random.integers(0, WORDS - 1, common + sum(tails))
+        both, first, second = np.split(words, [common, common + tails[0]])
+        if first[0] == second[0]:
+            second[0] += 1
+        records.append(
+            Record(
+                id=f"row-{row}",
+                context=_text(both[:context]),
+                edit=_text(np.concatenate([both[context:], first])),
+                response=_text(np.concatenate([both[context:], second])),
+            )
+        )
+    return records
+
+
+def count_tokens(record: Record) -> int:
+    """Tokens of a pair's two separate sequences, end-of-turn tokens included."""
+    assert isinstance(record.context, str) and record.edit is not None
+    context, sides = len(record.context.split()), (record.edit, record.response)
+    return sum(context + len(side.split()) + 1 for side in sides)
+
+
+def _text(words: Any) -> str:
+    return " ".join(f"w{word}" for word in words)

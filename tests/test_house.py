@@ -1,0 +1,82 @@
+"""The house: rooms import downward only, their names are in order, and the light rooms stay light."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import editloop
+
+SOURCE = Path(editloop.__file__).parent
+# Top to bottom, as in docs/design.md; a room may import those after it.
+ROOMS = ["cli", "serve", "bench", "theory", "lab", "users", "online", "offline", "policy", "edits"]
+GROUND = {"errors", "listener"}  # modules that every room may import
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE)
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms and ground modules that a file imports, at its top or inside its functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    parts = [name.split(".") for name in names]
+    known = set(ROOMS) | GROUND
+    return {p[1] for p in parts if p[0] == "editloop" and len(p) > 1 and p[1] in known}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_room_imports_downward_only(path):
+    room = path.relative_to(SOURCE).parts[0]
+    below = set(ROOMS[ROOMS.index(room) :]) | GROUND
+    assert imported_rooms(path) <= below
+
+
+def test_every_folder_is_a_room_that_is_named_here():
+    folders = {path.relative_to(SOURCE).parts[0] for path in FILES}
+    assert folders <= set(ROOMS)
+    assert {path.stem for path in SOURCE.glob("*.py")} <= GROUND | {"__init__", "__main__"}
+
+
+@pytest.mark.parametrize("room", ["edits", "policy", "offline", "users", "lab"])
+def test_names_of_a_room_agree_with_what_it_imports(room):
+    module = importlib.import_module(f"editloop.{room}")  # ruff keeps __all__ sorted
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    imported = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(module.__all__) == sorted(name for name in imported if name != "annotations")
+
+
+def test_top_level_names_are_there_and_no_others():
+    assert set(editloop.__all__) == set(editloop._HOME)
+    for name in editloop.__all__:
+        assert getattr(editloop, name) is getattr(importlib.import_module(editloop._HOME[name]), name)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = editloop.nonsense
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import editloop",
+        "import editloop.edits",
+        "from editloop.cli import app",
+        "import sys; sys.argv = ['editloop', '--help']\nfrom editloop.cli import main\n"
+        "try: main()\nexcept SystemExit: pass",
+    ],
+)
+def test_light_imports_load_no_model_library(code):
+    check = "\nimport sys\nprint('LOADED', sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_no_file_is_long():
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCE.rglob("*.py")}
+    assert {name: length for name, length in lengths.items() if length > 600} == {}
