@@ -24,6 +24,7 @@ import numpy as np
 from editloop.bench.results import write_result
 from editloop.edits import get_cost, read_log
 from editloop.errors import ConfigError
+from editloop.listener import Listener, Silent
 
 Arm = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 Pairs = tuple[list[str], list[str]]
@@ -40,7 +41,13 @@ _MAPS = {
 }
 
 
-def run(out: str | Path, *, data: str | Path | None = None, repeats: int = 7) -> dict[str, Any]:
+def run(
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    repeats: int = 7,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
     """Measure, and write `cost-speed.json` and `cost-speed.md`.
 
     Args:
@@ -48,25 +55,23 @@ def run(out: str | Path, *, data: str | Path | None = None, repeats: int = 7) ->
         data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given. Where it is absent
             synthetic texts are taken, and the results say so.
         repeats: Turns of the arms.
+        listener: Hears of progress.
 
     Raises:
         ConfigError: NLTK or editdistance is missing.
     """
-    from rich.progress import Progress
-
+    listener = listener or Silent()
     folder = Path(data or os.environ.get("EDITLOOP_DATA", "../shared/data"))
     texts = _real(folder) or _synthetic()
     arms = _arms()
     results = []
-    with Progress(transient=True) as progress:
-        task = progress.add_task("cost-speed", total=len(texts) * repeats * len(arms))
-        for name, pairs in texts.items():
-            seconds: dict[str, list[float]] = {arm: [] for arm in arms}
-            for _ in range(repeats):
-                for arm, compute in arms.items():
-                    seconds[arm].append(_seconds(compute, pairs))
-                    progress.advance(task)
-            results.append(_result(name, pairs, seconds, arms))
+    for name, pairs in texts.items():
+        seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+        for turn in range(repeats):
+            for arm, compute in arms.items():
+                seconds[arm].append(_seconds(compute, pairs))
+            listener.progress(name, turn + 1, repeats)
+        results.append(_result(name, pairs, seconds, arms))
     if len(results) > 1:
         results.append(_together(results))
     real = "synthetic" not in texts

@@ -22,42 +22,44 @@ import numpy as np
 from editloop.bench.results import write_result
 from editloop.edits import iter_records, plot_costs, summarize
 from editloop.errors import RunError
+from editloop.listener import Listener, Silent
 
 GOAL_MB = 400
 CONTEXT_WORDS, RESPONSE_WORDS = 40, 36
 BATCH = 2000
 
 
-def run(out: str | Path, *, rows: int = 1_000_000, seed: int = 0) -> dict[str, Any]:
+def run(
+    out: str | Path, *, rows: int = 1_000_000, seed: int = 0, listener: Listener | None = None
+) -> dict[str, Any]:
     """Measure, and write `log-scale.json` and `log-scale.md`.
 
     Args:
         out: The folder for the results.
         rows: Rows of the log; its file, about 1 kB each, goes to the system's temporary folder.
         seed: Of the synthetic log.
+        listener: Hears of progress.
 
     Raises:
         RunError: The inspection failed.
     """
-    from rich.progress import Progress
-
-    with tempfile.TemporaryDirectory() as temporary, Progress(transient=True) as progress:
+    listener = listener or Silent()
+    with tempfile.TemporaryDirectory() as temporary:
         log = Path(temporary) / "log.jsonl"
-        writing = progress.add_task(f"writing {rows:,} rows", total=rows)
         with log.open("w", encoding="utf-8") as file:
             for done, row in enumerate(synthetic_rows(rows, seed), start=1):
                 file.write(json.dumps(row) + "\n")
                 if done % BATCH == 0:
-                    progress.update(writing, completed=done)
-        reading = progress.add_task("inspecting", total=log.stat().st_size)
-        measured: dict[str, Any] = {"log_bytes": log.stat().st_size, "goal_mb": GOAL_MB}
+                    listener.progress("writing", done, rows)
+        size = log.stat().st_size
+        measured: dict[str, Any] = {"log_bytes": size, "goal_mb": GOAL_MB}
         with subprocess.Popen(
             [sys.executable, "-c", _CHILD, str(log), temporary], stdout=subprocess.PIPE, text=True
         ) as child:
             for line in child.stdout or ():
                 told = json.loads(line)
                 if isinstance(told, int):
-                    progress.update(reading, completed=told)
+                    listener.progress("inspecting", told, size)
                 else:
                     measured |= told
         if child.returncode:

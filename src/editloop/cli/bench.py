@@ -28,6 +28,6 @@ def bench(
     """Run the verb."""
     if name not in BENCHES:
         raise ConfigError("unknown benchmark", seen=name, do=f"choose one of {', '.join(BENCHES)}")
-    with shown():
-        import_module(BENCHES[name]).run(out)
+    with shown() as listener:
+        import_module(BENCHES[name]).run(out, listener=listener)
     console.print((out / f"{name}.md").read_text(encoding="utf-8"), markup=False)

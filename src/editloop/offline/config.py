@@ -68,7 +68,7 @@ class FitConfig(BaseModel):
             text, and they are what `select="cost"` chooses by. 0 samples none.
         cost: The cost's name, for `select="cost"` and the report.
         max_new_tokens: Longest sampled response.
-        max_length: Most tokens of context and continuation; by default the model's limit.
+        max_length: As of `editloop.policy.load_base`.
         seed: Decides the split, the adapters' start, the order of the data and the sampling.
     """
 

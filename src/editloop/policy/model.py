@@ -24,6 +24,7 @@ __all__ = ["Policy", "load_base"]
 
 # One query-key pair costs about this much of a token's other work, times the width of the model.
 ATTENTION_COST = 0.5
+DEFAULT_LENGTH = 4096  # tokens; a mask of a row grows with its square
 
 
 @dataclass
@@ -149,7 +150,8 @@ def load_base(
         device: `auto` or a torch device.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         quantize: `4bit` loads the base by bitsandbytes in NF4; None does not.
-        max_length: Most tokens of context and continuation; by default the model's limit.
+        max_length: Most tokens of context and continuation; by default 4,096, and never above the
+            model's limit.
         end_token: The token that ends a turn, where it cannot be found.
         trust_remote_code: Passed to `transformers`.
 
@@ -157,53 +159,56 @@ def load_base(
         ModelError: The folder, its weights or its tokenizer cannot be loaded.
         ConfigError: The device, dtype or end token cannot be used.
     """
+    chosen_device, device_why = choose_device(device)
+    chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
+    options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
+    if quantize is not None:
+        options |= _quantized(quantize, chosen_device, chosen_dtype)
+    _check_folder(base)
+    tokenizer, model = _from_pretrained(str(base), options)
+    if quantize is None:
+        model = model.to(chosen_device)
+    model.eval()
+    limit = _model_limit(model)
+    length = min(max_length or DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
+    length_why = {max_length: "as asked", limit: "the limit of the model"}.get(
+        length, "change it by --max-length"
+    )
+    encoder = Encoder(tokenizer, length, end_token)
+    shares, share_why = probe_trees(model)
+    precision = str(chosen_dtype).removeprefix("torch.")
+    decisions = [
+        f"device {chosen_device} ({device_why}), dtype {precision} ({dtype_why})",
+        f"length {length} tokens ({length_why})",
+        encoder.why,
+        f"{'context trees' if shares else 'plain sequences'} ({share_why})",
+    ]
+    return Policy(model, encoder, str(base), _fingerprint(model), shares, decisions)
+
+
+def _from_pretrained(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Tokenizer and model, with SDPA where the family has it; progress bars are for downloads only."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    chosen_device, device_why = choose_device(device)
-    chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
-    options: dict[str, Any] = {"dtype": chosen_dtype, "attn_implementation": "sdpa"}
-    if quantize is not None:
-        options |= _quantized(quantize, chosen_device, chosen_dtype)
-    source = str(base)
-    _check_folder(base)
     bars = logging.is_progress_bar_enabled()
     if bars and Path(source).is_dir():
-        logging.disable_progress_bar()  # a bar is for downloads
+        logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=options["trust_remote_code"])
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                source, trust_remote_code=trust_remote_code, **options
-            )
-        except ValueError as error:  # families without SDPA
-            if "attn_implementation" not in str(error) and "scaled_dot_product" not in str(error):
+            model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
+        except ValueError as error:
+            if "scaled_dot_product" not in str(error):
                 raise
-            options["attn_implementation"] = "eager"
-            model = AutoModelForCausalLM.from_pretrained(
-                source, trust_remote_code=trust_remote_code, **options
-            )
+            model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"the base cannot be loaded: {reason}", seen=source, do="check --base") from error
     finally:
         if bars:
             logging.enable_progress_bar()
-    if quantize is None:
-        model = model.to(chosen_device)
-    model.eval()
-    limit = _model_limit(model)
-    length = min(x for x in (max_length, limit, 1_000_000) if x is not None)
-    encoder = Encoder(tokenizer, length, end_token)
-    shares, share_why = probe_trees(model)
-    precision = str(chosen_dtype).removeprefix("torch.")
-    decisions = [
-        f"device {chosen_device} ({device_why}), dtype {precision} ({dtype_why})",
-        f"length {length} tokens ({'as asked' if length == max_length else 'the limit of the model'})",
-        encoder.why,
-        f"{'context trees' if shares else 'plain sequences'} ({share_why})",
-    ]
-    return Policy(model, encoder, source, _fingerprint(model), shares, decisions)
+    return tokenizer, model
 
 
 def _check_folder(base: str | Path) -> None:
