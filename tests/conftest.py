@@ -1,0 +1,45 @@
+"""What all tests share: a cache of their own, and tiny random models in Hugging Face format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiny import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache of reference passes."""
+    monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+Base = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """Folders with a tiny model and tokenizer; the same arguments give the same folder: change a copy only."""
+    made: dict[str, Path] = {}
+
+    def make(
+        family: str = "llama",
+        *,
+        chat: bool = False,
+        pad: bool = True,
+        eos: bool = True,
+        seed: int = 0,
+        **changes: Any,
+    ) -> Path:
+        key = repr((family, chat, pad, eos, seed, sorted(changes.items())))
+        if key not in made:
+            folder = tmp_path_factory.mktemp(f"base-{family}")
+            tiny_model(family, seed=seed, **changes).save_pretrained(folder)
+            tiny_tokenizer(chat=chat, pad=pad, eos=eos).save_pretrained(folder)
+            made[key] = folder
+        return made[key]
+
+    return make
