@@ -1,0 +1,187 @@
+"""TRL as an oracle: on the same batches our losses, gradients and trajectories are its own, in fp32."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from editloop.bench.train_workload import build_tokenizer, make_pairs
+from editloop.edits import Record
+from editloop.offline import Candidate, EditTrainer, Example, FitConfig, Method, make_examples, reference_pass
+from editloop.offline.trainer import training_arguments
+from editloop.policy import Encoder, LoraSettings, Policy, attach_adapter
+
+trl = pytest.importorskip("trl", reason="TRL is the oracle here, and it is not installed")
+datasets = pytest.importorskip("datasets")
+
+STEPS, BATCH = 4, 4
+CANDIDATE = Candidate(learning_rate=1e-3, beta=0.3, dpo_weight=1.0)
+TOLERANCE = 1e-5
+
+
+@dataclass
+class Way(TrainerCallback):  # type: ignore[misc]
+    """A training's way: the loss and the gradients of each step, and where it ended."""
+
+    losses: list[float] = field(default_factory=list)
+    gradients: list[dict[str, torch.Tensor]] = field(default_factory=list)
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        self.gradients.append({name: weight.grad.clone() for name, weight in adapter(model).items()})
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" in logs:
+            self.losses.append(logs["loss"])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        self.weights = {name: weight.detach().clone() for name, weight in adapter(model).items()}
+
+
+def adapter(model: Any) -> dict[str, Any]:
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Record]:
+    return make_pairs(STEPS * BATCH, tokens=24, shared=0.5)
+
+
+@pytest.fixture(scope="module")
+def base() -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=len(build_tokenizer()),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.2,  # so that tokens are far from equally likely
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def policy(base: LlamaForCausalLM) -> Policy:
+    """A policy with an adapter that changes it from the start."""
+    plain = Policy(copy.deepcopy(base), Encoder(build_tokenizer(), 256), "tiny", "tiny", shares=True)
+    policy = attach_adapter(plain, LoraSettings(rank=4), seed=0)
+    draw = torch.Generator().manual_seed(1)
+    for name, weight in adapter(policy.model).items():
+        if "lora_B" in name:
+            weight.data.normal_(0, 0.05, generator=draw)
+    return policy
+
+
+def train_ours(policy: Policy, examples: list[Example], method: Method, folder: Path) -> Way:
+    config, way = FitConfig(batch_size=BATCH, epochs=1, evaluations=1), Way()
+    arguments = training_arguments(
+        config, CANDIDATE, folder, examples=len(examples), processes=1, device=policy.device
+    )
+    arguments.train_sampling_strategy, arguments.max_grad_norm = "sequential", 0.0
+    trainer = EditTrainer(
+        policy=policy,
+        method=method,
+        candidate=CANDIDATE,
+        config=config,
+        arguments=arguments,
+        train=examples,
+        validate=lambda: {"loss": 0.0},
+        callbacks=[way],
+    )
+    trainer.train()
+    return way
+
+
+def trl_trainer(base: LlamaForCausalLM, rows: list[Record], method: Method, folder: Path, way: Way) -> Any:
+    """TRL's trainer for a method, set to do what ours does by itself."""
+    common: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": BATCH,
+        "max_steps": STEPS,
+        "learning_rate": CANDIDATE.learning_rate,
+        "warmup_steps": round(STEPS * FitConfig().warmup),
+        "logging_steps": 1,
+        "max_grad_norm": 0.0,
+        "train_sampling_strategy": "sequential",
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+    shared: dict[str, Any] = {
+        "model": copy.deepcopy(base),
+        "processing_class": build_tokenizer(),
+        "peft_config": LoraConfig(r=4, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        "callbacks": [way],
+    }
+    if method == "sft":
+        texts = [{"prompt": f"{row.context}\n", "completion": row.edit} for row in rows]
+        return trl.SFTTrainer(
+            args=trl.SFTConfig(**common), train_dataset=datasets.Dataset.from_list(texts), **shared
+        )
+    texts = [{"prompt": f"{row.context}\n", "chosen": row.edit, "rejected": row.response} for row in rows]
+    arguments = trl.DPOConfig(
+        **common,
+        beta=CANDIDATE.beta,
+        loss_type=["sigmoid", "sft"] if method == "early" else ["sigmoid"],
+        precompute_ref_log_probs=True,
+    )
+    return trl.DPOTrainer(args=arguments, train_dataset=datasets.Dataset.from_list(texts), **shared)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "early"])
+def test_every_step_is_trls(
+    method: Method,
+    base: LlamaForCausalLM,
+    policy: Policy,
+    rows: list[Record],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    examples, _ = reference_pass(policy, make_examples(rows, policy.encoder).examples, cache=tmp_path)
+    theirs = Way()
+    trainer = trl_trainer(base, rows, method, tmp_path / "trl", theirs)
+    for example, row in zip(examples, trainer.train_dataset, strict=True):
+        edit, response = example.tree.continuations
+        if method == "sft":
+            assert row["input_ids"] == [*example.tree.context, *edit]
+            assert row["labels"] == [-100] * len(example.tree.context) + list(edit)
+        else:
+            assert (row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) == (
+                list(example.tree.context),
+                list(edit),
+                list(response),
+            )
+            assert example.reference == pytest.approx((row["ref_chosen_logps"], row["ref_rejected_logps"]))
+    start = {name: weight.detach().clone() for name, weight in adapter(policy.model).items()}
+    trainer.model.load_state_dict(start, strict=False)
+    assert adapter(trainer.model).keys() == start.keys()
+    trainer.train()
+    ours = train_ours(policy, examples, method, tmp_path / "ours")
+
+    assert len(ours.losses) == STEPS and ours.losses[0] != pytest.approx(ours.losses[-1], abs=1e-3)
+    assert ours.losses == pytest.approx(theirs.losses, abs=TOLERANCE)
+    for mine, their in zip(ours.gradients, theirs.gradients, strict=True):
+        assert min(float(gradient.abs().max()) for gradient in their.values()) > 10 * TOLERANCE
+        torch.testing.assert_close(mine, their, rtol=TOLERANCE, atol=TOLERANCE)
+    moved = max(float((ours.weights[name] - start[name]).abs().max()) for name in start)
+    assert moved > CANDIDATE.learning_rate
+    torch.testing.assert_close(ours.weights, theirs.weights, rtol=0, atol=0.01 * moved)
