@@ -22,7 +22,7 @@ Base = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    """Folders with a tiny model and tokenizer; the same arguments give the same folder: change a copy only."""
+    """Folders with a tiny model and tokenizer; equal arguments give the same folder: change a copy only."""
     made: dict[str, Path] = {}
 
     def make(

@@ -21,7 +21,7 @@ def tiny_tokenizer(*, chat: bool = False, pad: bool = True, eos: bool = True) ->
     special = ["<unk>", "<pad>", "<eos>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
     vocabulary = {token: i for i, token in enumerate([*special, *ALPHABET])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -64,7 +64,10 @@ class Encoder:
             return int(token_id), "as asked"
         if self.has_template:
             turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
-            after = self.tokenizer.apply_chat_template(turns, tokenize=False).partition(_MARK)[2]
+            try:
+                after = self.tokenizer.apply_chat_template(turns, tokenize=False).partition(_MARK)[2]
+            except TemplateError:  # not even this; whatever it refuses is counted later
+                after = ""
             special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
             for token_id in self.tokenizer(after, add_special_tokens=False)["input_ids"]:
                 if token_id in special:
@@ -77,12 +80,15 @@ class Encoder:
         """Tokens of the prompt exactly as at generation time; at least one.
 
         Raises:
-            TemplateError: The chat template refuses the messages (an unknown role, say).
+            ModelError: The chat template refuses the messages (an unknown role, say).
         """
         if self.has_template:
-            text = self.tokenizer.apply_chat_template(
-                _messages(context), add_generation_prompt=True, tokenize=False
-            )
+            try:
+                text = self.tokenizer.apply_chat_template(
+                    _messages(context), add_generation_prompt=True, tokenize=False
+                )
+            except TemplateError as error:
+                raise ModelError(f"the chat template refuses the context: {error}", seen=context) from error
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         else:
             if not isinstance(context, str):
@@ -105,7 +111,7 @@ class Encoder:
         """
         try:
             prompt = self.prompt(context)
-        except TemplateError:
+        except ModelError:
             self.counts["refused by the chat template"] += 1
             return None
         room = self.max_length - len(prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from editloop.edits import Context
 from editloop.errors import ModelError
@@ -187,8 +189,8 @@ def load_base(
 
 
 def _from_pretrained(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
-    """Tokenizer and model, with SDPA where the family has it; progress bars are for downloads only."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """Tokenizer and model; progress bars are for downloads only."""
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()
@@ -196,19 +198,37 @@ def _from_pretrained(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
         logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=options["trust_remote_code"])
-        try:
-            model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
-        except ValueError as error:
-            if "scaled_dot_product" not in str(error):
-                raise
-            model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        model = _load_model(source, options)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"the base cannot be loaded: {reason}", seen=source, do="check --base") from error
     finally:
         if bars:
             logging.enable_progress_bar()
     return tokenizer, model
+
+
+def _load_model(source: str, options: dict[str, Any]) -> Any:
+    """The model, by SDPA or, in families without it, by eager attention.
+
+    Raises:
+        ModelError: Weights are missing; `transformers` would leave random ones in their place.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options = {"attn_implementation": "sdpa", "output_loading_info": True} | options
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(source, **options)
+    except ValueError as error:
+        if "scaled_dot_product" not in str(error):
+            raise
+        eager = options | {"attn_implementation": "eager"}
+        model, info = AutoModelForCausalLM.from_pretrained(source, **eager)
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"the base lacks {len(missing)} weights, {missing[0]} among them", seen=source, do="check --base"
+        )
+    return model
 
 
 def _check_folder(base: str | Path) -> None:
@@ -251,14 +271,18 @@ def _model_limit(model: Any) -> int | None:
 def _fingerprint(model: Any) -> str:
     """Hash of the configuration and the weights, so that an edited base is another base.
 
-    Each weight enters by its shape, the exact sum of its words as integers, and a thousand of its
-    values: cheap at any size, and the same on every device.
+    A base is the same in every precision, on every device and under every version of `transformers`:
+    what an adapter was trained on in bf16 on a GPU is found again in fp32 on a CPU. Each weight enters by
+    its shape, the exact sum of its words in bf16, and a thousand of them.
     """
-    digest = hashlib.sha256(model.config.to_json_string(use_diff=True).encode())
+    config = model.config.to_diff_dict()
+    for key in ("dtype", "torch_dtype", "transformers_version", "_name_or_path"):
+        config.pop(key, None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, weight in sorted(model.state_dict().items()):
-        words = weight.detach().flatten().contiguous().view(torch.uint8)
-        if len(words) % 4 == 0:
-            words = words.view(torch.int32)
+        words = weight.detach().flatten()
+        if words.is_floating_point():
+            words = words.to(torch.bfloat16).view(torch.int16)
         sampled = words[:: max(1, len(words) // 1000)].cpu().numpy().tobytes()
         digest.update(f"{name}{tuple(weight.shape)}{int(words.sum(dtype=torch.int64))}".encode() + sampled)
     return digest.hexdigest()[:16]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,15 +95,32 @@ def sample(
                 pad_token_id=encoder.pad,
                 bos_token_id=encoder.tokenizer.bos_token_id,
             )
-            drawn = model.generate(
-                ids.to(device), attention_mask=seen.long().to(device), generation_config=config
-            )
+            with _own_defaults(model):
+                drawn = model.generate(
+                    ids.to(device), attention_mask=seen.long().to(device), generation_config=config
+                )
             for i, row_ids in zip(members, drawn[:, width:].tolist(), strict=True):
                 samples[i] = _sample_of(row_ids, encoder)
             if progress is not None:
                 progress(start + len(members))
     model.train(was_training)
     return [s for s in samples if s is not None]
+
+
+@contextmanager
+def _own_defaults(model: Any) -> Iterator[None]:
+    """Without the generation settings that a model is shipped with (top-p, repetition penalty ...).
+
+    `generate` takes them wherever its own argument says nothing.
+    """
+    from transformers import GenerationConfig
+
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kept, core.generation_config = core.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        core.generation_config = kept
 
 
 def _sample_of(ids: list[int], encoder: Encoder) -> Sample:
@@ -119,13 +137,16 @@ def trim_loops(text: str) -> str:
 
     A loop is a unit of up to 40 characters repeated back to back.
     """
-    if len(text) < LOOP_LENGTH:
-        return text
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     for period in range(1, LOOP_PERIOD + 1):
+        if len(text) < LOOP_LENGTH:
+            break
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         same = codes[period:] == codes[:-period]
         edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
-        for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        kept, done = [], 0
+        for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             if stop - start + period >= LOOP_LENGTH:  # text[start : stop + period] repeats one unit
-                return text[: start + period] + trim_loops(text[stop + period :])
+                kept.append(text[done : max(done, start + period)])
+                done = start + period + (stop - start) // period * period
+        text = "".join(kept) + text[done:]
     return text

@@ -1,0 +1,195 @@
+"""Sampling: the whole distribution, a function of the seed, the same in every batch; loops trimmed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from editloop.errors import ModelError
+from editloop.policy import LoraSettings, Policy, attach_adapter, detach_adapter, load_base
+from editloop.policy.sampling import trim_loops
+
+CONTEXTS = ["a", "Dear Ann, thank you for the notes", "bc", "What now?", "xyz xyz", "0"]
+
+
+@pytest.fixture(scope="module")
+def policy(base: Any) -> Policy:
+    return load_base(base(), device="cpu")
+
+
+def texts(policy: Policy, contexts: list[str] = CONTEXTS, **options: Any) -> list[str]:
+    return [s.text for s in policy.sample(contexts, max_new_tokens=12, **options)]
+
+
+def test_the_seed_decides_and_the_global_state_is_left_alone(policy: Policy) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = texts(policy, seed=7)
+    assert torch.equal(torch.rand(1), expected)
+    assert texts(policy, seed=7) == first
+    assert texts(policy, seed=8) != first
+
+
+def greedy(policy: Policy, context: str, steps: int) -> list[int]:
+    ids = list(policy.encoder.prompt(context))
+    drawn: list[int] = []
+    with torch.no_grad():
+        while len(drawn) < steps and policy.encoder.end not in drawn:
+            drawn.append(int(policy.model(torch.tensor([ids + drawn])).logits[0, -1].argmax()))
+    return drawn
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_temperature_zero_takes_the_likeliest_token_whatever_shares_the_batch(base: Any, family: str) -> None:
+    """The batch of 6 pads on the left, the batches of 1 do not; the loop by hand knows no batch at all."""
+    policy = load_base(base(family), device="cpu")
+    by_hand = [greedy(policy, context, 12) for context in CONTEXTS]
+    expected = [policy.encoder.decode([t for t in ids if t != policy.encoder.end]) for ids in by_hand]
+    assert texts(policy, temperature=0, batch_size=6) == expected
+    assert texts(policy, temperature=0, batch_size=1, seed=4) == expected
+    assert len(set(expected)) > 1
+
+
+def test_frequencies_are_those_of_the_softmax(policy: Policy) -> None:
+    """One token from 160, 4000 times: a chi-square gate at 5 standard errors, seeded."""
+    draws = 4000
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([policy.encoder.prompt("ab")])).logits[0, -1]
+    for temperature in (1.0, 2.0):
+        p = (logits / temperature).softmax(-1).double().numpy()
+        drawn = _drawn_ids(policy, ["ab"] * draws, temperature)
+        counts = np.bincount([ids[0] for ids in drawn], minlength=len(p))
+        large = p * draws >= 5
+        rest = [[each[~large].sum()] if not large.all() else [] for each in (counts, p * draws)]
+        observed = np.concatenate([counts[large], rest[0]])
+        expected = np.concatenate([p[large] * draws, rest[1]])
+        freedom = len(observed) - 1
+        chi2 = float(((observed - expected) ** 2 / expected).sum())
+        assert freedom > 20  # no top-k, no top-p: the tail is drawn too
+        assert abs(chi2 - freedom) < 5 * (2 * freedom) ** 0.5
+
+
+def _drawn_ids(policy: Policy, contexts: list[str], temperature: float) -> list[list[int]]:
+    """Token ids as drawn, past the decoder, which drops special tokens."""
+    found: list[list[int]] = []
+    original = policy.model.generate
+
+    def watched(ids: Any, **options: Any) -> Any:
+        result = original(ids, **options)
+        found.extend(result[:, ids.shape[1] :].tolist())
+        return result
+
+    policy.model.generate = watched
+    try:
+        policy.sample(contexts, seed=1, temperature=temperature, max_new_tokens=1, batch_size=1000)
+    finally:
+        del policy.model.generate
+    return found
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_settings_that_a_model_is_shipped_with_change_nothing(
+    policy: Policy, base: Any, tmp_path: Path, adapted: bool
+) -> None:
+    from transformers import GenerationConfig
+
+    folder = tmp_path / "base"
+    shutil.copytree(base(), folder)
+    GenerationConfig(
+        do_sample=True, top_k=1, top_p=0.1, repetition_penalty=9.0, temperature=0.1, min_new_tokens=5
+    ).save_pretrained(folder)
+    expected = texts(policy, seed=5), texts(policy, temperature=0)
+    shipped = load_base(folder, device="cpu")
+    if adapted:
+        shipped = attach_adapter(shipped, LoraSettings(rank=2), seed=0)
+    assert (texts(shipped, seed=5), texts(shipped, temperature=0)) == expected
+    core = detach_adapter(shipped).model if adapted else shipped.model
+    assert core.generation_config.top_k == 1  # what the model was shipped with is still there
+
+
+def test_finished_says_whether_the_turn_was_ended(base: Any) -> None:
+    policy = load_base(base(seed=1), device="cpu")
+    head = policy.model.lm_head.weight
+    with torch.no_grad():
+        policy.model.model.norm.weight.fill_(1.0)
+        head.zero_()
+    always = torch.zeros_like(head)
+
+    def bias(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + always[:, 0]
+
+    policy.model.lm_head.register_forward_hook(bias)
+    always[policy.encoder.tokenizer.convert_tokens_to_ids("q")] = 50
+    (endless,) = policy.sample(["a"], max_new_tokens=5)
+    assert (endless.text, endless.tokens, endless.finished, endless.trimmed) == ("qqqqq", 5, False, 0)
+    (looping,) = policy.sample(["a"], max_new_tokens=230)
+    assert (looping.text, looping.tokens, looping.finished, looping.trimmed) == ("q", 230, False, 229)
+    always[policy.encoder.end] = 100
+    (ended,) = policy.sample(["a"], max_new_tokens=5)
+    assert (ended.text, ended.tokens, ended.finished) == ("", 1, True)
+
+
+def test_nothing_to_sample_and_no_room_to_sample_in(policy: Policy) -> None:
+    assert policy.sample([]) == []
+    with pytest.raises(ModelError, match="leaves no room.*--max-length"):
+        policy.sample(["a", "b" * 255])
+    (short,) = policy.sample(["b" * 250], max_new_tokens=50)  # 251 tokens of 256
+    assert short.tokens <= 5
+
+
+def test_progress_is_told_and_the_mode_of_the_model_kept(policy: Policy) -> None:
+    told: list[int] = []
+    policy.model.train()
+    policy.sample(CONTEXTS, max_new_tokens=2, batch_size=4, progress=told.append)
+    assert policy.model.training
+    policy.model.eval()
+    assert told == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("text", "trimmed"),
+    [
+        ("", ""),
+        ("no loop at all, " + "".join(map(chr, range(500, 800))), None),
+        ("a" * 199, None),
+        ("a" * 200, "a"),
+        ("a" * 5000, "a"),
+        ("ab" * 99 + "a", None),  # 199 characters
+        ("ab" * 100, "ab"),
+        ("Dear Ann, " + "very " * 60 + "good.", "Dear Ann, very good."),
+        ("ha! " * 49 + "ha", None),  # 198
+        ("ha! " * 50 + "ha", "ha! ha"),  # only whole units are dropped
+        ("x" * 199 + "y" + "x" * 199, None),
+        ("x" * 200 + "y" + "z" * 300, "xyz"),
+        ("é🙂" * 150 + "!", "é🙂!"),
+        ("abc" * 100 + "d" * 300, "abcd"),  # the longer unit stands before the shorter one
+        ("d" * 300 + "abc" * 100, "dabc"),
+        ("0123456789" * 4 + "." + "0123456789" * 4, None),  # 81 characters
+        (("0123456789abcdefghijklmnopqrstuvwxyzABCD") * 6, "0123456789abcdefghijklmnopqrstuvwxyzABCD"),
+    ],
+)
+def test_loops_of_200_characters_are_trimmed_to_a_unit(text: str, trimmed: str | None) -> None:
+    assert trim_loops(text) == (text if trimmed is None else trimmed)
+
+
+@given(st.text("ab", max_size=30), st.text("cdefgé", min_size=1, max_size=6), st.text("ab", max_size=30))
+def test_a_loop_in_the_middle_leaves_what_is_around_it(before: str, unit: str, after: str) -> None:
+    text = before + unit * (200 // len(unit) + 1) + after
+    trimmed = trim_loops(text)
+    assert trimmed.startswith(before)
+    assert trimmed.endswith(after)
+    assert len(trimmed) <= len(before) + len(unit) + len(after)
+    assert trim_loops(trimmed) == trimmed
+
+
+def test_a_megabyte_of_many_loops_is_no_deep_recursion() -> None:
+    text = "".join(chr(0x4E00 + i) * 200 for i in range(5000))
+    assert trim_loops(text) == "".join(chr(0x4E00 + i) for i in range(5000))
