@@ -37,6 +37,9 @@ for verb, help_line in VERBS.items():
 app.add_typer(lab.lab, name="lab")
 
 
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command; a user's error is one line and exit status 1."""
     # Warnings of the libraries speak to programmers; the command's own are printed as lines.
@@ -46,8 +49,10 @@ def main() -> None:
         app()
     except EditLoopError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        fail("interrupted; what was finished is kept, run the same command again to go on", status=130)
+    except SystemExit as end:  # which is also how typer tells of an interruption
+        if end.code == INTERRUPTED:
+            fail("interrupted; what was finished is kept, run the same command again to go on", INTERRUPTED)
+        raise
     except MemoryError:
         fail("out of memory (lower --batch-size or --max-length)")
     except OSError as error:

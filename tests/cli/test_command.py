@@ -1,0 +1,291 @@
+"""The command as a user meets it: what it prints and writes, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from editloop.cli import main
+from editloop.lab import base_path
+
+QUICK = ["--epochs", "1", "--samples", "4", "--max-new-tokens", "16", "--learning-rate", "1e-3"]
+
+
+@pytest.fixture
+def editloop(monkeypatch, capsys, tmp_path):
+    """Calls the command in an empty folder; gives exit status, output and error output."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["editloop", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            status: object = 0
+        except SystemExit as end:
+            status = end.code or 0
+        out, err = capsys.readouterr()
+        return int(status), out, err  # type: ignore[call-overload]
+
+    return call
+
+
+def fails(result: tuple[int, str, str], *words: str) -> None:
+    status, _, err = result
+    assert status == 1
+    assert err.startswith("editloop: error: ") and err.count("\n") == 1, err
+    for word in words:
+        assert word in err
+
+
+def rows(path: Path, count: int, edit: str | None = "the edit {i} is longer") -> Path:
+    lines = [
+        {
+            "id": str(i),
+            "context": f"notes {i}",
+            "response": f"the draft {i}",
+            "edit": edit and edit.format(i=i),
+        }
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def lab_log(tmp_path_factory) -> Path:
+    from editloop.edits import write_log
+    from editloop.lab import get_domain, make_log
+    from editloop.policy import load_base
+    from editloop.users import get_user
+
+    path = tmp_path_factory.mktemp("log") / "strong.jsonl"
+    domain = get_domain("email")
+    write_log(make_log(domain, get_user("strong", domain), 60, 3, policy=load_base(base_path("email"))), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_folder(lab_log, tmp_path_factory) -> Path:
+    """A run made by the command itself, in a process of its own."""
+    out = tmp_path_factory.mktemp("fit") / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "editloop", "fit", lab_log, "--base", "lab:email", "--out", out, *QUICK],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "device cpu" in done.stdout and "float32" in done.stdout
+    assert "context trees" in done.stdout
+    assert "Warning" not in done.stderr + done.stdout
+    return out
+
+
+def test_inspect_prints_and_writes(editloop, lab_log, tmp_path):
+    status, out, _ = editloop("inspect", lab_log, "--out", "seen")
+    assert status == 0
+    assert "60 rows read" in out and "levenshtein:word/response" in out and "preferences" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert {p.name for p in (tmp_path / "seen").iterdir()} == {
+        "inspect.json",
+        "cost-distribution.png",
+        "cost-over-time.png",
+    }
+    assert json.loads((tmp_path / "seen/inspect.json").read_text())["rows"] == 60
+
+
+def test_inspect_maps_foreign_columns_and_keeps_bad_rows(editloop, tmp_path):
+    good = [
+        json.dumps({"prompt": f"p{i}", "out": {"text": f"draft {i}"}, "final": f"final {i}"})
+        for i in range(40)
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join([*good, "{broken"]) + "\n", encoding="utf-8")
+    status, out, _ = editloop("inspect", "log.jsonl", "--map", "context=prompt,response=out.text,edit=final")
+    assert status == 0
+    assert "41 rows read" in out and "1 bad" in out
+    kept = [json.loads(line) for line in (tmp_path / "log-inspect/quarantine.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in kept] == [41]
+
+
+def test_fit_made_a_whole_run(run_folder):
+    manifest = json.loads((run_folder / "run.json").read_text())
+    assert manifest["status"] == "done"
+    assert list(manifest["policies"]) == ["sft", "dpo", "early"]
+    assert manifest["config"]["epochs"] == 1
+    for name in manifest["policies"]:
+        assert (run_folder / "policies" / name / "adapter_model.safetensors").is_file()
+    assert "<h2>" in (run_folder / "report.html").read_text(encoding="utf-8")
+    assert not (run_folder / ".work").exists()
+
+
+def test_fit_again_has_nothing_to_do(editloop, run_folder, lab_log):
+    status, out, _ = editloop("fit", lab_log, "--base", "lab:email", "--out", run_folder, *QUICK)
+    assert status == 0 and "nothing to do" in out
+
+
+def test_fit_does_not_write_over_another_run(editloop, run_folder, lab_log):
+    before = (run_folder / "run.json").read_bytes()
+    fails(editloop("fit", lab_log, "--base", "lab:email", "--out", run_folder, "--epochs", "2"), "--out")
+    assert (run_folder / "run.json").read_bytes() == before
+
+
+def test_config_file_gives_flags_and_the_command_line_wins(editloop, run_folder, lab_log, tmp_path):
+    (tmp_path / "fit.yaml").write_text(
+        "base: lab:email\nepochs: 7\nsamples: 4\nmax-new-tokens: 16\nlearning_rate: [1e-3]\n",
+        encoding="utf-8",
+    )
+    status, out, _ = editloop("fit", lab_log, "--config", "fit.yaml", "--out", run_folder, "--epochs", "1")
+    assert status == 0 and "nothing to do" in out  # the same configuration as the run's
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [("epochz: 3\n", "epochz"), ("[1, 2]\n", "mapping"), ("a: [\n", "not YAML")],
+)
+def test_bad_config_file_is_one_line(editloop, lab_log, tmp_path, content, word):
+    (tmp_path / "fit.yaml").write_text(content, encoding="utf-8")
+    fails(editloop("fit", lab_log, "--base", "lab:email", "--config", "fit.yaml"), word)
+
+
+def test_evaluate_prints_and_writes(editloop, run_folder, lab_log, tmp_path):
+    copy = tmp_path / "held.jsonl"
+    copy.write_text("".join(lab_log.read_text().splitlines(keepends=True)[:20]))
+    status, out, _ = editloop("evaluate", run_folder, copy, "--samples", "3")
+    assert status == 0
+    assert all(name in out for name in ("base", "sft", "dpo", "early"))
+    figures = json.loads((run_folder / "evaluation-held.json").read_text())
+    assert figures["rows"] == 20
+    assert figures["policies"]["base"]["chosen_shift"]["mean"] == pytest.approx(0, abs=1e-4)
+    assert figures["policies"]["sft"]["sampled"]["cost"]["n"] == 3
+
+
+def test_evaluate_says_when_nothing_is_held_out(editloop, run_folder, lab_log):
+    status, out, _ = editloop("evaluate", run_folder, lab_log)
+    assert status == 0 and "nothing here is held out" in out
+
+
+def test_export_writes_a_view(editloop, lab_log, tmp_path):
+    status, out, _ = editloop("export", lab_log, "--to", "trl-dpo", "--out", "pairs.jsonl")
+    assert status == 0
+    first = json.loads((tmp_path / "pairs.jsonl").read_text().splitlines()[0])
+    assert set(first) == {"prompt", "chosen", "rejected"}
+    assert "rows written" in out
+
+
+def test_lab_log_writes_a_log_of_the_asked_size(editloop, tmp_path):
+    status, _, _ = editloop("lab", "log", "weak.csv", "--rows", "7", "--user", "weak")
+    assert status == 0
+    status, out, _ = editloop("inspect", "weak.csv")
+    assert status == 0 and "7 rows read" in out
+
+
+def test_lab_pretrain_makes_a_base_from_text_that_fit_takes(editloop, tmp_path):
+    text = "\n".join(
+        f"the {w} draft number {i} is sent to the {w} reader" for i in range(400) for w in ("old", "new")
+    )
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    status, out, _ = editloop(
+        "lab", "pretrain", "--text", "text.txt", "--out", "base", "--epochs", "1", "--vocabulary", "300"
+    )
+    assert status == 0 and "perplexity" in out
+    log = rows(tmp_path / "log.jsonl", 30)
+    status, _, err = editloop("fit", log, "--base", "base", "--methods", "sft", "--out", "run", *QUICK)
+    assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["inspect", "nowhere.jsonl"], ["nowhere.jsonl"]),
+        (["inspect", "."], []),
+        (["inspect", "good.jsonl", "--map", "response=nothere"], ["nothere"]),
+        (["inspect", "good.jsonl", "--cost", "hamming"], ["hamming"]),
+        (["inspect", "good.jsonl", "--max-bad-share", "7"], ["--max-bad-share"]),
+        (["inspect", "good.jsonl", "--format", "xml"], ["xml"]),
+        (["fit", "good.jsonl", "--base", "./nowhere"], ["./nowhere", "--base"]),
+        (["fit", "good.jsonl", "--base", "folder"], ["config.json"]),
+        (["fit", "good.jsonl", "--base", "lab:novel"], ["novel"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--methods", "ppo"], ["methods"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--learning-rate", "fast"], ["--learning-rate"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--epochs", "0"], ["epochs"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--device", "abacus"], ["--device"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--dtype", "int3"], ["--dtype"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--end-token", "<nope>"], ["--end-token"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--beta", "0.1,0.5"], ["cost"]),
+        (["fit", "unedited.jsonl", "--base", "lab:email", "--methods", "dpo"], ["unedited"]),
+        (["fit", "one.jsonl", "--base", "lab:email"], []),
+        (["fit", "pending.jsonl", "--base", "lab:email"], ["pending"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--out", "folder"], ["--out"]),
+        (["evaluate", "folder", "good.jsonl"], ["run.json"]),
+        (["export", "good.jsonl", "--to", "stone"], ["stone"]),
+        (["bench", "everything"], ["everything"]),
+        (["lab", "log", "x.jsonl", "--user", "nobody"], ["nobody"]),
+        (["lab", "log", "x.jsonl", "--domain", "poems"], ["poems"]),
+        (["lab", "pretrain", "--text", "empty.txt"], []),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_line(editloop, tmp_path, arguments, words):
+    rows(tmp_path / "good.jsonl", 30)
+    rows(tmp_path / "unedited.jsonl", 30, "the draft {i}")
+    rows(tmp_path / "one.jsonl", 1)
+    rows(tmp_path / "pending.jsonl", 5, None)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/note.txt").touch()
+    fails(editloop(*arguments), *words)
+
+
+def test_a_response_of_a_megabyte_is_cut_and_counted(editloop, tmp_path):
+    log = rows(tmp_path / "log.jsonl", 20)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(
+            json.dumps({"id": "big", "context": "x", "response": "word " * 200_000, "edit": "short"}) + "\n"
+        )
+    status, out, err = editloop("fit", log, "--base", "lab:email", "--methods", "sft", *QUICK)
+    assert status == 0, err
+    assert "1 rows: continuation cut" in out
+
+
+def test_a_full_disk_is_one_line(lab_log, tmp_path):
+    """A file-size limit of the process stands for a disk that is full."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
+        f"sys.argv = ['editloop', 'inspect', {str(lab_log)!r}, '--out', 'seen'];"
+        "from editloop.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("editloop: error: ") and done.stderr.count("\n") == 1
+    assert [p for p in (tmp_path / "seen").iterdir() if not p.name.startswith(".")] == []
+
+
+def test_interrupted_fit_says_so_and_goes_on(lab_log, tmp_path):
+    import signal
+
+    command = [sys.executable, "-m", "editloop", "fit", lab_log, "--base", "lab:email", "--out", "run"]
+    command += [*QUICK, "--methods", "sft,dpo"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        for line in child.stdout:
+            if line.startswith("sft: validation loss"):
+                child.send_signal(signal.SIGINT)
+                break
+        _, err = child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert err.startswith("editloop: error: interrupted") and err.count("\n") == 1
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "sft: validation loss" not in done.stdout  # it was kept
+    assert list(json.loads((tmp_path / "run/run.json").read_text())["policies"]) == ["sft", "dpo"]
