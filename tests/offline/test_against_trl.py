@@ -88,9 +88,7 @@ def policy(base: LlamaForCausalLM) -> Policy:
 
 def train_ours(policy: Policy, examples: list[Example], method: Method, folder: Path) -> Way:
     config, way = FitConfig(batch_size=BATCH, epochs=1, evaluations=1), Way()
-    arguments = training_arguments(
-        config, CANDIDATE, folder, examples=len(examples), processes=1, device=policy.device
-    )
+    arguments = training_arguments(config, CANDIDATE, folder, policy, examples)
     arguments.train_sampling_strategy, arguments.max_grad_norm = "sequential", 0.0
     trainer = EditTrainer(
         policy=policy,

@@ -37,6 +37,9 @@ def fit(
     epochs: Annotated[float | None, typer.Option(help="Passes over the train part [3].")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Contexts in an optimiser step [32].")] = None,
     micro_batch_size: Annotated[int | None, typer.Option(help="Contexts in a forward of a process.")] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
+    ] = False,
     evaluations: Annotated[int | None, typer.Option(help="Validations in a training [8].")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many without a better one [3].")] = None,
     warmup: Annotated[float | None, typer.Option(help="Share of the steps for warm-up [0.1].")] = None,
@@ -77,6 +80,7 @@ def fit(
         "epochs": epochs,
         "batch_size": batch_size,
         "micro_batch_size": micro_batch_size,
+        "gradient_checkpointing": gradient_checkpointing,
         "evaluations": evaluations,
         "patience": patience,
         "warmup": warmup,
@@ -109,7 +113,7 @@ def fit(
         policy = editloop.load_base(
             resolve_base(base),
             device=device,
-            dtype=dtype,
+            dtype="float32" if full and dtype == "auto" else dtype,
             quantize=quantize,
             max_length=max_length,
             end_token=end_token,

@@ -55,7 +55,9 @@ class FitConfig(BaseModel):
         sft_reduction: See `editloop.offline.sft_loss`.
         epochs: Passes over the train part; fractions are allowed.
         batch_size: Contexts in an optimiser step, over all processes.
-        micro_batch_size: Contexts in one forward of one process; by default all of its share.
+        micro_batch_size: Contexts in one forward of one process; by default what memory can bear (see
+            `editloop.offline.trainer.micro_batch`). It changes no result.
+        gradient_checkpointing: Keep fewer activations and compute them again: less memory, more time.
         evaluations: How often in a training the validation loss is looked at; the best state is kept.
         patience: Stop after so many evaluations without a better one.
         warmup: Share of the steps in which the learning rate rises; afterwards it falls linearly.
@@ -83,6 +85,7 @@ class FitConfig(BaseModel):
     epochs: float = Field(3.0, gt=0)
     batch_size: int = Field(32, ge=1)
     micro_batch_size: int | None = Field(None, ge=1)
+    gradient_checkpointing: bool = False
     evaluations: int = Field(8, ge=1)
     patience: int = Field(3, ge=1)
     warmup: float = Field(0.1, ge=0, le=1)

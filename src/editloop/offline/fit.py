@@ -95,7 +95,7 @@ def fit(
             "sha256": log.report.sha256,
             "rows": log.report.rows_read,
         }
-    policy = base if isinstance(base, Policy) else load_base(base, max_length=config.max_length)
+    policy = base if isinstance(base, Policy) else _load(base, config)
     for line in policy.decisions:
         listener.say(line)
     records = tuple(log)
@@ -113,6 +113,8 @@ def fit(
     data = _Data(_with(data.train, train_reference), ExampleSet(tuple(held), data.validation.counts))
 
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
+    if config.samples:
+        listener.say(f"cost {cost.name}, between a sampled response and the row's edit")
     shown = list(data.validation.examples[: config.samples])
     base_check = check_samples(policy, shown, cost, seed=config.seed, max_new_tokens=config.max_new_tokens)
     manifest |= {
@@ -127,6 +129,7 @@ def fit(
             "name": policy.base,
             "fingerprint": policy.fingerprint,
             "max_length": policy.encoder.max_length,
+            "end_token": policy.encoder.end_token,
             "decisions": policy.decisions,
             "sampled": base_check.to_json() if base_check else None,
         },
@@ -147,6 +150,11 @@ def fit(
         shutil.rmtree(run.work, ignore_errors=True)
     PartialState().wait_for_everyone()
     return run
+
+
+def _load(base: str | Path, config: FitConfig) -> Policy:
+    """The base; weights that are trained themselves need more precision than bf16 has."""
+    return load_base(base, max_length=config.max_length, dtype="float32" if config.full else "auto")
 
 
 def _prepare(records: tuple[Record, ...], policy: Policy, config: FitConfig, listener: Listener) -> _Data:
@@ -298,9 +306,7 @@ def _train_candidate(
             return {"loss": _validation_loss(method, candidate, config, scores), **means}
 
         rows = data.of(method)
-        arguments = training_arguments(
-            config, candidate, folder, examples=len(rows), processes=state.num_processes, device=policy.device
-        )
+        arguments = training_arguments(config, candidate, folder, trained, rows)
         trainer = EditTrainer(
             policy=trained,
             method=method,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
@@ -29,7 +30,7 @@ from editloop.offline.examples import Example
 from editloop.offline.losses import dpo_loss, early_ensemble_loss, preference_margin, sft_loss
 from editloop.policy import Policy, TreeBatch, batch_log_probs
 
-__all__ = ["EditTrainer", "TrainingBatch", "make_batch", "method_loss", "training_arguments"]
+__all__ = ["EditTrainer", "TrainingBatch", "make_batch", "method_loss", "micro_batch", "training_arguments"]
 
 
 @dataclass(frozen=True)
@@ -223,14 +224,18 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
 
+def micro_batch(batch: int, examples: Sequence[Example], vocabulary: int) -> int:
+    """The most contexts of a batch that one forward should hold; it divides the batch.
+
+    A forward holds at most about 8,192 tokens, and logits of 2^29 numbers.
+    """
+    tokens = sum(len(example.tree.layout) for example in examples) / len(examples)
+    bearable = min(8192, 2**29 / vocabulary) / tokens
+    return max(size for size in range(1, batch + 1) if batch % size == 0 and (size <= bearable or size == 1))
+
+
 def training_arguments(
-    config: FitConfig,
-    candidate: Candidate,
-    folder: Path,
-    *,
-    examples: int,
-    processes: int,
-    device: torch.device,
+    config: FitConfig, candidate: Candidate, folder: Path, policy: Policy, examples: Sequence[Example]
 ) -> TrainingArguments:
     """The library's arguments for one training.
 
@@ -238,14 +243,15 @@ def training_arguments(
         config: The fit's configuration.
         candidate: Its learning rate.
         folder: Where checkpoints go.
-        examples: Number of training examples.
-        processes: Number of processes that share each batch.
-        device: Where the model lies.
+        policy: The policy to train, for its device and vocabulary.
+        examples: The training examples.
     """
-    batch = max(1, min(config.batch_size, examples) // processes)  # of one process
-    micro = min(config.micro_batch_size or batch, batch)
+    processes, device = PartialState().num_processes, policy.device
+    batch = max(1, min(config.batch_size, len(examples)) // processes)  # of one process
+    vocabulary = int(policy.model.config.get_text_config().vocab_size)
+    micro = min(config.micro_batch_size or micro_batch(batch, examples, vocabulary), batch)
     accumulation = max(1, batch // micro)
-    steps = max(1, math.ceil(examples // (micro * accumulation * processes) * config.epochs))
+    steps = max(1, math.ceil(len(examples) // (micro * accumulation * processes) * config.epochs))
     every = max(1, steps // config.evaluations)
     return TrainingArguments(
         output_dir=str(folder),
@@ -274,6 +280,8 @@ def training_arguments(
         dataloader_drop_last=True,
         dataloader_pin_memory=False,
         seed=config.seed,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
         bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
         use_cpu=device.type == "cpu",
         average_tokens_across_devices=False,
