@@ -91,7 +91,7 @@ def test_without_an_end_token_the_error_names_the_flag() -> None:
 
 
 def test_an_end_token_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no such token: '<stop>'.*--end-token"):
+    with pytest.raises(ConfigError, match=r"no such token: '<stop>'.*--end-token"):
         encoder(end_token="<stop>")
     # Not one token, though it can be spelt.
     with pytest.raises(ConfigError, match="no such token: 'ab'"):

@@ -139,7 +139,7 @@ def test_finished_says_whether_the_turn_was_ended(base: Any) -> None:
 
 def test_nothing_to_sample_and_no_room_to_sample_in(policy: Policy) -> None:
     assert policy.sample([]) == []
-    with pytest.raises(ModelError, match="leaves no room.*--max-length"):
+    with pytest.raises(ModelError, match=r"leaves no room.*--max-length"):
         policy.sample(["a", "b" * 255])
     (short,) = policy.sample(["b" * 250], max_new_tokens=50)  # 251 tokens of 256
     assert short.tokens <= 5

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
 
 from editloop.errors import ModelError
 from editloop.policy.model import Policy
@@ -50,7 +51,7 @@ def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Poli
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
         torch.manual_seed(seed)
         try:
             return replace(policy, model=get_peft_model(base, config))
@@ -65,7 +66,7 @@ def detach_adapter(policy: Policy) -> Policy:
     base: Any = policy.model.unload()
     if hasattr(base, "peft_config"):
         del base.peft_config
-    return replace(policy, model=base)
+    return replace(policy, model=base.eval())
 
 
 def load_adapter(policy: Policy, folder: Path) -> Policy:
@@ -74,15 +75,25 @@ def load_adapter(policy: Policy, folder: Path) -> Policy:
     Raises:
         ModelError: The adapter is damaged or was made for another base.
     """
-    from peft import PeftModel
+    from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
+    adapted = None
     try:
-        return replace(policy, model=PeftModel.from_pretrained(policy.model, str(folder)).eval())
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        config = PeftConfig.from_pretrained(str(folder))
+        weights = load_peft_weights(str(folder), device=str(policy.device))
+        adapted = replace(policy, model=get_peft_model(policy.model, config))
+        result = set_peft_model_state_dict(adapted.model, weights)
+        missing = [key for key in result.missing_keys if "lora_" in key]
+        if missing or result.unexpected_keys:
+            raise ValueError(f"{len(missing)} weights missing, {len(result.unexpected_keys)} unknown")
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        if adapted is not None:
+            detach_adapter(adapted)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"the adapter cannot be loaded: {reason}", seen=folder.name, do="fit it again"
         ) from error
+    return replace(adapted, model=adapted.model.requires_grad_(False).eval())
 
 
 @contextmanager
@@ -97,3 +108,4 @@ def trainable_copy(policy: Policy) -> Iterator[Policy]:
         yield policy
     finally:
         policy.model.load_state_dict(kept)
+        policy.model.eval()

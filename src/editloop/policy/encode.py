@@ -34,6 +34,7 @@ class Encoder:
 
     Attributes:
         end: Id of the end-of-turn token.
+        end_token: The same as text.
         pad: Id that fills rows up.
         why: How prompts and ends are formed, in a line.
         counts: What was cut or left out: `continuation cut`, `context too long`,
@@ -51,10 +52,9 @@ class Encoder:
         self.has_template = tokenizer.chat_template is not None
         form = "chat template" if self.has_template else "no chat template: context and a newline"
         self.end, end_why = self._find_end(end_token)
+        self.end_token: str = tokenizer.convert_ids_to_tokens(self.end)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end
-        self.why = (
-            f"prompt by {form}, turns end with {tokenizer.convert_ids_to_tokens(self.end)!r} ({end_why})"
-        )
+        self.why = f"prompt by {form}, turns end with {self.end_token!r} ({end_why})"
 
     def _find_end(self, end_token: str | None) -> tuple[int, str]:
         if end_token is not None:

@@ -9,6 +9,7 @@ report.html            the same for people
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from editloop.errors import RunError
 from editloop.policy.adapters import detach_adapter, load_adapter
@@ -91,6 +94,8 @@ class RunFolder:
             )
         try:
             content: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("not an object")
         except ValueError as error:
             raise RunError(
                 "run.json is damaged", seen=str(self.path), do="fit again into a new folder"
@@ -100,8 +105,8 @@ class RunFolder:
         return content
 
     def write_manifest(self, content: dict[str, Any]) -> None:
-        """Replace `run.json`; the format and the library versions are added."""
-        full = {"format": FORMAT, **content, "versions": library_versions()}
+        """Replace `run.json`; the format and the library versions are added, NaN and infinity become null."""
+        full = _finite({"format": FORMAT, **content, "versions": library_versions()})
         write_atomic(
             self.manifest_path,
             json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n",
@@ -134,7 +139,7 @@ class RunFolder:
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)
                 raise
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise RunError(
                 f"cannot write policy {name}: {error}", seen=str(self.path), do="free space or change --out"
             ) from error
@@ -153,8 +158,16 @@ class RunFolder:
             have = ", ".join(["base", *manifest["policies"]])
             raise RunError("no such policy in the run", seen=name, do=f"choose one of {have}")
         folder = self.policy_path(name)
+        if not folder.is_dir():
+            raise RunError("the policy's folder is gone", seen=str(folder), do="fit it again")
         if not (folder / "adapter_config.json").is_file():
-            return load_base(folder, device=str(base.device), max_length=base.encoder.max_length)
+            return load_base(
+                folder,
+                device=str(base.device),
+                dtype=str(base.model.dtype).removeprefix("torch."),
+                max_length=base.encoder.max_length,
+                end_token=base.encoder.end_token,
+            )
         if base.fingerprint != manifest["base"]["fingerprint"]:
             raise RunError(
                 "the base is not the one that the adapters were trained on",
@@ -200,6 +213,15 @@ def load_policy(run: str | Path, name: str = "base", **options: Any) -> Policy:
             )
         return load_base(run, **options)
     return folder.load_policy(name, folder.load_base(**options))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity, which a training that diverged leaves behind."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def library_versions() -> dict[str, str]:

@@ -1,0 +1,297 @@
+"""Devices, precisions, bases and adapters: a reason each, a line for an error, no trace when taken off."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from editloop.errors import ConfigError, EditLoopError, ModelError
+from editloop.policy import (
+    ContextTree,
+    LoraSettings,
+    Policy,
+    attach_adapter,
+    choose_device,
+    choose_dtype,
+    detach_adapter,
+    load_adapter,
+    load_base,
+    trainable_copy,
+)
+
+TREES = [ContextTree((10, 11, 12), ((20, 21), (20, 22, 23))), ContextTree((13,), ((30,) * 9,))]
+LORA = LoraSettings(rank=2, alpha=4)
+
+
+def refused(kind: type[EditLoopError], call: Callable[[], object], *words: str) -> None:
+    with pytest.raises(kind) as caught:
+        call()
+    line = str(caught.value)
+    assert "\n" not in line
+    for word in words:
+        assert word in line
+
+
+def test_the_device_comes_with_a_reason() -> None:
+    device, why = choose_device("auto")
+    found = "accelerator" if device.type == "cpu" else "found"
+    assert found in why
+    assert choose_device("cpu") == (torch.device("cpu"), "as asked")
+
+
+@pytest.mark.parametrize("device", ["quantum", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    refused(ConfigError, lambda: choose_device(device), repr(device), "--device")
+
+
+def test_the_precision_comes_with_a_reason() -> None:
+    cpu = torch.device("cpu")
+    dtype, why = choose_dtype(cpu)
+    assert dtype == torch.float32
+    assert "cpu" in why
+    assert choose_dtype(cpu, "bfloat16") == (torch.bfloat16, "as asked")
+    refused(ConfigError, lambda: choose_dtype(cpu, "float8"), "'float8'", "--dtype", "bfloat16")
+
+
+def test_what_was_decided_is_told_in_a_line_each(base: Any) -> None:
+    policy = load_base(base(chat=True), device="cpu", dtype="bfloat16", max_length=50)
+    assert policy.model.dtype == torch.bfloat16
+    assert policy.encoder.max_length == 50
+    assert policy.decisions[0] == "device cpu (as asked), dtype bfloat16 (as asked)"
+    assert policy.decisions[1] == "length 50 tokens (as asked)"
+    assert "<|end|>" in policy.decisions[2]
+    assert policy.decisions[3].startswith("context trees (checked on this model")
+    assert load_base(base(chat=True), max_length=5000).encoder.max_length == 256  # the model's own limit
+
+
+def test_a_family_without_trees_is_said_to_be_scored_plainly(base: Any) -> None:
+    policy = load_base(base("mpt"), device="cpu")
+    assert not policy.shares
+    assert policy.decisions[3].startswith("plain sequences (mpt ignores the tree mask")
+    shared = load_base(base(), device="cpu")
+    assert policy.pack(TREES).plain
+    assert not shared.pack(TREES).plain
+
+
+def damaged(source: Path, target: Path, how: str) -> Path:
+    shutil.copytree(source, target)
+    weights, config = target / "model.safetensors", target / "config.json"
+    if how == "no config":
+        config.unlink()
+    elif how == "config cut":
+        config.write_text(config.read_text()[:40])
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "weights cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif how == "weights empty":
+        weights.write_bytes(b"")
+    elif how == "weight missing":
+        kept = load_file(weights)
+        del kept["model.norm.weight"]
+        save_file(kept, weights, metadata={"format": "pt"})
+    elif how == "weight of another shape":
+        save_file(load_file(weights) | {"model.norm.weight": torch.ones(7)}, weights, {"format": "pt"})
+    elif how == "no tokenizer":
+        for file in target.glob("tokenizer*"):
+            file.unlink()
+    return target
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("no config", ["no config.json"]),
+        ("config cut", ["config.json"]),
+        ("no weights", ["no weights", "safetensors"]),
+        ("weights cut", ["cannot be loaded"]),
+        ("weights empty", ["cannot be loaded"]),
+        ("weight missing", ["lacks 1 weights", "model.norm.weight"]),
+        ("weight of another shape", ["cannot be loaded"]),
+        ("no tokenizer", ["cannot be loaded", "tokenizer"]),
+    ],
+)
+def test_a_damaged_base_is_one_line(base: Any, tmp_path: Path, how: str, words: list[str]) -> None:
+    folder = damaged(base(), tmp_path / "base", how)
+    refused(ModelError, lambda: load_base(folder, device="cpu"), str(folder)[:20], *words)
+
+
+def test_a_base_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    refused(ModelError, lambda: load_base(tmp_path / "none"), "no such base folder", "--base")
+    (tmp_path / "file").write_text("x")
+    refused(ModelError, lambda: load_base(tmp_path / "file"), "not a model folder")
+    refused(ConfigError, lambda: load_base(tmp_path / "none", quantize="3bit"), "'3bit'", "--quantize")
+
+
+def test_the_fingerprint_is_of_what_is_in_the_base(base: Any, tmp_path: Path) -> None:
+    here = load_base(base(), device="cpu").fingerprint
+    copy = damaged(base(), tmp_path / "moved", "not at all")
+    about = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(about | {"transformers_version": "5.17.0"}))
+    assert load_base(copy, device="cpu").fingerprint == here
+    assert load_base(copy, device="cpu", dtype="bfloat16").fingerprint == here
+    assert load_base(base(seed=1), device="cpu").fingerprint != here
+
+    weights = load_file(copy / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] += 0.01  # one weight
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert load_base(copy, device="cpu").fingerprint != here
+
+    shutil.copy(base() / "model.safetensors", copy / "model.safetensors")
+    (copy / "config.json").write_text(json.dumps(about | {"rms_norm_eps": 1e-3}))
+    assert load_base(copy, device="cpu").fingerprint != here
+
+
+def state(policy: Policy) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight in policy.model.state_dict().items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def train_a_little(policy: Policy) -> None:
+    from editloop.policy import batch_log_probs
+
+    policy.model.train()
+    optimizer = torch.optim.SGD([p for p in policy.model.parameters() if p.requires_grad], lr=0.01)
+    for _ in range(3):
+        batch_log_probs(policy.model, policy.pack(TREES)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # PEFT says that it sets it for GPT-2
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_an_adapter_changes_the_policy_and_leaves_no_trace_when_it_is_off(base: Any, family: str) -> None:
+    policy = load_base(base(family), device="cpu")
+    before, names, scores = state(policy), list(policy.model.state_dict()), policy.log_probs(TREES)
+    adapted = attach_adapter(policy, LORA, seed=0)
+    assert adapted.log_probs(TREES) == scores  # a fresh adapter does nothing
+    train_a_little(adapted)
+    trained = adapted.log_probs(TREES)
+    assert abs(trained[0][0] - scores[0][0]) > 1e-2
+    with adapted.reference():
+        assert adapted.log_probs(TREES) == scores
+    assert adapted.log_probs(TREES) == trained
+    again = detach_adapter(adapted)
+    assert again.model is policy.model
+    assert list(policy.model.state_dict()) == names
+    assert equal(state(policy), before)
+    assert policy.log_probs(TREES) == scores
+    assert not policy.model.training
+    assert not hasattr(policy.model, "peft_config")
+
+
+def adapter_of(policy: Policy, seed: int) -> dict[str, torch.Tensor]:
+    adapted = attach_adapter(policy, LORA, seed=seed)
+    found = {name: w.clone() for name, w in adapted.model.state_dict().items() if "lora_" in name}
+    detach_adapter(adapted)
+    return found
+
+
+def test_the_same_seed_gives_the_same_adapter_whatever_ran_before(base: Any) -> None:
+    policy = load_base(base(), device="cpu")
+    torch.manual_seed(1)
+    first, drawn = adapter_of(policy, 4), torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), drawn)  # the global state was left alone
+    assert first
+    assert equal(first, adapter_of(policy, 4))
+    assert not equal(first, adapter_of(policy, 5))
+
+
+def test_an_adapter_that_fits_nothing_is_one_line_and_leaves_the_base(base: Any) -> None:
+    policy = load_base(base(), device="cpu")
+    before = state(policy)
+    refused(
+        ModelError,
+        lambda: attach_adapter(policy, LoraSettings(targets=("nothing",)), seed=0),
+        "nothing",
+        "--lora-targets",
+    )
+    assert equal(state(policy), before)
+    detach_adapter(attach_adapter(policy, LORA, seed=0))
+
+
+def saved_adapter(policy: Policy, folder: Path) -> list[list[float]]:
+    adapted = attach_adapter(policy, LORA, seed=0)
+    train_a_little(adapted)
+    scores = adapted.log_probs(TREES)
+    adapted.model.save_pretrained(str(folder))
+    detach_adapter(adapted)
+    return scores
+
+
+def test_an_adapter_is_read_as_it_was_written(base: Any, tmp_path: Path) -> None:
+    policy = load_base(base(), device="cpu")
+    scores, plain = saved_adapter(policy, tmp_path / "adapter"), policy.log_probs(TREES)
+    loaded = load_adapter(policy, tmp_path / "adapter")
+    assert loaded.log_probs(TREES) == scores
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    detach_adapter(loaded)
+    assert policy.log_probs(TREES) == plain
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "a weight less", "no config", "other rank", "absent"])
+def test_a_damaged_adapter_is_one_line_and_leaves_the_base(base: Any, tmp_path: Path, how: str) -> None:
+    policy = load_base(base(), device="cpu")
+    folder = tmp_path / "adapter"
+    saved_adapter(policy, folder)
+    before = state(policy)
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    if how == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how == "empty":
+        weights.write_bytes(b"")
+    elif how == "a weight less":
+        kept = load_file(weights)
+        kept.pop(sorted(kept)[0])
+        save_file(kept, weights)
+    elif how == "no config":
+        config.write_text("{")
+    elif how == "other rank":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 3}))
+    else:
+        weights.unlink()
+    refused(ModelError, lambda: load_adapter(policy, folder), "the adapter cannot be loaded", "'adapter'")
+    assert equal(state(policy), before)
+    assert not hasattr(policy.model, "peft_config")
+
+
+def test_full_training_is_undone(base: Any) -> None:
+    policy = load_base(base("gpt2"), device="cpu")
+    before, scores = state(policy), policy.log_probs(TREES)
+    with trainable_copy(policy) as trained:
+        train_a_little(trained)
+        assert abs(trained.log_probs(TREES)[0][0] - scores[0][0]) > 1e-2
+    assert equal(state(policy), before)
+    assert policy.log_probs(TREES) == scores
+    assert not policy.model.training
+
+
+def test_full_training_is_undone_when_it_fails(base: Any) -> None:
+    policy = load_base(base(), device="cpu")
+    before = state(policy)
+    with pytest.raises(KeyboardInterrupt), trainable_copy(policy) as trained:
+        train_a_little(trained)
+        raise KeyboardInterrupt
+    assert equal(state(policy), before)
+
+
+def test_log_probs_do_not_depend_on_how_many_tokens_go_at_a_time(base: Any) -> None:
+    policy = load_base(base(), device="cpu")
+    told: list[int] = []
+    small = policy.log_probs(TREES, batch_tokens=1, progress=told.append)
+    assert told == [1, 2]
+    assert [len(each) for each in small] == [2, 1]
+    for one, other in zip(small, policy.log_probs(TREES), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    assert policy.log_probs([]) == []

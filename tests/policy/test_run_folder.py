@@ -1,0 +1,211 @@
+"""The run folder: whole or as it was before, whatever fails while it is written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from editloop.errors import ModelError, RunError
+from editloop.policy import (
+    ContextTree,
+    LoraSettings,
+    Policy,
+    RunFolder,
+    attach_adapter,
+    detach_adapter,
+    library_versions,
+    load_base,
+    load_policy,
+    write_atomic,
+)
+
+TREES = [ContextTree((10, 11), ((20, 21), (22,)))]
+
+
+def full_disk(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.write_manifest({"policies": {}, "n": 1})
+    for broken in ("fsync", "fdopen"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, broken, full_disk)
+            with pytest.raises(RunError, match=r"run\.json: No space left on device.*--out") as caught:
+                run.write_manifest({"policies": {}, "n": 2})
+        assert "\n" not in str(caught.value)
+        assert run.manifest()["n"] == 1
+        assert [p.name for p in run.path.iterdir()] == ["run.json"]
+    run.write_manifest({"policies": {}, "n": 3})
+    assert run.manifest()["n"] == 3
+
+
+def test_a_file_may_not_grow_and_the_old_one_is_there_still(tmp_path: Path) -> None:
+    """No simulation: the system refuses to write more than 4 kB, as a full disk would."""
+    write_atomic(tmp_path / "run.json", "old")
+    program = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from editloop.errors import RunError\n"
+        "from editloop.policy import write_atomic\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n    write_atomic(Path(sys.argv[1]), 'x' * 100_000)\n"
+        "except RunError as error:\n    print(error)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "run.json")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.startswith("cannot write run.json: File too large")
+    assert told.stdout.count("\n") == 1
+    assert (tmp_path / "run.json").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_interrupt_in_a_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomic(tmp_path / "a.txt", "old")
+
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "a.txt", "new")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.txt": "old"}
+
+
+def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(RunError, match=r"cannot write run\.json"):
+        RunFolder(tmp_path / "run").write_manifest({})
+
+
+def test_the_manifest_names_the_versions_and_holds_what_json_can_hold(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_manifest({"policies": {}, "loss": float("nan"), "all": [(1.5, float("inf"))], "text": "Zoë"})
+    manifest = run.manifest()
+    assert (manifest["format"], manifest["loss"], manifest["all"]) == (1, None, [[1.5, None]])
+    assert manifest["versions"] == library_versions()
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert "Zoë" in run.manifest_path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b'{"format": 1'])
+def test_a_damaged_manifest_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        RunFolder(tmp_path).manifest()
+
+
+@pytest.mark.parametrize(("content", "seen"), [({}, None), ({"format": 2}, 2)])
+def test_a_manifest_of_another_format_is_one_line(tmp_path: Path, content: Any, seen: int | None) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"another format.*expected 1") as caught:
+        RunFolder(tmp_path).manifest()
+    assert caught.value.seen == seen
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
+    assert not RunFolder(tmp_path).exists()
+    with pytest.raises(RunError, match="editloop fit"):
+        RunFolder(tmp_path).policy_names()
+    with pytest.raises(RunError, match=r"not a run folder"):
+        load_policy(tmp_path, "sft")
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        load_policy(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space")]
+)
+def test_a_policy_that_cannot_be_written_leaves_nothing_or_the_old_one(
+    tmp_path: Path, error: Exception
+) -> None:
+    run = RunFolder(tmp_path)
+
+    def failing(folder: Path) -> None:
+        (folder / "adapter_config.json").write_text("{}")
+        raise error
+
+    for before in ([], ["sft"]):
+        with pytest.raises(RunError, match=r"cannot write policy sft.*No space") as caught:
+            run.save_policy("sft", failing)
+        assert "\n" not in str(caught.value)
+        assert [p.name for p in (tmp_path / "policies").iterdir()] == before
+        run.save_policy("sft", lambda folder: (folder / "old").write_text("x") and None)
+    assert [p.name for p in run.policy_path("sft").iterdir()] == ["old"]
+    run.save_policy("sft", lambda folder: (folder / "new").write_text("x") and None)
+    assert [p.name for p in run.policy_path("sft").iterdir()] == ["new"]
+    assert run.policy_path("sft").stat().st_mode & 0o777 == 0o755  # others may read it, to serve it
+
+
+@pytest.fixture
+def trained(base: Any, tmp_path: Path) -> tuple[RunFolder, Policy, list[list[float]]]:
+    """A run with one adapter, its base, and the adapter's log-probabilities."""
+    policy = load_base(base(), device="cpu", max_length=99, end_token="<|end|>")
+    adapted = attach_adapter(policy, LoraSettings(rank=2), seed=0)
+    with torch.no_grad():
+        for name, weight in adapted.model.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.01)
+    scores = adapted.log_probs(TREES)
+    run = RunFolder(tmp_path / "run")
+    run.save_policy("sft", lambda folder: adapted.model.save_pretrained(str(folder)))
+    detach_adapter(adapted)
+    about = {"name": policy.base, "fingerprint": policy.fingerprint, "max_length": 99, "end_token": "<|end|>"}
+    run.write_manifest({"base": about, "policies": {"sft": {}}})
+    return run, policy, scores
+
+
+def test_a_policy_is_found_by_its_name(trained: tuple[RunFolder, Policy, list[list[float]]]) -> None:
+    run, policy, scores = trained
+    plain = policy.log_probs(TREES)
+    assert plain != scores
+    assert run.policy_names() == ["sft"]
+    for name, expected in (("sft", scores), ("base", plain), ("sft", scores)):
+        with run.policy(name, policy) as found:
+            assert found.log_probs(TREES) == expected
+        assert policy.log_probs(TREES) == plain
+    loaded = load_policy(run.path, "sft", device="cpu")
+    assert loaded.log_probs(TREES) == scores
+    assert (loaded.encoder.max_length, loaded.encoder.end_token) == (99, "<|end|>")
+    assert load_policy(policy.base, device="cpu").log_probs(TREES) == plain  # a base by its own name
+
+
+def test_a_name_that_is_not_there_is_one_line(trained: tuple[RunFolder, Policy, Any]) -> None:
+    run, policy, _ = trained
+    with pytest.raises(RunError, match=r"'ppo' .choose one of base, sft"):
+        run.load_policy("ppo", policy)
+    run.policy_path("sft").rename(run.path / "elsewhere")
+    with pytest.raises(RunError, match="folder is gone"):
+        run.load_policy("sft", policy)
+
+
+def test_an_adapter_of_another_base_is_refused(trained: tuple[RunFolder, Policy, Any], base: Any) -> None:
+    run, _, _ = trained
+    with pytest.raises(RunError, match="not the one that the adapters were trained on"):
+        run.load_policy("sft", load_base(base(seed=1), device="cpu"))
+
+
+def test_the_base_carries_no_adapter_after_an_error(trained: tuple[RunFolder, Policy, Any]) -> None:
+    run, policy, _ = trained
+    plain = policy.log_probs(TREES)
+    with pytest.raises(KeyError), run.policy("sft", policy):
+        raise KeyError
+    assert policy.log_probs(TREES) == plain
+    assert not hasattr(policy.model, "peft_config")
