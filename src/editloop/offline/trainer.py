@@ -7,7 +7,7 @@ batch becomes trees, the loss, and the validation figures.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -143,6 +143,27 @@ class _Rows(Dataset[Example]):
         return self.examples[index]
 
 
+class _WholeBatches(Sampler[int]):
+    """A new order each epoch, cut to whole optimiser steps, the same however a step is divided.
+
+    The order is a function of the seed and the epoch alone, so that a continued training sees the rows
+    that an uninterrupted one would have seen.
+    """
+
+    def __init__(self, rows: int, step: int, seed: int) -> None:
+        self.rows, self.kept, self.seed, self.epoch = rows, rows // step * step, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.kept
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        return iter(torch.randperm(self.rows, generator=order)[: self.kept].tolist())
+
+
 class EditTrainer(Trainer):  # type: ignore[misc]
     """Trains a policy on examples by one method's loss.
 
@@ -199,6 +220,12 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         if processes > 1:
             total = self.accelerator.reduce(total, "sum") / processes
         return dict(zip(keys, total.tolist(), strict=True))
+
+    def _get_train_sampler(self, train_dataset: Dataset[Example] | None = None) -> Sampler[int] | None:
+        if self.args.train_sampling_strategy == "sequential":
+            return super()._get_train_sampler(train_dataset)  # type: ignore[no-any-return]
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return _WholeBatches(len(self.train_dataset), step, self.args.seed)
 
     def compute_loss(
         self,
