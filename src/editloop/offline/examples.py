@@ -69,14 +69,14 @@ def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
 
     A pair whose two sides differ only after the cut becomes supervision alone and is counted.
     """
-    demonstrations, pairs = supervision(records), preferences(records)
-    rejected = {row.id: row.rejected for row in pairs.rows}
+    demonstrations = supervision(records)
+    observed = [record for record in records if record.is_observed]  # the demonstrations' records, in order
     before = encoder.counts.copy()
     counts = Counter(demonstrations.dropped)
-    counts["unedited: no preference"] = pairs.dropped["unedited"]
+    counts["unedited: no preference"] = preferences(records).dropped["unedited"]
     examples = []
-    for row in demonstrations.rows:
-        sides = [row.edit] + ([rejected[row.id]] if row.id in rejected else [])
+    for record, row in zip(observed, demonstrations.rows, strict=True):
+        sides = [row.edit] + ([record.response] if record.response != row.edit else [])
         tree = encoder.tree(row.context, sides)
         if tree is None:
             continue

@@ -190,8 +190,8 @@ def _validation(method: Method, data: _Data) -> tuple[Example, ...]:
 
 def _with(examples: ExampleSet, scored: Sequence[Example]) -> ExampleSet:
     """The set with its pairs replaced by the scored ones, in place."""
-    by_id = {e.id: e for e in scored}
-    return ExampleSet(tuple(by_id.get(e.id, e) for e in examples.examples), examples.counts)
+    pairs = iter(scored)
+    return ExampleSet(tuple(next(pairs) if e.is_pair else e for e in examples.examples), examples.counts)
 
 
 def _identity(policy: Policy, config: FitConfig, data: _Data) -> str:

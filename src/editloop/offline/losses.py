@@ -2,7 +2,7 @@
 
 They know nothing of models, batches or devices. `count` is for a part of a batch (gradient
 accumulation, several processes): the number of items in the whole batch, so that the parts' losses
-add up to the loss of the whole.
+add up to the loss of the whole. It may be a fraction, where the parts are averaged over processes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch.nn import functional as F
 __all__ = ["Reduction", "dpo_loss", "early_ensemble_loss", "preference_margin", "sft_loss"]
 
 Reduction = Literal["sequence", "token"]
+
+NOTHING = 1e-9  # a count of nothing, whose sum is 0 anyway; real counts may be shares of 1
 
 
 def sft_loss(
@@ -35,7 +37,7 @@ def sft_loss(
     """
     if count is None:
         count = lengths.sum() if reduction == "token" else float(len(log_prob))
-    return -log_prob.sum() / torch.as_tensor(count, device=log_prob.device).clamp(min=1)
+    return -log_prob.sum() / torch.as_tensor(count, device=log_prob.device).clamp(min=NOTHING)
 
 
 def preference_margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Tensor:
@@ -59,7 +61,8 @@ def dpo_loss(margin: Tensor, *, beta: float, count: Tensor | float | None = None
         A scalar; 0 for n = 0.
     """
     total = -F.logsigmoid(beta * margin).sum()
-    return total / torch.as_tensor(len(margin) if count is None else count, device=margin.device).clamp(min=1)
+    count = float(len(margin)) if count is None else count
+    return total / torch.as_tensor(count, device=margin.device).clamp(min=NOTHING)
 
 
 def early_ensemble_loss(sft: Tensor, dpo: Tensor, *, dpo_weight: float) -> Tensor:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -52,12 +53,13 @@ def reference_pass(
     """
     if not examples:
         return [], True
+    state = PartialState()
     file = (cache or cache_folder()) / "reference" / f"{_key(policy, examples)}.safetensors"
-    scores = _read(file, len(examples))
-    if cached := scores is not None:
-        table = scores
+    # One process looks for all: machines without a common cache folder must not part ways here.
+    found = broadcast_object_list([_read(file, examples) if state.is_main_process else None])[0]
+    if cached := found is not None:
+        table = found
     else:
-        state = PartialState()
         mine = examples[state.process_index :: state.num_processes]
         with policy.reference():
             table = _score(policy, mine, progress)
@@ -68,7 +70,6 @@ def reference_pass(
             table = gathered
         if state.is_main_process:
             _write(file, table)
-        state.wait_for_everyone()
     return [
         replace(example, reference=(chosen, rejected if example.is_pair else None))
         for example, (chosen, rejected) in zip(examples, table.tolist(), strict=True)
@@ -94,12 +95,14 @@ def _key(policy: Policy, examples: Sequence[Example]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _read(file: Path, rows: int) -> NDArray[np.float64] | None:
+def _read(file: Path, examples: Sequence[Example]) -> NDArray[np.float64] | None:
+    """The cached table; None if there is none, or one that cannot be these examples'."""
     try:
         table = load_file(file)["log_probs"]
     except (OSError, SafetensorError, KeyError):
         return None
-    return table if table.shape == (rows, 2) else None
+    expected = np.array([(True, example.is_pair) for example in examples])
+    return table if table.shape == expected.shape and (np.isfinite(table) == expected).all() else None
 
 
 def _write(file: Path, table: NDArray[np.float64]) -> None:
@@ -109,4 +112,5 @@ def _write(file: Path, table: NDArray[np.float64]) -> None:
         save_file({"log_probs": table}, fresh)
         fresh.replace(file)
     except (OSError, SafetensorError):
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
