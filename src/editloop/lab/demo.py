@@ -111,6 +111,8 @@ def run_demo(
     result_costs = {**base_costs, **costs}
     seconds = time.monotonic() - started
     result = DemoResult(out / "report.html", result_costs, seconds)
+    figure = figure_png(_bars(result_costs))
+    (out / "costs.png").write_bytes(figure)
     summary_sections = [
         Section(
             "What the policies cost",
@@ -120,7 +122,7 @@ def run_demo(
                 "a weak one few.",
             ],
             table=result.table(),
-            images=[figure_png(_bars(result_costs))],
+            images=[figure],
         ),
         _before_and_after(result_costs),
     ]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -351,8 +352,6 @@ def _train_candidate(
 
 def _untrained(examples: Sequence[Example]) -> Scores:
     """The scores of the reference itself, from the reference pass."""
-    import numpy as np
-
     pair = np.array([i for i, e in enumerate(examples) if e.is_pair], np.int64)
     reference = np.array([e.reference for e in examples], np.float64).reshape(-1, 2)
     lengths = np.array([len(e.tree.continuations[0]) for e in examples], np.float64)
