@@ -9,16 +9,18 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import math
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -103,6 +105,7 @@ def fit(
     data = _prepare(records, policy, config, listener)
     identity = _identity(policy, config, data)
     manifest = _open(run, identity)
+    PartialState().wait_for_everyone()  # before any process writes what another would read here
     if manifest.get("status") == "done":
         listener.say(f"nothing to do: {run.path} holds the finished run of this log, base and configuration")
         return run
@@ -172,8 +175,8 @@ def _prepare(records: tuple[Record, ...], policy: Policy, config: FitConfig, lis
     for reason, count in (data.train.counts + data.validation.counts).items():
         listener.say(f"  {count} rows: {reason}")
     for method in config.methods:
-        for part, rows in (("train", data.of(method)), ("validation", _validation(method, data))):
-            if not rows:
+        for part, found in (("train", data.train), ("validation", data.validation)):
+            if not (found.examples if method == "sft" else found.pairs):
                 seen = ", ".join(
                     f"{n} {reason}" for reason, n in (data.train.counts + data.validation.counts).items()
                 )
@@ -183,10 +186,6 @@ def _prepare(records: tuple[Record, ...], policy: Policy, config: FitConfig, lis
                     do="give more rows, or choose other --methods",
                 )
     return data
-
-
-def _validation(method: Method, data: _Data) -> tuple[Example, ...]:
-    return data.validation.examples if method == "sft" else data.validation.pairs
 
 
 def _with(examples: ExampleSet, scored: Sequence[Example]) -> ExampleSet:
@@ -247,7 +246,9 @@ def _train_method(
             )
         )
     criterion = "validation_loss" if config.select == "loss" else "validation_cost"
-    best = min(range(len(grid)), key=lambda i: results[i][criterion])
+    figures = [math.nan if result[criterion] is None else result[criterion] for result in results]
+    # What diverged has no figure; it is kept, with its alarm, only if nothing else is there.
+    best = min(range(len(grid)), key=lambda i: math.inf if math.isnan(figures[i]) else figures[i])
     chosen = run.work / method / grid[best].name / "policy"
     if PartialState().is_main_process:
         run.save_policy(method, lambda fresh: _copy(chosen, fresh))
@@ -262,7 +263,7 @@ def _train_method(
         base=base_check,
     )
     listener.say(
-        f"{method}: {criterion.replace('_', ' ')} {result[criterion]:.4f} with {grid[best].name}"
+        f"{method}: {criterion.replace('_', ' ')} {figures[best]:.4f} with {grid[best].name}"
         + (f", the best of {len(grid)}" if len(grid) > 1 else "")
     )
     for alarm in alarms:
@@ -318,11 +319,12 @@ def _train_candidate(
             validate=validate,
             callbacks=[_Told(name, listener)],
         )
-        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+        with _disk_errors(folder):
+            trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
         # The base sets the starting point, whether this process saw it or continued an earlier one.
         initial = _validation_loss(method, candidate, config, _untrained(held))
         final = validate()
-        shown = list(held[: config.samples])
+        shown = list(held[: config.samples]) if math.isfinite(final["loss"]) else []
         cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
         sampled = check_samples(trained, shown, cost, seed=config.seed, max_new_tokens=config.max_new_tokens)
         result = {
@@ -338,9 +340,10 @@ def _train_candidate(
             "history": trainer.state.log_history,
         }
         if state.is_main_process:
-            trained.model.save_pretrained(str(folder / "policy"))
-            if config.full:
-                policy.encoder.tokenizer.save_pretrained(str(folder / "policy"))
+            with _disk_errors(folder):
+                trained.model.save_pretrained(str(folder / "policy"))
+                if config.full:
+                    policy.encoder.tokenizer.save_pretrained(str(folder / "policy"))
             write_atomic(result_file, json.dumps(result))
             for checkpoint in folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint, ignore_errors=True)
@@ -376,16 +379,35 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
 
     The trainer writes the state file last.
     """
-    while folder.is_dir():
-        last: str | None = get_last_checkpoint(str(folder))
-        if last is None:
-            break
+    state = PartialState()
+    while state.is_main_process and folder.is_dir() and (last := get_last_checkpoint(str(folder))):
         try:
             json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
-            return last
+            break
         except (OSError, ValueError):
             shutil.rmtree(last)
-    return None
+    state.wait_for_everyone()
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """What the libraries raise where they cannot write, as one line.
+
+    Raises:
+        RunError: In place of those.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"cannot write to the run folder: {reason}",
+            seen=str(folder),
+            do="free space and run the same command again: it goes on where it stopped",
+        ) from error
 
 
 class _Told(TrainerCallback):  # type: ignore[misc]

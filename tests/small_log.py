@@ -1,0 +1,16 @@
+"""A small log to train on: a user who wants one word more, or accepts."""
+
+from __future__ import annotations
+
+from editloop.edits.record import Record
+
+
+def small_log(rows: int = 40, *, accepted: int = 5) -> list[Record]:
+    """Rows of which every `accepted`-th was accepted; the rest got a greeting."""
+    names = ["Ann", "Bob", "Cy", "Di", "Ed"]
+    made = []
+    for i in range(rows):
+        response = f"see {names[i % 5]} at {i % 7}"
+        edit = response if accepted and i % accepted == 0 else f"hi! {response}"
+        made.append(Record(id=str(i), context=f"mail {i}", response=response, edit=edit))
+    return made
