@@ -50,7 +50,7 @@ class Size:
 
 
 SIZES = {
-    "13m": Size(384, 1024, 6, (6, 6), WORDS + 2, True, tokens=240, batch=8),
+    "10m": Size(320, 864, 6, (5, 5), WORDS + 2, True, tokens=240, batch=8),
     "0.5b": Size(896, 4864, 24, (14, 2), 151_936, True, tokens=512, batch=16),
     "1.5b": Size(1536, 8960, 28, (12, 2), 151_936, True, tokens=512, batch=16),
     "3b": Size(2048, 11_008, 36, (16, 2), 151_936, True, tokens=512, batch=16),
@@ -135,10 +135,10 @@ def make_pairs(count: int, *, tokens: int, shared: float, seed: int = 0) -> list
     return records
 
 
-def count_tokens(record: Record) -> int:
-    """Tokens of a pair's two separate sequences, end-of-turn tokens included."""
+def count_tokens(record: Record, method: str) -> int:
+    """Tokens of the separate sequences that a method learns from, end-of-turn tokens included."""
     assert isinstance(record.context, str) and record.edit is not None
-    context, sides = len(record.context.split()), (record.edit, record.response)
+    context, sides = len(record.context.split()), [record.edit, record.response][: 1 + (method != "sft")]
     return sum(context + len(side.split()) + 1 for side in sides)
 
 
