@@ -168,7 +168,6 @@ def train_a_little(policy: Policy) -> None:
         optimizer.zero_grad()
 
 
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # PEFT says that it sets it for GPT-2
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_an_adapter_changes_the_policy_and_leaves_no_trace_when_it_is_off(base: Any, family: str) -> None:
     policy = load_base(base(family), device="cpu")

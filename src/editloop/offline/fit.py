@@ -101,7 +101,9 @@ def fit(
     policy = base if isinstance(base, Policy) else _load(base, config)
     for line in policy.decisions:
         listener.say(line)
-    records = tuple(log)
+    # An order of the records' own: that of the log makes no difference, and its first rows, which may be
+    # all of one user, are not the first here.
+    records = tuple(sorted(log, key=lambda record: hashlib.blake2b(record.id.encode()).digest()))
     data = _prepare(records, policy, config, listener)
     identity = _identity(policy, config, data)
     manifest = _open(run, identity)
@@ -320,7 +322,7 @@ def _train_candidate(
             callbacks=[_Told(name, listener)],
         )
         with _disk_errors(folder):
-            trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+            trainer.train_from(_last_whole_checkpoint(folder))
         # The base sets the starting point, whether this process saw it or continued an earlier one.
         initial = _validation_loss(method, candidate, config, _untrained(held))
         final = validate()

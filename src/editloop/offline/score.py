@@ -82,7 +82,8 @@ class Scores:
         `reference_accuracy` the same by the margin against the reference; `chosen_shift` and
         `rejected_shift` are how far log-probabilities moved from the reference.
         """
-        margins = -np.logaddexp(0, -beta * self.margin)
+        with np.errstate(invalid="ignore"):  # a policy that diverged has no numbers
+            margins = -np.logaddexp(0, -beta * self.margin)
         values = {
             "edit_nll_per_edit": Estimate.of(-self.chosen),
             "edit_nll_per_token": self.token_nll(),

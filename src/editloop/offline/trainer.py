@@ -22,8 +22,10 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example
@@ -239,6 +241,21 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         log_probs = batch_log_probs(model, batch.trees)
         return method_loss(self.method, self.candidate, batch, log_probs, self.config, num_items_in_batch)
 
+    def train_from(self, checkpoint: str | None) -> None:
+        """Train, or go on from a checkpoint; one that was written after the last step has only to be read.
+
+        The library would make one step more than the training has.
+        """
+        file = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
+        state = TrainerState.load_from_json(str(file)) if file else None
+        if checkpoint is None or state is None or not _is_over(state):
+            self.train(resume_from_checkpoint=checkpoint)
+            return
+        self.state = state
+        self._load_from_checkpoint(checkpoint)
+        if state.best_model_checkpoint is not None:
+            self._load_best_model()
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the library's estimate knows nothing of trees."""
         return 0
@@ -249,6 +266,12 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def _is_over(state: TrainerState) -> bool:
+    """Whether a checkpoint's training had made its last step, or had been stopped early."""
+    control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
+    return state.global_step >= state.max_steps or bool(control.get("should_training_stop"))
 
 
 def micro_batch(batch: int, examples: Sequence[Example], vocabulary: int) -> int:

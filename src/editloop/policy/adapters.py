@@ -39,6 +39,7 @@ def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Poli
         ModelError: The base has no module that the adapter could go on.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers.pytorch_utils import Conv1D
 
     base = policy.model
     if getattr(base, "is_quantized", False):
@@ -49,6 +50,8 @@ def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Poli
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
+        # GPT-2's layers keep their weights the other way round.
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in base.modules()),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):

@@ -1,0 +1,384 @@
+"""`fit` on a tiny base: what it learns, what it leaves, what it refuses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from editloop.edits import split
+from editloop.edits.record import Record
+from editloop.errors import ConfigError, EmptyViewError, RunError
+from editloop.offline import (
+    EditTrainer,
+    Estimate,
+    FitConfig,
+    SampleCheck,
+    evaluate,
+    fit,
+    make_examples,
+    make_fit_config,
+)
+from editloop.policy import ContextTree, Policy, RunFolder, load_base, load_policy
+from small_log import small_log
+
+TREES = [ContextTree((40, 41, 42), ((20, 21, 2), (20, 22, 23, 2)))]
+SMALL: dict[str, Any] = {
+    "learning_rate": {"sft": (1e-2,), "dpo": (1e-2,), "early": (1e-2,)},
+    "epochs": 3,
+    "batch_size": 8,
+    "evaluations": 3,
+    "validation": 0.25,
+    "samples": 4,
+    "max_new_tokens": 8,
+    "lora": {"rank": 4, "alpha": 8},
+}
+
+
+def config(**changes: Any) -> FitConfig:
+    return make_fit_config(**(SMALL | changes))
+
+
+class Told:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.steps: list[tuple[str, int, int]] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        self.steps.append((task, done, total))
+
+
+@pytest.fixture(scope="module")
+def policy(base: Any) -> Policy:
+    return load_base(base(chat=True), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def finished(
+    policy: Policy, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunFolder, Told, dict[str, torch.Tensor]]:
+    """A fit of all three methods, what it told, and the base's weights before it."""
+    before = {name: weight.clone() for name, weight in policy.model.state_dict().items()}
+    folder, told = tmp_path_factory.mktemp("fit") / "run", Told()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("EDITLOOP_CACHE", str(folder.parent / "cache"))
+        fit([*small_log(), pending()], policy, folder, config(), listener=told)
+    return RunFolder(folder), told, before
+
+
+def pending() -> Record:
+    return Record(id="waiting", context="mail", response="see you", edit=None)
+
+
+Finished = tuple[RunFolder, Told, dict[str, torch.Tensor]]
+
+
+def test_the_loss_falls_for_every_method(finished: Finished) -> None:
+    for name, entry in finished[0].manifest()["policies"].items():
+        best = entry["candidates"][entry["chosen"]]
+        assert best["validation_loss"] < 0.9 * best["initial_loss"], name
+        losses = [h["loss"] for h in best["history"] if "loss" in h]
+        assert losses[-1] < losses[0]
+        assert len(losses) == best["steps"]
+
+
+def test_what_is_reported_is_what_the_saved_policy_does(finished: Finished, policy: Policy) -> None:
+    """Validation figures of the run, computed again from the saved adapters and the same split."""
+    run = finished[0]
+    held = make_examples(split(small_log(), validation=0.25).validation, policy.encoder).examples
+    for name in ("sft", "dpo", "early"):
+        entry = run.manifest()["policies"][name]["candidates"][0]
+        with run.policy(name, policy) as trained:
+            scores = trained.log_probs([e.tree for e in held])
+        nll = -sum(s[0] for s in scores) / sum(len(e.tree.continuations[0]) for e in held)
+        wins = [s[0] > s[1] for s in scores if len(s) == 2]
+        assert entry["validation"]["edit_nll_per_token"]["mean"] == pytest.approx(nll, rel=1e-5)
+        assert entry["validation"]["accuracy"]["mean"] == pytest.approx(sum(wins) / len(wins))
+        assert entry["validation"]["accuracy"]["n"] == len(wins)
+        if name == "sft":
+            assert entry["validation_loss"] == pytest.approx(nll, rel=1e-5)
+
+
+def test_the_run_folder_is_complete(finished: Finished, policy: Policy) -> None:
+    run, told, _ = finished
+    assert sorted(p.name for p in run.path.iterdir()) == ["policies", "run.json"]
+    for name in ("sft", "dpo", "early"):
+        files = {p.name for p in run.policy_path(name).iterdir()}
+        assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+        assert not [f for f in files if f.endswith((".bin", ".pt", ".pkl"))]
+    manifest = run.manifest()
+    assert manifest["status"] == "done"
+    assert manifest["base"]["fingerprint"] == policy.fingerprint
+    assert manifest["base"]["end_token"] == "<|end|>"
+    assert make_fit_config(**manifest["config"]) == config()
+    data = manifest["data"]
+    assert data["train"]["examples"] + data["validation"]["examples"] == 40
+    assert data["train"]["pairs"] + data["validation"]["pairs"] == 32
+    counted = [data[part]["counts"].get("unedited: no preference", 0) for part in ("train", "validation")]
+    assert sum(counted) == 8
+    assert "  1 rows: pending" in told.lines
+    assert any(line.startswith("sft: validation loss") for line in told.lines)
+    sft = [(done, total) for task, done, total in told.steps if task == "sft"]
+    assert sft[-1][0] == sft[-1][1]
+    assert [done for done, _ in sft] == sorted(done for done, _ in sft)
+
+
+def test_the_base_is_what_it_was(finished: Finished, policy: Policy) -> None:
+    after = policy.model.state_dict()
+    assert after.keys() == finished[2].keys()
+    assert all(torch.equal(after[name], weight) for name, weight in finished[2].items())
+
+
+@pytest.mark.parametrize("name", ["sft", "dpo", "early"])
+def test_plain_peft_loads_an_adapter_and_gives_the_same_numbers(
+    finished: Finished, policy: Policy, name: str
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run = finished[0]
+    ours = load_policy(run.path, name, device="cpu").log_probs(TREES)
+    plain = AutoModelForCausalLM.from_pretrained(policy.base)
+    model = PeftModel.from_pretrained(plain, str(run.policy_path(name))).eval()
+    (tree,) = TREES
+    for continuation, found in zip(tree.continuations, ours[0], strict=True):
+        ids = torch.tensor([tree.context + continuation])
+        with torch.no_grad():
+            log_probs = model(ids).logits[0].log_softmax(-1)
+        direct = sum(float(log_probs[len(tree.context) - 1 + i, t]) for i, t in enumerate(continuation))
+        assert found == pytest.approx(direct, abs=1e-4)
+    assert ours != policy.log_probs(TREES)
+
+
+def test_a_second_run_has_nothing_to_do(finished: Finished, policy: Policy) -> None:
+    run, told = finished[0], Told()
+    before = run.manifest_path.stat().st_mtime_ns
+    again = fit([*small_log(), pending()], policy, run.path, config(), listener=told)
+    assert again.path == run.path
+    assert "nothing to do" in told.lines[-1]
+    assert told.steps == []
+    assert run.manifest_path.stat().st_mtime_ns == before
+
+
+def test_the_order_of_the_rows_makes_no_other_run(finished: Finished, policy: Policy) -> None:
+    told = Told()
+    fit([pending(), *small_log()[::-1]], policy, finished[0].path, config(), listener=told)
+    assert "nothing to do" in told.lines[-1]
+
+
+@pytest.mark.parametrize("what", ["config", "log", "base"])
+def test_a_folder_of_another_run_is_refused(finished: Finished, policy: Policy, base: Any, what: str) -> None:
+    run = finished[0]
+    before = run.manifest()
+    other = load_base(base(chat=True, seed=1), device="cpu") if what == "base" else policy
+    rows = small_log(36) if what == "log" else small_log()
+    with pytest.raises(RunError, match=r"another log, base or configuration.*--out"):
+        fit(rows, other, run.path, config(seed=5) if what == "config" else config())
+    assert run.manifest() == before
+
+
+def test_a_folder_of_something_else_is_refused(policy: Policy, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    for out in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(RunError, match=r"holds something else.*--out"):
+            fit(small_log(), policy, out, config())
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_the_evaluation_of_a_run_on_new_rows(finished: Finished, policy: Policy) -> None:
+    rows = [
+        Record(id=f"new {i}", context=f"mail {50 + i}", response="see Ann", edit="hi! see Ann")
+        for i in range(6)
+    ]
+    found = evaluate(finished[0], rows, base=policy, samples=2)
+    assert (found["rows"], found["pairs"]) == (6, 6)
+    assert list(found["policies"]) == ["base", "sft", "dpo", "early"]
+    base, sft, dpo = (found["policies"][name] for name in ("base", "sft", "dpo"))
+    assert base["chosen_shift"]["mean"] == pytest.approx(0, abs=1e-4)
+    assert sft["edit_nll_per_token"]["mean"] < base["edit_nll_per_token"]["mean"]
+    assert sft["chosen_shift"]["mean"] > 1
+    assert dpo["reference_accuracy"]["mean"] == 1.0
+    assert len(sft["sampled"]["examples"]) == 2
+
+
+def test_the_grid_is_chosen_from_by_validation_loss(policy: Policy, tmp_path: Path) -> None:
+    rates = (1e-6, 1e-2, 3e-3)
+    told, plain = Told(), policy.log_probs(TREES)
+    options = config(methods=("sft",), learning_rate={"sft": rates})
+    run = fit(small_log(), policy, tmp_path / "run", options, listener=told)
+    entry = run.manifest()["policies"]["sft"]
+    losses = [c["validation_loss"] for c in entry["candidates"]]
+    assert [c["learning_rate"] for c in entry["candidates"]] == list(rates)
+    assert entry["chosen"] == losses.index(min(losses)) != 0
+    assert entry["selected_by"] == "loss"
+    assert all(c["history"] and c["sampled"] for c in entry["candidates"])
+    with run.policy("sft", policy) as trained:
+        assert abs(trained.log_probs(TREES)[0][0] - plain[0][0]) > 1e-2  # not the first rate's
+    assert any("the best of 3" in line for line in told.lines)
+
+
+def test_the_grid_is_chosen_from_by_the_cost_of_samples(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Costs are made up so that the worst loss has the lowest cost."""
+    costs = iter([0.9, 0.1, 0.5, 0.7])  # the base, then three candidates
+
+    def made_up(*_: Any, **__: Any) -> SampleCheck:
+        return SampleCheck(Estimate(next(costs), 0.0, 4), 0.0, 0.0, 1.0, [])
+
+    monkeypatch.setattr(sys.modules["editloop.offline.fit"], "check_samples", made_up)
+    rates = {"sft": (1e-6, 1e-2, 3e-3)}
+    options = config(methods=("sft",), learning_rate=rates, select="cost", epochs=1)
+    entry = fit(small_log(), policy, tmp_path / "run", options).manifest()["policies"]["sft"]
+    assert [c["validation_cost"] for c in entry["candidates"]] == [0.1, 0.5, 0.7]
+    assert (entry["chosen"], entry["selected_by"]) == (0, "cost")
+    losses = [c["validation_loss"] for c in entry["candidates"]]
+    assert losses[0] == max(losses)
+
+
+def test_full_training_leaves_the_base_and_a_model_that_loads(policy: Policy, tmp_path: Path) -> None:
+    before = {name: weight.clone() for name, weight in policy.model.state_dict().items()}
+    options = {"methods": ("sft", "dpo"), "full": True, "learning_rate": {"sft": (3e-3,), "dpo": (3e-3,)}}
+    run = fit(small_log(), policy, tmp_path / "run", config(**options))
+    assert all(torch.equal(w, before[name]) for name, w in policy.model.state_dict().items())
+    plain = policy.log_probs(TREES)
+    found = {name: load_policy(run.path, name, device="cpu") for name in ("sft", "dpo")}
+    for name, trained in found.items():
+        files = {p.name for p in run.policy_path(name).iterdir()}
+        assert {"model.safetensors", "config.json", "tokenizer.json"} <= files
+        assert "adapter_config.json" not in files
+        assert abs(trained.log_probs(TREES)[0][1] - plain[0][1]) > 5e-2
+        assert trained.encoder.end == policy.encoder.end
+    assert found["sft"].log_probs(TREES) != found["dpo"].log_probs(TREES)
+    with run.policy("sft", policy) as again:
+        assert again.log_probs(TREES) == found["sft"].log_probs(TREES)
+    assert policy.log_probs(TREES) == plain
+
+
+def test_a_training_that_diverges_is_an_alarm_and_no_crash(policy: Policy, tmp_path: Path) -> None:
+    options = {"methods": ("sft",), "learning_rate": {"sft": (1e30, 1e-2)}, "epochs": 1}
+    run = fit(small_log(), policy, tmp_path / "run", config(**options))
+    entry = run.manifest()["policies"]["sft"]
+    assert entry["candidates"][0]["validation_loss"] is None  # NaN, which JSON has not
+    assert entry["candidates"][0]["sampled"] is None
+    assert entry["chosen"] == 1
+    only = fit(
+        small_log(), policy, tmp_path / "only", config(**(options | {"learning_rate": {"sft": (1e30,)}}))
+    )
+    (alarm,) = only.manifest()["policies"]["sft"]["alarms"]
+    assert "never improved" in alarm
+    assert math.isfinite(policy.log_probs(TREES)[0][0])
+
+
+def test_a_second_fit_on_the_same_log_runs_no_reference_pass(policy: Policy, tmp_path: Path) -> None:
+    first, second = Told(), Told()
+    options = {"methods": ("sft",), "epochs": 0.5, "samples": 0}
+    fit(small_log(), policy, tmp_path / "a", config(**options), listener=first)
+    fit(small_log(), policy, tmp_path / "b", config(**options, dpo_weight=(0.5,)), listener=second)
+    assert any(line.startswith("reference pass done") for line in first.lines)
+    assert any(line.startswith("reference pass from the cache") for line in second.lines)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "words"),
+    [
+        ([], {}, "0 rows in the log"),
+        (small_log(1), {}, "validation part has none"),
+        (small_log(20, accepted=1), {"methods": ("dpo",)}, "DPO needs rows whose edit differs"),
+        (small_log(20, accepted=1), {"methods": ("early",)}, "EarlyEnsemble needs rows whose edit differs"),
+        ([pending()] * 20, {"methods": ("sft",)}, "SFT needs rows that were edited or accepted"),
+        (small_log(20), {"max_length": 8}, "context too long"),
+    ],
+)
+def test_a_log_of_no_use_is_one_line(
+    base: Any, tmp_path: Path, rows: list[Record], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(EmptyViewError) as caught:
+        fit(rows, base(chat=True), tmp_path / "run", config(**options))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "--methods" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_sft_learns_from_a_log_that_was_only_accepted(policy: Policy, tmp_path: Path) -> None:
+    run = fit(small_log(20, accepted=1), policy, tmp_path / "run", config(methods=("sft",), samples=0))
+    best = run.manifest()["policies"]["sft"]["candidates"][0]
+    assert best["validation_loss"] < best["initial_loss"]
+    assert best["validation"]["accuracy"] is None
+    assert best["sampled"] is None
+
+
+def test_a_disk_that_is_full_in_a_training_is_one_line_and_loses_nothing(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = EditTrainer._save_checkpoint, []
+
+    def failing(self: Any, *arguments: Any, **named: Any) -> Any:
+        calls.append(self.state.global_step)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(self, *arguments, **named)
+
+    options = config(methods=("sft",), samples=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(EditTrainer, "_save_checkpoint", failing)
+        with pytest.raises(RunError, match=r"No space left on device.*run the same command again") as caught:
+            fit(small_log(), policy, tmp_path / "run", options)
+    assert "\n" not in str(caught.value)
+    assert not hasattr(policy.model, "peft_config")
+    interrupted = fit(small_log(), policy, tmp_path / "run", options)
+    whole = fit(small_log(), policy, tmp_path / "whole", options)
+    assert weights(interrupted, "sft") == weights(whole, "sft")
+
+
+def weights(run: RunFolder, name: str) -> bytes:
+    return (run.policy_path(name) / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"methods": ()}, "methods must be named"),
+        ({"methods": ("sft", "sft")}, "each once"),
+        ({"methods": ("ppo",)}, "methods"),
+        ({"learning_rate": {"sft": (1e-4,)}, "methods": ("dpo",)}, "no learning rate for dpo"),
+        ({"beta": (0.0,)}, "above 0"),
+        ({"dpo_weight": (-1.0,)}, "not below 0"),
+        ({"select": "cost", "samples": 0}, "needs samples"),
+        ({"beta": (0.1, 0.5)}, "select cost"),
+        ({"epochs": 0}, "epochs"),
+        ({"validation": 1.0}, "validation"),
+        ({"learning_rates": {}}, "learning_rates"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_one_line(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(**options)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_grid_by_hand() -> None:
+    made = config(
+        learning_rate={"sft": (1e-4, 3e-4), "dpo": (1e-5,), "early": (1e-4,)},
+        beta=(0.1, 0.5),
+        dpo_weight=(1, 2),
+        select="cost",
+    )
+    assert [c.name for c in made.grid("sft")] == ["lr0.0001", "lr0.0003"]
+    assert [c.name for c in made.grid("dpo")] == ["lr1e-05-beta0.1", "lr1e-05-beta0.5"]
+    assert [(c.beta, c.dpo_weight) for c in made.grid("early")] == [(0.1, 1), (0.1, 2), (0.5, 1), (0.5, 2)]
+    assert json.loads(made.model_dump_json())["dpo_weight"] == [1.0, 2.0]

@@ -1,0 +1,232 @@
+"""A fit that was killed goes on, and ends with the very weights of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editloop.listener import Listener
+from editloop.offline import EditTrainer, FitConfig, fit, make_fit_config
+from editloop.policy import Policy, RunFolder, load_base
+from small_log import small_log
+
+CONFIG: dict[str, Any] = {
+    "methods": ["sft", "dpo"],
+    "learning_rate": {"sft": [1e-2], "dpo": [3e-3]},
+    "epochs": 2.7,  # no whole number of epochs, so that the last step lies within one
+    "batch_size": 8,
+    "micro_batch_size": 4,
+    "evaluations": 4,
+    "validation": 0.2,
+    "samples": 2,
+    "max_new_tokens": 4,
+    "lora": {"rank": 2, "dropout": 0.2},  # dropout draws from the random state, which must be restored
+}
+STEPS = {"sft": 11, "dpo": 9}  # 32 rows, of which 26 or so are pairs, in batches of 8
+
+
+class Killed(BaseException):
+    """As abrupt as an interrupt."""
+
+
+class KillAt:
+    """A listener that stops the fit when a task has made its n-th step."""
+
+    def __init__(self, task: str, step: int) -> None:
+        self.task, self.step = task, step
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        if (task, done) == (self.task, self.step):
+            raise Killed
+
+
+def config(**changes: Any) -> FitConfig:
+    return make_fit_config(**(CONFIG | changes))
+
+
+@pytest.fixture(scope="module")
+def policy(base: Any) -> Policy:
+    return load_base(base("gpt2"), device="cpu")
+
+
+def run_fit(policy: Policy, out: Path, listener: Listener | None = None, **changes: Any) -> RunFolder:
+    return fit(small_log(), policy, out, config(**changes), listener=listener)
+
+
+Result = dict[str, Any]
+
+
+def result(run: RunFolder) -> Result:
+    """All that an interruption may not change: the weights, and every figure but the seconds."""
+    found: Result = {}
+    for name, entry in run.manifest()["policies"].items():
+        (candidate,) = entry["candidates"]
+        losses = [(h["step"], h["loss"]) for h in candidate["history"] if "loss" in h]
+        figures = {k: v for k, v in candidate.items() if k not in ("seconds", "history")}
+        files = sorted(run.policy_path(name).glob("*.safetensors"))
+        found[name] = ([f.read_bytes() for f in files], figures, losses, entry["alarms"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    with pytest.MonkeyPatch.context() as patched:
+        folder = tmp_path_factory.mktemp("whole")
+        patched.setenv("EDITLOOP_CACHE", str(folder / "cache"))
+        return result(run_fit(policy, folder / "run"))
+
+
+def test_the_uninterrupted_fit_is_the_same_twice(policy: Policy, whole: Result, tmp_path: Path) -> None:
+    assert result(run_fit(policy, tmp_path / "run")) == whole
+    assert whole["sft"][0] != whole["dpo"][0]
+    assert len(whole["sft"][2]) == STEPS["sft"]
+
+
+@pytest.mark.parametrize(
+    ("task", "step"),
+    [("sft", 1), ("sft", 5), ("sft", 6), ("sft", 11), ("dpo", 1), ("dpo", 3)],
+)
+def test_killed_in_a_training(policy: Policy, whole: Result, tmp_path: Path, task: str, step: int) -> None:
+    out, killer = tmp_path / "run", KillAt(task, step)
+    with pytest.raises(Killed):
+        run_fit(policy, out, killer)
+    assert not hasattr(policy.model, "peft_config")
+    assert RunFolder(out).manifest()["status"] == "running"
+    assert list(RunFolder(out).manifest()["policies"]) == ([] if task == "sft" else ["sft"])
+    again = run_fit(policy, out)
+    assert result(again) == whole
+    assert again.manifest()["status"] == "done"
+    assert not again.work.exists()
+
+
+@pytest.mark.parametrize("moment", ["before the figures", "before the manifest", "while it is copied"])
+def test_killed_after_a_training(
+    policy: Policy, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The last checkpoint is there, all steps are done, but what follows is not."""
+    room = sys.modules["editloop.offline.fit"]
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        if moment == "before the figures":
+            patched.setattr(room, "_untrained", killed)
+        elif moment == "before the manifest":
+            patched.setattr(room, "raise_alarms", killed)
+        else:
+            patched.setattr(room, "_copy", killed)
+        with pytest.raises(Killed):
+            run_fit(policy, tmp_path / "run")
+    assert RunFolder(tmp_path / "run").manifest()["policies"] == {}
+    assert result(run_fit(policy, tmp_path / "run")) == whole
+
+
+@pytest.mark.parametrize("how", ["state cut", "state missing", "state empty"])
+def test_killed_while_a_checkpoint_is_written(
+    policy: Policy, whole: Result, tmp_path: Path, how: str
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        run_fit(policy, out, KillAt("sft", 7))
+    folder = out / ".work" / "sft"
+    (last,) = sorted(folder.glob("*/checkpoint-6"))
+    if how == "state missing":
+        (last / "trainer_state.json").unlink()
+    else:
+        text = (last / "trainer_state.json").read_text()
+        (last / "trainer_state.json").write_text(text[:200] if how == "state cut" else "")
+    assert result(run_fit(policy, out)) == whole
+
+
+def test_stopped_early_and_killed_before_it_was_told(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A learning rate so high that the loss rises: patience ends the training before its last step."""
+    hot = {
+        "methods": ["sft"],
+        "learning_rate": {"sft": [0.3]},
+        "patience": 1,
+        "evaluations": 11,
+        "samples": 0,
+    }
+    expected = result(run_fit(policy, tmp_path / "whole", **hot))
+    assert (expected["sft"][1]["best_step"], expected["sft"][1]["steps"]) == (1, 2)
+
+    def killed(_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EditTrainer, "_load_best_model", killed)
+        with pytest.raises(Killed):
+            run_fit(policy, tmp_path / "run", **hot)
+    checkpoints = sorted((tmp_path / "run").glob(".work/sft/*/checkpoint-*"))
+    assert [c.name for c in checkpoints] == ["checkpoint-1", "checkpoint-2"]
+    assert result(run_fit(policy, tmp_path / "run", **hot)) == expected
+
+
+def test_full_training_is_resumed_to_the_same_weights(policy: Policy, tmp_path: Path) -> None:
+    options = {"methods": ["sft"], "full": True, "learning_rate": {"sft": [1e-3]}, "samples": 0}
+    expected = result(run_fit(policy, tmp_path / "whole", **options))
+    with pytest.raises(Killed):
+        run_fit(policy, tmp_path / "run", KillAt("sft", 5), **options)
+    assert result(run_fit(policy, tmp_path / "run", **options)) == expected
+
+
+def test_a_finished_method_is_not_trained_again(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        run_fit(policy, out, KillAt("dpo", 1))
+    trained: list[str] = []
+    original = EditTrainer.train
+
+    def watched(self: Any, *arguments: Any, **named: Any) -> Any:
+        trained.append(self.method)
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(EditTrainer, "train", watched)
+    run_fit(policy, out)
+    assert trained == ["dpo"]
+
+
+PROGRAM = """
+import json, sys
+sys.path[:0] = [sys.argv[1]]
+from small_log import small_log
+from editloop.offline import fit, make_fit_config
+fit(small_log(), sys.argv[2], sys.argv[3], make_fit_config(**json.loads(sys.argv[4])))
+"""
+
+
+def test_a_process_that_is_killed_outright(policy: Policy, whole: Result, tmp_path: Path) -> None:
+    """SIGKILL, as soon as the second checkpoint is there, whatever the process is doing then."""
+    out, tests = tmp_path / "run", Path(__file__).parents[1]
+    # A folder cannot be told from another by its weights: the base of the subprocess is the same one.
+    command = [sys.executable, "-c", PROGRAM, str(tests), policy.base, str(out), json.dumps(CONFIG)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(out.glob(".work/sft/*/checkpoint-[4-9]*")):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert RunFolder(out).manifest()["status"] == "running"
+    assert result(run_fit(policy, out)) == whole
