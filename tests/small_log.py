@@ -6,11 +6,12 @@ from editloop.edits.record import Record
 
 
 def small_log(rows: int = 40, *, accepted: int = 5) -> list[Record]:
-    """Rows of which every `accepted`-th was accepted; the rest got a greeting."""
+    """Rows of which every n-th was accepted (n below 0: all but every n-th); the rest got a greeting."""
     names = ["Ann", "Bob", "Cy", "Di", "Ed"]
     made = []
     for i in range(rows):
         response = f"see {names[i % 5]} at {i % 7}"
-        edit = response if accepted and i % accepted == 0 else f"hi! {response}"
+        kept = i % accepted == 0 if accepted > 0 else i % -accepted != 0
+        edit = response if kept else f"hi! {response}"
         made.append(Record(id=str(i), context=f"mail {i}", response=response, edit=edit))
     return made

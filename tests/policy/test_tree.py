@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editloop.policy.tree import ContextTree, TreeBatch, common_prefix, first_fit, pack
+from editloop.policy.tree import ContextTree, TreeBatch, best_width, common_prefix, first_fit, pack
 
 CONTEXT = (50, 51)
 Trees = list[ContextTree]
@@ -77,12 +77,17 @@ def test_a_tree_needs_a_context_and_a_continuation() -> None:
         ContextTree((1,), ())
 
 
-def test_sharing_pays_while_the_longer_row_costs_no_more() -> None:
-    # Together 1 + 2 * 10 = 21 tokens, apart 11 + 11 = 22: 21 + 441 a <= 22 + 242 a while a <= 1 / 199.
-    tree = ContextTree((0,), (tuple(range(1, 11)), tuple(range(11, 21))))
-    assert tree.sharing_pays(0.0)
-    assert tree.sharing_pays(1 / 200)
-    assert not tree.sharing_pays(1 / 198)
+def test_the_width_is_what_costs_least() -> None:
+    # Whole, a row of 1 + 2 * 10 = 21 tokens, split, two of 11: 21 (1 + 21 a) <= 22 (1 + 11 a) to a = 1 / 199.
+    far = ContextTree((0,), (tuple(range(1, 11)), tuple(range(11, 21))))
+    assert best_width([far], 0.0) == 21
+    assert best_width([far], 1 / 200) == 21
+    assert best_width([far], 1 / 198) == 11
+    # With a tree of 5 tokens: two rows of 21, or three of 11, which have fewer places.
+    near = ContextTree((0, 1, 2), ((3,), (4,)))
+    assert best_width([far, near], 0.0) == 11
+    assert best_width([near], 1.0) == 4
+    assert best_width([near], 0.1) == 5
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""Two processes on one log give the losses of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editloop.offline import fit, make_fit_config
+from editloop.policy import RunFolder, load_base
+from small_log import small_log
+
+CONFIG: dict[str, Any] = {
+    "learning_rate": {"sft": [1e-2], "dpo": [1e-2], "early": [1e-2]},
+    "epochs": 2,
+    "batch_size": 8,
+    "evaluations": 3,
+    "validation": 0.2,
+    "samples": 2,
+    "max_new_tokens": 4,
+    "lora": {"rank": 2},
+}
+PROGRAM = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from small_log import small_log
+from editloop.offline import fit, make_fit_config
+# Two rows in three were accepted: some parts of a batch hold one pair, or none.
+fit(small_log(42, accepted=-3), sys.argv[2], sys.argv[3], make_fit_config(**json.loads(sys.argv[4])))
+"""
+
+
+def launch(folder: Path, base: str, out: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
+    tests = str(Path(__file__).parents[1])
+    arguments = [str(program), tests, base, str(out), json.dumps(CONFIG | options)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "EDITLOOP_CACHE": str(folder / "cache")}
+    return subprocess.run(
+        [*launcher, "--main_process_port", "0", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def losses(run: RunFolder) -> dict[str, list[float]]:
+    found = {}
+    for name, entry in run.manifest()["policies"].items():
+        (candidate,) = entry["candidates"]
+        trained = [h["loss"] for h in candidate["history"] if "loss" in h]
+        held = [h["eval_loss"] for h in candidate["history"] if "eval_loss" in h]
+        found[name] = [*trained, *held, candidate["initial_loss"], candidate["validation_loss"]]
+    return found
+
+
+def test_two_processes_give_the_losses_of_one(base: Any, tmp_path: Path) -> None:
+    folder = str(base(chat=True))
+    done = launch(tmp_path, folder, tmp_path / "two")
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = RunFolder(tmp_path / "two")
+    config = make_fit_config(**CONFIG)
+    one = fit(small_log(42, accepted=-3), load_base(folder, device="cpu"), tmp_path / "one", config)
+    expected = losses(one)
+    assert list(expected) == ["sft", "dpo", "early"]
+    assert losses(two) == {name: pytest.approx(each, abs=1e-4) for name, each in expected.items()}
+    assert max(each[0] - each[-1] for each in expected.values()) > 0.5  # something was learned
+    assert two.manifest()["identity"] == one.manifest()["identity"]
+    for name in expected:
+        mine, theirs = (run.manifest()["policies"][name]["candidates"][0] for run in (one, two))
+        assert theirs["sampled"]["examples"] == mine["sampled"]["examples"]
+        for key, value in mine["validation"].items():
+            assert theirs["validation"][key] == pytest.approx(value, abs=1e-3), key
+    assert sorted(p.name for p in two.path.iterdir()) == ["policies", "run.json"]
+
+
+def test_an_error_in_two_processes_ends_both(base: Any, tmp_path: Path) -> None:
+    done = launch(tmp_path, str(base(chat=True)), tmp_path / "run", max_length=8)
+    assert done.returncode != 0
+    assert "EmptyViewError" in done.stderr
+    assert not (tmp_path / "run").exists()
