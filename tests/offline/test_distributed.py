@@ -28,22 +28,25 @@ CONFIG: dict[str, Any] = {
 PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
+from accelerate import PartialState
 from small_log import small_log
 from editloop.offline import fit, make_fit_config
 # Two rows in three were accepted: some parts of a batch hold one pair, or none.
 fit(small_log(42, accepted=-3), sys.argv[2], sys.argv[3], make_fit_config(**json.loads(sys.argv[4])))
+print("process", PartialState().process_index, "of", PartialState().num_processes)
 """
 
 
 def launch(folder: Path, base: str, out: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     program = folder / "program.py"
     program.write_text(PROGRAM)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
+    # `accelerate launch --cpu` starts one process whatever --num_processes says, unless there is MPI.
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     tests = str(Path(__file__).parents[1])
     arguments = [str(program), tests, base, str(out), json.dumps(CONFIG | options)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "EDITLOOP_CACHE": str(folder / "cache")}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     return subprocess.run(
-        [*launcher, "--main_process_port", "0", *arguments],
+        [*launcher, *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -65,6 +68,10 @@ def test_two_processes_give_the_losses_of_one(base: Any, tmp_path: Path) -> None
     folder = str(base(chat=True))
     done = launch(tmp_path, folder, tmp_path / "two")
     assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("process ")) == [
+        "process 0 of 2",
+        "process 1 of 2",
+    ]
     two = RunFolder(tmp_path / "two")
     config = make_fit_config(**CONFIG)
     one = fit(small_log(42, accepted=-3), load_base(folder, device="cpu"), tmp_path / "one", config)

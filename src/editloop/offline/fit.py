@@ -39,6 +39,7 @@ from editloop.policy import (
     attach_adapter,
     detach_adapter,
     load_base,
+    processes,
     trainable_copy,
     write_atomic,
 )
@@ -91,7 +92,6 @@ def fit(
         ModelError: The base cannot be loaded or used.
     """
     config, listener, run = config or FitConfig(), listener or Silent(), RunFolder(out)
-    main = PartialState().is_main_process
     if isinstance(log, Log):
         read = read or {
             "path": str(log.report.path),
@@ -107,7 +107,8 @@ def fit(
     data = _prepare(records, policy, config, listener)
     identity = _identity(policy, config, data)
     manifest = _open(run, identity)
-    PartialState().wait_for_everyone()  # before any process writes what another would read here
+    state = processes(policy.device)
+    state.wait_for_everyone()  # before any process writes what another would read here
     if manifest.get("status") == "done":
         listener.say(f"nothing to do: {run.path} holds the finished run of this log, base and configuration")
         return run
@@ -142,19 +143,19 @@ def fit(
         "config": config.model_dump(mode="json"),
         "policies": manifest.get("policies", {}),
     }
-    if main:
+    if state.is_main_process:
         run.write_manifest(manifest)
     for method in config.methods:
         if method in manifest["policies"]:
             continue
         manifest["policies"][method] = _train_method(run, policy, method, config, data, base_check, listener)
-        if main:
+        if state.is_main_process:
             run.write_manifest(manifest)
     manifest["status"] = "done"
-    if main:
+    if state.is_main_process:
         run.write_manifest(manifest)
         shutil.rmtree(run.work, ignore_errors=True)
-    PartialState().wait_for_everyone()
+    state.wait_for_everyone()
     return run
 
 
@@ -252,9 +253,10 @@ def _train_method(
     # What diverged has no figure; it is kept, with its alarm, only if nothing else is there.
     best = min(range(len(grid)), key=lambda i: math.inf if math.isnan(figures[i]) else figures[i])
     chosen = run.work / method / grid[best].name / "policy"
-    if PartialState().is_main_process:
+    state = processes(policy.device)
+    if state.is_main_process:
         run.save_policy(method, lambda fresh: _copy(chosen, fresh))
-    PartialState().wait_for_everyone()
+    state.wait_for_everyone()
     result = results[best]
     sampled = SampleCheck(**result["sampled"]) if result["sampled"] else None
     alarms = raise_alarms(
@@ -292,7 +294,7 @@ def _train_candidate(
     if result_file.is_file():
         listener.say(f"{name}: kept from before")
         return json.loads(result_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    state = PartialState()
+    state = processes(policy.device)
     started = time.monotonic()
     with ExitStack() as stack:
         if config.full:
@@ -322,7 +324,7 @@ def _train_candidate(
             callbacks=[_Told(name, listener)],
         )
         with _disk_errors(folder):
-            trainer.train_from(_last_whole_checkpoint(folder))
+            trainer.train_from(_last_whole_checkpoint(folder, state))
         # The base sets the starting point, whether this process saw it or continued an earlier one.
         initial = _validation_loss(method, candidate, config, _untrained(held))
         final = validate()
@@ -376,12 +378,11 @@ def _validation_loss(method: Method, candidate: Candidate, config: FitConfig, sc
     return dpo["mean"] if method == "dpo" else sft["mean"] + (candidate.dpo_weight or 0.0) * dpo["mean"]
 
 
-def _last_whole_checkpoint(folder: Path) -> str | None:
+def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:
     """The last checkpoint whose writing was finished; what a kill cut short is removed.
 
     The trainer writes the state file last.
     """
-    state = PartialState()
     while state.is_main_process and folder.is_dir() and (last := get_last_checkpoint(str(folder))):
         try:
             json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))

@@ -14,14 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from editloop.offline.examples import Example
-from editloop.policy import Policy
+from editloop.policy import Policy, processes
 
 __all__ = ["cache_folder", "reference_pass"]
 
@@ -53,7 +52,7 @@ def reference_pass(
     """
     if not examples:
         return [], True
-    state = PartialState()
+    state = processes(policy.device)
     file = (cache or cache_folder()) / "reference" / f"{_key(policy, examples)}.safetensors"
     # One process looks for all: machines without a common cache folder must not part ways here.
     found = broadcast_object_list([_read(file, examples) if state.is_main_process else None])[0]

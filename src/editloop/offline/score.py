@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from editloop.offline.examples import Example
-from editloop.policy import Policy
+from editloop.policy import Policy, processes
 
 __all__ = ["Estimate", "Scores", "score"]
 
@@ -104,7 +103,7 @@ def score(
     policy: Policy, examples: Sequence[Example], *, progress: Callable[[int], None] | None = None
 ) -> Scores:
     """Score examples; the processes of a distributed run share the work and all get the result."""
-    state = PartialState()
+    state = processes(policy.device)
     mine = examples[state.process_index :: state.num_processes]
     found = policy.log_probs([e.tree for e in mine], progress=progress)
     if state.num_processes > 1:

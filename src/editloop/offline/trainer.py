@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import (
@@ -30,7 +29,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example
 from editloop.offline.losses import dpo_loss, early_ensemble_loss, preference_margin, sft_loss
-from editloop.policy import Policy, TreeBatch, batch_log_probs
+from editloop.policy import Policy, TreeBatch, batch_log_probs, processes
 
 __all__ = ["EditTrainer", "TrainingBatch", "make_batch", "method_loss", "micro_batch", "training_arguments"]
 
@@ -218,9 +217,9 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         total = torch.tensor(
             [sum(c[key] for c in counts) for key in keys], dtype=torch.float64, device=device
         )
-        processes = self.args.world_size
-        if processes > 1:
-            total = self.accelerator.reduce(total, "sum") / processes
+        world = self.args.world_size
+        if world > 1:
+            total = self.accelerator.reduce(total, "sum") / world
         return dict(zip(keys, total.tolist(), strict=True))
 
     def _get_train_sampler(self, train_dataset: Dataset[Example] | None = None) -> Sampler[int] | None:
@@ -296,12 +295,13 @@ def training_arguments(
         policy: The policy to train, for its device and vocabulary.
         examples: The training examples.
     """
-    processes, device = PartialState().num_processes, policy.device
-    batch = max(1, min(config.batch_size, len(examples)) // processes)  # of one process
+    device = policy.device
+    world = processes(device).num_processes
+    batch = max(1, min(config.batch_size, len(examples)) // world)  # of one process
     vocabulary = int(policy.model.config.get_text_config().vocab_size)
     micro = min(config.micro_batch_size or micro_batch(batch, examples, vocabulary), batch)
     accumulation = max(1, batch // micro)
-    steps = max(1, math.ceil(len(examples) // (micro * accumulation * processes) * config.epochs))
+    steps = max(1, math.ceil(len(examples) // (micro * accumulation * world) * config.epochs))
     every = max(1, steps // config.evaluations)
     return TrainingArguments(
         output_dir=str(folder),

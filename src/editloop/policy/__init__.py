@@ -7,7 +7,7 @@ from editloop.policy.adapters import (
     load_adapter,
     trainable_copy,
 )
-from editloop.policy.device import choose_device, choose_dtype
+from editloop.policy.device import choose_device, choose_dtype, processes
 from editloop.policy.encode import Encoder
 from editloop.policy.logprob import batch_log_probs, tree_mask
 from editloop.policy.model import Policy, load_base
@@ -34,6 +34,7 @@ __all__ = [
     "load_base",
     "load_policy",
     "pack",
+    "processes",
     "sample",
     "trainable_copy",
     "tree_mask",

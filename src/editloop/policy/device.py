@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
+from accelerate import PartialState
 
 from editloop.errors import ConfigError
 
-__all__ = ["choose_device", "choose_dtype"]
+__all__ = ["choose_device", "choose_dtype", "processes"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,7 +33,8 @@ def choose_device(device: str = "auto") -> tuple[torch.device, str]:
             ) from error
         return chosen, "as asked"
     if torch.cuda.is_available():
-        return torch.device("cuda"), f"found {torch.cuda.get_device_name()}"
+        mine = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # one GPU for each process
+        return mine, f"found {torch.cuda.get_device_name(mine)}"
     if torch.backends.mps.is_available():
         return torch.device("mps"), "found Apple Metal"
     return torch.device("cpu"), f"no accelerator found, {torch.get_num_threads()} threads"
@@ -49,3 +53,11 @@ def choose_dtype(device: torch.device, dtype: str = "auto") -> tuple[torch.dtype
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16, "the GPU has it"
     return torch.float32, f"exact, and no slower on {device.type}"
+
+
+def processes(device: torch.device) -> PartialState:
+    """The processes of a distributed run, of which this is one; without a launcher it is the only one.
+
+    That they compute on the CPU has to be said: otherwise `accelerate` takes each for a run of its own.
+    """
+    return PartialState(cpu=device.type == "cpu")
