@@ -178,8 +178,9 @@ def test_every_step_is_trls(
     assert len(ours.losses) == STEPS and ours.losses[0] != pytest.approx(ours.losses[-1], abs=1e-3)
     assert ours.losses == pytest.approx(theirs.losses, abs=TOLERANCE)
     for mine, their in zip(ours.gradients, theirs.gradients, strict=True):
-        assert min(float(gradient.abs().max()) for gradient in their.values()) > 10 * TOLERANCE
-        torch.testing.assert_close(mine, their, rtol=TOLERANCE, atol=TOLERANCE)
+        largest = [float(gradient.abs().max()) for gradient in their.values()]
+        assert min(largest) > 100 * TOLERANCE * max(largest)
+        torch.testing.assert_close(mine, their, rtol=TOLERANCE, atol=TOLERANCE * max(largest))
     moved = max(float((ours.weights[name] - start[name]).abs().max()) for name in start)
     assert moved > CANDIDATE.learning_rate
     torch.testing.assert_close(ours.weights, theirs.weights, rtol=0, atol=0.01 * moved)

@@ -113,12 +113,6 @@ class ContextTree:
         separate = sum(len(self.context) + len(c) for c in self.continuations)
         return 1.0 - len(self.layout) / separate
 
-    def sharing_pays(self, attention_cost: float) -> bool:
-        """Whether one row for the tree costs no more than one row for each continuation."""
-        together = len(self.layout)
-        apart = [len(self.context) + len(c) for c in self.continuations]
-        return together + attention_cost * together**2 <= sum(n + attention_cost * n**2 for n in apart)
-
     def split(self) -> list[ContextTree]:
         """The same continuations as trees of one continuation each: plain sequences."""
         return [ContextTree(self.context, (c,)) for c in self.continuations]
@@ -187,20 +181,20 @@ def pack(
             of its own, for models whose attention takes no mask.
         from_fork: Count only the tokens after the part that all continuations of a tree share. The
             difference of two log-probabilities is the same, and the shared part needs no logits.
-        attention_cost: Work of one query-key pair in units of a token's other work. A tree of
-            little sharing is split into plain sequences where its longer row would cost more.
+        attention_cost: Work of one query-key pair in units of a token's other work. The width of the
+            rows is what costs least; trees that are longer are split into plain sequences.
         pad: The token id that fills rows up.
 
     Returns:
         The batch; K is the sum of the trees' continuations.
     """
+    capacity = best_width(trees, attention_cost) if share else 0
     pieces, skips = [], []
     for tree in trees:
-        parts = [tree] if share and tree.sharing_pays(attention_cost) else tree.split()
+        parts = [tree] if len(tree.layout) <= capacity else tree.split()
         pieces += parts
         skips += [tree.fork if from_fork else 0] * len(parts)
     layouts = [piece.layout for piece in pieces]
-    capacity = max(len(layout) for layout in layouts)
     rows = (
         first_fit([len(layout) for layout in layouts], capacity)
         if share
@@ -248,6 +242,27 @@ def pack(
         lengths=lengths,
         plain=not share,
     )
+
+
+def best_width(trees: Sequence[ContextTree], attention_cost: float) -> int:
+    """The row width at which packing the trees costs least.
+
+    In a row of R tokens each token, padding too, is compared with R others, whatever the mask: wide rows
+    for a few long trees make every short one dear. No row can be narrower than the longest sequence.
+    """
+    together = [len(tree.layout) for tree in trees]
+    apart = [[len(tree.context) + len(c) for c in tree.continuations] for tree in trees]
+    narrowest = max(max(lengths) for lengths in apart)
+
+    def cost(width: int) -> float:
+        lengths = [
+            n
+            for whole, parts in zip(together, apart, strict=True)
+            for n in ([whole] if whole <= width else parts)
+        ]
+        return len(first_fit(lengths, width)) * width * (1 + attention_cost * width)
+
+    return min(sorted({narrowest, *(n for n in together if n > narrowest)}), key=cost)
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
