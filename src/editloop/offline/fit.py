@@ -112,13 +112,7 @@ def fit(
     if manifest.get("status") == "done":
         listener.say(f"nothing to do: {run.path} holds the finished run of this log, base and configuration")
         return run
-    train_reference, known = reference_pass(policy, data.train.pairs)
-    held, _ = reference_pass(policy, data.validation.examples)
-    listener.say(
-        f"reference pass {'from the cache' if known else 'done'}: {len(train_reference) + len(held)} rows"
-    )
-    data = _Data(_with(data.train, train_reference), ExampleSet(tuple(held), data.validation.counts))
-
+    data = _with_reference(data, policy, config, listener)
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
     if config.samples:
         listener.say(f"cost {cost.name}, between a sampled response and the row's edit")
@@ -137,6 +131,7 @@ def fit(
             "fingerprint": policy.fingerprint,
             "max_length": policy.encoder.max_length,
             "end_token": policy.encoder.end_token,
+            "quantize": policy.quantize,
             "decisions": policy.decisions,
             "sampled": base_check.to_json() if base_check else None,
         },
@@ -191,10 +186,16 @@ def _prepare(records: tuple[Record, ...], policy: Policy, config: FitConfig, lis
     return data
 
 
-def _with(examples: ExampleSet, scored: Sequence[Example]) -> ExampleSet:
-    """The set with its pairs replaced by the scored ones, in place."""
-    pairs = iter(scored)
-    return ExampleSet(tuple(next(pairs) if e.is_pair else e for e in examples.examples), examples.counts)
+def _with_reference(data: _Data, policy: Policy, config: FitConfig, listener: Listener) -> _Data:
+    """The data with log π_ref where a loss or a figure needs it: SFT trains without."""
+    held, known = reference_pass(policy, data.validation.examples)
+    train, scored = data.train, 0
+    if set(config.methods) != {"sft"}:
+        pairs, known = reference_pass(policy, train.pairs)
+        scored, left = len(pairs), iter(pairs)
+        train = ExampleSet(tuple(next(left) if e.is_pair else e for e in train.examples), train.counts)
+    listener.say(f"reference pass {'from the cache' if known else 'done'}: {len(held) + scored} rows")
+    return _Data(train, ExampleSet(tuple(held), data.validation.counts))
 
 
 def _identity(policy: Policy, config: FitConfig, data: _Data) -> str:

@@ -303,7 +303,13 @@ def training_arguments(
     accumulation = max(1, batch // micro)
     steps = max(1, math.ceil(len(examples) // (micro * accumulation * world) * config.epochs))
     every = max(1, steps // config.evaluations)
-    return TrainingArguments(
+    checkpointing: dict[str, Any] = {}
+    if config.gradient_checkpointing:  # naming the flag at all, even as off, is deprecated
+        checkpointing = {
+            "gradient_checkpointing": True,
+            "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        }
+    arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=accumulation,
@@ -330,10 +336,11 @@ def training_arguments(
         dataloader_drop_last=True,
         dataloader_pin_memory=False,
         seed=config.seed,
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
+        **checkpointing,
         bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
         use_cpu=device.type == "cpu",
         average_tokens_across_devices=False,
         ddp_find_unused_parameters=False,
     )
+    arguments._n_gpu = 1  # several GPUs are for several processes: DataParallel would cut batches apart
+    return arguments

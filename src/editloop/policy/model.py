@@ -41,6 +41,7 @@ class Policy:
         fingerprint: Hash of the base's configuration and weights.
         shares: Whether the model takes tree masks; if not, plain sequences are used.
         decisions: What was chosen on loading and why, a line each.
+        quantize: How the base was quantised on loading, if it was.
     """
 
     model: Any
@@ -49,6 +50,7 @@ class Policy:
     fingerprint: str
     shares: bool
     decisions: list[str] = field(default_factory=list)
+    quantize: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -186,7 +188,8 @@ def load_base(
         encoder.why,
         f"{'context trees' if shares else 'plain sequences'} ({share_why})",
     ]
-    return Policy(model, encoder, str(base), _fingerprint(model), shares, decisions)
+    source = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
+    return Policy(model, encoder, source, _fingerprint(model), shares, decisions, quantize)
 
 
 def _from_pretrained(source: str, options: dict[str, Any]) -> tuple[Any, Any]:

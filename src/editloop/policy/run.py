@@ -189,7 +189,7 @@ class RunFolder:
     def load_base(self, **options: Any) -> Policy:
         """The base that the run was trained on; options as of `editloop.policy.load_base`."""
         base = self.manifest()["base"]
-        recorded = {"max_length": base["max_length"], "end_token": base.get("end_token")}
+        recorded = {key: base.get(key) for key in ("max_length", "end_token", "quantize")}
         return load_base(base["name"], **{**recorded, **options})
 
 
