@@ -25,10 +25,14 @@ __all__ = ["run"]
 
 COLUMNS = "context=src,response=mt,edit=pe"
 FIT = FitConfig(
-    learning_rate={"sft": (1e-3, 3e-3), "dpo": (1e-4, 5e-4), "early": (1e-3, 3e-3)},
-    epochs=2,
+    learning_rate={"sft": (1e-3,), "dpo": (3e-5, 1e-4), "early": (1e-3,)},
+    select="cost",
+    epochs=1,
     lora=LoraSettings(rank=32, alpha=64),
-    validation=0.07,
+    validation=0.05,
+    validation_rows=250,
+    samples=150,
+    evaluations=5,
     max_new_tokens=96,
 )
 FIGURES = {
