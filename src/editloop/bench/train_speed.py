@@ -33,9 +33,9 @@ GOALS = {0.0: 1.0, 0.5: 1.4, 0.75: 1.8}
 WHOLE_GOAL = 2.0
 METHODS = ("sft", "dpo", "early")
 _ON_CPU = (
-    " Ours gains by what is shared, by little padding, and by the output embedding at counted tokens only; TRL "
-    "1.16 has it at every place on a CPU, padding too, and at counted tokens on a GPU, where the ratios will be "
-    "others."
+    " Ours gains by what is shared, by little padding, and by the output embedding at counted tokens only; "
+    "TRL 1.16 has it at every place on a CPU, padding too, and at counted tokens on a GPU, where the ratios "
+    "will be others."
 )
 
 

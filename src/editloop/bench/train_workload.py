@@ -56,8 +56,8 @@ SIZES = {
     "3b": Size(2048, 11_008, 36, (16, 2), 151_936, True, tokens=512, batch=4),
     "8b": Size(4096, 14_336, 32, (32, 8), 128_256, False, tokens=512, batch=4),
 }
-"""By parameters. The first is for a CPU; the others have the shapes of Qwen2.5 and Llama 3.1, and batches that
-80 GB hold without gradient checkpointing."""
+"""By parameters. The first is for a CPU; the others have the shapes of Qwen2.5 and Llama 3.1, and batches
+that 80 GB should hold without gradient checkpointing (reckoned, not tried)."""
 
 
 def build_base(name: str, device: str | torch.device, *, seed: int = 0) -> Any:
