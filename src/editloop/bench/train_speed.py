@@ -26,6 +26,7 @@ from typing import Any
 from editloop.bench.results import write_result
 from editloop.bench.train_arms import VALIDATION, WARM_UP, Spec
 from editloop.errors import ConfigError, RunError
+from editloop.listener import Listener, Silent
 
 ARMS = ("ours", "trl tuned", "trl default")
 GOALS = {0.0: 1.0, 0.5: 1.4, 0.75: 1.8}
@@ -47,6 +48,7 @@ def run(
     shared: Sequence[float] = (0.0, 0.25, 0.5, 0.75),
     whole_steps: int = 6,
     sizes: Sequence[str] = ("0.5b", "1.5b", "3b", "8b"),
+    listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Measure, and write `train-speed.json` and `train-speed.md`; with a GPU its name is in the files'.
 
@@ -57,36 +59,37 @@ def run(
         shared: Shared fractions for DPO; SFT is measured at the middle one.
         whole_steps: Optimiser steps of each method, end to end.
         sizes: Bases to take where there is a GPU; without one they are left out, and a small one is taken.
+        listener: Hears of progress.
 
     Raises:
         ConfigError: TRL is missing, or a size is unknown.
         RunError: A measurement failed.
     """
     import torch
-    from rich.console import Console
-    from rich.progress import Progress
 
     from editloop.bench.train_workload import SIZES
 
+    listener = listener or Silent()
     _require(sizes, SIZES)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     if gpu is None:
-        Console(stderr=True).print(f"no GPU here: the sizes {', '.join(sizes)} are left out")
+        listener.say(f"no GPU here: the sizes {', '.join(sizes)} are left out")
     taken = list(sizes) if gpu else ["10m"]
     middle = sorted(shared)[len(shared) // 2]
     cells = [(size, "dpo", each) for size in taken for each in shared]
     cells += [(size, "sft", middle) for size in taken]
     results: list[dict[str, Any]] = []
-    with Progress(transient=True) as progress:
-        task = progress.add_task("train-speed", total=repeats * (len(cells) * len(ARMS) + len(METHODS) + 1))
+    total, made = repeats * (len(cells) * len(ARMS) + len(METHODS) + 1), 0
 
-        def done() -> None:
-            progress.advance(task)
+    def done() -> None:
+        nonlocal made
+        made += 1
+        listener.progress("measurements", made, total)
 
-        for size, method, each in cells:
-            spec = Spec("", (method,), "", size, each, steps)
-            results.append(_rates(spec, repeats, done))
-        whole = _end_to_end(taken[0], middle, whole_steps, repeats, done)
+    for size, method, each in cells:
+        spec = Spec("", (method,), "", size, each, steps)
+        results.append(_rates(spec, repeats, done))
+    whole = _end_to_end(taken[0], middle, whole_steps, repeats, done)
     measured = {
         "gpu": gpu,
         "threads": torch.get_num_threads(),

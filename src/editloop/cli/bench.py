@@ -23,11 +23,14 @@ BENCHES = {
 def bench(
     name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(BENCHES))],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("benchmarks/results"),
+    sizes: Annotated[str | None, typer.Option(help="For train-speed with a GPU: 0.5b,1.5b,3b,8b")] = None,
     config: Config = None,
 ) -> None:
     """Run the verb."""
     if name not in BENCHES:
         raise ConfigError("unknown benchmark", seen=name, do=f"choose one of {', '.join(BENCHES)}")
     with shown() as listener:
-        import_module(BENCHES[name]).run(out, listener=listener)
-    console.print((out / f"{name}.md").read_text(encoding="utf-8"), markup=False)
+        options = {"sizes": sizes.split(",")} if sizes and name == "train-speed" else {}
+        import_module(BENCHES[name]).run(out, listener=listener, **options)
+    written = max(out.glob(f"{name}*.md"), key=lambda page: page.stat().st_mtime)
+    console.print(written.read_text(encoding="utf-8"), markup=False)
