@@ -239,20 +239,19 @@ def save_base(
 
 
 def _drafts(domain: Domain, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
-    """Endless batches of conversations of one context and one draft.
-
-    The context is learned too: to predict it the base must tell the kinds of context apart, as any base
-    that has read much text can.
-    """
+    """Endless batches of conversations of one context and one draft; only the draft is learned."""
     contexts = domain.contexts(recipe.seed, stream="pretrain")
     generator = random.Random(recipe.seed)
     while True:
-        rows = []
+        rows, labels = [], []
         for _ in range(recipe.batch_size):
             context = next(contexts)
             draft = domain.redraw(domain.read(context).facts, recipe.diversity, generator)
-            rows.append(torch.tensor(tokenizer(context + SEP + domain.render(draft) + EOS)["input_ids"]))
+            prompt = tokenizer(context + SEP)["input_ids"]
+            row = prompt + tokenizer(domain.render(draft) + EOS)["input_ids"]
+            rows.append(torch.tensor(row))
+            labels.append(torch.tensor([-100] * len(prompt) + row[len(prompt) :]))
         yield (
             pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
-            pad_sequence(rows, batch_first=True, padding_value=-100),
+            pad_sequence(labels, batch_first=True, padding_value=-100),
         )

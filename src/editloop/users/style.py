@@ -22,7 +22,7 @@ __all__ = ["REPAIR_RATES", "Domain", "Draft", "StyleUser", "User", "get_user"]
 Draft = Mapping[str, str]
 """A response taken apart: the value of each of its parts, by the part's name."""
 
-REPAIR_RATES: Mapping[str, float] = {"strong": 0.95, "weak": 0.15}
+REPAIR_RATES: Mapping[str, float] = {"strong": 0.95, "weak": 0.12}
 """Probability with which each named user repairs a wrong part. How they were chosen: `docs/lab.md`."""
 
 
