@@ -75,7 +75,6 @@ def run(
         )
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(work or scratch)
-        started = time.monotonic()
         base_folder = place / "base"
         if not (base_folder / "recipe.json").is_file():
             text = _english(folder, place / "english.txt")
@@ -88,14 +87,13 @@ def run(
                     "pretraining", done, total, f"loss {loss:.3f}"
                 ),
             )
-        pretrained = time.monotonic()
+        started = time.monotonic()
         base = load_base(base_folder)
         made = fit(read_log(train_file, map=COLUMNS), base, place / "run", config, listener=listener)
         fitted = time.monotonic()
         result = evaluate(made, read_log(test_file, map=COLUMNS), base=base, samples=200, listener=listener)
         measured = {
-            "pretrain_seconds": round(pretrained - started, 1),
-            "fit_seconds": round(fitted - pretrained, 1),
+            "fit_seconds": round(fitted - started, 1),
             "base": _recipe(base_folder),
             "config": config.model_dump(mode="json"),
             "chosen": {n: _chosen(p) for n, p in made.manifest()["policies"].items()},
@@ -139,10 +137,11 @@ def _chosen(policy: dict[str, Any]) -> dict[str, Any]:
 
 
 def _markdown(measured: dict[str, Any]) -> str:
-    test = measured["test"]
+    test, base = measured["test"], measured["base"]
     lines = [
-        f"A base of {measured['base'].get('parameters', 0):,} parameters, pretrained in "
-        f"{measured['pretrain_seconds'] / 60:.1f} min on the English side of the training files; policies "
+        f"A base of {base['parameters']:,} parameters, pretrained on the English side of the training files "
+        f"({base['steps']} steps within {base['recipe']['minutes']:g} min, held-out perplexity "
+        f"{base['held_out_perplexity']:.0f}); policies "
         f"fitted in {measured['fit_seconds'] / 60:.1f} min on the ro-en training rows, settings chosen on "
         f"{measured['config']['validation']:.0%} of them. {test['rows']} test rows, {test['pairs']} of them "
         "edited; mean ± standard error over rows (logarithms are natural).",
