@@ -20,7 +20,7 @@ from editloop.lab.log import MAX_NEW_TOKENS, stream_log
 from editloop.listener import Listener, Silent
 from editloop.offline import FitConfig, fit
 from editloop.offline.report import COLOURS, Section, figure_png, run_sections, write_report
-from editloop.policy import RunFolder, load_base, write_atomic
+from editloop.policy import LoraSettings, RunFolder, load_base, write_atomic
 from editloop.users import get_user
 
 __all__ = ["DEMO_FIT", "DemoResult", "run_demo"]
@@ -28,9 +28,9 @@ __all__ = ["DEMO_FIT", "DemoResult", "run_demo"]
 USERS = ("strong", "weak")
 
 DEMO_FIT = FitConfig(
-    learning_rate={"sft": (3e-3,), "dpo": (1e-3,), "early": (3e-3,)},
+    learning_rate={"sft": (1.5e-3,), "dpo": (2e-4,), "early": (1.5e-3,)},
+    lora=LoraSettings(rank=32, alpha=64),
     epochs=4,
-    batch_size=32,
     evaluations=6,
     max_new_tokens=MAX_NEW_TOKENS,
 )
