@@ -238,7 +238,8 @@ def test_the_grid_is_chosen_from_by_the_cost_of_samples(
     def made_up(*_: Any, **__: Any) -> SampleCheck:
         return SampleCheck(Estimate(next(costs), 0.0, 4), 0.0, 0.0, 1.0, [])
 
-    monkeypatch.setattr(sys.modules["editloop.offline.fit"], "check_samples", made_up)
+    for module in ("fit", "candidate"):
+        monkeypatch.setattr(sys.modules[f"editloop.offline.{module}"], "check_samples", made_up)
     rates = {"sft": (1e-6, 1e-2, 3e-3)}
     options = config(methods=("sft",), learning_rate=rates, select="cost", epochs=1)
     entry = fit(small_log(), policy, tmp_path / "run", options).manifest()["policies"]["sft"]

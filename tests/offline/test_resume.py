@@ -116,18 +116,18 @@ def test_killed_after_a_training(
     policy: Policy, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """The last checkpoint is there, all steps are done, but what follows is not."""
-    room = sys.modules["editloop.offline.fit"]
+    fit_module, candidate_module = (sys.modules[f"editloop.offline.{name}"] for name in ("fit", "candidate"))
 
     def killed(*_: Any, **__: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
         if moment == "before the figures":
-            patched.setattr(room, "_untrained", killed)
+            patched.setattr(candidate_module, "_untrained", killed)
         elif moment == "before the manifest":
-            patched.setattr(room, "raise_alarms", killed)
+            patched.setattr(fit_module, "raise_alarms", killed)
         else:
-            patched.setattr(room, "_copy", killed)
+            patched.setattr(fit_module, "_copy", killed)
         with pytest.raises(Killed):
             run_fit(policy, tmp_path / "run")
     assert RunFolder(tmp_path / "run").manifest()["policies"] == {}

@@ -6,42 +6,27 @@ way goes on from its last checkpoint, and the result is the same.
 
 from __future__ import annotations
 
-import gc
 import hashlib
-import json
 import math
 import shutil
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from accelerate import PartialState
-from safetensors import SafetensorError
-from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from editloop.edits import Log, Record, get_cost, split
 from editloop.errors import EmptyViewError, RunError
 from editloop.listener import Listener, Silent
 from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
-from editloop.offline.config import Candidate, FitConfig, Method
+from editloop.offline.candidate import train_candidate
+from editloop.offline.config import FitConfig, Method
 from editloop.offline.examples import Example, ExampleSet, make_examples
 from editloop.offline.reference import reference_pass
-from editloop.offline.score import Scores, score
-from editloop.offline.trainer import EditTrainer, training_arguments
 from editloop.policy import (
     Policy,
     RunFolder,
-    attach_adapter,
-    detach_adapter,
     load_base,
     processes,
-    trainable_copy,
-    write_atomic,
 )
 
 __all__ = ["fit"]
@@ -245,8 +230,16 @@ def _train_method(
     for candidate in grid:
         name = f"{method} {candidate.name}" if len(grid) > 1 else method
         results.append(
-            _train_candidate(
-                run.work / method / candidate.name, policy, method, candidate, config, data, name, listener
+            train_candidate(
+                run.work / method / candidate.name,
+                policy,
+                method,
+                candidate,
+                config,
+                data.of(method),
+                data.validation.examples,
+                name,
+                listener,
             )
         )
     criterion = "validation_loss" if config.select == "loss" else "validation_cost"
@@ -278,154 +271,3 @@ def _train_method(
 
 def _copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True)
-
-
-def _train_candidate(
-    folder: Path,
-    policy: Policy,
-    method: Method,
-    candidate: Candidate,
-    config: FitConfig,
-    data: _Data,
-    name: str,
-    listener: Listener,
-) -> dict[str, Any]:
-    """Train one candidate, or take up where an earlier process stopped; returns its figures."""
-    result_file = folder / "result.json"
-    if result_file.is_file():
-        listener.say(f"{name}: kept from before")
-        return json.loads(result_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    state = processes(policy.device)
-    started = time.monotonic()
-    with ExitStack() as stack:
-        if config.full:
-            trained = stack.enter_context(trainable_copy(policy))
-        else:
-            trained = attach_adapter(policy, config.lora, seed=config.seed)
-            stack.callback(detach_adapter, trained)
-        held = data.validation.examples
-        figures: dict[str, Any] = {}
-
-        def validate() -> dict[str, float]:
-            scores = score(trained, held)
-            figures.update(scores.figures(candidate.beta or config.beta[0]))
-            means = {key: value["mean"] for key, value in figures.items() if value}
-            return {"loss": _validation_loss(method, candidate, config, scores), **means}
-
-        rows = data.of(method)
-        arguments = training_arguments(config, candidate, folder, trained, rows)
-        trainer = EditTrainer(
-            policy=trained,
-            method=method,
-            candidate=candidate,
-            config=config,
-            arguments=arguments,
-            train=rows,
-            validate=validate,
-            callbacks=[_Told(name, listener)],
-        )
-        with _disk_errors(folder):
-            trainer.train_from(_last_whole_checkpoint(folder, state))
-        # The base sets the starting point, whether this process saw it or continued an earlier one.
-        initial = _validation_loss(method, candidate, config, _untrained(held))
-        final = validate()
-        shown = list(held[: config.samples]) if math.isfinite(final["loss"]) else []
-        cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
-        sampled = check_samples(trained, shown, cost, seed=config.seed, max_new_tokens=config.max_new_tokens)
-        result = {
-            **candidate.model_dump(exclude_none=True),
-            "initial_loss": initial,
-            "validation_loss": final["loss"],
-            "validation_cost": sampled.cost.mean if sampled else None,
-            "validation": figures,
-            "sampled": sampled.to_json() if sampled else None,
-            "steps": trainer.state.global_step,
-            "best_step": trainer.state.best_global_step,
-            "seconds": round(time.monotonic() - started, 1),
-            "history": trainer.state.log_history,
-        }
-        if state.is_main_process:
-            with _disk_errors(folder):
-                trained.model.save_pretrained(str(folder / "policy"))
-                if config.full:
-                    policy.encoder.tokenizer.save_pretrained(str(folder / "policy"))
-            write_atomic(result_file, json.dumps(result))
-            for checkpoint in folder.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint, ignore_errors=True)
-        state.wait_for_everyone()
-        del trainer
-    gc.collect()
-    return result
-
-
-def _untrained(examples: Sequence[Example]) -> Scores:
-    """The scores of the reference itself, from the reference pass."""
-    pair = np.array([i for i, e in enumerate(examples) if e.is_pair], np.int64)
-    reference = np.array([e.reference for e in examples], np.float64).reshape(-1, 2)
-    lengths = np.array([len(e.tree.continuations[0]) for e in examples], np.float64)
-    rejected = reference[pair, 1]
-    return Scores(reference[:, 0], lengths, reference[:, 0], pair, rejected, rejected)
-
-
-def _validation_loss(method: Method, candidate: Candidate, config: FitConfig, scores: Scores) -> float:
-    """The method's loss (Eq. 3, 4 or 7) on the validation part."""
-    figures = scores.figures(candidate.beta or 1.0)
-    sft = figures["edit_nll_per_token" if config.sft_reduction == "token" else "edit_nll_per_edit"]
-    dpo = figures["preference_nll"]
-    if method == "sft":
-        assert sft is not None
-        return sft["mean"]
-    assert sft is not None and dpo is not None
-    return dpo["mean"] if method == "dpo" else sft["mean"] + (candidate.dpo_weight or 0.0) * dpo["mean"]
-
-
-def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:
-    """The last checkpoint whose writing was finished; what a kill cut short is removed.
-
-    The trainer writes the state file last.
-    """
-    while state.is_main_process and folder.is_dir() and (last := get_last_checkpoint(str(folder))):
-        try:
-            json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
-            break
-        except (OSError, ValueError):
-            shutil.rmtree(last)
-    state.wait_for_everyone()
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """What the libraries raise where they cannot write, as one line.
-
-    Raises:
-        RunError: In place of those.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RunError(
-            f"cannot write to the run folder: {reason}",
-            seen=str(folder),
-            do="free space and run the same command again: it goes on where it stopped",
-        ) from error
-
-
-class _Told(TrainerCallback):  # type: ignore[misc]
-    """Tells the listener of each step."""
-
-    def __init__(self, name: str, listener: Listener) -> None:
-        self.name, self.listener, self.note = name, listener, ""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.listener.progress(self.name, state.global_step, state.max_steps, self.note)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
-        self.note = f"validation loss {metrics['eval_loss']:.4f}"
-        self.listener.progress(self.name, state.global_step, state.max_steps, self.note)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.listener.progress(self.name, state.max_steps, state.max_steps, self.note)
