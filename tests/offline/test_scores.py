@@ -149,8 +149,10 @@ def test_samples_are_held_against_the_edits(base: Any) -> None:
     assert check_samples(policy, [], get_cost(), seed=0, max_new_tokens=6) is None
 
 
-def sampled(*, looping: float = 0.0, unfinished: float = 0.0, length_ratio: float = 1.0) -> SampleCheck:
-    return SampleCheck(Estimate(0.5, 0.1, 20), looping, unfinished, length_ratio, [])
+def sampled(
+    *, looping: float = 0.0, unfinished: float = 0.0, length_ratio: float = 1.0, cost: float = 0.5
+) -> SampleCheck:
+    return SampleCheck(Estimate(cost, 0.03, 20), looping, unfinished, length_ratio, [])
 
 
 def alarms(**changes: Any) -> list[str]:
@@ -208,3 +210,17 @@ def test_what_the_base_does_already_is_no_alarm() -> None:
     odd = sampled(looping=0.3, unfinished=0.9, length_ratio=4.0)
     same = sampled(looping=0.35, unfinished=0.95, length_ratio=7.0)
     assert alarms(sampled=same, base=odd) == []
+
+
+def test_alarm_of_samples_that_cost_more_than_the_bases():
+    """Standard errors of .03 and .04 make one of .05 for the difference; 1.5 of them are .075."""
+    base = SampleCheck(Estimate(0.5, 0.04, 20), 0.0, 0.0, 1.0, [])
+    assert alarms(sampled=sampled(cost=0.574), base=base) == []
+    (line,) = alarms(sampled=sampled(cost=0.576), base=base)
+    assert "0.576" in line and "0.500" in line
+    assert alarms(sampled=sampled(cost=0.576), base=None) == []
+
+
+def test_a_check_of_samples_is_read_as_it_was_written():
+    check = sampled(cost=0.7, looping=0.25)
+    assert SampleCheck.from_json(check.to_json()) == check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from editloop.policy import Policy
 __all__ = ["SampleCheck", "check_samples", "raise_alarms"]
 
 DEGENERATE_SHARE = 0.1  # of the samples, above the base's own share
+COST_ERRORS = 1.5  # standard errors of the difference from the base's cost
 LENGTH_RATIO = 2.0  # of the samples' mean length to the edits'
 
 
@@ -40,6 +42,11 @@ class SampleCheck:
     def to_json(self) -> dict[str, Any]:
         """The check as plain data."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> SampleCheck:
+        """The check that `to_json` wrote."""
+        return cls(**{**content, "cost": Estimate(**content["cost"])})
 
 
 def check_samples(
@@ -110,4 +117,11 @@ def raise_alarms(
         alarms.append(f"degenerate text: {sampled.unfinished:.0%} of samples do not end, base {known[1]:.0%}")
     if sampled.length_ratio > LENGTH_RATIO * max(1.0, base.length_ratio if base else 1.0):
         alarms.append(f"degenerate text: samples are {sampled.length_ratio:.1f} times as long as the edits")
+    if base is not None:
+        error = math.hypot(sampled.cost.se, base.cost.se)
+        if sampled.cost.mean > base.cost.mean + COST_ERRORS * error:
+            alarms.append(
+                f"worse text: samples cost {sampled.cost.mean:.3f} against the edits, the base's "
+                f"{base.cost.mean:.3f} (lower the learning rate or the epochs, or add SFT)"
+            )
     return alarms

@@ -252,7 +252,7 @@ def _train_method(
         run.save_policy(method, lambda fresh: _copy(chosen, fresh))
     state.wait_for_everyone()
     result = results[best]
-    sampled = SampleCheck(**result["sampled"]) if result["sampled"] else None
+    sampled = SampleCheck.from_json(result["sampled"]) if result["sampled"] else None
     alarms = raise_alarms(
         initial_loss=result["initial_loss"],
         best_loss=result["validation_loss"],
