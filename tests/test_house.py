@@ -45,7 +45,7 @@ def test_every_folder_is_a_room_that_is_named_here():
     assert {path.stem for path in SOURCE.glob("*.py")} <= GROUND | {"__init__", "__main__"}
 
 
-@pytest.mark.parametrize("room", ["edits", "policy", "offline", "users", "lab"])
+@pytest.mark.parametrize("room", ["edits", "policy", "offline", "online", "users", "lab"])
 def test_names_of_a_room_agree_with_what_it_imports(room):
     module = importlib.import_module(f"editloop.{room}")  # ruff keeps __all__ sorted
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))

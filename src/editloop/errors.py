@@ -8,12 +8,14 @@ EditLoopError
 │   └── EmptyViewError       no row is left for a view (all rows unedited, say)
 ├── CostError            an unknown cost, or one whose inputs are missing
 ├── ModelError           a base model, tokenizer or adapter that cannot be loaded or used
+├── BanditError          an event, a cost or a state that the online phase cannot take
 └── RunError             a run folder that is missing, damaged or belongs to another configuration
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "BanditError",
     "ConfigError",
     "CostError",
     "EditLoopError",
@@ -72,6 +74,10 @@ class CostError(EditLoopError):
 
 class ModelError(EditLoopError):
     """A base model, tokenizer or adapter that cannot be loaded or used."""
+
+
+class BanditError(EditLoopError):
+    """An event, a cost or a state that the online phase cannot take."""
 
 
 class RunError(EditLoopError):

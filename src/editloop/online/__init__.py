@@ -1,0 +1,34 @@
+"""Choosing among policies while users edit (Algorithm 1): LateEnsemble and its relatives.
+
+What is known is a fold over events; an algorithm turns it into a choice. Neither torch nor transformers
+is needed. This room does not know what an arm writes, who edits, or how events are stored.
+"""
+
+from __future__ import annotations
+
+from editloop.online.algorithms import KLUCB, UCB, Algorithm, Fixed, Thompson, Uniform, get_algorithm
+from editloop.online.bandit import Bandit, BanditConfig, resolve_scale
+from editloop.online.events import Arms, Decided, Event, Feedback, append_events, event_from_json, read_events
+from editloop.online.state import State, Tally
+
+__all__ = [
+    "KLUCB",
+    "UCB",
+    "Algorithm",
+    "Arms",
+    "Bandit",
+    "BanditConfig",
+    "Decided",
+    "Event",
+    "Feedback",
+    "Fixed",
+    "State",
+    "Tally",
+    "Thompson",
+    "Uniform",
+    "append_events",
+    "event_from_json",
+    "get_algorithm",
+    "read_events",
+    "resolve_scale",
+]

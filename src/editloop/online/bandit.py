@@ -1,0 +1,279 @@
+"""LateEnsemble: chooses among policies while users edit (Algorithm 1).
+
+    bandit = Bandit(["sft", "dpo", "early"])
+    decision = bandit.decide("response-1")      # play decision.arm
+    bandit.edited("response-1", cost=0.3)       # whenever it is known
+
+Each scope (all requests, a segment, a user) has a bandit of its own, which starts from what the other
+scopes have seen: their mean cost of an arm counts as `weight` pulls. How many is learned from how much
+the scopes differ (see `pooled`), and never more than a cap. A prior from offline validation is capped too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from editloop.errors import BanditError, ConfigError
+from editloop.online.algorithms import ALPHA, Algorithm, get_algorithm
+from editloop.online.events import Arms, Decided, Event, Feedback, Outcome, check_cost
+from editloop.online.state import Pool, State, Tally
+
+__all__ = ["Bandit", "BanditConfig", "resolve_scale"]
+
+DEFAULT_COST = "levenshtein:word/response"
+
+POOL_CAP = 20.0
+"""Most pulls that the other scopes' experience of an arm can count for."""
+
+PRIOR_CAP = 5.0
+"""Most pulls that an offline prior can count for: a wrong one of strength 20 costs more than none saves."""
+
+VARIANCE = 0.05
+"""Of costs of unit scale around their arm's mean, before any is seen; counts as one observation."""
+
+
+@dataclass(frozen=True)
+class BanditConfig:
+    """How arms are chosen.
+
+    Attributes:
+        algorithm: A name of `get_algorithm`.
+        cost: The name of the cost that the feedback is in; α and the scale belong to it.
+        scale: A typical large cost, in the cost's unit: 1 for normalised costs (`resolve_scale`).
+        alpha: α of UCB in the cost's unit; None for 0.45 of the scale.
+        discount: Weight that an observation keeps per further decision of its scope; 1 for a user who
+            does not change.
+        pool: Pulls that the other scopes' experience counts for: `learned`, or a number (0: none).
+        prior: Offline validation cost of arms, by name.
+        prior_strength: Pulls that the offline prior counts for, at most 5.
+        seed: Of the algorithms that draw.
+        memory: Most responses that are kept for feedback.
+    """
+
+    algorithm: str = "ucb"
+    cost: str = DEFAULT_COST
+    scale: float = 1.0
+    alpha: float | None = None
+    discount: float = 1.0
+    pool: float | Literal["learned"] = "learned"
+    prior: Mapping[str, float] | None = None
+    prior_strength: float = PRIOR_CAP
+    seed: int = 0
+    memory: int = 100_000
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ConfigError("the scale of a cost is a positive number", seen=self.scale)
+        if not 0 < self.discount <= 1:
+            raise ConfigError("a discount is in (0, 1]", seen=self.discount)
+        if self.pool != "learned" and not (isinstance(self.pool, (int, float)) and self.pool >= 0):
+            raise ConfigError("pool is `learned` or a number of pulls, at least 0", seen=self.pool)
+        if not 0 <= self.prior_strength <= PRIOR_CAP:
+            raise ConfigError(f"a prior's strength is 0 to {PRIOR_CAP:g} pulls", seen=self.prior_strength)
+        if self.memory < 1:
+            raise ConfigError("memory is at least one response", seen=self.memory)
+        for cost in (self.prior or {}).values():
+            check_cost(cost, "edited")
+        self.make_algorithm()
+
+    def make_algorithm(self) -> Algorithm:
+        """The algorithm, its α or scale in the unit of the cost."""
+        if self.algorithm == "ucb":
+            return get_algorithm("ucb", alpha=ALPHA * self.scale if self.alpha is None else self.alpha)
+        if self.algorithm in ("kl-ucb", "thompson"):
+            return get_algorithm(self.algorithm, scale=self.scale)
+        return get_algorithm(self.algorithm)
+
+
+def resolve_scale(cost: str, costs: Sequence[float] = ()) -> tuple[float, str]:
+    """The scale of a cost and why.
+
+    Args:
+        cost: Its name.
+        costs: Costs of a log; needed unless the cost is normalised.
+
+    Raises:
+        ConfigError: The cost is not normalised and no positive cost is given.
+    """
+    if cost.endswith(("/response", "/longest")):
+        return 1.0, f"{cost} is normalised"
+    ranked = sorted(value for value in costs if math.isfinite(value))
+    scale = ranked[int(0.95 * (len(ranked) - 1))] if ranked else 0.0
+    if scale <= 0:
+        raise ConfigError(
+            "the scale of this cost is not known", seen=cost, do="give costs of a log, or alpha"
+        )
+    return scale, f"95% of {len(ranked)} costs are at most this"
+
+
+class Bandit:
+    """A bandit for each scope, over one set of arms.
+
+    Its state is a fold over `events`: what a bandit knows after some events does not depend on who
+    decided them.
+
+    Args:
+        arms: Names of the policies to choose from. Empty when events or a snapshot are to follow.
+        config: How they are chosen.
+
+    Raises:
+        ConfigError: Arms without a name, or twice.
+    """
+
+    def __init__(self, arms: Iterable[str] = (), config: BanditConfig | None = None) -> None:
+        self.config = config or BanditConfig()
+        self.algorithm = self.config.make_algorithm()
+        self.state = State(discount=self.config.discount, memory=self.config.memory)
+        if arms := tuple(arms):
+            self.set_arms(arms)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that are played."""
+        return self.state.arms
+
+    def set_arms(self, arms: Iterable[str]) -> Arms:
+        """Starts a new epoch with these arms. Those that stay keep their counts; so do retired ones.
+
+        Raises:
+            ConfigError: No arms, arms without a name, or twice.
+        """
+        arms = tuple(arms)
+        if not arms or not all(arms) or len(set(arms)) < len(arms):
+            raise ConfigError("arms have distinct names, at least one", seen=arms)
+        event = Arms(self.state.epoch + 1, arms)
+        self.state.apply(event)
+        return event
+
+    def decide(self, response_id: str, *, scope: str = "") -> Decided:
+        """Chooses the arm for a response.
+
+        Args:
+            response_id: The key under which feedback will come; new.
+            scope: Whose bandit chooses: a user, a segment, or nothing for one bandit for all.
+
+        Raises:
+            BanditError: The response was decided before.
+        """
+        if response_id in self.state:
+            raise BanditError("this response was decided before", seen=response_id)
+        pulls, observed, means = self.beliefs(scope)
+        index, propensity = self.algorithm.choose(pulls, observed, means, lambda: self._uniform(response_id))
+        event = Decided(response_id, scope, self.state.arms[index], propensity, self.state.epoch)
+        self.state.apply(event)
+        return event
+
+    def edited(self, response_id: str, cost: float, *, revision: int = 0) -> Feedback:
+        """A response was edited at this cost; a higher revision replaces a lower one.
+
+        Raises:
+            BanditError: The cost is NaN, infinite or negative.
+        """
+        return self._feedback(response_id, "edited", cost, revision)
+
+    def accepted(self, response_id: str, *, revision: int = 0) -> Feedback:
+        """A response was taken as it was: cost 0."""
+        return self._feedback(response_id, "accepted", 0.0, revision)
+
+    def expired(self, response_id: str) -> Feedback:
+        """No feedback is to be expected any more: the pull is taken out of N."""
+        return self._feedback(response_id, "expired", None, 0)
+
+    def beliefs(self, scope: str = "") -> tuple[list[float], list[float], list[float]]:
+        """N, pulls observed and mean cost of each arm in a scope, priors included."""
+        pulls, observed, means = [], [], []
+        informed = bool(self.config.prior) or (self.config.pool != 0 and self.state.n_scopes > 1)
+        for arm in self.state.arms:
+            tally = self.state.tally(scope, arm)
+            n, cost = tally.observed, tally.cost
+            weight, mean = self._prior(arm, tally) if informed else (0.0, 0.0)
+            total = n + weight
+            pulls.append(total + tally.pending)
+            observed.append(total)
+            means.append((cost + weight * mean) / total if total > 0 else 0.0)
+        return pulls, observed, means
+
+    def _prior(self, arm: str, tally: Tally) -> tuple[float, float]:
+        """The weight and the mean of what is known of an arm before its scope has seen it."""
+        pool = self.state.pool(arm)
+        n, cost = (pool.observed - tally.observed, pool.cost - tally.cost) if self.config.pool else (0.0, 0.0)
+        n = n if n > 1e-6 else 0.0  # what is left of a difference of equal sums
+        weight = pooled(pool, tally, self.config.pool, scale=self.config.scale) if n else 0.0
+        offline = (self.config.prior or {}).get(arm)
+        if offline is None:
+            return weight, cost / n if n else 0.0
+        strength = self.config.prior_strength
+        if n + strength == 0:
+            return 0.0, 0.0
+        return max(weight, strength), ((cost if n else 0.0) + strength * offline) / (n + strength)
+
+    def _feedback(self, response_id: str, outcome: Outcome, cost: float | None, revision: int) -> Feedback:
+        check_cost(cost, outcome)
+        event = Feedback(response_id, outcome, cost, revision)
+        self.state.apply(event)
+        return event
+
+    def _uniform(self, response_id: str) -> float:
+        """A number in [0, 1) that follows from the seed and the response, whatever came before."""
+        digest = hashlib.blake2b(f"{self.config.seed}:{response_id}".encode(), digest_size=8).digest()
+        return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+    def to_json(self) -> dict[str, Any]:
+        """A snapshot: the configuration and the state, as JSON types; `from_json` gives both back exactly."""
+        return {"config": asdict(self.config), "state": self.state.to_json()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Bandit:
+        """The bandit of a snapshot.
+
+        Raises:
+            BanditError: It is of another version, or incomplete.
+        """
+        try:
+            bandit = cls((), BanditConfig(**row["config"]))
+            bandit.state = State.from_json(row["state"])
+        except (KeyError, TypeError) as error:
+            raise BanditError(
+                "a snapshot that is incomplete", seen=str(error), do="replay the events"
+            ) from error
+        return bandit
+
+    @classmethod
+    def replay(cls, events: Iterable[Event], config: BanditConfig | None = None) -> Bandit:
+        """The bandit that has seen these events."""
+        bandit = cls((), config)
+        for event in events:
+            bandit.state.apply(event)
+        return bandit
+
+
+def pooled(pool: Pool, tally: Tally, strength: float | Literal["learned"], *, scale: float = 1.0) -> float:
+    """How many pulls the other scopes' mean cost of an arm is worth to one scope.
+
+    Learned: the scopes' true means are taken to spread by τ² around a common one, and costs by σ² around
+    their scope's mean (both by the method of moments, DerSimonian and Laird 1986). The others' mean then
+    tells of this scope's with variance v = τ² + σ²/n + τ² Σn_s²/n², as much as σ²/v pulls would.
+
+    Args:
+        pool: The arm over all scopes.
+        tally: The arm in the scope that asks.
+        strength: `learned` (at most 20 pulls), or a number of pulls.
+        scale: Of the cost.
+
+    Returns:
+        At most the pulls that the other scopes have observed.
+    """
+    others = pool.observed - tally.observed
+    if strength != "learned":
+        return min(strength, others)
+    within = max(pool.square - pool.between, 0.0)
+    variance = (within + VARIANCE * scale * scale) / (max(pool.observed - pool.scopes, 0.0) + 1)
+    spread = pool.between - pool.cost * pool.cost / pool.observed - (pool.scopes - 1) * variance
+    freedom = max(pool.observed - pool.observed_square / pool.observed, 0.0)
+    tau = max(spread, 0.0) / (freedom + 3)
+    uneven = max(pool.observed_square - tally.observed * tally.observed, 0.0) / (others * others)
+    return min(variance / (tau + variance / others + tau * uneven), others, POOL_CAP)

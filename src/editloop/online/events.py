@@ -1,0 +1,154 @@
+"""Events: what was decided and what came back, each written once and never changed.
+
+Everything that a bandit knows is a fold over its events (`editloop.online.state`). This module does not
+know how an arm is chosen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from editloop.errors import BanditError
+
+__all__ = [
+    "Arms",
+    "Decided",
+    "Event",
+    "Feedback",
+    "Outcome",
+    "append_events",
+    "event_from_json",
+    "read_events",
+]
+
+Outcome = Literal["edited", "accepted", "expired"]
+
+
+class Arms(NamedTuple):
+    """From here on these arms are played: a new epoch. Counts of an arm outlive its retirement."""
+
+    epoch: int
+    arms: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as JSON types."""
+        return {"event": "arms", "epoch": self.epoch, "arms": list(self.arms)}
+
+
+class Decided(NamedTuple):
+    """An arm was chosen for a response that is about to be written.
+
+    Attributes:
+        response_id: The key under which feedback comes back.
+        scope: Whose bandit chose: a user, a segment, or the empty name for all.
+        arm: The policy that was chosen.
+        propensity: The probability with which it was chosen; 1 for a deterministic algorithm.
+        epoch: The epoch of the arms at the time.
+    """
+
+    response_id: str
+    scope: str
+    arm: str
+    propensity: float
+    epoch: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as JSON types."""
+        return {"event": "decided", **self._asdict()}
+
+
+class Feedback(NamedTuple):
+    """What became of a response.
+
+    Attributes:
+        response_id: The key of the decision.
+        outcome: `edited` and `accepted` have a cost; `expired` says that none is to be expected.
+        cost: The cost of the edit, 0 for a response accepted as it was, None for an expired one.
+        revision: Feedback of a higher revision replaces that of a lower one.
+    """
+
+    response_id: str
+    outcome: Outcome
+    cost: float | None
+    revision: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as JSON types."""
+        return {"event": self.outcome, **{k: v for k, v in self._asdict().items() if k != "outcome"}}
+
+
+Event = Arms | Decided | Feedback
+
+
+def check_cost(cost: float | None, outcome: Outcome) -> None:
+    """Refuses a cost that no edit can have.
+
+    Raises:
+        BanditError: NaN, infinite or negative; a cost for an expired response, or none for another.
+    """
+    if outcome == "expired":
+        if cost is not None:
+            raise BanditError("an expired response has no cost", seen=cost, do="send it as edited")
+    elif cost is None or isinstance(cost, bool) or not math.isfinite(cost) or cost < 0:
+        raise BanditError("a cost is a finite number, at least 0", seen=cost)
+
+
+def event_from_json(row: Mapping[str, Any]) -> Event:
+    """The event that `to_json` wrote.
+
+    Raises:
+        BanditError: It is no such event.
+    """
+    try:
+        kind = row["event"]
+        if kind == "arms":
+            return Arms(int(row["epoch"]), tuple(map(str, row["arms"])))
+        if kind == "decided":
+            return Decided(
+                str(row["response_id"]),
+                str(row["scope"]),
+                str(row["arm"]),
+                float(row["propensity"]),
+                int(row["epoch"]),
+            )
+        if kind in get_args(Outcome):
+            cost = None if row["cost"] is None else float(row["cost"])
+            check_cost(cost, kind)
+            return Feedback(str(row["response_id"]), kind, cost, int(row["revision"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BanditError(
+            "an event is incomplete", seen=dict(row) if isinstance(row, Mapping) else row
+        ) from error
+    raise BanditError("unknown event", seen=kind, do="is the file of another version?")
+
+
+def append_events(path: Path, events: Iterable[Event]) -> None:
+    """Adds events to a JSONL file, flushed to the operating system before this returns."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(event.to_json()) + "\n" for event in events)
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The events of a JSONL file. A last line that was cut short by a kill is passed over: it never happened.
+
+    Raises:
+        BanditError: A damaged line that is not the last, or a file that cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith("\n"):
+                    return
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise BanditError(
+                        f"line {number} of {path} is damaged", seen=line, do="restore it from a copy"
+                    ) from error
+                yield event_from_json(row)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BanditError(f"{path} cannot be read", seen=str(error)) from error

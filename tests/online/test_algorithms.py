@@ -1,0 +1,108 @@
+"""Algorithms: choices by hand-computed indices."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from editloop.errors import ConfigError
+from editloop.online import KLUCB, UCB, Fixed, Thompson, Uniform, get_algorithm
+
+
+def never() -> float:
+    raise AssertionError("a deterministic algorithm drew a number")
+
+
+def test_ucb_takes_the_least_mean_less_its_bonus():
+    # log 10 = 2.3026. Indices at alpha .5: .2 - .5 sqrt(2.3026/8) = -.0682; .4 - .5 sqrt(2.3026/2) = -.1365.
+    assert UCB(0.5).choose([8, 2], [8, 2], [0.2, 0.4], never) == (1, 1.0)
+    # At alpha .4: .2 - .2146 = -.0146; .4 - .4292 = -.0292. At .3: .2 - .1610 = .0390; .4 - .3219 = .0781.
+    assert UCB(0.4).choose([8, 2], [8, 2], [0.2, 0.4], never)[0] == 1
+    assert UCB(0.3).choose([8, 2], [8, 2], [0.2, 0.4], never)[0] == 0
+
+
+def test_alpha_carries_the_unit_of_the_cost():
+    pulls, means = [8, 2], [0.2, 0.4]
+    for alpha in (0.3, 0.5):
+        unit = UCB(alpha).choose(pulls, pulls, means, never)
+        assert UCB(150 * alpha).choose(pulls, pulls, [150 * m for m in means], never) == unit
+
+
+@pytest.mark.parametrize("algorithm", [UCB(), KLUCB()])
+def test_an_arm_without_a_pull_comes_first(algorithm):
+    assert algorithm.choose([5, 0, 0], [5, 0, 0], [0.0, 0.0, 0.0], never) == (1, 1.0)
+
+
+def test_a_pull_in_flight_counts_in_n():
+    # Equal arms: the one with a pull in flight has the smaller bonus.
+    assert UCB().choose([3, 2], [2, 2], [0.3, 0.3], never)[0] == 1
+    assert UCB().choose([2, 3], [2, 2], [0.3, 0.3], never)[0] == 0
+
+
+def test_kl_ucb_takes_the_least_plausible_mean():
+    # kl(.2, 0.02116) = log(10) / 8 and kl(.4, 0.01062) = log(10) / 2, Bernoulli.
+    for p, q, n in ((0.2, 0.02116, 8), (0.4, 0.01062, 2)):
+        kl = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+        assert kl == pytest.approx(math.log(10) / n, abs=1e-3)
+    chosen = KLUCB().choose([8, 2], [8, 2], [0.2, 0.4], never)[0]
+    assert chosen == 1
+    assert KLUCB(scale=10).choose([8, 2], [8, 2], [2.0, 4.0], never)[0] == chosen
+
+
+def test_kl_ucb_takes_costs_of_zero_and_above_the_scale():
+    assert KLUCB().choose([5, 5], [5, 5], [0.0, 7.0], never)[0] == 0
+
+
+def test_thompson_knows_its_propensities():
+    # Beta(1, 1) against Beta(2, 1): P(U < V) with density 2v of V is the mean of V, 2/3.
+    first, second = Thompson().probabilities([0, 1], [0.0, 1.0])
+    assert first == pytest.approx(2 / 3, abs=2e-3)
+    assert first + second == pytest.approx(1)
+    equal = Thompson().probabilities([7, 7, 7], [0.3, 0.3, 0.3])
+    assert equal == pytest.approx([1 / 3] * 3)
+
+
+def test_thompson_agrees_with_sampling():
+    generator = random.Random(0)
+    observed, means = [3.5, 40, 1000], [0.5, 0.32, 0.35]
+    expected = Thompson().probabilities(observed, means)
+    wins = [0, 0, 0]
+    for _ in range(20_000):
+        draws = [
+            generator.betavariate(1 + n * m, 1 + n * (1 - m)) for n, m in zip(observed, means, strict=True)
+        ]
+        wins[draws.index(min(draws))] += 1
+    for p, count in zip(expected, wins, strict=True):
+        assert abs(count / 20_000 - p) < 4 * math.sqrt(p * (1 - p) / 20_000) + 2e-3
+
+
+def test_thompson_counts_a_small_cost_as_a_fraction():
+    # A Beta that takes .01 for a success would sit at 1/1002; fractions keep it at .01.
+    many = Thompson().probabilities([1000, 1000], [0.01, 0.0])
+    assert many[1] > 0.99
+
+
+def test_thompson_and_uniform_draw_what_they_say():
+    draws = iter([0.0, 0.34, 0.99999])
+    for expected in (0, 1, 2):
+        assert Uniform().choose([1, 1, 1], [1, 1, 1], [0, 0, 0], lambda: next(draws)) == (expected, 1 / 3)
+    chosen, propensity = Thompson().choose([1, 1], [0, 1], [0.0, 1.0], lambda: 0.999)
+    assert (chosen, propensity) == (1, pytest.approx(1 / 3, abs=2e-3))
+
+
+def test_algorithms_by_name():
+    assert get_algorithm("ucb", alpha=2.0) == UCB(2.0)
+    assert get_algorithm("fixed", arm=1).choose([0, 0], [0, 0], [0, 0], never) == (1, 1.0)
+    with pytest.raises(ConfigError, match="unknown algorithm: 'ucb2'"):
+        get_algorithm("ucb2")
+    with pytest.raises(ConfigError, match="does not take these options"):
+        get_algorithm("uniform", alpha=1.0)
+    with pytest.raises(ConfigError, match="no such arm: 2"):
+        Fixed(2).choose([0, 0], [0, 0], [0, 0], never)
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="alpha is a finite number"):
+            UCB(bad)
+    with pytest.raises(ConfigError, match="scale of a cost"):
+        Thompson(0.0)
