@@ -9,6 +9,7 @@ EditLoopError
 ├── CostError            an unknown cost, or one whose inputs are missing
 ├── ModelError           a base model, tokenizer or adapter that cannot be loaded or used
 ├── BanditError          an event, a cost or a state that the online phase cannot take
+├── UserError            a user, simulated or played by an LLM, who cannot answer
 └── RunError             a run folder that is missing, damaged or belongs to another configuration
 """
 
@@ -25,6 +26,7 @@ __all__ = [
     "ModelError",
     "RunError",
     "TooManyBadRows",
+    "UserError",
 ]
 
 
@@ -82,3 +84,7 @@ class BanditError(EditLoopError):
 
 class RunError(EditLoopError):
     """A run folder that is missing, damaged, or belongs to another configuration."""
+
+
+class UserError(EditLoopError):
+    """A user, simulated or played by an LLM, who cannot answer."""

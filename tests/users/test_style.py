@@ -9,7 +9,7 @@ import pytest
 
 from editloop.errors import ConfigError
 from editloop.lab import get_domain
-from editloop.users import REPAIR_RATES, Draft, StyleUser, get_user
+from editloop.users import HABITS, Draft, DriftingUser, StyleUser, get_user
 
 EMAIL = get_domain("email")
 
@@ -107,10 +107,11 @@ def test_the_strong_user_edits_nearly_all_and_the_weak_user_a_minority() -> None
             user.edit(context, EMAIL.render(draft)) != EMAIL.render(draft) for context, draft in drafts(1000)
         )
         / 1000
-        for name, user in ((name, get_user(name, EMAIL)) for name in REPAIR_RATES)
+        for name, user in ((name, get_user(name, EMAIL)) for name in HABITS)
     }
     assert shares["strong"] > 0.97
     assert 0.35 < shares["weak"] < 0.5
+    assert shares["weak"] < shares["light"] < shares["medium"] < shares["heavy"] <= shares["strong"]
 
 
 def test_edits_are_a_function_of_seed_round_context_and_response() -> None:
@@ -130,8 +131,33 @@ def test_edits_are_a_function_of_seed_round_context_and_response() -> None:
 def test_a_rate_that_is_no_probability_and_an_unknown_name_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"repair rate is a probability: 1\.5"):
         StyleUser(EMAIL, repair=1.5, name="x")
-    with pytest.raises(ConfigError, match=r"no such user: 'mild' \(use one of strong, weak\)"):
+    with pytest.raises(ConfigError, match=r"no such user: 'mild' \(use one of strong, weak, light, .*\)"):
         get_user("mild", EMAIL)
+
+
+def test_a_tolerant_user_lets_a_few_wrong_parts_pass() -> None:
+    user = StyleUser(Pair(), repair=1.0, name="tolerant", tolerance=1)
+    assert user.edit("x", "no x") == "no x"
+    assert user.edit("x", "no y") == "yes x"
+    assert user.edit("x", "garbled") == "yes x"
+    with pytest.raises(ConfigError, match="tolerance is a number of parts: -1"):
+        StyleUser(Pair(), repair=1.0, name="x", tolerance=-1)
+
+
+def test_a_drifting_user_becomes_another() -> None:
+    idle, sure = (StyleUser(Pair(), repair=rate, name=str(rate)) for rate in (0.0, 1.0))
+
+    def share(user: DriftingUser, round: int) -> float:
+        return sum(user.edit(str(i), f"no {i}", round=round) == f"yes {i}" for i in range(400)) / 400
+
+    abrupt = DriftingUser(idle, sure, start=5)
+    assert [share(abrupt, round) for round in (0, 4, 5, 9)] == [0, 0, 1, 1]
+    gradual = DriftingUser(idle, sure, start=10, over=20)
+    assert [share(gradual, round) for round in (9, 10, 30)] == [0, 0, 1]
+    assert share(gradual, 15) == pytest.approx(0.25, abs=0.09)  # 4 standard errors
+    assert gradual.name == "0.0 to 1.0"
+    with pytest.raises(ConfigError, match="starts and lasts"):
+        DriftingUser(idle, sure, start=-1)
 
 
 def test_a_context_of_another_domain_is_refused() -> None:

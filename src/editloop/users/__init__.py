@@ -1,4 +1,4 @@
-"""Who edits: style users of two strengths.
+"""Who edits: style users of many strengths, users who drift, and users played by an LLM.
 
 A user turns a context and a response into an edit. This room does not know where contexts come from
 (`lab`), nor who wrote the response.
@@ -6,6 +6,18 @@ A user turns a context and a response into an edit. This room does not know wher
 
 from __future__ import annotations
 
-from editloop.users.style import REPAIR_RATES, Domain, Draft, StyleUser, User, get_user
+from editloop.users.llm import LLMSettings, LLMUser
+from editloop.users.style import HABITS, Domain, Draft, DriftingUser, Habits, StyleUser, User, get_user
 
-__all__ = ["REPAIR_RATES", "Domain", "Draft", "StyleUser", "User", "get_user"]
+__all__ = [
+    "HABITS",
+    "Domain",
+    "Draft",
+    "DriftingUser",
+    "Habits",
+    "LLMSettings",
+    "LLMUser",
+    "StyleUser",
+    "User",
+    "get_user",
+]

@@ -13,17 +13,33 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from editloop.errors import ConfigError
 
-__all__ = ["REPAIR_RATES", "Domain", "Draft", "StyleUser", "User", "get_user"]
+__all__ = ["HABITS", "Domain", "Draft", "DriftingUser", "Habits", "StyleUser", "User", "get_user"]
 
 Draft = Mapping[str, str]
 """A response taken apart: the value of each of its parts, by the part's name."""
 
-REPAIR_RATES: Mapping[str, float] = {"strong": 0.95, "weak": 0.12}
-"""Probability with which each named user repairs a wrong part. How they were chosen: `docs/lab.md`."""
+
+class Habits(NamedTuple):
+    """How a style user edits: see `StyleUser`."""
+
+    repair: float
+    tolerance: int = 0
+
+
+HABITS: Mapping[str, Habits] = {
+    "strong": Habits(0.95),
+    "weak": Habits(0.12),
+    "light": Habits(0.3),
+    "medium": Habits(0.6),
+    "heavy": Habits(0.9),
+    "other": Habits(1.0, tolerance=2),
+}
+"""The named users. How strong and weak were chosen: `docs/lab.md`. `other` edits in another way: it lets two
+wrong parts pass and rewrites what has more, so it can test policies that learned from someone else."""
 
 
 class Domain(Protocol):
@@ -65,17 +81,23 @@ class StyleUser:
     Args:
         domain: Reads and writes responses, and knows what is wanted.
         repair: Probability that a wrong part is repaired, in [0, 1].
+        tolerance: A response with at most this many wrong parts is left as it is.
         name: The name under which the user's edits are logged.
         seed: The user's own randomness.
 
     Raises:
-        ConfigError: `repair` is not a probability.
+        ConfigError: `repair` is not a probability, or `tolerance` is negative.
     """
 
-    def __init__(self, domain: Domain, *, repair: float, name: str, seed: int = 0) -> None:
+    def __init__(
+        self, domain: Domain, *, repair: float, name: str, seed: int = 0, tolerance: int = 0
+    ) -> None:
         if not 0 <= repair <= 1:
             raise ConfigError("a repair rate is a probability", seen=repair, do="give a number in [0, 1]")
+        if tolerance < 0:
+            raise ConfigError("a tolerance is a number of parts", seen=tolerance, do="give at least 0")
         self.domain, self.repair, self.name, self.seed = domain, repair, name, seed
+        self.tolerance = tolerance
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
         """The repaired response; the response itself if nothing was repaired.
@@ -91,6 +113,8 @@ class StyleUser:
         wanted, draft = self.domain.wanted(context), self.domain.parse(response)
         if draft is None:
             return self.domain.render(wanted)
+        if sum(wanted[part] != value for part, value in draft.items()) <= self.tolerance:
+            return response
         generator = random.Random(repr((self.seed, round, context, response)))
         # One draw per part, wrong or not: a part's repair does not depend on which others are wrong.
         repaired = {
@@ -102,12 +126,36 @@ class StyleUser:
         return f"StyleUser({self.name!r}, repair={self.repair}, seed={self.seed})"
 
 
+class DriftingUser:
+    """A user who becomes another: each edit is by `after` with a probability that grows from 0 to 1.
+
+    Args:
+        before: The user of the first rounds.
+        after: The user of the last rounds.
+        start: The round from which the change begins.
+        over: Rounds that it takes; 0 for an abrupt change at `start`.
+        seed: Of who edits during the change.
+    """
+
+    def __init__(self, before: User, after: User, *, start: int, over: int = 0, seed: int = 0) -> None:
+        if start < 0 or over < 0:
+            raise ConfigError("a change starts and lasts some rounds", seen=(start, over))
+        self.before, self.after, self.start, self.over, self.seed = before, after, start, over, seed
+        self.name = f"{before.name} to {after.name}"
+
+    def edit(self, context: str, response: str, *, round: int = 0) -> str:
+        """See `User.edit`."""
+        done = float(round >= self.start) if self.over == 0 else (round - self.start) / self.over
+        changed = random.Random(repr((self.seed, round, context))).random() < done
+        return (self.after if changed else self.before).edit(context, response, round=round)
+
+
 def get_user(name: str, domain: Domain, *, seed: int = 0) -> StyleUser:
-    """The style user of that name: one of `REPAIR_RATES`.
+    """The style user of that name: one of `HABITS`.
 
     Raises:
         ConfigError: There is no user of that name.
     """
-    if name not in REPAIR_RATES:
-        raise ConfigError("there is no such user", seen=name, do=f"use one of {', '.join(REPAIR_RATES)}")
-    return StyleUser(domain, repair=REPAIR_RATES[name], name=name, seed=seed)
+    if name not in HABITS:
+        raise ConfigError("there is no such user", seen=name, do=f"use one of {', '.join(HABITS)}")
+    return StyleUser(domain, name=name, seed=seed, **HABITS[name]._asdict())

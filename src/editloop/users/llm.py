@@ -1,0 +1,197 @@
+"""The LLM user: judges whether a response suits a style, and revises it if not.
+
+It speaks to any OpenAI-compatible endpoint through the `openai` client, which retries failed and
+rate-limited requests with growing pauses. Every answer is kept in a transcript, a JSONL file that is also
+the cache: what was asked before is not asked again, over restarts too. It does not know where contexts
+or styles come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from editloop.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+__all__ = ["LLMSettings", "LLMUser"]
+
+JUDGE = (
+    "You are a writer with fixed habits. You only ever use text in this style: {style}.\n\n"
+    "The task was:\n{context}\n\nA draft:\n{response}\n\n"
+    "Could you use this draft as it is? Answer with one word, yes or no."
+)
+REVISE = (
+    "You are a writer with fixed habits. You only ever use text in this style: {style}.\n\n"
+    "The task was:\n{context}\n\nA draft:\n{response}\n\n"
+    "Revise the draft so that it has your style. Keep what is right word for word, change as little as you "
+    "can, and answer with the revised text alone."
+)
+
+
+@dataclass(frozen=True)
+class LLMSettings:
+    """Where an LLM is and how it is asked.
+
+    Attributes:
+        model: Its name at the endpoint.
+        base_url: The endpoint, up to `/v1`.
+        api_key: The key; None for that in `OPENAI_API_KEY`.
+        temperature: Of its answers.
+        max_tokens: Most tokens of an answer.
+        timeout: Seconds until a request is given up and tried again.
+        retries: How often a failed request is tried again.
+        concurrency: Most requests at a time in `edit_many`.
+        budget: Most requests in all, those answered by the cache apart; None for no limit.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key: str | None = None
+    temperature: float = 0.0
+    max_tokens: int = 1024
+    timeout: float = 60.0
+    retries: int = 5
+    concurrency: int = 4
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "timeout", "concurrency"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be positive", seen=getattr(self, name))
+        if self.retries < 0 or (self.budget is not None and self.budget < 0):
+            raise ConfigError("retries and budget are at least 0", seen=(self.retries, self.budget))
+
+
+class LLMUser:
+    """A user played by an LLM: q(y' | x, y) of the paper's experiments.
+
+    Args:
+        settings: Where the LLM is and how it is asked.
+        style: The style that the user wants, in words; or a function from a context to one.
+        transcript: Where answers are kept. None for no file: then they are kept in memory alone.
+        name: The name under which the user's edits are logged.
+
+    Raises:
+        ConfigError: The `openai` package or the key is missing.
+        UserError: The transcript is damaged.
+    """
+
+    def __init__(
+        self,
+        settings: LLMSettings,
+        style: str | Callable[[str], str],
+        *,
+        transcript: Path | str | None = None,
+        name: str = "llm",
+    ) -> None:
+        self.settings, self.name, self.requests = settings, name, 0
+        self._style = style if callable(style) else lambda _: style
+        self._transcript = Path(transcript) if transcript else None
+        self._lock = threading.Lock()
+        self._answers = dict(_read(self._transcript)) if self._transcript else {}
+        self._client = _client(settings)
+
+    def edit(self, context: str, response: str, *, round: int = 0) -> str:
+        """The response if it suits the style, else its revision.
+
+        Args:
+            context: What was asked for.
+            response: The draft.
+            round: Repeats of one draft in different rounds are asked anew.
+
+        Raises:
+            UserError: The endpoint is down, refuses, or answers garbage; or the budget is spent.
+        """
+        parts = {"style": self._style(context), "context": context, "response": response}
+        verdict = self._ask(JUDGE.format(**parts), round).strip().lower().lstrip("*\"'")
+        if verdict.startswith("yes"):
+            return response
+        if not verdict.startswith("no"):
+            raise UserError("the user's verdict is neither yes nor no", seen=verdict, do="use another model")
+        revision = self._ask(REVISE.format(**parts), round).strip()
+        if not revision:
+            raise UserError("the user's revision is empty", seen=context)
+        return revision
+
+    def edit_many(self, contexts: Sequence[str], responses: Sequence[str], *, round: int = 0) -> list[str]:
+        """Edits of many responses, `concurrency` at a time, in their order."""
+        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+            return list(
+                pool.map(lambda pair: self.edit(*pair, round=round), zip(contexts, responses, strict=True))
+            )
+
+    def _ask(self, prompt: str, round: int) -> str:
+        about = [self.settings.model, self.settings.temperature, self.settings.max_tokens, round, prompt]
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        with self._lock:
+            if key in self._answers:
+                return self._answers[key]
+            if self.settings.budget is not None and self.requests >= self.settings.budget:
+                raise UserError("the budget of requests is spent", seen=self.requests, do="give a larger one")
+            self.requests += 1
+        answer, usage = self._request(prompt)
+        with self._lock:
+            self._answers[key] = answer
+            if self._transcript:
+                row = {"key": key, "model": self.settings.model, "round": round, "prompt": prompt}
+                with self._transcript.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row | {"answer": answer, "usage": usage}) + "\n")
+        return answer
+
+    def _request(self, prompt: str) -> tuple[str, dict[str, Any] | None]:
+        from openai import OpenAIError
+
+        try:
+            reply = self._client.chat.completions.create(
+                model=self.settings.model,
+                messages=[{"role": "user", "content": prompt}],
+                temperature=self.settings.temperature,
+                max_tokens=self.settings.max_tokens,
+            )
+            content = reply.choices[0].message.content
+        except OpenAIError as error:
+            raise UserError(
+                f"no answer after {self.settings.retries + 1} tries",
+                seen=f"{type(error).__name__}: {error}",
+                do=f"is {self._client.base_url} up?",
+            ) from error
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise UserError("the endpoint's answer is no chat completion", seen=str(error)) from error
+        if not isinstance(content, str):
+            raise UserError("the endpoint's answer has no text", seen=content)
+        return content, reply.usage.model_dump() if reply.usage else None
+
+
+def _client(settings: LLMSettings) -> OpenAI:
+    try:
+        from openai import OpenAI, OpenAIError
+    except ImportError as error:
+        raise ConfigError("the LLM user needs the openai package", do="pip install editloop[llm]") from error
+    try:
+        return OpenAI(
+            base_url=settings.base_url,
+            api_key=settings.api_key,
+            timeout=settings.timeout,
+            max_retries=settings.retries,
+        )
+    except OpenAIError as error:
+        raise ConfigError("the LLM user needs a key", do="set OPENAI_API_KEY") from error
+
+
+def _read(path: Path) -> Sequence[tuple[str, str]]:
+    """Keys and answers of a transcript; a last line that was cut short is passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [(row["key"], row["answer"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no transcript", seen=str(error), do="move it away") from error

@@ -1,0 +1,188 @@
+"""The LLM user over real HTTP, against a server on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editloop.errors import ConfigError, UserError
+from editloop.users import LLMSettings, LLMUser
+
+Answer = Callable[[str], "str | tuple[int, dict[str, str]]"]
+
+
+class Server:
+    """Answers chat completions by a function of the prompt: a text, or a status with headers."""
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+        self.most_at_once = self.at_once = 0
+        self.answer: Answer = by_style
+        lock, server = threading.Lock(), self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:  # noqa: N802
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                prompt = body["messages"][-1]["content"]
+                with lock:
+                    server.prompts.append(prompt)
+                    server.at_once += 1
+                    server.most_at_once = max(server.most_at_once, server.at_once)
+                answer = server.answer(prompt)
+                with lock:
+                    server.at_once -= 1
+                if isinstance(answer, tuple):
+                    self.send_response(answer[0])
+                    for key, value in answer[1].items():
+                        self.send_header(key, value)
+                    content = b"{}"
+                else:
+                    self.send_response(200)
+                    content = answer.encode() if answer.startswith("<") else completion(answer)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+def completion(text: str) -> bytes:
+    message = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return json.dumps({"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+
+
+def by_style(prompt: str) -> str:
+    """Wants text that begins with Dear."""
+    draft = prompt.split("A draft:\n")[1].split("\n\n")[0]
+    if "yes or no" in prompt:
+        return "Yes." if draft.startswith("Dear") else "No."
+    return f"Dear {draft}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.http.shutdown()
+    made.http.server_close()
+
+
+def user(server: Server, transcript: Path | None = None, **settings: Any) -> LLMUser:
+    options = {"model": "m", "base_url": server.url, "api_key": "k", "retries": 2, **settings}
+    return LLMUser(LLMSettings(**options), "formal", transcript=transcript)
+
+
+def test_what_suits_is_left_and_what_does_not_is_revised(server: Server) -> None:
+    someone = user(server)
+    assert someone.edit("Write to Ada.", "Dear Ada, hi.") == "Dear Ada, hi."
+    assert someone.edit("Write to Ada.", "Ada, hi.") == "Dear Ada, hi."
+    assert someone.requests == 3
+    assert all("formal" in prompt and "Write to Ada." in prompt for prompt in server.prompts)
+
+
+def test_the_style_may_follow_the_context(server: Server) -> None:
+    settings = LLMSettings(model="m", base_url=server.url, api_key="k")
+    LLMUser(settings, lambda context: f"like {context}").edit("tea", "Dear tea")
+    assert "like tea" in server.prompts[0]
+
+
+def test_what_was_asked_before_is_not_asked_again(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "transcript.jsonl"
+    assert user(server, path).edit("x", "hi") == "Dear hi"
+    with path.open("a") as file:
+        file.write('{"key": "cut sh')
+    again = user(server, path)
+    assert again.edit("x", "hi") == "Dear hi"
+    assert (again.requests, len(server.prompts)) == (0, 2)
+    again.edit("x", "hi", round=1)
+    assert again.requests == 2
+    first = json.loads(path.read_text().splitlines()[0])
+    assert first["prompt"] == server.prompts[0]
+    assert (first["answer"], first["usage"]["total_tokens"]) == ("No.", 12)
+    path.write_text("{}\n")
+    with pytest.raises(UserError, match="is no transcript"):
+        user(server, path)
+
+
+def test_a_failed_request_is_tried_again(server: Server) -> None:
+    states: list[str | tuple[int, dict[str, str]]] = [
+        (429, {"Retry-After": "0.05"}),
+        (503, {"Retry-After": "0.05"}),
+        "yes",
+    ]
+    server.answer = lambda _: states.pop(0)
+    assert user(server).edit("x", "hi") == "hi"
+    assert len(server.prompts) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((500, {"Retry-After": "0.01"}), "no answer after 3 tries.*InternalServerError"),
+        ((429, {"Retry-After": "0.01"}), "no answer after 3 tries.*RateLimitError"),
+        ((401, {}), "no answer after 3 tries.*AuthenticationError"),
+        ("perhaps", "neither yes nor no: 'perhaps'"),
+        ("<html>", "no answer|no chat completion"),
+    ],
+)
+def test_an_endpoint_that_fails_is_one_line(
+    server: Server, answer: str | tuple[int, dict[str, str]], said: str
+) -> None:
+    server.answer = lambda _: answer
+    with pytest.raises(UserError, match=said) as caught:
+        user(server).edit("x", "hi")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_revision_is_refused(server: Server) -> None:
+    server.answer = lambda prompt: "no" if "yes or no" in prompt else " "
+    with pytest.raises(UserError, match="revision is empty"):
+        user(server).edit("x", "hi")
+
+
+def test_an_endpoint_that_is_down_or_slow_is_told(server: Server) -> None:
+    with pytest.raises(UserError, match="no answer after 1 tries.*APIConnectionError"):
+        user(server, base_url="http://127.0.0.1:9/v1", retries=0).edit("x", "hi")
+    server.answer = lambda _: time.sleep(1) or "yes"  # type: ignore[func-returns-value]
+    with pytest.raises(UserError, match="APITimeoutError"):
+        user(server, retries=0, timeout=0.1).edit("x", "hi")
+
+
+def test_the_budget_is_kept_and_what_was_answered_stays(server: Server) -> None:
+    someone = user(server, budget=3)
+    assert someone.edit("x", "hi") == "Dear hi"
+    with pytest.raises(UserError, match="budget of requests is spent: 3"):
+        someone.edit("x", "hello")
+    assert someone.edit("x", "hi") == "Dear hi"
+    assert len(server.prompts) == 3
+
+
+def test_many_edits_are_asked_for_a_few_at_a_time_and_keep_their_order(server: Server) -> None:
+    server.answer = lambda prompt: time.sleep(0.02) or by_style(prompt)  # type: ignore[func-returns-value]
+    drafts = [f"hi {i}" for i in range(12)]
+    assert user(server, concurrency=3).edit_many(["x"] * 12, drafts) == [f"Dear {draft}" for draft in drafts]
+    assert 1 < server.most_at_once <= 3
+
+
+def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="needs a key"):
+        LLMUser(LLMSettings(model="m"), "formal")
+    for bad in ({"timeout": 0}, {"concurrency": 0}, {"retries": -1}, {"budget": -1}):
+        with pytest.raises(ConfigError):
+            LLMSettings(model="m", **bad)  # type: ignore[arg-type]
