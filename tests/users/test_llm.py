@@ -28,7 +28,7 @@ class Server:
         lock, server = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 prompt = body["messages"][-1]["content"]
                 with lock:
@@ -156,7 +156,7 @@ def test_an_empty_revision_is_refused(server: Server) -> None:
 
 
 def test_an_endpoint_that_is_down_or_slow_is_told(server: Server) -> None:
-    with pytest.raises(UserError, match="no answer after 1 tries.*APIConnectionError"):
+    with pytest.raises(UserError, match=r"no answer after 1 tries.*APIConnectionError"):
         user(server, base_url="http://127.0.0.1:9/v1", retries=0).edit("x", "hi")
     server.answer = lambda _: time.sleep(1) or "yes"  # type: ignore[func-returns-value]
     with pytest.raises(UserError, match="APITimeoutError"):
