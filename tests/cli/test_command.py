@@ -217,6 +217,20 @@ def test_a_response_of_a_megabyte_is_cut_and_counted(editloop, tmp_path):
     assert "1 rows: continuation cut" in out
 
 
+def test_a_training_that_diverges_ends_in_a_report(editloop, tmp_path):
+    log = rows(tmp_path / "log.jsonl", 20)
+    hot = [*QUICK[:-1], "1e30"]
+    status, out, err = editloop("fit", log, "--base", "lab:email", "--methods", "sft", *hot)
+    assert status == 0, err
+    assert "→ –" in out and "never improved" in out
+    assert (tmp_path / "run/report.html").is_file()
+    status, out, err = editloop("evaluate", "run", log)
+    assert status == 0, err
+    (file,) = (tmp_path / "run").glob("evaluation-*.json")
+    figures = json.loads(file.read_text(), parse_constant=pytest.fail)  # JSON knows no NaN
+    assert figures["policies"]["sft"]["edit_nll_per_token"]["mean"] is None
+
+
 def test_a_full_disk_is_one_line(lab_log, tmp_path):
     """A file-size limit of the process stands for a disk that is full."""
     code = (

@@ -124,7 +124,7 @@ def resolve_base(base: str) -> str | Path:
 
 def print_run(run: Any) -> None:
     """The policies of a run as a table."""
-    from editloop.offline.report import show_estimate, show_number
+    from editloop.offline.report import show_number
 
     rows = [["policy", "settings", "validation loss", "accuracy", "sampled cost"]]
     for name, policy in run.manifest()["policies"].items():
@@ -136,7 +136,7 @@ def print_run(run: Any) -> None:
                 name,
                 ", ".join(settings).replace("dpo_weight", "weight"),
                 f"{show_number(best['initial_loss'])} → {show_number(best['validation_loss'])}",
-                show_estimate(best["validation"].get("reference_accuracy")),
+                show_number((best["validation"].get("reference_accuracy") or {}).get("mean")),
                 show_number(best["validation_cost"]),
             ]
         )
