@@ -10,51 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from editloop.cli import main
+from calling import fails, rows
 from editloop.lab import base_path
 
 QUICK = ["--epochs", "1", "--samples", "4", "--max-new-tokens", "16", "--learning-rate", "1e-3"]
-
-
-@pytest.fixture
-def editloop(monkeypatch, capsys, tmp_path):
-    """Calls the command in an empty folder; gives exit status, output and error output."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["editloop", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            status: object = 0
-        except SystemExit as end:
-            status = end.code or 0
-        out, err = capsys.readouterr()
-        return int(status), out, err  # type: ignore[call-overload]
-
-    return call
-
-
-def fails(result: tuple[int, str, str], *words: str) -> None:
-    status, _, err = result
-    assert status == 1
-    assert err.startswith("editloop: error: ") and err.count("\n") == 1, err
-    for word in words:
-        assert word in err
-
-
-def rows(path: Path, count: int, edit: str | None = "the edit {i} is longer") -> Path:
-    lines = [
-        {
-            "id": str(i),
-            "context": f"notes {i}",
-            "response": f"the draft {i}",
-            "edit": edit and edit.format(i=i),
-        }
-        for i in range(count)
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +49,7 @@ def run_folder(lab_log, tmp_path_factory) -> Path:
 def test_inspect_prints_and_writes(editloop, lab_log, tmp_path):
     status, out, _ = editloop("inspect", lab_log, "--out", "seen")
     assert status == 0
-    assert "60 rows read" in out and "levenshtein:word/response" in out and "preferences" in out
+    assert "read 60 rows" in out and "levenshtein:word/response" in out and "preferences" in out
     assert max(map(len, out.splitlines())) <= 80
     assert {p.name for p in (tmp_path / "seen").iterdir()} == {
         "inspect.json",
@@ -108,8 +67,8 @@ def test_inspect_maps_foreign_columns_and_keeps_bad_rows(editloop, tmp_path):
     (tmp_path / "log.jsonl").write_text("\n".join([*good, "{broken"]) + "\n", encoding="utf-8")
     status, out, _ = editloop("inspect", "log.jsonl", "--map", "context=prompt,response=out.text,edit=final")
     assert status == 0
-    assert "41 rows read" in out and "1 bad" in out
-    kept = [json.loads(line) for line in (tmp_path / "log-inspect/quarantine.jsonl").read_text().splitlines()]
+    assert "read 41 rows" in out and "1 bad" in out
+    kept = [json.loads(line) for line in (tmp_path / "log-inspect-quarantine.jsonl").read_text().splitlines()]
     assert [row["line"] for row in kept] == [41]
 
 
@@ -159,7 +118,9 @@ def test_evaluate_prints_and_writes(editloop, run_folder, lab_log, tmp_path):
     status, out, _ = editloop("evaluate", run_folder, copy, "--samples", "3")
     assert status == 0
     assert all(name in out for name in ("base", "sft", "dpo", "early"))
-    figures = json.loads((run_folder / "evaluation-held.json").read_text())
+    (file,) = run_folder.glob("evaluation-held-????????.json")
+    figures = json.loads(file.read_text())
+    assert file.stem.endswith(figures["log"]["sha256"][:8])
     assert figures["rows"] == 20
     assert figures["policies"]["base"]["chosen_shift"]["mean"] == pytest.approx(0, abs=1e-4)
     assert figures["policies"]["sft"]["sampled"]["cost"]["n"] == 3
@@ -182,7 +143,7 @@ def test_lab_log_writes_a_log_of_the_asked_size(editloop, tmp_path):
     status, _, _ = editloop("lab", "log", "weak.csv", "--rows", "7", "--user", "weak")
     assert status == 0
     status, out, _ = editloop("inspect", "weak.csv")
-    assert status == 0 and "7 rows read" in out
+    assert status == 0 and "read 7 rows" in out
 
 
 def test_lab_pretrain_makes_a_base_from_text_that_fit_takes(editloop, tmp_path):
@@ -203,7 +164,7 @@ def test_lab_pretrain_makes_a_base_from_text_that_fit_takes(editloop, tmp_path):
     ("arguments", "words"),
     [
         (["inspect", "nowhere.jsonl"], ["nowhere.jsonl"]),
-        (["inspect", "."], []),
+        (["inspect", "."], ["this folder is no dataset"]),
         (["inspect", "good.jsonl", "--map", "response=nothere"], ["nothere"]),
         (["inspect", "good.jsonl", "--cost", "hamming"], ["hamming"]),
         (["inspect", "good.jsonl", "--max-bad-share", "7"], ["--max-bad-share"]),
@@ -219,15 +180,18 @@ def test_lab_pretrain_makes_a_base_from_text_that_fit_takes(editloop, tmp_path):
         (["fit", "good.jsonl", "--base", "lab:email", "--end-token", "<nope>"], ["--end-token"]),
         (["fit", "good.jsonl", "--base", "lab:email", "--beta", "0.1,0.5"], ["cost"]),
         (["fit", "unedited.jsonl", "--base", "lab:email", "--methods", "dpo"], ["unedited"]),
-        (["fit", "one.jsonl", "--base", "lab:email"], []),
+        (["fit", "one.jsonl", "--base", "lab:email"], ["give more rows"]),
         (["fit", "pending.jsonl", "--base", "lab:email"], ["pending"]),
         (["fit", "good.jsonl", "--base", "lab:email", "--out", "folder"], ["--out"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--out", "."], ["--out"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--out", "good.jsonl"], ["--out"]),
         (["evaluate", "folder", "good.jsonl"], ["run.json"]),
         (["export", "good.jsonl", "--to", "stone"], ["stone"]),
         (["bench", "everything"], ["everything"]),
         (["lab", "log", "x.jsonl", "--user", "nobody"], ["nobody"]),
         (["lab", "log", "x.jsonl", "--domain", "poems"], ["poems"]),
-        (["lab", "pretrain", "--text", "empty.txt"], []),
+        (["lab", "pretrain", "--text", "empty.txt"], ["no text to train on"]),
+        (["demo", "--epochs", "0"], ["epochs"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -251,6 +215,20 @@ def test_a_response_of_a_megabyte_is_cut_and_counted(editloop, tmp_path):
     status, out, err = editloop("fit", log, "--base", "lab:email", "--methods", "sft", *QUICK)
     assert status == 0, err
     assert "1 rows: continuation cut" in out
+
+
+def test_a_training_that_diverges_ends_in_a_report(editloop, tmp_path):
+    log = rows(tmp_path / "log.jsonl", 20)
+    hot = [*QUICK[:-1], "1e30"]
+    status, out, err = editloop("fit", log, "--base", "lab:email", "--methods", "sft", *hot)
+    assert status == 0, err
+    assert "→ –" in out and "never improved" in out
+    assert (tmp_path / "run/report.html").is_file()
+    status, out, err = editloop("evaluate", "run", log)
+    assert status == 0, err
+    (file,) = (tmp_path / "run").glob("evaluation-*.json")
+    figures = json.loads(file.read_text(), parse_constant=pytest.fail)  # JSON knows no NaN
+    assert figures["policies"]["sft"]["edit_nll_per_token"]["mean"] is None
 
 
 def test_a_full_disk_is_one_line(lab_log, tmp_path):
@@ -284,8 +262,10 @@ def test_interrupted_fit_says_so_and_goes_on(lab_log, tmp_path):
                 break
         _, err = child.communicate(timeout=120)
     assert child.returncode == 130
-    assert err.startswith("editloop: error: interrupted") and err.count("\n") == 1
+    assert err.startswith("editloop: error: interrupted; what was finished is kept") and err.count("\n") == 1
+    adapter = tmp_path / "run/policies/sft/adapter_model.safetensors"
+    before = adapter.read_bytes(), adapter.stat().st_mtime_ns
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "sft: kept from before" in done.stdout or "sft:" not in done.stdout
+    assert (adapter.read_bytes(), adapter.stat().st_mtime_ns) == before
     assert list(json.loads((tmp_path / "run/run.json").read_text())["policies"]) == ["sft", "dpo"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log.parquet", "log"])
-@pytest.mark.parametrize("content", ["", " \n\n"])
+@pytest.mark.parametrize("content", ["", " \n\n", "\ufeff", "\ufeff\n"])
 def test_empty_file(write: Write, name: str, content: str) -> None:
     assert "LogFormatError: the log is empty" in refused(write(content, name=name, end=b""))
 
@@ -151,7 +152,7 @@ def test_bad_lines_go_to_quarantine_and_the_rest_is_used(write: Write, tmp_path:
 
 
 def test_bad_lines_of_tables(write: Write) -> None:
-    lines = ["context,response,edit", "c,r,e", "c,r", "c,r,e,x", 'c,"r"s,e', "c,r2,e2", 'c,"r3', "cut"]
+    lines = ["context,response,edit", "c,r,e", "c,r", "c,r,e,x", 'c,"r"s,e', "c,r2,e2", 'c,"r3', "cut,e3"]
     log = read_log(write(*lines, name="log.csv", end=b""), max_bad_share=1.0)
     assert [record.response for record in log] == ["r", "r2"]
     assert log.report.reasons == {
@@ -159,11 +160,78 @@ def test_bad_lines_of_tables(write: Write) -> None:
         "more cells than the header": 1,
         "',' expected after '\"'": 1,
         "unexpected end of data": 1,
+        "truncated last line": 1,
     }
     cut = read_log(
         write("context,response,edit", "c,r,e", "c,r3", name="log.csv", end=b""), max_bad_share=1.0
     )
     assert (cut.report.first_bad, len(cut)) == ("line 3: truncated last line", 1)
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [
+        ('c,"lost,e', "unexpected end of data"),  # no other quote closes it
+        ('c,"lost",e', None),
+        ('c,"lost,e\nc,r8,e\nc,"r9",e', "',' expected after '\"'"),  # another row's quote does
+        ('c,"lost,e\nc,r8,e\nc,r9",e,x', "more cells than the header"),
+    ],
+)
+def test_a_lost_quote_costs_its_line_only(
+    write: Write, tmp_path: Path, lost: str, reason: str | None
+) -> None:
+    after = ['c,"two\nlines",e', *(f"c,after{i},e" for i in range(40))]
+    path = write("context,response,edit", "c,r0,e", lost, *after[1:], name="log.csv")
+    log = read_log(path, quarantine=tmp_path / "bad.jsonl", max_bad_share=0.1)
+    responses = [record.response for record in log]
+    assert responses[0] == "r0" and responses[-39:] == [f"after{i}" for i in range(1, 40)]
+    assert log.report.rows_read == len(log) + log.report.bad_rows
+    if reason is None:
+        assert log.report.bad_rows == 0
+        return
+    assert log.report.reasons[reason] >= 1 and log.report.first_bad == f"line 3: {reason}"
+    assert ("r8" in responses) == ("r8" in lost)
+    told = json.loads((tmp_path / "bad.jsonl").read_text().splitlines()[0])
+    assert told["row"] == 'c,"lost,e\n'
+
+
+def test_rows_of_several_lines_are_read_as_one(write: Write) -> None:
+    path = write("context,response,edit", 'c,"two\n\nlines",e', "c,r", "c,r2,e", name="log.csv")
+    log = read_log(path, max_bad_share=0.5)
+    assert [record.response for record in log] == ["two\n\nlines", "r2"]
+    assert log.report.first_bad == "line 5: fewer cells than the header"
+
+
+def test_many_lost_quotes_are_read_in_time_that_grows_with_the_log(write: Write) -> None:
+    lines = [f'c\t"r{i}\te' if i % 2 else f"c\tr{i}\te" for i in range(4000)]
+    log = read_log(write("context\tresponse\tedit", *lines, name="log.tsv"), max_bad_share=1.0)
+    assert (len(log), log.report.bad_rows) == (2000, 2000)
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.jsonl")
+    assert "the log is a pipe, and it is read more than once" in refused(tmp_path / "log.jsonl")
+
+
+def test_arrow_values_that_python_cannot_hold_are_bad_rows(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def parquet(response: pa.Array, time: pa.Array) -> Path:
+        texts = pa.array(["c"] * 4)
+        table = pa.table({"context": texts, "response": response, "edit": texts, "time": time})
+        pq.write_table(table, tmp_path / "log.parquet")
+        return tmp_path / "log.parquet"
+
+    broken = pa.array([b"r0", b"caf\xe9", b"r2", b"r3"], pa.binary()).view(pa.string())
+    early = pa.array([0] * 4, pa.timestamp("us"))
+    log = read_log(parquet(broken, early), max_bad_share=0.5)
+    assert [record.response for record in log] == ["r0", "r2", "r3"]
+    assert log.report.first_bad == "line 2: not UTF-8 text"
+    far = pa.array([0, 0, 2**62, 0], pa.timestamp("us"))
+    log = read_log(parquet(pa.array(["r0", "r1", "r2", "r3"]), far), max_bad_share=0.5)
+    assert [record.response for record in log] == ["r0", "r1", "r3"]
+    assert str(log.report.first_bad).startswith("line 3: a value out of range")
 
 
 def test_more_than_a_set_share_of_bad_rows_stops_the_run(write: Write, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_tokens_come_from_the_tokenizer() -> None:
         ("levenshtein:line/response", "unknown cost"),
         ("levenshtein:word/edit", "normaliser response|longest|none"),
         ("levenshtein:token/response", "needs the policy's tokenizer"),
-        ("bleu", "register_cost"),
+        ("bleu", "use levenshtein:UNIT/NORMALISER"),
     ],
 )
 def test_unknown_costs_say_what_there_is(name: str, match: str) -> None:

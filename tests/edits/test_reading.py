@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from editloop.edits import Message, Record, iter_records, parse_map, read_log
-from editloop.errors import ConfigError, LogFormatError
+from editloop.errors import ConfigError, LogFormatError, TooManyBadRows
 
 Write = Any
 ROW = {"context": "c", "response": "a b", "edit": "a x"}
@@ -65,7 +65,8 @@ def test_map_leads_into_nested_objects_and_lists(write: Write, given: str) -> No
     [
         ("context", "each field once: 'context'"),
         ("context=a,context=b", "each field once"),
-        ("context=", "each field once"),
+        ("context", "each field once"),
+        ("metadata.x=", "no such field"),
         ("answer=text", "no such field: 'answer'"),
         ("metadata.=x", "no such field"),
     ],
@@ -73,6 +74,29 @@ def test_map_leads_into_nested_objects_and_lists(write: Write, given: str) -> No
 def test_maps_that_make_no_sense(text: str, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         parse_map(text)
+
+
+def test_a_mapped_context_wins_over_native_messages(write: Write) -> None:
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "the answer"}]
+    path = write({"messages": chat, "prompt": "q", "response": "r", "edit": "e"})
+    assert read_log(path, map="context=prompt").records[0].context == "q"
+    assert len(read_log(path).records[0].context) == 2
+    mapped = write({"chat": chat, "prompt": "q", "response": "r", "edit": "e"}, name="m.jsonl")
+    assert len(read_log(mapped, map="context=prompt,messages=chat").records[0].context) == 2
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv"])
+def test_a_field_mapped_to_nothing_is_left_out(write: Write, name: str) -> None:
+    rows = [{**ROW, "response": f"r{i}", "status": "approved", "id": "batch 1"} for i in range(3)]
+    cells = ["context,response,edit,status,id", *(",".join(row.values()) for row in rows)]
+    path = write(*(rows if name == "log.jsonl" else cells), name=name)
+    with pytest.raises(TooManyBadRows):
+        read_log(path)
+    log = read_log(path, map="status=,id=")
+    assert [record.status for record in log] == ["edited"] * 3
+    assert len({record.id for record in log}) == 3
+    with pytest.raises(LogFormatError, match="no context column"):
+        read_log(path, map="context=")
 
 
 def test_delimited_cells_are_what_the_csv_module_writes(write: Write) -> None:
@@ -159,6 +183,16 @@ def test_edit_column_may_appear_late(write: Write) -> None:
     log = read_log(write(*pending, ROW))
     assert [record.status for record in log].count("pending") == 300
     assert log.records[-1].edit == "a x"
+
+
+def test_an_edit_column_is_not_needed_where_there_is_a_status(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editloop.edits.reading.HEAD_ROWS", 3)
+    accepted = [{"context": "c", "response": f"r{i}", "status": "accepted"} for i in range(5)]
+    assert [r.status for r in read_log(write(*accepted, ROW))] == ["accepted"] * 5 + ["edited"]
+    with pytest.raises(LogFormatError, match="no edit column"):
+        read_log(write(*({"context": "c", "response": f"r{i}"} for i in range(5))))
 
 
 def test_parquet_reads_only_what_it_needs(tmp_path: Path) -> None:

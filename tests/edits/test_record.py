@@ -92,6 +92,20 @@ def test_ids_users_and_policies_may_be_numbers_and_empty_names_are_none() -> Non
     assert (record.id, record.user, record.policy) == ("7", "8", None)
 
 
+@pytest.mark.parametrize(
+    ("given", "name"), [(12.0, "12"), (1.5, "1.5"), (float("nan"), None), (0, "0"), (True, None)]
+)
+def test_numbers_are_named_as_in_csv(given: object, name: str | None) -> None:
+    row = {"context": "c", "response": "r", "user": given, "id": given}
+    if given is True:
+        with pytest.raises(ValidationError):
+            Record.model_validate(row)
+        return
+    record = Record.model_validate(row)
+    assert record.user == name
+    assert record.id == name if name else len(record.id) == 32
+
+
 def test_derived_id_depends_on_the_content_alone() -> None:
     def made(**given: Any) -> str:
         return Record(**{"context": "c", "response": "r", "edit": "e", "user": "u", **given}).id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,12 @@ def test_nothing_observed_has_no_costs() -> None:
     assert summary.lengths["edit"] == {"words": None, "chars": None}
     assert json.loads(json.dumps(summary.to_json(), allow_nan=False))["mean_cost"] is None
     assert summarize([]).rows == 0
+
+
+def test_times_at_the_ends_of_the_calendar() -> None:
+    times = [datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+    summary = summarize([Record(context="c", response=f"r{i}", time=at) for i, at in enumerate(times)])
+    assert (summary.first, summary.last) == (times[0], times[1])
 
 
 def test_another_cost() -> None:

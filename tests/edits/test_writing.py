@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from editloop.edits import Message, Record, read_log, write_log
+from editloop.edits import Message, Record, iter_records, read_log, write_log
+from editloop.edits.writing import atomic, json_text
 from editloop.errors import LogError, LogFormatError
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -85,20 +88,58 @@ def test_columns_are_the_fields_whatever_the_format(tmp_path: Path) -> None:
     ]
 
 
-def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log.jsonl"
     write_log([Record(context="c", response="r")], path)
     before = path.read_bytes()
 
-    def failing() -> Iterator[Record]:
-        yield Record(context="c", response="s")
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr(os, "fsync", full)
     for name in ("log.jsonl", "log.parquet", "folder"):
-        with pytest.raises(LogError, match="cannot be written, No space left on device"):
-            write_log(failing(), tmp_path / name)
+        with pytest.raises(LogError, match=f"cannot write {name}: No space left on device"):
+            write_log([Record(context="c", response="s")], tmp_path / name)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_a_log_that_fails_while_it_is_read_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.jsonl"
+    write_log([Record(context="c", response="r")], path)
+
+    def failing(_: object) -> Iterator[object]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        yield
+
+    monkeypatch.setattr("editloop.edits.formats._lines", failing)
+    with pytest.raises(LogError, match="the log cannot be read, Input/output error"):
+        write_log(iter_records(path), tmp_path / "copy.jsonl")
+    assert [each.name for each in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_the_mode_of_what_is_written_is_the_umasks(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with atomic(tmp_path / "file") as unfinished:
+            unfinished.write_text("x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_current_folder_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LogError, match="cannot write"), atomic(Path()) as unfinished:
+        unfinished.write_text("x")
+    assert list(tmp_path.parent.glob(".*unfinished")) == []
+
+
+def test_json_has_no_nan() -> None:
+    content = {"loss": math.nan, "all": [(1.5, math.inf)], "at": Path("x")}
+    assert json.loads(json_text(content)) == {"loss": None, "all": [[1.5, None]], "at": "x"}
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     run.write_manifest({"policies": {}, "n": 1})
-    for broken in ("fsync", "fdopen"):
+    for broken in ("fsync", "replace"):
         with monkeypatch.context() as patched:
             patched.setattr(os, broken, full_disk)
             with pytest.raises(RunError, match=r"run\.json: No space left on device.*--out") as caught:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from editloop.policy import LoraSettings, load_base
 
 __all__ = ["run"]
 
+FILES = ("ro-en.train", "ro-en.test", "et-en.train")
 COLUMNS = "context=src,response=mt,edit=pe"
 FIT = FitConfig(
     learning_rate={"sft": (1e-3,), "dpo": (3e-5, 1e-4), "early": (1e-3,)},
@@ -68,16 +70,19 @@ def run(
     """
     listener = listener or Silent()
     folder = Path(data or os.environ.get("EDITLOOP_DATA", "../shared/data"))
-    train_file, test_file = (folder / f"mlqe_pe.ro-en.{part}.tsv" for part in ("train", "test"))
-    if not train_file.is_file():
+    train_file, test_file, other_file = (folder / f"mlqe_pe.{name}.tsv" for name in FILES)
+    missing = [file.name for file in (train_file, test_file, other_file) if not file.is_file()]
+    if missing:
         raise ConfigError(
-            "no real edits there", seen=str(folder), do="set EDITLOOP_DATA to the folder that has them"
+            f"no {', '.join(missing)} there",
+            seen=str(folder),
+            do="set EDITLOOP_DATA to the folder of real edits",
         )
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(work or scratch)
         base_folder = place / "base"
         if not (base_folder / "recipe.json").is_file():
-            text = _english(folder, place / "english.txt")
+            text = _english((train_file, other_file), place / "english.txt")
             listener.say(f"pretraining on {text.stat().st_size / 1e6:.1f} MB of English")
             pretrain_text(
                 [text],
@@ -104,11 +109,11 @@ def run(
     return measured
 
 
-def _english(folder: Path, file: Path) -> Path:
+def _english(logs: Iterable[Path], file: Path) -> Path:
     """The English side of the training files, responses and edits, each text once."""
     texts: dict[str, None] = {}
-    for pair in ("ro-en", "et-en"):
-        for record in read_log(folder / f"mlqe_pe.{pair}.train.tsv", map=COLUMNS):
+    for log in logs:
+        for record in read_log(log, map=COLUMNS):
             texts[record.response] = texts[record.edit or record.response] = None
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -38,24 +39,38 @@ app.add_typer(lab.lab, name="lab")
 
 
 INTERRUPTED = 130
+GOES_ON = ("fit", "demo")
+"""Verbs that, run again, continue what was interrupted."""
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+"""What torch's RuntimeErrors say on a GPU and on a CPU."""
 
 
 def main() -> None:
-    """Run the command; a user's error is one line and exit status 1."""
+    """Run the command; a user's error is one line and exit status 1, or 2 where a flag is wrong."""
     # Warnings of the libraries speak to programmers; the command's own are printed as lines.
     warnings.simplefilter("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        app()
+        status = app(standalone_mode=False)
     except EditLoopError as error:
         fail(str(error))
-    except SystemExit as end:  # which is also how typer tells of an interruption
-        if end.code == INTERRUPTED:
-            fail("interrupted; what was finished is kept, run the same command again to go on", INTERRUPTED)
-        raise
-    except MemoryError:
-        fail("out of memory (lower --batch-size or --max-length)")
+    except typer.TyperException as error:
+        line = error.format_message()
+        if not line.startswith("Usage:"):  # a verb was given
+            fail(" ".join(line.split()), error.exit_code)
+        print(line, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        fail("out of memory (lower --micro-batch-size or --max-length, or give --gradient-checkpointing)")
     except OSError as error:
         if error.errno is None:
             raise
         fail(f"{error.strerror}: {error.filename or ''}".rstrip(": "))
+    if status == INTERRUPTED:
+        kept = sys.argv[1] in GOES_ON
+        again = "; what was finished is kept, run the same command again to go on" if kept else ""
+        fail(f"interrupted{again}", INTERRUPTED)
+    raise SystemExit(status)

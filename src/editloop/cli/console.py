@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from rich.table import Table
 
 __all__ = ["Shown", "console", "fail", "show_table", "shown", "write_json"]
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 SLOW = 2.0  # seconds without a terminal between two lines of progress
 
 
@@ -41,7 +40,7 @@ class Shown:
     def say(self, line: str) -> None:
         """Print a line above the bars."""
         if self.first_process:
-            (self.bar.console if self.bar else console).print(line, markup=False)
+            (self.bar.console if self.bar else console).print(line)
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """Move a task's bar."""
@@ -55,7 +54,7 @@ class Shown:
                 self.bar.remove_task(self.tasks.pop(task))
         elif time.monotonic() - self.last > SLOW:
             self.last = time.monotonic()
-            console.print(f"  {task} {done}/{total} {note}".rstrip(), markup=False)
+            console.print(f"  {task} {done}/{total} {note}".rstrip())
 
 
 def _first_process() -> bool:
@@ -69,11 +68,11 @@ def shown() -> Iterator[Shown]:
     """A listener for the time of a verb."""
     listener = Shown()
     columns = (
-        TextColumn("  {task.description}"),
+        TextColumn("  {task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     if not (listener.first_process and console.is_terminal):
         yield listener
@@ -95,6 +94,7 @@ def show_table(rows: Sequence[Sequence[str]], title: str | None = None) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write what was printed for machines, atomically."""
-    from editloop.policy import write_atomic
+    from editloop.edits.writing import atomic, json_text
 
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    with atomic(path) as unfinished:
+        unfinished.write_text(json_text(content), encoding="utf-8")

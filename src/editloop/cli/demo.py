@@ -13,24 +13,25 @@ from editloop.cli.flags import Config
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for all that it makes.")] = Path("demo"),
-    rows: Annotated[int, typer.Option(help="Rows of each user's log.")] = 1500,
-    responses: Annotated[int, typer.Option(help="Fresh contexts that each policy answers.")] = 200,
+    rows: Annotated[int, typer.Option(min=2, help="Rows of each user's log.")] = 1500,
+    responses: Annotated[int, typer.Option(min=2, help="Fresh contexts that each policy answers.")] = 200,
     epochs: Annotated[float | None, typer.Option(help="Passes over each log.")] = None,
     seed: Annotated[int, typer.Option(help="Of logs and evaluation.")] = 0,
     config: Config = None,
 ) -> None:
     """Run the verb."""
     from editloop.lab.demo import DEMO_FIT, run_demo
+    from editloop.offline import make_fit_config
 
-    fit_config = DEMO_FIT if epochs is None else DEMO_FIT.model_copy(update={"epochs": epochs})
+    fit_config = make_fit_config(**DEMO_FIT.model_dump() | ({} if epochs is None else {"epochs": epochs}))
     with shown() as listener:
         result = run_demo(
             out, rows=rows, responses=responses, seed=seed, config=fit_config, listener=listener
         )
     console.print(f"\nMean edit cost on {responses} fresh contexts, lower is better ({result.seconds:.0f} s)")
     show_table(result.table())
-    console.print(f"\nReport: {result.report}", markup=False)
-    console.print("With your own log:", markup=False)
-    console.print("  editloop inspect LOG --map context=prompt,response=draft,edit=final", markup=False)
-    console.print("  editloop fit LOG --base MODEL --out run", markup=False)
-    console.print("  editloop evaluate run HELD_OUT_LOG", markup=False)
+    console.print(f"\nReport: {result.report}")
+    console.print("With your own log:")
+    console.print("  editloop inspect LOG --map context=prompt,response=draft,edit=final")
+    console.print("  editloop fit LOG --base MODEL --out run")
+    console.print("  editloop evaluate run HELD_OUT_LOG")

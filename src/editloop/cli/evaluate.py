@@ -8,22 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from editloop.cli.console import console, show_table, shown, write_json
-from editloop.cli.fit import reading_line
-from editloop.cli.flags import Config, Device, Dtype, Format, LogPath, Map, MaxBadShare, Quantize, Quarantine
+from editloop.cli.flags import Config, Device, Dtype, LogPath, Quantize, TrustRemoteCode
+from editloop.cli.reading import Reading, reads
 
 
+@reads
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     log: LogPath,
+    reading: Reading,
     samples: Annotated[int, typer.Option(help="Responses to sample from each policy.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
-    map: Map = None,
-    format: Format = None,
-    quarantine: Quarantine = None,
-    max_bad_share: MaxBadShare = 0.05,
+    trust_remote_code: TrustRemoteCode = False,
     config: Config = None,
 ) -> None:
     """Run the verb."""
@@ -32,29 +31,25 @@ def evaluate(
     folder = editloop.RunFolder(run)
     folder.manifest()  # a wrong folder is told before anything is read
     with shown() as listener:
-        records = editloop.read_log(
-            log,
-            map=map,
-            format=format,  # type: ignore[arg-type]
-            quarantine=quarantine,
-            max_bad_share=max_bad_share,
-            progress=lambda done, total: listener.progress("reading", done, total),
-        )
-        listener.say(reading_line(records.report))
+        records = reading.read(log, run / f"evaluation-{log.stem}", listener)
         if records.report.sha256 == folder.manifest()["read"].get("sha256"):
             listener.say("warning: this is the log that the run was trained on; nothing here is held out")
-        base = folder.load_base(device=device, dtype=dtype, quantize=quantize)
+        base = folder.load_base(
+            device=device, dtype=dtype, quantize=quantize, trust_remote_code=trust_remote_code
+        )
         for line in base.decisions:
             listener.say(line)
         result = editloop.evaluate(folder, records, base=base, samples=samples, seed=seed, listener=listener)
-    file = run / f"evaluation-{log.stem}.json"
+    file = run / f"evaluation-{log.stem}-{str(records.report.sha256)[:8]}.json"
     write_json(file, {"log": {"path": str(log), "sha256": records.report.sha256}, **result})
     print_evaluation(result)
-    console.print(f"\nWritten to {file}", markup=False)
+    console.print(f"\nWritten to {file}")
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
     """The figures of every policy as a table."""
+    from editloop.offline.report import show_estimate
+
     keys = {
         "edit_nll_per_token": "loss per token",
         "accuracy": "accuracy",
@@ -66,15 +61,11 @@ def print_evaluation(result: dict[str, Any]) -> None:
     if sampled:
         rows[0].append("sampled cost")
     for name, figures in result["policies"].items():
-        cells = [_cell(figures.get(key)) for key in keys]
+        cells = [show_estimate(figures.get(key)) for key in keys]
         if name == "base":
             cells[2:] = ["–", "–"]  # the base against itself
         if sampled:
-            cells.append(_cell(figures["sampled"]["cost"]) if "sampled" in figures else "–")
+            cells.append(show_estimate(figures.get("sampled", {}).get("cost")))
         rows.append([name, *cells])
     console.print(f"\n{result['rows']} rows, {result['pairs']} pairs; mean ± standard error")
     show_table(rows)
-
-
-def _cell(estimate: dict[str, float] | None) -> str:
-    return f"{estimate['mean']:.3f} ±{estimate['se']:.3f}" if estimate else "–"

@@ -8,36 +8,28 @@ from typing import Annotated
 import typer
 
 from editloop.cli.console import console, shown
-from editloop.cli.flags import Config, CostName, Format, LogPath, Map, MaxBadShare, Quarantine
+from editloop.cli.flags import Config, CostName, LogPath
+from editloop.cli.reading import Reading, reading_line, reads
 
 
+@reads
 def export(
     log: LogPath,
+    reading: Reading,
     to: Annotated[str, typer.Option(help="trl-sft, trl-dpo, trl-kto or costs")],
     out: Annotated[Path | None, typer.Option(help="The JSONL file [LOG.FORMAT.jsonl].")] = None,
-    map: Map = None,
-    format: Format = None,
-    quarantine: Quarantine = None,
-    max_bad_share: MaxBadShare = 0.05,
-    cost: CostName = "levenshtein:word/response",
+    cost: CostName = None,
     config: Config = None,
 ) -> None:
     """Run the verb."""
     from editloop.edits import export as export_view
-    from editloop.edits import get_cost, iter_records
+    from editloop.edits import get_cost
+    from editloop.edits.cost import DEFAULT_COST
 
     file = out or Path(f"{log.stem}.{to}.jsonl")
     with shown() as listener:
-        stream = iter_records(
-            log,
-            map=map,
-            format=format,  # type: ignore[arg-type]
-            quarantine=quarantine,
-            max_bad_share=max_bad_share,
-            progress=lambda done, total: listener.progress("reading", done, total),
-        )
-        done = export_view(stream, file, to, cost=get_cost(cost))
+        stream = reading.stream(log, file, listener)
+        done = export_view(stream, file, to, cost=get_cost(cost or DEFAULT_COST))
+        listener.say(reading_line(stream.report))
     dropped = ", ".join(f"{count} {reason}" for reason, count in done.dropped.items()) or "none"
-    console.print(f"{done.rows} rows written to {file}; left out: {dropped}", markup=False)
-    if stream.report.bad_rows:
-        console.print(f"{stream.report.bad_rows} bad rows were not read", markup=False)
+    console.print(f"{done.rows} rows written to {file}; left out: {dropped}")

@@ -8,22 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from editloop.cli.console import console, show_table, shown
-from editloop.cli.flags import (
-    Base,
-    Config,
-    Device,
-    Dtype,
-    Format,
-    LogPath,
-    Map,
-    MaxBadShare,
-    Quantize,
-    Quarantine,
-)
+from editloop.cli.flags import Base, Config, Device, Dtype, LogPath, Quantize, TrustRemoteCode
+from editloop.cli.reading import Reading, reads
 
 
+@reads
 def fit(
     log: LogPath,
+    reading: Reading,
     base: Base,
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted fit in it goes on.")] = Path("run"),
     methods: Annotated[str | None, typer.Option(help="sft,dpo,early")] = None,
@@ -60,11 +52,7 @@ def fit(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code")] = False,
-    map: Map = None,
-    format: Format = None,
-    quarantine: Quarantine = None,
-    max_bad_share: MaxBadShare = 0.05,
+    trust_remote_code: TrustRemoteCode = False,
     config: Config = None,
 ) -> None:
     """Run the verb."""
@@ -101,15 +89,7 @@ def fit(
 
     fit_config = make_fit_config(**{key: value for key, value in options.items() if value is not None})
     with shown() as listener:
-        records = editloop.read_log(
-            log,
-            map=map,
-            format=format,  # type: ignore[arg-type]
-            quarantine=quarantine or out.with_name(f"{out.name}-quarantine.jsonl"),
-            max_bad_share=max_bad_share,
-            progress=lambda done, total: listener.progress("reading", done, total),
-        )
-        listener.say(reading_line(records.report))
+        records = reading.read(log, out, listener)
         policy = editloop.load_base(
             resolve_base(base),
             device=device,
@@ -129,8 +109,8 @@ def fit(
         f"Policies trained on {base}.",
         run_sections(run),
     )
-    console.print(f"\nRun folder {run.path}, report {report}", markup=False)
-    console.print(f"Next: editloop evaluate {run.path} HELD_OUT_LOG", markup=False)
+    console.print(f"\nRun folder {run.path}, report {report}")
+    console.print(f"Next: editloop evaluate {run.path} HELD_OUT_LOG")
 
 
 def resolve_base(base: str) -> str | Path:
@@ -142,32 +122,22 @@ def resolve_base(base: str) -> str | Path:
     return base
 
 
-def reading_line(report: Any) -> str:
-    """What reading a log came to, in a line."""
-    line = f"read {report.rows_read} rows of {report.path.name}: "
-    line += f"{report.bad_rows} bad, {report.duplicates} duplicates"
-    if report.bad_rows:
-        worst = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common(3))
-        line += f" ({worst}; see {report.quarantine})" if report.quarantine else f" ({worst})"
-    return line
-
-
 def print_run(run: Any) -> None:
     """The policies of a run as a table."""
+    from editloop.offline.report import show_number
+
     rows = [["policy", "settings", "validation loss", "accuracy", "sampled cost"]]
     for name, policy in run.manifest()["policies"].items():
         best = policy["candidates"][policy["chosen"]]
-        accuracy = best["validation"].get("reference_accuracy")
-        cost = best["validation_cost"]
         settings = [f"lr {best['learning_rate']:g}"]
         settings += [f"{key} {best[key]:g}" for key in ("beta", "dpo_weight") if key in best]
         rows.append(
             [
                 name,
                 ", ".join(settings).replace("dpo_weight", "weight"),
-                f"{best['initial_loss']:.3f} → {best['validation_loss']:.3f}",
-                "–" if accuracy is None else f"{accuracy['mean']:.3f}",
-                "–" if cost is None else f"{cost:.3f}",
+                f"{show_number(best['initial_loss'])} → {show_number(best['validation_loss'])}",
+                show_number((best["validation"].get("reference_accuracy") or {}).get("mean")),
+                show_number(best["validation_cost"]),
             ]
         )
     console.print()

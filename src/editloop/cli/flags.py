@@ -13,22 +13,17 @@ from editloop.errors import ConfigError
 LogPath = Annotated[
     Path, typer.Argument(metavar="LOG", help="JSONL, CSV, TSV, Parquet or a datasets folder.")
 ]
-Map = Annotated[
+CostName = Annotated[
     str | None,
-    typer.Option("--map", help="Foreign columns: context=instruction,response=preedit,edit=postedit"),
+    typer.Option("--cost", help="levenshtein:word|char/response|longest|none [levenshtein:word/response]"),
 ]
-Format = Annotated[
-    str | None, typer.Option(help="jsonl, csv, tsv, parquet or datasets, where it cannot be seen.")
-]
-Quarantine = Annotated[
-    Path | None, typer.Option(help="Where bad rows are written, each with line and reason.")
-]
-MaxBadShare = Annotated[float, typer.Option(help="Refuse the log when more of its rows are bad.")]
-CostName = Annotated[str, typer.Option("--cost", help="levenshtein:word|char/response|longest|none")]
 Base = Annotated[str, typer.Option(help="Hub name or folder of a causal LM, or lab:email.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")]
 Quantize = Annotated[str | None, typer.Option(help="4bit: the base in NF4, by bitsandbytes.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the Python that comes with the base.")
+]
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -51,7 +46,10 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise ConfigError(
                 "unknown flag in the configuration", seen=key, do=f"choose of {', '.join(sorted(known))}"
             )
-        values[name] = _as_flag(name, value)
+        if getattr(known[name], "multiple", False):
+            values[name] = [str(item) for item in (value if isinstance(value, list) else [value])]
+        else:
+            values[name] = _as_flag(name, value)
     context.default_map = {**(context.default_map or {}), **values}
     return path
 

@@ -7,62 +7,44 @@ from typing import Annotated, Any
 
 import typer
 
-from editloop.cli.console import console, show_table, shown
-from editloop.cli.flags import Config, CostName, Format, LogPath, Map, MaxBadShare, Quarantine
+from editloop.cli.console import console, show_table, shown, write_json
+from editloop.cli.flags import Config, CostName, LogPath
+from editloop.cli.reading import Reading, reading_line, reads
 
 
+@reads
 def inspect(
     log: LogPath,
-    out: Annotated[Path | None, typer.Option(help="Folder for inspect.json and the plots.")] = None,
-    map: Map = None,
-    format: Format = None,
-    quarantine: Quarantine = None,
-    max_bad_share: MaxBadShare = 0.05,
-    cost: CostName = "levenshtein:word/response",
+    reading: Reading,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for inspect.json and the plots [LOG-inspect].")
+    ] = None,
+    cost: CostName = None,
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    from editloop.edits import get_cost, iter_records, plot_costs, summarize
-    from editloop.edits.writing import atomic
+    from editloop.edits import get_cost, plot_costs, summarize
+    from editloop.edits.cost import DEFAULT_COST
 
     folder = out or Path(f"{log.name.split('.')[0]}-inspect")
     with shown() as listener:
-        stream = iter_records(
-            log,
-            map=map,
-            format=format,  # type: ignore[arg-type]
-            quarantine=quarantine or folder / "quarantine.jsonl",
-            max_bad_share=max_bad_share,
-            progress=lambda done, total: listener.progress("reading", done, total),
-        )
-        summary = summarize(stream, cost=get_cost(cost))
+        stream = reading.stream(log, folder, listener)
+        summary = summarize(stream, cost=get_cost(cost or DEFAULT_COST))
+        listener.say(reading_line(stream.report))
     print_summary(summary)
-    folder.mkdir(parents=True, exist_ok=True)
-    import json
-
-    with atomic(folder / "inspect.json") as unfinished:
-        unfinished.write_text(json.dumps(summary.to_json(), indent=2, default=str) + "\n", encoding="utf-8")
+    write_json(folder / "inspect.json", summary.to_json())
     plots = plot_costs(summary, folder)
-    console.print(
-        f"\nWritten to {folder}: inspect.json" + "".join(f", {p.name}" for p in plots), markup=False
-    )
+    console.print(f"\nWritten to {folder}: inspect.json" + "".join(f", {p.name}" for p in plots))
 
 
 def print_summary(summary: Any) -> None:
     """Print a `LogSummary` at a terminal's width."""
-    report = summary.report
-    if report is not None:
-        line = f"{report.rows_read} rows read from {report.path.name} ({report.format})"
-        line += f", {report.bad_rows} bad, {report.duplicates} exact duplicates"
-        console.print(line, markup=False)
-        for reason, count in report.reasons.most_common(8):
-            console.print(f"  {count} bad: {reason}", markup=False)
     everyone = summary.all
     users = f"{summary.n_users} users, {summary.n_policies} policies"
     span = f", {summary.first:%Y-%m-%d} to {summary.last:%Y-%m-%d}" if summary.first and summary.last else ""
     console.print(f"{summary.rows} records, {users}{span}")
     statuses = ", ".join(f"{count} {status}" for status, count in summary.statuses.most_common())
-    console.print(f"Statuses: {statuses}", markup=False)
+    console.print(f"Statuses: {statuses}")
     if everyone.observed:
         shares = f"{everyone.share_edited:.0%} edited, {1 - everyone.share_edited:.0%} accepted as they were"
         console.print(f"Of {everyone.observed} observed: {shares}")

@@ -11,6 +11,7 @@ import typer
 from editloop.cli.console import console, shown
 from editloop.cli.fit import resolve_base
 from editloop.cli.flags import Base, Config, Device
+from editloop.errors import ConfigError
 from editloop.listener import Listener
 
 lab = typer.Typer(help="The embedded world: base models and logs.", no_args_is_help=True)
@@ -21,7 +22,9 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the base.")] = Path("lab-base"),
     domain: Annotated[str, typer.Option(help="email")] = "email",
     text: Annotated[list[Path] | None, typer.Option(help="Plain-text files instead of a domain.")] = None,
-    documents: Annotated[str, typer.Option(help="Whether each of the lines or files is a text.")] = "lines",
+    documents: Annotated[
+        str | None, typer.Option(help="Whether each of the lines or files is a text [lines].")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of a domain's base [1500].")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the text [8].")] = None,
     minutes: Annotated[float | None, typer.Option(help="Most time to train on text [12].")] = None,
@@ -33,10 +36,14 @@ def pretrain(
     from editloop.lab import Recipe, TextRecipe, get_domain, pretrain_text
     from editloop.lab import pretrain as pretrain_domain
 
+    of_text = {"documents": documents, "epochs": epochs, "minutes": minutes, "vocabulary": vocabulary}
+    given: dict[str, Any] = {key: value for key, value in of_text.items() if value is not None}
+    if text and steps is not None:
+        raise ConfigError("--steps is for a domain's base", seen=steps, do="give --epochs or --minutes")
+    if given and not text:
+        raise ConfigError("only a base from text takes these", seen=", ".join(given), do="give --text")
     if text:
-        given = {"epochs": epochs, "minutes": minutes, "vocabulary": vocabulary}
-        given = {key: value for key, value in given.items() if value is not None}
-        recipe = TextRecipe(documents=documents, seed=seed, **given)  # type: ignore[arg-type]
+        recipe = TextRecipe(seed=seed, **given)
         with shown() as listener:
             made = pretrain_text(text, out, recipe, progress=_told(listener))
     else:
@@ -44,8 +51,8 @@ def pretrain(
         with shown() as listener:
             made = pretrain_domain(get_domain(domain), out, plan, progress=_told(listener))
     for key, value in made.items():
-        console.print(f"{key}: {value}", markup=False)
-    console.print(f"Base written to {out}; use it by --base {out}", markup=False)
+        console.print(f"{key}: {value}")
+    console.print(f"Base written to {out}; use it by --base {out}")
 
 
 @lab.command(help="Write a log: a policy answers the domain's contexts and a user edits.")
@@ -76,7 +83,7 @@ def log(
                 yield record
 
         count = write_log(told(), out)
-    console.print(f"{count} rows written to {out}", markup=False)
+    console.print(f"{count} rows written to {out}")
 
 
 def _told(listener: Listener) -> Callable[[int, int, float], None]:

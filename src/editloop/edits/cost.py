@@ -90,7 +90,7 @@ def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost
             "unknown cost",
             seen=name,
             do=f"use levenshtein:UNIT/NORMALISER, unit {'|'.join(UNITS)}, normaliser "
-            f"{'|'.join(NORMALISERS)}{own}; register_cost adds your own",
+            f"{'|'.join(NORMALISERS)}{own}",
         )
     if unit == "token" and tokenize is None:
         raise CostError(
@@ -119,7 +119,7 @@ def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost
 
 
 def register_cost(name: str, function: CostFunction) -> Cost:
-    """Add a cost of one's own, for `get_cost` and for every `--cost` flag.
+    """Add a cost of one's own for `get_cost`, in this process.
 
     Raises:
         CostError: The name is empty, built in or taken by another function.

@@ -23,9 +23,11 @@ LONGEST_LINE = 64 * 2**20
 """Bytes of a line, or of a quoted cell, beyond which a row is bad: memory must not hang on one lost quote."""
 
 ARROW_BATCH = 256
+BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "not UTF-8 text"
 TOO_LONG = f"longer than {LONGEST_LINE // 2**20} MiB"
 TRUNCATED = "truncated last line"
+OUT_OF_RANGE = "a value out of range, a time beyond the years 1 to 9999 say"
 
 SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -76,13 +78,19 @@ def open_source(path: Path, format: Format | None = None, wanted: Collection[str
     try:
         if path.is_dir():
             return _dataset(path, wanted)
+        if path.exists() and not path.is_file():
+            raise LogError(
+                "the log is a pipe, and it is read more than once",
+                seen=str(path),
+                do="write it to a file first",
+            )
         with path.open("rb") as file:
             head = file.read(4096)
     except FileNotFoundError:
         raise LogError("no such log", seen=str(path), do="check the path") from None
     except OSError as error:
         raise LogError(f"the log cannot be read, {error.strerror}", seen=str(path)) from None
-    if not head.strip():
+    if not head.removeprefix(BOM).strip():
         raise LogFormatError("the log is empty", seen=str(path), do="check what wrote it")
     found = format or SUFFIXES.get(path.suffix.lower()) or _sniff(path, head)
     if found == "dataset":
@@ -91,14 +99,22 @@ def open_source(path: Path, format: Format | None = None, wanted: Collection[str
         return _parquet(path, wanted)
     _check_text(path, head, found)
     if found == "jsonl":
-        return Source(found, None, path.stat().st_size, _jsonl(path))
+        return Source(found, None, path.stat().st_size, _readable(_jsonl(path), path))
     return _delimited(path, found)
+
+
+def _readable(rows: Iterator[RawRow], path: Path) -> Iterator[RawRow]:
+    """Tell that reading failed as what it is: whoever takes the rows may be writing."""
+    try:
+        yield from rows
+    except OSError as error:
+        raise LogError(f"the log cannot be read, {error.strerror or error}", seen=str(path)) from error
 
 
 def _sniff(path: Path, head: bytes) -> Format:
     if head.startswith(b"PAR1"):
         return "parquet"
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+    if head.removeprefix(BOM).lstrip()[:1] in (b"{", b"["):
         return "jsonl"
     header = head.splitlines()[0]
     if b"\t" in header:
@@ -124,22 +140,22 @@ def _check_text(path: Path, head: bytes, format: Format) -> None:
         raise LogFormatError("the log is compressed", seen=str(path), do="decompress it first")
     if head.startswith((b"PAR1", b"SQLite format 3")):
         raise LogFormatError(f"the log is not {format.upper()}", seen=str(path), do="give its true --format")
-    if format == "jsonl" and head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+    if format == "jsonl" and head.removeprefix(BOM).lstrip().startswith(b"["):
         raise LogFormatError(
             "the log is one JSON array, not one object per line", seen=str(path), do="convert it: jq -c '.[]'"
         )
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
-    """Yield each line without a byte-order mark, the bytes read so far, and whether it had to be cut."""
-    done = 0
+    """Yield each line without a byte-order mark, the bytes up to its end, and whether it had to be cut."""
+    done = file.tell()
     while line := file.readline(LONGEST_LINE + 1):
         first, done = done == 0, done + len(line)
         cut = len(line) > LONGEST_LINE
         rest = line
         while cut and not rest.endswith(b"\n") and (rest := file.readline(2**20)):
             done += len(rest)
-        yield line.removeprefix(b"\xef\xbb\xbf") if first else line, done, cut
+        yield line.removeprefix(BOM) if first else line, done, cut
 
 
 def _jsonl(path: Path) -> Iterator[RawRow]:
@@ -163,7 +179,9 @@ def _jsonl(path: Path) -> Iterator[RawRow]:
 
 def _delimited(path: Path, format: Format) -> Source:
     lines = _cells(path, "\t" if format == "tsv" else ",")
-    header = next(lines)
+    header = next(lines, None)
+    if header is None:
+        raise LogFormatError("the log is empty", seen=str(path), do="check what wrote it")
     names = header.cells
     if header.problem:
         raise LogFormatError(f"the header is no {format.upper()}: {header.problem}", seen=header.text)
@@ -180,7 +198,13 @@ def _delimited(path: Path, format: Format) -> Source:
             else:
                 yield RawRow(line, done, dict(zip(names, cells, strict=True)))
 
-    return Source(format, names, path.stat().st_size, rows())
+    return Source(format, names, path.stat().st_size, _readable(rows(), path))
+
+
+class _Line(NamedTuple):
+    text: str
+    done: int
+    problem: str
 
 
 class _Cells(NamedTuple):
@@ -189,37 +213,57 @@ class _Cells(NamedTuple):
     cells: list[str]
     problem: str
     text: str
-    """The last line of the row."""
+    """The last line of the row that was read."""
 
 
 def _cells(path: Path, delimiter: str) -> Iterator[_Cells]:
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
-    done, problem, text = 0, "", ""
+    """Yield the rows. Of a row over several lines that is none only the first line is lost.
 
-    def lines(file: IO[bytes]) -> Iterator[str]:
-        nonlocal done, problem, text
-        for line, done, cut in _lines(file):  # noqa: B007  (read below, when the row is complete)
-            try:
-                text = line.decode()
-            except UnicodeDecodeError:
-                text, problem = line.decode(errors="backslashreplace"), NOT_UTF8
-            problem = TOO_LONG if cut else problem
-            yield text
+    A quote that nothing closes, or another row's quote, swallows rows: those after the first are read again.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
+    first = last = _Line("", 0, "")
+    taken, problem = 0, ""  # of the row that is being read: its lines, and what is wrong with them
+
+    def rows(file: IO[bytes]) -> Iterator[list[str]]:
+        # Strict: cells that are not quoted as the csv module quotes them are bad rows, not silently mended.
+        return csv.reader(texts(file), delimiter=delimiter, strict=True)
+
+    def texts(file: IO[bytes]) -> Iterator[str]:
+        nonlocal first, last, taken, problem
+        for last in _decoded(file):
+            first = last if taken == 0 else first
+            taken, problem = taken + 1, problem or last.problem
+            yield last.text
 
     with path.open("rb") as file:
-        # Strict: cells that are not quoted as the csv module quotes them are bad rows, not silently mended.
-        reader = csv.reader(lines(file), delimiter=delimiter, strict=True)
+        reader, number, width = rows(file), 1, 0
         while True:
-            start, problem = reader.line_num + 1, ""
+            taken, problem = 0, ""
             try:
-                cells = next(reader)
+                cells, error = next(reader), ""
             except StopIteration:
                 return
-            except csv.Error as error:
-                yield _Cells(start, done, [], problem or str(error), text)
-            else:
-                if cells or problem:
-                    yield _Cells(start, done, cells, problem, text)
+            except csv.Error as failure:
+                cells, error = [], str(failure)
+            width = width or len(cells)
+            if error or (taken > 1 and len(cells) != width):
+                last, taken, problem = first, 1, first.problem
+                file.seek(first.done)
+                reader = rows(file)
+            problem = problem or error
+            if cells or problem:
+                yield _Cells(number, last.done, cells, problem, last.text)
+            number += taken
+
+
+def _decoded(file: IO[bytes]) -> Iterator[_Line]:
+    for line, done, cut in _lines(file):
+        try:
+            text, problem = line.decode(), ""
+        except UnicodeDecodeError:
+            text, problem = line.decode(errors="backslashreplace"), NOT_UTF8
+        yield _Line(text, done, TOO_LONG if cut else problem)
 
 
 def _parquet(path: Path, wanted: Collection[str] | None) -> Source:
@@ -262,11 +306,25 @@ def _arrow(batches: Iterator[pa.RecordBatch]) -> Iterator[RawRow]:
     number = 0
     try:
         for batch in batches:
-            for row in batch.to_pylist():
+            for row, reason, text in _python_rows(batch):
                 number += 1
-                yield RawRow(number, number, row)
+                yield RawRow(number, number, row, reason, text)
     except (pa.ArrowException, OSError) as error:
         raise LogError(f"the log is damaged after row {number:,}, {error}", do="write it again") from error
+
+
+def _python_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str, str]]:
+    """Yield a batch's rows, or the reason why one has no Python value and what the error says."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows > 1:
+            for i in range(batch.num_rows):
+                yield from _python_rows(batch.slice(i, 1))
+        else:
+            yield None, NOT_UTF8 if isinstance(error, UnicodeDecodeError) else OUT_OF_RANGE, str(error)
+    else:
+        yield from ((row, "", "") for row in rows)
 
 
 def _shown(line: bytes | str) -> str:

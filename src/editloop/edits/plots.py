@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 USERS_DISTRIBUTION, USERS_TIME = 10, 4
 SMALLEST_RUN, MOST_RUNS, MOST_BARS = 10, 40, 30
+DRAWN_TIMES = (-2e10, 2e11)
+"""Epoch seconds, the years 1336 to 8307: matplotlib's dates, margins included, must stay in 1 to 9999."""
 
 INK, PALE, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, COLOURS = "#2b6cb0", ("#2b6cb0", "#c05621", "#2f855a", "#805ad5")
@@ -36,6 +38,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "xtick.color": PALE,
     "ytick.color": PALE,
     "xtick.labelcolor": INK,
@@ -161,8 +164,9 @@ def _distribution_by_user(axes: Axes, by_user: dict[str, NDArray[Any]], name: st
 def _over_time(axes: Axes, series: dict[str, NDArray[Any]], timed: bool, name: str) -> None:
     """Draw means of runs of equally many rows, with a band of two standard errors for up to two series."""
     banded = len(series) <= 2
-    for (label, rows), colour in zip(series.items(), COLOURS, strict=False):
-        where = rows["time"] / 86400 if timed else rows["row"] + 1.0
+    lines: list[Any] = []
+    for rows, colour in zip(series.values(), COLOURS, strict=False):
+        where = np.clip(rows["time"], *DRAWN_TIMES) / 86400 if timed else rows["row"] + 1.0
         order = np.argsort(where, kind="stable")
         most = MOST_RUNS if len(series) == 1 else MOST_RUNS // 2
         runs = np.array_split(order, int(np.clip(len(rows) // SMALLEST_RUN, 1, most)))
@@ -173,7 +177,7 @@ def _over_time(axes: Axes, series: dict[str, NDArray[Any]], timed: bool, name: s
             error = spread / np.sqrt([len(run) for run in runs])
             axes.fill_between(x, mean - 2 * error, mean + 2 * error, color=colour, alpha=0.15, linewidth=0)
         marker = "o" if len(runs) < 15 else None
-        axes.plot(x, mean, color=colour, linewidth=1.6, marker=marker, markersize=3.5, label=_short(label))
+        lines += axes.plot(x, mean, color=colour, linewidth=1.6, marker=marker, markersize=3.5)
     if timed:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
@@ -185,7 +189,9 @@ def _over_time(axes: Axes, series: dict[str, NDArray[Any]], timed: bool, name: s
         axes.set_xlabel("row of the log, which gives no times")
     if len(series) > 1:
         axes.set_ylim(top=1.18 * axes.get_ylim()[1])
-        axes.legend(loc="upper right", ncols=2, handlelength=1.2, borderaxespad=0)
+        # By name: of labels found on the lines those that begin with "_" would be left out.
+        names = [_short(label) for label in series]
+        axes.legend(lines, names, loc="upper right", ncols=2, handlelength=1.2, borderaxespad=0)
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     axes.set_ylabel(f"mean {name}")
     if all(rows["cost"].min() >= 0 for rows in series.values()):

@@ -21,7 +21,7 @@ from editloop.edits.duplicates import Duplicates
 from editloop.edits.formats import Format, RawRow, Source, open_source
 from editloop.edits.quarantine import Quarantine
 from editloop.edits.record import Record, explain
-from editloop.errors import ConfigError, LogFormatError, TooManyBadRows
+from editloop.errors import ConfigError, LogError, LogFormatError, TooManyBadRows
 
 Progress = Callable[[int, int], None]
 """Called now and then with how much is done, and of how much: bytes of text formats, rows of the others."""
@@ -103,7 +103,7 @@ def read_log(
     keep_duplicates: bool = False,
     progress: Progress | None = None,
 ) -> Log:
-    """Read a whole log into memory. See `iter_records`, which takes the same and needs no memory."""
+    """Read a whole log into memory. See `iter_records`, which takes the same and streams."""
     stream = iter_records(
         path,
         map=map,
@@ -130,7 +130,8 @@ def iter_records(
 
     Columns that have a record's field names are read as they are; a chat may also stand in a column
     `messages` in place of `context`. Others are read if `map` names them, and left out if not: what is to be
-    kept goes to `metadata.NAME`. In CSV, TSV and Parquet, `metadata` and `messages` hold JSON.
+    kept goes to `metadata.NAME`. A mapped column wins over one that has the field's name; a field mapped to
+    nothing (`status=`) is left out. In CSV, TSV and Parquet, `metadata` and `messages` hold JSON.
 
     CSV and TSV cannot tell an empty edit from none. An empty cell is an empty edit (the user deleted it all)
     only where the row's status says `edited`; else no edit was seen and the row is pending.
@@ -190,7 +191,7 @@ def iter_records(
 
 
 def parse_map(text: str) -> dict[str, str]:
-    """Return `"response=output.text,edit=final"` as a mapping of field to column.
+    """Return `"response=output.text,edit=final,status="` as a mapping of field to column, or to nothing.
 
     Raises:
         ConfigError: Not of that shape, or a field that records do not have.
@@ -198,7 +199,7 @@ def parse_map(text: str) -> dict[str, str]:
     columns: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         target, equals, column = (each.strip() for each in part.partition("="))
-        if not equals or not column or target in columns:
+        if not equals or target in columns:
             raise ConfigError(
                 "a map is FIELD=COLUMN,FIELD=COLUMN, each field once", seen=text, do="mend --map"
             )
@@ -212,14 +213,17 @@ def hash_log(path: Path) -> str:
         files = sorted(each for each in path.rglob("*") if each.is_file())
         names = "".join(f"{each.relative_to(path).as_posix()}\0{hash_log(each)}\n" for each in files)
         return hashlib.sha256(names.encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LogError(f"the log cannot be read, {error.strerror or error}", seen=str(path)) from error
 
 
 def _check_map(columns: Mapping[str, str]) -> dict[str, str]:
     for target in columns:
         family, _, name = target.partition(".")
-        if target not in _TARGETS and (family != "metadata" or not name):
+        if target not in _TARGETS and (family != "metadata" or not name or not columns[target]):
             raise ConfigError(
                 "records have no such field",
                 seen=target,
@@ -241,14 +245,15 @@ def _checked_columns(source: Source, columns: Mapping[str, str], path: Path) -> 
     there = source.columns or list(dict.fromkeys(name for row in parsed for name in row))
     if parsed:
         for target, column in columns.items():
-            if column not in there and all(_look_up(row, column) is _MISSING for row in parsed):
+            if column and column not in there and all(_look_up(row, column) is _MISSING for row in parsed):
                 raise LogFormatError(
                     f"no column for {target} in the log, whose columns are {', '.join(there)}",
                     seen=column,
                     do="mend --map",
                 )
-        given = {*there, *columns}
-        missing = [each for each in ("context", "response", "edit") if each not in given]
+        given = {each for each in (*there, *columns) if columns.get(each, each)}
+        needed = ("context", "response") if "status" in given else ("context", "response", "edit")
+        missing = [each for each in needed if each not in given]
         if "messages" in given and "context" in missing:
             missing.remove("context")
         if missing:
@@ -272,15 +277,15 @@ def _record(raw: RawRow, columns: Mapping[str, str], flat: bool) -> tuple[Record
 
 
 def _fields(row: Mapping[str, Any], columns: Mapping[str, str], flat: bool) -> dict[str, Any]:
-    """Return a record's fields: native columns, then mapped ones, with the formats' poverty made good."""
-    fields = {name: row[name] for name in _TARGETS if name in row}
+    """Return a record's fields: mapped columns, then native ones, with the formats' poverty made good."""
+    fields = {name: row[name] for name in _TARGETS if name in row and columns.get(name, name)}
     mapped = {}
     for target, column in columns.items():
         value = _look_up(row, column)
         if target.startswith("metadata."):
             if value is not _MISSING:
                 mapped[target.removeprefix("metadata.")] = value
-        else:
+        elif column:
             fields[target] = None if value is _MISSING else value
     if flat:  # an empty cell is None, except for the texts
         fields = {key: value for key, value in fields.items() if value != "" or key in _TEXTS}
@@ -289,7 +294,8 @@ def _fields(row: Mapping[str, Any], columns: Mapping[str, str], flat: bool) -> d
     for name in ("messages", "metadata"):
         if isinstance(fields.get(name), str):
             fields[name] = _from_json(fields[name])
-    if (messages := fields.pop("messages", None)) is not None:
+    messages = fields.pop("messages", None)
+    if messages is not None and (columns.get("messages") or not columns.get("context")):
         fields["context"] = messages
     if mapped:
         metadata = fields.get("metadata") or {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
@@ -34,8 +35,15 @@ def _wrong(reason: str) -> PydanticCustomError:
     return PydanticCustomError("record", reason)
 
 
+def _as_text(value: object) -> object:
+    """Give a number the text that it has in CSV: 12.0 is 12, and NaN is an empty cell."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else int(value) if value.is_integer() else value
+    return value
+
+
 def _empty_is_none(value: object) -> object:
-    return None if value == "" else value
+    return None if _as_text(value) == "" else value
 
 
 def _unicode(text: str) -> str:
@@ -77,7 +85,7 @@ def _json_only(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 Text = Annotated[str, AfterValidator(_unicode)]
-Name = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_unicode)]
+Name = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_unicode), BeforeValidator(_as_text)]
 OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
 
 

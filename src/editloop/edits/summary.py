@@ -1,7 +1,9 @@
-"""What is in a log: one streaming pass, in memory that does not grow with the log.
+"""What is in a log: one streaming pass that keeps numbers of the records, not their texts.
 
-Counts and means are exact. Quantiles and plots come from `sample`, which is every record up to a million
-and a uniform sample of a million beyond. What the numbers look like on paper is for `plots.py` to know.
+A record leaves 48 bytes, up to a million of them; what reading keeps to tell duplicates is told in
+`duplicates.py`. Counts and means are exact. Quantiles and plots come from `sample`, which is every record up
+to a million and a uniform sample of a million beyond. What the numbers look like on paper is for `plots.py`
+to know.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +190,8 @@ def summarize(log: Iterable[Record] | str | Path, *, cost: Cost | None = None) -
         policies=total.policies.largest(),
         n_users=len(total.users),
         n_policies=len(total.policies),
-        first=None if not total.n_timed else datetime.fromtimestamp(total.first, UTC),
-        last=None if not total.n_timed else datetime.fromtimestamp(total.last, UTC),
+        first=total.first,
+        last=total.last,
         n_timed=total.n_timed,
         kept=total.kept,
         dropped=total.dropped,
@@ -208,8 +210,8 @@ class _Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     users: _Groups = field(default_factory=lambda: _Groups())
     policies: _Groups = field(default_factory=lambda: _Groups())
-    first: float = np.inf
-    last: float = -np.inf
+    first: datetime | None = None
+    last: datetime | None = None
     n_timed: int = 0
     kept: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("supervision", "preferences", "costs"), 0)
@@ -246,7 +248,8 @@ class _Tally:
             time = np.nan if record.time is None else record.time.timestamp()
             if record.time is not None:
                 self.n_timed += 1
-                self.first, self.last = min(self.first, time), max(self.last, time)
+                self.first = min(self.first or record.time, record.time)
+                self.last = max(self.last or record.time, record.time)
             index = -1 if user is None or record.user is None else self.users.index[record.user]
             words = self._words(record)
             chars = (

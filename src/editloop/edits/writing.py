@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from editloop.edits.formats import SUFFIXES, Format
 from editloop.edits.record import Context, Record
-from editloop.errors import LogError, LogFormatError
+from editloop.errors import EditLoopError, LogError, LogFormatError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,24 +60,34 @@ def write_log(records: Iterable[Record], path: str | Path, *, format: Format | N
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write a file or folder to; it takes the name of `path` at the end.
+def atomic(path: Path, failure: type[EditLoopError] = LogError) -> Iterator[Path]:
+    """Give a path beside `path` to write a file or folder to; it takes the name of `path` once it is on disk.
 
     Raises:
-        LogError: On an OSError, a full disk say. Nothing is left behind, and what was at `path` is still.
+        EditLoopError: The `failure`, on an OSError, a full disk say. Nothing is left behind, and what was at
+            `path` is still.
     """
+    path = path.absolute()  # the current folder has a name, too
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
+        for each in [unfinished, *unfinished.rglob("*")]:
+            if each.is_file():
+                with each.open("rb+") as file:
+                    os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        raise LogError(f"cannot be written, {error.strerror or error}", seen=str(path)) from error
+        raise failure(
+            f"cannot write {path.name}: {error.strerror or error}",
+            seen=str(path.parent),
+            do="free space or change --out",
+        ) from error
     finally:
         if unfinished.is_dir():
             shutil.rmtree(unfinished, ignore_errors=True)
-        else:
-            unfinished.unlink(missing_ok=True)
+        elif unfinished.exists():
+            unfinished.unlink()
 
 
 class _Counted(Iterator[Record]):
@@ -185,6 +196,19 @@ def context_json(context: Context) -> str | list[dict[str, str]]:
     if isinstance(context, str):
         return context
     return [{"role": message.role, "content": message.content} for message in context]
+
+
+def json_text(content: Any) -> str:
+    """Return a JSON document; NaN and infinity, which JSON has not, become null, and other objects text."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _iso(record: Record) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from editloop.edits import LogSummary, plot_costs, read_log, summarize, write_log
+from editloop.errors import RunError
 from editloop.lab.domains import base_path, get_domain
 from editloop.lab.evaluation import Evaluation, evaluate_on_user
 from editloop.lab.log import MAX_NEW_TOKENS, stream_log
@@ -88,6 +89,8 @@ def run_demo(
         RunError: The folder holds another demo.
     """
     listener, started = listener or Silent(), time.monotonic()
+    settings = {"rows": rows, "seed": seed}
+    _check_same_demo(out / "demo.json", settings)
     domain, base = get_domain("email"), load_base(base_path("email"))
     sections: list[Section] = []
     costs: dict[str, dict[str, dict[str, Evaluation]]] = {}
@@ -134,8 +137,19 @@ def run_demo(
         f"From {rows} edited emails of each of two users to three policies each, in {seconds:.0f} s.",
         summary_sections + sections,
     )
-    write_atomic(out / "demo.json", json.dumps(_numbers(result), indent=2) + "\n")
+    write_atomic(out / "demo.json", json.dumps(settings | _numbers(result), indent=2) + "\n")
     return result
+
+
+def _check_same_demo(file: Path, settings: dict[str, int]) -> None:
+    """Refuse the logs of a demo with other settings; they are noted where there is none."""
+    if file.is_file():
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = {key: content.get(key) for key in settings}
+        if found != settings:
+            raise RunError("the folder holds another demo", seen=found, do="choose another --out")
+    else:
+        write_atomic(file, json.dumps(settings) + "\n")
 
 
 def log_line(summary: LogSummary) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from editloop.policy import RunFolder, write_atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Section", "figure_png", "run_sections", "write_report"]
+__all__ = ["Section", "figure_png", "run_sections", "show_estimate", "show_number", "write_report"]
 
 COLOURS = {"base": "#8b95a1", "sft": "#2f6fb0", "dpo": "#c2672d", "early": "#3a8f5c"}
 
@@ -112,7 +113,7 @@ def _figures_table(manifest: Mapping[str, Any]) -> list[list[str]]:
     ]
     rows = [head]
     base = manifest["base"]["sampled"]
-    rows.append(["base", "", "", "", "", "", _shown(base["cost"]) if base else ""])
+    rows.append(["base", "", "", "", "", "", show_estimate(base["cost"]) if base else ""])
     for name, policy in manifest["policies"].items():
         best = policy["candidates"][policy["chosen"]]
         figures = best["validation"]
@@ -121,13 +122,22 @@ def _figures_table(manifest: Mapping[str, Any]) -> list[list[str]]:
         )
         keys = ("edit_nll_per_token", "accuracy", "reference_accuracy", "chosen_shift")
         sampled = best["sampled"]
-        cost = _shown(sampled["cost"]) if sampled else ""
-        rows.append([name, settings.replace("_", " "), *(_shown(figures.get(key)) for key in keys), cost])
+        cost = show_estimate(sampled["cost"]) if sampled else ""
+        rows.append(
+            [name, settings.replace("_", " "), *(show_estimate(figures.get(key)) for key in keys), cost]
+        )
     return rows
 
 
-def _shown(estimate: Mapping[str, float] | None) -> str:
-    return f"{estimate['mean']:.3f} ± {estimate['se']:.3f}" if estimate else "–"
+def show_number(value: float | None) -> str:
+    """Three digits after the point, or a dash for what a training that diverged leaves behind."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def show_estimate(estimate: Mapping[str, float | None] | None) -> str:
+    """Mean ± standard error, or a dash where there is no mean."""
+    mean = show_number(estimate["mean"] if estimate else None)
+    return mean if mean == "–" or not estimate else f"{mean} ± {show_number(estimate['se'])}"
 
 
 def _curves(policies: Mapping[str, Any]) -> Figure:

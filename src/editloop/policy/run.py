@@ -9,8 +9,6 @@ report.html            the same for people
 from __future__ import annotations
 
 import json
-import math
-import os
 import platform
 import shutil
 import tempfile
@@ -22,6 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from editloop.edits.writing import atomic, json_text
 from editloop.errors import RunError
 from editloop.policy.adapters import detach_adapter, load_adapter
 from editloop.policy.model import Policy, load_base
@@ -38,24 +37,8 @@ def write_atomic(path: Path, text: str) -> None:
     Raises:
         RunError: The folder cannot be written to (no space left, no permission).
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path.name}: {error.strerror}",
-            seen=str(path.parent),
-            do="free space or change --out",
-        ) from error
+    with atomic(path, RunError) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 class RunFolder:
@@ -106,11 +89,8 @@ class RunFolder:
 
     def write_manifest(self, content: dict[str, Any]) -> None:
         """Replace `run.json`; the format and the library versions are added, NaN and infinity become null."""
-        full = _finite({"format": FORMAT, **content, "versions": library_versions()})
-        write_atomic(
-            self.manifest_path,
-            json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n",
-        )
+        full = {"format": FORMAT, **content, "versions": library_versions()}
+        write_atomic(self.manifest_path, json_text(full))
 
     def policy_names(self) -> list[str]:
         """Names of the policies in the folder, in the order in which they were trained."""
@@ -213,15 +193,6 @@ def load_policy(run: str | Path, name: str = "base", **options: Any) -> Policy:
             )
         return load_base(run, **options)
     return folder.load_policy(name, folder.load_base(**options))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity, which a training that diverged leaves behind."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def library_versions() -> dict[str, str]:

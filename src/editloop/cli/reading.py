@@ -1,0 +1,114 @@
+"""The log as a verb is given it: the flags that say how to read it, and what reading came to, in a line.
+
+The flags are the fields of `Reading`; `reads` gives them to a verb that takes a `Reading`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from editloop.errors import ConfigError
+from editloop.listener import Listener
+
+if TYPE_CHECKING:
+    from editloop.edits import Log, ReadReport, RecordStream
+
+__all__ = ["Reading", "reading_line", "reads"]
+
+Verb = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a log is read; every field is a flag."""
+
+    map: Annotated[
+        str | None,
+        typer.Option(
+            help="Foreign columns: context=instruction,response=preedit,edit=postedit; status= leaves it out"
+        ),
+    ] = None
+    format: Annotated[
+        str | None, typer.Option(help="jsonl, csv, tsv, parquet or dataset, where it cannot be seen.")
+    ] = None
+    quarantine: Annotated[
+        Path | None,
+        typer.Option(help="Where bad rows are written, each with line and reason [OUT-quarantine.jsonl]."),
+    ] = None
+    max_bad_share: Annotated[float, typer.Option(help="Refuse the log when more of its rows are bad.")] = 0.05
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Keep rows that equal an earlier one.")
+    ] = False
+
+    def stream(self, log: Path, out: Path, listener: Listener) -> RecordStream:
+        """The records of a log, as they are read; bad rows go to a file beside `out`.
+
+        Raises:
+            ConfigError: The verb would write over the log or over the quarantine.
+        """
+        from editloop.edits import iter_records
+
+        place = out.resolve()
+        beside = place.parent / f"{place.name.removesuffix('.jsonl')}-quarantine.jsonl"
+        quarantine = self.quarantine or beside
+        if place in (log.resolve(), quarantine.resolve()):
+            raise ConfigError(
+                "the log or its quarantine would be overwritten", seen=str(out), do="choose another --out"
+            )
+        options: dict[str, Any] = vars(self) | {"quarantine": quarantine}
+        return iter_records(
+            log, **options, progress=lambda done, total: listener.progress("reading", done, total)
+        )
+
+    def read(self, log: Path, out: Path, listener: Listener) -> Log:
+        """The whole log, and a line of what reading came to."""
+        from editloop.edits import Log
+
+        stream = self.stream(log, out, listener)
+        records = tuple(stream)
+        listener.say(reading_line(stream.report))
+        return Log(records, stream.report)
+
+
+def reads(verb: Verb) -> Verb:
+    """Put the flags of `Reading` in place of a verb's parameter of that type.
+
+    Typer reads a verb's flags from its signature.
+    """
+    hints = get_type_hints(Reading, include_extras=True)
+    flags = [
+        inspect.Parameter(
+            each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name]
+        )
+        for each in fields(Reading)
+    ]
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(verb, eval_str=True).parameters.values():
+        given = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        parameters += flags if parameter.annotation is Reading else [given]
+
+    @wraps(verb)
+    def expanded(**options: Any) -> None:
+        reading = Reading(**{each.name: options.pop(each.name) for each in fields(Reading)})
+        verb(reading=reading, **options)
+
+    expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return expanded
+
+
+def reading_line(report: ReadReport) -> str:
+    """What reading a log came to."""
+    line = f"read {report.rows_read} rows of {report.path.name}: "
+    line += f"{report.bad_rows} bad, {report.duplicates} duplicates"
+    if report.bad_rows:
+        worst = [f"{count} {reason}" for reason, count in report.reasons.most_common(3)]
+        more = ["..."] if len(report.reasons) > len(worst) else []
+        line += f" ({', '.join(worst + more)}; see {report.quarantine})"
+    return f"{line}; {report.problem}" if report.problem else line

@@ -1,0 +1,233 @@
+"""The flags of the command and what it prints; no model is trained here."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calling import fails, rows
+from editloop.cli import inspect
+from editloop.errors import RunError
+
+
+def foreign(path: Path, count: int = 40, bad: int = 1) -> Path:
+    lines = [json.dumps({"prompt": f"p{i}", "draft": f"d {i}", "final": f"f {i}"}) for i in range(count)]
+    path.write_text("\n".join([*lines, *["{broken"] * bad, lines[0]]) + "\n", encoding="utf-8")
+    return path
+
+
+MAP = "context=prompt,response=draft,edit=final"
+
+
+@pytest.mark.parametrize("verb", [["inspect"], ["export", "--to", "costs"]])
+def test_every_verb_tells_alike_what_it_read(editloop, tmp_path, verb):
+    log = foreign(tmp_path / "log.jsonl")
+    status, out, _ = editloop(verb[0], log, *verb[1:], "--map", MAP, "--out", "made")
+    assert status == 0
+    quarantine = tmp_path / "made-quarantine.jsonl"
+    assert f"read 42 rows of log.jsonl: 1 bad, 1 duplicates (1 not JSON; see {quarantine})" in out
+    assert json.loads(quarantine.read_text())["line"] == 41
+
+
+def test_a_quarantine_that_cannot_be_written_is_told(editloop, tmp_path):
+    log = foreign(tmp_path / "log.jsonl")
+    (tmp_path / "file").touch()
+    status, out, _ = editloop("inspect", log, "--map", MAP, "--quarantine", "file/bad.jsonl")
+    assert status == 0 and "the quarantine file/bad.jsonl is incomplete: " in out
+
+
+def test_reading_flags_come_from_the_config_too(editloop, tmp_path):
+    log = foreign(tmp_path / "log.jsonl", bad=20)
+    config = {"map": {"context": "prompt", "response": "draft", "edit": "final"}, "max-bad-share": 0.5}
+    (tmp_path / "c.yaml").write_text(json.dumps(config | {"keep_duplicates": True}), encoding="utf-8")
+    status, out, err = editloop("inspect", log, "--config", "c.yaml", "--format", "jsonl")
+    assert status == 0, err
+    assert "41 records" in out
+    fails(editloop("inspect", log, "--config", "c.yaml", "--max-bad-share", "0.1"), "more than 10%")
+
+
+def test_export_writes_over_neither_the_log_nor_the_quarantine(editloop, tmp_path):
+    log = rows(tmp_path / "log.jsonl", 5)
+    before = log.read_bytes()
+    fails(editloop("export", log, "--to", "costs", "--out", "./log.jsonl"), "--out")
+    fails(editloop("export", log, "--to", "costs", "--out", "q", "--quarantine", "./q"), "--out")
+    fails(editloop("export", log, "--to", "costs", "--out", "."), "cannot write")
+    assert log.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_a_log_from_a_pipe_is_refused(editloop, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    fails(editloop("inspect", "pipe"), "write it to a file first")
+
+
+def test_names_are_no_markup(editloop, tmp_path):
+    lines = [
+        {
+            "context": "c",
+            "response": f"a b {i}",
+            "edit": "a",
+            "user": ["[bold]ann[/bold]", "[/x] :smile:"][i % 2],
+        }
+        for i in range(20)
+    ]
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status, out, _ = editloop("inspect", log, "--out", "[red]seen")
+    assert status == 0
+    assert "[bold]ann[/bold]" in out and "[/x] :smile:" in out and "Written to [red]seen" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["inspect", "--nothing"], "--nothing"),
+        (["inspect"], "LOG"),
+        (["surprise"], "surprise"),
+        (["demo", "--rows", "1"], "--rows"),
+        (["demo", "--responses", "1"], "--responses"),
+        (["inspect", "log.jsonl", "--max-bad-share", "few"], "--max-bad-share"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_status_two(editloop, arguments, word):
+    fails(editloop(*arguments), word, status=2)
+
+
+def test_no_verb_shows_the_help(editloop):
+    status, _, err = editloop()
+    assert status == 2 and err.startswith("Usage: ") and "inspect" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["lab", "pretrain", "--text", "t.txt", "--steps", "3"], "--steps"),
+        (["lab", "pretrain", "--epochs", "3", "--documents", "files"], "--text"),
+        (["bench", "cost-speed", "--sizes", "3b"], "--sizes"),
+        (["bench", "postedit"], "mlqe_pe.ro-en.train.tsv, mlqe_pe.ro-en.test.tsv, mlqe_pe.et-en.train.tsv"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(editloop, monkeypatch, arguments, word):
+    monkeypatch.setenv("EDITLOOP_DATA", "nowhere")
+    fails(editloop(*arguments), word)
+
+
+def test_sizes_are_stripped(editloop, monkeypatch, tmp_path):
+    from editloop.bench import train_speed
+
+    def run(out: Path, **options: Any) -> None:
+        out.mkdir()
+        (out / "train-speed.md").write_text(str(options["sizes"]))
+
+    monkeypatch.setattr(train_speed, "run", run)
+    status, out, _ = editloop("bench", "train-speed", "--sizes", "0.5b, 3b,", "--out", "results")
+    assert status == 0 and "['0.5b', '3b']" in out
+
+
+@pytest.mark.parametrize("given", ['["a.txt", "b.txt"]', "a.txt"])
+def test_a_flag_that_repeats_takes_a_list_from_the_config(editloop, monkeypatch, tmp_path, given):
+    import editloop.lab as world
+
+    seen: list[Path] = []
+    monkeypatch.setattr(world, "pretrain_text", lambda text, *_, **__: seen.extend(text) or {})
+    (tmp_path / "c.yaml").write_text(f"text: {given}\n")
+    status, _, err = editloop("lab", "pretrain", "--config", "c.yaml")
+    assert status == 0, err
+    assert seen == [Path("a.txt"), Path("b.txt")][: len(seen)] and len(seen) == 1 + ("b.txt" in given)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nand more"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_out_of_memory_is_one_line(editloop, monkeypatch, tmp_path, error):
+    def failing(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(inspect, "write_json", failing)
+    log = rows(tmp_path / "log.jsonl", 5)
+    fails(editloop("inspect", log), "--micro-batch-size", "--gradient-checkpointing")
+
+
+def test_other_runtime_errors_are_not_hidden(editloop, monkeypatch, tmp_path):
+    def failing(*_: Any) -> None:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(inspect, "write_json", failing)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        editloop("inspect", rows(tmp_path / "log.jsonl", 5))
+
+
+def test_an_interruption_promises_nothing_that_is_not_kept(editloop, monkeypatch, tmp_path):
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspect, "write_json", interrupted)
+    result = editloop("inspect", rows(tmp_path / "log.jsonl", 5))
+    assert result[0] == 130 and result[2] == "editloop: error: interrupted\n"
+
+
+def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
+    from editloop.cli.evaluate import print_evaluation
+    from editloop.cli.fit import print_run
+    from editloop.offline.report import run_sections, write_report
+    from editloop.policy import RunFolder
+
+    nan = float("nan")
+    best = {
+        "learning_rate": 1.0,
+        "initial_loss": 1.25,
+        "validation_loss": nan,
+        "validation_cost": None,
+        "validation": {"edit_nll_per_token": {"mean": nan, "se": nan}, "reference_accuracy": None},
+        "sampled": None,
+        "best_step": None,
+        "history": [{"step": 1, "loss": nan}, {"step": 1, "eval_loss": nan}],
+    }
+    counts = {"examples": 1, "pairs": 1, "counts": {}}
+    run = RunFolder(tmp_path / "run")
+    run.write_manifest(
+        {
+            "policies": {"sft": {"chosen": 0, "candidates": [best], "alarms": []}},
+            "data": {"train": counts, "validation": counts},
+            "base": {"decisions": [], "sampled": None},
+        }
+    )
+    print_run(run)
+    assert "1.250 → –" in capsys.readouterr().out
+    report = write_report(tmp_path / "report.html", "title", "lead", run_sections(run))
+    assert "nan" not in report.read_text(encoding="utf-8").split("<img")[0].lower()
+    figures = {"edit_nll_per_token": {"mean": nan, "se": nan}, "accuracy": {"mean": 0.5, "se": nan}}
+    print_evaluation({"rows": 1, "pairs": 1, "policies": {"sft": figures}})
+    out = capsys.readouterr().out
+    assert "nan" not in out and "0.500 ± –" in out
+
+
+def test_a_demo_does_not_reuse_the_logs_of_another(tmp_path):
+    from editloop.lab.demo import run_demo
+
+    (tmp_path / "demo.json").write_text(json.dumps({"rows": 40, "seed": 1}))
+    for other in ({"rows": 41, "seed": 1}, {"rows": 40, "seed": 2}):
+        with pytest.raises(RunError, match="the folder holds another demo"):
+            run_demo(tmp_path, **other)
+
+
+def test_a_demo_notes_its_settings_from_the_start(tmp_path, monkeypatch):
+    from editloop.lab import demo
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "get_domain", interrupted)
+    for _ in range(2):  # the same demo goes on
+        with pytest.raises(KeyboardInterrupt):
+            demo.run_demo(tmp_path, rows=40, seed=1)
+    assert json.loads((tmp_path / "demo.json").read_text()) == {"rows": 40, "seed": 1}
