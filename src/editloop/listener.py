@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Listener", "Silent"]
+__all__ = ["Listener", "Silent", "counter"]
 
 
 class Listener(Protocol):
@@ -25,3 +27,9 @@ class Silent:
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """Ignore the progress."""
+
+
+def counter(listener: Listener, task: str, total: int, processes: int = 1) -> Callable[[int], None]:
+    """What a loop calls with the number of units done; the units are divided among processes."""
+    share = math.ceil(total / processes)
+    return lambda done: listener.progress(task, done, share)

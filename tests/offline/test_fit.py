@@ -7,11 +7,13 @@ import json
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import Trainer
 
 from editloop.edits import split
 from editloop.edits.record import Record
@@ -92,6 +94,7 @@ def test_the_loss_falls_for_every_method(finished: Finished) -> None:
         losses = [h["loss"] for h in best["history"] if "loss" in h]
         assert losses[-1] < losses[0]
         assert len(losses) == best["steps"]
+        assert not any("epoch" in h for h in best["history"])  # the library's, which is none of the data
 
 
 def test_what_is_reported_is_what_the_saved_policy_does(finished: Finished, policy: Policy) -> None:
@@ -133,6 +136,10 @@ def test_the_run_folder_is_complete(finished: Finished, policy: Policy) -> None:
     sft = [(done, total) for task, done, total in told.steps if task == "sft"]
     assert sft[-1][0] == sft[-1][1]
     assert [done for done, _ in sft] == sorted(done for done, _ in sft)
+    # Whatever may take long tells how far it is, to its end.
+    slow = {f"{name}, {what}" for name in ("sft", "dpo", "early") for what in ("validation", "samples")}
+    slow |= {"reference", "reference, validation", "base, samples"}
+    assert slow <= {task for task, done, total in told.steps if done == total}
 
 
 def test_the_base_is_what_it_was(finished: Finished, policy: Policy) -> None:
@@ -281,6 +288,9 @@ def test_a_training_that_diverges_is_an_alarm_and_no_crash(policy: Policy, tmp_p
     (alarm,) = only.manifest()["policies"]["sft"]["alarms"]
     assert "never improved" in alarm
     assert math.isfinite(policy.log_probs(TREES)[0][0])
+    found = evaluate(only, small_log(6), base=policy, samples=2)["policies"]
+    assert math.isnan(found["sft"]["accuracy"]["mean"])
+    assert ["sampled" in found[name] for name in ("base", "sft")] == [True, False]
 
 
 def test_a_second_fit_on_the_same_log_runs_no_reference_pass(policy: Policy, tmp_path: Path) -> None:
@@ -290,6 +300,19 @@ def test_a_second_fit_on_the_same_log_runs_no_reference_pass(policy: Policy, tmp
     fit(small_log(), policy, tmp_path / "b", config(**options, dpo_weight=(0.5,)), listener=second)
     assert any(line.startswith("reference pass done") for line in first.lines)
     assert any(line.startswith("reference pass from the cache") for line in second.lines)
+
+
+def test_a_reference_pass_is_from_the_cache_if_all_of_it_is(policy: Policy, tmp_path: Path) -> None:
+    told, options = Told(), {"methods": ("dpo",), "epochs": 0.5, "samples": 0}
+    fit(small_log(), policy, tmp_path / "a", config(**options))
+    fit(small_log(), policy, tmp_path / "b", config(**options, validation_rows=5), listener=told)
+    assert any(line.startswith("reference pass done") for line in told.lines)
+
+
+def test_a_quantised_base_is_not_trained_itself(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"quantised.*'4bit'.*--full"):
+        fit(small_log(), replace(policy, quantize="4bit"), tmp_path / "run", config(full=True))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -325,7 +348,7 @@ def test_sft_learns_from_a_log_that_was_only_accepted(policy: Policy, tmp_path: 
 def test_a_disk_that_is_full_in_a_training_is_one_line_and_loses_nothing(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = EditTrainer._save_checkpoint, []
+    original, calls = Trainer._save_checkpoint, []
 
     def failing(self: Any, *arguments: Any, **named: Any) -> Any:
         calls.append(self.state.global_step)
@@ -335,7 +358,7 @@ def test_a_disk_that_is_full_in_a_training_is_one_line_and_loses_nothing(
 
     options = config(methods=("sft",), samples=0)
     with monkeypatch.context() as patched:
-        patched.setattr(EditTrainer, "_save_checkpoint", failing)
+        patched.setattr(Trainer, "_save_checkpoint", failing)
         with pytest.raises(RunError, match=r"No space left on device.*run the same command again") as caught:
             fit(small_log(), policy, tmp_path / "run", options)
     assert "\n" not in str(caught.value)
@@ -343,6 +366,17 @@ def test_a_disk_that_is_full_in_a_training_is_one_line_and_loses_nothing(
     interrupted = fit(small_log(), policy, tmp_path / "run", options)
     whole = fit(small_log(), policy, tmp_path / "whole", options)
     assert weights(interrupted, "sft") == weights(whole, "sft")
+
+
+def test_an_error_of_the_training_is_not_blamed_on_the_disk(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> None:
+        raise OSError("the network is down")
+
+    monkeypatch.setattr(EditTrainer, "compute_loss", failing)
+    with pytest.raises(OSError, match="the network is down"):
+        fit(small_log(), policy, tmp_path / "run", config(methods=("sft",), samples=0))
 
 
 def weights(run: RunFolder, name: str) -> bytes:

@@ -134,7 +134,7 @@ def test_killed_after_a_training(
     assert result(run_fit(policy, tmp_path / "run")) == whole
 
 
-@pytest.mark.parametrize("how", ["state cut", "state missing", "state empty"])
+@pytest.mark.parametrize("how", ["state cut", "state missing", "state empty", "weights cut"])
 def test_killed_while_a_checkpoint_is_written(
     policy: Policy, whole: Result, tmp_path: Path, how: str
 ) -> None:
@@ -145,10 +145,33 @@ def test_killed_while_a_checkpoint_is_written(
     (last,) = sorted(folder.glob("*/checkpoint-6"))
     if how == "state missing":
         (last / "trainer_state.json").unlink()
+    elif how == "weights cut":
+        (weights,) = last.glob("*.safetensors")
+        weights.write_bytes(weights.read_bytes()[:-100])
     else:
         text = (last / "trainer_state.json").read_text()
         (last / "trainer_state.json").write_text(text[:200] if how == "state cut" else "")
     assert result(run_fit(policy, out)) == whole
+
+
+def test_killed_while_a_file_or_a_policy_is_written(policy: Policy, whole: Result, tmp_path: Path) -> None:
+    """First in the very first `run.json`, then in the copy of a policy."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".run.json.k1ll").write_text("{")
+    with pytest.raises(Killed):
+        run_fit(policy, out, KillAt("dpo", 1))
+    for half in (out / "policies" / ".dpo.k1ll", out / ".run.json.k1ll"):
+        half.mkdir()
+        (half / "adapter_config.json").touch()
+    again = run_fit(policy, out)
+    assert result(again) == whole
+    assert sorted(p.name for p in out.rglob("*") if p.parent in (out, out / "policies")) == [
+        "dpo",
+        "policies",
+        "run.json",
+        "sft",
+    ]
 
 
 def test_stopped_early_and_killed_before_it_was_told(

@@ -20,7 +20,7 @@ from editloop.offline import (
     reference_pass,
     score,
 )
-from editloop.policy import load_base
+from editloop.policy import Sample, load_base
 
 
 def scores() -> Scores:
@@ -37,7 +37,9 @@ def scores() -> Scores:
 
 def test_estimates_by_hand() -> None:
     assert Estimate.of(np.array([1.0, 2.0, 6.0])) == Estimate(3.0, pytest.approx(math.sqrt(7 / 3)), 3)
-    assert Estimate.of(np.array([5.0])) == Estimate(5.0, 0.0, 1)
+    one = Estimate.of(np.array([5.0]))
+    assert one is not None
+    assert (one.mean, one.n, math.isnan(one.se)) == (5.0, 1, True)  # a row alone says nothing of its spread
     assert Estimate.of(np.array([])) is None
 
 
@@ -149,10 +151,26 @@ def test_samples_are_held_against_the_edits(base: Any) -> None:
     assert check_samples(policy, [], get_cost(), seed=0, max_new_tokens=6) is None
 
 
+def test_an_empty_sample_is_counted_and_costs_what_the_cost_says(base: Any) -> None:
+    policy = load_base(base(), device="cpu")
+    examples = list(make_examples(records(), policy.encoder).examples[:2])
+    drawn = iter([Sample("", 1, True, 0), Sample("bye", 4, True, 0)])
+    policy.sample = lambda contexts, **_: [next(drawn) for _ in contexts]  # type: ignore[method-assign]
+    check = check_samples(policy, examples, get_cost("levenshtein:char/response"), seed=0, max_new_tokens=6)
+    assert check is not None
+    assert (check.cost.mean, check.empty) == (2.5, 0.5)  # "" to "hello" costs 5
+    assert SampleCheck.from_json(check.to_json()) == check
+
+
 def sampled(
-    *, looping: float = 0.0, unfinished: float = 0.0, length_ratio: float = 1.0, cost: float = 0.5
+    *,
+    looping: float = 0.0,
+    unfinished: float = 0.0,
+    length_ratio: float = 1.0,
+    cost: float = 0.5,
+    empty: float = 0.0,
 ) -> SampleCheck:
-    return SampleCheck(Estimate(cost, 0.03, 20), looping, unfinished, length_ratio, [])
+    return SampleCheck(Estimate(cost, 0.03, 20), looping, unfinished, length_ratio, [], empty)
 
 
 def alarms(**changes: Any) -> list[str]:
@@ -178,6 +196,12 @@ def test_a_loss_that_never_improved(best: float) -> None:
     assert f"{best:.4g} at best" in alarm
 
 
+def test_one_row_is_no_certainty() -> None:
+    alone = {"chosen_shift": {"mean": -3.25, "se": math.nan, "n": 1}}
+    one = SampleCheck(Estimate(9.0, math.nan, 1), 0.0, 0.0, 1.0, [])
+    assert alarms(figures=alone, sampled=one) == []
+
+
 def test_displacement() -> None:
     def shifted(mean: float, se: float) -> list[str]:
         return alarms(figures={"chosen_shift": {"mean": mean, "se": se, "n": 50}})
@@ -198,6 +222,10 @@ def test_displacement() -> None:
             {"sampled": sampled(unfinished=0.5), "base": sampled(unfinished=0.3)},
             "50% of samples do not end, base 30%",
         ),
+        (
+            {"sampled": sampled(empty=0.25), "base": sampled(empty=0.1)},
+            "25% of samples are empty, base 10%",
+        ),
         ({"sampled": sampled(length_ratio=3.0)}, "samples are 3.0 times as long as the edits"),
     ],
 )
@@ -207,8 +235,8 @@ def test_degenerate_text(changes: dict[str, Any], words: str) -> None:
 
 
 def test_what_the_base_does_already_is_no_alarm() -> None:
-    odd = sampled(looping=0.3, unfinished=0.9, length_ratio=4.0)
-    same = sampled(looping=0.35, unfinished=0.95, length_ratio=7.0)
+    odd = sampled(looping=0.3, unfinished=0.9, length_ratio=4.0, empty=0.5)
+    same = sampled(looping=0.35, unfinished=0.95, length_ratio=7.0, empty=0.55)
     assert alarms(sampled=same, base=odd) == []
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from editloop.errors import ConfigError
 from editloop.offline import (
     Candidate,
     EditTrainer,
@@ -20,7 +22,8 @@ from editloop.offline import (
     reference_pass,
     training_arguments,
 )
-from editloop.offline.trainer import micro_batch
+from editloop.offline import trainer as trainer_module
+from editloop.offline.trainer import _Stream, micro_batch
 from editloop.policy import LoraSettings, Policy, attach_adapter, batch_log_probs, detach_adapter, load_base
 from small_log import small_log
 
@@ -40,8 +43,8 @@ Trained = tuple[dict[str, torch.Tensor], list[float]]
 
 
 def train(policy: Policy, method: Method, folder: Path, **options: Any) -> Trained:
-    """Two epochs on 22 rows in batches of 8; returns the adapter and the loss of each step."""
-    config = FitConfig(lora=LoraSettings(rank=2), epochs=2, batch_size=8, seed=3, **options)
+    """Two epochs of 22 rows in batches of 8; returns the adapter and the loss of each step."""
+    config = FitConfig(lora=LoraSettings(rank=2), epochs=2, batch_size=8, seed=3, patience=9, **options)
     examples = [e for e in examples_of(policy) if method != "dpo" or e.is_pair]
     adapted = attach_adapter(policy, config.lora, seed=3)
     trainer = EditTrainer(
@@ -77,9 +80,11 @@ def test_accumulated_micro_batches_take_the_steps_of_the_whole_batch(
 ) -> None:
     whole = train(policy, method, tmp_path / "whole", sft_reduction=reduction, micro_batch_size=8)
     parts = train(policy, method, tmp_path / "parts", sft_reduction=reduction, micro_batch_size=2)
-    # 22 rows (17 pairs) hold two whole batches of 8: two epochs are 4 steps.
-    assert len(whole[1]) == 4
+    odd = train(policy, method, tmp_path / "odd", sft_reduction=reduction, micro_batch_size=3)
+    # Two epochs of 22 rows (17 pairs) are five batches of 8 and a half (four and a quarter).
+    assert len(whole[1]) == (5 if method == "dpo" else 6)
     same(whole, parts)
+    same(whole, odd)
     assert max(float(w.abs().max()) for k, w in whole[0].items() if "lora_B" in k) > 1e-3
 
 
@@ -143,13 +148,79 @@ def test_a_forward_holds_what_memory_can_bear_and_divides_the_batch(policy: Poli
     assert micro_batch(12, examples, 2**40) == 1
 
 
-def test_the_steps_are_those_of_the_whole_batches(policy: Policy, tmp_path: Path) -> None:
+def test_every_row_is_seen_once_in_an_epoch_wherever_the_steps_end() -> None:
+    order = list(_Stream(5, 12, seed=3))
+    assert len(order) == len(_Stream(5, 12, seed=3)) == 12
+    assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5))
+    assert len(set(order[10:])) == 2
+    assert order[:5] != order[5:10]
+    assert list(_Stream(5, 8, seed=3)) == order[:8]
+    assert list(_Stream(5, 12, seed=4)) != order
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The arguments that would be made in one of several processes, on any device."""
+
+    def arguments(world: int, policy: Any, examples: list[Any], **options: Any) -> Any:
+        monkeypatch.setattr(trainer_module, "processes", lambda _: SimpleNamespace(num_processes=world))
+        monkeypatch.setattr(trainer_module, "TrainingArguments", lambda **given: SimpleNamespace(**given))
+        return training_arguments(FitConfig(**options), CANDIDATE, Path(), policy, examples)
+
+    return arguments
+
+
+def test_a_batch_is_divided_among_processes_or_refused(policy: Policy, made: Any) -> None:
+    examples = examples_of(policy, 22)
+    two = made(2, policy, examples, batch_size=8, epochs=3, micro_batch_size=3)
+    assert (two.max_steps, two.per_device_train_batch_size, two.gradient_accumulation_steps) == (9, 2, 2)
+    with pytest.raises(ConfigError, match=r"divided among 3 processes: 8 .*--batch-size"):
+        made(3, policy, examples, batch_size=8)
+    with pytest.raises(ConfigError, match="fewer rows than the 4 processes: 3"):
+        made(4, policy, examples[:3], batch_size=8)
+
+
+@pytest.mark.parametrize(("dtype", "bf16"), [("float32", False), ("bfloat16", True)])
+def test_a_gpu_trains_in_the_precision_that_was_asked_for(
+    policy: Policy, base: Any, made: Any, dtype: str, bf16: bool
+) -> None:
+    model = load_base(base(), device="cpu", dtype=dtype).model
+    for device, expected in (("cuda", bf16), ("cpu", False)):
+        there = SimpleNamespace(device=torch.device(device), model=model)
+        assert made(1, there, examples_of(policy, 4)).bf16 is expected
+
+
+def test_a_device_without_float64_is_given_none(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device `meta` stands for Apple's GPUs."""
+    there = torch.device("meta")
+    batch = make_batch(policy, examples_of(policy, 6), "dpo")
+    alone = SimpleNamespace(args=SimpleNamespace(world_size=1))
+    counts = EditTrainer._get_num_items_in_batch(alone, [{"batch": batch}] * 2, there)  # type: ignore[arg-type]
+    assert counts == {key: 2 * count for key, count in batch.counts().items()}
+    seen: list[torch.dtype] = []
+
+    def watched(*tensors: torch.Tensor) -> torch.Tensor:
+        seen.extend(tensor.dtype for tensor in tensors)
+        return tensors[0]
+
+    monkeypatch.setattr(trainer_module, "preference_margin", watched)
+    for device, expected in ((there, torch.float32), (torch.device("cpu"), torch.float64)):
+        seen.clear()
+        method_loss(
+            "dpo", CANDIDATE, batch, torch.zeros(len(batch.trees.lengths), device=device), FitConfig()
+        )
+        assert seen[2:] == [expected, expected]
+
+
+def test_the_steps_are_those_of_the_epochs(policy: Policy, tmp_path: Path) -> None:
     def steps(rows: int, **options: Any) -> tuple[int, int, int]:
         config = FitConfig(**options)
         made = training_arguments(config, CANDIDATE, tmp_path, policy, examples_of(policy, rows))
         return made.max_steps, made.per_device_train_batch_size, made.gradient_accumulation_steps
 
-    assert steps(22, batch_size=8, epochs=3) == (6, 8, 1)
-    assert steps(22, batch_size=8, epochs=1.5, micro_batch_size=2) == (3, 2, 4)
+    assert steps(22, batch_size=8, epochs=3) == (9, 8, 1)  # 66 rows
+    assert steps(22, batch_size=8, epochs=1.5, micro_batch_size=2) == (5, 2, 4)  # 33 rows
+    assert steps(22, batch_size=8, epochs=1, micro_batch_size=3) == (3, 2, 4)  # two divide eight
+    assert steps(10, batch_size=1, epochs=1.1) == (11, 1, 1)  # 11 rows, not 11.000000000000002
     assert steps(5, batch_size=8, epochs=1) == (1, 5, 1)  # a small log is one batch
     assert steps(1, batch_size=8, epochs=0.1) == (1, 1, 1)

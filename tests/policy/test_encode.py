@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -99,41 +100,41 @@ def test_an_end_token_that_does_not_exist_is_refused() -> None:
 
 
 def test_a_tree_within_the_limit_is_whole() -> None:
-    made = encoder(max_length=8)
-    tree = made.tree("abc", ["xyz", "xy"])  # a b c \n x y z <eos>: 8 tokens
+    made, counts = encoder(max_length=8), Counter[str]()
+    tree = made.tree("abc", ["xyz", "xy"], counts)  # a b c \n x y z <eos>: 8 tokens
     assert tree is not None
     assert tree.context == made.prompt("abc")
     assert tree.continuations == (made.continuation("xyz"), made.continuation("xy"))
-    assert not +made.counts
+    assert not +counts
 
 
 def test_a_continuation_that_is_cut_is_counted_and_does_not_end() -> None:
-    made = encoder(max_length=8)
-    tree = made.tree("abc", ["wxyz", "wxyzwxyz", "w"])  # room for 4 tokens
+    made, counts = encoder(max_length=8), Counter[str]()
+    tree = made.tree("abc", ["wxyz", "wxyzwxyz", "w"], counts)  # room for 4 tokens
     assert tree is not None
     assert tree.continuations == (
         tuple(token(made, t) for t in "wxyz"),
         tuple(token(made, t) for t in "wxyz"),
         made.continuation("w"),
     )
-    assert made.counts == {"continuation cut": 2}
+    assert counts == {"continuation cut": 1}  # one row, whatever the number of its continuations
 
 
 def test_a_context_that_leaves_no_room_is_counted() -> None:
-    made = encoder(max_length=8)
-    assert made.tree("abcdefg", ["x"]) is None  # 8 tokens
-    assert made.counts == {"context too long": 1}
-    tree = made.tree("abcdef", [""])  # 7 tokens leave room for one
+    made, counts = encoder(max_length=8), Counter[str]()
+    assert made.tree("abcdefg", ["x"], counts) is None  # 8 tokens
+    assert counts == {"context too long": 1}
+    tree = made.tree("abcdef", [""], counts)  # 7 tokens leave room for one
     assert tree is not None
     assert tree.continuations == ((made.end,),)
-    assert +made.counts == {"context too long": 1}
+    assert +counts == {"context too long": 1}
 
 
 def test_a_context_that_the_template_refuses_is_counted_and_told() -> None:
-    made = encoder(chat=True)
+    made, counts = encoder(chat=True), Counter[str]()
     context = (Message(role="tool", content="42"),)
-    assert made.tree(context, ["x"]) is None
-    assert made.counts == {"refused by the chat template": 1}
+    assert made.tree(context, ["x"], counts) is None
+    assert counts == {"refused by the chat template": 1}
     with pytest.raises(ModelError, match="no tools here"):
         made.prompt(context)
 

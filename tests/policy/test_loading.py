@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from editloop.policy import (
     LoraSettings,
     Policy,
     attach_adapter,
+    check_device,
     choose_device,
     choose_dtype,
     detach_adapter,
@@ -26,6 +29,7 @@ from editloop.policy import (
     trainable_copy,
 )
 
+model_module = sys.modules["editloop.policy.model"]
 TREES = [ContextTree((10, 11, 12), ((20, 21), (20, 22, 23))), ContextTree((13,), ((30,) * 9,))]
 LORA = LoraSettings(rank=2, alpha=4)
 
@@ -49,6 +53,33 @@ def test_the_device_comes_with_a_reason() -> None:
 @pytest.mark.parametrize("device", ["quantum", "cuda:99", ""])
 def test_a_device_that_is_not_there_is_refused(device: str) -> None:
     refused(ConfigError, lambda: choose_device(device), repr(device), "--device")
+
+
+@pytest.mark.parametrize("asked", ["cuda", "auto"])
+def test_a_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    assert choose_device(asked)[0] == torch.device("cuda", 1)
+    assert choose_device("cuda:0")[0] == torch.device("cuda", 0)
+
+
+def test_a_model_on_another_gpu_than_its_process_is_refused() -> None:
+    alone, second = (SimpleNamespace(device=torch.device(name)) for name in ("cuda", "cuda:1"))
+    for name, state in (("cuda:0", alone), ("cuda:1", second), ("cpu", alone), ("mps:0", alone)):
+        check_device(torch.device(name), state)  # type: ignore[arg-type]
+    words = ("GPU 0", "'cuda:1'", "CUDA_VISIBLE_DEVICES=1")
+    refused(ConfigError, lambda: check_device(torch.device("cuda:1"), alone), *words)  # type: ignore[arg-type]
+    refused(ConfigError, lambda: check_device(torch.device("cuda:0"), second), "GPU 1")  # type: ignore[arg-type]
+
+
+def test_bf16_that_is_only_emulated_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def old_gpu(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", old_gpu)
+    assert choose_dtype(torch.device("cuda"))[0] == torch.float32
 
 
 def test_the_precision_comes_with_a_reason() -> None:
@@ -263,6 +294,39 @@ def test_a_damaged_adapter_is_one_line_and_leaves_the_base(base: Any, tmp_path: 
     refused(ModelError, lambda: load_adapter(policy, folder), "the adapter cannot be loaded", "'adapter'")
     assert equal(state(policy), before)
     assert not hasattr(policy.model, "peft_config")
+
+
+def test_a_quantised_base_is_prepared_once_on_loading(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its fingerprint and any score; an adapter then changes nothing of it."""
+    import peft
+
+    def prepare(model: Any, **_: Any) -> Any:
+        prepared.append(model)
+        with torch.no_grad():
+            model.model.norm.weight.mul_(2.0)
+        return model
+
+    prepared: list[Any] = []
+    plain = load_base(base(), device="cpu")
+    monkeypatch.setattr(model_module, "_quantized", lambda *_: {})
+    monkeypatch.setattr(peft, "prepare_model_for_kbit_training", prepare)
+    policy = load_base(base(), device="cpu", quantize="4bit")
+    assert policy.fingerprint != plain.fingerprint
+    policy.model.is_quantized = True
+    scores = policy.log_probs(TREES)
+    assert scores != plain.log_probs(TREES)
+    assert attach_adapter(policy, LORA, seed=0).log_probs(TREES) == scores
+    assert prepared == [policy.model]
+
+
+def test_full_training_takes_the_autocast_off_the_base(base: Any) -> None:
+    policy = load_base(base(), device="cpu")
+    with trainable_copy(policy) as trained:  # as `accelerate` prepares a model for bf16
+        trained.model._original_forward = trained.model.forward
+        trained.model.forward = torch.autocast("cpu", torch.bfloat16)(trained.model.forward)
+        trained.model._is_accelerate_prepared = True
+    names = {"forward", "_original_forward", "_is_accelerate_prepared"}
+    assert not names & policy.model.__dict__.keys()
 
 
 def test_full_training_is_undone(base: Any) -> None:

@@ -187,6 +187,27 @@ def test_a_policy_is_found_by_its_name(trained: tuple[RunFolder, Policy, list[li
     assert load_policy(policy.base, device="cpu").log_probs(TREES) == plain  # a base by its own name
 
 
+def test_a_base_is_loaded_again_as_it_was(
+    trained: tuple[RunFolder, Policy, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _, _ = trained
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(sys.modules["editloop.policy.run"], "load_base", lambda _, **o: asked.append(o))
+    manifest = run.manifest()
+    manifest["base"] |= {"quantize": "4bit", "dtype": "bfloat16", "trust_remote_code": False}
+    run.write_manifest(manifest)
+    recorded = {"max_length": 99, "end_token": "<|end|>", "quantize": "4bit", "dtype": "bfloat16"}
+    run.load_base(device="auto", dtype="auto", quantize=None)  # as the command does without flags
+    run.load_base(device="cpu", dtype="float32", max_length=50)
+    assert asked == [recorded, recorded | {"device": "cpu", "dtype": "float32", "max_length": 50}]
+    manifest["base"]["trust_remote_code"] = True
+    run.write_manifest(manifest)
+    with pytest.raises(RunError, match=r"code of its own.*trust_remote_code"):
+        run.load_base()
+    run.load_base(trust_remote_code=True)
+    assert asked[2] == recorded | {"trust_remote_code": True}
+
+
 def test_a_name_that_is_not_there_is_one_line(trained: tuple[RunFolder, Policy, Any]) -> None:
     run, policy, _ = trained
     with pytest.raises(RunError, match=r"'ppo' .choose one of base, sft"):

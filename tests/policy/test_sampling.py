@@ -145,6 +145,24 @@ def test_nothing_to_sample_and_no_room_to_sample_in(policy: Policy) -> None:
     assert short.tokens <= 5
 
 
+def test_a_long_prompt_shortens_no_other_response(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts of 2, 201, 251 and 253 tokens of 256: the first two have room for 50 more."""
+    batches: list[tuple[int, int]] = []
+    original = policy.model.generate
+
+    def watched(ids: torch.Tensor, generation_config: Any, **options: Any) -> Any:
+        batches.append((len(ids), generation_config.max_new_tokens))
+        return original(ids, generation_config=generation_config, **options)
+
+    monkeypatch.setattr(policy.model, "generate", watched, raising=False)
+    told: list[int] = []
+    contexts = ["b" * 250, "a", "b" * 252, "b" * 200, "c" * 250]
+    found = policy.sample(contexts, max_new_tokens=50, progress=told.append)
+    assert batches == [(2, 50), (2, 5), (1, 3)]
+    assert told == [2, 4, 5]
+    assert all(s.tokens <= n for s, n in zip(found, (5, 50, 3, 50, 5), strict=True))
+
+
 def test_progress_is_told_and_the_mode_of_the_model_kept(policy: Policy) -> None:
     told: list[int] = []
     policy.model.train()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,11 +26,13 @@ class SampleCheck:
     """What sampled responses of a policy look like.
 
     Attributes:
-        cost: Mean cost between a sampled response and the row's edit.
+        cost: Mean cost between a sampled response and the row's edit. An empty response counts as one
+            unit long (see `get_cost`): against an edit of 60 words it costs 60, which `empty` explains.
         looping: Share of samples from which a repetition loop was trimmed.
         unfinished: Share of samples that did not end within the limit.
         length_ratio: Mean length of the samples over that of the edits, in characters.
         examples: The first few samples: context, sample, edit.
+        empty: Share of samples without a word.
     """
 
     cost: Estimate
@@ -38,6 +40,7 @@ class SampleCheck:
     unfinished: float
     length_ratio: float
     examples: list[dict[str, Any]]
+    empty: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The check as plain data."""
@@ -50,16 +53,22 @@ class SampleCheck:
 
 
 def check_samples(
-    policy: Policy, examples: list[Example], cost: Cost, *, seed: int, max_new_tokens: int
+    policy: Policy,
+    examples: list[Example],
+    cost: Cost,
+    *,
+    seed: int,
+    max_new_tokens: int,
+    progress: Callable[[int], None] | None = None,
 ) -> SampleCheck | None:
     """Sample a response for each example's context and hold it against the edit; None without examples."""
     if not examples:
         return None
-    samples = policy.sample([e.context for e in examples], seed=seed, max_new_tokens=max_new_tokens)
+    samples = policy.sample(
+        [e.context for e in examples], seed=seed, max_new_tokens=max_new_tokens, progress=progress
+    )
     edits = [e.edit for e in examples]
-    # An empty sample has no length to divide by; the other side then sets the scale.
-    texts = [s.text or " " for s in samples]
-    estimate = Estimate.of(np.asarray(cost(texts, edits), np.float64))
+    estimate = Estimate.of(np.asarray(cost([s.text for s in samples], edits), np.float64))
     assert estimate is not None
     return SampleCheck(
         cost=estimate,
@@ -70,6 +79,7 @@ def check_samples(
             {"context": _shown(e.context), "sample": s.text, "edit": e.edit}
             for e, s in list(zip(examples, samples, strict=True))[:5]
         ],
+        empty=float(np.mean([not s.text.strip() for s in samples])),
     )
 
 
@@ -108,13 +118,15 @@ def raise_alarms(
         )
     if sampled is None:
         return alarms
-    known = (base.looping, base.unfinished) if base else (0.0, 0.0)
+    known = (base.looping, base.unfinished, base.empty) if base else (0.0, 0.0, 0.0)
     if sampled.looping > known[0] + DEGENERATE_SHARE:
         alarms.append(
             f"degenerate text: {sampled.looping:.0%} of samples end in a repetition loop, base {known[0]:.0%}"
         )
     if sampled.unfinished > known[1] + DEGENERATE_SHARE:
         alarms.append(f"degenerate text: {sampled.unfinished:.0%} of samples do not end, base {known[1]:.0%}")
+    if sampled.empty > known[2] + DEGENERATE_SHARE:
+        alarms.append(f"degenerate text: {sampled.empty:.0%} of samples are empty, base {known[2]:.0%}")
     if sampled.length_ratio > LENGTH_RATIO * max(1.0, base.length_ratio if base else 1.0):
         alarms.append(f"degenerate text: samples are {sampled.length_ratio:.1f} times as long as the edits")
     if base is not None:

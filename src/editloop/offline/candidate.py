@@ -7,25 +7,24 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from editloop.edits import get_cost
-from editloop.errors import RunError
-from editloop.listener import Listener
+from editloop.listener import Listener, counter
 from editloop.offline.alarms import check_samples
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example
 from editloop.offline.score import Scores, score
-from editloop.offline.trainer import EditTrainer, training_arguments
+from editloop.offline.trainer import EditTrainer, disk_errors, training_arguments
 from editloop.policy import (
     Policy,
     attach_adapter,
@@ -80,7 +79,8 @@ def train_candidate(
         figures: dict[str, Any] = {}
 
         def validate() -> dict[str, float]:
-            scores = score(trained, held)
+            task = f"{name}, validation"
+            scores = score(trained, held, progress=counter(listener, task, len(held), state.num_processes))
             figures.update(scores.figures(candidate.beta or config.beta[0]))
             means = {key: value["mean"] for key, value in figures.items() if value}
             return {"loss": _validation_loss(method, candidate, config, scores), **means}
@@ -96,14 +96,20 @@ def train_candidate(
             validate=validate,
             callbacks=[_Told(name, listener)],
         )
-        with _disk_errors(folder):
-            trainer.train_from(_last_whole_checkpoint(folder, state))
+        trainer.train_from(_last_whole_checkpoint(folder, state))
         # The base sets the starting point, whether this process saw it or continued an earlier one.
         initial = _validation_loss(method, candidate, config, _untrained(held))
         final = validate()
         shown = list(held[: config.samples]) if math.isfinite(final["loss"]) else []
         cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
-        sampled = check_samples(trained, shown, cost, seed=config.seed, max_new_tokens=config.max_new_tokens)
+        sampled = check_samples(
+            trained,
+            shown,
+            cost,
+            seed=config.seed,
+            max_new_tokens=config.max_new_tokens,
+            progress=counter(listener, f"{name}, samples", len(shown)),
+        )
         result = {
             **candidate.model_dump(exclude_none=True),
             "initial_loss": initial,
@@ -114,10 +120,10 @@ def train_candidate(
             "steps": trainer.state.global_step,
             "best_step": trainer.state.best_global_step,
             "seconds": round(time.monotonic() - started, 1),
-            "history": trainer.state.log_history,
+            "history": [_without_epoch(entry) for entry in trainer.state.log_history],
         }
         if state.is_main_process:
-            with _disk_errors(folder):
+            with disk_errors(folder):
                 trained.model.save_pretrained(str(folder / "policy"))
                 if config.full:
                     policy.encoder.tokenizer.save_pretrained(str(folder / "policy"))
@@ -128,6 +134,11 @@ def train_candidate(
         del trainer
     gc.collect()
     return result
+
+
+def _without_epoch(entry: dict[str, float]) -> dict[str, float]:
+    """The library takes the whole training for one epoch."""
+    return {key: value for key, value in entry.items() if key != "epoch"}
 
 
 def _untrained(examples: Sequence[Example]) -> Scores:
@@ -154,36 +165,19 @@ def _validation_loss(method: Method, candidate: Candidate, config: FitConfig, sc
 def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:
     """The last checkpoint whose writing was finished; what a kill cut short is removed.
 
-    The trainer writes the state file last.
+    The trainer writes the state file last, but a machine that fails may lose what it wrote before it.
     """
     while state.is_main_process and folder.is_dir() and (last := get_last_checkpoint(str(folder))):
         try:
             json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
+            for weights in Path(last).glob("*.safetensors"):
+                with safe_open(weights, "pt"):
+                    pass
             break
-        except (OSError, ValueError):
+        except (OSError, ValueError, SafetensorError):
             shutil.rmtree(last)
     state.wait_for_everyone()
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """What the libraries raise where they cannot write, as one line.
-
-    Raises:
-        RunError: In place of those.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RunError(
-            f"cannot write to the run folder: {reason}",
-            seen=str(folder),
-            do="free space and run the same command again: it goes on where it stopped",
-        ) from error
 
 
 class _Told(TrainerCallback):  # type: ignore[misc]

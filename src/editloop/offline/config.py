@@ -53,10 +53,12 @@ class FitConfig(BaseModel):
         select: How the best of the grid is chosen on the validation part: by validation `loss`, or by
             `cost`: the mean cost between a sampled response and the row's edit.
         sft_reduction: See `editloop.offline.sft_loss`.
-        epochs: Passes over the train part; fractions are allowed.
+        epochs: Passes over the train part; fractions are allowed. The last step is filled up from a
+            further pass.
         batch_size: Contexts in an optimiser step, over all processes.
         micro_batch_size: Contexts in one forward of one process; by default what memory can bear (see
-            `editloop.offline.trainer.micro_batch`). It changes no result.
+            `editloop.offline.trainer.micro_batch`). The next lower divisor of the batch is taken, so that
+            it changes no result.
         gradient_checkpointing: Keep fewer activations and compute them again: less memory, more time.
         evaluations: How often in a training the validation loss is looked at; the best state is kept.
         patience: Stop after so many evaluations without a better one.

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from editloop.edits import Log, Record, get_cost
 from editloop.errors import EmptyViewError
-from editloop.listener import Listener, Silent
+from editloop.listener import Listener, Silent, counter
 from editloop.offline.alarms import check_samples
 from editloop.offline.examples import make_examples
 from editloop.offline.reference import reference_pass
 from editloop.offline.score import score
-from editloop.policy import Policy, RunFolder
+from editloop.policy import Policy, RunFolder, processes
 
 __all__ = ["evaluate"]
 
@@ -54,18 +56,24 @@ def evaluate(
         )
     for reason, count in data.counts.items():
         listener.say(f"  {count} rows: {reason}")
-    held, _ = reference_pass(
-        base, data.examples, progress=lambda done: listener.progress("reference", done, len(data.examples))
-    )
+    rows, world = len(data.examples), processes(base.device).num_processes
+    held, _ = reference_pass(base, data.examples, progress=counter(listener, "reference", rows, world))
     cost = get_cost(config["cost"], tokenize=base.encoder.tokenize)
     policies: dict[str, Any] = {}
     for name in ["base", *run.policy_names()]:
         with run.policy(name, base) as policy:
             chosen = _chosen(run, name)
-            scores = score(policy, held, progress=lambda done, n=name: listener.progress(n, done, len(held)))  # type: ignore[misc]
+            scores = score(policy, held, progress=counter(listener, name, rows, world))
             figures: dict[str, Any] = dict(scores.figures(chosen.get("beta", config["beta"][0])))
+            # A policy that diverged has no distribution to sample from.
+            shown = held[:samples] if np.isfinite(scores.chosen).all() else []
             sampled = check_samples(
-                policy, held[:samples], cost, seed=seed, max_new_tokens=config["max_new_tokens"]
+                policy,
+                shown,
+                cost,
+                seed=seed,
+                max_new_tokens=config["max_new_tokens"],
+                progress=counter(listener, f"{name}, samples", len(shown)),
             )
             policies[name] = figures | ({"sampled": sampled.to_json()} if sampled else {})
     pairs = sum(e.is_pair for e in held)

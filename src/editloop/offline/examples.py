@@ -52,7 +52,7 @@ class ExampleSet:
 
     Attributes:
         examples: In the order of the records.
-        counts: Rows or continuations by what happened to them: cut, left out, unedited.
+        counts: Rows by what happened to them: cut, left out, unedited.
     """
 
     examples: tuple[Example, ...]
@@ -71,13 +71,12 @@ def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
     """
     demonstrations = supervision(records)
     observed = [record for record in records if record.is_observed]  # the demonstrations' records, in order
-    before = encoder.counts.copy()
     counts = Counter(demonstrations.dropped)
     counts["unedited: no preference"] = preferences(records).dropped["unedited"]
     examples = []
     for record, row in zip(observed, demonstrations.rows, strict=True):
         sides = [row.edit] + ([record.response] if record.response != row.edit else [])
-        tree = encoder.tree(row.context, sides)
+        tree = encoder.tree(row.context, sides, counts)
         if tree is None:
             continue
         if len(sides) == 2 and tree.continuations[0] == tree.continuations[1]:
@@ -85,5 +84,4 @@ def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
             counts["pair differs in no token" if same_tokens else "pair differs only after the cut"] += 1
             tree = ContextTree(tree.context, tree.continuations[:1])
         examples.append(Example(row.id, row.context, row.edit, tree))
-    counts.update(encoder.counts - before)
     return ExampleSet(tuple(examples), +counts)

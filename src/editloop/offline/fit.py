@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from editloop.edits import Log, Record, get_cost, split
-from editloop.errors import EmptyViewError, RunError
-from editloop.listener import Listener, Silent
+from editloop.errors import ConfigError, EmptyViewError, RunError
+from editloop.listener import Listener, Silent, counter
 from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
 from editloop.offline.candidate import train_candidate
 from editloop.offline.config import FitConfig, Method
@@ -25,6 +25,7 @@ from editloop.offline.reference import reference_pass
 from editloop.policy import (
     Policy,
     RunFolder,
+    check_device,
     load_base,
     processes,
 )
@@ -75,6 +76,8 @@ def fit(
         EmptyViewError: No row is left for a method to learn from, or to validate on.
         RunError: The folder belongs to another configuration, or cannot be written.
         ModelError: The base cannot be loaded or used.
+        ConfigError: The base is quantised but should be trained itself, lies on the wrong GPU, or a batch
+            cannot be divided among the processes.
     """
     config, listener, run = config or FitConfig(), listener or Silent(), RunFolder(out)
     if isinstance(log, Log):
@@ -84,6 +87,12 @@ def fit(
             "rows": log.report.rows_read,
         }
     policy = base if isinstance(base, Policy) else _load(base, config)
+    state = processes(policy.device)
+    check_device(policy.device, state)
+    if config.full and policy.quantize is not None:
+        raise ConfigError(
+            "a quantised base cannot be trained itself", seen=policy.quantize, do="drop --full or --quantize"
+        )
     for line in policy.decisions:
         listener.say(line)
     # An order of the records' own: that of the log makes no difference, and its first rows, which may be
@@ -92,7 +101,8 @@ def fit(
     data = _prepare(records, policy, config, listener)
     identity = _identity(policy, config, data)
     manifest = _open(run, identity)
-    state = processes(policy.device)
+    if state.is_main_process:
+        run.remove_leftovers()
     state.wait_for_everyone()  # before any process writes what another would read here
     if manifest.get("status") == "done":
         listener.say(f"nothing to do: {run.path} holds the finished run of this log, base and configuration")
@@ -102,7 +112,14 @@ def fit(
     if config.samples:
         listener.say(f"cost {cost.name}, between a sampled response and the row's edit")
     shown = list(data.validation.examples[: config.samples])
-    base_check = check_samples(policy, shown, cost, seed=config.seed, max_new_tokens=config.max_new_tokens)
+    base_check = check_samples(
+        policy,
+        shown,
+        cost,
+        seed=config.seed,
+        max_new_tokens=config.max_new_tokens,
+        progress=counter(listener, "base, samples", len(shown)),
+    )
     manifest |= {
         "status": "running",
         "identity": identity,
@@ -117,6 +134,8 @@ def fit(
             "max_length": policy.encoder.max_length,
             "end_token": policy.encoder.end_token,
             "quantize": policy.quantize,
+            "dtype": policy.dtype,
+            "trust_remote_code": policy.trust_remote_code,
             "decisions": policy.decisions,
             "sampled": base_check.to_json() if base_check else None,
         },
@@ -173,13 +192,18 @@ def _prepare(records: tuple[Record, ...], policy: Policy, config: FitConfig, lis
 
 def _with_reference(data: _Data, policy: Policy, config: FitConfig, listener: Listener) -> _Data:
     """The data with log π_ref where a loss or a figure needs it: SFT trains without."""
-    held, known = reference_pass(policy, data.validation.examples)
-    train, scored = data.train, 0
+    world = processes(policy.device).num_processes
+
+    def scored(task: str, rows: Sequence[Example]) -> tuple[list[Example], bool]:
+        return reference_pass(policy, rows, progress=counter(listener, task, len(rows), world))
+
+    held, known = scored("reference, validation", data.validation.examples)
+    train, count = data.train, len(held)
     if set(config.methods) != {"sft"}:
-        pairs, known = reference_pass(policy, train.pairs)
-        scored, left = len(pairs), iter(pairs)
+        pairs, pairs_known = scored("reference", train.pairs)
+        known, count, left = known and pairs_known, count + len(pairs), iter(pairs)
         train = ExampleSet(tuple(next(left) if e.is_pair else e for e in train.examples), train.counts)
-    listener.say(f"reference pass {'from the cache' if known else 'done'}: {len(held) + scored} rows")
+    listener.say(f"reference pass {'from the cache' if known else 'done'}: {count} rows")
     return _Data(train, ExampleSet(tuple(held), data.validation.counts))
 
 
@@ -191,6 +215,11 @@ def _identity(policy: Policy, config: FitConfig, data: _Data) -> str:
     return digest.hexdigest()[:16]
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether a folder's entry is no fit's: neither its work nor a first `run.json` cut short by a kill."""
+    return path.name != ".work" and not path.name.startswith(".run.json.")
+
+
 def _open(run: RunFolder, identity: str) -> dict[str, Any]:
     """The manifest of the fit to continue, or an empty one.
 
@@ -198,9 +227,7 @@ def _open(run: RunFolder, identity: str) -> dict[str, Any]:
         RunError: The folder holds something else.
     """
     if not run.exists():
-        if run.path.exists() and (
-            not run.path.is_dir() or any(p.name != ".work" for p in run.path.iterdir())
-        ):
+        if run.path.exists() and (not run.path.is_dir() or any(map(_is_foreign, run.path.iterdir()))):
             raise RunError(
                 "the output folder holds something else", seen=str(run.path), do="choose another --out"
             )

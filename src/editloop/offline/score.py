@@ -5,6 +5,7 @@ One function serves the validation in training and the held-out evaluation after
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -20,7 +21,7 @@ __all__ = ["Estimate", "Scores", "score"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with its standard error over rows, and the number of rows."""
+    """A mean with its standard error over rows (NaN for one row), and the number of rows."""
 
     mean: float
     se: float
@@ -31,7 +32,7 @@ class Estimate:
         """Of values [n]; None if there are none."""
         if len(values) == 0:
             return None
-        se = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+        se = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else math.nan
         return cls(float(values.mean()), se, len(values))
 
 
@@ -72,7 +73,7 @@ class Scores:
         ratio = -self.chosen.sum() / self.lengths.sum()
         residual = (-self.chosen - ratio * self.lengths) / self.lengths.mean()
         spread = Estimate.of(residual)
-        return Estimate(float(ratio), spread.se if spread else 0.0, len(self.chosen))
+        return Estimate(float(ratio), spread.se if spread else math.nan, len(self.chosen))
 
     def figures(self, beta: float = 0.1) -> dict[str, dict[str, float] | None]:
         """All figures by name, each as mean, standard error and number of rows (None: no rows).

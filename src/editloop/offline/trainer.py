@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import (
@@ -26,12 +28,21 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
+from editloop.errors import ConfigError, RunError
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example
 from editloop.offline.losses import dpo_loss, early_ensemble_loss, preference_margin, sft_loss
 from editloop.policy import Policy, TreeBatch, batch_log_probs, processes
 
-__all__ = ["EditTrainer", "TrainingBatch", "make_batch", "method_loss", "micro_batch", "training_arguments"]
+__all__ = [
+    "EditTrainer",
+    "TrainingBatch",
+    "disk_errors",
+    "make_batch",
+    "method_loss",
+    "micro_batch",
+    "training_arguments",
+]
 
 
 @dataclass(frozen=True)
@@ -118,17 +129,38 @@ def method_loss(
         if method == "sft":
             return sft
     assert candidate.beta is not None
+    exact = torch.float64 if device.type in ("cpu", "cuda") else torch.float32  # Apple's GPUs have no other
     margin = preference_margin(
         log_probs[batch.chosen[batch.pair].to(device)],
         log_probs[batch.rejected.to(device)],
-        batch.ref_chosen.to(device),
-        batch.ref_rejected.to(device),
+        batch.ref_chosen.to(device, exact),
+        batch.ref_rejected.to(device, exact),
     )
     dpo = dpo_loss(margin.float(), beta=candidate.beta, count=counts["pair"])
     if method == "dpo":
         return dpo
     assert candidate.dpo_weight is not None
     return early_ensemble_loss(sft, dpo, dpo_weight=candidate.dpo_weight)
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """What the libraries raise where they cannot write, as one line.
+
+    Raises:
+        RunError: In place of those.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"cannot write to the run folder: {reason}",
+            seen=str(folder),
+            do="free space and run the same command again: it goes on where it stopped",
+        ) from error
 
 
 class _Rows(Dataset[Example]):
@@ -144,25 +176,24 @@ class _Rows(Dataset[Example]):
         return self.examples[index]
 
 
-class _WholeBatches(Sampler[int]):
-    """A new order each epoch, cut to whole optimiser steps, the same however a step is divided.
+class _Stream(Sampler[int]):
+    """The rows of a whole training: epochs one after the other, each in a new order.
 
-    The order is a function of the seed and the epoch alone, so that a continued training sees the rows
-    that an uninterrupted one would have seen.
+    Steps are cut from the stream as it comes, so that no row is left out where an epoch ends. The stream
+    is a function of the seed alone, so that a continued training sees what an uninterrupted one sees,
+    however a step is divided.
     """
 
-    def __init__(self, rows: int, step: int, seed: int) -> None:
-        self.rows, self.kept, self.seed, self.epoch = rows, rows // step * step, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, rows: int, length: int, seed: int) -> None:
+        self.rows, self.length, self.seed = rows, length, seed
 
     def __len__(self) -> int:
-        return self.kept
+        return self.length
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        return iter(torch.randperm(self.rows, generator=order)[: self.kept].tolist())
+        for start in range(0, self.length, self.rows):
+            order = torch.Generator().manual_seed(1_000_003 * self.seed + start // self.rows)
+            yield from torch.randperm(self.rows, generator=order)[: self.length - start].tolist()
 
 
 class EditTrainer(Trainer):  # type: ignore[misc]
@@ -214,19 +245,22 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         """
         counts = [sample["batch"].counts() for sample in batch_samples]
         keys = ("sequence", "token", "pair")
-        total = torch.tensor(
-            [sum(c[key] for c in counts) for key in keys], dtype=torch.float64, device=device
-        )
+        totals = [sum(c[key] for c in counts) for key in keys]
         world = self.args.world_size
         if world > 1:
-            total = self.accelerator.reduce(total, "sum") / world
-        return dict(zip(keys, total.tolist(), strict=True))
+            table = torch.tensor(totals, dtype=torch.float64, device=device)
+            totals = (self.accelerator.reduce(table, "sum") / world).tolist()
+        return dict(zip(keys, totals, strict=True))
 
     def _get_train_sampler(self, train_dataset: Dataset[Example] | None = None) -> Sampler[int] | None:
         if self.args.train_sampling_strategy == "sequential":
             return super()._get_train_sampler(train_dataset)  # type: ignore[no-any-return]
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return _WholeBatches(len(self.train_dataset), step, self.args.seed)
+        return _Stream(len(self.train_dataset), step * self.args.max_steps, self.args.seed)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with disk_errors(Path(self.args.output_dir)):
+            super()._save_checkpoint(model, trial)
 
     def compute_loss(
         self,
@@ -273,13 +307,13 @@ def _is_over(state: TrainerState) -> bool:
     return state.global_step >= state.max_steps or bool(control.get("should_training_stop"))
 
 
-def micro_batch(batch: int, examples: Sequence[Example], vocabulary: int) -> int:
+def micro_batch(batch: int, examples: Sequence[Example], vocabulary: int, *, most: int | None = None) -> int:
     """The most contexts of a batch that one forward should hold; it divides the batch.
 
-    A forward holds at most about 8,192 tokens, and logits of 2^29 numbers.
+    A forward holds at most `most` contexts; by default about 8,192 tokens, and logits of 2^29 numbers.
     """
     tokens = sum(len(example.tree.layout) for example in examples) / len(examples)
-    bearable = min(8192, 2**29 / vocabulary) / tokens
+    bearable = most or min(8192, 2**29 / vocabulary) / tokens
     return max(size for size in range(1, batch + 1) if batch % size == 0 and (size <= bearable or size == 1))
 
 
@@ -292,16 +326,26 @@ def training_arguments(
         config: The fit's configuration.
         candidate: Its learning rate.
         folder: Where checkpoints go.
-        policy: The policy to train, for its device and vocabulary.
+        policy: The policy to train, for its device, precision and vocabulary.
         examples: The training examples.
+
+    Raises:
+        ConfigError: A batch cannot be divided among the processes.
     """
     device = policy.device
     world = processes(device).num_processes
-    batch = max(1, min(config.batch_size, len(examples)) // world)  # of one process
+    if config.batch_size % world:
+        raise ConfigError(
+            f"a batch cannot be divided among {world} processes",
+            seen=config.batch_size,
+            do="change --batch-size",
+        )
+    if len(examples) < world:
+        raise ConfigError(f"fewer rows than the {world} processes", seen=len(examples), do="use one process")
+    batch = min(config.batch_size, len(examples)) // world  # of one process
     vocabulary = int(policy.model.config.get_text_config().vocab_size)
-    micro = min(config.micro_batch_size or micro_batch(batch, examples, vocabulary), batch)
-    accumulation = max(1, batch // micro)
-    steps = max(1, math.ceil(len(examples) // (micro * accumulation * world) * config.epochs))
+    micro = micro_batch(batch, examples, vocabulary, most=config.micro_batch_size)
+    steps = max(1, math.ceil(round(len(examples) * config.epochs, 6) / (batch * world)))
     every = max(1, steps // config.evaluations)
     checkpointing: dict[str, Any] = {}
     if config.gradient_checkpointing:  # naming the flag at all, even as off, is deprecated
@@ -312,7 +356,7 @@ def training_arguments(
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulation,
+        gradient_accumulation_steps=batch // micro,
         max_steps=steps,
         learning_rate=candidate.learning_rate,
         warmup_steps=round(steps * config.warmup),
@@ -337,7 +381,7 @@ def training_arguments(
         dataloader_pin_memory=False,
         seed=config.seed,
         **checkpointing,
-        bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
+        bf16=device.type == "cuda" and policy.model.config.dtype == torch.bfloat16,  # as it was loaded
         use_cpu=device.type == "cpu",
         average_tokens_across_devices=False,
         ddp_find_unused_parameters=False,

@@ -7,7 +7,7 @@ from editloop.policy.adapters import (
     load_adapter,
     trainable_copy,
 )
-from editloop.policy.device import choose_device, choose_dtype, processes
+from editloop.policy.device import check_device, choose_device, choose_dtype, processes
 from editloop.policy.encode import Encoder
 from editloop.policy.logprob import batch_log_probs, tree_mask
 from editloop.policy.model import Policy, load_base
@@ -26,6 +26,7 @@ __all__ = [
     "TreeBatch",
     "attach_adapter",
     "batch_log_probs",
+    "check_device",
     "choose_device",
     "choose_dtype",
     "detach_adapter",

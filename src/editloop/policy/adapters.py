@@ -38,12 +38,9 @@ def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Poli
     Raises:
         ModelError: The base has no module that the adapter could go on.
     """
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
-    base = policy.model
-    if getattr(base, "is_quantized", False):
-        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     config = LoraConfig(
         r=settings.rank,
@@ -51,13 +48,13 @@ def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Poli
         lora_dropout=settings.dropout,
         target_modules=targets,
         # GPT-2's layers keep their weights the other way round.
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in base.modules()),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in policy.model.modules()),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
         torch.manual_seed(seed)
         try:
-            return replace(policy, model=get_peft_model(base, config))
+            return replace(policy, model=get_peft_model(policy.model, config))
         except ValueError as error:
             raise ModelError(
                 "the adapter fits no module of the base", seen=targets, do="change --lora-targets"
@@ -103,12 +100,15 @@ def load_adapter(policy: Policy, folder: Path) -> Policy:
 def trainable_copy(policy: Policy) -> Iterator[Policy]:
     """Within it, all the base's weights may be trained; afterwards they are what they were.
 
-    A copy of the weights is kept in main memory meanwhile.
+    A copy of the weights is kept in main memory meanwhile. `accelerate` puts its autocast around the
+    model's own `forward`; it goes as well.
     """
     kept = {name: weight.detach().cpu().clone() for name, weight in policy.model.state_dict().items()}
     try:
         policy.model.requires_grad_(True)
         yield policy
     finally:
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            policy.model.__dict__.pop(name, None)
         policy.model.load_state_dict(kept)
         policy.model.eval()

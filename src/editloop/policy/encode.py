@@ -3,7 +3,7 @@
 A prompt is the chat template's, with the generation prompt. Without a template it is the context
 and a newline. A continuation is its text's tokens and the end-of-turn token, which is the one that
 the template puts after an assistant's turn. Nothing is ever cut in silence: what is cut or left out
-is counted in `Encoder.counts`.
+is counted.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ class Encoder:
         end_token: The same as text.
         pad: Id that fills rows up.
         why: How prompts and ends are formed, in a line.
-        counts: What was cut or left out: `continuation cut`, `context too long`,
-            `refused by the chat template`.
 
     Raises:
         ConfigError: `end_token` is not in the vocabulary.
@@ -48,7 +46,6 @@ class Encoder:
     def __init__(self, tokenizer: Any, max_length: int, end_token: str | None = None) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.counts: Counter[str] = Counter()
         self.has_template = tokenizer.chat_template is not None
         form = "chat template" if self.has_template else "no chat template: context and a newline"
         self.end, end_why = self._find_end(end_token)
@@ -103,23 +100,32 @@ class Encoder:
         """Tokens of a response or an edit, with the end-of-turn token."""
         return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end)
 
-    def tree(self, context: Context, continuations: Sequence[str]) -> ContextTree | None:
-        """The context tree, cut to `max_length`; None, counted, if the context cannot be used.
+    def tree(
+        self, context: Context, continuations: Sequence[str], counts: Counter[str] | None = None
+    ) -> ContextTree | None:
+        """The context tree, cut to `max_length`; None if the context cannot be used.
 
-        A continuation that is cut is counted and loses its end-of-turn token: a policy must not
-        learn to stop where the cut fell.
+        A continuation that is cut loses its end-of-turn token: a policy must not learn to stop where
+        the cut fell.
+
+        Args:
+            context: Text or messages.
+            continuations: Texts.
+            counts: Where a tree that was cut or left out is counted: `continuation cut`,
+                `context too long`, `refused by the chat template`.
         """
+        counts = Counter() if counts is None else counts
         try:
             prompt = self.prompt(context)
         except ModelError:
-            self.counts["refused by the chat template"] += 1
+            counts["refused by the chat template"] += 1
             return None
         room = self.max_length - len(prompt)
         if room < 1:
-            self.counts["context too long"] += 1
+            counts["context too long"] += 1
             return None
         encoded = [self.continuation(text) for text in continuations]
-        self.counts["continuation cut"] += sum(len(ids) > room for ids in encoded)
+        counts["continuation cut"] += any(len(ids) > room for ids in encoded)
         return ContextTree(prompt, tuple(ids[:room] for ids in encoded))
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:

@@ -42,6 +42,8 @@ class Policy:
         shares: Whether the model takes tree masks; if not, plain sequences are used.
         decisions: What was chosen on loading and why, a line each.
         quantize: How the base was quantised on loading, if it was.
+        dtype: The precision that was asked for, `auto` included.
+        trust_remote_code: Whether the base was allowed to run code of its own.
     """
 
     model: Any
@@ -51,6 +53,8 @@ class Policy:
     shares: bool
     decisions: list[str] = field(default_factory=list)
     quantize: str | None = None
+    dtype: str = "auto"
+    trust_remote_code: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -171,8 +175,7 @@ def load_base(
         options |= _quantized(quantize, chosen_device, chosen_dtype)
     _check_folder(base)
     tokenizer, model = _from_pretrained(str(base), options)
-    if quantize is None:
-        model = model.to(chosen_device)
+    model = model.to(chosen_device) if quantize is None else _prepared(model)
     model.eval()
     limit = _model_limit(model)
     length = min(max_length or DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
@@ -189,7 +192,17 @@ def load_base(
         f"{'context trees' if shares else 'plain sequences'} ({share_why})",
     ]
     source = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
-    return Policy(model, encoder, source, _fingerprint(model), shares, decisions, quantize)
+    return Policy(
+        model,
+        encoder,
+        source,
+        _fingerprint(model),
+        shares,
+        decisions,
+        quantize=quantize,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _from_pretrained(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
@@ -264,6 +277,16 @@ def _quantized(quantize: str, device: torch.device, dtype: torch.dtype) -> dict[
 
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _prepared(model: Any) -> Any:
+    """A quantised base, ready to carry adapters; here, because it casts what is not quantised to float32.
+
+    Later it would change the base between the reference pass and the training.
+    """
+    from peft import prepare_model_for_kbit_training
+
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
 def _model_limit(model: Any) -> int | None:

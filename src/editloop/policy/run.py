@@ -13,7 +13,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,15 @@ class RunFolder:
         full = {"format": FORMAT, **content, "versions": library_versions()}
         write_atomic(self.manifest_path, json_text(full))
 
+    def remove_leftovers(self) -> None:
+        """Remove what a kill left of files and policies that were being written."""
+        for path in (*self.path.glob(".run.json.*"), *self.path.glob("policies/.*")):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):  # a folder that cannot be written to is told where it is written to
+                    path.unlink()
+
     def policy_names(self) -> list[str]:
         """Names of the policies in the folder, in the order in which they were trained."""
         return list(self.manifest()["policies"])
@@ -147,6 +156,7 @@ class RunFolder:
                 dtype=str(base.model.dtype).removeprefix("torch."),
                 max_length=base.encoder.max_length,
                 end_token=base.encoder.end_token,
+                trust_remote_code=base.trust_remote_code,
             )
         if base.fingerprint != manifest["base"]["fingerprint"]:
             raise RunError(
@@ -167,10 +177,23 @@ class RunFolder:
                 detach_adapter(policy)
 
     def load_base(self, **options: Any) -> Policy:
-        """The base that the run was trained on; options as of `editloop.policy.load_base`."""
+        """The base that the run was trained on, loaded as it was then.
+
+        Args:
+            **options: As of `editloop.policy.load_base`, in place of what was recorded; None and `auto`
+                leave that as it is.
+
+        Raises:
+            RunError: The base runs code of its own, which a run folder alone may not ask for.
+        """
         base = self.manifest()["base"]
-        recorded = {key: base.get(key) for key in ("max_length", "end_token", "quantize")}
-        return load_base(base["name"], **{**recorded, **options})
+        recorded = {key: base.get(key) for key in ("max_length", "end_token", "quantize", "dtype")}
+        asked = {key: value for key, value in options.items() if value not in (None, "auto")}
+        if base.get("trust_remote_code") and not asked.get("trust_remote_code"):
+            raise RunError(
+                "the base runs code of its own", seen=base["name"], do="allow it by trust_remote_code"
+            )
+        return load_base(base["name"], **{k: v for k, v in (recorded | asked).items() if v is not None})
 
 
 def load_policy(run: str | Path, name: str = "base", **options: Any) -> Policy:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ def sample(
         contexts: What to respond to.
         seed: The responses are a function of the arguments and this seed.
         temperature: 0 takes the likeliest token at each step.
-        max_new_tokens: Longest response in tokens, the end token included.
+        max_new_tokens: Longest response in tokens, the end token included; less after a context that
+            leaves less room.
         batch_size: Contexts at a time; those of like length go together.
         progress: Called with the number of responses made so far.
 
@@ -72,15 +74,19 @@ def sample(
             f"a context of {longest} tokens leaves no room for a response",
             do=f"shorten it, or raise --max-length above {encoder.max_length}",
         )
+
+    def limit(i: int) -> int:
+        return min(max_new_tokens, encoder.max_length - len(prompts[i]))
+
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    done = 0
     samples: list[Sample | None] = [None] * len(prompts)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
         torch.manual_seed(seed)
-        for start in range(0, len(by_length), batch_size):
-            members = by_length[start : start + batch_size]
+        for members in _batches(by_length, limit, batch_size):
             width = max(len(prompts[i]) for i in members)
             ids = torch.full((len(members), width), encoder.pad, dtype=torch.long)
             for row, i in enumerate(members):
@@ -90,7 +96,7 @@ def sample(
                 do_sample=temperature > 0,
                 temperature=temperature if temperature > 0 else None,
                 top_k=0 if temperature > 0 else None,
-                max_new_tokens=min(max_new_tokens, encoder.max_length - width),
+                max_new_tokens=limit(members[0]),
                 eos_token_id=encoder.end,
                 pad_token_id=encoder.pad,
                 bos_token_id=encoder.tokenizer.bos_token_id,
@@ -101,10 +107,19 @@ def sample(
                 )
             for i, row_ids in zip(members, drawn[:, width:].tolist(), strict=True):
                 samples[i] = _sample_of(row_ids, encoder)
+            done += len(members)
             if progress is not None:
-                progress(start + len(members))
+                progress(done)
     model.train(was_training)
     return [s for s in samples if s is not None]
+
+
+def _batches(items: Iterable[int], limit: Callable[[int], int], size: int) -> Iterator[list[int]]:
+    """Items in batches of one limit each, so that a long prompt shortens no other's response."""
+    for _, alike in groupby(items, key=limit):
+        members = list(alike)
+        for start in range(0, len(members), size):
+            yield members[start : start + size]
 
 
 @contextmanager
