@@ -186,6 +186,9 @@ def test_lab_pretrain_makes_a_base_from_text_that_fit_takes(editloop, tmp_path):
         (["fit", "good.jsonl", "--base", "lab:email", "--out", "."], ["--out"]),
         (["fit", "good.jsonl", "--base", "lab:email", "--out", "good.jsonl"], ["--out"]),
         (["evaluate", "folder", "good.jsonl"], ["run.json"]),
+        (["simulate", "folder"], ["run.json"]),
+        (["simulate", "folder", "--algorithm", "luck"], ["luck"]),
+        (["simulate", "folder", "--alpha", "-1"], ["alpha"]),
         (["export", "good.jsonl", "--to", "stone"], ["stone"]),
         (["bench", "everything"], ["everything"]),
         (["lab", "log", "x.jsonl", "--user", "nobody"], ["nobody"]),
@@ -204,6 +207,26 @@ def test_a_mistake_is_one_line(editloop, tmp_path, arguments, words):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/note.txt").touch()
     fails(editloop(*arguments), *words)
+
+
+def test_simulate_plays_rounds_and_goes_on(editloop, run_folder, tmp_path):
+    asked = ["simulate", run_folder, "--rounds", "24", "--out", "rounds"]
+    status, out, err = editloop(*asked)
+    assert status == 0, err
+    assert "alpha=0.45" in out and "round   20" in out and "24 of 24 rounds counted" in out
+    assert max(map(len, out.splitlines())) <= 110
+    summary = json.loads((tmp_path / "rounds/summary.json").read_text())
+    assert sum(arm["share"] for arm in summary["arms"].values()) == pytest.approx(1)
+    assert (tmp_path / "rounds/rounds.png").stat().st_size > 5000
+    rounds = (tmp_path / "rounds/rounds.jsonl").read_bytes()
+    assert editloop(*asked)[0] == 0  # nothing is left to play
+    assert (tmp_path / "rounds/rounds.jsonl").read_bytes() == rounds
+    fails(editloop(*asked, "--alpha", "1"), "another simulation")
+    status, out, _ = editloop(*asked[:-1], "drifted", "--drift", "12", "--drift-over", "6")
+    assert status == 0 and "24 of 24" in out
+    fails(editloop("simulate", run_folder, "--user", "llm"), "--model")
+    fails(editloop("simulate", run_folder, "--user", "nobody"), "nobody")
+    fails(editloop(*asked, "--rounds", "0"), "--rounds", status=2)
 
 
 def test_a_response_of_a_megabyte_is_cut_and_counted(editloop, tmp_path):

@@ -20,6 +20,7 @@ from editloop.errors import ConfigError
 from editloop.lab import TextRecipe, pretrain_text
 from editloop.listener import Listener, Silent
 from editloop.offline import FitConfig, evaluate, fit
+from editloop.offline.report import show_estimate
 from editloop.policy import LoraSettings, load_base
 
 __all__ = ["run"]
@@ -155,10 +156,10 @@ def _markdown(measured: dict[str, Any]) -> str:
         "|---|" + "--:|" * (len(FIGURES) + 1),
     ]
     for name, figures in test["policies"].items():
-        cells = [_cell(figures.get(key)) for key in FIGURES]
+        cells = [show_estimate(figures.get(key)) for key in FIGURES]
         if name == "base":
             cells[2:] = ["–"] * (len(FIGURES) - 2)
-        lines.append(f"| {name} | " + " | ".join([*cells, _cell(figures["sampled"]["cost"])]) + " |")
+        lines.append(f"| {name} | " + " | ".join([*cells, show_estimate(figures["sampled"]["cost"])]) + " |")
     lines += ["", "Chosen on validation: "]
     for name, chosen in measured["chosen"].items():
         lines.append(
@@ -166,7 +167,3 @@ def _markdown(measured: dict[str, Any]) -> str:
         )
     lines += [f"- alarm, {name}: {alarm}" for name, alarms in measured["alarms"].items() for alarm in alarms]
     return "\n".join(lines)
-
-
-def _cell(estimate: dict[str, float] | None) -> str:
-    return f"{estimate['mean']:.3f} ± {estimate['se']:.3f}" if estimate else "–"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from editloop.cli import bench, demo, evaluate, export, fit, inspect, lab
+from editloop.cli import bench, demo, evaluate, export, fit, inspect, lab, simulate
 from editloop.cli.console import fail
 from editloop.errors import EditLoopError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 VERBS: dict[Callable[..., None], str] = {
     inspect.inspect: "Check a log and show what is in it.",
     fit.fit: "Train policies from a log.",
+    simulate.simulate: "The online phase: choose among a run's policies while a user edits.",
     evaluate.evaluate: "Held-out likelihood and preference accuracy of a run's policies.",
     export.export: "The views of a log in other tools' formats.",
     demo.demo: "The whole loop on the embedded lab: logs, policies, their costs, a report.",
@@ -39,7 +40,7 @@ app.add_typer(lab.lab, name="lab")
 
 
 INTERRUPTED = 130
-GOES_ON = ("fit", "demo")
+GOES_ON = ("fit", "demo", "simulate")
 """Verbs that, run again, continue what was interrupted."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")

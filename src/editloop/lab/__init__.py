@@ -11,6 +11,7 @@ from editloop.lab.evaluation import Evaluation, evaluate_on_user
 from editloop.lab.grammar import Domain, Notes
 from editloop.lab.log import make_log, stream_log
 from editloop.lab.pretrain import Recipe, pretrain, recipe_hash
+from editloop.lab.simulation import Round, Simulation, plot_rounds, simulate
 from editloop.lab.text import TextRecipe, pretrain_text
 
 __all__ = [
@@ -18,13 +19,17 @@ __all__ = [
     "Evaluation",
     "Notes",
     "Recipe",
+    "Round",
+    "Simulation",
     "TextRecipe",
     "base_path",
     "evaluate_on_user",
     "get_domain",
     "make_log",
+    "plot_rounds",
     "pretrain",
     "pretrain_text",
     "recipe_hash",
+    "simulate",
     "stream_log",
 ]

@@ -14,7 +14,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from string import Formatter
 
@@ -96,6 +96,19 @@ class Domain:
         """
         notes = self.read(context)
         return {**self.styles[notes.kind], **notes.facts}
+
+    def describe(self, context: str) -> str:
+        """The style that a user wants for this context, in words, for a user who is played by an LLM."""
+        style = self.styles[self.read(context).kind]
+        return ", ".join(f"{attribute} {value}" for attribute, value in style.items())
+
+    def shifted(self) -> Domain:
+        """The same domain, but each kind wants the style of the next kind: for users who drift."""
+        kinds = list(self.styles)
+        wanted = {
+            kind: self.styles[following] for kind, following in zip(kinds, kinds[1:] + kinds[:1], strict=True)
+        }
+        return replace(self, styles=wanted)
 
     def redraw(self, facts: Mapping[str, str], diversity: float, generator: random.Random) -> Draft:
         """A draft in the neutral style, each attribute redrawn uniformly with probability `diversity`."""

@@ -1,0 +1,241 @@
+"""Protocol 1, online: LateEnsemble chooses among the policies of a run while a user edits, round by round.
+
+Every round is a line in `rounds.jsonl` before the next begins, so a simulation that was killed goes on
+where it stopped. Round t asks the same context of whichever policy is chosen, and a policy's response to
+it is the same whoever asks, so that simulations with one seed can be compared round by round.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from editloop.edits import Cost, get_cost
+from editloop.edits.writing import atomic, json_text
+from editloop.errors import RunError, UserError
+from editloop.lab.log import MAX_NEW_TOKENS
+from editloop.listener import Listener, Silent
+from editloop.offline.report import COLOURS
+from editloop.online import Bandit, BanditConfig, Decided
+from editloop.policy import Policy, RunFolder
+from editloop.users import User
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Round", "Simulation", "plot_rounds", "simulate"]
+
+MOST_FAILURES = 5
+"""Rounds in a row without an answer of the user, after which a simulation stops."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of the online phase.
+
+    Attributes:
+        number: From 0.
+        arm: The policy that was chosen.
+        propensity: The probability with which it was chosen.
+        context: What was asked.
+        response: What the policy answered.
+        edit: What the user made of it; None if the user could not answer.
+        cost: What that cost; None likewise, and the round is not counted.
+    """
+
+    number: int
+    arm: str
+    propensity: float
+    context: str
+    response: str
+    edit: str | None
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The rounds of a simulation, and the bandit that played them."""
+
+    rounds: tuple[Round, ...]
+    bandit: Bandit
+
+    @property
+    def costs(self) -> list[float]:
+        """The costs of the rounds that the user answered."""
+        return [each.cost for each in self.rounds if each.cost is not None]
+
+    @property
+    def mean(self) -> float:
+        """The mean cost of a round that the user answered; NaN if there is none."""
+        return sum(self.costs) / len(self.costs) if self.costs else float("nan")
+
+    def share(self, arm: str) -> float:
+        """The share of the rounds that an arm played."""
+        return sum(each.arm == arm for each in self.rounds) / max(len(self.rounds), 1)
+
+
+def simulate(
+    run: RunFolder,
+    base: Policy,
+    contexts: Sequence[str],
+    user: User,
+    out: Path,
+    *,
+    arms: Sequence[str] | None = None,
+    config: BanditConfig | None = None,
+    cost: Cost | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    seed: int = 0,
+    listener: Listener | None = None,
+    told: Callable[[Round], None] | None = None,
+) -> Simulation:
+    """Plays a round for each context, or those that are left in a folder that holds some.
+
+    Args:
+        run: Whose policies are the arms.
+        base: The base that they were trained on.
+        contexts: One for each round.
+        user: Who edits.
+        out: Folder for `rounds.jsonl`; `settings.json` in it says what is played.
+        arms: Names of policies, `base` too; by default all that were trained.
+        config: How an arm is chosen.
+        cost: Of an edit; by default that of `config`.
+        max_new_tokens: Most tokens of a response.
+        seed: Of the responses.
+        listener: Hears of progress.
+        told: Called with each round that is played.
+
+    Raises:
+        RunError: The run has no policies or not these, or the folder holds another simulation.
+        UserError: The user could not answer several rounds in a row. The rounds before are kept.
+    """
+    listener, config = listener or Silent(), config or BanditConfig()
+    cost = cost or get_cost(config.cost)
+    arms = list(arms or run.policy_names())
+    if not arms:
+        raise RunError("the run has no policies", seen=str(run.path), do="fit some first")
+    bandit = Bandit(arms, config)
+    settings = {
+        "run": run.manifest()["identity"],
+        "arms": arms,
+        "user": user.name,
+        "bandit": asdict(config),
+        "rounds": len(contexts),
+        "seed": seed,
+        "max_new_tokens": max_new_tokens,
+    }
+    _open(out, settings)
+    rounds = _resume(out / "rounds.jsonl", bandit, contexts)
+    responses: dict[str, list[str]] = {}
+    failures = 0
+    for number in range(len(rounds), len(contexts)):
+        context = contexts[number]
+        decision = bandit.decide(str(number))
+        if decision.arm not in responses:
+            listener.say(f"{decision.arm} answers {len(contexts)} contexts")
+            with run.policy(decision.arm, base) as policy:
+                samples = policy.sample(contexts, seed=seed, max_new_tokens=max_new_tokens)
+            responses[decision.arm] = [sample.text for sample in samples]
+        response = responses[decision.arm][number]
+        try:
+            edit: str | None = user.edit(context, response, round=number)
+            failures = 0
+        except UserError as error:
+            edit, failures = None, failures + 1
+            listener.say(f"round {number} is not counted: {error}")
+            if failures == MOST_FAILURES:
+                raise
+        paid = None if edit is None else float(cost([response], [edit])[0])
+        played = Round(number, decision.arm, decision.propensity, context, response, edit, paid)
+        _observe(bandit, played)
+        with (out / "rounds.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(played)) + "\n")
+        rounds.append(played)
+        if told is not None:
+            told(played)
+        listener.progress("rounds", number + 1, len(contexts))
+    return Simulation(tuple(rounds), bandit)
+
+
+def plot_rounds(simulation: Simulation) -> Figure:
+    """The running mean cost, and the share of the rounds that each arm has played, by round."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 2.9), dpi=160, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    counted = [each for each in simulation.rounds if each.cost is not None]
+    numbers = [each.number + 1 for each in counted]
+    left.plot(numbers, _running([each.cost or 0.0 for each in counted]), color="#333")
+    left.set_title("mean cost so far", fontsize=10, loc="left")
+    for arm in simulation.bandit.arms:
+        shares = _running([float(each.arm == arm) for each in simulation.rounds])
+        right.plot(range(1, len(shares) + 1), shares, color=COLOURS.get(arm), label=arm)
+    right.set_title("share of the rounds so far", fontsize=10, loc="left")
+    right.set_ylim(0, 1)
+    right.legend(fontsize=8, frameon=False)
+    for axes in (left, right):
+        axes.set_xlabel("round", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.set_ylim(bottom=0)
+    return figure
+
+
+def _running(values: Sequence[float]) -> list[float]:
+    """The means of the first one, two, three ... values."""
+    return [total / (i + 1) for i, total in enumerate(accumulate(values))]
+
+
+def _observe(bandit: Bandit, played: Round) -> None:
+    if played.cost is None:
+        bandit.expired(str(played.number))
+    else:
+        bandit.edited(str(played.number), played.cost)
+
+
+def _open(out: Path, settings: dict[str, Any]) -> None:
+    """Makes the folder, or finds the same simulation in it."""
+    path = out / "settings.json"
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / "rounds.jsonl").exists():
+            raise RunError(
+                "the folder holds rounds of another simulation", seen=str(out), do="choose another"
+            )
+        with atomic(path) as unfinished:
+            unfinished.write_text(json_text(settings), encoding="utf-8")
+        return
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError("settings.json is damaged", seen=str(path), do="choose another folder") from error
+    if there != json.loads(json_text(settings)):
+        raise RunError("the folder holds another simulation", seen=str(out), do="choose another")
+
+
+def _resume(path: Path, bandit: Bandit, contexts: Sequence[str]) -> list[Round]:
+    """The rounds of a file, told to the bandit; what was cut short at its end is cut off."""
+    rounds: list[Round] = []
+    if not path.exists():
+        return rounds
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        with atomic(path) as unfinished:
+            unfinished.write_text(whole, encoding="utf-8")
+    try:
+        rounds = [Round(**json.loads(line)) for line in whole.splitlines()]
+        same = all(played.number == i for i, played in enumerate(rounds))
+    except (ValueError, TypeError) as error:
+        raise RunError("rounds.jsonl is damaged", seen=str(path), do="choose another folder") from error
+    rounds = rounds[: len(contexts)]
+    if not same or any(played.context != contexts[played.number] for played in rounds):
+        raise RunError("the folder holds rounds of another simulation", seen=str(path), do="choose another")
+    for played in rounds:
+        bandit.state.apply(Decided(str(played.number), "", played.arm, played.propensity, bandit.state.epoch))
+        _observe(bandit, played)
+    return rounds

@@ -1,0 +1,146 @@
+"""The online phase: rounds are played, kept, resumed, and not lost."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from editloop.edits import get_cost
+from editloop.errors import RunError, UserError
+from editloop.lab import Simulation, base_path, get_domain, make_log, plot_rounds, simulate
+from editloop.offline import fit, make_fit_config
+from editloop.online import BanditConfig
+from editloop.policy import Policy, RunFolder, load_base
+from editloop.users import User, get_user
+
+EMAIL = get_domain("email")
+CONTEXTS = list(islice(EMAIL.contexts(0, stream="online"), 12))
+
+
+@pytest.fixture(scope="module")
+def lab_base() -> Policy:
+    return load_base(base_path("email"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def run(lab_base: Policy, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    log = make_log(EMAIL, get_user("strong", EMAIL), 40, 3, policy=lab_base)
+    config = make_fit_config(
+        methods=["sft", "dpo"], epochs=1, samples=0, learning_rate={"sft": [1e-3], "dpo": [1e-3]}
+    )
+    return fit(log, lab_base, tmp_path_factory.mktemp("simulated") / "run", config)
+
+
+def play(run: RunFolder, base: Policy, out: Path, user: User | None = None, **options: object) -> Simulation:
+    someone = user or get_user("strong", EMAIL)
+    return simulate(run, base, CONTEXTS, someone, out, **options)  # type: ignore[arg-type]
+
+
+def test_rounds_are_played_paid_and_kept(run: RunFolder, lab_base: Policy, tmp_path: Path) -> None:
+    result = play(run, lab_base, tmp_path)
+    assert [each.arm for each in result.rounds[:2]] == ["sft", "dpo"]
+    assert {each.arm for each in result.rounds} <= {"sft", "dpo"}
+    for played in result.rounds:
+        assert played.edit is not None
+        assert played.cost == pytest.approx(float(get_cost()([played.response], [played.edit])[0]))
+    assert result.mean == pytest.approx(sum(result.costs) / 12)
+    tallies = [result.bandit.state.tally("", arm) for arm in ("sft", "dpo")]
+    assert sum(tally.observed for tally in tallies) == 12
+    assert sum(tally.cost for tally in tallies) == pytest.approx(sum(result.costs))
+    kept = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    assert [row["cost"] for row in kept] == [each.cost for each in result.rounds]
+    left, right = plot_rounds(result).axes
+    assert left.lines[0].get_ydata()[-1] == pytest.approx(result.mean)
+    assert sum(line.get_ydata()[-1] for line in right.lines) == pytest.approx(1)
+
+
+def test_a_killed_simulation_goes_on_to_the_same_end(
+    run: RunFolder, lab_base: Policy, tmp_path: Path
+) -> None:
+    whole = play(run, lab_base, tmp_path / "whole")
+    played = []
+
+    def stop(each: object) -> None:
+        played.append(each)
+        if len(played) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play(run, lab_base, tmp_path / "cut", told=stop)
+    with (tmp_path / "cut/rounds.jsonl").open("a") as file:
+        file.write('{"number": 5, "arm": "sf')
+    resumed = play(run, lab_base, tmp_path / "cut", told=played.append)
+    assert resumed.rounds == whole.rounds
+    assert tuple(played) == whole.rounds
+    assert resumed.bandit.to_json() == whole.bandit.to_json()
+    assert (tmp_path / "cut/rounds.jsonl").read_bytes() == (tmp_path / "whole/rounds.jsonl").read_bytes()
+
+
+def test_another_simulation_in_the_folder_is_refused(
+    run: RunFolder, lab_base: Policy, tmp_path: Path
+) -> None:
+    play(run, lab_base, tmp_path, arms=["base"])
+    with pytest.raises(RunError, match="holds another simulation"):
+        play(run, lab_base, tmp_path, arms=["base"], seed=1)
+    (tmp_path / "rounds.jsonl").write_text("{}\n")
+    with pytest.raises(RunError, match=r"rounds\.jsonl is damaged"):
+        play(run, lab_base, tmp_path, arms=["base"])
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(RunError, match=r"settings\.json is damaged"):
+        play(run, lab_base, tmp_path, arms=["base"])
+
+
+class Absent:
+    """A user who does not answer some rounds."""
+
+    name = "absent"
+
+    def __init__(self, rounds: set[int]) -> None:
+        self.rounds = rounds
+
+    def edit(self, context: str, response: str, *, round: int = 0) -> str:
+        if round in self.rounds:
+            raise UserError("nobody is there")
+        return response
+
+
+def test_a_round_without_an_answer_is_passed_over(run: RunFolder, lab_base: Policy, tmp_path: Path) -> None:
+    result = play(run, lab_base, tmp_path, Absent({1, 2, 4}), arms=["base"])
+    assert [each.number for each in result.rounds if each.cost is None] == [1, 2, 4]
+    tally = result.bandit.state.tally("", "base")
+    assert (tally.observed, tally.pending, tally.cost) == (9, 0, 0)
+
+
+def test_a_user_who_is_gone_ends_it_and_what_was_played_is_kept(
+    run: RunFolder, lab_base: Policy, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="nobody is there"):
+        play(run, lab_base, tmp_path, Absent(set(range(3, 12))), arms=["base"])
+    assert len((tmp_path / "rounds.jsonl").read_text().splitlines()) == 7
+    result = play(run, lab_base, tmp_path, Absent(set()), arms=["base"])
+    assert len(result.costs) == 12 - 4
+
+
+def test_a_run_without_policies_or_with_another_base_is_refused(
+    run: RunFolder, lab_base: Policy, base: object, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="no such policy in the run: 'rl'"):
+        play(run, lab_base, tmp_path / "a", arms=["rl"])
+    other = load_base(base(chat=True), device="cpu")  # type: ignore[operator]
+    with pytest.raises(RunError, match="not the one that the adapters were trained on"):
+        play(run, other, tmp_path / "b")
+    empty = RunFolder(tmp_path / "empty")
+    empty.path.mkdir()
+    empty.write_manifest({**run.manifest(), "policies": {}})
+    with pytest.raises(RunError, match="the run has no policies"):
+        play(empty, lab_base, tmp_path / "c")
+
+
+def test_one_policy_and_fewer_rounds_than_arms(run: RunFolder, lab_base: Policy, tmp_path: Path) -> None:
+    one = play(run, lab_base, tmp_path / "one", arms=["sft"], config=BanditConfig(algorithm="thompson"))
+    assert one.share("sft") == 1
+    short = simulate(run, lab_base, CONTEXTS[:1], get_user("weak", EMAIL), tmp_path / "short")
+    assert len(short.rounds) == 1
