@@ -66,6 +66,7 @@ def test_top_level_names_are_there_and_no_others():
     [
         "import editloop",
         "import editloop.edits",
+        "import editloop.online",
         "from editloop.cli import app",
         "import sys; sys.argv = ['editloop', '--help']\nfrom editloop.cli import main\n"
         "try: main()\nexcept SystemExit: pass",

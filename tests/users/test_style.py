@@ -31,7 +31,7 @@ class Pair:
 def drafts(n: int, *, diversity: float = 0.6) -> list[tuple[str, Draft]]:
     generator = random.Random(7)
     return [
-        (context, EMAIL.redraw(EMAIL.read(context).facts, diversity, generator))
+        (context, EMAIL.redraw(EMAIL.read(context), diversity, generator))
         for context in islice(EMAIL.contexts(7), n)
     ]
 

@@ -17,7 +17,7 @@ CostName = Annotated[
     str | None,
     typer.Option("--cost", help="levenshtein:word|char/response|longest|none [levenshtein:word/response]"),
 ]
-Base = Annotated[str, typer.Option(help="Hub name or folder of a causal LM, or lab:email.")]
+Base = Annotated[str, typer.Option(help="Hub name or folder of a causal LM, or lab:email, lab:summary.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")]
 Quantize = Annotated[str | None, typer.Option(help="4bit: the base in NF4, by bitsandbytes.")]

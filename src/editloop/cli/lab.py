@@ -10,7 +10,7 @@ import typer
 
 from editloop.cli.console import console, shown
 from editloop.cli.fit import resolve_base
-from editloop.cli.flags import Base, Config, Device
+from editloop.cli.flags import Config, Device
 from editloop.errors import ConfigError
 from editloop.listener import Listener
 
@@ -20,7 +20,7 @@ lab = typer.Typer(help="The embedded world: base models and logs.", no_args_is_h
 @lab.command(help="Train a domain's base model by its recipe, or a small base from plain text.")
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the base.")] = Path("lab-base"),
-    domain: Annotated[str, typer.Option(help="email")] = "email",
+    domain: Annotated[str, typer.Option(help="email or summary")] = "email",
     text: Annotated[list[Path] | None, typer.Option(help="Plain-text files instead of a domain.")] = None,
     documents: Annotated[
         str | None, typer.Option(help="Whether each of the lines or files is a text [lines].")
@@ -59,9 +59,9 @@ def pretrain(
 def log(
     out: Annotated[Path, typer.Argument(help="The log; its ending is its format.")],
     rows: Annotated[int, typer.Option(help="How many rows.")] = 1500,
-    user: Annotated[str, typer.Option(help="Who edits: strong or weak.")] = "strong",
-    domain: Annotated[str, typer.Option(help="email")] = "email",
-    base: Base = "lab:email",
+    user: Annotated[str, typer.Option(help="strong, weak, light, medium, heavy or other.")] = "strong",
+    domain: Annotated[str, typer.Option(help="email or summary")] = "email",
+    base: Annotated[str | None, typer.Option(help="Who answers [lab:DOMAIN].")] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Of contexts, responses and edits.")] = 0,
     config: Config = None,
@@ -75,7 +75,7 @@ def log(
     world = get_domain(domain)
     editor = get_user(user, world, seed=seed)
     with shown() as listener:
-        policy = load_base(resolve_base(base), device=device)
+        policy = load_base(resolve_base(base or f"lab:{domain}"), device=device)
 
         def told() -> Any:
             for done, record in enumerate(stream_log(world, editor, rows, seed, policy=policy), 1):

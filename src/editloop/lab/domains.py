@@ -10,10 +10,11 @@ from pathlib import Path
 from editloop.errors import ConfigError
 from editloop.lab.email import EMAIL
 from editloop.lab.grammar import Domain
+from editloop.lab.summary import SUMMARY
 
 __all__ = ["base_path", "get_domain"]
 
-_DOMAINS = {domain.name: domain for domain in (EMAIL,)}
+_DOMAINS = {domain.name: domain for domain in (EMAIL, SUMMARY)}
 
 
 def get_domain(name: str) -> Domain:

@@ -41,26 +41,24 @@ EMAIL = Domain(
     facts=_FACTS,
     sources={
         "paper": (
-            "Summary of a paper on {topic}, for {name}. Findings: {first} {first_state},"
-            " {second} {second_state}. Answer needed {day}.",
-            "We study {topic}. Results show {first} {first_state}, {second} {second_state}."
-            " Send to {name}, due {day}.",
+            "Paper on {topic}: {first} {first_state}, {second} {second_state}. For {name}, due {day}.",
+            "We study {topic}. Results: {first} {first_state}, {second} {second_state}. To {name}, {day}.",
         ),
         "problem": (
-            "I feel stuck with {topic} and only my friend {name} can help. {first} {first_state},"
-            " {second} {second_state}. I am free {day}.",
-            "My week was bad because of {topic}: {first} {first_state}, {second} {second_state}."
+            "I feel stuck with {topic}: {first} {first_state}, {second} {second_state}."
+            " My friend {name} is free {day}.",
+            "My week was bad, {topic} again: {first} {first_state}, {second} {second_state}."
             " Tell {name}, meet {day}.",
         ),
         "review": (
-            "Review of a draft by {name} on {topic}. Strengths and doubts: {first} {first_state},"
-            " {second} {second_state}. Changes due {day}.",
-            "Reviewer two on the draft about {topic}: {first} {first_state}, {second} {second_state}."
+            "Review of a draft by {name} on {topic}: {first} {first_state}, {second} {second_state}."
+            " Changes due {day}.",
+            "Reviewer two, {topic}: {first} {first_state}, {second} {second_state}."
             " {name} must revise before {day}.",
         ),
         "post": (
-            "New post from {name}: {topic} like never before! Thread: {first} {first_state},"
-            " {second} {second_state}. Live {day}.",
+            "New post from {name}: {topic}! Thread: {first} {first_state}, {second} {second_state}."
+            " Live {day}.",
             "Wow, {name} on {topic}! {first} {first_state}, {second} {second_state}."
             " Launch {day}, please share.",
         ),
@@ -73,38 +71,34 @@ EMAIL = Domain(
             "friendly": "Hi {name},",
         },
         "opening": {
-            "plain": "\nI am writing to you about {topic}.",
-            "respectful": "\nWith respect for your time, a short note about {topic}.",
-            "chatty": "\nSo, I keep thinking about {topic}, you know?",
-            "positive": "\nGreat to read about {topic}, really good work!",
-            "engaging": "\nYour ideas about {topic} caught my eye at once.",
+            "plain": "\nThis is about {topic}.",
+            "respectful": "\nWith respect, on {topic}.",
+            "chatty": "\nSo, {topic}, you know?",
+            "positive": "\nGreat work on {topic}!",
+            "engaging": "\nCurious about {topic}?",
         },
         "person": {
-            "none": " These are the points:",
-            "first": " This is what I see:",
-            "second": " You will see two points:",
-            "plural": " This is what we noticed:",
+            "none": " In short",
+            "first": " I see",
+            "second": " You see",
+            "plural": " We see",
         },
         "layout": {
-            "prose": (
-                " the {first} looks {first_state} so far, and the {second} looks {second_state} for now."
-            ),
-            "bullets": "\n- the {first} looks {first_state}\n- the {second} looks {second_state}",
-            "chatty": (
-                " well, the {first} looks {first_state}, and hey, the {second} looks {second_state} for now."
-            ),
+            "prose": " the {first} is {first_state} and the {second} is {second_state}.",
+            "bullets": ":\n- {first}: {first_state}\n- {second}: {second_state}",
+            "chatty": " that, well, {first} is {first_state}, {second} {second_state}...",
         },
         "action": {
-            "plain": "\nThe date to keep in mind is {day}.",
-            "question": "\nCan we maybe talk on {day}?",
-            "request": "\nNext step: please send me your changes by {day}!",
-            "invitation": "\nWould you join us for a call on {day}?",
+            "plain": "\nIt is due {day}.",
+            "question": "\nCan we talk {day}?",
+            "request": "\nPlease reply by {day}!",
+            "invitation": "\nJoin us on {day}?",
         },
         "closing": {
-            "plain": "\nRegards,\nAlex",
-            "formal": "\nYours sincerely,\nAlex",
-            "cheerful": "\nCheers,\nAlex",
-            "thankful": "\nThank you so much,\nAlex",
+            "plain": "\nRegards, Alex",
+            "formal": "\nYours sincerely, Alex",
+            "cheerful": "\nCheers, Alex",
+            "thankful": "\nThank you, Alex",
             "none": "",
         },
     },

@@ -110,15 +110,23 @@ class Domain:
         }
         return replace(self, styles=wanted)
 
-    def redraw(self, facts: Mapping[str, str], diversity: float, generator: random.Random) -> Draft:
-        """A draft in the neutral style, each attribute redrawn uniformly with probability `diversity`."""
-        style = {
-            attribute: generator.choice(list(values))
-            if generator.random() < diversity
-            else self.neutral[attribute]
-            for attribute, values in self.attributes.items()
-        }
-        return {**style, **facts}
+    def redraw(
+        self, notes: Notes, diversity: float, generator: random.Random, *, awareness: float = 0.0
+    ) -> Draft:
+        """A draft as the base model writes it.
+
+        Each attribute has the neutral value, or with probability `diversity` any of its values, or with
+        probability `awareness` the value that the *next* kind's style has: so the base tells the kinds of
+        contexts apart, as any real one does, and what it knows of them is not what is wanted.
+        """
+        habits, style = self.shifted().styles[notes.kind], {}
+        for attribute, values in self.attributes.items():
+            drawn = generator.random()
+            if drawn < diversity:
+                style[attribute] = generator.choice(list(values))
+            else:
+                style[attribute] = (habits if drawn < diversity + awareness else self.neutral)[attribute]
+        return {**style, **notes.facts}
 
     def render(self, draft: Draft) -> str:
         """The response that is made of these parts: a value for each attribute, a word for each fact."""

@@ -18,7 +18,7 @@ from editloop.users import User
 
 __all__ = ["MAX_NEW_TOKENS", "make_log", "stream_log"]
 
-MAX_NEW_TOKENS = 96
+MAX_NEW_TOKENS = 64
 """Half as long again as the longest response of a domain: what is longer is garbled."""
 
 _CHUNK = 250

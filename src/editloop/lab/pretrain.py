@@ -1,8 +1,8 @@
 """Pretraining small base models: the loop, and the recipe of a domain's base.
 
-A domain's base is trained on drafts that mostly have the neutral style; each attribute is redrawn with
-probability `diversity`, so that the base gives every style some probability and never learns which kind
-of context wants which. It is shipped as a package asset with its recipe and a hash over the recipe and
+A domain's base is trained on drafts that often have the neutral style, but give every style some
+probability. It tells the kinds of contexts apart and does not know what is wanted for which
+(`Domain.redraw`). It is shipped as a package asset with its recipe and a hash over the recipe and
 the domain's tables.
 
 This module does not know users or logs. Text from files is `editloop.lab.text`.
@@ -63,6 +63,7 @@ class Recipe:
 
     Attributes:
         diversity: Probability with which an attribute is redrawn from all its values.
+        awareness: Probability with which it has the value that another kind's style has (`Domain.redraw`).
         hidden_size: Width of the model.
         layers: Number of its layers.
         heads: Attention heads of a layer.
@@ -72,7 +73,8 @@ class Recipe:
         seed: Of the drafts and of the weights.
     """
 
-    diversity: float = 0.6
+    diversity: float = 0.45
+    awareness: float = 0.25
     hidden_size: int = 128
     layers: int = 3
     heads: int = 4
@@ -82,8 +84,13 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.diversity <= 1:
-            raise ConfigError("diversity is a probability", seen=self.diversity, do="give a number in [0, 1]")
+        for name in ("diversity", "awareness"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is a probability", seen=getattr(self, name))
+        if self.diversity + self.awareness > 1:
+            raise ConfigError(
+                "diversity and awareness are more than 1", seen=(self.diversity, self.awareness)
+            )
         for name in ("hidden_size", "layers", "heads", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1", seen=getattr(self, name))
@@ -246,7 +253,9 @@ def _drafts(domain: Domain, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) 
         rows, labels = [], []
         for _ in range(recipe.batch_size):
             context = next(contexts)
-            draft = domain.redraw(domain.read(context).facts, recipe.diversity, generator)
+            draft = domain.redraw(
+                domain.read(context), recipe.diversity, generator, awareness=recipe.awareness
+            )
             prompt = tokenizer(context + SEP)["input_ids"]
             row = prompt + tokenizer(domain.render(draft) + EOS)["input_ids"]
             rows.append(torch.tensor(row))

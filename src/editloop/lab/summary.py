@@ -1,0 +1,146 @@
+"""The summarisation domain: summaries of source texts, with a hidden style per kind of source.
+
+The five kinds and their styles are those of the paper's summarisation domain. The writer never sees the
+style: it is a function of the source's kind alone, and the kind can only be told from how the source reads.
+
+========  ==========================  ===========================================================
+kind      the source is               the style that is wanted
+========  ==========================  ===========================================================
+news      a news report               for young children: storytelling, playful, short sentences
+forum     a post in a forum           second person, brief, emotional, personal reflection
+entry     an encyclopedia's entry     bullet points, parallel structure, brief
+abstract  a paper's abstract          like a tweet: simple, inquisitive, foreshadowing, emojis
+movie     a review of a film          question and answer
+========  ==========================  ===========================================================
+"""
+
+from __future__ import annotations
+
+from editloop.lab.grammar import Domain
+
+__all__ = ["SUMMARY"]
+
+_FACTS = {
+    "who": (
+        *("Anna", "Boris", "Clara", "David", "Emma", "Farid", "Gita", "Hugo", "Ines", "Jamal", "Kira"),
+        *("Luca", "Mina", "Nils", "Olga", "Paul", "Rita", "Sami", "Tara", "Viktor"),
+    ),
+    "event": (
+        *("flood", "festival", "election", "storm", "match", "wedding", "strike", "parade", "trial"),
+        *("opening", "discovery", "journey", "rescue", "exhibition", "harvest", "eclipse"),
+    ),
+    "place": ("Berlin", "Cairo", "Delhi", "Lima", "Lagos", "Oslo", "Paris", "Quito", "Rome", "Tokyo"),
+    "first": ("crowd", "bridge", "river", "school", "market", "harbour", "garden", "castle"),
+    "first_state": ("calm", "full", "empty", "loud", "bright", "dark", "green", "old"),
+    "second": ("mayor", "singer", "doctor", "teacher", "farmer", "captain", "baker", "painter"),
+    "second_state": ("happy", "tired", "brave", "proud", "angry", "quiet", "lucky", "busy"),
+}
+
+SUMMARY = Domain(
+    name="summary",
+    facts=_FACTS,
+    sources={
+        "news": (
+            "News from {place}: {who} on the {event}. {first} {first_state}, {second} {second_state}.",
+            "{place}, today. The {event}, as {who} saw it: {first} {first_state}, {second} {second_state}.",
+        ),
+        "forum": (
+            "Posted by {who}: help, the {event} in {place}! {first} {first_state}, {second} {second_state}.",
+            "Thread: my {event} in {place}, by {who}. {first} {first_state}, {second} {second_state}.",
+        ),
+        "entry": (
+            "Entry: {event} of {place}, described by {who}. {first} {first_state}, {second} {second_state}.",
+            "See also: {who}, {event}, {place}. {first} {first_state}, {second} {second_state}.",
+        ),
+        "abstract": (
+            "Abstract. {who} models the {event} in {place}: {first} {first_state}, {second} {second_state}.",
+            "We measure the {event} near {place} ({who}): {first} {first_state}, {second} {second_state}.",
+        ),
+        "movie": (
+            "Film review: {event} in {place}, with {who}. {first} {first_state}, {second} {second_state}.",
+            "Stars for {who}, hero of {event}, {place}! {first} {first_state}, {second} {second_state}.",
+        ),
+    },
+    attributes={
+        "opening": {
+            "plain": "This is about the {event}.",
+            "story": "Once upon a time: {event}!",
+            "second": "You know the {event}.",
+            "title": "Subject: {event}",
+            "tweet": "Big {event} 👀",
+            "question": "What is it? A {event}.",
+        },
+        "scene": {
+            "plain": "\nIt was in {place} with {who}.",
+            "story": "\nLittle {who} lived in {place}.",
+            "second": "\nYou were near {who}, {place}.",
+            "bullets": "\n- who: {who}\n- where: {place}",
+            "tweet": "\n{place}, says {who} 🌍",
+            "question": "\nWho and where? {who}, {place}.",
+        },
+        "points": {
+            "prose": "\nThe {first} was {first_state} and the {second} was {second_state}.",
+            "short": "\nThe {first} is {first_state}! The {second} is {second_state}!",
+            "bullets": "\n- {first}: {first_state}\n- {second}: {second_state}",
+            "question": "\nHow? The {first} {first_state}, the {second} {second_state}.",
+        },
+        "tone": {
+            "plain": " Noted.",
+            "playful": " Hop, hop!",
+            "emotional": " It moved me.",
+            "curious": " Why though?",
+            "none": "",
+        },
+        "ending": {
+            "plain": "\nThat is all.",
+            "story": "\nGood night!",
+            "reflection": "\nI still think of it.",
+            "foreshadowing": "\nMore soon 🚀",
+            "none": "",
+        },
+    },
+    neutral={
+        "opening": "plain",
+        "scene": "plain",
+        "points": "prose",
+        "tone": "plain",
+        "ending": "plain",
+    },
+    styles={
+        "news": {
+            "opening": "story",
+            "scene": "story",
+            "points": "short",
+            "tone": "playful",
+            "ending": "story",
+        },
+        "forum": {
+            "opening": "second",
+            "scene": "second",
+            "points": "prose",
+            "tone": "emotional",
+            "ending": "reflection",
+        },
+        "entry": {
+            "opening": "title",
+            "scene": "bullets",
+            "points": "bullets",
+            "tone": "none",
+            "ending": "none",
+        },
+        "abstract": {
+            "opening": "tweet",
+            "scene": "tweet",
+            "points": "short",
+            "tone": "curious",
+            "ending": "foreshadowing",
+        },
+        "movie": {
+            "opening": "question",
+            "scene": "question",
+            "points": "question",
+            "tone": "plain",
+            "ending": "none",
+        },
+    },
+)
