@@ -13,6 +13,7 @@ from editloop.cli.flags import Config
 from editloop.errors import ConfigError
 
 BENCHES = {
+    "bandits": "editloop.bench.bandits",
     "cost-speed": "editloop.bench.cost_speed",
     "log-scale": "editloop.bench.log_scale",
     "postedit": "editloop.bench.postedit",
