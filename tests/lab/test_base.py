@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from editloop.errors import ConfigError
-from editloop.lab import Domain, Recipe, base_path, get_domain, pretrain, recipe_hash
+from editloop.lab import Domain, Recipe, base_path, get_domain, pretrain, recipe_hash, shipped_recipe
 from editloop.lab.pretrain import build_tokenizer, new_model, train
 from editloop.policy import load_base
 
@@ -25,7 +25,9 @@ TINY = Recipe(hidden_size=16, layers=1, heads=2, steps=8, batch_size=4)
 @both
 def test_the_asset_was_made_by_this_recipe_from_these_tables(domain: Domain) -> None:
     about = json.loads((base_path(domain.name) / "recipe.json").read_text())
-    assert about["hash"] == recipe_hash(domain, Recipe()), "rebuild it by `editloop lab pretrain`"
+    assert about["hash"] == recipe_hash(domain, shipped_recipe(domain)), (
+        "rebuild it by `editloop lab pretrain`"
+    )
 
 
 def test_another_recipe_or_another_grammar_has_another_hash() -> None:
@@ -60,7 +62,7 @@ def test_the_base_writes_well_formed_texts_with_the_right_facts(domain: Domain) 
 
 @both
 def test_the_base_covers_every_style_as_its_recipe_says(domain: Domain) -> None:
-    recipe, habits = Recipe(), domain.shifted().styles
+    recipe, habits = shipped_recipe(domain), domain.shifted().styles
     contexts = list(islice(domain.contexts(1, stream="test"), 200))
     samples = load_base(base_path(domain.name), device="cpu").sample(contexts, max_new_tokens=96)
     read = [(domain.read(c).kind, domain.parse(s.text)) for c, s in zip(contexts, samples, strict=True)]

@@ -276,8 +276,8 @@ def _microseconds(make: Callable[[], Learner], rounds: int = 3000) -> float:
 def _markdown(results: Sequence[dict[str, Any]], timing: dict[str, float]) -> str:
     text = [
         "Pseudo-regret, mean ± standard error over seeds (95th percentile); lower is better. Costs are the "
-        "same for all. `α .45` is EditLoop's default; UCB1 is α = √2, the default of river and MABWiser, with "
-        "which all three must tie. Under a delay river and MABWiser do not know what is in flight.",
+        "same for all. `α .45` is EditLoop's default; UCB1 is α = √2, the default of river and MABWiser: "
+        "with it all three must tie. Under a delay river and MABWiser do not know what is in flight.",
     ]
     for title, names in (
         ("", list(LEARNERS)),

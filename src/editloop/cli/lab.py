@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,9 @@ def pretrain(
     documents: Annotated[
         str | None, typer.Option(help="Whether each of the lines or files is a text [lines].")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps of a domain's base [1500].")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps of a domain's base [as shipped].")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the text [8].")] = None,
     minutes: Annotated[float | None, typer.Option(help="Most time to train on text [12].")] = None,
     vocabulary: Annotated[int | None, typer.Option(help="Most tokens, for text [6000].")] = None,
@@ -33,7 +36,7 @@ def pretrain(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    from editloop.lab import Recipe, TextRecipe, get_domain, pretrain_text
+    from editloop.lab import TextRecipe, get_domain, pretrain_text, shipped_recipe
     from editloop.lab import pretrain as pretrain_domain
 
     of_text = {"documents": documents, "epochs": epochs, "minutes": minutes, "vocabulary": vocabulary}
@@ -47,9 +50,11 @@ def pretrain(
         with shown() as listener:
             made = pretrain_text(text, out, recipe, progress=_told(listener))
     else:
-        plan = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
+        world = get_domain(domain)
+        plan = shipped_recipe(world)
+        plan = replace(plan, seed=seed, steps=plan.steps if steps is None else steps)
         with shown() as listener:
-            made = pretrain_domain(get_domain(domain), out, plan, progress=_told(listener))
+            made = pretrain_domain(world, out, plan, progress=_told(listener))
     for key, value in made.items():
         console.print(f"{key}: {value}")
     console.print(f"Base written to {out}; use it by --base {out}")

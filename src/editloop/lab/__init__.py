@@ -10,7 +10,7 @@ from editloop.lab.domains import base_path, get_domain
 from editloop.lab.evaluation import Evaluation, evaluate_on_user
 from editloop.lab.grammar import Domain, Notes
 from editloop.lab.log import make_log, stream_log
-from editloop.lab.pretrain import Recipe, pretrain, recipe_hash
+from editloop.lab.pretrain import Recipe, pretrain, recipe_hash, shipped_recipe
 from editloop.lab.simulation import Round, Simulation, plot_rounds, simulate
 from editloop.lab.text import TextRecipe, pretrain_text
 
@@ -30,6 +30,7 @@ __all__ = [
     "pretrain",
     "pretrain_text",
     "recipe_hash",
+    "shipped_recipe",
     "simulate",
     "stream_log",
 ]
