@@ -35,3 +35,5 @@ def demo(
     console.print("  editloop inspect LOG --map context=prompt,response=draft,edit=final")
     console.print("  editloop fit LOG --base MODEL --out run")
     console.print("  editloop evaluate run HELD_OUT_LOG")
+    console.print("Other users and algorithms, online:")
+    console.print(f"  editloop simulate {out}/weak --user other --algorithm thompson")

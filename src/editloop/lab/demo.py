@@ -1,7 +1,8 @@
 """The whole loop on the embedded world: logs, a check of them, policies, and what they cost two users.
 
 A base is deployed to a strong and to a weak user. From each log SFT, DPO and EarlyEnsemble are trained,
-and every policy then answers fresh contexts of both users.
+and every policy then answers fresh contexts of both users. At last LateEnsemble chooses among them, round
+by round, while the strong user edits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from editloop.errors import RunError
 from editloop.lab.domains import base_path, get_domain
 from editloop.lab.evaluation import Evaluation, evaluate_on_user
 from editloop.lab.log import MAX_NEW_TOKENS, stream_log
+from editloop.lab.simulation import Simulation, plot_rounds, simulate
 from editloop.listener import Listener, Silent
 from editloop.offline import FitConfig, fit
 from editloop.offline.report import COLOURS, Section, figure_png, run_sections, write_report
@@ -47,11 +50,13 @@ class DemoResult:
     Attributes:
         report: The HTML report.
         costs: For each log's user and policy, the evaluation by each user.
+        online: For each log's user, the rounds of LateEnsemble with the strong user.
         seconds: How long it took.
     """
 
     report: Path
     costs: Mapping[str, Mapping[str, Mapping[str, Evaluation]]]
+    online: Mapping[str, Simulation]
     seconds: float
 
     def table(self) -> list[list[str]]:
@@ -63,6 +68,8 @@ class DemoResult:
             for name, by_user in policies.items():
                 cells = [f"{by_user[u].mean:.3f} ± {by_user[u].standard_error:.3f}" for u in USERS]
                 rows.append([trained, name, *cells, f"{by_user[USERS[0]].share_well_formed:.0%}"])
+            if trained in self.online:
+                rows.append([trained, "late", f"{self.online[trained].mean:.3f} by round", "", ""])
         return rows
 
 
@@ -94,6 +101,7 @@ def run_demo(
     domain, base = get_domain("email"), load_base(base_path("email"))
     sections: list[Section] = []
     costs: dict[str, dict[str, dict[str, Evaluation]]] = {}
+    online: dict[str, Simulation] = {}
     for user in USERS:
         listener.say(f"\n1. The base writes {rows} emails; the {user} user edits them.")
         path = out / f"{user}.jsonl"
@@ -109,13 +117,18 @@ def run_demo(
         run = fit(log, base, out / user, config, listener=listener)
         listener.say("4. Every policy answers fresh contexts of both users.")
         costs[user] = _evaluate(run, domain, base, responses, seed, listener, with_base=not costs)
+        listener.say(f"5. LateEnsemble chooses among them for {responses} rounds, the strong user edits.")
+        contexts = list(islice(domain.contexts(seed + 1, stream="online"), responses))
+        rounds = out / f"{user}-{responses}-rounds"
+        editor = get_user("strong", domain, seed=seed + 1)
+        online[user] = simulate(run, base, contexts, editor, rounds, seed=seed + 1, listener=listener)
         plots = plot_costs(summary, out / user)
         sections.append(Section(f"The log of the {user} user", [log_line(summary)], images=plots))
         sections += [_titled(section, user) for section in run_sections(run)]
     base_costs = {"none": {"base": costs[USERS[0]].pop("base")}}
     result_costs = {**base_costs, **costs}
     seconds = time.monotonic() - started
-    result = DemoResult(out / "report.html", result_costs, seconds)
+    result = DemoResult(out / "report.html", result_costs, online, seconds)
     figure = figure_png(_bars(result_costs))
     (out / "costs.png").write_bytes(figure)
     summary_sections = [
@@ -129,6 +142,7 @@ def run_demo(
             table=result.table(),
             images=[figure],
         ),
+        *(_online(trained, simulation) for trained, simulation in online.items()),
         _before_and_after(result_costs),
     ]
     write_report(
@@ -187,6 +201,19 @@ def _evaluate(
     return found
 
 
+def _online(trained: str, simulation: Simulation) -> Section:
+    """The rounds of LateEnsemble."""
+    shares = ", ".join(f"{arm} {simulation.share(arm):.0%}" for arm in simulation.bandit.arms)
+    return Section(
+        f"LateEnsemble online (policies of the {trained} user's log)",
+        [
+            f"{len(simulation.rounds)} rounds with the strong user: mean cost {simulation.mean:.3f}; "
+            f"rounds by policy: {shares}."
+        ],
+        images=[figure_png(plot_rounds(simulation))],
+    )
+
+
 def _titled(section: Section, user: str) -> Section:
     return Section(**{**vars(section), "title": f"{section.title} ({user} user's log)"})
 
@@ -239,5 +266,12 @@ def _numbers(result: DemoResult) -> dict[str, Any]:
                 for name, by_user in policies.items()
             }
             for trained, policies in result.costs.items()
+        },
+        "online": {
+            trained: {
+                "mean": simulation.mean,
+                "shares": {arm: simulation.share(arm) for arm in simulation.bandit.arms},
+            }
+            for trained, simulation in result.online.items()
         },
     }
