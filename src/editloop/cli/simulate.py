@@ -15,7 +15,7 @@ from editloop.cli.flags import Config, Device, Dtype
 from editloop.errors import ConfigError
 
 if TYPE_CHECKING:
-    from editloop.lab import Round
+    from editloop.lab import Domain, Round
     from editloop.users import User
 
 SHOWN = 12
@@ -65,21 +65,19 @@ def simulate(
     bandit = BanditConfig(algorithm=algorithm, alpha=alpha, discount=discount, seed=seed)
     folder = RunFolder(run)
     folder.manifest()  # a wrong folder is told before anything is loaded
-    someone: User
-    if user == "llm":
+    if (user == "llm") != (model is not None):
+        raise ConfigError("--model is for the llm user, who needs one", do="give --user llm --model NAME")
+
+    def who(wishes: Domain) -> User:
         if model is None:
-            raise ConfigError("the llm user needs a model", do="give --model and --base-url")
+            return get_user(user, wishes, seed=seed)
         out.mkdir(parents=True, exist_ok=True)
-        someone = LLMUser(
-            LLMSettings(model=model, base_url=base_url, budget=budget),
-            world.describe,
-            transcript=out / "transcript.jsonl",
-        )
-    else:
-        someone = get_user(user, world, seed=seed)
+        settings = LLMSettings(model=model, base_url=base_url, budget=budget)
+        return LLMUser(settings, wishes.describe, transcript=out / "transcript.jsonl")
+
+    someone = who(world)
     if drift is not None:
-        after = get_user("strong" if user == "llm" else user, world.shifted(), seed=seed)
-        someone = DriftingUser(someone, after, start=drift, over=drift_over, seed=seed)
+        someone = DriftingUser(someone, who(world.shifted()), start=drift, over=drift_over, seed=seed)
     contexts = list(islice(world.contexts(seed, stream="online"), rounds))
     with shown() as listener:
         base = folder.load_base(device=device, dtype=dtype)
