@@ -55,7 +55,7 @@ def simulate(
     """Run the verb."""
     from editloop.lab import get_domain, plot_rounds
     from editloop.lab import simulate as play
-    from editloop.offline.report import figure_png
+    from editloop.offline.report import figure_png, show_number
     from editloop.online import BanditConfig
     from editloop.policy import RunFolder
     from editloop.users import DriftingUser, LLMSettings, LLMUser, get_user
@@ -98,26 +98,20 @@ def simulate(
             told=table.add,
         )
     (out / "rounds.png").write_bytes(figure_png(plot_rounds(result)))
-    by_arm = {
-        arm: [r.cost for r in result.rounds if r.arm == arm and r.cost is not None]
-        for arm in result.bandit.arms
-    }
     summary = {
         "rounds": len(result.rounds),
         "counted": len(result.costs),
-        "mean": result.mean if result.costs else None,
+        "mean": result.mean,
         "arms": {
-            arm: {"share": result.share(arm), "mean": sum(costs) / len(costs) if costs else None}
-            for arm, costs in by_arm.items()
+            arm: {"share": result.share(arm), "mean": result.mean_of(arm)} for arm in result.bandit.arms
         },
     }
     write_json(out / "summary.json", summary)
     console.print()
     rows = [["policy", "share of rounds", "mean cost"]]
-    for arm, costs in by_arm.items():
-        mean = f"{sum(costs) / len(costs):.3f}" if costs else "–"
-        rows.append([arm, f"{result.share(arm):.0%}", mean])
-    rows.append(["LateEnsemble", "", f"{result.mean:.3f}"])
+    for arm in result.bandit.arms:
+        rows.append([arm, f"{result.share(arm):.0%}", show_number(result.mean_of(arm))])
+    rows.append(["LateEnsemble", "", show_number(result.mean)])
     show_table(rows)
     console.print(f"\n{len(result.costs)} of {len(result.rounds)} rounds counted; written to {out}")
 
@@ -141,18 +135,19 @@ class _Rounds:
 
     def add(self, played: Round) -> None:
         """Show another round."""
+        from editloop.offline.report import show_number
+
         if played.cost is not None:
             self.total, self.counted = self.total + played.cost, self.counted + 1
         self.rounds = [*self.rounds, played][-SHOWN:]
-        mean = f"{self.total / self.counted:.3f}" if self.counted else "–"
+        mean = show_number(self.total / self.counted if self.counted else None)
         if self.live:
             table = Table(box=None, pad_edge=False, header_style="bold")
             for heading in ("round", "policy", "cost", f"mean {mean}"):
                 table.add_column(heading, justify="left" if heading == "policy" else "right")
             for each in self.rounds:
-                cost = "–" if each.cost is None else f"{each.cost:.3f}"
-                table.add_row(str(each.number + 1), each.arm, cost)
+                table.add_row(str(each.number + 1), each.arm, show_number(each.cost))
             self.live.update(table, refresh=True)
         elif (played.number + 1) % EVERY == 0:
-            cost = "–" if played.cost is None else f"{played.cost:.3f}"
+            cost = show_number(played.cost)
             console.print(f"  round {played.number + 1:>4}  {played.arm:<8} cost {cost}  mean {mean}")

@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editloop.edits import Cost, get_cost
+from editloop.edits import get_cost
 from editloop.edits.writing import atomic, json_text
 from editloop.errors import RunError, UserError
 from editloop.lab.log import MAX_NEW_TOKENS
@@ -73,6 +73,11 @@ class Simulation:
         """The mean cost of a round that the user answered; NaN if there is none."""
         return sum(self.costs) / len(self.costs) if self.costs else float("nan")
 
+    def mean_of(self, arm: str) -> float | None:
+        """The mean cost of an arm's rounds that the user answered; None if there is none."""
+        costs = [each.cost for each in self.rounds if each.arm == arm and each.cost is not None]
+        return sum(costs) / len(costs) if costs else None
+
     def share(self, arm: str) -> float:
         """The share of the rounds that an arm played."""
         return sum(each.arm == arm for each in self.rounds) / max(len(self.rounds), 1)
@@ -87,7 +92,6 @@ def simulate(
     *,
     arms: Sequence[str] | None = None,
     config: BanditConfig | None = None,
-    cost: Cost | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     seed: int = 0,
     listener: Listener | None = None,
@@ -102,8 +106,7 @@ def simulate(
         user: Who edits.
         out: Folder for `rounds.jsonl`; `settings.json` in it says what is played.
         arms: Names of policies, `base` too; by default all that were trained.
-        config: How an arm is chosen.
-        cost: Of an edit; by default that of `config`.
+        config: How an arm is chosen, and the cost of an edit.
         max_new_tokens: Most tokens of a response.
         seed: Of the responses.
         listener: Hears of progress.
@@ -114,7 +117,7 @@ def simulate(
         UserError: The user could not answer several rounds in a row. The rounds before are kept.
     """
     listener, config = listener or Silent(), config or BanditConfig()
-    cost = cost or get_cost(config.cost)
+    cost = get_cost(config.cost)
     arms = list(arms or run.policy_names())
     if not arms:
         raise RunError("the run has no policies", seen=str(run.path), do="fit some first")

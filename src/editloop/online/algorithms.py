@@ -20,7 +20,7 @@ from editloop.errors import ConfigError
 __all__ = ["KLUCB", "UCB", "Algorithm", "Fixed", "Thompson", "Uniform", "get_algorithm"]
 
 ALPHA = 0.45
-"""Of `UCB`, for costs of unit scale: `docs/online.md` has the curve that it was chosen on."""
+"""Of `UCB`, for costs of unit scale. How it was chosen: `docs/online.md`."""
 
 
 class Algorithm(Protocol):
@@ -72,16 +72,8 @@ class UCB:
         uniform: Callable[[], float],
     ) -> tuple[int, float]:
         """See `Algorithm.choose`; deterministic. While no cost is known, the arm least in flight."""
-        log_t = math.log(max(sum(pulls), 1.0))
-        chosen, least = 0, math.inf
-        for arm, n in enumerate(pulls):
-            if n <= 0:
-                return arm, 1.0
-            mean = means[arm] if observed[arm] > 0 else 0.0
-            index = mean - self.alpha * math.sqrt(log_t / n)
-            if index < least:
-                chosen, least = arm, index
-        return chosen, 1.0
+        alpha, root = self.alpha, math.sqrt
+        return _least(pulls, observed, means, lambda mean, budget: mean - alpha * root(budget)), 1.0
 
 
 @dataclass(frozen=True)
@@ -108,16 +100,10 @@ class KLUCB:
         uniform: Callable[[], float],
     ) -> tuple[int, float]:
         """See `Algorithm.choose`; deterministic."""
-        log_t = math.log(max(sum(pulls), 1.0))
-        chosen, least = 0, math.inf
-        for arm, n in enumerate(pulls):
-            if n <= 0:
-                return arm, 1.0
-            mean = min(means[arm] / self.scale, 1.0) if observed[arm] > 0 else 0.0
-            index = _least_plausible(mean, log_t / n)
-            if index < least:
-                chosen, least = arm, index
-        return chosen, 1.0
+        scale = self.scale
+        return _least(
+            pulls, observed, means, lambda mean, budget: _least_plausible(min(mean / scale, 1.0), budget)
+        ), 1.0
 
 
 @dataclass(frozen=True)
@@ -233,6 +219,24 @@ def get_algorithm(name: str, **options: Any) -> Algorithm:
 def _check_scale(scale: float) -> None:
     if not (math.isfinite(scale) and scale > 0):
         raise ConfigError("the scale of a cost is a positive number", seen=scale)
+
+
+def _least(
+    pulls: Sequence[float],
+    observed: Sequence[float],
+    means: Sequence[float],
+    index: Callable[[float, float], float],
+) -> int:
+    """The first arm without a pull, else that with the least index of its mean cost and log t / N."""
+    log_t = math.log(max(sum(pulls), 1.0))
+    chosen, least = 0, math.inf
+    for arm, n in enumerate(pulls):
+        if n <= 0:
+            return arm
+        value = index(means[arm] if observed[arm] > 0 else 0.0, log_t / n)
+        if value < least:
+            chosen, least = arm, value
+    return chosen
 
 
 def _least_plausible(mean: float, budget: float) -> float:

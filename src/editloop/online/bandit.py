@@ -17,14 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import BanditError, ConfigError
 from editloop.online.algorithms import ALPHA, Algorithm, get_algorithm
 from editloop.online.events import Arms, Decided, Event, Feedback, Outcome, check_cost
 from editloop.online.state import Pool, State, Tally
 
 __all__ = ["Bandit", "BanditConfig", "resolve_scale"]
-
-DEFAULT_COST = "levenshtein:word/response"
 
 POOL_CAP = 20.0
 """Most pulls that the other scopes' experience of an arm can count for."""
