@@ -17,6 +17,7 @@ BENCHES = {
     "cost-speed": "editloop.bench.cost_speed",
     "log-scale": "editloop.bench.log_scale",
     "postedit": "editloop.bench.postedit",
+    "tune": "editloop.bench.tune",
     "train-speed": "editloop.bench.train_speed",
 }
 

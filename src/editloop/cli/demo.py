@@ -20,10 +20,12 @@ def demo(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    from editloop.lab.demo import DEMO_FIT, run_demo
+    from editloop.lab import fit_settings
+    from editloop.lab.demo import run_demo
     from editloop.offline import make_fit_config
 
-    fit_config = make_fit_config(**DEMO_FIT.model_dump() | ({} if epochs is None else {"epochs": epochs}))
+    given = {} if epochs is None else {"epochs": epochs}
+    fit_config = make_fit_config(**fit_settings("email").model_dump() | given)
     with shown() as listener:
         result = run_demo(
             out, rows=rows, responses=responses, seed=seed, config=fit_config, listener=listener

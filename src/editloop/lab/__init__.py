@@ -11,6 +11,7 @@ from editloop.lab.evaluation import Evaluation, evaluate_on_user
 from editloop.lab.grammar import Domain, Notes
 from editloop.lab.log import make_log, stream_log
 from editloop.lab.pretrain import Recipe, pretrain, recipe_hash, shipped_recipe
+from editloop.lab.settings import fit_settings
 from editloop.lab.simulation import Round, Simulation, plot_rounds, simulate
 from editloop.lab.text import TextRecipe, pretrain_text
 
@@ -24,6 +25,7 @@ __all__ = [
     "TextRecipe",
     "base_path",
     "evaluate_on_user",
+    "fit_settings",
     "get_domain",
     "make_log",
     "plot_rounds",

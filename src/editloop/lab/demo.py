@@ -19,28 +19,18 @@ from editloop.edits import LogSummary, plot_costs, read_log, summarize, write_lo
 from editloop.errors import RunError
 from editloop.lab.domains import base_path, get_domain
 from editloop.lab.evaluation import Evaluation, evaluate_on_user
-from editloop.lab.log import MAX_NEW_TOKENS, stream_log
+from editloop.lab.log import stream_log
+from editloop.lab.settings import LOG_ROWS, fit_settings
 from editloop.lab.simulation import Simulation, plot_rounds, simulate
 from editloop.listener import Listener, Silent
 from editloop.offline import FitConfig, fit
 from editloop.offline.report import COLOURS, Section, figure_png, run_sections, write_report
-from editloop.policy import LoraSettings, RunFolder, load_base, write_atomic
+from editloop.policy import RunFolder, load_base, write_atomic
 from editloop.users import get_user
 
-__all__ = ["DEMO_FIT", "DemoResult", "run_demo"]
+__all__ = ["DemoResult", "run_demo"]
 
 USERS = ("strong", "weak")
-
-DEMO_FIT = FitConfig(
-    learning_rate={"sft": (1.5e-3,), "dpo": (5e-4,), "early": (5e-4,)},
-    beta=(3.0,),
-    sft_reduction="sequence",
-    lora=LoraSettings(rank=32, alpha=64),
-    epochs=8,
-    evaluations=6,
-    max_new_tokens=MAX_NEW_TOKENS,
-)
-"""Fixed on the single methods' curves before EarlyEnsemble was run; docs/lab.md has the numbers."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +66,10 @@ class DemoResult:
 def run_demo(
     out: Path,
     *,
-    rows: int = 1500,
+    rows: int = LOG_ROWS,
     responses: int = 200,
     seed: int = 0,
-    config: FitConfig = DEMO_FIT,
+    config: FitConfig | None = None,
     listener: Listener | None = None,
 ) -> DemoResult:
     """Run the demo.
@@ -89,13 +79,14 @@ def run_demo(
         rows: Rows of each log.
         responses: Fresh contexts that each policy answers.
         seed: Of the logs and the evaluation.
-        config: How the policies are trained.
+        config: How the policies are trained; by default as `fit_settings` says.
         listener: Hears of decisions and progress.
 
     Raises:
         RunError: The folder holds another demo.
     """
     listener, started = listener or Silent(), time.monotonic()
+    config = config or fit_settings("email")
     settings = {"rows": rows, "seed": seed}
     _check_same_demo(out / "demo.json", settings)
     domain, base = get_domain("email"), load_base(base_path("email"))

@@ -1,0 +1,148 @@
+"""Which hyperparameters a method takes in a domain, chosen on validation data of logs that no table reports.
+
+For each domain a log of the strong and one of the weak user are made with seed 0, and every candidate is
+trained on both. The one is taken whose responses cost least against the edits of the validation parts, the
+mean over the two logs. The user of the online phase is never asked. `editloop.lab.settings` holds what came
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from editloop.bench.cells import WORK
+from editloop.bench.parallel import in_parallel
+from editloop.bench.results import write_result
+from editloop.edits import read_log, write_log
+from editloop.lab import base_path, fit_settings, get_domain, stream_log
+from editloop.lab.settings import LOG_ROWS
+from editloop.listener import Listener, Silent
+from editloop.offline import Method, fit
+from editloop.policy import load_base
+from editloop.users import get_user
+
+SEED = 0
+DOMAINS = ("summary", "email")
+USERS = ("strong", "weak")
+GRIDS: dict[Method, dict[str, tuple[float, ...]]] = {
+    "sft": {"learning_rate": (5e-4, 1.5e-3)},
+    "dpo": {"learning_rate": (2e-4, 5e-4, 1e-3), "beta": (1.0, 3.0)},
+    "early": {"learning_rate": (5e-4, 1.5e-3), "beta": (3.0,), "dpo_weight": (1.0, 3.0, 10.0)},
+}
+
+
+class Trial(NamedTuple):
+    """The grid of a method on one log."""
+
+    domain: str
+    user: str
+    method: Method
+    folder: Path
+    rows: int
+    changes: tuple[tuple[str, Any], ...]
+
+
+def run(
+    out: str | Path,
+    *,
+    work: Path = WORK,
+    rows: int = LOG_ROWS,
+    changes: Sequence[tuple[str, Any]] = (),
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Train and choose, and write `tune.json` and `tune.md`.
+
+    Args:
+        out: The folder for the results.
+        work: Where logs and policies are kept; what is there already is not trained again.
+        rows: Rows of a log.
+        changes: Fields of the fit's configuration to change, for a trial.
+        listener: Hears of progress.
+    """
+    listener = listener or Silent()
+    # The longest first.
+    trials = [
+        Trial(domain, user, method, work / "tune", rows, tuple(changes))
+        for method in ("early", "dpo", "sft")
+        for user in USERS
+        for domain in DOMAINS
+    ]
+    for domain in DOMAINS:
+        for user in USERS:
+            _log(domain, user, work / "tune", rows)
+    measured = dict(in_parallel(_train, trials, "trials", listener))
+    results = []
+    for domain in DOMAINS:
+        for method in GRIDS:
+            by_user = {
+                t.user: found for t, found in measured.items() if (t.domain, t.method) == (domain, method)
+            }
+            results.append({"domain": domain, "method": method, **_choose(by_user)})
+    data = {"seed": SEED, "rows": rows, "results": results}
+    write_result("tune", data, _markdown(results), out)
+    return data
+
+
+def _log(domain: str, user: str, folder: Path, rows: int) -> Path:
+    path = folder / f"{domain}-{user}.jsonl"
+    if not path.is_file():
+        world = get_domain(domain)
+        editor = get_user(user, world, seed=SEED)
+        write_log(stream_log(world, editor, rows, SEED, policy=load_base(base_path(domain))), path)
+    return path
+
+
+def _train(trial: Trial) -> list[dict[str, Any]]:
+    """The candidates of a grid, each with its figures on the validation part."""
+    grid = GRIDS[trial.method]
+    config = fit_settings(trial.domain, seed=SEED).model_copy(
+        update={
+            "methods": (trial.method,),
+            "select": "cost",
+            "samples": 500,
+            **grid,
+            "learning_rate": {trial.method: grid["learning_rate"]},
+            **dict(trial.changes),
+        }
+    )
+    log = read_log(_log(trial.domain, trial.user, trial.folder, trial.rows))
+    out = trial.folder / f"{trial.domain}-{trial.user}-{trial.method}"
+    fitted = fit(log, load_base(base_path(trial.domain)), out, config)
+    kept = ("learning_rate", "beta", "dpo_weight", "validation_loss", "validation_cost", "seconds")
+    return [
+        {key: candidate[key] for key in kept if key in candidate}
+        | {"cost_se": candidate["sampled"]["cost"]["se"]}
+        for candidate in fitted.manifest()["policies"][trial.method]["candidates"]
+    ]
+
+
+def _choose(by_user: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The candidates with their mean validation cost over the logs, and which is the best."""
+    candidates = []
+    for alike in zip(*(by_user[user] for user in USERS), strict=True):
+        point = {key: alike[0][key] for key in ("learning_rate", "beta", "dpo_weight") if key in alike[0]}
+        costs = {user: found["validation_cost"] for user, found in zip(USERS, alike, strict=True)}
+        errors = {user: found["cost_se"] for user, found in zip(USERS, alike, strict=True)}
+        candidates.append({**point, "cost": costs, "se": errors, "mean": sum(costs.values()) / len(costs)})
+    best = min(range(len(candidates)), key=lambda i: candidates[i]["mean"])
+    return {"chosen": best, "candidates": candidates}
+
+
+def _markdown(results: Sequence[dict[str, Any]]) -> str:
+    text = [
+        "Cost between a sampled response and the row's edit on the validation part of a log, mean ± standard "
+        f"error over rows, seed {SEED}. The candidate with the least mean over both logs is taken (bold); "
+        "the user of the online phase has no part in it.\n",
+        "| domain | method | learning rate | β | λ | log of the strong user | of the weak user | mean |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for result in results:
+        for i, point in enumerate(result["candidates"]):
+            cells = [f"{point['cost'][user]:.3f} ± {point['se'][user]:.3f}" for user in USERS]
+            mean = f"**{point['mean']:.3f}**" if i == result["chosen"] else f"{point['mean']:.3f}"
+            beta, weight = (f"{point[key]:g}" if key in point else "" for key in ("beta", "dpo_weight"))
+            point_cells = [result["domain"], result["method"], f"{point['learning_rate']:g}", beta, weight]
+            text.append(f"| {' | '.join([*point_cells, *cells, mean])} |")
+    return "\n".join(text)

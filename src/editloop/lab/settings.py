@@ -1,0 +1,55 @@
+"""How policies of the lab are trained, by domain: what the demo and the paper's tables use.
+
+The hyperparameters were chosen by `editloop bench tune`, on validation data of logs whose seed no table
+reports. How many passes, and the adapter, were fixed from the single methods' curves (docs/lab.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from editloop.lab.domains import get_domain
+from editloop.lab.log import MAX_NEW_TOKENS
+from editloop.offline import Candidate, FitConfig, Method
+from editloop.policy import LoraSettings
+
+__all__ = ["LOG_ROWS", "TUNED", "fit_settings"]
+
+LOG_ROWS = 1500
+"""Rows of a log."""
+
+TUNED: Mapping[str, Mapping[Method, Candidate]] = {
+    "email": {
+        "sft": Candidate(learning_rate=1.5e-3),
+        "dpo": Candidate(learning_rate=5e-4, beta=3.0),
+        "early": Candidate(learning_rate=5e-4, beta=3.0, dpo_weight=1.0),
+    },
+    "summary": {
+        "sft": Candidate(learning_rate=1.5e-3),
+        "dpo": Candidate(learning_rate=5e-4, beta=3.0),
+        "early": Candidate(learning_rate=5e-4, beta=3.0, dpo_weight=1.0),
+    },
+}
+"""What each method is trained with."""
+
+
+def fit_settings(domain: str, *, seed: int = 0) -> FitConfig:
+    """The configuration of a fit on a log of this domain.
+
+    Raises:
+        ConfigError: There is no such domain.
+    """
+    chosen = TUNED[get_domain(domain).name]
+    early = chosen["early"]
+    assert early.beta is not None and early.dpo_weight is not None
+    return FitConfig(
+        learning_rate={method: (candidate.learning_rate,) for method, candidate in chosen.items()},
+        beta=(early.beta,),
+        dpo_weight=(early.dpo_weight,),
+        sft_reduction="sequence",
+        lora=LoraSettings(rank=32, alpha=64),
+        epochs=8,
+        evaluations=6,
+        max_new_tokens=MAX_NEW_TOKENS,
+        seed=seed,
+    )
