@@ -8,20 +8,23 @@ arm less the least μ of the round.
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from editloop.bench.parallel import in_parallel
 from editloop.bench.results import write_result
 from editloop.errors import ConfigError
 from editloop.listener import Listener, Silent
+from editloop.offline.report import tidy
 from editloop.online import Bandit, BanditConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MEANS = np.array([0.21, 0.36, 0.34, 0.93, 0.49])
 AFTER = np.array([0.49, 0.21, 0.34, 0.93, 0.36])
@@ -151,9 +154,6 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "EditLoop, discount .99": lambda: Own(discount=0.99),
     "uniform": lambda: Own(algorithm="uniform"),
 }
-SLOW = {"MABWiser, UCB1", "EditLoop, KL-UCB", "EditLoop, Thompson"}
-"""Left out at 10,000 rounds: they take minutes each."""
-
 USER_LEARNERS: dict[str, dict[str, Any]] = {
     "prior learned": {"pool": "learned"},
     "prior of 5 pulls": {"pool": 5.0},
@@ -186,17 +186,20 @@ def run(out: str | Path, *, seeds: int | None = None, listener: Listener | None 
         return setting._replace(seeds=min(setting.seeds, seeds or setting.seeds))
 
     jobs: list[tuple[str, Setting]] = [
-        *((name, fewer(s)) for s in SETTINGS for name in LEARNERS if s.rounds < 1000 or name not in SLOW),
+        *((name, fewer(s)) for s in SETTINGS for name in LEARNERS),
         *((name, fewer(s)) for s in USER_SETTINGS for name in USER_LEARNERS),
     ]
-    results: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for (name, setting), regrets in zip(jobs, pool.map(_job, jobs), strict=True):
-            results.append({"learner": name, "setting": setting.name, **_summary(regrets)})
-            listener.progress("bandits", len(results), len(jobs), setting.name)
+    # The longest first, so that no process is left alone with one at the end.
+    longest = sorted(jobs, key=lambda job: -job[1].rounds * job[1].seeds)
+    found = dict(in_parallel(_job, longest, "bandits", listener))
+    results = [
+        {"learner": name, "setting": setting.name, **_summary(found[name, setting][0])}
+        for name, setting in jobs
+    ]
+    curves = {(name, setting.name): found[name, setting][1] for name, setting in jobs}
     timing = {name: _microseconds(LEARNERS[name]) for name in LEARNERS}
     data = {"results": results, "goals": GOALS, "microseconds": timing}
-    write_result("bandits", data, _markdown(results, timing), out)
+    write_result("bandits", data, _markdown(results, timing), out, _figure(curves))
     return data
 
 
@@ -210,8 +213,8 @@ def means(environment: str, rounds: int) -> NDArray[np.float64]:
     return np.tile({"stationary": MEANS, "close": CLOSE}[environment], (rounds, 1))
 
 
-def play(learner: Learner, setting: Setting, seed: int) -> float:
-    """The pseudo-regret of one learner on the cost table of one seed."""
+def play(learner: Learner, setting: Setting, seed: int) -> NDArray[np.float64]:
+    """The pseudo-regret of one learner on the cost table of one seed, round by round [T]."""
     generator = np.random.default_rng([seed, setting.rounds])
     mean = means(setting.environment, setting.rounds)
     costs = generator.beta(5 * mean, 5 * (1 - mean))
@@ -222,7 +225,8 @@ def play(learner: Learner, setting: Setting, seed: int) -> float:
         if s >= 0:
             learner.learn(s, played[s], None if lost[s] else float(costs[s, played[s]]))
         played.append(learner.choose(t))
-    return float((mean[np.arange(setting.rounds), played] - mean.min(axis=1)).sum())
+    lost_by: NDArray[np.float64] = mean[np.arange(setting.rounds), played] - mean.min(axis=1)
+    return lost_by
 
 
 def play_users(options: dict[str, Any], setting: Setting, seed: int) -> float:
@@ -241,11 +245,14 @@ def play_users(options: dict[str, Any], setting: Setting, seed: int) -> float:
     return total / USERS
 
 
-def _job(job: tuple[str, Setting]) -> list[float]:
+def _job(job: tuple[str, Setting]) -> tuple[list[float], NDArray[np.float64]]:
+    """The regret of each seed, and the mean regret so far, round by round (empty for those by user)."""
     name, setting = job
     if name in USER_LEARNERS:
-        return [play_users(USER_LEARNERS[name], setting, seed) for seed in range(setting.seeds)]
-    return [play(LEARNERS[name](), setting, seed) for seed in range(setting.seeds)]
+        options = USER_LEARNERS[name]
+        return [play_users(options, setting, seed) for seed in range(setting.seeds)], np.array([])
+    regrets = np.stack([play(LEARNERS[name](), setting, seed) for seed in range(setting.seeds)])
+    return regrets.sum(axis=1).tolist(), regrets.mean(axis=0).cumsum()
 
 
 def _summary(regrets: Sequence[float]) -> dict[str, float]:
@@ -271,6 +278,35 @@ def _microseconds(make: Callable[[], Learner], rounds: int = 3000) -> float:
             learner.learn(t, arm, costs[t, arm])
         blocks.append((time.perf_counter() - begun) / 100 * 1e6)
     return float(np.median(blocks))
+
+
+def _figure(curves: Mapping[tuple[str, str], NDArray[np.float64]]) -> Figure:
+    """The mean regret so far, by round, where there are 200."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    drawn = ("stationary, T 200", "abrupt, T 200", "slow, T 200", "close, T 200")
+    figure = Figure(figsize=(11, 3.2), dpi=160, layout="constrained")
+    axes = figure.subplots(1, len(drawn))
+    for k, (one, setting) in enumerate(zip(axes, drawn, strict=True)):
+        for i, name in enumerate(LEARNERS):
+            curve = curves.get((name, setting))
+            if curve is None:
+                continue
+            own = name.startswith("EditLoop")
+            one.plot(
+                np.arange(1, len(curve) + 1),
+                curve,
+                "-" if own else "--",
+                color=colormaps["tab10"](i),
+                linewidth=2.2 if i == 0 else 1.2,
+                label=name,
+            )
+        tidy(one, setting.partition(",")[0], "round", "" if k else "mean pseudo-regret")
+        one.set_ylim(bottom=0)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    return figure
 
 
 def _markdown(results: Sequence[dict[str, Any]], timing: dict[str, float]) -> str:

@@ -37,6 +37,11 @@ WORK = Path("benchmarks/work")
 SEEDS = (1, 2, 3, 4, 5)
 """The seeds that are reported; hyperparameters were chosen on another (`editloop bench tune`)."""
 
+DOMAINS = ("summary", "email")
+TRAINED = ("strong", "weak")
+ARMS = ("sft", "dpo", "early")
+"""What LateEnsemble chooses among."""
+
 ROUNDS = 200
 """T of the online phase."""
 
@@ -87,9 +92,18 @@ class Answers:
 
 
 class Workplace(NamedTuple):
-    """Where cells are made and how large they are; tests make small ones."""
+    """Where cells are made, how many and how large; tests make small ones.
+
+    Attributes:
+        folder: Where cells are kept.
+        seeds: The seeds that are reported.
+        rounds: T of the online phase.
+        rows: Of a log.
+        changes: Fields of the fit's configuration and their values.
+    """
 
     folder: Path = WORK
+    seeds: tuple[int, ...] = SEEDS
     rounds: int = ROUNDS
     rows: int = LOG_ROWS
     changes: tuple[tuple[str, Any], ...] = ()
@@ -114,6 +128,53 @@ def make_cells(cells: Sequence[Cell], place: Workplace, listener: Listener) -> d
             listener.say(f"{cell.folder}: {answers.seconds:.0f} s")
             found[cell] = answers
     return {cell: found[cell] for cell in cells}
+
+
+class Column(NamedTuple):
+    """A column of the paper's tables: a domain, and the user whose edits the policies were trained on."""
+
+    domain: str
+    trained: str
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+        return f"{'summaries' if self.domain == 'summary' else 'emails'}, {self.trained}"
+
+
+COLUMNS = tuple(Column(domain, trained) for domain in DOMAINS for trained in TRAINED)
+
+
+class Measured(NamedTuple):
+    """What the rounds of all columns cost.
+
+    Attributes:
+        tables: By column, the cost of each round with the base and with each arm [seeds, T, 1 + arms].
+        seconds: What the cells took to make, one after another.
+    """
+
+    tables: dict[Column, NDArray[np.float64]]
+    seconds: float
+
+
+def column_costs(place: Workplace, evaluator: str, listener: Listener) -> Measured:
+    """What the rounds cost the user of that name; cells that are missing are made."""
+    cells = {(c, seed): Cell(c.domain, c.trained, seed) for seed in place.seeds for c in COLUMNS}
+    made = make_cells(list(cells.values()), place, listener)
+    tables = {
+        column: np.stack(
+            [
+                cost_table(
+                    made[cells[column, seed]],
+                    get_user(evaluator, get_domain(column.domain), seed=EVALUATION + seed),
+                    ("base", *ARMS),
+                )
+                for seed in place.seeds
+            ]
+        )
+        for column in COLUMNS
+    }
+    return Measured(tables, sum(answers.seconds for answers in made.values()))
 
 
 def cost_table(answers: Answers, user: User, arms: Sequence[str]) -> NDArray[np.float64]:

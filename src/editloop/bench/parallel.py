@@ -26,6 +26,11 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def processes(jobs: int) -> int:
+    """Processes at a time for so many jobs."""
+    return max(1, min(cores(), MOST, jobs))
+
+
 def in_parallel(
     work: Callable[[Job], Result], jobs: Sequence[Job], task: str, listener: Listener
 ) -> Iterator[tuple[Job, Result]]:
@@ -39,7 +44,7 @@ def in_parallel(
     """
     # Spawned, not forked: a CUDA context and the threads of torch do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    workers = max(1, min(cores(), MOST, len(jobs)))
+    workers = processes(len(jobs))
     with ProcessPoolExecutor(
         workers, context, initializer=_start, initargs=(max(1, cores() // workers),)
     ) as pool:

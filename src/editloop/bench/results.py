@@ -9,11 +9,19 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from editloop.edits.writing import atomic
+from editloop.offline.report import figure_png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def hardware() -> dict[str, Any]:
@@ -40,7 +48,9 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def write_result(name: str, data: dict[str, Any], markdown: str, folder: str | Path) -> tuple[Path, Path]:
+def write_result(
+    name: str, data: dict[str, Any], markdown: str, folder: str | Path, figure: Figure | None = None
+) -> tuple[Path, Path]:
     """Write `NAME.json` and `NAME.md` with hardware and date, and return their paths.
 
     Args:
@@ -48,6 +58,7 @@ def write_result(name: str, data: dict[str, Any], markdown: str, folder: str | P
         data: What was measured, as `json.dumps` takes it.
         markdown: The same for people, without a title.
         folder: Made if it is not there.
+        figure: Written to `NAME.png`, and shown on top of the page.
     """
     machine, date = hardware(), datetime.now(UTC).date().isoformat()
     where = ", ".join(
@@ -61,6 +72,10 @@ def write_result(name: str, data: dict[str, Any], markdown: str, folder: str | P
         ]
     )
     paths = Path(folder) / f"{name}.json", Path(folder) / f"{name}.md"
+    if figure is not None:
+        markdown = f"![{name}]({name}.png)\n\n{markdown}"
+        with atomic(Path(folder) / f"{name}.png") as unfinished:
+            unfinished.write_bytes(figure_png(figure))
     result = {"name": name, "date": date, "hardware": machine, **data}
     footer = f"Measured on {where}, on {date}, by `editloop bench {name}`."
     for path, text in zip(
@@ -69,6 +84,24 @@ def write_result(name: str, data: dict[str, Any], markdown: str, folder: str | P
         with atomic(path) as unfinished:
             unfinished.write_text(text + "\n", encoding="utf-8")
     return paths
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """A table for a page; all but the first `left` columns are figures and stand on the right."""
+    rules = ["---"] * left + ["--:"] * (len(headings) - left)
+    lines = [f"| {' | '.join(headings)} |", f"|{'|'.join(rules)}|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float | None]:
+    """Mean and standard error over values [n]; no error for one."""
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return float(values.mean()), error
+
+
+def plus_minus(mean: float, spread: float | None, digits: int = 3) -> str:
+    """A mean with its standard deviation or error, if there is one."""
+    return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def _cpu() -> str:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from editloop.bench.cells import WORK
+from editloop.bench.cells import DOMAINS, TRAINED, WORK
 from editloop.bench.parallel import in_parallel
-from editloop.bench.results import write_result
+from editloop.bench.results import markdown_table, plus_minus, write_result
 from editloop.edits import read_log, write_log
 from editloop.lab import base_path, fit_settings, get_domain, stream_log
 from editloop.lab.settings import LOG_ROWS
@@ -24,8 +24,6 @@ from editloop.policy import load_base
 from editloop.users import get_user
 
 SEED = 0
-DOMAINS = ("summary", "email")
-USERS = ("strong", "weak")
 GRIDS: dict[Method, dict[str, tuple[float, ...]]] = {
     "sft": {"learning_rate": (5e-4, 1.5e-3)},
     "dpo": {"learning_rate": (2e-4, 5e-4, 1e-3), "beta": (1.0, 3.0)},
@@ -66,11 +64,11 @@ def run(
     trials = [
         Trial(domain, user, method, work / "tune", rows, tuple(changes))
         for method in ("early", "dpo", "sft")
-        for user in USERS
+        for user in TRAINED
         for domain in DOMAINS
     ]
     for domain in DOMAINS:
-        for user in USERS:
+        for user in TRAINED:
             _log(domain, user, work / "tune", rows)
     measured = dict(in_parallel(_train, trials, "trials", listener))
     results = []
@@ -121,28 +119,36 @@ def _train(trial: Trial) -> list[dict[str, Any]]:
 def _choose(by_user: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """The candidates with their mean validation cost over the logs, and which is the best."""
     candidates = []
-    for alike in zip(*(by_user[user] for user in USERS), strict=True):
+    for alike in zip(*(by_user[user] for user in TRAINED), strict=True):
         point = {key: alike[0][key] for key in ("learning_rate", "beta", "dpo_weight") if key in alike[0]}
-        costs = {user: found["validation_cost"] for user, found in zip(USERS, alike, strict=True)}
-        errors = {user: found["cost_se"] for user, found in zip(USERS, alike, strict=True)}
+        costs = {user: found["validation_cost"] for user, found in zip(TRAINED, alike, strict=True)}
+        errors = {user: found["cost_se"] for user, found in zip(TRAINED, alike, strict=True)}
         candidates.append({**point, "cost": costs, "se": errors, "mean": sum(costs.values()) / len(costs)})
     best = min(range(len(candidates)), key=lambda i: candidates[i]["mean"])
     return {"chosen": best, "candidates": candidates}
 
 
 def _markdown(results: Sequence[dict[str, Any]]) -> str:
-    text = [
-        "Cost between a sampled response and the row's edit on the validation part of a log, mean ± standard "
-        f"error over rows, seed {SEED}. The candidate with the least mean over both logs is taken (bold); "
-        "the user of the online phase has no part in it.\n",
-        "| domain | method | learning rate | β | λ | log of the strong user | of the weak user | mean |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    rows = []
     for result in results:
         for i, point in enumerate(result["candidates"]):
-            cells = [f"{point['cost'][user]:.3f} ± {point['se'][user]:.3f}" for user in USERS]
+            given = [
+                f"{point[key]:g}" if key in point else "" for key in ("learning_rate", "beta", "dpo_weight")
+            ]
+            costs = [plus_minus(point["cost"][user], point["se"][user]) for user in TRAINED]
             mean = f"**{point['mean']:.3f}**" if i == result["chosen"] else f"{point['mean']:.3f}"
-            beta, weight = (f"{point[key]:g}" if key in point else "" for key in ("beta", "dpo_weight"))
-            point_cells = [result["domain"], result["method"], f"{point['learning_rate']:g}", beta, weight]
-            text.append(f"| {' | '.join([*point_cells, *cells, mean])} |")
-    return "\n".join(text)
+            rows.append([result["domain"], result["method"], *given, *costs, mean])
+    headings = [
+        "domain",
+        "method",
+        "learning rate",
+        "β",
+        "λ",
+        *(f"log of the {u} user" for u in TRAINED),
+        "mean",
+    ]
+    return (
+        "Cost between a sampled response and the row's edit on the validation part of a log, mean ± standard "
+        f"error over rows, seed {SEED}. The candidate with the least mean over both logs is taken (bold); "
+        "the user of the online phase has no part in it.\n\n" + markdown_table(headings, rows, left=2)
+    )

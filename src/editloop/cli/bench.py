@@ -13,12 +13,17 @@ from editloop.cli.flags import Config
 from editloop.errors import ConfigError
 
 BENCHES = {
-    "bandits": "editloop.bench.bandits",
-    "cost-speed": "editloop.bench.cost_speed",
-    "log-scale": "editloop.bench.log_scale",
-    "postedit": "editloop.bench.postedit",
-    "tune": "editloop.bench.tune",
-    "train-speed": "editloop.bench.train_speed",
+    "ablation": "sensitivity:ablation",
+    "alpha": "sensitivity:alpha",
+    "bandits": "bandits:run",
+    "cost-speed": "cost_speed:run",
+    "drift": "drift:run",
+    "log-scale": "log_scale:run",
+    "postedit": "postedit:run",
+    "table1": "tables:table1",
+    "table2": "tables:table2",
+    "train-speed": "train_speed:run",
+    "tune": "tune:run",
 }
 
 
@@ -36,6 +41,7 @@ def bench(
     named = [size.strip() for size in (sizes or "").split(",") if size.strip()]
     options = {"sizes": named} if named else {}
     with shown() as listener:
-        import_module(BENCHES[name]).run(out, listener=listener, **options)
+        module, _, function = BENCHES[name].partition(":")
+        getattr(import_module(f"editloop.bench.{module}"), function)(out, listener=listener, **options)
     written = max(out.glob(f"{name}*.md"), key=lambda page: page.stat().st_mtime)
     console.print(written.read_text(encoding="utf-8"))

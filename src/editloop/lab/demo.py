@@ -24,7 +24,7 @@ from editloop.lab.settings import LOG_ROWS, fit_settings
 from editloop.lab.simulation import Simulation, plot_rounds, simulate
 from editloop.listener import Listener, Silent
 from editloop.offline import FitConfig, fit
-from editloop.offline.report import COLOURS, Section, figure_png, run_sections, write_report
+from editloop.offline.report import COLOURS, Section, figure_png, run_sections, tidy, write_report
 from editloop.policy import RunFolder, load_base, write_atomic
 from editloop.users import get_user
 
@@ -223,13 +223,9 @@ def _bars(costs: Mapping[str, Mapping[str, Mapping[str, Evaluation]]]) -> Any:
             axes.bar(
                 x, evaluation.mean, 0.72, color=COLOURS[name], yerr=evaluation.standard_error, ecolor="#333"
             )
-        axes.set_title(f"evaluated by the {user} user", fontsize=10, loc="left")
+        tidy(axes, f"evaluated by the {user} user", "", "" if i else "mean edit cost")
         labels = [name if trained == "none" else f"{name}\n{trained}" for trained, name in bars]
         axes.set_xticks(range(len(bars)), labels, fontsize=7)
-        axes.tick_params(axis="y", labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        if i == 0:
-            axes.set_ylabel("mean edit cost", fontsize=8)
     return figure
 
 

@@ -19,7 +19,7 @@ from editloop.edits.writing import atomic, json_text
 from editloop.errors import RunError, UserError
 from editloop.lab.log import MAX_NEW_TOKENS
 from editloop.listener import Listener, Silent
-from editloop.offline.report import COLOURS
+from editloop.offline.report import COLOURS, tidy
 from editloop.online import Bandit, BanditConfig, Decided
 from editloop.policy import Policy, RunFolder
 from editloop.users import User
@@ -173,17 +173,13 @@ def plot_rounds(simulation: Simulation) -> Figure:
     counted = [each for each in simulation.rounds if each.cost is not None]
     numbers = [each.number + 1 for each in counted]
     left.plot(numbers, _running([each.cost or 0.0 for each in counted]), color="#333")
-    left.set_title("mean cost so far", fontsize=10, loc="left")
     for arm in simulation.bandit.arms:
         shares = _running([float(each.arm == arm) for each in simulation.rounds])
         right.plot(range(1, len(shares) + 1), shares, color=COLOURS.get(arm), label=arm)
-    right.set_title("share of the rounds so far", fontsize=10, loc="left")
     right.set_ylim(0, 1)
     right.legend(fontsize=8, frameon=False)
-    for axes in (left, right):
-        axes.set_xlabel("round", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
+    tidy(left, "mean cost so far", "round")
+    tidy(right, "share of the rounds so far", "round")
     left.set_ylim(bottom=0)
     return figure
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from editloop.policy import RunFolder, write_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["Section", "figure_png", "run_sections", "show_estimate", "show_number", "write_report"]
 
-COLOURS = {"base": "#8b95a1", "sft": "#2f6fb0", "dpo": "#c2672d", "early": "#3a8f5c"}
+COLOURS = {"base": "#8b95a1", "sft": "#2f6fb0", "dpo": "#c2672d", "early": "#3a8f5c", "late": "#7a3e9d"}
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,18 @@ def _curves(policies: Mapping[str, Any]) -> Figure:
             label="validation",
         )
         axes.axvline(best["best_step"] or 0, color="#bbb", linewidth=0.8, zorder=0)
-        axes.set_title(name, fontsize=10, loc="left")
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes, name, "step")
         axes.legend(frameon=False, fontsize=7)
     return figure
+
+
+def tidy(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
+    """The house's look: a small title on the left, small labels, no frame above and on the right."""
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel(xlabel, fontsize=8)
+    axes.set_ylabel(ylabel, fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def figure_png(figure: Figure) -> bytes:
