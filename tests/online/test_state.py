@@ -223,6 +223,8 @@ def test_events_survive_in_a_file_and_a_cut_line_never_happened(tmp_path):
     with path.open("a") as file:
         file.write('{"event": "decided", "resp')
     assert list(read_events(path)) == rows
+    append_events(path, rows[:1])
+    assert list(read_events(path)) == [*rows, rows[0]]
     path.write_text('{"event": "arms"\n{}\n')
     with pytest.raises(BanditError, match=r"line 1 of .* is damaged"):
         list(read_events(path))

@@ -111,6 +111,8 @@ def test_what_was_asked_before_is_not_asked_again(server: Server, tmp_path: Path
     assert (again.requests, len(server.prompts)) == (0, 2)
     again.edit("x", "hi", round=1)
     assert again.requests == 2
+    assert user(server, path).edit("x", "hi", round=1) == "Dear hi"  # the cut line is gone from the file
+    assert len(server.prompts) == 4
     first = json.loads(path.read_text().splitlines()[0])
     assert first["prompt"] == server.prompts[0]
     assert (first["answer"], first["usage"]["total_tokens"]) == ("No.", 12)

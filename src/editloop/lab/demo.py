@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from editloop.edits import LogSummary, plot_costs, read_log, summarize, write_log
-from editloop.errors import RunError
 from editloop.lab.domains import base_path, get_domain
 from editloop.lab.evaluation import Evaluation, evaluate_on_user
+from editloop.lab.folder import claim
 from editloop.lab.log import stream_log
 from editloop.lab.settings import LOG_ROWS, fit_settings
 from editloop.lab.simulation import Simulation, plot_rounds, simulate
@@ -87,8 +87,7 @@ def run_demo(
     """
     listener, started = listener or Silent(), time.monotonic()
     config = config or fit_settings("email")
-    settings = {"rows": rows, "seed": seed}
-    _check_same_demo(out / "demo.json", settings)
+    claim(out, "demo", {"rows": rows, "seed": seed})
     domain, base = get_domain("email"), load_base(base_path("email"))
     sections: list[Section] = []
     costs: dict[str, dict[str, dict[str, Evaluation]]] = {}
@@ -142,19 +141,8 @@ def run_demo(
         f"From {rows} edited emails of each of two users to three policies each, in {seconds:.0f} s.",
         summary_sections + sections,
     )
-    write_atomic(out / "demo.json", json.dumps(settings | _numbers(result), indent=2) + "\n")
+    write_atomic(out / "demo.json", json.dumps(_numbers(result), indent=2) + "\n")
     return result
-
-
-def _check_same_demo(file: Path, settings: dict[str, int]) -> None:
-    """Refuse the logs of a demo with other settings; they are noted where there is none."""
-    if file.is_file():
-        content = json.loads(file.read_text(encoding="utf-8"))
-        found = {key: content.get(key) for key in settings}
-        if found != settings:
-            raise RunError("the folder holds another demo", seen=found, do="choose another --out")
-    else:
-        write_atomic(file, json.dumps(settings) + "\n")
 
 
 def log_line(summary: LogSummary) -> str:

@@ -7,16 +7,16 @@ it is the same whoever asks, so that simulations with one seed can be compared r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from editloop.edits import get_cost
-from editloop.edits.writing import atomic, json_text
+from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import RunError, UserError
+from editloop.lab.folder import claim
 from editloop.lab.log import MAX_NEW_TOKENS
 from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
@@ -131,7 +131,9 @@ def simulate(
         "seed": seed,
         "max_new_tokens": max_new_tokens,
     }
-    _open(out, settings)
+    if (out / "rounds.jsonl").exists() and not (out / "settings.json").exists():
+        raise RunError("the folder holds rounds of another simulation", seen=str(out), do="choose another")
+    claim(out, "simulation", settings)
     rounds = _resume(out / "rounds.jsonl", bandit, contexts)
     responses: dict[str, list[str]] = {}
     failures = 0
@@ -155,8 +157,7 @@ def simulate(
         paid = None if edit is None else float(cost([response], [edit])[0])
         played = Round(number, decision.arm, decision.propensity, context, response, edit, paid)
         _observe(bandit, played)
-        with (out / "rounds.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(played)) + "\n")
+        append_rows(out / "rounds.jsonl", [asdict(played)])
         rounds.append(played)
         if told is not None:
             told(played)
@@ -196,41 +197,13 @@ def _observe(bandit: Bandit, played: Round) -> None:
         bandit.edited(str(played.number), played.cost)
 
 
-def _open(out: Path, settings: dict[str, Any]) -> None:
-    """Makes the folder, or finds the same simulation in it."""
-    path = out / "settings.json"
-    if not path.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        if (out / "rounds.jsonl").exists():
-            raise RunError(
-                "the folder holds rounds of another simulation", seen=str(out), do="choose another"
-            )
-        with atomic(path) as unfinished:
-            unfinished.write_text(json_text(settings), encoding="utf-8")
-        return
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError("settings.json is damaged", seen=str(path), do="choose another folder") from error
-    if there != json.loads(json_text(settings)):
-        raise RunError("the folder holds another simulation", seen=str(out), do="choose another")
-
-
 def _resume(path: Path, bandit: Bandit, contexts: Sequence[str]) -> list[Round]:
-    """The rounds of a file, told to the bandit; what was cut short at its end is cut off."""
-    rounds: list[Round] = []
-    if not path.exists():
-        return rounds
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        with atomic(path) as unfinished:
-            unfinished.write_text(whole, encoding="utf-8")
+    """The rounds of a file, told to the bandit."""
     try:
-        rounds = [Round(**json.loads(line)) for line in whole.splitlines()]
-        same = all(played.number == i for i, played in enumerate(rounds))
-    except (ValueError, TypeError) as error:
+        rounds = [Round(**row) for row in read_rows(path, RunError)]
+    except TypeError as error:
         raise RunError("rounds.jsonl is damaged", seen=str(path), do="choose another folder") from error
+    same = all(played.number == i for i, played in enumerate(rounds))
     rounds = rounds[: len(contexts)]
     if not same or any(played.context != contexts[played.number] for played in rounds):
         raise RunError("the folder holds rounds of another simulation", seen=str(path), do="choose another")

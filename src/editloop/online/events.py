@@ -6,12 +6,12 @@ know how an arm is chosen.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import BanditError
 
 __all__ = [
@@ -128,27 +128,15 @@ def event_from_json(row: Mapping[str, Any]) -> Event:
 
 def append_events(path: Path, events: Iterable[Event]) -> None:
     """Adds events to a JSONL file, flushed to the operating system before this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(event.to_json()) + "\n" for event in events)
+    append_rows(path, (event.to_json() for event in events))
 
 
 def read_events(path: Path) -> Iterator[Event]:
     """The events of a JSONL file. A last line that was cut short by a kill is passed over: it never happened.
 
     Raises:
-        BanditError: A damaged line that is not the last, or a file that cannot be read.
+        BanditError: A damaged line that was not cut short, or a file that is not there or cannot be read.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith("\n"):
-                    return
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise BanditError(
-                        f"line {number} of {path} is damaged", seen=line, do="restore it from a copy"
-                    ) from error
-                yield event_from_json(row)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BanditError(f"{path} cannot be read", seen=str(error)) from error
+    if not path.exists():
+        raise BanditError("there is no such file of events", seen=str(path))
+    return map(event_from_json, read_rows(path, BanditError))

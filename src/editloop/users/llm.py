@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class LLMUser:
         self._style = style if callable(style) else lambda _: style
         self._transcript = Path(transcript) if transcript else None
         self._lock = threading.Lock()
-        self._answers = dict(_read(self._transcript)) if self._transcript else {}
+        self._answers = _read(self._transcript) if self._transcript else {}
         self._client = _client(settings)
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
@@ -143,8 +144,7 @@ class LLMUser:
             self._answers[key] = answer
             if self._transcript:
                 row = {"key": key, "model": self.settings.model, "round": round, "prompt": prompt}
-                with self._transcript.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row | {"answer": answer, "usage": usage}) + "\n")
+                append_rows(self._transcript, [row | {"answer": answer, "usage": usage}])
         return answer
 
     def _request(self, prompt: str) -> tuple[str, dict[str, Any] | None]:
@@ -187,11 +187,9 @@ def _client(settings: LLMSettings) -> OpenAI:
         raise ConfigError("the LLM user needs a key", do="set OPENAI_API_KEY") from error
 
 
-def _read(path: Path) -> Sequence[tuple[str, str]]:
-    """Keys and answers of a transcript; a last line that was cut short is passed over."""
+def _read(path: Path) -> dict[str, str]:
+    """Answers of a transcript by key."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [(row["key"], row["answer"]) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {row["key"]: row["answer"] for row in read_rows(path, UserError)}
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path} is no transcript", seen=str(error), do="move it away") from error

@@ -1,0 +1,65 @@
+"""A JSONL file that grows row by row and survives a kill: a line that was cut short never happened."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from editloop.errors import EditLoopError
+
+__all__ = ["append_rows", "read_rows"]
+
+_BLOCK = 65536
+
+
+def append_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Add rows, flushed to the operating system before this returns; made if it is not there.
+
+    What a kill left of a last line is cut off first, so that no row is written behind it.
+    """
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    with path.open("ab+") as file:
+        whole = _whole(file)
+        if whole != file.seek(0, os.SEEK_END):
+            file.truncate(whole)
+        file.write(lines.encode())
+
+
+def read_rows(path: Path, error: type[EditLoopError]) -> Iterator[Any]:
+    """The rows of a file; nothing if it is not there.
+
+    Raises:
+        EditLoopError: Of the type `error`: a damaged line that was not cut short, or an unreadable file.
+    """
+    if not path.exists():
+        return
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith("\n"):
+                    return
+                try:
+                    row = json.loads(line)
+                except ValueError as damage:
+                    raise error(
+                        f"line {number} of {path} is damaged", seen=line, do="restore it from a copy"
+                    ) from damage
+                yield row
+    except (OSError, UnicodeDecodeError) as damage:
+        raise error(f"{path} cannot be read", seen=str(damage)) from damage
+
+
+def _whole(file: Any) -> int:
+    """Where the last finished line ends."""
+    end: int = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(end - _BLOCK, 0)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + int(found) + 1
+        end = start
+    return 0

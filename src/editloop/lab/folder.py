@@ -1,0 +1,39 @@
+"""The folder of something that goes on when it is run again: it remembers what it was made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from editloop.edits.writing import json_text
+from editloop.errors import RunError
+from editloop.policy import write_atomic
+
+__all__ = ["claim"]
+
+
+def claim(folder: Path, what: str, settings: Mapping[str, Any]) -> None:
+    """Note the settings in a folder that has none, or see that they are the same.
+
+    Args:
+        folder: Made if it is not there.
+        what: What is in it, for the error.
+        settings: What its content depends on, as JSON types.
+
+    Raises:
+        RunError: The folder holds the same with other settings, or its `settings.json` is damaged.
+    """
+    path = folder / "settings.json"
+    wanted = json_text(settings)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, wanted)
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError("settings.json is damaged", seen=str(path), do="choose another folder") from error
+    if found != json.loads(wanted):
+        raise RunError(f"the folder holds another {what}", seen=str(folder), do="choose another --out")
