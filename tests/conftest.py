@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_server import Server
 from tiny import tiny_model, tiny_tokenizer
 
 
@@ -15,6 +16,15 @@ from tiny import tiny_model, tiny_tokenizer
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache of reference passes."""
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """An OpenAI-compatible endpoint on loopback."""
+    made = Server()
+    yield made
+    made.http.shutdown()
+    made.http.server_close()
 
 
 Base = Callable[..., Path]

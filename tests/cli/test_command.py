@@ -187,12 +187,12 @@ def test_lab_pretrain_makes_a_base_from_text_that_fit_takes(editloop, tmp_path):
         (["fit", "good.jsonl", "--base", "lab:email", "--out", "good.jsonl"], ["--out"]),
         (["evaluate", "folder", "good.jsonl"], ["run.json"]),
         (["simulate", "folder"], ["run.json"]),
-        (["simulate", "folder", "--algorithm", "luck"], ["luck"]),
-        (["simulate", "folder", "--alpha", "-1"], ["alpha"]),
         (["export", "good.jsonl", "--to", "stone"], ["stone"]),
         (["bench", "everything"], ["everything"]),
         (["lab", "log", "x.jsonl", "--user", "nobody"], ["nobody"]),
         (["lab", "log", "x.jsonl", "--domain", "poems"], ["poems"]),
+        (["lab", "log", "x.jsonl", "--texts", "web"], ["web", "hub"]),
+        (["lab", "log", "x.jsonl", "--texts", "hub"], ["llm user"]),
         (["lab", "pretrain", "--text", "empty.txt"], ["no text to train on"]),
         (["demo", "--epochs", "0"], ["epochs"]),
     ],
@@ -209,7 +209,7 @@ def test_a_mistake_is_one_line(editloop, tmp_path, arguments, words):
     fails(editloop(*arguments), *words)
 
 
-def test_simulate_plays_rounds_and_goes_on(editloop, run_folder, tmp_path):
+def test_simulate_plays_rounds_and_goes_on(editloop, run_folder, tmp_path, monkeypatch):
     asked = ["simulate", run_folder, "--rounds", "24", "--out", "rounds"]
     status, out, err = editloop(*asked)
     assert status == 0, err
@@ -225,8 +225,52 @@ def test_simulate_plays_rounds_and_goes_on(editloop, run_folder, tmp_path):
     status, out, _ = editloop(*asked[:-1], "drifted", "--drift", "12", "--drift-over", "6")
     assert status == 0 and "24 of 24" in out
     fails(editloop("simulate", run_folder, "--user", "llm"), "--model")
+    fails(editloop("simulate", run_folder, "--algorithm", "luck"), "luck")
+    fails(editloop("simulate", run_folder, "--alpha", "-1"), "alpha")
+    fails(editloop("simulate", run_folder, "--style", "formal"), "--style")
+    fails(editloop("simulate", run_folder, "--cost", "levenshtein:word/none"), "a scale or alpha")
+    hub = (
+        "simulate",
+        run_folder,
+        "--texts",
+        "hub",
+        "--user",
+        "llm",
+        "--model",
+        "m",
+        "--base-url",
+        "http://localhost:9/v1",
+    )
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    fails(editloop(*hub, "--drift", "3"), "the lab's texts alone")
     fails(editloop("simulate", run_folder, "--user", "nobody"), "nobody")
     fails(editloop(*asked, "--rounds", "0"), "--rounds", status=2)
+
+
+def test_simulate_asks_the_contexts_of_a_log_of_an_llm(editloop, run_folder, lab_log, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    llm = ["--user", "llm", "--model", "m", "--base-url", server.url]
+    asked = ["simulate", run_folder, *llm, "--contexts", lab_log, "--rounds", "6", "--out", "rounds"]
+    status, out, err = editloop(*asked, "--style", "formal", "--cost", "levenshtein:word/none")
+    assert status == 0, err
+    assert "6 of 6 rounds counted" in out and "95% of 60 costs are at most this" in " ".join(out.split())
+    logged = [json.loads(line)["context"] for line in lab_log.read_text().splitlines()]
+    played = [json.loads(line) for line in Path("rounds/rounds.jsonl").read_text().splitlines()]
+    assert [row["context"] for row in played] == logged[:6]
+    assert all("style: formal" in prompt for prompt in server.prompts)
+    assert {row["cost"] for row in played} <= {0.0, 1.0}  # a word before the draft, or none
+    assert len(Path("rounds/transcript.jsonl").read_text().splitlines()) == len(server.prompts)
+    fails(editloop(*asked, "--rounds", "61"), "fewer contexts than rounds")
+
+
+def test_a_log_of_an_llm(editloop, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    llm = ["--user", "llm", "--model", "m", "--base-url", server.url]
+    status, _, err = editloop("lab", "log", "log.jsonl", "--rows", "5", *llm)
+    assert status == 0, err
+    rows = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+    assert [row["edit"].split()[0] for row in rows] == ["Dear"] * 5 and rows[0]["user"] == "llm"
+    assert "greeting" in server.prompts[0]  # the domain's wishes, in words
 
 
 def test_a_response_of_a_megabyte_is_cut_and_counted(editloop, tmp_path):

@@ -12,6 +12,17 @@ import typer
 from editloop.cli.console import console, shown
 from editloop.cli.fit import resolve_base
 from editloop.cli.flags import Config, Device
+from editloop.cli.people import (
+    LLM,
+    BaseUrl,
+    Budget,
+    DomainName,
+    Model,
+    Texts,
+    UserName,
+    get_editor,
+    get_world,
+)
 from editloop.errors import ConfigError
 from editloop.listener import Listener
 
@@ -21,7 +32,7 @@ lab = typer.Typer(help="The embedded world: base models and logs.", no_args_is_h
 @lab.command(help="Train a domain's base model by its recipe, or a small base from plain text.")
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the base.")] = Path("lab-base"),
-    domain: Annotated[str, typer.Option(help="email or summary")] = "email",
+    domain: DomainName = "email",
     text: Annotated[list[Path] | None, typer.Option(help="Plain-text files instead of a domain.")] = None,
     documents: Annotated[
         str | None, typer.Option(help="Whether each of the lines or files is a text [lines].")
@@ -64,26 +75,35 @@ def pretrain(
 def log(
     out: Annotated[Path, typer.Argument(help="The log; its ending is its format.")],
     rows: Annotated[int, typer.Option(help="How many rows.")] = 1500,
-    user: Annotated[str, typer.Option(help="strong, weak, light, medium, heavy or other.")] = "strong",
-    domain: Annotated[str, typer.Option(help="email or summary")] = "email",
+    user: UserName = "strong",
+    domain: DomainName = "email",
+    texts: Texts = "lab",
     base: Annotated[str | None, typer.Option(help="Who answers [lab:DOMAIN].")] = None,
+    model: Model = None,
+    base_url: BaseUrl = None,
+    budget: Budget = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Of contexts, responses and edits.")] = 0,
     config: Config = None,
 ) -> None:
     """Run the verb."""
     from editloop.edits import write_log
-    from editloop.lab import get_domain, stream_log
+    from editloop.lab import stream_log
     from editloop.policy import load_base
-    from editloop.users import get_user
 
-    world = get_domain(domain)
-    editor = get_user(user, world, seed=seed)
+    world = get_world(domain, texts)
+    editor = get_editor(
+        user, world, LLM(model, base_url, budget, out.with_suffix(".transcript.jsonl")), seed=seed
+    )
+    if texts == "hub" and base is None:
+        raise ConfigError("the lab's bases cannot read real texts", do="give --base MODEL")
+    real: dict[str, Any] = {} if texts == "lab" else {"max_new_tokens": 512, "chunk": 16}
     with shown() as listener:
         policy = load_base(resolve_base(base or f"lab:{domain}"), device=device)
 
         def told() -> Any:
-            for done, record in enumerate(stream_log(world, editor, rows, seed, policy=policy), 1):
+            made = stream_log(world, editor, rows, seed, policy=policy, **real)
+            for done, record in enumerate(made, 1):
                 listener.progress("log", done, rows)
                 yield record
 

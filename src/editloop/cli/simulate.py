@@ -11,12 +11,23 @@ from rich.live import Live
 from rich.table import Table
 
 from editloop.cli.console import console, show_table, shown, write_json
-from editloop.cli.flags import Config, Device, Dtype
+from editloop.cli.flags import Config, CostName, Device, Dtype
+from editloop.cli.people import (
+    LLM,
+    BaseUrl,
+    Budget,
+    DomainName,
+    Model,
+    Texts,
+    UserName,
+    get_editor,
+    get_world,
+)
 from editloop.errors import ConfigError
 
 if TYPE_CHECKING:
-    from editloop.lab import Domain, Round
-    from editloop.users import User
+    from editloop.edits import Context, Log
+    from editloop.lab import Round, World
 
 SHOWN = 12
 EVERY = 20
@@ -24,11 +35,13 @@ EVERY = 20
 
 def simulate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    user: Annotated[
-        str, typer.Option(help="strong, weak, light, medium, heavy, other; or llm, with --model.")
-    ] = "strong",
+    user: UserName = "strong",
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 200,
-    domain: Annotated[str, typer.Option(help="Domain of the lab whose contexts are asked.")] = "email",
+    domain: DomainName = "email",
+    texts: Texts = "lab",
+    contexts: Annotated[
+        Path | None, typer.Option(help="A log whose contexts are asked instead, in its order.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the rounds and the plot [RUN/rounds-USER].")
     ] = None,
@@ -38,57 +51,66 @@ def simulate(
     algorithm: Annotated[
         str, typer.Option(help="ucb, kl-ucb, thompson, uniform, fixed (the first arm).")
     ] = "ucb",
-    alpha: Annotated[float | None, typer.Option(help="Of ucb, in the unit of the cost [0.45].")] = None,
+    cost: CostName = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Of ucb, in the unit of the cost [0.45 of its scale].")
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="A typical large cost [1 if normalised, else from the log of --contexts]."),
+    ] = None,
     discount: Annotated[float, typer.Option(help="Weight an observation keeps per round.")] = 1.0,
     drift: Annotated[
         int | None, typer.Option(help="Round from which the user wants each kind of text as another kind.")
     ] = None,
     drift_over: Annotated[int, typer.Option(help="Rounds that this change takes.")] = 0,
-    model: Annotated[str | None, typer.Option(help="Of the llm user, at --base-url.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, up to /v1.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Most requests to the llm user.")] = None,
+    model: Model = None,
+    base_url: BaseUrl = None,
+    budget: Budget = None,
+    style: Annotated[str | None, typer.Option(help="What the llm user wants, in words.")] = None,
     seed: Annotated[int, typer.Option(help="Of contexts, responses and edits.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    from editloop.lab import get_domain, plot_rounds
+    from editloop.edits import read_log
+    from editloop.lab import Domain, plot_rounds
     from editloop.lab import simulate as play
     from editloop.offline.report import figure_png, show_number
     from editloop.online import BanditConfig
     from editloop.policy import RunFolder
-    from editloop.users import DriftingUser, LLMSettings, LLMUser, get_user
+    from editloop.users import DriftingUser
 
-    world = get_domain(domain)
+    world = get_world(domain, texts)
     out = out or run / f"rounds-{user}"
-    bandit = BanditConfig(algorithm=algorithm, alpha=alpha, discount=discount, seed=seed)
     folder = RunFolder(run)
-    folder.manifest()  # a wrong folder is told before anything is loaded
-    if (user == "llm") != (model is not None):
-        raise ConfigError("--model is for the llm user, who needs one", do="give --user llm --model NAME")
-
-    def who(wishes: Domain) -> User:
-        if model is None:
-            return get_user(user, wishes, seed=seed)
-        out.mkdir(parents=True, exist_ok=True)
-        settings = LLMSettings(model=model, base_url=base_url, budget=budget)
-        return LLMUser(settings, wishes.describe, transcript=out / "transcript.jsonl")
-
-    someone = who(world)
+    manifest = folder.manifest()  # a wrong folder is told before anything is loaded
+    llm = LLM(model, base_url, budget, out / "transcript.jsonl")
+    someone = get_editor(user, world, llm, style=style, seed=seed)
     if drift is not None:
-        someone = DriftingUser(someone, who(world.shifted()), start=drift, over=drift_over, seed=seed)
-    contexts = list(islice(world.contexts(seed, stream="online"), rounds))
+        if not isinstance(world, Domain):
+            raise ConfigError("wishes that change are known for the lab's texts alone", seen=texts)
+        then = get_editor(user, world.shifted(), llm, style=style, seed=seed)
+        someone = DriftingUser(someone, then, start=drift, over=drift_over, seed=seed)
+    log = read_log(contexts) if contexts else None
+    asked = _asked(log, world, rounds, seed)
+    cost = cost or str(manifest["config"]["cost"])
+    scale, why = _scale(cost, scale, alpha, log)
+    bandit = BanditConfig(
+        algorithm=algorithm, cost=cost, scale=scale, alpha=alpha, discount=discount, seed=seed
+    )
+    real = {"max_new_tokens": manifest["config"]["max_new_tokens"]} if log or texts == "hub" else {}
     with shown() as listener:
         base = folder.load_base(device=device, dtype=dtype)
     for line in base.decisions:
         console.print(line)
-    console.print(f"{bandit.algorithm}, {bandit.make_algorithm()}, cost {bandit.cost}")
+    console.print(f"{bandit.algorithm}, {bandit.make_algorithm()}, cost {cost}; scale {scale:.3g}: {why}")
     with _Rounds() as table:
         result = play(
             folder,
             base,
-            contexts,
+            asked,
             someone,
             out,
             arms=[name.strip() for name in arms.split(",")] if arms else None,
@@ -96,6 +118,7 @@ def simulate(
             seed=seed,
             listener=listener,
             told=table.add,
+            **real,
         )
     (out / "rounds.png").write_bytes(figure_png(plot_rounds(result)))
     summary = {
@@ -114,6 +137,35 @@ def simulate(
     rows.append(["LateEnsemble", "", show_number(result.mean)])
     show_table(rows)
     console.print(f"\n{len(result.costs)} of {len(result.rounds)} rounds counted; written to {out}")
+
+
+def _asked(log: Log | None, world: World, rounds: int, seed: int) -> list[Context]:
+    """The contexts of the rounds."""
+    found: list[Context]
+    if log is None:
+        found = list(islice(world.contexts(seed, stream="online"), rounds))
+    else:
+        found = list(islice(dict.fromkeys(record.context for record in log), rounds))
+    if len(found) < rounds:
+        raise ConfigError("fewer contexts than rounds", seen=len(found), do=f"give --rounds {len(found)}")
+    return found
+
+
+def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None) -> tuple[float, str]:
+    """The scale of the cost, and why it is that."""
+    from editloop.edits import costs, get_cost
+    from editloop.online import resolve_scale
+    from editloop.online.algorithms import ALPHA
+
+    if scale is not None:
+        return scale, "as asked"
+    observed = costs(log, get_cost(cost)).rows if log is not None and "token" not in cost else ()
+    try:
+        return resolve_scale(cost, [each.cost for each in observed])
+    except ConfigError:
+        if alpha is None:
+            raise
+        return alpha / ALPHA, "from alpha"
 
 
 class _Rounds:

@@ -8,7 +8,7 @@ from editloop.edits.exporting import Exported, export
 from editloop.edits.formats import Format
 from editloop.edits.plots import plot_costs
 from editloop.edits.reading import Log, ReadReport, RecordStream, hash_log, iter_records, parse_map, read_log
-from editloop.edits.record import Context, Message, Record, Status
+from editloop.edits.record import Context, Message, Record, Status, context_text
 from editloop.edits.split import Split, SplitBy, split
 from editloop.edits.summary import Group, LogSummary, summarize
 from editloop.edits.views import (
@@ -41,6 +41,7 @@ __all__ = [
     "SplitBy",
     "Status",
     "View",
+    "context_text",
     "costs",
     "export",
     "get_cost",

@@ -114,6 +114,13 @@ Context = Text | tuple[Message, ...]
 """What the policy was asked: plain text, or a chat of at least one message."""
 
 
+def context_text(context: Context) -> str:
+    """A context as one text, for people and for prompts: a chat has its speakers before their lines."""
+    if isinstance(context, str):
+        return context
+    return "\n".join(f"{message.role}: {message.content}" for message in context)
+
+
 class Record(BaseModel):
     """One response of a policy and what its user did with it.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from editloop.lab.domains import base_path, get_domain
 from editloop.lab.evaluation import Evaluation, evaluate_on_user
 from editloop.lab.grammar import Domain, Notes
-from editloop.lab.log import make_log, stream_log
+from editloop.lab.hub import HubTexts, Source
+from editloop.lab.log import World, make_log, stream_log
 from editloop.lab.pretrain import Recipe, pretrain, recipe_hash, shipped_recipe
 from editloop.lab.settings import fit_settings
 from editloop.lab.simulation import Round, Simulation, plot_rounds, simulate
@@ -18,11 +19,14 @@ from editloop.lab.text import TextRecipe, pretrain_text
 __all__ = [
     "Domain",
     "Evaluation",
+    "HubTexts",
     "Notes",
     "Recipe",
     "Round",
     "Simulation",
+    "Source",
     "TextRecipe",
+    "World",
     "base_path",
     "evaluate_on_user",
     "fit_settings",

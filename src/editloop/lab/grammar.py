@@ -88,6 +88,14 @@ class Domain:
                     return Notes(kind, match.groupdict())
         raise ConfigError(f"not a context of the {self.name} domain", seen=context)
 
+    def kind(self, context: str) -> str:
+        """The kind of a context's source text.
+
+        Raises:
+            ConfigError: The context is not of this domain.
+        """
+        return self.read(context).kind
+
     def wanted(self, context: str) -> Draft:
         """The draft that a user wants: the style hidden behind the context's kind, and the context's facts.
 

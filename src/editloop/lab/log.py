@@ -9,25 +9,57 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Protocol
 
 from editloop.edits import Record
 from editloop.errors import ConfigError, ModelError
-from editloop.lab.grammar import Domain
 from editloop.policy import Policy
-from editloop.users import User
+from editloop.users import User, edit_all
 
-__all__ = ["MAX_NEW_TOKENS", "make_log", "stream_log"]
+__all__ = ["MAX_NEW_TOKENS", "World", "make_log", "stream_log"]
 
 MAX_NEW_TOKENS = 64
 """Half as long again as the longest response of a domain: what is longer is garbled."""
 
-_CHUNK = 250
+
+class World(Protocol):
+    """Where contexts come from: a domain of the lab, or real texts of the hub."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    def contexts(self, seed: int, *, stream: str = "log") -> Iterator[str]:
+        """Contexts, the same for the same seed and stream."""
+        ...
+
+    def kind(self, context: str) -> str:
+        """The kind of a context's source text, on which the hidden style depends."""
+        ...
+
+    def describe(self, context: str) -> str:
+        """The style that a user wants for this context, in words."""
+        ...
+
+
+CHUNK = 250
+"""Contexts that are answered at a time."""
+
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _INTERVAL = timedelta(minutes=1)
 
 
 def stream_log(
-    domain: Domain, user: User, n: int, seed: int, *, policy: Policy, policy_name: str = "base"
+    domain: World,
+    user: User,
+    n: int,
+    seed: int,
+    *,
+    policy: Policy,
+    policy_name: str = "base",
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    chunk: int = CHUNK,
 ) -> Iterator[Record]:
     """Rows of a log, made as they are taken, a few hundred at a time: for `write_log`, at any size.
 
@@ -38,21 +70,25 @@ def stream_log(
         seed: Of the contexts and the responses. A longer log of one seed begins with the shorter one.
         policy: Who answers.
         policy_name: The name under which it is logged.
+        max_new_tokens: Most tokens of a response.
+        chunk: Contexts that are answered at a time; the responses depend on it.
 
     Raises:
-        ConfigError: `n` is negative.
+        ConfigError: `n` is negative, or there are not so many contexts.
         ModelError: The policy answers with blanks only. (A single blank response cannot be logged; its
             context is passed over.)
     """
     if n < 0:
         raise ConfigError("the number of rows is negative", seen=n)
     contexts = domain.contexts(seed)
-    done = chunk = 0
+    done = chunks = 0
     while done < n:
-        asked = list(islice(contexts, _CHUNK))
+        asked = list(islice(contexts, chunk))
+        if not asked:
+            raise ConfigError(f"the {domain.name} texts are used up", seen=done, do="ask for fewer rows")
         # A chunk is of one size and has its own seed, whatever n is.
-        samples = policy.sample(asked, seed=1_000_003 * seed + chunk, max_new_tokens=MAX_NEW_TOKENS)
-        chunk += 1
+        samples = policy.sample(asked, seed=1_000_003 * seed + chunks, max_new_tokens=max_new_tokens)
+        chunks += 1
         pairs = [
             (context, sample.text)
             for context, sample in zip(asked, samples, strict=True)
@@ -60,23 +96,25 @@ def stream_log(
         ]
         if not pairs:
             raise ModelError("the policy answers with blanks only", seen=policy_name)
-        for context, response in pairs[: n - done]:
+        pairs = pairs[: n - done]
+        edits = edit_all(user, *zip(*pairs, strict=True))
+        for (context, response), edit in zip(pairs, edits, strict=True):
             yield Record(
                 id=f"{domain.name}-{seed}-{done}",
                 context=context,
                 response=response,
-                edit=user.edit(context, response),
+                edit=edit,
                 user=user.name,
                 policy=policy_name,
                 propensity=1.0,
                 time=_START + done * _INTERVAL,
-                metadata={"kind": domain.read(context).kind},
+                metadata={"kind": domain.kind(context)},
             )
             done += 1
 
 
 def make_log(
-    domain: Domain,
+    domain: World,
     user: User,
     n: int,
     seed: int,

@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from editloop.edits import get_cost
+from editloop.edits import Context, context_text, get_cost
 from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import RunError, UserError
 from editloop.lab.folder import claim
@@ -41,7 +41,7 @@ class Round:
         number: From 0.
         arm: The policy that was chosen.
         propensity: The probability with which it was chosen.
-        context: What was asked.
+        context: What was asked, as text.
         response: What the policy answered.
         edit: What the user made of it; None if the user could not answer.
         cost: What that cost; None likewise, and the round is not counted.
@@ -86,7 +86,7 @@ class Simulation:
 def simulate(
     run: RunFolder,
     base: Policy,
-    contexts: Sequence[str],
+    contexts: Sequence[Context],
     user: User,
     out: Path,
     *,
@@ -117,7 +117,7 @@ def simulate(
         UserError: The user could not answer several rounds in a row. The rounds before are kept.
     """
     listener, config = listener or Silent(), config or BanditConfig()
-    cost = get_cost(config.cost)
+    cost = get_cost(config.cost, tokenize=base.encoder.tokenize)
     arms = list(arms or run.policy_names())
     if not arms:
         raise RunError("the run has no policies", seen=str(run.path), do="fit some first")
@@ -134,11 +134,12 @@ def simulate(
     if (out / "rounds.jsonl").exists() and not (out / "settings.json").exists():
         raise RunError("the folder holds rounds of another simulation", seen=str(out), do="choose another")
     claim(out, "simulation", settings)
-    rounds = _resume(out / "rounds.jsonl", bandit, contexts)
+    texts = [context_text(context) for context in contexts]
+    rounds = _resume(out / "rounds.jsonl", bandit, texts)
     responses: dict[str, list[str]] = {}
     failures = 0
     for number in range(len(rounds), len(contexts)):
-        context = contexts[number]
+        context = texts[number]
         decision = bandit.decide(str(number))
         if decision.arm not in responses:
             listener.say(f"{decision.arm} answers {len(contexts)} contexts")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from editloop.edits import Cost
+from editloop.edits import Cost, context_text
 from editloop.offline.examples import Example
 from editloop.offline.score import Estimate
 from editloop.policy import Policy
@@ -76,15 +76,11 @@ def check_samples(
         unfinished=float(np.mean([not s.finished for s in samples])),
         length_ratio=sum(len(s.text) for s in samples) / max(1, sum(len(e) for e in edits)),
         examples=[
-            {"context": _shown(e.context), "sample": s.text, "edit": e.edit}
+            {"context": context_text(e.context), "sample": s.text, "edit": e.edit}
             for e, s in list(zip(examples, samples, strict=True))[:5]
         ],
         empty=float(np.mean([not s.text.strip() for s in samples])),
     )
-
-
-def _shown(context: Any) -> str:
-    return context if isinstance(context, str) else "\n".join(f"{m.role}: {m.content}" for m in context)
 
 
 def raise_alarms(

@@ -104,7 +104,7 @@ def resolve_scale(cost: str, costs: Sequence[float] = ()) -> tuple[float, str]:
     scale = ranked[int(0.95 * (len(ranked) - 1))] if ranked else 0.0
     if scale <= 0:
         raise ConfigError(
-            "the scale of this cost is not known", seen=cost, do="give costs of a log, or alpha"
+            "the scale of this cost is not known", seen=cost, do="give costs of a log, a scale or alpha"
         )
     return scale, f"95% of {len(ranked)} costs are at most this"
 

@@ -7,7 +7,17 @@ A user turns a context and a response into an edit. This room does not know wher
 from __future__ import annotations
 
 from editloop.users.llm import LLMSettings, LLMUser
-from editloop.users.style import HABITS, Domain, Draft, DriftingUser, Habits, StyleUser, User, get_user
+from editloop.users.style import (
+    HABITS,
+    Domain,
+    Draft,
+    DriftingUser,
+    Habits,
+    StyleUser,
+    User,
+    edit_all,
+    get_user,
+)
 
 __all__ = [
     "HABITS",
@@ -19,5 +29,6 @@ __all__ = [
     "LLMUser",
     "StyleUser",
     "User",
+    "edit_all",
     "get_user",
 ]

@@ -12,12 +12,12 @@ or policies either.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from editloop.errors import ConfigError
 
-__all__ = ["HABITS", "Domain", "Draft", "DriftingUser", "Habits", "StyleUser", "User", "get_user"]
+__all__ = ["HABITS", "Domain", "Draft", "DriftingUser", "Habits", "StyleUser", "User", "edit_all", "get_user"]
 
 Draft = Mapping[str, str]
 """A response taken apart: the value of each of its parts, by the part's name."""
@@ -69,6 +69,14 @@ class User(Protocol):
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
         """The user's version of `response`; the response itself if it was left as it is."""
         ...
+
+
+def edit_all(user: User, contexts: Sequence[str], responses: Sequence[str]) -> list[str]:
+    """A user's edits of many responses, in their order; at once where the user can (`LLMUser.edit_many`)."""
+    at_once = getattr(user, "edit_many", None)
+    if at_once is not None:
+        return list(at_once(contexts, responses))
+    return [user.edit(context, response) for context, response in zip(contexts, responses, strict=True)]
 
 
 class StyleUser:

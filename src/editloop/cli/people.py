@@ -1,0 +1,71 @@
+"""Flags that say whose contexts are asked and who edits, for the verbs that play."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from editloop.errors import ConfigError
+
+if TYPE_CHECKING:
+    from editloop.lab import Domain, HubTexts
+    from editloop.users import User
+
+DomainName = Annotated[str, typer.Option("--domain", help="email or summary")]
+Texts = Annotated[
+    str, typer.Option(help="lab: the domain's own texts; hub: real ones, downloaded, for the llm user.")
+]
+UserName = Annotated[
+    str, typer.Option("--user", help="strong, weak, light, medium, heavy, other; or llm, with --model.")
+]
+Model = Annotated[str | None, typer.Option(help="Of the llm user, at --base-url.")]
+BaseUrl = Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, up to /v1.")]
+Budget = Annotated[int | None, typer.Option(help="Most requests to the llm user.")]
+
+
+class LLM(NamedTuple):
+    """Who plays the llm user, and where the answers are kept."""
+
+    model: str | None
+    base_url: str | None
+    budget: int | None
+    transcript: Path
+
+
+def get_world(domain: str, texts: str) -> Domain | HubTexts:
+    """Where contexts come from."""
+    from editloop.lab import HubTexts, get_domain
+
+    if texts not in ("lab", "hub"):
+        raise ConfigError("unknown texts", seen=texts, do="choose lab or hub")
+    return get_domain(domain) if texts == "lab" else HubTexts(domain)
+
+
+def get_editor(
+    name: str, world: Domain | HubTexts, llm: LLM, *, style: str | None = None, seed: int = 0
+) -> User:
+    """Who edits.
+
+    Args:
+        name: Of a style user, or `llm`.
+        world: Whose wishes the user has.
+        llm: For the llm user.
+        style: What the llm user wants in all contexts, instead of the world's wishes.
+        seed: Of a style user.
+    """
+    from editloop.lab import Domain
+    from editloop.users import LLMSettings, LLMUser, get_user
+
+    if (name == "llm") != (llm.model is not None):
+        raise ConfigError("--model is for the llm user, who needs one", do="give --user llm --model NAME")
+    if llm.model is None:
+        if style is not None:
+            raise ConfigError("--style is for the llm user", seen=name, do="give --user llm --model NAME")
+        if not isinstance(world, Domain):
+            raise ConfigError("only the llm user can read real texts", seen=name, do="give --user llm")
+        return get_user(name, world, seed=seed)
+    llm.transcript.parent.mkdir(parents=True, exist_ok=True)
+    settings = LLMSettings(model=llm.model, base_url=llm.base_url, budget=llm.budget)
+    return LLMUser(settings, style or world.describe, transcript=llm.transcript)
