@@ -26,7 +26,13 @@ from editloop.bench.cells import (
     paid,
     play,
 )
-from editloop.bench.results import markdown_table, mean_and_error, plus_minus, write_result
+from editloop.bench.results import (
+    markdown_table,
+    mean_and_error,
+    plus_minus,
+    recent_mean,
+    write_result,
+)
 from editloop.lab import get_domain
 from editloop.listener import Listener, Silent
 from editloop.offline.report import tidy
@@ -120,12 +126,12 @@ def _figure(by_round: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Figure
     for k, (one, (change, learners)) in enumerate(zip(axes, by_round.items(), strict=True)):
         for i, name in enumerate([*shown, "best single arm"]):
             mean = learners[name].mean(axis=0)
-            smooth = np.convolve(mean, np.ones(WINDOW) / WINDOW, "valid")
+            smooth = recent_mean(mean, WINDOW)
             colour = "#333" if name == "best single arm" else colormaps["plasma"](i / 3.5)
             style = ":" if name == "best single arm" else "-"
-            one.plot(np.arange(WINDOW, len(mean) + 1), smooth, style, color=colour, label=name, linewidth=1.5)
-        tidy(one, f"change: {change}", "round", "" if k else f"cost, mean of {WINDOW} rounds")
-        one.set_ylim(bottom=0)
+            one.plot(np.arange(1, len(mean) + 1), smooth, style, color=colour, label=name, linewidth=1.5)
+        tidy(one, f"change: {change}", "round", "" if k else f"cost, mean of the last {WINDOW}")
+    axes[0].set_ylim(bottom=0)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure

@@ -99,6 +99,15 @@ def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float | None]:
     return float(values.mean()), error
 
 
+def recent_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """The mean of each value and those before it [n], over at most `window` of them."""
+    total = np.concatenate([[0.0], values.cumsum()])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    means: NDArray[np.float64] = (total[ends] - total[starts]) / (ends - starts)
+    return means
+
+
 def plus_minus(mean: float, spread: float | None, digits: int = 3) -> str:
     """A mean with its standard deviation or error, if there is one."""
     return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from editloop.bench.cells import ARMS, COLUMNS, Column, Workplace, column_costs, paid, play
 from editloop.bench.parallel import processes
-from editloop.bench.results import markdown_table, plus_minus, write_result
+from editloop.bench.results import markdown_table, plus_minus, recent_mean, write_result
 from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
 
@@ -177,7 +177,7 @@ def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
             )
         tidy(upper, column.title, "", "" if k else "cumulative cost")
         played = np.stack([(chosen[column] == i).mean(axis=0) for i in range(len(ARMS))])
-        smooth = np.stack([_window(row) for row in played])
+        smooth = np.stack([recent_mean(row, WINDOW) for row in played])
         lower.stackplot(rounds, smooth, colors=[COLOURS[arm] for arm in ARMS], alpha=0.85)
         lower.set_ylim(0, 1)
         lower.set_xlim(1, len(rounds))
@@ -185,12 +185,3 @@ def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(METHODS), fontsize=8, frameon=False)
     return figure
-
-
-def _window(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean over the last rounds, as many as there are at the start."""
-    total = np.concatenate([[0.0], values.cumsum()])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - WINDOW, 0)
-    smooth: NDArray[np.float64] = (total[ends] - total[starts]) / (ends - starts)
-    return smooth
