@@ -222,6 +222,14 @@ def test_simulate_plays_rounds_and_goes_on(editloop, run_folder, tmp_path, monke
     assert editloop(*asked)[0] == 0  # nothing is left to play
     assert (tmp_path / "rounds/rounds.jsonl").read_bytes() == rounds
     fails(editloop(*asked, "--alpha", "1"), "another simulation")
+    settings = json.loads((tmp_path / "rounds/settings.json").read_text())
+    assert settings["bandit"]["prior"] is None
+    assert editloop(*asked[:-1], "informed", "--prior", "--rounds", "3")[0] == 0
+    prior = json.loads((tmp_path / "informed/settings.json").read_text())["bandit"]["prior"]
+    policies = json.loads((run_folder / "run.json").read_text())["policies"]
+    assert prior == {name: policy["candidates"][0]["validation_cost"] for name, policy in policies.items()}
+    char = ("--cost", "levenshtein:char/response")
+    fails(editloop(*asked[:-1], "informed", "--prior", *char), "in another cost")
     status, out, _ = editloop(*asked[:-1], "drifted", "--drift", "12", "--drift-over", "6")
     assert status == 0 and "24 of 24" in out
     fails(editloop("simulate", run_folder, "--user", "llm"), "--model")

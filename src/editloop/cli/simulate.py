@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.live import Live
@@ -59,6 +60,9 @@ def simulate(
         float | None,
         typer.Option(help="A typical large cost [1 if normalised, else from the log of --contexts]."),
     ] = None,
+    prior: Annotated[
+        bool, typer.Option("--prior", help="Start from the policies' validation cost, worth 5 pulls.")
+    ] = False,
     discount: Annotated[float, typer.Option(help="Weight an observation keeps per round.")] = 1.0,
     drift: Annotated[
         int | None, typer.Option(help="Round from which the user wants each kind of text as another kind.")
@@ -98,7 +102,13 @@ def simulate(
     cost = cost or str(manifest["config"]["cost"])
     scale, why = _scale(cost, scale, alpha, log)
     bandit = BanditConfig(
-        algorithm=algorithm, cost=cost, scale=scale, alpha=alpha, discount=discount, seed=seed
+        algorithm=algorithm,
+        cost=cost,
+        scale=scale,
+        alpha=alpha,
+        discount=discount,
+        prior=_validation_costs(manifest, cost) if prior else None,
+        seed=seed,
     )
     real = {"max_new_tokens": manifest["config"]["max_new_tokens"]} if log or texts == "hub" else {}
     with shown() as listener:
@@ -166,6 +176,21 @@ def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None)
         if alpha is None:
             raise
         return alpha / ALPHA, "from alpha"
+
+
+def _validation_costs(manifest: Mapping[str, Any], cost: str) -> dict[str, float]:
+    """What the responses of each policy cost on the fit's validation part."""
+    if cost != manifest["config"]["cost"]:
+        raise ConfigError(
+            "the run's validation costs are in another cost",
+            seen=manifest["config"]["cost"],
+            do="omit --prior",
+        )
+    chosen = {name: policy["candidates"][policy["chosen"]] for name, policy in manifest["policies"].items()}
+    known = {name: each["validation_cost"] for name, each in chosen.items()}
+    if None in known.values() or not known:
+        raise ConfigError("the run has no validation costs", seen=known, do="fit with --samples above 0")
+    return known
 
 
 class _Rounds:
