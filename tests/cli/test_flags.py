@@ -214,7 +214,7 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
 def test_a_demo_does_not_reuse_the_logs_of_another(tmp_path):
     from editloop.lab.demo import run_demo
 
-    (tmp_path / "demo.json").write_text(json.dumps({"rows": 40, "seed": 1}))
+    (tmp_path / "settings.json").write_text(json.dumps({"rows": 40, "seed": 1}))
     for other in ({"rows": 41, "seed": 1}, {"rows": 40, "seed": 2}):
         with pytest.raises(RunError, match="the folder holds another demo"):
             run_demo(tmp_path, **other)
@@ -230,4 +230,4 @@ def test_a_demo_notes_its_settings_from_the_start(tmp_path, monkeypatch):
     for _ in range(2):  # the same demo goes on
         with pytest.raises(KeyboardInterrupt):
             demo.run_demo(tmp_path, rows=40, seed=1)
-    assert json.loads((tmp_path / "demo.json").read_text()) == {"rows": 40, "seed": 1}
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"rows": 40, "seed": 1}

@@ -391,6 +391,8 @@ def weights(run: RunFolder, name: str) -> bytes:
         ({"methods": ("ppo",)}, "methods"),
         ({"learning_rate": {"sft": (1e-4,)}, "methods": ("dpo",)}, "no learning rate for dpo"),
         ({"beta": (0.0,)}, "above 0"),
+        ({"beta": {"early": ()}}, "need a value"),
+        ({"beta": {"sometimes": (1.0,)}}, "beta"),
         ({"dpo_weight": (-1.0,)}, "not below 0"),
         ({"select": "cost", "samples": 0}, "needs samples"),
         ({"beta": (0.1, 0.5)}, "select cost"),
@@ -414,6 +416,9 @@ def test_the_grid_by_hand() -> None:
         select="cost",
     )
     assert [c.name for c in made.grid("sft")] == ["lr0.0001", "lr0.0003"]
+    apart = config(beta={"early": (3.0,)})
+    assert (apart.beta["dpo"], apart.beta["early"]) == ((0.1,), (3.0,))
+    assert apart.grid("early")[0].beta == 3
     assert [c.name for c in made.grid("dpo")] == ["lr1e-05-beta0.1", "lr1e-05-beta0.5"]
     assert [(c.beta, c.dpo_weight) for c in made.grid("early")] == [(0.1, 1), (0.1, 2), (0.5, 1), (0.5, 2)]
     assert json.loads(made.model_dump_json())["dpo_weight"] == [1.0, 2.0]

@@ -20,6 +20,7 @@ from editloop.lab import base_path, fit_settings, get_domain, stream_log
 from editloop.lab.settings import LOG_ROWS
 from editloop.listener import Listener, Silent
 from editloop.offline import Method, fit
+from editloop.offline.config import BETAS
 from editloop.policy import load_base
 from editloop.users import get_user
 
@@ -100,8 +101,9 @@ def _train(trial: Trial) -> list[dict[str, Any]]:
             "methods": (trial.method,),
             "select": "cost",
             "samples": 500,
-            **grid,
             "learning_rate": {trial.method: grid["learning_rate"]},
+            **({"beta": {**BETAS, trial.method: grid["beta"]}} if "beta" in grid else {}),
+            **({"dpo_weight": grid["dpo_weight"]} if "dpo_weight" in grid else {}),
             **dict(trial.changes),
         }
     )

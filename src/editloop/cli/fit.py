@@ -22,7 +22,9 @@ def fit(
     learning_rate: Annotated[
         str | None, typer.Option(help="For all methods, 1e-4,3e-4, or for each: sft=1e-4,3e-4;dpo=2e-5")
     ] = None,
-    beta: Annotated[str | None, typer.Option(help="Values of beta (Eq. 4) to try: 0.05,0.1")] = None,
+    beta: Annotated[
+        str | None, typer.Option(help="Values of beta (Eq. 4) to try: 0.05,0.1, or dpo=1;early=3")
+    ] = None,
     dpo_weight: Annotated[str | None, typer.Option(help="Values of lambda (Eq. 7) to try.")] = None,
     select: Annotated[str | None, typer.Option(help="Choose of the grid by validation loss or cost.")] = None,
     sft_reduction: Annotated[str | None, typer.Option(help="token or sequence")] = None,
@@ -60,8 +62,9 @@ def fit(
     lora["targets"] = _names(lora_targets) if lora_targets and "," in lora_targets else lora_targets  # type: ignore[assignment]
     options = {
         "methods": methods and _names(methods),
-        "learning_rate": learning_rate and _rates(learning_rate, methods),
-        "beta": beta and _numbers(beta, "--beta"),
+        "learning_rate": learning_rate
+        and _by_method(learning_rate, "--learning-rate", methods or "sft,dpo,early"),
+        "beta": beta and _by_method(beta, "--beta", "dpo,early"),
         "dpo_weight": dpo_weight and _numbers(dpo_weight, "--dpo-weight"),
         "select": select,
         "sft_reduction": sft_reduction,
@@ -157,10 +160,9 @@ def _numbers(text: str, flag: str) -> tuple[float, ...]:
         raise ConfigError(f"{flag} wants numbers divided by commas", seen=text) from error
 
 
-def _rates(text: str, methods: str | None) -> dict[str, tuple[float, ...]]:
+def _by_method(text: str, flag: str, methods: str) -> dict[str, tuple[float, ...]]:
     """`1e-4,3e-4` for all methods, or `sft=1e-4,3e-4;dpo=2e-5` for each."""
     if "=" not in str(text):
-        rates = _numbers(text, "--learning-rate")
-        return dict.fromkeys(_names(methods or "sft,dpo,early"), rates)
+        return dict.fromkeys(_names(methods), _numbers(text, flag))
     parts = (part.partition("=") for part in text.split(";"))
-    return {name.strip(): _numbers(values, "--learning-rate") for name, _, values in parts}
+    return {name.strip(): _numbers(values, flag) for name, _, values in parts}

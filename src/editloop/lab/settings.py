@@ -21,13 +21,13 @@ LOG_ROWS = 1500
 TUNED: Mapping[str, Mapping[Method, Candidate]] = {
     "email": {
         "sft": Candidate(learning_rate=1.5e-3),
-        "dpo": Candidate(learning_rate=5e-4, beta=3.0),
-        "early": Candidate(learning_rate=5e-4, beta=3.0, dpo_weight=1.0),
+        "dpo": Candidate(learning_rate=2e-4, beta=1.0),
+        "early": Candidate(learning_rate=1.5e-3, beta=3.0, dpo_weight=10.0),
     },
     "summary": {
         "sft": Candidate(learning_rate=1.5e-3),
-        "dpo": Candidate(learning_rate=5e-4, beta=3.0),
-        "early": Candidate(learning_rate=5e-4, beta=3.0, dpo_weight=1.0),
+        "dpo": Candidate(learning_rate=5e-4, beta=1.0),
+        "early": Candidate(learning_rate=1.5e-3, beta=3.0, dpo_weight=10.0),
     },
 }
 """What each method is trained with."""
@@ -40,12 +40,12 @@ def fit_settings(domain: str, *, seed: int = 0) -> FitConfig:
         ConfigError: There is no such domain.
     """
     chosen = TUNED[get_domain(domain).name]
-    early = chosen["early"]
-    assert early.beta is not None and early.dpo_weight is not None
     return FitConfig(
-        learning_rate={method: (candidate.learning_rate,) for method, candidate in chosen.items()},
-        beta=(early.beta,),
-        dpo_weight=(early.dpo_weight,),
+        learning_rate={method: (each.learning_rate,) for method, each in chosen.items()},
+        beta={
+            method: (candidate.beta,) for method, candidate in chosen.items() if candidate.beta is not None
+        },
+        dpo_weight=(chosen["early"].dpo_weight or 0.0,),
         sft_reduction="sequence",
         lora=LoraSettings(rank=32, alpha=64),
         epochs=8,

@@ -81,7 +81,7 @@ def train_candidate(
         def validate() -> dict[str, float]:
             task = f"{name}, validation"
             scores = score(trained, held, progress=counter(listener, task, len(held), state.num_processes))
-            figures.update(scores.figures(candidate.beta or config.beta[0]))
+            figures.update(scores.figures(candidate.beta or config.beta["dpo"][0]))
             means = {key: value["mean"] for key, value in figures.items() if value}
             return {"loss": _validation_loss(method, candidate, config, scores), **means}
 

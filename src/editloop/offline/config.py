@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from editloop.edits import SplitBy
 from editloop.edits.cost import DEFAULT_COST
@@ -24,6 +24,9 @@ LEARNING_RATES: Mapping[Method, tuple[float, ...]] = {
     "dpo": (2e-5, 1e-4),
     "early": (1e-4, 3e-4),
 }
+
+
+BETAS: Mapping[Method, tuple[float, ...]] = {"dpo": (0.1,), "early": (0.1,)}
 
 
 class Candidate(BaseModel):
@@ -48,7 +51,7 @@ class FitConfig(BaseModel):
     Attributes:
         methods: What to train, in this order.
         learning_rate: Learning rates to try for each method.
-        beta: Values of β (Eq. 4) to try for `dpo` and `early`.
+        beta: Values of β (Eq. 4) to try for `dpo` and `early`; a single list is for both.
         dpo_weight: Values of λ (Eq. 7) to try for `early`.
         select: How the best of the grid is chosen on the validation part: by validation `loss`, or by
             `cost`: the mean cost between a sampled response and the row's edit.
@@ -80,7 +83,7 @@ class FitConfig(BaseModel):
 
     methods: tuple[Method, ...] = ("sft", "dpo", "early")
     learning_rate: Mapping[Method, tuple[float, ...]] = LEARNING_RATES
-    beta: tuple[float, ...] = (0.1,)
+    beta: Mapping[Method, tuple[float, ...]] = BETAS
     dpo_weight: tuple[float, ...] = (1.0,)
     select: Literal["loss", "cost"] = "loss"
     sft_reduction: Reduction = "token"
@@ -102,6 +105,11 @@ class FitConfig(BaseModel):
     max_length: int | None = Field(None, ge=8)
     seed: int = 0
 
+    @field_validator("beta", mode="before")
+    @classmethod
+    def _for_each_method(cls, values: Any) -> Any:
+        return {**BETAS, **values} if isinstance(values, Mapping) else dict.fromkeys(BETAS, values)
+
     @model_validator(mode="after")
     def _check(self) -> FitConfig:
         if not self.methods or len(set(self.methods)) != len(self.methods):
@@ -109,13 +117,13 @@ class FitConfig(BaseModel):
         missing = [m for m in self.methods if not self.learning_rate.get(m)]
         if missing:
             raise ValueError(f"no learning rate for {', '.join(missing)}")
-        if any(x <= 0 for x in (*self.beta, *(r for rates in self.learning_rate.values() for r in rates))):
+        if any(x <= 0 for values in (*self.beta.values(), *self.learning_rate.values()) for x in values):
             raise ValueError("learning rates and beta must be above 0")
-        if any(x < 0 for x in self.dpo_weight) or not self.beta or not self.dpo_weight:
+        if any(x < 0 for x in self.dpo_weight) or not all(self.beta.values()) or not self.dpo_weight:
             raise ValueError("beta and dpo_weight need a value, dpo_weight not below 0")
         if self.select == "cost" and self.samples == 0:
             raise ValueError("select cost needs samples above 0")
-        compared = (len(self.beta) > 1 and {"dpo", "early"} & set(self.methods)) or (
+        compared = any(len(self.beta[m]) > 1 for m in BETAS if m in self.methods) or (
             len(self.dpo_weight) > 1 and "early" in self.methods
         )
         if self.select == "loss" and compared:
@@ -124,15 +132,9 @@ class FitConfig(BaseModel):
 
     def grid(self, method: Method) -> list[Candidate]:
         """All candidates of a method."""
-        rates = self.learning_rate[method]
-        if method == "sft":
-            return [Candidate(learning_rate=rate) for rate in rates]
-        if method == "dpo":
-            return [Candidate(learning_rate=rate, beta=beta) for rate, beta in product(rates, self.beta)]
-        return [
-            Candidate(learning_rate=rate, beta=beta, dpo_weight=weight)
-            for rate, beta, weight in product(rates, self.beta, self.dpo_weight)
-        ]
+        weights = self.dpo_weight if method == "early" else (None,)
+        points = product(self.learning_rate[method], self.beta.get(method, (None,)), weights)
+        return [Candidate(learning_rate=rate, beta=beta, dpo_weight=weight) for rate, beta, weight in points]
 
 
 def make_fit_config(**options: object) -> FitConfig:

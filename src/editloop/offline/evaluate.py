@@ -64,7 +64,7 @@ def evaluate(
         with run.policy(name, base) as policy:
             chosen = _chosen(run, name)
             scores = score(policy, held, progress=counter(listener, name, rows, world))
-            figures: dict[str, Any] = dict(scores.figures(chosen.get("beta", config["beta"][0])))
+            figures: dict[str, Any] = dict(scores.figures(chosen.get("beta", config["beta"]["dpo"][0])))
             # A policy that diverged has no distribution to sample from.
             shown = held[:samples] if np.isfinite(scores.chosen).all() else []
             sampled = check_samples(
