@@ -18,6 +18,7 @@ class Server:
         self.prompts: list[str] = []
         self.most_at_once = self.at_once = 0
         self.answer: Answer = by_style
+        self.reason = "stop"
         lock, server = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,7 +39,7 @@ class Server:
                     content = b"{}"
                 else:
                     self.send_response(200)
-                    content = answer.encode() if answer.startswith("<") else completion(answer)
+                    content = answer.encode() if answer.startswith("<") else completion(answer, server.reason)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -52,10 +53,10 @@ class Server:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
 
-def completion(text: str) -> bytes:
+def completion(text: str, reason: str) -> bytes:
     message = {"role": "assistant", "content": text}
     usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    choice = {"index": 0, "message": message, "finish_reason": reason}
     return json.dumps({"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
 
 

@@ -10,6 +10,7 @@ EditLoopError
 ├── ModelError           a base model, tokenizer or adapter that cannot be loaded or used
 ├── BanditError          an event, a cost or a state that the online phase cannot take
 ├── UserError            a user, simulated or played by an LLM, who cannot answer
+│   └── BudgetError          the budget of requests to an LLM is spent
 └── RunError             a run folder that is missing, damaged or belongs to another configuration
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 __all__ = [
     "BanditError",
+    "BudgetError",
     "ConfigError",
     "CostError",
     "EditLoopError",
@@ -88,3 +90,7 @@ class RunError(EditLoopError):
 
 class UserError(EditLoopError):
     """A user, simulated or played by an LLM, who cannot answer."""
+
+
+class BudgetError(UserError):
+    """The budget of requests to an LLM is spent."""

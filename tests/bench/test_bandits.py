@@ -53,7 +53,7 @@ def test_feedback_is_delayed_and_lost_and_the_costs_are_shared():
 @pytest.mark.parametrize("other", ["river, UCB1", "MABWiser, UCB1"])
 def test_the_same_alpha_ties(other):
     values = {
-        name: [play(LEARNERS[name](), Setting("stationary"), seed).sum() for seed in range(25)]
+        name: [play(LEARNERS[name](seed), Setting("stationary"), seed).sum() for seed in range(25)]
         for name in ("EditLoop, UCB1", other)
     }
     # On the same costs they differ by the order of the first five rounds alone.

@@ -12,6 +12,7 @@ import pytest
 from editloop.bench import drift, sensitivity, tables, tune
 from editloop.bench.cells import COLUMNS, Cell, Workplace, cost_table, make_cells, paid, play
 from editloop.bench.results import recent_mean
+from editloop.errors import RunError
 from editloop.lab import Round, base_path, fit_settings, get_domain, simulate
 from editloop.lab.settings import TUNED
 from editloop.listener import Silent
@@ -126,6 +127,8 @@ def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) ->
     answers = make_cells([cell, cell], place, Silent())[cell]
     assert list(answers.responses) == ["base", "sft", "dpo", "early"]
     assert make_cells([cell], place, Silent()) == {cell: answers}
+    with pytest.raises(RunError, match="holds another cell"):
+        make_cells([cell], place._replace(rounds=9), Silent())
     user, arms = get_user("strong", cell.world, seed=9), ("sft", "dpo", "early")
     costs = cost_table(answers, user, arms)
     chosen = play(costs, BanditConfig(alpha=0.2))

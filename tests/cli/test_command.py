@@ -236,6 +236,9 @@ def test_simulate_plays_rounds_and_goes_on(editloop, run_folder, tmp_path, monke
     fails(editloop("simulate", run_folder, "--algorithm", "luck"), "luck")
     fails(editloop("simulate", run_folder, "--alpha", "-1"), "alpha")
     fails(editloop("simulate", run_folder, "--style", "formal"), "--style")
+    fails(editloop("simulate", run_folder, "--budget", "3"), "--budget is for the llm user")
+    rows(tmp_path / "foreign.jsonl", 3)
+    fails(editloop("simulate", run_folder, "--contexts", "foreign.jsonl", "--rounds", "3"), "not a context")
     fails(editloop("simulate", run_folder, "--cost", "levenshtein:word/none"), "a scale or alpha")
     hub = (
         "simulate",
@@ -250,7 +253,7 @@ def test_simulate_plays_rounds_and_goes_on(editloop, run_folder, tmp_path, monke
         "http://localhost:9/v1",
     )
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    fails(editloop(*hub, "--drift", "3"), "the lab's texts alone")
+    fails(editloop(*hub, "--drift", "3"), "those of the lab's texts")
     fails(editloop("simulate", run_folder, "--user", "nobody"), "nobody")
     fails(editloop(*asked, "--rounds", "0"), "--rounds", status=2)
 

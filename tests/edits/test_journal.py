@@ -40,3 +40,13 @@ def test_a_damaged_line_is_told(tmp_path: Path) -> None:
         list(read_rows(path, BanditError))
     with pytest.raises(UserError, match="cannot be read"):
         list(read_rows(tmp_path, UserError))
+
+
+def test_a_last_row_that_lacks_its_line_break_only_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2}')
+    assert list(read_rows(path, UserError)) == [{"a": 1}, {"a": 2}]
+    append_rows(path, [{"a": 3}])
+    assert list(read_rows(path, UserError)) == [{"a": 1}, {"a": 2}, {"a": 3}]
+    path.write_text("12")  # of a number nobody knows
+    assert list(read_rows(path, UserError)) == []

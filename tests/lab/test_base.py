@@ -62,7 +62,7 @@ def test_the_base_writes_well_formed_texts_with_the_right_facts(domain: Domain) 
 
 @both
 def test_the_base_covers_every_style_as_its_recipe_says(domain: Domain) -> None:
-    recipe, habits = shipped_recipe(domain), domain.shifted().styles
+    recipe, habits = shipped_recipe(domain), domain._moved(1)
     contexts = list(islice(domain.contexts(1, stream="test"), 200))
     samples = load_base(base_path(domain.name), device="cpu").sample(contexts, max_new_tokens=96)
     read = [(domain.read(c).kind, domain.parse(s.text)) for c, s in zip(contexts, samples, strict=True)]

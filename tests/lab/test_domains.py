@@ -133,10 +133,11 @@ def test_the_styles_name_values_that_exist(domain: Domain) -> None:
         assert all(value in domain.attributes[attribute] for attribute, value in style.items())
 
 
-def test_a_shifted_domain_wants_the_next_kinds_style() -> None:
+def test_a_shifted_domain_wants_what_the_base_does_not_know_of() -> None:
     shifted = EMAIL.shifted()
-    assert shifted.styles["paper"] == EMAIL.styles["problem"]
-    assert shifted.styles["post"] == EMAIL.styles["paper"]
+    assert list(EMAIL.styles) == ["paper", "problem", "review", "post"]
+    assert shifted.styles["paper"] == EMAIL.styles["review"]
+    assert shifted.styles["post"] == EMAIL.styles["problem"]
     context = next(EMAIL.contexts(0))
     assert shifted.read(context) == EMAIL.read(context)
     assert shifted.wanted(context) != EMAIL.wanted(context)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from editloop.edits import Record
 from editloop.errors import ConfigError
 from editloop.lab import HubTexts, Source, base_path, get_domain, make_log, stream_log
 from editloop.lab.hub import HUB
@@ -44,6 +46,12 @@ def test_texts_become_contexts_with_a_kind_and_a_style(sources: dict[str, Source
     assert first != list(islice(world.contexts(1), 20))
     with pytest.raises(ConfigError, match="not a context of the summary texts"):
         world.kind("something else")
+    other = HubTexts("summary", sources)  # that never drew them, but reads the log
+    logged = [Record(context=c, response="x", edit="y", metadata={"kind": world.kind(c)}) for c in first]
+    other.remember([*logged, Record(context="odd", response="x", edit="y", metadata={"kind": "poem"})])
+    assert [other.describe(context) for context in first] == [world.describe(context) for context in first]
+    with pytest.raises(ConfigError, match="not a context"):
+        other.kind("odd")
 
 
 def test_no_text_is_in_two_streams_and_short_ones_are_in_none(sources: dict[str, Source]) -> None:
@@ -80,6 +88,7 @@ class Shouting:
     """Edits at once."""
 
     name = "shouting"
+    settings: Mapping[str, object] = {}
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
         return response.upper()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from editloop.edits import get_cost
-from editloop.errors import RunError, UserError
+from editloop.errors import BudgetError, RunError, UserError
 from editloop.lab import Simulation, base_path, get_domain, make_log, plot_rounds, simulate
 from editloop.offline import fit, make_fit_config
 from editloop.online import BanditConfig
 from editloop.policy import Policy, RunFolder, load_base
-from editloop.users import User, get_user
+from editloop.users import DriftingUser, StyleUser, User, get_user
 
 EMAIL = get_domain("email")
 CONTEXTS = list(islice(EMAIL.contexts(0, stream="online"), 12))
@@ -98,12 +99,14 @@ class Absent:
 
     name = "absent"
 
-    def __init__(self, rounds: set[int]) -> None:
-        self.rounds = rounds
+    settings: Mapping[str, object] = {"name": "absent"}
+
+    def __init__(self, rounds: set[int], error: type[UserError] = UserError) -> None:
+        self.rounds, self.error = rounds, error
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
         if round in self.rounds:
-            raise UserError("nobody is there")
+            raise self.error("nobody is there")
         return response
 
 
@@ -119,15 +122,46 @@ def test_a_user_who_is_gone_ends_it_and_what_was_played_is_kept(
 ) -> None:
     with pytest.raises(UserError, match="nobody is there"):
         play(run, lab_base, tmp_path, Absent(set(range(3, 12))), arms=["base"])
-    assert len((tmp_path / "rounds.jsonl").read_text().splitlines()) == 7
+    assert len((tmp_path / "rounds.jsonl").read_text().splitlines()) == 3
     result = play(run, lab_base, tmp_path, Absent(set()), arms=["base"])
-    assert len(result.costs) == 12 - 4
+    assert len(result.costs) == 12  # those that had no answer were asked again
+
+
+def test_a_spent_budget_ends_it_at_once(run: RunFolder, lab_base: Policy, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError):
+        play(run, lab_base, tmp_path, Absent({3}, BudgetError), arms=["base"])
+    assert len((tmp_path / "rounds.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_simulation_that_played_nothing_does_not_hold_its_folder(
+    run: RunFolder, lab_base: Policy, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError):
+        play(run, lab_base, tmp_path, Absent(set(range(12))), arms=["base"])
+    assert len(play(run, lab_base, tmp_path, arms=["base"]).costs) == 12
+
+
+def test_users_who_differ_in_anything_do_not_share_a_folder(
+    run: RunFolder, lab_base: Policy, tmp_path: Path
+) -> None:
+    weak, strong = get_user("weak", EMAIL), get_user("strong", EMAIL)
+    users = [
+        DriftingUser(weak, strong, start=3),
+        DriftingUser(weak, strong, start=4),
+        StyleUser(EMAIL, repair=0.5, name="weak to strong"),
+        StyleUser(EMAIL.shifted(), repair=0.5, name="weak to strong"),
+    ]
+    play(run, lab_base, tmp_path, users[0], arms=["base"])
+    play(run, lab_base, tmp_path, users[0], arms=["base"])
+    for other in users[1:]:
+        with pytest.raises(RunError, match="holds another simulation"):
+            play(run, lab_base, tmp_path, other, arms=["base"])
 
 
 def test_a_run_without_policies_or_with_another_base_is_refused(
     run: RunFolder, lab_base: Policy, base: object, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match="no such policy in the run: 'rl'"):
+    with pytest.raises(RunError, match=r"no such policy in the run: \['rl'\]"):
         play(run, lab_base, tmp_path / "a", arms=["rl"])
     other = load_base(base(chat=True), device="cpu")  # type: ignore[operator]
     with pytest.raises(RunError, match="not the one that the adapters were trained on"):

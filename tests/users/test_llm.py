@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from editloop.errors import ConfigError, UserError
+from editloop.errors import BudgetError, ConfigError, UserError
 from editloop.users import LLMSettings, LLMUser
 from llm_server import Server, by_style
 
@@ -40,9 +40,9 @@ def test_what_was_asked_before_is_not_asked_again(server: Server, tmp_path: Path
         file.write('{"key": "cut sh')
     again = user(server, path)
     assert again.edit("x", "hi") == "Dear hi"
-    assert (again.requests, len(server.prompts)) == (0, 2)
+    assert (again.requests, len(server.prompts)) == (2, 2)
     again.edit("x", "hi", round=1)
-    assert again.requests == 2
+    assert again.requests == 4
     assert user(server, path).edit("x", "hi", round=1) == "Dear hi"  # the cut line is gone from the file
     assert len(server.prompts) == 4
     first = json.loads(path.read_text().splitlines()[0])
@@ -104,6 +104,31 @@ def test_the_budget_is_kept_and_what_was_answered_stays(server: Server) -> None:
         someone.edit("x", "hello")
     assert someone.edit("x", "hi") == "Dear hi"
     assert len(server.prompts) == 3
+
+
+def test_a_budget_holds_over_restarts_and_for_all_wishes(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "transcript.jsonl"
+    user(server, path, budget=3).edit("x", "hi")
+    again = user(server, path, budget=3)
+    casual = again.with_style("casual")
+    with pytest.raises(BudgetError, match="spent: 3"):
+        casual.edit("x", "hi")  # two were asked before, and the verdict is the third
+    assert "casual" in server.prompts[-1] and len(server.prompts) == 3
+    with pytest.raises(BudgetError):
+        again.edit("x", "hello")
+    assert (again.settings["style"], casual.settings["style"]) == ("formal", "casual")
+
+
+def test_an_answer_that_was_cut_or_says_nothing_is_not_kept(server: Server, tmp_path: Path) -> None:
+    someone = user(server, tmp_path / "transcript.jsonl")
+    server.reason = "length"
+    with pytest.raises(UserError, match="cut after 1024 tokens"):
+        someone.edit("x", "hi")
+    server.reason, server.answer = "stop", lambda _: "perhaps"
+    with pytest.raises(UserError, match="neither yes nor no"):
+        someone.edit("x", "hi")
+    server.answer = lambda _: "yes"
+    assert someone.edit("x", "hi") == "hi"
 
 
 def test_many_edits_are_asked_for_a_few_at_a_time_and_keep_their_order(server: Server) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.bench.parallel import in_parallel
-from editloop.bench.results import write_result
+from editloop.bench.results import markdown_table, mean_and_error, plus_minus, write_result
 from editloop.errors import ConfigError
 from editloop.listener import Listener, Silent
 from editloop.offline.report import tidy
@@ -105,10 +105,10 @@ class Own:
 class River:
     """river's UCB; its bonus is δ √(2 log t / N), so δ = α/√2. The reward is 1 − cost."""
 
-    def __init__(self, alpha: float) -> None:
+    def __init__(self, alpha: float, seed: int) -> None:
         from river import bandit
 
-        self.policy = bandit.UCB(delta=alpha / math.sqrt(2), seed=0)
+        self.policy = bandit.UCB(delta=alpha / math.sqrt(2), seed=seed)
 
     def choose(self, round: int) -> int:
         """See `Learner`."""
@@ -123,10 +123,10 @@ class River:
 class MABWiser:
     """MABWiser's UCB1, its bonus as river's. An unseen arm has index 0 there: each is played once first."""
 
-    def __init__(self, alpha: float) -> None:
+    def __init__(self, alpha: float, seed: int) -> None:
         from mabwiser.mab import MAB, LearningPolicy
 
-        self.mab = MAB(list(range(ARMS)), LearningPolicy.UCB1(alpha / math.sqrt(2)), seed=0)
+        self.mab = MAB(list(range(ARMS)), LearningPolicy.UCB1(alpha / math.sqrt(2)), seed=seed)
         self.fitted = False
 
     def choose(self, round: int) -> int:
@@ -143,17 +143,19 @@ class MABWiser:
 UCB1 = math.sqrt(2)
 """α of UCB1, and the default of river (δ = 1) and MABWiser (α = 1)."""
 
-LEARNERS: dict[str, Callable[[], Learner]] = {
-    "EditLoop (α .45)": Own,
-    "EditLoop, UCB1": lambda: Own(alpha=UCB1),
-    "river, UCB1": lambda: River(UCB1),
-    "MABWiser, UCB1": lambda: MABWiser(UCB1),
-    "river, α .45": lambda: River(0.45),
-    "EditLoop, KL-UCB": lambda: Own(algorithm="kl-ucb"),
-    "EditLoop, Thompson": lambda: Own(algorithm="thompson"),
-    "EditLoop, discount .99": lambda: Own(discount=0.99),
-    "uniform": lambda: Own(algorithm="uniform"),
+LEARNERS: dict[str, Callable[[int], Learner]] = {
+    "EditLoop (α .45)": lambda seed: Own(seed=seed),
+    "EditLoop, UCB1": lambda seed: Own(alpha=UCB1, seed=seed),
+    "river, UCB1": lambda seed: River(UCB1, seed),
+    "MABWiser, UCB1": lambda seed: MABWiser(UCB1, seed),
+    "river, α .45": lambda seed: River(0.45, seed),
+    "EditLoop, KL-UCB": lambda seed: Own(algorithm="kl-ucb", seed=seed),
+    "EditLoop, Thompson": lambda seed: Own(algorithm="thompson", seed=seed),
+    "EditLoop, discount .99": lambda seed: Own(discount=0.99, seed=seed),
+    "uniform": lambda seed: Own(algorithm="uniform", seed=seed),
 }
+"""By the seed of their own draws."""
+
 USER_LEARNERS: dict[str, dict[str, Any]] = {
     "prior learned": {"pool": "learned"},
     "prior of 5 pulls": {"pool": 5.0},
@@ -251,23 +253,19 @@ def _job(job: tuple[str, Setting]) -> tuple[list[float], NDArray[np.float64]]:
     if name in USER_LEARNERS:
         options = USER_LEARNERS[name]
         return [play_users(options, setting, seed) for seed in range(setting.seeds)], np.array([])
-    regrets = np.stack([play(LEARNERS[name](), setting, seed) for seed in range(setting.seeds)])
+    regrets = np.stack([play(LEARNERS[name](seed), setting, seed) for seed in range(setting.seeds)])
     return regrets.sum(axis=1).tolist(), regrets.mean(axis=0).cumsum()
 
 
-def _summary(regrets: Sequence[float]) -> dict[str, float]:
-    return {
-        "mean": float(np.mean(regrets)),
-        "se": float(np.std(regrets, ddof=1) / math.sqrt(len(regrets))),
-        "p95": float(np.quantile(regrets, 0.95)),
-        "seeds": len(regrets),
-    }
+def _summary(regrets: Sequence[float]) -> dict[str, Any]:
+    mean, error = mean_and_error(np.array(regrets))
+    return {"mean": mean, "se": error, "p95": float(np.quantile(regrets, 0.95)), "seeds": len(regrets)}
 
 
-def _microseconds(make: Callable[[], Learner], rounds: int = 3000) -> float:
+def _microseconds(make: Callable[[int], Learner], rounds: int = 3000) -> float:
     """Median time of a decision and its update, over blocks of 100 rounds, without a delay."""
     learner, costs, blocks = (
-        make(),
+        make(0),
         np.random.default_rng(0).beta(5 * MEANS, 5 * (1 - MEANS), (rounds, ARMS)),
         [],
     )
@@ -319,23 +317,17 @@ def _markdown(results: Sequence[dict[str, Any]], timing: dict[str, float]) -> st
         ("", list(LEARNERS)),
         ("By user: 20 users in turn, 40 requests each", list(USER_LEARNERS)),
     ):
-        settings = list(dict.fromkeys(r["setting"] for r in results if r["learner"] in names))
-        text += [f"## {title}\n" if title else "", "| setting | asked | " + " | ".join(names) + " |"]
-        text += ["|---|--:|" + "--:|" * len(names)]
-        for setting in settings:
+        rows = []
+        for setting in dict.fromkeys(r["setting"] for r in results if r["learner"] in names):
             by_name = {r["learner"]: r for r in results if r["setting"] == setting}
             goal = GOALS.get(setting)
-            cells = [f"≤ {goal:g}" if goal else ""]
-            for name in names:
-                r = by_name.get(name)
-                cells.append(f"{r['mean']:.1f} ± {r['se']:.1f} ({r['p95']:.0f})" if r else "")
-            if goal and goal <= 3:
-                cells[1:] = [
-                    f"{by_name[n]['mean']:.2f} ± {by_name[n]['se']:.2f} ({by_name[n]['p95']:.1f})"
-                    for n in names
-                ]
-            text.append(f"| {setting} | " + " | ".join(cells) + " |")
-        text.append("")
+            digits = 2 if title else 1
+            cells = []
+            for found in (by_name[name] for name in names):
+                mean = plus_minus(found["mean"], found["se"], digits)
+                cells.append(f"{mean} ({found['p95']:.{digits - 1}f})")
+            rows.append([setting, f"≤ {goal:g}" if goal else "", *cells])
+        text += [f"## {title}" if title else "", markdown_table(["setting", "asked", *names], rows), ""]
     text.append(
         "A decision and its update, five arms, microseconds (median of blocks of 100; asked: at most 10 "
         "for the default): " + ", ".join(f"{name} {value:.1f}" for name, value in timing.items()) + "."

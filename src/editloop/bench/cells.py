@@ -8,6 +8,7 @@ a round is the same whoever asks, a bandit that plays on that table plays the on
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from editloop.bench.parallel import in_parallel
 from editloop.edits import get_cost, read_log, write_log
 from editloop.edits.writing import atomic
 from editloop.lab import Domain, base_path, fit_settings, get_domain, stream_log
+from editloop.lab.folder import claim
 from editloop.lab.log import MAX_NEW_TOKENS
 from editloop.lab.settings import LOG_ROWS
 from editloop.listener import Listener
@@ -83,7 +85,7 @@ class Answers:
     Attributes:
         contexts: Of the rounds [T].
         responses: For each policy, `base` first, its responses [T].
-        seconds: That the cell took to make, in one process.
+        seconds: That the cell took to make, in one process, since it was last begun.
     """
 
     contexts: list[str]
@@ -112,14 +114,32 @@ class Workplace(NamedTuple):
         """The configuration of a cell's fit."""
         return fit_settings(cell.domain, seed=cell.seed).model_copy(update=dict(self.changes))
 
+    def claim(self, cell: Cell) -> Path:
+        """The cell's folder, if what it holds was made as it would be made now.
+
+        Raises:
+            RunError: It was not.
+        """
+        editor = get_user(cell.trained, cell.world, seed=cell.seed)
+        settings = {
+            "rounds": self.rounds,
+            "rows": self.rows,
+            "fit": self.config(cell).model_dump(mode="json"),
+            "user": dict(editor.settings),
+            "domain": cell.world.fingerprint,
+            "base": _hash(base_path(cell.domain) / "model.safetensors"),
+        }
+        claim(self.folder / cell.folder, "cell", settings)
+        return self.folder / cell.folder
+
 
 def make_cells(cells: Sequence[Cell], place: Workplace, listener: Listener) -> dict[Cell, Answers]:
     """The cells' answers; what is in the folder already is read, and a cell that was cut short goes on."""
     found: dict[Cell, Answers] = {}
     missing = []
     for cell in dict.fromkeys(cells):
-        if (place.folder / cell.folder / "answers.json").is_file():
-            found[cell] = _read(cell, place)
+        if (file := place.claim(cell) / "answers.json").is_file():
+            found[cell] = Answers(**json.loads(file.read_text(encoding="utf-8")))
         else:
             missing.append(cell)
     if missing:
@@ -207,7 +227,7 @@ def paid(costs: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.fl
 
 def _make(job: tuple[Cell, Workplace]) -> Answers:
     cell, place = job
-    folder, started = place.folder / cell.folder, time.monotonic()
+    folder, started = place.claim(cell), time.monotonic()
     base = load_base(base_path(cell.domain))
     path = folder / "log.jsonl"
     if not path.is_file():
@@ -226,5 +246,5 @@ def _make(job: tuple[Cell, Workplace]) -> Answers:
     return answers
 
 
-def _read(cell: Cell, place: Workplace) -> Answers:
-    return Answers(**json.loads((place.folder / cell.folder / "answers.json").read_text(encoding="utf-8")))
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

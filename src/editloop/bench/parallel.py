@@ -1,14 +1,17 @@
-"""Jobs of a benchmark in processes of their own, one torch thread each where there are several."""
+"""Jobs of a benchmark in processes of their own, which share the cores."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from editloop.errors import RunError
 from editloop.listener import Listener
 
 Job = TypeVar("Job")
@@ -26,25 +29,23 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def processes(jobs: int) -> int:
-    """Processes at a time for so many jobs."""
-    return max(1, min(cores(), MOST, jobs))
-
-
 def in_parallel(
     work: Callable[[Job], Result], jobs: Sequence[Job], task: str, listener: Listener
 ) -> Iterator[tuple[Job, Result]]:
-    """Each job with its result, as they end. A job that fails ends the others, and its error is raised.
+    """Each job with its result, as they end. After one that fails no further one is begun.
 
     Args:
         work: A function of a module, so that a process can find it.
         jobs: What it is called with, one at a time.
         task: The name under which the listener hears of progress.
         listener: Hears of it.
+
+    Raises:
+        RunError: A process was killed.
     """
     # Spawned, not forked: a CUDA context and the threads of torch do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    workers = processes(len(jobs))
+    workers = max(1, min(cores(), MOST, len(jobs)))
     with ProcessPoolExecutor(
         workers, context, initializer=_start, initargs=(max(1, cores() // workers),)
     ) as pool:
@@ -54,6 +55,11 @@ def in_parallel(
             for done, future in enumerate(as_completed(futures), 1):
                 yield futures[future], future.result()
                 listener.progress(task, done, len(jobs))
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a process of the benchmark was killed, for want of memory perhaps",
+                do="run it again: what is done is kept",
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -64,3 +70,12 @@ def _start(threads: int) -> None:
 
     warnings.simplefilter("ignore")  # as in the command that started it
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """A parent that is killed cannot end its processes: they would go on beside its next run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from editloop.bench.parallel import cores
 from editloop.edits.writing import atomic
-from editloop.offline.report import figure_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,10 +29,6 @@ def hardware() -> dict[str, Any]:
 
     GPUs are looked for only if torch is loaded already: whoever measures on one has loaded it.
     """
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        cores = os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     torch = sys.modules.get("torch")
     gpus = []
@@ -40,7 +36,7 @@ def hardware() -> dict[str, Any]:
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu(),
-        "cores": cores,
+        "cores": cores(),
         "memory_gb": round(memory / 1e9, 1),
         "gpus": gpus,
         "system": f"{platform.system()} {platform.machine()}",
@@ -73,6 +69,8 @@ def write_result(
     )
     paths = Path(folder) / f"{name}.json", Path(folder) / f"{name}.md"
     if figure is not None:
+        from editloop.offline.report import figure_png  # with torch, which not every benchmark should load
+
         markdown = f"![{name}]({name}.png)\n\n{markdown}"
         with atomic(Path(folder) / f"{name}.png") as unfinished:
             unfinished.write_bytes(figure_png(figure))

@@ -2,8 +2,8 @@
 
 For each domain a log of the strong and one of the weak user are made with seed 0, and every candidate is
 trained on both. The one is taken whose responses cost least against the edits of the validation parts, the
-mean over the two logs. The user of the online phase is never asked. `editloop.lab.settings` holds what came
-out.
+mean over the two logs. The user of the online phase is not asked here; epochs and adapter are older, from the
+single methods' curves (docs/lab.md). `editloop.lab.settings` holds what came out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from editloop.bench.parallel import in_parallel
 from editloop.bench.results import markdown_table, plus_minus, write_result
 from editloop.edits import read_log, write_log
 from editloop.lab import base_path, fit_settings, get_domain, stream_log
+from editloop.lab.folder import claim
 from editloop.lab.settings import LOG_ROWS
 from editloop.listener import Listener, Silent
 from editloop.offline import Method, fit
@@ -85,6 +86,7 @@ def run(
 
 
 def _log(domain: str, user: str, folder: Path, rows: int) -> Path:
+    claim(folder, "tuning", {"rows": rows})
     path = folder / f"{domain}-{user}.jsonl"
     if not path.is_file():
         world = get_domain(domain)

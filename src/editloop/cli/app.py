@@ -40,7 +40,7 @@ app.add_typer(lab.lab, name="lab")
 
 
 INTERRUPTED = 130
-GOES_ON = ("fit", "demo", "simulate")
+GOES_ON = ("fit", "demo", "simulate", "bench")
 """Verbs that, run again, continue what was interrupted."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")

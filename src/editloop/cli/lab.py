@@ -17,6 +17,7 @@ from editloop.cli.people import (
     BaseUrl,
     Budget,
     DomainName,
+    MaxAnswer,
     Model,
     Texts,
     UserName,
@@ -82,6 +83,7 @@ def log(
     model: Model = None,
     base_url: BaseUrl = None,
     budget: Budget = None,
+    max_answer: MaxAnswer = 1024,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Of contexts, responses and edits.")] = 0,
     config: Config = None,
@@ -93,7 +95,10 @@ def log(
 
     world = get_world(domain, texts)
     editor = get_editor(
-        user, world, LLM(model, base_url, budget, out.with_suffix(".transcript.jsonl")), seed=seed
+        user,
+        world,
+        LLM(model, base_url, budget, max_answer, out.with_suffix(".transcript.jsonl")),
+        seed=seed,
     )
     if texts == "hub" and base is None:
         raise ConfigError("the lab's bases cannot read real texts", do="give --base MODEL")

@@ -25,12 +25,16 @@ BaseUrl = Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint
 Budget = Annotated[int | None, typer.Option(help="Most requests to the llm user.")]
 
 
+MaxAnswer = Annotated[int, typer.Option(help="Longest answer of the llm user, in tokens.")]
+
+
 class LLM(NamedTuple):
     """Who plays the llm user, and where the answers are kept."""
 
     model: str | None
     base_url: str | None
     budget: int | None
+    max_tokens: int
     transcript: Path
 
 
@@ -61,11 +65,16 @@ def get_editor(
     if (name == "llm") != (llm.model is not None):
         raise ConfigError("--model is for the llm user, who needs one", do="give --user llm --model NAME")
     if llm.model is None:
-        if style is not None:
-            raise ConfigError("--style is for the llm user", seen=name, do="give --user llm --model NAME")
+        for flag, value in {"style": style, "base-url": llm.base_url, "budget": llm.budget}.items():
+            if value is not None:
+                raise ConfigError(
+                    f"--{flag} is for the llm user", seen=value, do="give --user llm --model NAME"
+                )
         if not isinstance(world, Domain):
             raise ConfigError("only the llm user can read real texts", seen=name, do="give --user llm")
         return get_user(name, world, seed=seed)
     llm.transcript.parent.mkdir(parents=True, exist_ok=True)
-    settings = LLMSettings(model=llm.model, base_url=llm.base_url, budget=llm.budget)
+    settings = LLMSettings(
+        model=llm.model, base_url=llm.base_url, budget=llm.budget, max_tokens=llm.max_tokens
+    )
     return LLMUser(settings, style or world.describe, transcript=llm.transcript)

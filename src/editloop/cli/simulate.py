@@ -18,6 +18,7 @@ from editloop.cli.people import (
     BaseUrl,
     Budget,
     DomainName,
+    MaxAnswer,
     Model,
     Texts,
     UserName,
@@ -29,6 +30,7 @@ from editloop.errors import ConfigError
 if TYPE_CHECKING:
     from editloop.edits import Context, Log
     from editloop.lab import Round, World
+    from editloop.users import User
 
 SHOWN = 12
 EVERY = 20
@@ -71,6 +73,7 @@ def simulate(
     model: Model = None,
     base_url: BaseUrl = None,
     budget: Budget = None,
+    max_answer: MaxAnswer = 1024,
     style: Annotated[str | None, typer.Option(help="What the llm user wants, in words.")] = None,
     seed: Annotated[int, typer.Option(help="Of contexts, responses and edits.")] = 0,
     device: Device = "auto",
@@ -78,27 +81,35 @@ def simulate(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    from editloop.edits import read_log
-    from editloop.lab import Domain, plot_rounds
+    from editloop.edits import context_text, read_log
+    from editloop.lab import Domain, HubTexts, plot_rounds
     from editloop.lab import simulate as play
     from editloop.offline.report import figure_png, show_number
     from editloop.online import BanditConfig
     from editloop.policy import RunFolder
-    from editloop.users import DriftingUser
+    from editloop.users import DriftingUser, LLMUser
 
     world = get_world(domain, texts)
     out = out or run / f"rounds-{user}"
     folder = RunFolder(run)
     manifest = folder.manifest()  # a wrong folder is told before anything is loaded
-    llm = LLM(model, base_url, budget, out / "transcript.jsonl")
+    llm = LLM(model, base_url, budget, max_answer, out / "transcript.jsonl")
     someone = get_editor(user, world, llm, style=style, seed=seed)
     if drift is not None:
-        if not isinstance(world, Domain):
-            raise ConfigError("wishes that change are known for the lab's texts alone", seen=texts)
-        then = get_editor(user, world.shifted(), llm, style=style, seed=seed)
+        if not isinstance(world, Domain) or style is not None:
+            raise ConfigError("wishes that change are those of the lab's texts", seen=style or texts)
+        if isinstance(someone, LLMUser):
+            then: User = someone.with_style(world.shifted().describe)
+        else:
+            then = get_editor(user, world.shifted(), llm, seed=seed)
         someone = DriftingUser(someone, then, start=drift, over=drift_over, seed=seed)
     log = read_log(contexts) if contexts else None
+    if log is not None and isinstance(world, HubTexts):
+        world.remember(log)
     asked = _asked(log, world, rounds, seed)
+    if style is None:
+        for context in asked:  # a foreign one is told before anything is loaded
+            world.describe(context_text(context))
     cost = cost or str(manifest["config"]["cost"])
     scale, why = _scale(cost, scale, alpha, log)
     bandit = BanditConfig(
@@ -169,11 +180,12 @@ def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None)
 
     if scale is not None:
         return scale, "as asked"
-    observed = costs(log, get_cost(cost)).rows if log is not None and "token" not in cost else ()
     try:
-        return resolve_scale(cost, [each.cost for each in observed])
+        return resolve_scale(cost)
     except ConfigError:
-        if alpha is None:
+        if log is not None and "token" not in cost:
+            return resolve_scale(cost, [each.cost for each in costs(log, get_cost(cost)).rows])
+        if alpha is None or not alpha > 0:
             raise
         return alpha / ALPHA, "from alpha"
 

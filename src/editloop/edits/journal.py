@@ -22,9 +22,14 @@ def append_rows(path: Path, rows: Iterable[Any]) -> None:
     """
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
         whole = _whole(file)
-        if whole != file.seek(0, os.SEEK_END):
-            file.truncate(whole)
+        if whole != end:
+            file.seek(whole)
+            if _is_whole(file.read()):
+                lines = "\n" + lines
+            else:
+                file.truncate(whole)
         file.write(lines.encode())
 
 
@@ -37,23 +42,33 @@ def read_rows(path: Path, error: type[EditLoopError]) -> Iterator[Any]:
     if not path.exists():
         return
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n") and not _is_whole(line):
                     return
                 try:
                     row = json.loads(line)
                 except ValueError as damage:
                     raise error(
-                        f"line {number} of {path} is damaged", seen=line, do="restore it from a copy"
+                        f"line {number} of {path} is damaged",
+                        seen=line.decode(errors="backslashreplace"),
+                        do="restore it from a copy",
                     ) from damage
                 yield row
-    except (OSError, UnicodeDecodeError) as damage:
+    except OSError as damage:
         raise error(f"{path} cannot be read", seen=str(damage)) from damage
 
 
+def _is_whole(line: bytes) -> bool:
+    """Whether a last line lacks nothing but its end: part of an object is never an object."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
 def _whole(file: Any) -> int:
-    """Where the last finished line ends."""
+    """Where the last line that ends in a line break ends."""
     end: int = file.seek(0, os.SEEK_END)
     while end > 0:
         start = max(end - _BLOCK, 0)

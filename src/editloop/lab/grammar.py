@@ -111,12 +111,16 @@ class Domain:
         return ", ".join(f"{attribute} {value}" for attribute, value in style.items())
 
     def shifted(self) -> Domain:
-        """The same domain, but each kind wants the style of the next kind: for users who drift."""
+        """The same domain, but each kind wants the style of the kind after the next: for users who drift.
+
+        Not of the next kind, whose style the base model knows of (see `redraw`).
+        """
+        return replace(self, styles=self._moved(2))
+
+    def _moved(self, by: int) -> dict[str, Mapping[str, str]]:
+        """For each kind the style of the kind that comes so many later."""
         kinds = list(self.styles)
-        wanted = {
-            kind: self.styles[following] for kind, following in zip(kinds, kinds[1:] + kinds[:1], strict=True)
-        }
-        return replace(self, styles=wanted)
+        return {kind: self.styles[kinds[(i + by) % len(kinds)]] for i, kind in enumerate(kinds)}
 
     def redraw(
         self, notes: Notes, diversity: float, generator: random.Random, *, awareness: float = 0.0
@@ -127,7 +131,7 @@ class Domain:
         probability `awareness` the value that the *next* kind's style has: so the base tells the kinds of
         contexts apart, as any real one does, and what it knows of them is not what is wanted.
         """
-        habits, style = self.shifted().styles[notes.kind], {}
+        habits, style = self._moved(1)[notes.kind], {}
         for attribute, values in self.attributes.items():
             drawn = generator.random()
             if drawn < diversity:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from editloop.edits import Record, context_text
 from editloop.errors import ConfigError
 
 __all__ = ["HubTexts", "Source"]
@@ -125,14 +126,20 @@ class HubTexts:
             self._kinds[context] = kind
             yield context
 
+    def remember(self, records: Iterable[Record]) -> None:
+        """Learn the kinds of a log's contexts, as `stream_log` notes them."""
+        for record in records:
+            if record.metadata.get("kind") in self.sources:
+                self._kinds[context_text(record.context)] = str(record.metadata["kind"])
+
     def kind(self, context: str) -> str:
-        """The kind of a context that `contexts` gave.
+        """The kind of a context that `contexts` gave or `remember` learned.
 
         Raises:
             ConfigError: It gave no such context.
         """
         if context not in self._kinds:
-            raise ConfigError(f"not a context of the {self.name} texts", seen=context)
+            raise ConfigError(f"not a context of the {self.name} texts", seen=context, do="give the style")
         return self._kinds[context]
 
     def describe(self, context: str) -> str:

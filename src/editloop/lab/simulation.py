@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from editloop.edits import Context, context_text, get_cost
 from editloop.edits.journal import append_rows, read_rows
-from editloop.errors import RunError, UserError
+from editloop.errors import BudgetError, RunError, UserError
 from editloop.lab.folder import claim
 from editloop.lab.log import MAX_NEW_TOKENS
 from editloop.listener import Listener, Silent
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Round", "Simulation", "plot_rounds", "simulate"]
 
 MOST_FAILURES = 5
-"""Rounds in a row without an answer of the user, after which a simulation stops."""
+"""Rounds in a row without an answer, after which a simulation stops; it begins with them again."""
 
 
 @dataclass(frozen=True)
@@ -114,30 +114,35 @@ def simulate(
 
     Raises:
         RunError: The run has no policies or not these, or the folder holds another simulation.
-        UserError: The user could not answer several rounds in a row. The rounds before are kept.
+        UserError: The user could not answer several rounds in a row, or a budget is spent. The rounds
+            before are kept.
     """
     listener, config = listener or Silent(), config or BanditConfig()
     cost = get_cost(config.cost, tokenize=base.encoder.tokenize)
     arms = list(arms or run.policy_names())
     if not arms:
         raise RunError("the run has no policies", seen=str(run.path), do="fit some first")
+    if unknown := set(arms) - {"base", *run.policy_names()}:
+        raise RunError("no such policy in the run", seen=sorted(unknown), do=f"use {run.policy_names()}")
     bandit = Bandit(arms, config)
     settings = {
         "run": run.manifest()["identity"],
         "arms": arms,
-        "user": user.name,
+        "user": dict(user.settings),
         "bandit": asdict(config),
         "rounds": len(contexts),
         "seed": seed,
         "max_new_tokens": max_new_tokens,
     }
-    if (out / "rounds.jsonl").exists() and not (out / "settings.json").exists():
+    if not (out / "rounds.jsonl").exists():
+        (out / "settings.json").unlink(missing_ok=True)  # of a simulation that played nothing
+    elif not (out / "settings.json").exists():
         raise RunError("the folder holds rounds of another simulation", seen=str(out), do="choose another")
     claim(out, "simulation", settings)
     texts = [context_text(context) for context in contexts]
     rounds = _resume(out / "rounds.jsonl", bandit, texts)
     responses: dict[str, list[str]] = {}
-    failures = 0
+    unanswered: list[Round] = []  # not written before it is known that the user is still there
     for number in range(len(rounds), len(contexts)):
         context = texts[number]
         decision = bandit.decide(str(number))
@@ -147,18 +152,22 @@ def simulate(
                 samples = policy.sample(contexts, seed=seed, max_new_tokens=max_new_tokens)
             responses[decision.arm] = [sample.text for sample in samples]
         response = responses[decision.arm][number]
+        edit: str | None = None
         try:
-            edit: str | None = user.edit(context, response, round=number)
-            failures = 0
+            edit = user.edit(context, response, round=number)
+        except BudgetError:
+            raise
         except UserError as error:
-            edit, failures = None, failures + 1
-            listener.say(f"round {number} is not counted: {error}")
-            if failures == MOST_FAILURES:
+            listener.say(f"round {number + 1} has no answer: {error}")
+            if len(unanswered) + 1 == MOST_FAILURES:
                 raise
         paid = None if edit is None else float(cost([response], [edit])[0])
         played = Round(number, decision.arm, decision.propensity, context, response, edit, paid)
         _observe(bandit, played)
-        append_rows(out / "rounds.jsonl", [asdict(played)])
+        unanswered.append(played)
+        if edit is not None or number + 1 == len(contexts):
+            append_rows(out / "rounds.jsonl", map(asdict, unanswered))
+            unanswered = []
         rounds.append(played)
         if told is not None:
             told(played)
@@ -205,8 +214,11 @@ def _resume(path: Path, bandit: Bandit, contexts: Sequence[str]) -> list[Round]:
     except TypeError as error:
         raise RunError("rounds.jsonl is damaged", seen=str(path), do="choose another folder") from error
     same = all(played.number == i for i, played in enumerate(rounds))
-    rounds = rounds[: len(contexts)]
-    if not same or any(played.context != contexts[played.number] for played in rounds):
+    if (
+        not same
+        or len(rounds) > len(contexts)
+        or any(played.context != contexts[played.number] for played in rounds)
+    ):
         raise RunError("the folder holds rounds of another simulation", seen=str(path), do="choose another")
     for played in rounds:
         bandit.state.apply(Decided(str(played.number), "", played.arm, played.propensity, bandit.state.epoch))

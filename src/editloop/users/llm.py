@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editloop.edits.journal import append_rows, read_rows
-from editloop.errors import ConfigError, UserError
+from editloop.errors import BudgetError, ConfigError, UserError
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -51,7 +52,7 @@ class LLMSettings:
         timeout: Seconds until a request is given up and tried again.
         retries: How often a failed request is tried again.
         concurrency: Most requests at a time in `edit_many`.
-        budget: Most requests in all, those answered by the cache apart; None for no limit.
+        budget: Most requests in all that a transcript holds; None for no limit.
     """
 
     model: str
@@ -94,12 +95,26 @@ class LLMUser:
         transcript: Path | str | None = None,
         name: str = "llm",
     ) -> None:
-        self.settings, self.name, self.requests = settings, name, 0
-        self._style = style if callable(style) else lambda _: style
-        self._transcript = Path(transcript) if transcript else None
-        self._lock = threading.Lock()
-        self._answers = _read(self._transcript) if self._transcript else {}
-        self._client = _client(settings)
+        self.llm, self.name = settings, name
+        self._style = style
+        self._ledger = _Ledger(settings, Path(transcript) if transcript else None)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See `User.settings`: the model and how it is asked; not a style that follows the context."""
+        asked = {key: getattr(self.llm, key) for key in ("model", "base_url", "temperature", "max_tokens")}
+        return asked | {"style": None if callable(self._style) else self._style}
+
+    @property
+    def requests(self) -> int:
+        """Requests that were answered, by those before that wrote the transcript too."""
+        return len(self._ledger.answers)
+
+    def with_style(self, style: str | Callable[[str], str]) -> LLMUser:
+        """The same LLM with other wishes: one transcript and one budget for both."""
+        other = copy(self)
+        other._style = style
+        return other
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
         """The response if it suits the style, else its revision.
@@ -112,62 +127,97 @@ class LLMUser:
         Raises:
             UserError: The endpoint is down, refuses, or answers garbage; or the budget is spent.
         """
-        parts = {"style": self._style(context), "context": context, "response": response}
-        verdict = self._ask(JUDGE.format(**parts), round).strip().lower().lstrip("*\"'")
-        if verdict.startswith("yes"):
+        style = self._style(context) if callable(self._style) else self._style
+        parts = {"style": style, "context": context, "response": response}
+        verdict = self._ledger.ask(JUDGE.format(**parts), round, _verdict)
+        if _verdict(verdict):
             return response
-        if not verdict.startswith("no"):
-            raise UserError("the user's verdict is neither yes nor no", seen=verdict, do="use another model")
-        revision = self._ask(REVISE.format(**parts), round).strip()
-        if not revision:
-            raise UserError("the user's revision is empty", seen=context)
-        return revision
+        return self._ledger.ask(REVISE.format(**parts), round, _revision).strip()
 
     def edit_many(self, contexts: Sequence[str], responses: Sequence[str], *, round: int = 0) -> list[str]:
         """Edits of many responses, `concurrency` at a time, in their order."""
-        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+        with ThreadPoolExecutor(self.llm.concurrency) as pool:
             return list(
                 pool.map(lambda pair: self.edit(*pair, round=round), zip(contexts, responses, strict=True))
             )
 
-    def _ask(self, prompt: str, round: int) -> str:
+
+def _verdict(answer: str) -> bool:
+    """Whether the draft suits.
+
+    Raises:
+        UserError: The answer says neither.
+    """
+    word = answer.strip().lower().lstrip("*\"'")
+    if not word.startswith(("yes", "no")):
+        raise UserError("the user's verdict is neither yes nor no", seen=word, do="use another model")
+    return word.startswith("yes")
+
+
+def _revision(answer: str) -> None:
+    if not answer.strip():
+        raise UserError("the user's revision is empty", seen=answer)
+
+
+class _Ledger:
+    """What was asked of an LLM and answered, in memory and in a file."""
+
+    def __init__(self, settings: LLMSettings, transcript: Path | None) -> None:
+        self.settings, self.transcript = settings, transcript
+        self.answers = _read(transcript) if transcript else {}
+        self.asking = 0
+        self.lock = threading.Lock()
+        self.client = _client(settings)
+
+    def ask(self, prompt: str, round: int, check: Callable[[str], object]) -> str:
+        """The answer, by the LLM if it was not asked before; one that `check` refuses is not kept."""
         about = [self.settings.model, self.settings.temperature, self.settings.max_tokens, round, prompt]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-        with self._lock:
-            if key in self._answers:
-                return self._answers[key]
-            if self.settings.budget is not None and self.requests >= self.settings.budget:
-                raise UserError("the budget of requests is spent", seen=self.requests, do="give a larger one")
-            self.requests += 1
-        answer, usage = self._request(prompt)
-        with self._lock:
-            self._answers[key] = answer
-            if self._transcript:
+        with self.lock:
+            if key in self.answers:
+                return self.answers[key]
+            spent = len(self.answers) + self.asking
+            if self.settings.budget is not None and spent >= self.settings.budget:
+                raise BudgetError("the budget of requests is spent", seen=spent, do="give a larger one")
+            self.asking += 1
+        try:
+            answer, usage = self._request(prompt)
+            check(answer)
+        finally:
+            with self.lock:
+                self.asking -= 1
+        with self.lock:
+            self.answers[key] = answer
+            if self.transcript:
                 row = {"key": key, "model": self.settings.model, "round": round, "prompt": prompt}
-                append_rows(self._transcript, [row | {"answer": answer, "usage": usage}])
+                append_rows(self.transcript, [row | {"answer": answer, "usage": usage}])
         return answer
 
     def _request(self, prompt: str) -> tuple[str, dict[str, Any] | None]:
         from openai import OpenAIError
 
         try:
-            reply = self._client.chat.completions.create(
+            reply = self.client.chat.completions.create(
                 model=self.settings.model,
                 messages=[{"role": "user", "content": prompt}],
                 temperature=self.settings.temperature,
                 max_tokens=self.settings.max_tokens,
             )
-            content = reply.choices[0].message.content
+            content, reason = reply.choices[0].message.content, reply.choices[0].finish_reason
         except OpenAIError as error:
             raise UserError(
                 f"no answer after {self.settings.retries + 1} tries",
                 seen=f"{type(error).__name__}: {error}",
-                do=f"is {self._client.base_url} up?",
+                do=f"is {self.client.base_url} up?",
             ) from error
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise UserError("the endpoint's answer is no chat completion", seen=str(error)) from error
         if not isinstance(content, str):
             raise UserError("the endpoint's answer has no text", seen=content)
+        if reason == "length":
+            raise UserError(
+                f"the answer was cut after {self.settings.max_tokens} tokens", seen=content, do="allow more"
+            )
         return content, reply.usage.model_dump() if reply.usage else None
 
 

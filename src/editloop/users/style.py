@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from editloop.errors import ConfigError
 
@@ -39,7 +39,8 @@ HABITS: Mapping[str, Habits] = {
     "other": Habits(1.0, tolerance=2),
 }
 """The named users. How strong and weak were chosen: `docs/lab.md`. `other` edits in another way: it lets two
-wrong parts pass and rewrites what has more, so it can test policies that learned from someone else."""
+wrong parts pass and repairs all where there are more. So it can test policies that learned from someone
+else."""
 
 
 class Domain(Protocol):
@@ -64,6 +65,11 @@ class User(Protocol):
     @property
     def name(self) -> str:
         """The name under which the user's edits are logged."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the edits depend on besides their arguments, as JSON types."""
         ...
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
@@ -130,6 +136,12 @@ class StyleUser:
         }
         return self.domain.render(repaired)
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See `User.settings`."""
+        given = {"name": self.name, "repair": self.repair, "tolerance": self.tolerance, "seed": self.seed}
+        return given | {"wishes": getattr(self.domain, "fingerprint", None)}
+
     def __repr__(self) -> str:
         return f"StyleUser({self.name!r}, repair={self.repair}, seed={self.seed})"
 
@@ -150,6 +162,12 @@ class DriftingUser:
             raise ConfigError("a change starts and lasts some rounds", seen=(start, over))
         self.before, self.after, self.start, self.over, self.seed = before, after, start, over, seed
         self.name = f"{before.name} to {after.name}"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See `User.settings`."""
+        users = {"before": dict(self.before.settings), "after": dict(self.after.settings)}
+        return users | {"start": self.start, "over": self.over, "seed": self.seed}
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
         """See `User.edit`."""
