@@ -12,7 +12,6 @@ from editloop.edits import get_cost, read_log
 from editloop.edits.writing import write_log
 from editloop.errors import ConfigError, ModelError
 from editloop.lab import base_path, evaluate_on_user, get_domain, make_log, stream_log
-from editloop.lab import log as lab_log
 from editloop.policy import Policy, Sample, load_base
 from editloop.users import StyleUser, get_user
 
@@ -51,15 +50,13 @@ def test_a_log_holds_what_the_policy_wrote_and_the_user_made_of_it(base: Policy)
     assert None not in times and times == sorted(times, key=str)
 
 
-def test_a_shorter_log_is_the_beginning_of_a_longer_one(
-    base: Policy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lab_log, "_CHUNK", 8)
-    user = get_user("weak", EMAIL)
-    long = make_log(EMAIL, user, 20, 3, policy=base)
-    assert make_log(EMAIL, user, 11, 3, policy=base) == long[:11]
-    assert make_log(EMAIL, user, 11, 4, policy=base) != long[:11]
-    assert make_log(EMAIL, user, 0, 3, policy=base) == []
+def test_a_shorter_log_is_the_beginning_of_a_longer_one(base: Policy) -> None:
+    def made(rows: int, seed: int) -> list[Record]:
+        return list(stream_log(EMAIL, get_user("weak", EMAIL), rows, seed, policy=base, chunk=8))
+
+    assert made(11, 3) == made(20, 3)[:11]
+    assert made(11, 4) != made(11, 3)
+    assert made(0, 3) == []
 
 
 def test_a_log_streams_to_a_file_and_back(base: Policy, tmp_path: Path) -> None:
