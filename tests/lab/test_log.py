@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from editloop.edits import get_cost, read_log
+from editloop.edits import Record, get_cost, read_log
 from editloop.edits.writing import write_log
 from editloop.errors import ConfigError, ModelError
 from editloop.lab import base_path, evaluate_on_user, get_domain, make_log, stream_log
