@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from editloop.edits import cost as cost_module
 from editloop.edits import get_cost, register_cost
 from editloop.errors import CostError
 
@@ -78,7 +79,8 @@ def test_tokens_come_from_the_tokenizer() -> None:
     [
         ("levenshtein", "unknown cost"),
         ("levenshtein:line/response", "unknown cost"),
-        ("levenshtein:word/edit", "normaliser response|longest|none"),
+        ("levenshtein:word/reference", "normaliser response|edit|longest|none"),
+        ("ter:char/edit", "or ter:word/NORMALISER"),
         ("levenshtein:token/response", "needs the policy's tokenizer"),
         ("bleu", "use levenshtein:UNIT/NORMALISER"),
     ],
@@ -87,6 +89,42 @@ def test_unknown_costs_say_what_there_is(name: str, match: str) -> None:
     with pytest.raises(CostError, match=match.replace("|", r"\|")) as error:
         get_cost(name)
     assert name in str(error.value)
+
+
+def test_ter_counts_a_moved_stretch_as_one_edit() -> None:
+    pairs = ["a b c d", "a b", "", "a b c"], ["c d a b", "a x", "a b", ""]
+    assert get_cost("ter:word/none")(*pairs).tolist() == [1, 1, 2, 3]
+    assert get_cost("ter:word/edit")(*pairs).tolist() == [0.25, 0.5, 1, 3]
+    assert get_cost("ter:word/response")(*pairs).tolist() == [0.25, 0.5, 2, 1]
+    assert get_cost("levenshtein:word/edit")(*pairs).tolist() == [1, 0.5, 1, 3]
+    assert get_cost("ter:word/longest")([], []).shape == (0,)
+
+
+class Installed:
+    """An entry point of a package."""
+
+    def __init__(self, name: str, found: object) -> None:
+        self.name, self.value, self.found = name, f"package:{name}", found
+
+    def load(self) -> object:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+def test_costs_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = [
+        Installed("words", lambda responses, edits: [float(len(each.split())) for each in edits]),
+        Installed("broken", ImportError("no such module")),
+    ]
+    monkeypatch.setattr(
+        cost_module, "entry_points", lambda group: installed if group == "editloop.costs" else []
+    )
+    assert get_cost("words")(["x"], ["a b"]).tolist() == [2]
+    with pytest.raises(CostError, match="package:broken cannot be loaded: 'no such module'"):
+        get_cost("broken")
+    with pytest.raises(CostError, match="or one of broken, words"):
+        get_cost("bleu")
 
 
 words = st.text(alphabet="ab \n", max_size=12)

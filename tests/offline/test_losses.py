@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from editloop.offline import dpo_loss, early_ensemble_loss, preference_margin, sft_loss
+from editloop.offline import (
+    dpo_loss,
+    early_ensemble_loss,
+    pairwise_regression_loss,
+    preference_margin,
+    sft_loss,
+    weighted_likelihood_loss,
+)
 
 LOG_PROB = torch.tensor([-6.0, -2.0, -1.0])
 LENGTHS = torch.tensor([3, 2, 1])
@@ -93,3 +100,60 @@ def test_an_extreme_margin_is_finite() -> None:
     assert float(loss.detach()) == pytest.approx(5e3)
     assert margin.grad is not None
     assert margin.grad.isfinite().all()
+
+
+GROUP = torch.tensor([0, 0, 0, 1, 2, 2])
+COST = torch.tensor([0.5, 0.2, 0.8, 9.0, 0.1, 0.3])
+RATIO = torch.tensor([1.0, -1.0, 0.0, 7.0, 2.0, 0.0])
+
+
+def test_pairwise_regression_by_hand() -> None:
+    # beta .5: values 1, -.3, .8 with square differences 1.69, .04, 1.21; and 1.1, .3 with .64.
+    expected = ((1.69 + 0.04 + 1.21) / 3 + 0.64) / 2
+    assert float(pairwise_regression_loss(RATIO, COST, GROUP, beta=0.5)) == pytest.approx(expected)
+    assert float(pairwise_regression_loss(RATIO, COST, GROUP, beta=0.5, count=4.0)) == pytest.approx(
+        expected / 2
+    )
+    assert float(pairwise_regression_loss(-COST / 0.5, COST, GROUP, beta=0.5)) == pytest.approx(0, abs=1e-12)
+    assert float(pairwise_regression_loss(RATIO[:0], COST[:0], GROUP[:0], beta=0.5)) == 0.0
+
+
+def test_weighted_likelihood_by_hand() -> None:
+    weights = [math.exp(-c / 0.5) for c in (0.5, 0.2, 0.8)]
+    first = -sum(w * r for w, r in zip(weights, (1.0, -1.0, 0.0), strict=True)) / sum(weights)
+    second = -2.0 * math.exp(-0.2) / (math.exp(-0.2) + math.exp(-0.6))
+    expected = (first + second) / 2  # the context with one candidate counts for nothing
+    assert float(weighted_likelihood_loss(RATIO, COST, GROUP, beta=0.5)) == pytest.approx(expected)
+    assert float(weighted_likelihood_loss(RATIO, COST + 1e4, GROUP, beta=0.5)) == pytest.approx(
+        expected, rel=1e-2
+    )
+    assert float(weighted_likelihood_loss(RATIO[:0], COST[:0], GROUP[:0], beta=0.5)) == 0.0
+
+
+@pytest.mark.parametrize("loss", ["pairwise", "weighted"])
+def test_on_full_support_the_minimiser_is_that_of_eq_6(loss: str) -> None:
+    """Every response of five contexts, listed: the policy ends at the reference times e^(-cost/beta)."""
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.randn(5, 30, generator=generator, dtype=torch.float64).mul(1.5).log_softmax(1)
+    cost, beta = torch.rand(5, 30, generator=generator, dtype=torch.float64), 0.2
+    group = torch.arange(5).repeat_interleave(30)
+    logits = reference.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([logits], max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        log_probs = logits.log_softmax(1)
+        if loss == "pairwise":
+            ratio = (log_probs - reference).flatten()
+            value = pairwise_regression_loss(ratio, cost.flatten(), group, beta=beta)
+        else:  # samples of the reference come in proportion to it: as weights in place of counts
+            weighted = cost.flatten() - beta * reference.flatten()
+            value = weighted_likelihood_loss(log_probs.flatten(), weighted, group, beta=beta)
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    optimum = (reference - cost / beta).softmax(1)
+    distance = (logits.softmax(1) - optimum).abs().sum(1) / 2
+    assert distance.max() < 1e-3
+    assert (reference.exp() - optimum).abs().sum(1).min() / 2 > 0.2

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from editloop.edits.record import Record
-from editloop.offline import Example, cache_folder, make_examples, reference_pass
+from editloop.offline import Example, cache_folder, feature_pass, make_examples, reference_pass
 from editloop.policy import LoraSettings, Policy, attach_adapter, detach_adapter, load_base
 
 
@@ -90,11 +90,11 @@ def test_a_damaged_cache_file_is_computed_again_and_mended(policy: Policy, tmp_p
     elif how == "empty":
         file.write_bytes(b"")
     elif how == "other rows":
-        save_file({"log_probs": np.zeros((3, 2))}, file)
+        save_file({"log_probs": np.zeros(4), "features": np.zeros((4, 0))}, file)
     elif how == "other name":
-        save_file({"rewards": np.zeros((2, 2))}, file)
+        save_file({"rewards": np.zeros(3), "features": np.zeros((3, 0))}, file)
     elif how == "not numbers":
-        save_file({"log_probs": np.full((2, 2), math.nan)}, file)
+        save_file({"log_probs": np.full(3, math.nan), "features": np.zeros((3, 0))}, file)
     else:
         file.unlink()
         file.mkdir()
@@ -102,7 +102,7 @@ def test_a_damaged_cache_file_is_computed_again_and_mended(policy: Policy, tmp_p
     assert not known
     assert found == fresh
     if how != "a folder":
-        assert load_file(file)["log_probs"][0].tolist() == list(fresh[0].reference or ())
+        assert load_file(file)["log_probs"][:2].tolist() == list(fresh[0].reference or ())
         assert reference_pass(policy, examples(policy), cache=tmp_path) == (fresh, True)
 
 
@@ -130,3 +130,23 @@ def test_another_base_dtype_or_log_has_another_key(policy: Policy, base: Any, tm
     moved = [Record(context="say ", response="ahello there", edit="ahello")]
     _, known = reference_pass(policy, make_examples(moved, policy.encoder).examples, cache=tmp_path)
     assert not known
+
+
+def test_features_are_cached_with_the_log_probs_and_apart_from_a_pass_without(
+    policy: Policy, tmp_path: Path
+) -> None:
+    plain, _ = reference_pass(policy, examples(policy), cache=tmp_path)
+    trees = [each.tree for each in plain]
+    fresh, known = feature_pass(policy, trees, cache=tmp_path)
+    assert not known
+    assert [each.log_probs for each in fresh] == [
+        pytest.approx([value for value in each.reference or () if value is not None], abs=1e-5)
+        for each in plain
+    ]
+    assert [each.features.shape for each in fresh] == [(2, 6 * 32), (1, 6 * 32)]
+    again, known = feature_pass(policy, trees, cache=tmp_path)
+    assert known
+    for a, b in zip(again, fresh, strict=True):
+        assert a.log_probs == b.log_probs
+        np.testing.assert_array_equal(a.features, b.features)
+    assert reference_pass(policy, examples(policy), cache=tmp_path) == (plain, True)

@@ -132,7 +132,7 @@ def test_a_batch_holds_what_its_method_needs(policy: Policy) -> None:
     assert early.chosen.tolist() == [0, 1, 3, 5, 7, 9]
     assert early.rejected.tolist() == [2, 4, 6, 8]
     lengths = [len(e.tree.continuations[0]) for e in examples]
-    assert early.counts() == {"sequence": 6.0, "token": float(sum(lengths)), "pair": 4.0}
+    assert early.counts() == {"sequence": 6.0, "token": float(sum(lengths)), "pair": 4.0, "choice": 0.0}
     dpo = make_batch(policy, [examples[1]], "dpo")
     # "hi! see ..." and "see ..." part at once, so nothing is left out.
     assert dpo.trees.lengths.tolist() == [len(c) for c in examples[1].tree.continuations]

@@ -18,14 +18,27 @@ def fit(
     reading: Reading,
     base: Base,
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted fit in it goes on.")] = Path("run"),
-    methods: Annotated[str | None, typer.Option(help="sft,dpo,early")] = None,
+    methods: Annotated[str | None, typer.Option(help="sft,dpo,rl,early [sft,dpo,early]")] = None,
     learning_rate: Annotated[
         str | None, typer.Option(help="For all methods, 1e-4,3e-4, or for each: sft=1e-4,3e-4;dpo=2e-5")
     ] = None,
     beta: Annotated[
-        str | None, typer.Option(help="Values of beta (Eq. 4) to try: 0.05,0.1, or dpo=1;early=3")
+        str | None, typer.Option(help="Values of beta (Eq. 4, 6) to try: 0.05,0.1, or dpo=1;early=3")
     ] = None,
     dpo_weight: Annotated[str | None, typer.Option(help="Values of lambda (Eq. 7) to try.")] = None,
+    rl_weight: Annotated[
+        str | None, typer.Option(help="Values of the weight of RL in EarlyEnsemble to try [0].")
+    ] = None,
+    kappa: Annotated[
+        str | None, typer.Option(help="Values of kappa, how pessimistic RL is, to try [1].")
+    ] = None,
+    rl_loss: Annotated[str | None, typer.Option(help="pairwise or weighted")] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="Responses drawn for each context, for RL [4].")
+    ] = None,
+    spread: Annotated[
+        str | None, typer.Option(help="Uncertainty of the cost model: ridge or bootstrap.")
+    ] = None,
     select: Annotated[str | None, typer.Option(help="Choose of the grid by validation loss or cost.")] = None,
     sft_reduction: Annotated[str | None, typer.Option(help="token or sequence")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the train part [3].")] = None,
@@ -63,9 +76,14 @@ def fit(
     options = {
         "methods": methods and _names(methods),
         "learning_rate": learning_rate
-        and _by_method(learning_rate, "--learning-rate", methods or "sft,dpo,early"),
-        "beta": beta and _by_method(beta, "--beta", "dpo,early"),
+        and _by_method(learning_rate, "--learning-rate", methods or "sft,dpo,rl,early"),
+        "beta": beta and _by_method(beta, "--beta", "dpo,rl,early"),
         "dpo_weight": dpo_weight and _numbers(dpo_weight, "--dpo-weight"),
+        "rl_weight": rl_weight and _numbers(rl_weight, "--rl-weight"),
+        "kappa": kappa and _numbers(kappa, "--kappa"),
+        "rl_loss": rl_loss,
+        "candidates": candidates,
+        "spread": spread,
         "select": select,
         "sft_reduction": sft_reduction,
         "epochs": epochs,
@@ -127,17 +145,15 @@ def resolve_base(base: str) -> str | Path:
 
 def print_run(run: Any) -> None:
     """The policies of a run as a table."""
-    from editloop.offline.report import show_number
+    from editloop.offline.report import show_number, show_settings
 
     rows = [["policy", "settings", "validation loss", "accuracy", "sampled cost"]]
     for name, policy in run.manifest()["policies"].items():
         best = policy["candidates"][policy["chosen"]]
-        settings = [f"lr {best['learning_rate']:g}"]
-        settings += [f"{key} {best[key]:g}" for key in ("beta", "dpo_weight") if key in best]
         rows.append(
             [
                 name,
-                ", ".join(settings).replace("dpo_weight", "weight"),
+                show_settings(best),
                 f"{show_number(best['initial_loss'])} → {show_number(best['validation_loss'])}",
                 show_number((best["validation"].get("reference_accuracy") or {}).get("mean")),
                 show_number(best["validation_cost"]),

@@ -1,14 +1,21 @@
-"""The cost of an edit, Δ(y, y'), by name: `levenshtein:UNIT/NORMALISER`, or one's own.
+"""The cost of an edit, Δ(y, y'), by name: `FAMILY:UNIT/NORMALISER`, or one's own.
 
+`levenshtein` counts inserted, deleted and replaced units; `ter` counts a moved stretch of words as one edit
+(translation edit rate with shifts, by sacrebleu; an upper bound that is found greedily, as usual for TER).
 Units are `word` (whitespace tokens), `char` (code points) and `token` (the policy's own tokens); normalisers
-are `response` (divide by |y|, so values above 1 occur), `longest` (by max(|y|, |y'|), so they do not) and
-`none`. It does not know where texts come from, nor loads any tokenizer: the unit `token` is given one.
+are `response` (divide by |y|, so values above 1 occur), `edit` (by |y'|: `ter:word/edit` is HTER), `longest`
+(by max(|y|, |y'|)) and `none`. It does not know where texts come from, nor loads any tokenizer: the unit
+`token` is given one.
+
+A cost of one's own is registered in the process, or comes with an installed package that names it in the
+entry point group `editloop.costs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -18,8 +25,14 @@ from rapidfuzz.distance import Levenshtein
 from editloop.errors import CostError
 
 DEFAULT_COST = "levenshtein:word/response"
-UNITS = ("token", "word", "char")
-NORMALISERS = ("response", "longest", "none")
+UNITS = {"levenshtein": ("token", "word", "char"), "ter": ("word",)}
+DIVISORS: Mapping[str, Callable[[Sequence[Any], Sequence[Any]], int]] = {
+    "response": lambda response, edit: len(response) or 1,
+    "edit": lambda response, edit: len(edit) or 1,
+    "longest": lambda response, edit: max(len(response), len(edit), 1),
+    "none": lambda response, edit: 1,
+}
+ENTRY_POINTS = "editloop.costs"
 
 CostFunction = Callable[[Sequence[str], Sequence[str]], ArrayLike]
 """Responses and edits, n texts each, to n finite numbers."""
@@ -70,11 +83,11 @@ class Cost:
 def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost:
     """Return the cost of that name.
 
-    An empty side has length 0; both normalisers divide by at least 1, so that Δ("", y') is |y'| and
+    An empty side has length 0; the normalisers divide by at least 1, so that Δ("", y') is |y'| and
     Δ("", "") is 0.
 
     Args:
-        name: A registered name, or `levenshtein:UNIT/NORMALISER`.
+        name: A registered name, that of an installed package's cost, or `FAMILY:UNIT/NORMALISER`.
         tokenize: The policy's tokenizer; needed by the unit `token` only.
 
     Raises:
@@ -84,14 +97,8 @@ def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost
         return Cost(name, _registered[name])
     family, _, rest = name.partition(":")
     unit, _, normaliser = rest.partition("/")
-    if family != "levenshtein" or unit not in UNITS or normaliser not in NORMALISERS:
-        own = f", or one of {', '.join(sorted(_registered))}" if _registered else ""
-        raise CostError(
-            "unknown cost",
-            seen=name,
-            do=f"use levenshtein:UNIT/NORMALISER, unit {'|'.join(UNITS)}, normaliser "
-            f"{'|'.join(NORMALISERS)}{own}",
-        )
+    if unit not in UNITS.get(family, ()) or normaliser not in DIVISORS:
+        return _installed(name)
     if unit == "token" and tokenize is None:
         raise CostError(
             "the unit token needs the policy's tokenizer",
@@ -99,23 +106,53 @@ def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost
             do="give tokenize=, or use the unit word",
         )
 
+    divisor = DIVISORS[normaliser]
+
     def cut(texts: Sequence[str]) -> Iterable[Sequence[Any]]:
         if unit == "word":
             return map(str.split, texts)
         return tokenize(list(texts)) if unit == "token" and tokenize is not None else texts
 
-    def levenshtein(responses: Sequence[str], edits: Sequence[str]) -> NDArray[np.float64]:
+    def distances(responses: Sequence[str], edits: Sequence[str]) -> NDArray[np.float64]:
         # One call per pair, not RapidFuzz's cpdist over all: measured 1.7 times as fast on word lists, as
         # the words of a pair are still in the processor's cache. See the benchmark cost-speed.
-        distances, divisors = [], []
-        distance = Levenshtein.distance
+        found, divisors = [], []
+        distance = Levenshtein.distance if family == "levenshtein" else _ter
         for response, edit in zip(cut(responses), cut(edits), strict=True):
-            distances.append(distance(response, edit))
-            divisors.append(len(response) if normaliser == "response" else max(len(response), len(edit)))
-        values = np.array(distances, dtype=np.float64)
-        return values if normaliser == "none" else values / np.maximum(divisors, 1)
+            found.append(distance(response, edit))
+            divisors.append(divisor(response, edit))
+        return np.array(found, np.float64) / np.array(divisors, np.float64)
 
-    return Cost(name, levenshtein)
+    return Cost(name, distances)
+
+
+def _ter(response: Sequence[str], edit: Sequence[str]) -> int:
+    from sacrebleu.metrics.lib_ter import translation_edit_rate
+
+    edits, _ = translation_edit_rate(list(response), list(edit))
+    return int(edits)
+
+
+def _installed(name: str) -> Cost:
+    """The cost of an installed package.
+
+    Raises:
+        CostError: There is none of that name, or it cannot be loaded.
+    """
+    found = {each.name: each for each in entry_points(group=ENTRY_POINTS)}
+    if name not in found:
+        own = sorted({*_registered, *found})
+        raise CostError(
+            "unknown cost",
+            seen=name,
+            do=f"use levenshtein:UNIT/NORMALISER, unit {'|'.join(UNITS['levenshtein'])}, normaliser "
+            f"{'|'.join(DIVISORS)}, or ter:word/NORMALISER{', or one of ' * bool(own)}{', '.join(own)}",
+        )
+    try:
+        function = found[name].load()
+    except Exception as error:  # whatever the package makes of being imported
+        raise CostError(f"the cost of {found[name].value} cannot be loaded", seen=str(error)) from error
+    return Cost(name, function)
 
 
 def register_cost(name: str, function: CostFunction) -> Cost:
@@ -124,7 +161,7 @@ def register_cost(name: str, function: CostFunction) -> Cost:
     Raises:
         CostError: The name is empty, built in or taken by another function.
     """
-    if not name or name.startswith("levenshtein:"):
+    if not name or name.startswith(tuple(f"{family}:" for family in UNITS)):
         raise CostError("this name is not free for a cost", seen=name, do="choose another name")
     if _registered.setdefault(name, function) is not function:
         raise CostError("this name already has a cost", seen=name, do="choose another name")

@@ -36,4 +36,6 @@ def claim(folder: Path, what: str, settings: Mapping[str, Any]) -> None:
     except ValueError as error:
         raise RunError("settings.json is damaged", seen=str(path), do="choose another folder") from error
     if found != json.loads(wanted):
-        raise RunError(f"the folder holds another {what}", seen=str(folder), do="choose another --out")
+        raise RunError(
+            f"the folder holds another {what}", seen=str(folder), do="choose another, or remove it"
+        )

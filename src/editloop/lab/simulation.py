@@ -105,7 +105,7 @@ def simulate(
         contexts: One for each round.
         user: Who edits.
         out: Folder for `rounds.jsonl`; `settings.json` in it says what is played.
-        arms: Names of policies, `base` too; by default all that were trained.
+        arms: Names of policies, `base` and `mixture` too; by default all that were trained.
         config: How an arm is chosen, and the cost of an edit.
         max_new_tokens: Most tokens of a response.
         seed: Of the responses.
@@ -122,8 +122,8 @@ def simulate(
     arms = list(arms or run.policy_names())
     if not arms:
         raise RunError("the run has no policies", seen=str(run.path), do="fit some first")
-    if unknown := set(arms) - {"base", *run.policy_names()}:
-        raise RunError("no such policy in the run", seen=sorted(unknown), do=f"use {run.policy_names()}")
+    if unknown := set(arms) - set(run.arm_names()):
+        raise RunError("no such policy in the run", seen=sorted(unknown), do=f"use {run.arm_names()}")
     bandit = Bandit(arms, config)
     settings = {
         "run": run.manifest()["identity"],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback
@@ -24,7 +25,7 @@ from editloop.offline.alarms import check_samples
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example
 from editloop.offline.score import Scores, score
-from editloop.offline.trainer import EditTrainer, disk_errors, training_arguments
+from editloop.offline.trainer import EditTrainer, choice_loss, disk_errors, training_arguments
 from editloop.policy import (
     Policy,
     attach_adapter,
@@ -83,7 +84,11 @@ def train_candidate(
             scores = score(trained, held, progress=counter(listener, task, len(held), state.num_processes))
             figures.update(scores.figures(candidate.beta or config.beta["dpo"][0]))
             means = {key: value["mean"] for key, value in figures.items() if value}
-            return {"loss": _validation_loss(method, candidate, config, scores), **means}
+            loss = _validation_loss(method, candidate, config, scores)
+            if candidate.kappa is not None:
+                found = trained.log_probs([e.alternatives.tree for e in held if e.alternatives])
+                loss = _with_choices(loss, method, candidate, config, held, found)
+            return {"loss": loss, **means}
 
         arguments = training_arguments(config, candidate, folder, trained, rows)
         trainer = EditTrainer(
@@ -99,6 +104,9 @@ def train_candidate(
         trainer.train_from(_last_whole_checkpoint(folder, state))
         # The base sets the starting point, whether this process saw it or continued an earlier one.
         initial = _validation_loss(method, candidate, config, _untrained(held))
+        if candidate.kappa is not None:
+            reference = [e.alternatives.reference for e in held if e.alternatives]
+            initial = _with_choices(initial, method, candidate, config, held, reference)
         final = validate()
         shown = list(held[: config.samples]) if math.isfinite(final["loss"]) else []
         cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
@@ -152,6 +160,8 @@ def _untrained(examples: Sequence[Example]) -> Scores:
 
 def _validation_loss(method: Method, candidate: Candidate, config: FitConfig, scores: Scores) -> float:
     """The method's loss (Eq. 3, 4 or 7) on the validation part."""
+    if method == "rl":
+        return 0.0
     figures = scores.figures(candidate.beta or 1.0)
     sft = figures["edit_nll_per_token" if config.sft_reduction == "token" else "edit_nll_per_edit"]
     dpo = figures["preference_nll"]
@@ -160,6 +170,27 @@ def _validation_loss(method: Method, candidate: Candidate, config: FitConfig, sc
         return sft["mean"]
     assert sft is not None and dpo is not None
     return dpo["mean"] if method == "dpo" else sft["mean"] + (candidate.dpo_weight or 0.0) * dpo["mean"]
+
+
+def _with_choices(
+    loss: float,
+    method: Method,
+    candidate: Candidate,
+    config: FitConfig,
+    held: Sequence[Example],
+    log_probs: Sequence[Sequence[float]],
+) -> float:
+    """A validation loss with its RL term; log π of the alternatives of each validation row are given."""
+    alternatives = [e.alternatives for e in held if e.alternatives is not None]
+
+    def flat(values: Sequence[Sequence[float]]) -> torch.Tensor:
+        return torch.tensor([each for row in values for each in row], dtype=torch.float64)
+
+    bounds = [each.bound(candidate.kappa or 0.0) for each in alternatives]
+    group = torch.repeat_interleave(torch.tensor([len(each.cost) for each in alternatives]))
+    reference = flat([each.reference for each in alternatives])
+    rl = float(choice_loss(flat(log_probs), reference, flat(bounds), group, candidate, config))
+    return rl if method == "rl" else loss + (candidate.rl_weight or 0.0) * rl
 
 
 def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:

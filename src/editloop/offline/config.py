@@ -11,22 +11,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from editloop.edits import SplitBy
 from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError
+from editloop.offline.cost_model import Spread
 from editloop.offline.losses import Reduction
 from editloop.policy import LoraSettings
 
 __all__ = ["Candidate", "FitConfig", "Method", "make_fit_config"]
 
-Method = Literal["sft", "dpo", "early"]
+Method = Literal["sft", "dpo", "rl", "early"]
 
 
 LEARNING_RATES: Mapping[Method, tuple[float, ...]] = {
     "sft": (1e-4, 3e-4),
     "dpo": (2e-5, 1e-4),
+    "rl": (2e-5, 1e-4),
     "early": (1e-4, 3e-4),
 }
 
 
-BETAS: Mapping[Method, tuple[float, ...]] = {"dpo": (0.1,), "early": (0.1,)}
+BETAS: Mapping[Method, tuple[float, ...]] = {"dpo": (0.1,), "rl": (0.1,), "early": (0.1,)}
 
 
 class Candidate(BaseModel):
@@ -37,11 +39,19 @@ class Candidate(BaseModel):
     learning_rate: float
     beta: float | None = None
     dpo_weight: float | None = None
+    kappa: float | None = None
+    rl_weight: float | None = None
 
     @property
     def name(self) -> str:
         """A short name, unique in its grid and safe in a path."""
-        parts = {"lr": self.learning_rate, "beta": self.beta, "w": self.dpo_weight}
+        parts = {
+            "lr": self.learning_rate,
+            "beta": self.beta,
+            "w": self.dpo_weight,
+            "kappa": self.kappa,
+            "rl": self.rl_weight,
+        }
         return "-".join(f"{key}{value:g}" for key, value in parts.items() if value is not None)
 
 
@@ -51,8 +61,13 @@ class FitConfig(BaseModel):
     Attributes:
         methods: What to train, in this order.
         learning_rate: Learning rates to try for each method.
-        beta: Values of β (Eq. 4) to try for `dpo` and `early`; a single list is for both.
+        beta: Values of β (Eq. 4 and 6) to try for `dpo`, `rl` and `early`; a single list is for all.
         dpo_weight: Values of λ (Eq. 7) to try for `early`.
+        rl_weight: Values of λ_RL to try for `early`; 0 leaves RL out of it.
+        kappa: Values of κ to try wherever there is RL: how many u are added to f̂.
+        rl_loss: `pairwise` regression of log-ratios, or likelihood `weighted` by e^(−f̄/β).
+        candidates: Responses that are drawn from the reference for each context, for RL.
+        spread: What u is: `ridge`, from the regression, or `bootstrap`.
         select: How the best of the grid is chosen on the validation part: by validation `loss`, or by
             `cost`: the mean cost between a sampled response and the row's edit.
         sft_reduction: See `editloop.offline.sft_loss`.
@@ -73,6 +88,8 @@ class FitConfig(BaseModel):
         validation_rows: Most rows of the validation part that are used; the others are left out.
         samples: Responses sampled from each trained candidate on the validation part: they show degenerate
             text, and they are what `select="cost"` chooses by. 0 samples none.
+        mixture: What the weights of the mixture are fitted by, on the validation part: the `likelihood` of
+            its edits, or the `cost` of sampled responses; `none` fits none.
         cost: The cost's name, for `select="cost"` and the report.
         max_new_tokens: Longest sampled response.
         max_length: As of `editloop.policy.load_base`.
@@ -85,6 +102,11 @@ class FitConfig(BaseModel):
     learning_rate: Mapping[Method, tuple[float, ...]] = LEARNING_RATES
     beta: Mapping[Method, tuple[float, ...]] = BETAS
     dpo_weight: tuple[float, ...] = (1.0,)
+    rl_weight: tuple[float, ...] = (0.0,)
+    kappa: tuple[float, ...] = (1.0,)
+    rl_loss: Literal["pairwise", "weighted"] = "pairwise"
+    candidates: int = Field(4, ge=0)
+    spread: Spread = "ridge"
     select: Literal["loss", "cost"] = "loss"
     sft_reduction: Reduction = "token"
     epochs: float = Field(3.0, gt=0)
@@ -100,6 +122,7 @@ class FitConfig(BaseModel):
     split_by: SplitBy = "record"
     validation_rows: int = Field(500, ge=1)
     samples: int = Field(64, ge=0)
+    mixture: Literal["likelihood", "cost", "none"] = "likelihood"
     cost: str = DEFAULT_COST
     max_new_tokens: int = Field(256, ge=1)
     max_length: int | None = Field(None, ge=8)
@@ -119,22 +142,52 @@ class FitConfig(BaseModel):
             raise ValueError(f"no learning rate for {', '.join(missing)}")
         if any(x <= 0 for values in (*self.beta.values(), *self.learning_rate.values()) for x in values):
             raise ValueError("learning rates and beta must be above 0")
-        if any(x < 0 for x in self.dpo_weight) or not all(self.beta.values()) or not self.dpo_weight:
-            raise ValueError("beta and dpo_weight need a value, dpo_weight not below 0")
-        if self.select == "cost" and self.samples == 0:
-            raise ValueError("select cost needs samples above 0")
-        compared = any(len(self.beta[m]) > 1 for m in BETAS if m in self.methods) or (
-            len(self.dpo_weight) > 1 and "early" in self.methods
+        for name, values in (
+            ("dpo_weight", self.dpo_weight),
+            ("rl_weight", self.rl_weight),
+            ("kappa", self.kappa),
+        ):
+            if not values or any(not x >= 0 for x in values):
+                raise ValueError(f"{name} needs a value, none below 0")
+        if not all(self.beta.values()):
+            raise ValueError("beta needs a value")
+        if "cost" in (self.select, self.mixture) and self.samples == 0:
+            raise ValueError("select and mixture by cost need samples above 0")
+        compared = any(
+            len({(c.beta, c.dpo_weight, c.kappa, c.rl_weight) for c in self.grid(method)}) > 1
+            for method in self.methods
         )
         if self.select == "loss" and compared:
-            raise ValueError("losses with different beta or dpo_weight cannot be compared: use select cost")
+            raise ValueError(
+                "losses with different beta, kappa or weights cannot be compared: use select cost"
+            )
         return self
 
     def grid(self, method: Method) -> list[Candidate]:
         """All candidates of a method."""
-        weights = self.dpo_weight if method == "early" else (None,)
-        points = product(self.learning_rate[method], self.beta.get(method, (None,)), weights)
-        return [Candidate(learning_rate=rate, beta=beta, dpo_weight=weight) for rate, beta, weight in points]
+        joint = method == "early"
+        weights = self.dpo_weight if joint else (None,)
+        rl_weights: tuple[float | None, ...] = self.rl_weight if joint else (None,)
+        points = []
+        for rate, beta, weight, rl_weight in product(
+            self.learning_rate[method], self.beta.get(method, (None,)), weights, rl_weights
+        ):
+            for kappa in self.kappa if method == "rl" or rl_weight else (None,):
+                points.append(
+                    Candidate(
+                        learning_rate=rate,
+                        beta=beta,
+                        dpo_weight=weight,
+                        kappa=kappa,
+                        rl_weight=rl_weight or None,
+                    )
+                )
+        return points
+
+    @property
+    def prices(self) -> bool:
+        """Whether a method needs the cost model."""
+        return "rl" in self.methods or ("early" in self.methods and any(self.rl_weight))
 
 
 def make_fit_config(**options: object) -> FitConfig:

@@ -13,7 +13,28 @@ from dataclasses import dataclass, field, replace
 from editloop.edits import Context, Record, preferences, supervision
 from editloop.policy import ContextTree, Encoder
 
-__all__ = ["Example", "ExampleSet", "make_examples"]
+__all__ = ["Alternatives", "Example", "ExampleSet", "make_examples"]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """What RL chooses among in one context (see `editloop.offline.alternatives`).
+
+    Attributes:
+        tree: K continuations: 0 is the edit, 1 the response where it differs, then what was drawn.
+        reference: log π_ref of each [K].
+        cost: f̂ of each [K].
+        spread: u of each [K].
+    """
+
+    tree: ContextTree
+    reference: tuple[float, ...]
+    cost: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    def bound(self, kappa: float) -> list[float]:
+        """f̄ = f̂ + κ u of each [K]."""
+        return [mean + kappa * deviation for mean, deviation in zip(self.cost, self.spread, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +45,19 @@ class Example:
         id: The record's.
         context: The context, for sampling.
         edit: The edit y', for the cost of samples.
+        response: The response y, for its cost.
         tree: The context tree; continuation 0 is the edit y', 1 the response y where it is a pair.
         reference: log π_ref of the edit and, in a pair, of the response, once the reference pass has run.
+        alternatives: What RL chooses among, once the cost model has priced it.
     """
 
     id: str
     context: Context
     edit: str
+    response: str
     tree: ContextTree
     reference: tuple[float, float | None] | None = None
+    alternatives: Alternatives | None = None
 
     @property
     def is_pair(self) -> bool:
@@ -83,5 +108,5 @@ def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
             same_tokens = encoder.continuation(sides[0]) == encoder.continuation(sides[1])
             counts["pair differs in no token" if same_tokens else "pair differs only after the cut"] += 1
             tree = ContextTree(tree.context, tree.continuations[:1])
-        examples.append(Example(row.id, row.context, row.edit, tree))
+        examples.append(Example(row.id, row.context, row.edit, record.response, tree))
     return ExampleSet(tuple(examples), +counts)

@@ -14,14 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editloop.edits import Log, Record, get_cost, split
+import numpy as np
+
+from editloop.edits import Cost, Log, Record, get_cost, split
 from editloop.errors import ConfigError, EmptyViewError, RunError
 from editloop.listener import Listener, Silent, counter
 from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
+from editloop.offline.alternatives import Priced, alternative_trees, draw_responses, price_alternatives
 from editloop.offline.candidate import train_candidate
 from editloop.offline.config import FitConfig, Method
 from editloop.offline.examples import Example, ExampleSet, make_examples
-from editloop.offline.reference import reference_pass
+from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
+from editloop.offline.reference import feature_pass, reference_pass
 from editloop.policy import (
     Policy,
     RunFolder,
@@ -35,6 +39,7 @@ __all__ = ["fit"]
 MESSAGES = {
     "sft": "SFT needs rows that were edited or accepted",
     "dpo": "DPO needs rows whose edit differs from the response",
+    "rl": "RL needs rows that were edited or accepted",
     "early": "EarlyEnsemble needs rows whose edit differs from the response",
 }
 
@@ -109,6 +114,11 @@ def fit(
         return run
     data = _with_reference(data, policy, config, listener)
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
+    priced = _priced(data, policy, config, cost, listener) if config.prices else None
+    if priced is not None:
+        data = _Data(
+            ExampleSet(priced.train, data.train.counts), ExampleSet(priced.held, data.validation.counts)
+        )
     if config.samples:
         listener.say(f"cost {cost.name}, between a sampled response and the row's edit")
     shown = list(data.validation.examples[: config.samples])
@@ -141,15 +151,22 @@ def fit(
         },
         "config": config.model_dump(mode="json"),
         "policies": manifest.get("policies", {}),
-    }
+    } | ({"cost_model": priced.report} if priced else {})
     if state.is_main_process:
         run.write_manifest(manifest)
+        if priced is not None:
+            priced.model.save(run.path / "cost_model")
     for method in config.methods:
         if method in manifest["policies"]:
             continue
         manifest["policies"][method] = _train_method(run, policy, method, config, data, base_check, listener)
         if state.is_main_process:
             run.write_manifest(manifest)
+    if config.mixture != "none" and len(config.methods) > 1:
+        mixture = _mixed(run, policy, config, data.validation.examples, cost)
+        if mixture is not None:
+            listener.say(f"mixture by {mixture.by}: {show_weights(mixture)}")
+            manifest["mixture"] = mixture.to_json()
     manifest["status"] = "done"
     if state.is_main_process:
         run.write_manifest(manifest)
@@ -178,7 +195,7 @@ def _prepare(records: tuple[Record, ...], policy: Policy, config: FitConfig, lis
         listener.say(f"  {count} rows: {reason}")
     for method in config.methods:
         for part, found in (("train", data.train), ("validation", data.validation)):
-            if not (found.examples if method == "sft" else found.pairs):
+            if not (found.examples if method in ("sft", "rl") else found.pairs):
                 seen = ", ".join(
                     f"{n} {reason}" for reason, n in (data.train.counts + data.validation.counts).items()
                 )
@@ -205,6 +222,45 @@ def _with_reference(data: _Data, policy: Policy, config: FitConfig, listener: Li
         train = ExampleSet(tuple(next(left) if e.is_pair else e for e in train.examples), train.counts)
     listener.say(f"reference pass {'from the cache' if known else 'done'}: {count} rows")
     return _Data(train, ExampleSet(tuple(held), data.validation.counts))
+
+
+def _priced(data: _Data, policy: Policy, config: FitConfig, cost: Cost, listener: Listener) -> Priced:
+    """The cost model, and the alternatives that RL chooses among with their price."""
+    world = processes(policy.device).num_processes
+    examples = (*data.train.examples, *data.validation.examples)
+    drawn = draw_responses(
+        policy,
+        examples,
+        config.candidates,
+        seed=config.seed,
+        max_new_tokens=config.max_new_tokens,
+        progress=counter(listener, "responses to choose among", len(examples), world),
+    )
+    trees = alternative_trees(policy, examples, drawn)
+    scored, known = feature_pass(policy, trees, progress=counter(listener, "features", len(trees), world))
+    total = sum(len(tree.continuations) for tree in trees)
+    listener.say(f"features {'from the cache' if known else 'gathered'}: {total} responses")
+    priced = price_alternatives(
+        data.train.examples,
+        data.validation.examples,
+        trees,
+        scored,
+        cost,
+        spread=config.spread,
+        seed=config.seed,
+    )
+    model, length = priced.report["model"], priced.report["length"]
+    listener.say(
+        f"cost model ({model_name(priced.report['settings'])}): R² {model['r2']:.3f}, correlation "
+        f"{model['pearson']:.3f} on {model['rows']} validation rows (by length alone {length['r2']:.3f}, "
+        f"{length['pearson']:.3f})"
+    )
+    return priced
+
+
+def model_name(settings: dict[str, Any]) -> str:
+    """A cost model's settings in a few words."""
+    return f"{settings['features']}, ridge {settings['ridge']:.3g}, u by {settings['spread']}"
 
 
 def _identity(policy: Policy, config: FitConfig, data: _Data) -> str:
@@ -294,6 +350,34 @@ def _train_method(
     for alarm in alarms:
         listener.say(f"  alarm, {method}: {alarm}")
     return {"chosen": best, "selected_by": config.select, "alarms": alarms, "candidates": results}
+
+
+def _mixed(
+    run: RunFolder, policy: Policy, config: FitConfig, held: Sequence[Example], cost: Cost
+) -> Mixture | None:
+    """The mixture of a run's policies, fitted on the validation part; one that diverged is left out."""
+    table: dict[str, list[float]] = {}
+    shown = held[: config.samples]
+    for name in config.methods:
+        with run.policy(name, policy) as trained:
+            log_probs = [each[0] for each in trained.log_probs([e.edit_only().tree for e in held])]
+            if not np.isfinite(log_probs).all():
+                continue
+            table[name] = log_probs
+            if config.mixture == "cost":
+                contexts = [e.context for e in shown]
+                drawn = trained.sample(contexts, seed=config.seed, max_new_tokens=config.max_new_tokens)
+                table[name] = cost([sample.text for sample in drawn], [e.edit for e in shown]).tolist()
+    if not table:
+        return None
+    return (mix_by_cost if config.mixture == "cost" else mix_by_likelihood)(table, seed=config.seed)
+
+
+def show_weights(mixture: Mixture) -> str:
+    """The weights of a mixture in a line."""
+    return ", ".join(
+        f"{name} {weight:.2f} ± {mixture.errors[name]:.2f}" for name, weight in mixture.weights.items()
+    )
 
 
 def _copy(source: Path, target: Path) -> None:

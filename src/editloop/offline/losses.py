@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Reduction", "dpo_loss", "early_ensemble_loss", "preference_margin", "sft_loss"]
+__all__ = [
+    "Reduction",
+    "dpo_loss",
+    "early_ensemble_loss",
+    "pairwise_regression_loss",
+    "preference_margin",
+    "sft_loss",
+    "weighted_likelihood_loss",
+]
 
 Reduction = Literal["sequence", "token"]
 
@@ -65,6 +73,59 @@ def dpo_loss(margin: Tensor, *, beta: float, count: Tensor | float | None = None
     return total / torch.as_tensor(count, device=margin.device).clamp(min=NOTHING)
 
 
-def early_ensemble_loss(sft: Tensor, dpo: Tensor, *, dpo_weight: float) -> Tensor:
-    """The joint loss of EarlyEnsemble: SFT + λ · DPO (Eq. 7)."""
-    return sft + dpo_weight * dpo
+def pairwise_regression_loss(
+    log_ratio: Tensor, cost: Tensor, group: Tensor, *, beta: float, count: Tensor | float | None = None
+) -> Tensor:
+    """Square loss that brings β[log π/π_ref(a) − log π/π_ref(b)] to f̄(b) − f̄(a), for Eq. 6.
+
+    The mean over all pairs of a context's candidates, and over contexts. On full support its minimiser is
+    that of Eq. 6: π_ref e^{−f̄/β}/Z.
+
+    Args:
+        log_ratio: log π/π_ref of k candidates [k].
+        cost: Their pessimistic cost f̄ [k].
+        group: The context of each, ascending from 0 [k]; a context with one candidate counts for nothing.
+        beta: β > 0.
+        count: Contexts of two candidates or more in the whole batch.
+
+    Returns:
+        A scalar; 0 for no pairs.
+    """
+    value = beta * log_ratio + cost
+    sizes, mean = _means(value, group)
+    # The mean square difference of pairs is twice the variance.
+    each = 2 * (value - mean[group]) ** 2 / (sizes[group] - 1).clamp(min=1)
+    count = float((sizes > 1).sum()) if count is None else count
+    return each.sum() / torch.as_tensor(count, device=log_ratio.device).clamp(min=NOTHING)
+
+
+def weighted_likelihood_loss(
+    log_prob: Tensor, cost: Tensor, group: Tensor, *, beta: float, count: Tensor | float | None = None
+) -> Tensor:
+    """SFT on candidates, each weighted by e^{−f̄/β} among those of its context: another way to Eq. 6.
+
+    Arguments are as of `pairwise_regression_loss`, with log π [k] in place of the log-ratio.
+    """
+    contexts = int(group[-1]) + 1 if len(group) else 0
+    score = -cost / beta
+    highest = score.new_full((contexts,), -torch.inf).scatter_reduce(0, group, score, "amax")
+    weight = (score - highest[group]).exp()
+    total = weight.new_zeros(contexts).index_add(0, group, weight)
+    sizes, _ = _means(score, group)
+    each = -weight / total[group] * log_prob * (sizes[group] > 1)
+    count = float((sizes > 1).sum()) if count is None else count
+    return each.sum() / torch.as_tensor(count, device=log_prob.device).clamp(min=NOTHING)
+
+
+def _means(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Size and mean of each group [g]."""
+    groups = int(group[-1]) + 1 if len(group) else 0
+    sizes = values.new_zeros(groups).index_add(0, group, torch.ones_like(values))
+    return sizes, values.new_zeros(groups).index_add(0, group, values) / sizes
+
+
+def early_ensemble_loss(
+    sft: Tensor, dpo: Tensor, rl: Tensor | float = 0.0, *, dpo_weight: float, rl_weight: float = 0.0
+) -> Tensor:
+    """The joint loss of EarlyEnsemble: SFT + λ · DPO + λ_RL · RL (Eq. 7)."""
+    return sft + dpo_weight * dpo + rl_weight * rl

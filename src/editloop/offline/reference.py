@@ -1,7 +1,8 @@
 """The reference pass: log π_ref of every continuation, once for all methods, seeds and settings.
 
-The numbers are cached by content (the base's weights, the dtype, every token), so a second fit of the
-same log on the same base, whatever its settings, runs no reference forward at all.
+With it come the features of the cost model, where one is to be fitted. The numbers are cached by content
+(the base's weights, the dtype, every token), so a second fit of the same log on the same base, whatever its
+settings, runs no reference forward at all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from accelerate.utils import broadcast_object_list, gather_object
@@ -20,9 +22,21 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from editloop.offline.examples import Example
-from editloop.policy import Policy, processes
+from editloop.policy import ContextTree, Policy, processes
 
-__all__ = ["cache_folder", "reference_pass"]
+__all__ = ["Scored", "cache_folder", "feature_pass", "reference_pass"]
+
+
+class Scored(NamedTuple):
+    """What the reference says of one tree's continuations.
+
+    Attributes:
+        log_probs: log π_ref of each [K].
+        features: Of each, float32 [K, F]; F is 0 where none were asked for.
+    """
+
+    log_probs: tuple[float, ...]
+    features: NDArray[np.float32]
 
 
 def cache_folder() -> Path:
@@ -50,65 +64,101 @@ def reference_pass(
             written costs time, never the run.
         progress: Called with the number of this process's examples done.
     """
-    if not examples:
+    found, known = _pass(policy, [e.tree for e in examples], False, cache, progress)
+    filled = [
+        replace(example, reference=(scored.log_probs[0], scored.log_probs[1] if example.is_pair else None))
+        for example, scored in zip(examples, found, strict=True)
+    ]
+    return filled, known
+
+
+def feature_pass(
+    policy: Policy,
+    trees: Sequence[ContextTree],
+    *,
+    cache: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Scored], bool]:
+    """log π_ref and features of every continuation; arguments as of `reference_pass`."""
+    return _pass(policy, trees, True, cache, progress)
+
+
+def _pass(
+    policy: Policy,
+    trees: Sequence[ContextTree],
+    features: bool,
+    cache: Path | None,
+    progress: Callable[[int], None] | None,
+) -> tuple[list[Scored], bool]:
+    if not trees:
         return [], True
     state = processes(policy.device)
-    file = (cache or cache_folder()) / "reference" / f"{_key(policy, examples)}.safetensors"
+    file = (cache or cache_folder()) / "reference" / f"{_key(policy, trees, features)}.safetensors"
     # One process looks for all: machines without a common cache folder must not part ways here.
-    found = broadcast_object_list([_read(file, examples) if state.is_main_process else None])[0]
-    if cached := found is not None:
-        table = found
-    else:
-        mine = examples[state.process_index :: state.num_processes]
-        with policy.reference():
-            table = _score(policy, mine, progress)
-        if state.num_processes > 1:
-            gathered = np.empty((len(examples), 2))
-            for rank, part in enumerate(gather_object([table])):
-                gathered[rank :: state.num_processes] = part
-            table = gathered
-        if state.is_main_process:
-            _write(file, table)
-    return [
-        replace(example, reference=(chosen, rejected if example.is_pair else None))
-        for example, (chosen, rejected) in zip(examples, table.tolist(), strict=True)
-    ], cached
+    found = broadcast_object_list([_read(file, trees, features) if state.is_main_process else None])[0]
+    if found is not None:
+        return found, True
+    with policy.reference():
+        found = _score(policy, trees[state.process_index :: state.num_processes], features, progress)
+    if state.num_processes > 1:
+        gathered: list[Scored] = [found[0]] * len(trees)
+        for rank, part in enumerate(gather_object([found])):
+            gathered[rank :: state.num_processes] = part
+        found = gathered
+    if state.is_main_process:
+        _write(file, found)
+    return found, False
 
 
 def _score(
-    policy: Policy, examples: Sequence[Example], progress: Callable[[int], None] | None
-) -> NDArray[np.float64]:
-    """log π_ref as [n, 2]: the edit's and the response's, NaN where there is no pair."""
-    table = np.full((len(examples), 2), np.nan)
-    for i, scores in enumerate(policy.log_probs([e.tree for e in examples], progress=progress)):
-        table[i, : len(scores)] = scores
-    return table
+    policy: Policy, trees: Sequence[ContextTree], features: bool, progress: Callable[[int], None] | None
+) -> list[Scored]:
+    if features:
+        return [
+            Scored(tuple(scores), table)
+            for scores, table in zip(*policy.features(trees, progress=progress), strict=True)
+        ]
+    scored = policy.log_probs(trees, progress=progress)
+    return [Scored(tuple(scores), np.empty((len(scores), 0), np.float32)) for scores in scored]
 
 
-def _key(policy: Policy, examples: Sequence[Example]) -> str:
+def _key(policy: Policy, trees: Sequence[ContextTree], features: bool) -> str:
     dtype = next(p.dtype for p in policy.model.parameters() if p.is_floating_point())
-    digest = hashlib.sha256(f"1 {policy.fingerprint} {dtype}".encode())
-    for example in examples:
-        for ids in (example.tree.context, *example.tree.continuations):
+    digest = hashlib.sha256(f"2 {policy.fingerprint} {dtype} {features}".encode())
+    for tree in trees:
+        for ids in (tree.context, *tree.continuations):
             digest.update(np.array([len(ids), *ids], np.int64).tobytes())
+        digest.update(b"|")
     return digest.hexdigest()[:32]
 
 
-def _read(file: Path, examples: Sequence[Example]) -> NDArray[np.float64] | None:
-    """The cached table; None if there is none, or one that cannot be these examples'."""
+def _read(file: Path, trees: Sequence[ContextTree], features: bool) -> list[Scored] | None:
+    """The cached figures; None if there are none, or ones that cannot be these trees'."""
     try:
-        table = load_file(file)["log_probs"]
+        content = load_file(file)
+        log_probs, table = content["log_probs"], content["features"]
     except (OSError, SafetensorError, KeyError):
         return None
-    expected = np.array([(True, example.is_pair) for example in examples])
-    return table if table.shape == expected.shape and (np.isfinite(table) == expected).all() else None
+    counts = [len(tree.continuations) for tree in trees]
+    fits = log_probs.shape == (sum(counts),) and table.shape[:1] == log_probs.shape
+    if not fits or not np.isfinite(log_probs).all() or (table.shape[1] > 0) != features:
+        return None
+    ends = np.cumsum(counts)
+    return [
+        Scored(tuple(log_probs[end - n : end].tolist()), table[end - n : end])
+        for n, end in zip(counts, ends, strict=True)
+    ]
 
 
-def _write(file: Path, table: NDArray[np.float64]) -> None:
+def _write(file: Path, found: Sequence[Scored]) -> None:
     fresh = file.with_suffix(f".{os.getpid()}")
+    content = {
+        "log_probs": np.concatenate([np.array(each.log_probs, np.float64) for each in found]),
+        "features": np.concatenate([each.features for each in found]),
+    }
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"log_probs": table}, fresh)
+        save_file(content, fresh)
         fresh.replace(file)
     except (OSError, SafetensorError):
         with suppress(OSError):

@@ -16,9 +16,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Section", "figure_png", "run_sections", "show_estimate", "show_number", "write_report"]
+__all__ = [
+    "Section",
+    "figure_png",
+    "run_sections",
+    "show_estimate",
+    "show_number",
+    "show_settings",
+    "tidy",
+    "write_report",
+]
 
-COLOURS = {"base": "#8b95a1", "sft": "#2f6fb0", "dpo": "#c2672d", "early": "#3a8f5c", "late": "#7a3e9d"}
+COLOURS = {
+    "base": "#8b95a1",
+    "sft": "#2f6fb0",
+    "dpo": "#c2672d",
+    "rl": "#b23a63",
+    "early": "#3a8f5c",
+    "late": "#7a3e9d",
+}
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,8 @@ def run_sections(run: RunFolder) -> list[Section]:
             [figure_png(_curves(policies))],
         ),
     ]
+    if "cost_model" in manifest:
+        sections.append(_cost_model(manifest["cost_model"]))
     for name, policy in policies.items():
         sampled = policy["candidates"][policy["chosen"]]["sampled"]
         if sampled and sampled["examples"]:
@@ -118,16 +136,47 @@ def _figures_table(manifest: Mapping[str, Any]) -> list[list[str]]:
     for name, policy in manifest["policies"].items():
         best = policy["candidates"][policy["chosen"]]
         figures = best["validation"]
-        settings = ", ".join(
-            f"{key} {best[key]:g}" for key in ("learning_rate", "beta", "dpo_weight") if key in best
-        )
         keys = ("edit_nll_per_token", "accuracy", "reference_accuracy", "chosen_shift")
         sampled = best["sampled"]
         cost = show_estimate(sampled["cost"]) if sampled else ""
-        rows.append(
-            [name, settings.replace("_", " "), *(show_estimate(figures.get(key)) for key in keys), cost]
-        )
+        rows.append([name, show_settings(best), *(show_estimate(figures.get(key)) for key in keys), cost])
     return rows
+
+
+SETTINGS = {
+    "learning_rate": "lr",
+    "beta": "beta",
+    "dpo_weight": "weight",
+    "rl_weight": "rl",
+    "kappa": "kappa",
+}
+
+
+def show_settings(candidate: Mapping[str, Any]) -> str:
+    """The point of the grid that a candidate is."""
+    return ", ".join(f"{word} {candidate[key]:g}" for key, word in SETTINGS.items() if key in candidate)
+
+
+def _cost_model(report: Mapping[str, Any]) -> Section:
+    """How well the cost model predicts, beside what knows the length or nothing."""
+    rows = [["predicts from", "R²", "correlation", "of ranks", "costs below f̂", "f̂ + u", "f̂ + 2u"]]
+    for name, label in (
+        ("model", "what the base makes of it"),
+        ("length", "its length"),
+        ("mean", "nothing"),
+    ):
+        found = report[name]
+        figures = [show_number(found[key]) for key in ("r2", "pearson", "spearman")]
+        rows.append([label, *figures, *(f"{share:.0%}" for share in found["covered"])])
+    chosen, held = report["settings"], report["model"]["rows"]
+    return Section(
+        "The cost model",
+        [
+            f"Least squares on the costs of {chosen['rows']} responses ({chosen['features']}, ridge "
+            f"{chosen['ridge']:.3g}; u by {chosen['spread']}), on {held} validation rows."
+        ],
+        table=rows,
+    )
 
 
 def show_number(value: float | None) -> str:

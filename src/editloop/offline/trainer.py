@@ -31,12 +31,20 @@ from transformers.trainer import TRAINER_STATE_NAME
 from editloop.errors import ConfigError, RunError
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example
-from editloop.offline.losses import dpo_loss, early_ensemble_loss, preference_margin, sft_loss
+from editloop.offline.losses import (
+    dpo_loss,
+    early_ensemble_loss,
+    pairwise_regression_loss,
+    preference_margin,
+    sft_loss,
+    weighted_likelihood_loss,
+)
 from editloop.policy import Policy, TreeBatch, batch_log_probs, processes
 
 __all__ = [
     "EditTrainer",
     "TrainingBatch",
+    "choice_loss",
     "disk_errors",
     "make_batch",
     "method_loss",
@@ -56,6 +64,9 @@ class TrainingBatch:
         rejected: Which continuation is each pair's response [p].
         ref_chosen: log π_ref of the pairs' edits [p].
         ref_rejected: log π_ref of the pairs' responses [p].
+        group: Which example each continuation is an alternative of [K]; empty where there is no RL.
+        ref: log π_ref of the alternatives [K].
+        bound: Their pessimistic cost f̄ [K].
     """
 
     trees: TreeBatch
@@ -64,38 +75,69 @@ class TrainingBatch:
     rejected: Tensor
     ref_chosen: Tensor
     ref_rejected: Tensor
+    group: Tensor
+    ref: Tensor
+    bound: Tensor
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def counts(self) -> dict[str, float]:
-        """Edits, their tokens, and pairs: what the losses are means over."""
+        """Edits, their tokens, pairs, and contexts with a choice: what the losses are means over."""
         tokens = float(self.trees.lengths[self.chosen.numpy()].sum())
-        return {"sequence": float(len(self.chosen)), "token": tokens, "pair": float(len(self.pair))}
+        return {
+            "sequence": float(len(self.chosen)),
+            "token": tokens,
+            "pair": float(len(self.pair)),
+            "choice": float((torch.bincount(self.group) > 1).sum()),
+        }
 
 
-def make_batch(policy: Policy, examples: Sequence[Example], method: Method) -> TrainingBatch:
-    """Pack examples for a method: `sft` needs no responses, `dpo` nothing before edit and response part."""
+COUNTS = ("sequence", "token", "pair", "choice")
+
+
+def make_batch(
+    policy: Policy, examples: Sequence[Example], method: Method, kappa: float | None = None
+) -> TrainingBatch:
+    """Pack examples for a method.
+
+    `sft` needs no responses, `dpo` nothing before edit and response part; with `kappa`, for RL, the
+    alternatives are packed.
+    """
     chosen, pair, rejected, reference = [], [], [], []
+    group: list[int] = []
+    ref: list[float] = []
+    bound: list[float] = []
     trees, continuations = [], 0
     for i, example in enumerate(examples):
         if method == "sft":
             example = example.edit_only()
-        trees.append(example.tree)
+        tree = example.tree
+        if kappa is not None:
+            assert example.alternatives is not None
+            alternatives = example.alternatives
+            tree = alternatives.tree
+            group += [i] * len(tree.continuations)
+            ref += alternatives.reference
+            bound += alternatives.bound(kappa)
+        trees.append(tree)
         chosen.append(continuations)
         if example.is_pair:
             pair.append(i)
             rejected.append(continuations + 1)
             reference.append(example.reference or (math.nan, math.nan))
-        continuations += len(example.tree.continuations)
-    ref = torch.tensor(reference, dtype=torch.float64).reshape(-1, 2)
+        continuations += len(tree.continuations)
+    pairs = torch.tensor(reference, dtype=torch.float64).reshape(-1, 2)
     return TrainingBatch(
         policy.pack(trees, from_fork=method == "dpo"),
         chosen=torch.tensor(chosen, dtype=torch.long),
         pair=torch.tensor(pair, dtype=torch.long),
         rejected=torch.tensor(rejected, dtype=torch.long),
-        ref_chosen=ref[:, 0],
-        ref_rejected=ref[:, 1],
+        ref_chosen=pairs[:, 0],
+        ref_rejected=pairs[:, 1],
+        group=torch.tensor(group, dtype=torch.long),
+        ref=torch.tensor(ref, dtype=torch.float64),
+        bound=torch.tensor(bound, dtype=torch.float64),
     )
 
 
@@ -111,7 +153,7 @@ def method_loss(
 
     Args:
         method: Which loss.
-        candidate: β and λ.
+        candidate: β, and λ or κ where the method has them.
         batch: n examples with K continuations.
         log_probs: Of the continuations [K].
         config: The SFT loss's reduction.
@@ -119,8 +161,9 @@ def method_loss(
     """
     counts = counts or batch.counts()
     device = log_probs.device
+    exact = torch.float64 if device.type in ("cpu", "cuda") else torch.float32  # Apple's GPUs have no other
     sft = log_probs.new_zeros(())
-    if method != "dpo":
+    if method in ("sft", "early"):
         lengths = torch.from_numpy(batch.trees.lengths)[batch.chosen].to(device)
         count = counts[config.sft_reduction]
         sft = sft_loss(
@@ -129,7 +172,19 @@ def method_loss(
         if method == "sft":
             return sft
     assert candidate.beta is not None
-    exact = torch.float64 if device.type in ("cpu", "cuda") else torch.float32  # Apple's GPUs have no other
+    rl = log_probs.new_zeros(())
+    if len(batch.group):
+        rl = choice_loss(
+            log_probs.to(exact),
+            batch.ref.to(device, exact),
+            batch.bound.to(device, exact),
+            batch.group.to(device),
+            candidate,
+            config,
+            counts["choice"],
+        )
+        if method == "rl":
+            return rl.float()
     margin = preference_margin(
         log_probs[batch.chosen[batch.pair].to(device)],
         log_probs[batch.rejected.to(device)],
@@ -140,7 +195,25 @@ def method_loss(
     if method == "dpo":
         return dpo
     assert candidate.dpo_weight is not None
-    return early_ensemble_loss(sft, dpo, dpo_weight=candidate.dpo_weight)
+    return early_ensemble_loss(
+        sft, dpo, rl.float(), dpo_weight=candidate.dpo_weight, rl_weight=candidate.rl_weight or 0.0
+    )
+
+
+def choice_loss(
+    log_probs: Tensor,
+    ref: Tensor,
+    bound: Tensor,
+    group: Tensor,
+    candidate: Candidate,
+    config: FitConfig,
+    count: float | None = None,
+) -> Tensor:
+    """The RL loss that the configuration names, on alternatives [K] (see `editloop.offline.losses`)."""
+    assert candidate.beta is not None
+    if config.rl_loss == "pairwise":
+        return pairwise_regression_loss(log_probs - ref, bound, group, beta=candidate.beta, count=count)
+    return weighted_likelihood_loss(log_probs, bound, group, beta=candidate.beta, count=count)
 
 
 @contextmanager
@@ -230,7 +303,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
             args=arguments,
             train_dataset=_Rows(train),
             eval_dataset=_Rows(train[:1]),  # the library wants one; `validate` knows the real one
-            data_collator=lambda rows: {"batch": make_batch(policy, rows, method)},
+            data_collator=lambda rows: {"batch": make_batch(policy, rows, method, candidate.kappa)},
             callbacks=[EarlyStoppingCallback(config.patience), *callbacks],
         )
         self.remove_callback(PrinterCallback)  # the listener hears what there is to hear
@@ -244,13 +317,12 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         averaged where the parts of the loss must be added.
         """
         counts = [sample["batch"].counts() for sample in batch_samples]
-        keys = ("sequence", "token", "pair")
-        totals = [sum(c[key] for c in counts) for key in keys]
+        totals = [sum(c[key] for c in counts) for key in COUNTS]
         world = self.args.world_size
         if world > 1:
             table = torch.tensor(totals, dtype=torch.float64, device=device)
             totals = (self.accelerator.reduce(table, "sum") / world).tolist()
-        return dict(zip(keys, totals, strict=True))
+        return dict(zip(COUNTS, totals, strict=True))
 
     def _get_train_sampler(self, train_dataset: Dataset[Example] | None = None) -> Sampler[int] | None:
         if self.args.train_sampling_strategy == "sequential":
@@ -312,7 +384,8 @@ def micro_batch(batch: int, examples: Sequence[Example], vocabulary: int, *, mos
 
     A forward holds at most `most` contexts; by default about 8,192 tokens, and logits of 2^29 numbers.
     """
-    tokens = sum(len(example.tree.layout) for example in examples) / len(examples)
+    trees = [e.alternatives.tree if e.alternatives else e.tree for e in examples]
+    tokens = sum(len(tree.layout) for tree in trees) / len(trees)
     bearable = most or min(8192, 2**29 / vocabulary) / tokens
     return max(size for size in range(1, batch + 1) if batch % size == 0 and (size <= bearable or size == 1))
 

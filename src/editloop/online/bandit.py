@@ -98,7 +98,7 @@ def resolve_scale(cost: str, costs: Sequence[float] = ()) -> tuple[float, str]:
     Raises:
         ConfigError: The cost is not normalised and no positive cost is given.
     """
-    if cost.endswith(("/response", "/longest")):
+    if cost.endswith(("/response", "/edit", "/longest")):
         return 1.0, f"{cost} is normalised"
     ranked = sorted(value for value in costs if math.isfinite(value))
     scale = ranked[int(0.95 * (len(ranked) - 1))] if ranked else 0.0

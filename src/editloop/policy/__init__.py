@@ -9,7 +9,8 @@ from editloop.policy.adapters import (
 )
 from editloop.policy.device import check_device, choose_device, choose_dtype, processes
 from editloop.policy.encode import Encoder
-from editloop.policy.logprob import batch_log_probs, tree_mask
+from editloop.policy.logprob import batch_features, batch_log_probs, tree_mask
+from editloop.policy.mixed import MixedPolicy
 from editloop.policy.model import Policy, load_base
 from editloop.policy.run import RunFolder, library_versions, load_policy, write_atomic
 from editloop.policy.sampling import Sample, sample, trim_loops
@@ -20,11 +21,13 @@ __all__ = [
     "Encoder",
     "Layout",
     "LoraSettings",
+    "MixedPolicy",
     "Policy",
     "RunFolder",
     "Sample",
     "TreeBatch",
     "attach_adapter",
+    "batch_features",
     "batch_log_probs",
     "check_device",
     "choose_device",

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from editloop.policy.tree import TreeBatch
 
-__all__ = ["batch_log_probs", "tree_mask"]
+__all__ = ["batch_features", "batch_log_probs", "tree_mask"]
+
+DEPTHS = (1 / 3, 2 / 3, 1.0)
+"""Of the layers whose states are features, from the embedding (0) to the last (1)."""
 
 
 def tree_mask(subtree_end: Tensor) -> Tensor:
@@ -43,6 +47,41 @@ def batch_log_probs(model: nn.Module, batch: TreeBatch) -> Tensor:
     Returns:
         float32 [K], differentiable.
     """
+    return _forward(model, batch)[0]
+
+
+def batch_features(model: nn.Module, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+    """Log-probabilities, and what the hidden states say of each continuation in its context.
+
+    The states that predict a continuation's tokens are read at a third and two thirds of the depth and at
+    the last layer: the first of them, which has seen the context alone, and the mean over all of them.
+
+    Args:
+        model: As for `batch_log_probs`.
+        batch: K continuations, all their tokens counted.
+
+    Returns:
+        float32 [K], and float32 [K, 6 d] for states of d numbers.
+    """
+    log_probs, states = _forward(model, batch, states=True)
+    device = log_probs.device
+    owner, member = torch.from_numpy(batch.owner).to(device), torch.from_numpy(batch.member).to(device)
+    predictor = torch.from_numpy(batch.predictor).to(device)
+    lengths = torch.from_numpy(batch.lengths).to(device)[:, None]
+    first = torch.from_numpy(np.unique(batch.owner, return_index=True)[1]).to(device)
+    parts = []
+    for depth in DEPTHS:
+        layer = states[round(depth * (len(states) - 1))]
+        mine = layer.flatten(0, 1)[predictor].float()[member]
+        total = torch.zeros(len(batch.lengths), mine.shape[1], device=device).index_add(0, owner, mine)
+        parts += [mine[first], total / lengths]
+    return log_probs, torch.cat(parts, dim=1)
+
+
+def _forward(
+    model: nn.Module, batch: TreeBatch, *, states: bool = False
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Log-probabilities [K], and the hidden states [B, R, d] of every layer if they are asked for."""
     device = next(model.parameters()).device
 
     def tensor(array: Any) -> Tensor:
@@ -55,13 +94,15 @@ def batch_log_probs(model: nn.Module, batch: TreeBatch) -> Tensor:
             position_ids=tensor(batch.position_ids),
             attention_mask=_attention_mask(core, batch, tensor),
             use_cache=False,
+            **({"output_hidden_states": True} if states else {}),
         )
     logits = output.logits.flatten(0, 1)
     if not head_is_hooked:
         logits = logits[tensor(batch.predictor)]
     token_log_probs = -F.cross_entropy(logits.float(), tensor(batch.target), reduction="none")
     total = torch.zeros(len(batch.lengths), device=device)
-    return total.index_add(0, tensor(batch.owner), token_log_probs[tensor(batch.member)])
+    log_probs = total.index_add(0, tensor(batch.owner), token_log_probs[tensor(batch.member)])
+    return log_probs, output.hidden_states if states else ()
 
 
 def _unwrapped(model: nn.Module) -> Any:

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from editloop.edits import Context
 from editloop.errors import ModelError
 from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
-from editloop.policy.logprob import batch_log_probs
+from editloop.policy.logprob import batch_features, batch_log_probs
 from editloop.policy.probe import probe_trees
 from editloop.policy.sampling import Sample, sample
 from editloop.policy.tree import ContextTree, TreeBatch, pack
@@ -94,21 +96,60 @@ class Policy:
             progress: Called with the number of trees done.
         """
         result: list[list[float]] = [[] for _ in trees]
+        for members, batch in self._batches(trees, batch_tokens, progress, from_fork=from_fork):
+            counts = [len(trees[i].continuations) for i in members]
+            for i, scores in zip(
+                members, torch.split(batch_log_probs(self.model, batch), counts), strict=True
+            ):
+                result[i] = scores.tolist()
+        return result
+
+    @torch.inference_mode()
+    def features(
+        self,
+        trees: Sequence[ContextTree],
+        *,
+        batch_tokens: int = 4096,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[list[list[float]], list[NDArray[np.float32]]]:
+        """Log-probabilities and features of every continuation, without gradients.
+
+        Args:
+            trees: Context trees.
+            batch_tokens: As of `log_probs`.
+            progress: As of `log_probs`.
+
+        Returns:
+            For each tree its continuations' log-probabilities, and their features (see
+            `editloop.policy.batch_features`), float32 [continuations, F].
+        """
+        scores: list[list[float]] = [[] for _ in trees]
+        features: list[NDArray[np.float32]] = [np.empty((0, 0), np.float32)] * len(trees)
+        for members, batch in self._batches(trees, batch_tokens, progress):
+            counts = [len(trees[i].continuations) for i in members]
+            found, table = (torch.split(each, counts) for each in batch_features(self.model, batch))
+            for k, i in enumerate(members):
+                scores[i], features[i] = found[k].tolist(), table[k].cpu().numpy()
+        return scores, features
+
+    def _batches(
+        self,
+        trees: Sequence[ContextTree],
+        batch_tokens: int,
+        progress: Callable[[int], None] | None,
+        *,
+        from_fork: bool = False,
+    ) -> Iterator[tuple[list[int], TreeBatch]]:
+        """Packed trees with their indices; while they are run, the model is in evaluation mode."""
         was_training = self.model.training
         self.model.eval()
         done = 0
         for members in _batches_by_tokens(trees, batch_tokens):
-            scores = batch_log_probs(
-                self.model, self.pack([trees[i] for i in members], from_fork=from_fork)
-            ).tolist()
-            for i in members:
-                count = len(trees[i].continuations)
-                result[i], scores = scores[:count], scores[count:]
+            yield members, self.pack([trees[i] for i in members], from_fork=from_fork)
             done += len(members)
             if progress is not None:
                 progress(done)
         self.model.train(was_training)
-        return result
 
     def sample(
         self,

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from editloop.edits.writing import atomic, json_text
 from editloop.errors import RunError
 from editloop.policy.adapters import detach_adapter, load_adapter
+from editloop.policy.mixed import MixedPolicy
 from editloop.policy.model import Policy, load_base
 
 __all__ = ["RunFolder", "library_versions", "load_policy", "write_atomic"]
@@ -105,6 +106,11 @@ class RunFolder:
         """Names of the policies in the folder, in the order in which they were trained."""
         return list(self.manifest()["policies"])
 
+    def arm_names(self) -> list[str]:
+        """All that can be asked for a response: the base, the trained policies, and their mixture."""
+        mixture = ["mixture"] if self.manifest().get("mixture") else []
+        return ["base", *self.policy_names(), *mixture]
+
     def policy_path(self, name: str) -> Path:
         """Folder of a policy."""
         return self.path / "policies" / name
@@ -135,7 +141,9 @@ class RunFolder:
         return target
 
     def load_policy(self, name: str, base: Policy) -> Policy:
-        """The policy of that name, on a base that is loaded already; `base` is the base itself.
+        """The policy of that name, on a base that is loaded already.
+
+        `base` is the base itself, `mixture` the fitted mixture.
 
         Raises:
             RunError: There is no such policy, or the base is another one.
@@ -143,8 +151,10 @@ class RunFolder:
         manifest = self.manifest()
         if name == "base":
             return base
+        if name == "mixture" and manifest.get("mixture"):
+            return MixedPolicy(base, manifest["mixture"]["weights"], lambda one: self.policy(one, base))
         if name not in manifest["policies"]:
-            have = ", ".join(["base", *manifest["policies"]])
+            have = ", ".join(self.arm_names())
             raise RunError("no such policy in the run", seen=name, do=f"choose one of {have}")
         folder = self.policy_path(name)
         if not folder.is_dir():
@@ -201,7 +211,7 @@ def load_policy(run: str | Path, name: str = "base", **options: Any) -> Policy:
 
     Args:
         run: A run folder, or a base as `load_base` takes it.
-        name: `sft`, `dpo`, `early` ... or `base`.
+        name: `sft`, `dpo`, `early` ..., `mixture` or `base`.
         **options: As of `load_base`.
 
     Raises:

@@ -1,0 +1,70 @@
+"""The fitted mixture: weights that are known by hand, and what a fit of them must never do."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from editloop.errors import ConfigError
+from editloop.offline import mix_by_cost, mix_by_likelihood
+
+NEVER = -50.0
+
+
+def test_policies_that_share_no_row_weigh_as_many_as_they_explain() -> None:
+    mixture = mix_by_likelihood({"a": [0.0] * 3 + [NEVER], "b": [NEVER] * 3 + [0.0]})
+    assert mixture.weights == pytest.approx({"a": 0.75, "b": 0.25}, abs=1e-6)
+    expected = (3 * math.log(0.75) + math.log(0.25)) / 4
+    assert mixture.objective == pytest.approx(expected)
+    assert mixture.single == pytest.approx({"a": NEVER / 4, "b": 3 * NEVER / 4})
+    assert (mixture.by, mixture.rows) == ("likelihood", 4)
+    # Of three quarters in four rows: the root of .75 * .25 / 4.
+    many = mix_by_likelihood({"a": ([0.0] * 3 + [NEVER]) * 50, "b": ([NEVER] * 3 + [0.0]) * 50})
+    assert many.errors["a"] == pytest.approx(math.sqrt(0.75 * 0.25 / 200), rel=0.3)
+
+
+def test_a_step_never_loses_and_the_mixture_is_no_worse_than_any_policy() -> None:
+    generator = np.random.default_rng(0)
+    table = {name: (-5 * generator.random(60)).tolist() for name in "abcd"}
+    mixture = mix_by_likelihood(table)
+    assert all(
+        later >= earlier - 1e-12 for earlier, later in zip(mixture.curve, mixture.curve[1:], strict=False)
+    )
+    assert mixture.objective == mixture.curve[-1] >= max(mixture.single.values())
+    assert sum(mixture.weights.values()) == pytest.approx(1)
+    assert min(mixture.weights.values()) >= 0
+    # No shift of weight from one policy to another gains: the condition of the maximum.
+    values = np.array(list(table.values())).T
+    weights = np.array(list(mixture.weights.values()))
+    total = np.exp(values) @ weights
+    slope = (np.exp(values) / total[:, None]).mean(axis=0)
+    assert slope.max() < 1 + 1e-3
+
+
+def test_policies_that_are_the_same_share_alike() -> None:
+    mixture = mix_by_likelihood({"a": [-1.0, -2.0], "b": [-1.0, -2.0]})
+    assert mixture.weights == pytest.approx({"a": 0.5, "b": 0.5})
+    assert mixture.objective == pytest.approx(-1.5)
+
+
+def test_by_cost_the_weight_says_how_sure_it_is() -> None:
+    generator = np.random.default_rng(1)
+    noise = generator.normal(size=(2, 200))
+    clear = mix_by_cost({"a": (1 + 0.1 * noise[0]).tolist(), "b": (2 + 0.1 * noise[1]).tolist()})
+    assert clear.weights == {"a": 1.0, "b": 0.0}
+    assert clear.objective == pytest.approx(clear.single["a"])
+    alike = mix_by_cost(
+        {"a": (1 + noise[0] - noise[0].mean()).tolist(), "b": (1 + noise[1] - noise[1].mean()).tolist()}
+    )
+    assert 0.3 < alike.weights["a"] < 0.7
+    assert sum(alike.weights.values()) == pytest.approx(1)
+
+
+def test_what_cannot_be_mixed_is_one_line() -> None:
+    for bad in ({}, {"a": []}):
+        with pytest.raises(ConfigError, match="policies and rows"):
+            mix_by_likelihood(bad)
+    with pytest.raises(ConfigError, match=r"not finite: \['b'\]"):
+        mix_by_cost({"a": [1.0], "b": [math.nan]})

@@ -1,0 +1,267 @@
+"""RL on alternatives (Eq. 6): what is drawn, what it is thought to cost, and what a fit makes of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from editloop.edits import get_cost
+from editloop.offline import (
+    Candidate,
+    CostModel,
+    EditTrainer,
+    Example,
+    FitConfig,
+    Method,
+    feature_pass,
+    fit,
+    make_batch,
+    make_examples,
+    make_fit_config,
+    method_loss,
+    reference_pass,
+    training_arguments,
+)
+from editloop.offline.alternatives import Priced, alternative_trees, draw_responses, price_alternatives
+from editloop.policy import LoraSettings, Policy, attach_adapter, batch_log_probs, detach_adapter, load_base
+from small_log import small_log
+
+RL = Candidate(learning_rate=1e-3, beta=0.2, kappa=0.5)
+JOINT = Candidate(learning_rate=1e-3, beta=0.5, dpo_weight=2.0, rl_weight=3.0, kappa=0.5)
+
+
+@pytest.fixture(scope="module")
+def policy(base: Any) -> Policy:
+    return load_base(base(), device="cpu")
+
+
+def price(policy: Policy, rows: int = 30, drawn: int = 3) -> Priced:
+    examples = reference_pass(policy, make_examples(small_log(rows), policy.encoder).examples)[0]
+    texts = draw_responses(policy, examples, drawn, seed=0, max_new_tokens=6)
+    trees = alternative_trees(policy, examples, texts)
+    scored, _ = feature_pass(policy, trees)
+    held = rows // 3
+    return price_alternatives(
+        examples[held:],
+        examples[:held],
+        trees[held:] + trees[:held],
+        scored[held:] + scored[:held],
+        get_cost(),
+        spread="ridge",
+        seed=0,
+    )
+
+
+def test_what_is_drawn_follows_the_seed_and_is_cached(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = make_examples(small_log(4), policy.encoder).examples
+    options: dict[str, Any] = {"seed": 1, "max_new_tokens": 5, "cache": tmp_path}
+    found = draw_responses(policy, examples, 3, **options)
+    assert [len(texts) for texts in found] == [3] * 4
+    assert draw_responses(policy, examples, 0, **options) == [()] * 4
+    assert draw_responses(policy, examples, 3, **options | {"seed": 2}) != found
+    with monkeypatch.context() as patch:
+        patch.setattr(type(policy), "sample", None)
+        assert draw_responses(policy, examples, 3, **options) == found
+    for file in (tmp_path / "drawn").glob("*"):
+        file.write_text("[]")
+    assert draw_responses(policy, examples, 3, **options) == found
+
+
+def test_no_alternative_stands_twice_and_the_edit_and_the_response_come_first(policy: Policy) -> None:
+    pair, single = make_examples(small_log(2), policy.encoder).examples[::-1]
+    assert (pair.is_pair, single.is_pair) == (True, False)
+    new = "something else"
+    trees = alternative_trees(policy, [pair, single], [(pair.response, new, new), (new, single.edit)])
+    tokens = policy.encoder.continuation(new)
+    assert trees[0].continuations == (*pair.tree.continuations, tokens)
+    assert trees[1].continuations == (*single.tree.continuations, tokens)
+
+
+def test_prices_are_those_of_the_model_and_beside_baselines(policy: Policy) -> None:
+    priced = price(policy)
+    assert (len(priced.train), len(priced.held)) == (20, 10)
+    for example in (*priced.train, *priced.held):
+        alternatives = example.alternatives
+        assert alternatives is not None
+        width = len(alternatives.tree.continuations)
+        assert len(alternatives.reference) == len(alternatives.cost) == len(alternatives.spread) == width
+        assert alternatives.reference == pytest.approx(
+            tuple(policy.log_probs([alternatives.tree])[0]), abs=1e-4
+        )
+        _, (features,) = policy.features([alternatives.tree])
+        mean, spread = priced.model.predict(features)
+        assert alternatives.cost == pytest.approx(tuple(mean), abs=1e-4)
+        bound = mean + 0.5 * spread
+        assert alternatives.bound(0.5) == pytest.approx(bound.tolist(), abs=1e-4)
+    report = priced.report
+    assert report["mean"]["r2"] <= 0.05 and math.isnan(report["mean"]["pearson"])
+    assert set(report) == {"settings", "noise", "model", "length", "mean"}
+
+
+def by_hand(policy: Policy, examples: tuple[Example, ...], beta: float, kappa: float) -> float:
+    """The mean square over all pairs of a context, and over contexts."""
+    values = []
+    for example in examples:
+        a = example.alternatives
+        assert a is not None
+        ratio = np.array(policy.log_probs([a.tree])[0]) - np.array(a.reference) + 0.3 * np.arange(len(a.cost))
+        value = beta * ratio + np.array(a.bound(kappa))
+        pairs = [(value[i] - value[j]) ** 2 for i in range(len(value)) for j in range(i)]
+        values.append(np.mean(pairs))
+    return float(np.mean(values))
+
+
+def test_the_loss_of_a_batch_by_hand(policy: Policy) -> None:
+    examples = price(policy).train[:5]
+    moved = []
+    for example in examples:
+        a = example.alternatives
+        assert a is not None
+        shifted = tuple(r - 0.3 * k for k, r in enumerate(a.reference))
+        moved.append(_with(example, reference=shifted))
+    expected = by_hand(policy, examples, 0.2, 0.5)
+
+    def loss(method: Method, candidate: Candidate) -> float:
+        batch = make_batch(policy, moved, method, candidate.kappa)
+        with torch.no_grad():
+            log_probs = batch_log_probs(policy.model, batch.trees)
+            return float(method_loss(method, candidate, batch, log_probs, FitConfig()))
+
+    assert loss("rl", RL) == pytest.approx(expected, rel=1e-4)
+    plain = JOINT.model_copy(update={"kappa": None, "rl_weight": None})
+    rl = by_hand(policy, examples, 0.5, 0.5)
+    assert loss("early", JOINT) == pytest.approx(loss("early", plain) + 3 * rl, rel=1e-4)
+
+
+def _with(example: Example, **changes: Any) -> Example:
+    from dataclasses import replace
+
+    assert example.alternatives is not None
+    return replace(example, alternatives=replace(example.alternatives, **changes))
+
+
+@pytest.mark.parametrize("loss", ["pairwise", "weighted"])
+@pytest.mark.parametrize(("method", "candidate"), [("rl", RL), ("early", JOINT)])
+def test_accumulated_micro_batches_take_the_steps_of_the_whole_batch(
+    policy: Policy, tmp_path: Path, method: Method, candidate: Candidate, loss: str
+) -> None:
+    examples = price(policy).train
+
+    def train(micro: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+        config = FitConfig(
+            lora=LoraSettings(rank=2),
+            epochs=2,
+            batch_size=8,
+            seed=3,
+            patience=9,
+            micro_batch_size=micro,
+            rl_loss=loss,
+        )
+        adapted = attach_adapter(policy, config.lora, seed=3)
+        trainer = EditTrainer(
+            policy=adapted,
+            method=method,
+            candidate=candidate,
+            config=config,
+            arguments=training_arguments(config, candidate, tmp_path / str(micro), policy, examples),
+            train=examples,
+            validate=lambda: {"loss": 1.0},
+        )
+        trainer.args.load_best_model_at_end = False
+        trainer.train()
+        weights = {k: w.clone() for k, w in adapted.model.state_dict().items() if "lora_" in k}
+        detach_adapter(adapted)
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry], weights
+
+    whole, parts = train(8), train(2)
+    assert len(whole[0]) == 5
+    assert whole[0] == pytest.approx(parts[0], rel=1e-4)
+    for name, weight in whole[1].items():
+        torch.testing.assert_close(weight, parts[1][name], atol=1e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("loss", ["pairwise", "weighted"])
+def test_a_fit_moves_to_what_costs_less(policy: Policy, tmp_path: Path, loss: str) -> None:
+    config = make_fit_config(
+        methods=["rl", "early"],
+        learning_rate={"rl": [1e-3], "early": [1e-3]},
+        beta=[0.1],
+        kappa=[0.0],
+        rl_weight=[1.0],
+        rl_loss=loss,
+        candidates=2,
+        epochs=6,
+        batch_size=8,
+        evaluations=4,
+        validation=0.25,
+        samples=4,
+        max_new_tokens=8,
+        lora={"rank": 4, "alpha": 8},
+    )
+    run = fit(small_log(60, accepted=2), policy, tmp_path / "run", config)
+    manifest = run.manifest()
+    assert list(manifest["policies"]) == ["rl", "early"]
+    for name in manifest["policies"]:
+        (candidate,) = manifest["policies"][name]["candidates"]
+        assert candidate["validation_loss"] < candidate["initial_loss"]
+        assert (candidate["beta"], candidate["kappa"]) == (0.1, 0.0)
+    report = manifest["cost_model"]
+    assert report["model"]["rows"] == 15 and report["settings"]["rows"] == 45
+    model = CostModel.load(run.path / "cost_model")
+    if loss == "weighted":  # all that is listed becomes likelier, whatever it costs
+        return
+    # The policy puts more weight than the base on alternatives that cost less.
+    examples = price(policy).train
+    trees = [e.alternatives.tree for e in examples if e.alternatives]
+    with run.policy("rl", policy) as trained:
+        after = trained.log_probs(trees)
+    before, features = policy.features(trees)
+    gains = []
+    for new, old, table in zip(after, before, features, strict=True):
+        moved, cost = np.array(new) - np.array(old), model.predict(table)[0]
+        gains.append(float(((moved - moved.mean()) * (cost - cost.mean())).sum()))
+    assert np.mean(gains) < -2 * np.std(gains) / math.sqrt(len(gains))
+
+
+def test_all_four_methods_are_trained_and_only_rl_pays_for_a_cost_model(
+    policy: Policy, tmp_path: Path
+) -> None:
+    small = {"epochs": 0.5, "samples": 0, "max_new_tokens": 4, "candidates": 1, "lora": {"rank": 2}}
+    both = make_fit_config(methods=["sft", "dpo", "rl", "early"], **small)
+    assert both.prices
+    run = fit(small_log(24), policy, tmp_path / "all", both)
+    assert run.policy_names() == ["sft", "dpo", "rl", "early"]
+    assert "kappa" not in run.manifest()["policies"]["early"]["candidates"][0]
+    mixture = run.manifest()["mixture"]
+    assert sum(mixture["weights"].values()) == pytest.approx(1)
+    assert (list(mixture["weights"]), mixture["by"]) == (["sft", "dpo", "rl", "early"], "likelihood")
+    assert mixture["objective"] >= max(mixture["single"].values()) - 1e-6
+    assert run.arm_names() == ["base", "sft", "dpo", "rl", "early", "mixture"]
+    with run.policy("mixture", policy) as mixed:
+        assert len(mixed.sample(["mail 1", "mail 2"], seed=0, max_new_tokens=3)) == 2
+    without = make_fit_config(**small | {"samples": 3, "mixture": "cost"})
+    assert not without.prices
+    run = fit(small_log(24), policy, tmp_path / "three", without)
+    assert "cost_model" not in run.manifest() and not (run.path / "cost_model").exists()
+    assert run.manifest()["mixture"]["by"] == "cost"
+
+
+def test_the_grid_of_rl() -> None:
+    config = make_fit_config(
+        methods=["rl", "early"],
+        beta={"rl": [0.1, 0.2]},
+        kappa=[0, 1],
+        rl_weight=[0, 1],
+        select="cost",
+        learning_rate={"rl": [1e-4], "early": [1e-4]},
+    )
+    assert [(c.beta, c.kappa) for c in config.grid("rl")] == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
+    assert [(c.rl_weight, c.kappa) for c in config.grid("early")] == [(None, None), (1, 0), (1, 1)]
+    assert len({c.name for c in (*config.grid("rl"), *config.grid("early"))}) == 7

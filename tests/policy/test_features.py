@@ -1,0 +1,34 @@
+"""Features of continuations: what separate forwards give, whatever shares a forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from editloop.policy import ContextTree, load_base
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mamba"])
+def test_features_are_those_of_a_separate_forward(base: Any, family: str) -> None:
+    policy = load_base(base(family), device="cpu")
+    encoder = policy.encoder
+    trees = [
+        encoder.tree("say it", ["abcd", "abxy", ""]),
+        encoder.tree("and this", ["q"]),
+    ]
+    scores, features = policy.features([tree for tree in trees if tree is not None])
+    assert [np.shape(each) for each in scores] == [(3,), (1,)]
+    for tree, found, table in zip(trees, scores, features, strict=True):
+        assert isinstance(tree, ContextTree)
+        assert found == pytest.approx(policy.log_probs([tree])[0], abs=1e-5)
+        for row, continuation in zip(table, tree.continuations, strict=True):
+            ids = torch.tensor([[*tree.context, *continuation]])
+            with torch.inference_mode():
+                states = policy.model(input_ids=ids, output_hidden_states=True).hidden_states
+            layers = [states[round(depth * (len(states) - 1))][0].numpy() for depth in (1 / 3, 2 / 3, 1)]
+            start = len(tree.context) - 1
+            expected = [part for layer in layers for part in (layer[start], layer[start:-1].mean(axis=0))]
+            np.testing.assert_allclose(row, np.concatenate(expected), atol=2e-5)
