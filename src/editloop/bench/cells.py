@@ -58,7 +58,7 @@ class Cell(NamedTuple):
         domain: Name of the domain.
         trained: Name of the user who edited the log.
         seed: Of the log, the training and the rounds.
-        shifted: Whether that user wants each kind of text as the next kind (see `Domain.shifted`).
+        shifted: Whether that user wants each kind of text as another kind (see `Domain.shifted`).
     """
 
     domain: str

@@ -32,7 +32,7 @@ __all__ = ["Priced", "alternative_trees", "draw_responses", "price_alternatives"
 
 @dataclass(frozen=True)
 class Priced:
-    """Examples with their alternatives and what these are thought to cost.
+    """Examples with their reference, their alternatives and what these are thought to cost.
 
     Attributes:
         train: To train on.
@@ -150,7 +150,8 @@ def price_alternatives(
     for example, tree, each in zip(examples, trees, scored, strict=True):
         mean, deviation = model.predict(each.features)
         alternatives = Alternatives(tree, each.log_probs, tuple(mean.tolist()), tuple(deviation.tolist()))
-        priced.append(replace(example, alternatives=alternatives))
+        reference = each.log_probs[0], each.log_probs[1] if example.is_pair else None
+        priced.append(replace(example, reference=reference, alternatives=alternatives))
     lengths = np.array([float(len(e.response.split())) for e in examples])
     report = {
         "settings": dict(model.settings),

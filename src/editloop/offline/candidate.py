@@ -84,10 +84,11 @@ def train_candidate(
             scores = score(trained, held, progress=counter(listener, task, len(held), state.num_processes))
             figures.update(scores.figures(candidate.beta or config.beta["dpo"][0]))
             means = {key: value["mean"] for key, value in figures.items() if value}
-            loss = _validation_loss(method, candidate, config, scores)
+            rl = 0.0
             if candidate.kappa is not None:
                 found = trained.log_probs([e.alternatives.tree for e in held if e.alternatives])
-                loss = _with_choices(loss, method, candidate, config, held, found)
+                rl = _rl_loss(candidate, config, held, found)
+            loss = _validation_loss(method, candidate, config, scores, rl)
             return {"loss": loss, **means}
 
         arguments = training_arguments(config, candidate, folder, trained, rows)
@@ -103,10 +104,10 @@ def train_candidate(
         )
         trainer.train_from(_last_whole_checkpoint(folder, state))
         # The base sets the starting point, whether this process saw it or continued an earlier one.
-        initial = _validation_loss(method, candidate, config, _untrained(held))
+        rl = 0.0
         if candidate.kappa is not None:
-            reference = [e.alternatives.reference for e in held if e.alternatives]
-            initial = _with_choices(initial, method, candidate, config, held, reference)
+            rl = _rl_loss(candidate, config, held, [e.alternatives.reference for e in held if e.alternatives])
+        initial = _validation_loss(method, candidate, config, _untrained(held), rl)
         final = validate()
         shown = list(held[: config.samples]) if math.isfinite(final["loss"]) else []
         cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
@@ -158,10 +159,12 @@ def _untrained(examples: Sequence[Example]) -> Scores:
     return Scores(reference[:, 0], lengths, reference[:, 0], pair, rejected, rejected)
 
 
-def _validation_loss(method: Method, candidate: Candidate, config: FitConfig, scores: Scores) -> float:
-    """The method's loss (Eq. 3, 4 or 7) on the validation part."""
+def _validation_loss(
+    method: Method, candidate: Candidate, config: FitConfig, scores: Scores, rl: float
+) -> float:
+    """The method's loss (Eq. 3, 4, 6 or 7) on the validation part, of which the RL loss is given."""
     if method == "rl":
-        return 0.0
+        return rl
     figures = scores.figures(candidate.beta or 1.0)
     sft = figures["edit_nll_per_token" if config.sft_reduction == "token" else "edit_nll_per_edit"]
     dpo = figures["preference_nll"]
@@ -169,18 +172,15 @@ def _validation_loss(method: Method, candidate: Candidate, config: FitConfig, sc
         assert sft is not None
         return sft["mean"]
     assert sft is not None and dpo is not None
-    return dpo["mean"] if method == "dpo" else sft["mean"] + (candidate.dpo_weight or 0.0) * dpo["mean"]
+    if method == "dpo":
+        return dpo["mean"]
+    return sft["mean"] + (candidate.dpo_weight or 0.0) * dpo["mean"] + (candidate.rl_weight or 0.0) * rl
 
 
-def _with_choices(
-    loss: float,
-    method: Method,
-    candidate: Candidate,
-    config: FitConfig,
-    held: Sequence[Example],
-    log_probs: Sequence[Sequence[float]],
+def _rl_loss(
+    candidate: Candidate, config: FitConfig, held: Sequence[Example], log_probs: Sequence[Sequence[float]]
 ) -> float:
-    """A validation loss with its RL term; log π of the alternatives of each validation row are given."""
+    """The RL loss on the validation rows; log π of the alternatives of each are given."""
     alternatives = [e.alternatives for e in held if e.alternatives is not None]
 
     def flat(values: Sequence[Sequence[float]]) -> torch.Tensor:
@@ -189,8 +189,7 @@ def _with_choices(
     bounds = [each.bound(candidate.kappa or 0.0) for each in alternatives]
     group = torch.repeat_interleave(torch.tensor([len(each.cost) for each in alternatives]))
     reference = flat([each.reference for each in alternatives])
-    rl = float(choice_loss(flat(log_probs), reference, flat(bounds), group, candidate, config))
-    return rl if method == "rl" else loss + (candidate.rl_weight or 0.0) * rl
+    return float(choice_loss(flat(log_probs), reference, flat(bounds), group, candidate, config))
 
 
 def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:

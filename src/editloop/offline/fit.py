@@ -112,10 +112,11 @@ def fit(
     if manifest.get("status") == "done":
         listener.say(f"nothing to do: {run.path} holds the finished run of this log, base and configuration")
         return run
-    data = _with_reference(data, policy, config, listener)
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
     priced = _priced(data, policy, config, cost, listener) if config.prices else None
-    if priced is not None:
+    if priced is None:
+        data = _with_reference(data, policy, config, listener)
+    else:  # the pass over the alternatives has seen edits and responses, too
         data = _Data(
             ExampleSet(priced.train, data.train.counts), ExampleSet(priced.held, data.validation.counts)
         )
