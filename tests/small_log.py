@@ -1,4 +1,6 @@
-"""A small log to train on: a user who wants one word more, or accepts."""
+"""A small log to train on: a user who wants one word more, or accepts. And a listener
+that keeps what it hears.
+"""
 
 from __future__ import annotations
 
@@ -15,3 +17,17 @@ def small_log(rows: int = 40, *, accepted: int = 5) -> list[Record]:
         edit = response if kept else f"hi! {response}"
         made.append(Record(id=str(i), context=f"mail {i}", response=response, edit=edit))
     return made
+
+
+class Told:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.steps: list[tuple[str, int, int]] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        self.steps.append((task, done, total))

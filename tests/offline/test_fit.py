@@ -29,7 +29,7 @@ from editloop.offline import (
     make_fit_config,
 )
 from editloop.policy import ContextTree, Policy, RunFolder, load_base, load_policy
-from small_log import small_log
+from small_log import Told, small_log
 
 TREES = [ContextTree((40, 41, 42), ((20, 21, 2), (20, 22, 23, 2)))]
 SMALL: dict[str, Any] = {
@@ -46,20 +46,6 @@ SMALL: dict[str, Any] = {
 
 def config(**changes: Any) -> FitConfig:
     return make_fit_config(**(SMALL | changes))
-
-
-class Told:
-    """A listener that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.steps: list[tuple[str, int, int]] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
-        self.steps.append((task, done, total))
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +197,9 @@ def test_the_evaluation_of_a_run_on_new_rows(finished: Finished, policy: Policy)
     ]
     found = evaluate(finished[0], rows, base=policy, samples=2)
     assert (found["rows"], found["pairs"]) == (6, 6)
-    assert list(found["policies"]) == ["base", "sft", "dpo", "early"]
+    assert list(found["policies"]) == ["base", "sft", "dpo", "early", "mixture"]
+    assert set(found["mixture"]["weights"]) == {"sft", "dpo", "early"}
+    assert "cost_model" not in found
     base, sft, dpo = (found["policies"][name] for name in ("base", "sft", "dpo"))
     assert base["chosen_shift"]["mean"] == pytest.approx(0, abs=1e-4)
     assert sft["edit_nll_per_token"]["mean"] < base["edit_nll_per_token"]["mean"]

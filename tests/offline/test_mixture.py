@@ -49,17 +49,42 @@ def test_policies_that_are_the_same_share_alike() -> None:
     assert mixture.objective == pytest.approx(-1.5)
 
 
-def test_by_cost_the_weight_says_how_sure_it_is() -> None:
+def test_by_cost_the_cheapest_is_taken_and_the_errors_say_how_sure_that_is() -> None:
     generator = np.random.default_rng(1)
     noise = generator.normal(size=(2, 200))
     clear = mix_by_cost({"a": (1 + 0.1 * noise[0]).tolist(), "b": (2 + 0.1 * noise[1]).tolist()})
     assert clear.weights == {"a": 1.0, "b": 0.0}
-    assert clear.objective == pytest.approx(clear.single["a"])
-    alike = mix_by_cost(
-        {"a": (1 + noise[0] - noise[0].mean()).tolist(), "b": (1 + noise[1] - noise[1].mean()).tolist()}
-    )
-    assert 0.3 < alike.weights["a"] < 0.7
-    assert sum(alike.weights.values()) == pytest.approx(1)
+    assert clear.errors == {"a": 0.0, "b": 0.0}
+    assert clear.objective == min(clear.single.values()) == clear.curve[-1]
+    assert clear.curve[0] == pytest.approx(sum(clear.single.values()) / 2)
+    assert all(later <= earlier for earlier, later in zip(clear.curve, clear.curve[1:], strict=False))
+    close = noise - noise.mean(axis=1, keepdims=True)
+    doubtful = mix_by_cost({"a": close[0].tolist(), "b": (close[1] + 0.01).tolist()})
+    assert doubtful.weights == {"a": 1.0, "b": 0.0}
+    assert doubtful.errors["a"] == pytest.approx(0.5, abs=0.05)  # of a coin
+    tie = mix_by_cost({"a": [1.0, 2.0], "b": [2.0, 1.0], "c": [5.0, 5.0]})
+    assert tie.weights == {"a": 0.5, "b": 0.5, "c": 0.0}
+
+
+def test_by_cost_of_rounds_in_which_each_policy_answered_others_than_the_rest() -> None:
+    generator = np.random.default_rng(2)
+    rounds = {"a": generator.normal(1.0, 1.0, 400).tolist(), "b": generator.normal(1.2, 1.0, 25).tolist()}
+    mixture = mix_by_cost(rounds)
+    assert mixture.rows == 25
+    assert mixture.single == pytest.approx({name: float(np.mean(costs)) for name, costs in rounds.items()})
+    best = min(mixture.single, key=lambda name: mixture.single[name])
+    assert mixture.weights[best] == 1.0
+    assert 0.2 < mixture.errors[best] <= 0.51  # 25 rounds leave it open
+    with pytest.raises(ConfigError, match="policies and rows"):
+        mix_by_cost({"a": [1.0], "b": []})
+
+
+def test_a_mixture_of_one_is_that_one() -> None:
+    for mix in (mix_by_cost, mix_by_likelihood):
+        mixture = mix({"only": [-1.0, -3.0]})
+        assert mixture.weights == {"only": 1.0} and mixture.errors == {"only": 0.0}
+        assert mixture.objective == pytest.approx(-2.0)
+        assert mix({"only": [-1.0]}).weights == {"only": 1.0}  # of one row
 
 
 def test_what_cannot_be_mixed_is_one_line() -> None:

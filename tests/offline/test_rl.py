@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from editloop.edits import get_cost
+from editloop.edits import get_cost, register_cost
+from editloop.errors import ConfigError, CostError, EmptyViewError
 from editloop.offline import (
     Candidate,
     CostModel,
@@ -20,6 +22,7 @@ from editloop.offline import (
     Method,
     feature_pass,
     fit,
+    fit_cost_model,
     make_batch,
     make_examples,
     make_fit_config,
@@ -28,11 +31,15 @@ from editloop.offline import (
     training_arguments,
 )
 from editloop.offline.alternatives import Priced, alternative_trees, draw_responses, price_alternatives
+from editloop.offline.pricing import told_costs
+from editloop.offline.tuned import tuned_features
 from editloop.policy import LoraSettings, Policy, attach_adapter, batch_log_probs, detach_adapter, load_base
-from small_log import small_log
+from small_log import Told, small_log
 
-RL = Candidate(learning_rate=1e-3, beta=0.2, kappa=0.5)
-JOINT = Candidate(learning_rate=1e-3, beta=0.5, dpo_weight=2.0, rl_weight=3.0, kappa=0.5)
+RL = Candidate(learning_rate=1e-3, beta=0.2, kappa=0.5, rl_loss="pairwise")
+JOINT = Candidate(
+    learning_rate=1e-3, beta=0.5, dpo_weight=2.0, rl_weight=3.0, kappa=0.5, rl_beta=0.2, rl_loss="pairwise"
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +53,13 @@ def price(policy: Policy, rows: int = 30, drawn: int = 3) -> Priced:
     trees = alternative_trees(policy, examples, texts)
     scored, _ = feature_pass(policy, trees)
     held = rows // 3
+    both = examples[held:] + examples[:held]
     return price_alternatives(
         examples[held:],
         examples[:held],
         trees[held:] + trees[:held],
         scored[held:] + scored[:held],
-        get_cost(),
-        spread="ridge",
+        get_cost()([e.response for e in both], [e.edit for e in both]),
         seed=0,
     )
 
@@ -86,6 +93,9 @@ def test_no_alternative_stands_twice_and_the_edit_and_the_response_come_first(po
 
 def test_prices_are_those_of_the_model_and_beside_baselines(policy: Policy) -> None:
     priced = price(policy)
+    unit = priced.report["unit"]
+    costs = get_cost()([e.response for e in priced.train], [e.edit for e in priced.train])
+    assert unit == pytest.approx(costs.mean())
     assert (len(priced.train), len(priced.held)) == (20, 10)
     for example in (*priced.train, *priced.held):
         alternatives = example.alternatives
@@ -96,13 +106,13 @@ def test_prices_are_those_of_the_model_and_beside_baselines(policy: Policy) -> N
             tuple(policy.log_probs([alternatives.tree])[0]), abs=1e-4
         )
         _, (features,) = policy.features([alternatives.tree])
-        mean, spread = priced.model.predict(features)
+        mean, spread = (each / unit for each in priced.model.predict(features))
         assert alternatives.cost == pytest.approx(tuple(mean), abs=1e-4)
         bound = mean + 0.5 * spread
         assert alternatives.bound(0.5) == pytest.approx(bound.tolist(), abs=1e-4)
     report = priced.report
     assert report["mean"]["r2"] <= 0.05 and math.isnan(report["mean"]["pearson"])
-    assert set(report) == {"settings", "noise", "model", "length", "mean"}
+    assert set(report) == {"kind", "settings", "noise", "unit", "model", "length", "mean", "tried"}
 
 
 def by_hand(policy: Policy, examples: tuple[Example, ...], beta: float, kappa: float) -> float:
@@ -135,8 +145,8 @@ def test_the_loss_of_a_batch_by_hand(policy: Policy) -> None:
             return float(method_loss(method, candidate, batch, log_probs, FitConfig()))
 
     assert loss("rl", RL) == pytest.approx(expected, rel=1e-4)
-    plain = JOINT.model_copy(update={"kappa": None, "rl_weight": None})
-    rl = by_hand(policy, examples, 0.5, 0.5)
+    plain = JOINT.model_copy(update={"kappa": None, "rl_weight": None, "rl_beta": None, "rl_loss": None})
+    rl = by_hand(policy, examples, 0.2, 0.5)
     assert loss("early", JOINT) == pytest.approx(loss("early", plain) + 3 * rl, rel=1e-4)
 
 
@@ -162,7 +172,7 @@ def test_accumulated_micro_batches_take_the_steps_of_the_whole_batch(
             seed=3,
             patience=9,
             micro_batch_size=micro,
-            rl_loss=loss,
+            rl_loss=[loss],
         )
         adapted = attach_adapter(policy, config.lora, seed=3)
         trainer = EditTrainer(
@@ -195,9 +205,9 @@ def test_a_fit_moves_to_what_costs_less(policy: Policy, tmp_path: Path, loss: st
         beta=[0.1],
         kappa=[0.0],
         rl_weight=[1.0],
-        rl_loss=loss,
+        rl_loss=[loss],
         candidates=2,
-        epochs=6,
+        epochs=12,
         batch_size=8,
         evaluations=4,
         validation=0.25,
@@ -218,7 +228,7 @@ def test_a_fit_moves_to_what_costs_less(policy: Policy, tmp_path: Path, loss: st
     if loss == "weighted":  # all that is listed becomes likelier, whatever it costs
         return
     # The policy puts more weight than the base on alternatives that cost less.
-    examples = price(policy).train
+    examples = price(policy, rows=90).train
     trees = [e.alternatives.tree for e in examples if e.alternatives]
     with run.policy("rl", policy) as trained:
         after = trained.log_probs(trees)
@@ -263,5 +273,112 @@ def test_the_grid_of_rl() -> None:
         learning_rate={"rl": [1e-4], "early": [1e-4]},
     )
     assert [(c.beta, c.kappa) for c in config.grid("rl")] == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
-    assert [(c.rl_weight, c.kappa) for c in config.grid("early")] == [(None, None), (1, 0), (1, 1)]
-    assert len({c.name for c in (*config.grid("rl"), *config.grid("early"))}) == 7
+    joint = [(c.beta, c.rl_weight, c.kappa, c.rl_beta) for c in config.grid("early")]
+    assert joint == [(0.1, None, None, None)] + [
+        (0.1, 1.0, kappa, beta) for kappa in (0.0, 1.0) for beta in (0.1, 0.2)
+    ]
+    assert len({c.name for c in (*config.grid("rl"), *config.grid("early"))}) == 9
+    both = make_fit_config(methods=["rl"], rl_loss=["pairwise", "weighted"], select="cost")
+    assert {c.rl_loss for c in both.grid("rl")} == {"pairwise", "weighted"}
+    with pytest.raises(ConfigError, match="select cost"):
+        make_fit_config(methods=["rl"], rl_loss=["pairwise", "weighted"])
+
+
+SMALL: dict[str, Any] = {
+    "methods": ["rl"],
+    "epochs": 0.5,
+    "samples": 0,
+    "max_new_tokens": 4,
+    "lora": {"rank": 2},
+    "learning_rate": {"rl": [1e-3]},
+}
+
+
+def test_tuned_features_are_kept_with_the_run_and_auto_takes_what_validates_best(
+    policy: Policy, tmp_path: Path
+) -> None:
+    config = make_fit_config(**SMALL | {"epochs": 3}, candidates=1, cost_model="tuned", validation=0.25)
+    run = fit(small_log(60), policy, tmp_path / "tuned", config)
+    report = run.manifest()["cost_model"]
+    assert report["kind"] == "tuned" and set(report["tried"]) == {"tuned"}
+    assert not hasattr(policy.model, "peft_config")
+    assert (run.cost_model / "adapter/adapter_config.json").is_file()
+    held = make_examples(small_log(90)[60:], policy.encoder).examples
+    cost = get_cost()
+    told = told_costs(run, policy, held, cost)
+    assert told.rows == 30 and math.isfinite(told.r2)
+    assert not hasattr(policy.model, "peft_config")
+    shutil.rmtree(run.cost_model / "adapter")
+    assert told_costs(run, policy, held, cost).r2 != told.r2  # other features than it was fitted on
+
+    auto = make_fit_config(**SMALL, candidates=1, cost_model="auto", validation=0.25)
+    report = fit(small_log(60), policy, tmp_path / "auto", auto).manifest()["cost_model"]
+    assert set(report["tried"]) == {"ridge", "bootstrap", "tuned"}
+    assert report["tried"][report["kind"]]["r2"] == max(each["r2"] for each in report["tried"].values())
+    assert report["model"] == report["tried"][report["kind"]]
+
+
+def test_tuning_learns_what_frozen_states_do_not_tell(policy: Policy, tmp_path: Path) -> None:
+    """The cost is whether the response names Bob or Cy; the features of a random base hardly say so."""
+    rows = small_log(80)
+    examples = make_examples(rows, policy.encoder).examples
+    costs = np.array([float("o" in e.response or "y" in e.response) for e in examples])
+    config = make_fit_config(methods=["rl"], learning_rate={"rl": [5e-3]}, epochs=30, lora={"rank": 8})
+    trees = [e.response_tree for e in examples]
+    tables = tuned_features(policy, examples[:60], costs[:60], trees, config, tmp_path / "a")
+    again = tuned_features(policy, examples[:60], costs[:60], trees, config, tmp_path / "a")
+    for one, other in zip(tables, again, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)  # the second time from the folder
+
+    def error(found: list[np.ndarray]) -> float:
+        features = np.concatenate(found)
+        model = fit_cost_model(features[:60], costs[:60], context=features.shape[1] // 4)
+        return float(np.mean((model.predict(features[60:])[0] - costs[60:]) ** 2))
+
+    frozen = policy.features(trees)[1]
+    assert 0.2 < costs.mean() < 0.8
+    assert error(tables) < error(frozen)
+
+
+@pytest.mark.parametrize("drawn", [0, 1])
+def test_without_draws_or_with_alternatives_that_are_all_the_same(
+    policy: Policy, tmp_path: Path, drawn: int
+) -> None:
+    """M = 0 leaves edit and response; where they are one, there is nothing to choose from."""
+    rows = small_log(30, accepted=1)  # every row was left as it is
+    config = make_fit_config(**SMALL, candidates=drawn)
+    if drawn == 0:
+        with pytest.raises(EmptyViewError, match="two alternatives"):
+            fit(rows, policy, tmp_path / "none", config)
+        return
+    run = fit(rows, policy, tmp_path / "run", config)
+    (candidate,) = run.manifest()["policies"]["rl"]["candidates"]
+    assert math.isfinite(candidate["validation_loss"])
+    mixed = fit(small_log(30), policy, tmp_path / "pairs", make_fit_config(**SMALL, candidates=0))
+    assert mixed.manifest()["status"] == "done"
+
+
+def test_costs_that_are_all_equal_leave_the_policy_where_it_is(policy: Policy, tmp_path: Path) -> None:
+    name = "all the same, for a test of RL"
+    register_cost(name, lambda responses, edits: np.full(len(responses), 0.5))
+    told = Told()
+    run = fit(small_log(30), policy, tmp_path / "run", make_fit_config(**SMALL, cost=name), listener=told)
+    assert any("all costs are equal" in line for line in told.lines)
+    (candidate,) = run.manifest()["policies"]["rl"]["candidates"]
+    assert candidate["initial_loss"] == pytest.approx(0, abs=1e-9)
+    assert candidate["validation_loss"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_validation_part_of_one_row_is_enough(policy: Policy, tmp_path: Path) -> None:
+    config = make_fit_config(**SMALL, candidates=2, validation_rows=1)
+    report = fit(small_log(30), policy, tmp_path / "run", config).manifest()["cost_model"]
+    assert report["model"]["rows"] == 1
+    assert report["model"]["r2"] is None  # of one row there is none
+    assert math.isfinite(report["noise"])
+
+
+def test_a_cost_that_is_not_finite_is_one_line(policy: Policy, tmp_path: Path) -> None:
+    name = "not finite, for a test of RL"
+    register_cost(name, lambda responses, edits: np.full(len(responses), math.nan))
+    with pytest.raises(CostError, match="not finite"):
+        fit(small_log(30), policy, tmp_path / "run", make_fit_config(**SMALL, cost=name))

@@ -30,5 +30,22 @@ def test_features_are_those_of_a_separate_forward(base: Any, family: str) -> Non
                 states = policy.model(input_ids=ids, output_hidden_states=True).hidden_states
             layers = [states[round(depth * (len(states) - 1))][0].numpy() for depth in (1 / 3, 2 / 3, 1)]
             start = len(tree.context) - 1
-            expected = [part for layer in layers for part in (layer[start], layer[start:-1].mean(axis=0))]
+            expected = [layers[-1][start], *(layer[start:-1].mean(axis=0) for layer in layers)]
             np.testing.assert_allclose(row, np.concatenate(expected), atol=2e-5)
+
+
+def test_wide_states_are_projected_the_same_way_everywhere(
+    base: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_base(base(), device="cpu")
+    tree = policy.encoder.tree("say it", ["abcd", "abxy"])
+    assert tree is not None
+    wide = policy.features([tree])[1][0]
+    monkeypatch.setattr("editloop.policy.logprob.WIDTH", wide.shape[1] // 8)
+    narrow = policy.features([tree])[1][0]
+    assert narrow.shape == (2, wide.shape[1] // 2)
+    np.testing.assert_array_equal(narrow, policy.features([tree])[1][0])
+    # What the two continuations have in common, the context, stays common.
+    quarter = narrow.shape[1] // 4
+    np.testing.assert_array_equal(narrow[0, :quarter], narrow[1, :quarter])
+    assert not np.allclose(narrow[0], narrow[1])

@@ -8,6 +8,7 @@ single methods' curves (docs/lab.md). `editloop.lab.settings` holds what came ou
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,19 +27,25 @@ from editloop.policy import load_base
 from editloop.users import get_user
 
 SEED = 0
-GRIDS: dict[Method, dict[str, tuple[float, ...]]] = {
-    "sft": {"learning_rate": (5e-4, 1.5e-3)},
-    "dpo": {"learning_rate": (2e-4, 5e-4, 1e-3), "beta": (1.0, 3.0)},
-    "early": {"learning_rate": (5e-4, 1.5e-3), "beta": (3.0,), "dpo_weight": (1.0, 3.0, 10.0)},
-}
+GRIDS: Sequence[tuple[Method, dict[str, tuple[Any, ...]]]] = (
+    ("sft", {"learning_rate": (5e-4, 1.5e-3)}),
+    ("dpo", {"learning_rate": (2e-4, 5e-4, 1e-3), "beta": (1.0, 3.0)}),
+    ("rl", {"learning_rate": (1e-3,), "beta": (0.05, 0.1), "kappa": (0.0, 2.0), "rl_loss": ("pairwise",)}),
+    ("rl", {"learning_rate": (1e-3,), "beta": (0.05, 0.1), "kappa": (0.0,), "rl_loss": ("weighted",)}),
+    ("early", {"learning_rate": (5e-4, 1.5e-3), "beta": (3.0,), "dpo_weight": (1.0, 3.0, 10.0)}),
+)
+"""What is tried; a method's grids are put together."""
+
+METHODS = tuple(dict.fromkeys(method for method, _ in GRIDS))
+POINT = ("learning_rate", "beta", "dpo_weight", "kappa", "rl_loss")
 
 
 class Trial(NamedTuple):
-    """The grid of a method on one log."""
+    """A grid, of `GRIDS`, on one log."""
 
     domain: str
     user: str
-    method: Method
+    grid: int
     folder: Path
     rows: int
     changes: tuple[tuple[str, Any], ...]
@@ -49,6 +56,7 @@ def run(
     *,
     work: Path = WORK,
     rows: int = LOG_ROWS,
+    methods: Sequence[Method] = METHODS,
     changes: Sequence[tuple[str, Any]] = (),
     listener: Listener | None = None,
 ) -> dict[str, Any]:
@@ -58,14 +66,16 @@ def run(
         out: The folder for the results.
         work: Where logs and policies are kept; what is there already is not trained again.
         rows: Rows of a log.
+        methods: Which to tune; the others are kept as the results in `out` have them.
         changes: Fields of the fit's configuration to change, for a trial.
         listener: Hears of progress.
     """
     listener = listener or Silent()
     # The longest first.
+    grids = sorted((i for i, (method, _) in enumerate(GRIDS) if method in methods), reverse=True)
     trials = [
-        Trial(domain, user, method, work / "tune", rows, tuple(changes))
-        for method in ("early", "dpo", "sft")
+        Trial(domain, user, i, work / "tune", rows, tuple(changes))
+        for i in grids
         for user in TRAINED
         for domain in DOMAINS
     ]
@@ -73,12 +83,19 @@ def run(
         for user in TRAINED:
             _log(domain, user, work / "tune", rows)
     measured = dict(in_parallel(_train, trials, "trials", listener))
+    known = Path(out) / "tune.json"
+    kept = json.loads(known.read_text(encoding="utf-8"))["results"] if known.is_file() else []
     results = []
     for domain in DOMAINS:
-        for method in GRIDS:
-            by_user = {
-                t.user: found for t, found in measured.items() if (t.domain, t.method) == (domain, method)
-            }
+        for method in METHODS:
+            if method not in methods:
+                results += [each for each in kept if (each["domain"], each["method"]) == (domain, method)]
+                continue
+            by_user: dict[str, list[dict[str, Any]]] = {user: [] for user in TRAINED}
+            for i, (each, _) in enumerate(GRIDS):
+                for trial, found in measured.items():
+                    if (trial.domain, trial.grid, each) == (domain, i, method):
+                        by_user[trial.user] += found
             results.append({"domain": domain, "method": method, **_choose(by_user)})
     data = {"seed": SEED, "rows": rows, "results": results}
     write_result("tune", data, _markdown(results), out)
@@ -97,26 +114,28 @@ def _log(domain: str, user: str, folder: Path, rows: int) -> Path:
 
 def _train(trial: Trial) -> list[dict[str, Any]]:
     """The candidates of a grid, each with its figures on the validation part."""
-    grid = GRIDS[trial.method]
+    method, grid = GRIDS[trial.grid]
+    by_method = {"learning_rate": {}, "beta": BETAS}
     config = fit_settings(trial.domain, seed=SEED).model_copy(
         update={
-            "methods": (trial.method,),
+            "methods": (method,),
             "select": "cost",
             "samples": 500,
-            "learning_rate": {trial.method: grid["learning_rate"]},
-            **({"beta": {**BETAS, trial.method: grid["beta"]}} if "beta" in grid else {}),
-            **({"dpo_weight": grid["dpo_weight"]} if "dpo_weight" in grid else {}),
+            **{
+                key: {**by_method[key], method: values} if key in by_method else values
+                for key, values in grid.items()
+            },
             **dict(trial.changes),
         }
     )
     log = read_log(_log(trial.domain, trial.user, trial.folder, trial.rows))
-    out = trial.folder / f"{trial.domain}-{trial.user}-{trial.method}"
+    out = trial.folder / f"{trial.domain}-{trial.user}-{method}-{trial.grid}"
     fitted = fit(log, load_base(base_path(trial.domain)), out, config)
-    kept = ("learning_rate", "beta", "dpo_weight", "validation_loss", "validation_cost", "seconds")
+    kept = (*POINT, "validation_loss", "validation_cost", "seconds")
     return [
         {key: candidate[key] for key in kept if key in candidate}
         | {"cost_se": candidate["sampled"]["cost"]["se"]}
-        for candidate in fitted.manifest()["policies"][trial.method]["candidates"]
+        for candidate in fitted.manifest()["policies"][method]["candidates"]
     ]
 
 
@@ -124,7 +143,7 @@ def _choose(by_user: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """The candidates with their mean validation cost over the logs, and which is the best."""
     candidates = []
     for alike in zip(*(by_user[user] for user in TRAINED), strict=True):
-        point = {key: alike[0][key] for key in ("learning_rate", "beta", "dpo_weight") if key in alike[0]}
+        point = {key: alike[0][key] for key in POINT if key in alike[0]}
         costs = {user: found["validation_cost"] for user, found in zip(TRAINED, alike, strict=True)}
         errors = {user: found["cost_se"] for user, found in zip(TRAINED, alike, strict=True)}
         candidates.append({**point, "cost": costs, "se": errors, "mean": sum(costs.values()) / len(costs)})
@@ -136,9 +155,8 @@ def _markdown(results: Sequence[dict[str, Any]]) -> str:
     rows = []
     for result in results:
         for i, point in enumerate(result["candidates"]):
-            given = [
-                f"{point[key]:g}" if key in point else "" for key in ("learning_rate", "beta", "dpo_weight")
-            ]
+            given = [f"{point[key]:g}" if key in point else "" for key in POINT[:-1]]
+            given.append(point.get("rl_loss", ""))
             costs = [plus_minus(point["cost"][user], point["se"][user]) for user in TRAINED]
             mean = f"**{point['mean']:.3f}**" if i == result["chosen"] else f"{point['mean']:.3f}"
             rows.append([result["domain"], result["method"], *given, *costs, mean])
@@ -148,6 +166,8 @@ def _markdown(results: Sequence[dict[str, Any]]) -> str:
         "learning rate",
         "β",
         "λ",
+        "κ",
+        "loss of RL",
         *(f"log of the {u} user" for u in TRAINED),
         "mean",
     ]

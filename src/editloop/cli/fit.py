@@ -23,7 +23,10 @@ def fit(
         str | None, typer.Option(help="For all methods, 1e-4,3e-4, or for each: sft=1e-4,3e-4;dpo=2e-5")
     ] = None,
     beta: Annotated[
-        str | None, typer.Option(help="Values of beta (Eq. 4, 6) to try: 0.05,0.1, or dpo=1;early=3")
+        str | None,
+        typer.Option(
+            help="Values of beta (Eq. 4, 6) to try: 0.05,0.1, or dpo=1;rl=0.05 (rl: of the mean cost)."
+        ),
     ] = None,
     dpo_weight: Annotated[str | None, typer.Option(help="Values of lambda (Eq. 7) to try.")] = None,
     rl_weight: Annotated[
@@ -32,16 +35,17 @@ def fit(
     kappa: Annotated[
         str | None, typer.Option(help="Values of kappa, how pessimistic RL is, to try [1].")
     ] = None,
-    rl_loss: Annotated[str | None, typer.Option(help="pairwise or weighted")] = None,
+    rl_loss: Annotated[
+        str | None, typer.Option(help="Losses of RL to try: pairwise, weighted [pairwise].")
+    ] = None,
     candidates: Annotated[
         int | None, typer.Option(help="Responses drawn for each context, for RL [4].")
     ] = None,
-    spread: Annotated[
-        str | None, typer.Option(help="Uncertainty of the cost model: ridge or bootstrap.")
-    ] = None,
+    cost_model: Annotated[str | None, typer.Option(help="ridge, bootstrap, tuned or auto [ridge]")] = None,
     select: Annotated[str | None, typer.Option(help="Choose of the grid by validation loss or cost.")] = None,
     sft_reduction: Annotated[str | None, typer.Option(help="token or sequence")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the train part [3].")] = None,
+    rl_epochs: Annotated[float | None, typer.Option(help="Passes of RL [as --epochs].")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Contexts in an optimiser step [32].")] = None,
     micro_batch_size: Annotated[int | None, typer.Option(help="Contexts in a forward of a process.")] = None,
     gradient_checkpointing: Annotated[
@@ -81,12 +85,13 @@ def fit(
         "dpo_weight": dpo_weight and _numbers(dpo_weight, "--dpo-weight"),
         "rl_weight": rl_weight and _numbers(rl_weight, "--rl-weight"),
         "kappa": kappa and _numbers(kappa, "--kappa"),
-        "rl_loss": rl_loss,
+        "rl_loss": rl_loss and _names(rl_loss),
         "candidates": candidates,
-        "spread": spread,
+        "cost_model": cost_model,
         "select": select,
         "sft_reduction": sft_reduction,
         "epochs": epochs,
+        "rl_epochs": rl_epochs,
         "batch_size": batch_size,
         "micro_batch_size": micro_batch_size,
         "gradient_checkpointing": gradient_checkpointing,

@@ -22,11 +22,13 @@ TUNED: Mapping[str, Mapping[Method, Candidate]] = {
     "email": {
         "sft": Candidate(learning_rate=1.5e-3),
         "dpo": Candidate(learning_rate=2e-4, beta=1.0),
+        "rl": Candidate(learning_rate=1e-3, beta=0.1, kappa=2.0, rl_loss="pairwise"),
         "early": Candidate(learning_rate=1.5e-3, beta=3.0, dpo_weight=10.0),
     },
     "summary": {
         "sft": Candidate(learning_rate=1.5e-3),
         "dpo": Candidate(learning_rate=5e-4, beta=1.0),
+        "rl": Candidate(learning_rate=1e-3, beta=0.1, kappa=2.0, rl_loss="pairwise"),
         "early": Candidate(learning_rate=1.5e-3, beta=3.0, dpo_weight=10.0),
     },
 }
@@ -40,15 +42,20 @@ def fit_settings(domain: str, *, seed: int = 0) -> FitConfig:
         ConfigError: There is no such domain.
     """
     chosen = TUNED[get_domain(domain).name]
+    rl = chosen["rl"]
+    assert rl.kappa is not None and rl.rl_loss is not None
     return FitConfig(
         learning_rate={method: (each.learning_rate,) for method, each in chosen.items()},
         beta={
             method: (candidate.beta,) for method, candidate in chosen.items() if candidate.beta is not None
         },
         dpo_weight=(chosen["early"].dpo_weight or 0.0,),
+        kappa=(rl.kappa,),
+        rl_loss=(rl.rl_loss,),
         sft_reduction="sequence",
         lora=LoraSettings(rank=32, alpha=64),
         epochs=8,
+        rl_epochs=4,
         evaluations=6,
         max_new_tokens=MAX_NEW_TOKENS,
         seed=seed,

@@ -19,15 +19,18 @@ import numpy as np
 from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 
-from editloop.edits import Cost
 from editloop.edits.writing import atomic
 from editloop.errors import EditLoopError
-from editloop.offline.cost_model import CostModel, Spread, fidelity, fit_cost_model
+from editloop.offline.config import CostModelKind
+from editloop.offline.cost_model import CostModel, Fidelity, fidelity, fit_cost_model
 from editloop.offline.examples import Alternatives, Example
 from editloop.offline.reference import Scored, cache_folder
 from editloop.policy import ContextTree, Policy, processes
 
 __all__ = ["Priced", "alternative_trees", "draw_responses", "price_alternatives"]
+
+HEADS = 20
+"""Bootstrap regressions."""
 
 
 @dataclass(frozen=True)
@@ -124,41 +127,61 @@ def price_alternatives(
     held: Sequence[Example],
     trees: Sequence[ContextTree],
     scored: Sequence[Scored],
-    cost: Cost,
+    costs: NDArray[np.float64],
     *,
-    spread: Spread,
-    seed: int,
+    kind: CostModelKind = "ridge",
+    tuned: Sequence[NDArray[np.float32]] = (),
+    seed: int = 0,
 ) -> Priced:
     """Fits the cost model on the train part's responses, and prices all alternatives.
 
     Args:
-        train: Examples to learn from.
-        held: Examples to validate on.
-        trees: Of the alternatives, those of `train` before those of `held`.
-        scored: Of these trees, from `feature_pass`.
-        cost: Δ.
-        spread: What u is (see `fit_cost_model`).
+        train: Examples to learn from [n].
+        held: Examples to validate on [m].
+        trees: Of the alternatives, those of `train` before those of `held` [n + m].
+        scored: Of these trees, from `feature_pass` [n + m].
+        costs: What the responses cost, Δ(y, y') [n + m].
+        kind: Of the cost model; `auto` takes the one with the least square error on `held`.
+        tuned: Tuned features of the trees, for the kinds that need them [n + m].
         seed: Of the cost model.
     """
-    examples = (*train, *held)
-    observed = cost([e.response for e in examples], [e.edit for e in examples])
-    # The response is continuation 1, or the edit itself where it was left as it is.
-    features = np.stack([each.features[int(e.is_pair)] for e, each in zip(examples, scored, strict=True)])
-    costs, n = np.asarray(observed, np.float64), len(train)
-    model = fit_cost_model(features[:n], costs[:n], features[n:], costs[n:], spread=spread, seed=seed)
+    examples, n = (*train, *held), len(train)
+    kinds: tuple[CostModelKind, ...] = ("ridge", "bootstrap", "tuned") if kind == "auto" else (kind,)
+    tried: dict[str, tuple[CostModel, Sequence[NDArray[np.float32]], Fidelity]] = {}
+    errors = {}
+    for each in kinds:
+        tables = tuned if each == "tuned" else [one.features for one in scored]
+        # The response is continuation 1, or the edit itself where it was left as it is.
+        features = np.stack([table[int(e.is_pair)] for e, table in zip(examples, tables, strict=True)])
+        model = fit_cost_model(
+            features[:n],
+            costs[:n],
+            context=features.shape[1] // 4,  # see `batch_features`
+            heads=HEADS if each == "bootstrap" else 0,
+            seed=seed,
+        )
+        mean, spread = model.predict(features[n:])
+        tried[each] = model, tables, fidelity(mean, spread, costs[n:])
+        errors[each] = float(np.mean((mean - costs[n:]) ** 2))
+    chosen = min(errors, key=lambda each: errors[each])
+    model, tables, found = tried[chosen]
+    unit = float(costs[:n].mean()) or 1.0
     priced = []
-    for example, tree, each in zip(examples, trees, scored, strict=True):
-        mean, deviation = model.predict(each.features)
-        alternatives = Alternatives(tree, each.log_probs, tuple(mean.tolist()), tuple(deviation.tolist()))
-        reference = each.log_probs[0], each.log_probs[1] if example.is_pair else None
+    for example, tree, one, table in zip(examples, trees, scored, tables, strict=True):
+        mean, spread = (figures / unit for figures in model.predict(table))
+        alternatives = Alternatives(tree, one.log_probs, tuple(mean.tolist()), tuple(spread.tolist()))
+        reference = one.log_probs[0], one.log_probs[1] if example.is_pair else None
         priced.append(replace(example, reference=reference, alternatives=alternatives))
     lengths = np.array([float(len(e.response.split())) for e in examples])
     report = {
+        "kind": chosen,
         "settings": dict(model.settings),
         "noise": model.noise,
-        "model": asdict(fidelity(*model.predict(features[n:]), costs[n:])),
+        "unit": unit,
+        "model": asdict(found),
         "length": asdict(_baseline(np.stack([lengths, np.log1p(lengths)], axis=1), costs, n)),
         "mean": asdict(_baseline(np.empty((len(costs), 0)), costs, n)),
+        "tried": {name: asdict(figures) for name, (_, _, figures) in tried.items()},
     }
     return Priced(tuple(priced[:n]), tuple(priced[n:]), model, report)
 

@@ -87,7 +87,7 @@ def train_candidate(
             rl = 0.0
             if candidate.kappa is not None:
                 found = trained.log_probs([e.alternatives.tree for e in held if e.alternatives])
-                rl = _rl_loss(candidate, config, held, found)
+                rl = _rl_loss(candidate, held, found)
             loss = _validation_loss(method, candidate, config, scores, rl)
             return {"loss": loss, **means}
 
@@ -106,7 +106,7 @@ def train_candidate(
         # The base sets the starting point, whether this process saw it or continued an earlier one.
         rl = 0.0
         if candidate.kappa is not None:
-            rl = _rl_loss(candidate, config, held, [e.alternatives.reference for e in held if e.alternatives])
+            rl = _rl_loss(candidate, held, [e.alternatives.reference for e in held if e.alternatives])
         initial = _validation_loss(method, candidate, config, _untrained(held), rl)
         final = validate()
         shown = list(held[: config.samples]) if math.isfinite(final["loss"]) else []
@@ -177,9 +177,7 @@ def _validation_loss(
     return sft["mean"] + (candidate.dpo_weight or 0.0) * dpo["mean"] + (candidate.rl_weight or 0.0) * rl
 
 
-def _rl_loss(
-    candidate: Candidate, config: FitConfig, held: Sequence[Example], log_probs: Sequence[Sequence[float]]
-) -> float:
+def _rl_loss(candidate: Candidate, held: Sequence[Example], log_probs: Sequence[Sequence[float]]) -> float:
     """The RL loss on the validation rows; log π of the alternatives of each are given."""
     alternatives = [e.alternatives for e in held if e.alternatives is not None]
 
@@ -189,7 +187,7 @@ def _rl_loss(
     bounds = [each.bound(candidate.kappa or 0.0) for each in alternatives]
     group = torch.repeat_interleave(torch.tensor([len(each.cost) for each in alternatives]))
     reference = flat([each.reference for each in alternatives])
-    return float(choice_loss(flat(log_probs), reference, flat(bounds), group, candidate, config))
+    return float(choice_loss(flat(log_probs), reference, flat(bounds), group, candidate))
 
 
 def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:

@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from editloop.edits import SplitBy
 from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError
-from editloop.offline.cost_model import Spread
 from editloop.offline.losses import Reduction
 from editloop.policy import LoraSettings
 
 __all__ = ["Candidate", "FitConfig", "Method", "make_fit_config"]
 
 Method = Literal["sft", "dpo", "rl", "early"]
+RLLoss = Literal["pairwise", "weighted"]
+CostModelKind = Literal["ridge", "bootstrap", "tuned", "auto"]
 
 
 LEARNING_RATES: Mapping[Method, tuple[float, ...]] = {
@@ -41,6 +42,8 @@ class Candidate(BaseModel):
     dpo_weight: float | None = None
     kappa: float | None = None
     rl_weight: float | None = None
+    rl_beta: float | None = None
+    rl_loss: RLLoss | None = None
 
     @property
     def name(self) -> str:
@@ -51,8 +54,10 @@ class Candidate(BaseModel):
             "w": self.dpo_weight,
             "kappa": self.kappa,
             "rl": self.rl_weight,
+            "rlbeta": self.rl_beta,
         }
-        return "-".join(f"{key}{value:g}" for key, value in parts.items() if value is not None)
+        named = [f"{key}{value:g}" for key, value in parts.items() if value is not None]
+        return "-".join([*named, *([self.rl_loss] if self.rl_loss else [])])
 
 
 class FitConfig(BaseModel):
@@ -61,18 +66,22 @@ class FitConfig(BaseModel):
     Attributes:
         methods: What to train, in this order.
         learning_rate: Learning rates to try for each method.
-        beta: Values of β (Eq. 4 and 6) to try for `dpo`, `rl` and `early`; a single list is for all.
+        beta: Values of β (Eq. 4 and 6) to try for `dpo`, `rl` and `early`; a single list is for all. That of
+            `rl` is in units of the train part's mean cost, so that it means the same whatever the cost is
+            counted in; it is also that of the RL term of `early`.
         dpo_weight: Values of λ (Eq. 7) to try for `early`.
         rl_weight: Values of λ_RL to try for `early`; 0 leaves RL out of it.
         kappa: Values of κ to try wherever there is RL: how many u are added to f̂.
-        rl_loss: `pairwise` regression of log-ratios, or likelihood `weighted` by e^(−f̄/β).
+        rl_loss: Losses of RL to try: `pairwise` regression of log-ratios, likelihood `weighted` by e^(−f̄/β).
         candidates: Responses that are drawn from the reference for each context, for RL.
-        spread: What u is: `ridge`, from the regression, or `bootstrap`.
+        cost_model: `ridge` on the reference's features, `bootstrap` regressions on them, ridge on features
+            `tuned` by an adapter, or `auto`: what validates best of the three.
         select: How the best of the grid is chosen on the validation part: by validation `loss`, or by
             `cost`: the mean cost between a sampled response and the row's edit.
         sft_reduction: See `editloop.offline.sft_loss`.
         epochs: Passes over the train part; fractions are allowed. The last step is filled up from a
             further pass.
+        rl_epochs: Passes of `rl`, which sees more of each context than the others; by default `epochs`.
         batch_size: Contexts in an optimiser step, over all processes.
         micro_batch_size: Contexts in one forward of one process; by default what memory can bear (see
             `editloop.offline.trainer.micro_batch`). The next lower divisor of the batch is taken, so that
@@ -89,7 +98,8 @@ class FitConfig(BaseModel):
         samples: Responses sampled from each trained candidate on the validation part: they show degenerate
             text, and they are what `select="cost"` chooses by. 0 samples none.
         mixture: What the weights of the mixture are fitted by, on the validation part: the `likelihood` of
-            its edits, or the `cost` of sampled responses; `none` fits none.
+            its edits, or the `cost` of sampled responses (by the cost model where there is RL, else against
+            the row's edit); `none` fits none.
         cost: The cost's name, for `select="cost"` and the report.
         max_new_tokens: Longest sampled response.
         max_length: As of `editloop.policy.load_base`.
@@ -104,12 +114,13 @@ class FitConfig(BaseModel):
     dpo_weight: tuple[float, ...] = (1.0,)
     rl_weight: tuple[float, ...] = (0.0,)
     kappa: tuple[float, ...] = (1.0,)
-    rl_loss: Literal["pairwise", "weighted"] = "pairwise"
+    rl_loss: tuple[RLLoss, ...] = ("pairwise",)
     candidates: int = Field(4, ge=0)
-    spread: Spread = "ridge"
+    cost_model: CostModelKind = "ridge"
     select: Literal["loss", "cost"] = "loss"
     sft_reduction: Reduction = "token"
     epochs: float = Field(3.0, gt=0)
+    rl_epochs: float | None = Field(None, gt=0)
     batch_size: int = Field(32, ge=1)
     micro_batch_size: int | None = Field(None, ge=1)
     gradient_checkpointing: bool = False
@@ -149,12 +160,13 @@ class FitConfig(BaseModel):
         ):
             if not values or any(not x >= 0 for x in values):
                 raise ValueError(f"{name} needs a value, none below 0")
-        if not all(self.beta.values()):
-            raise ValueError("beta needs a value")
+        for name, given in (("beta", all(self.beta.values())), ("rl_loss", self.rl_loss)):
+            if not given:
+                raise ValueError(f"{name} needs a value")
         if "cost" in (self.select, self.mixture) and self.samples == 0:
             raise ValueError("select and mixture by cost need samples above 0")
         compared = any(
-            len({(c.beta, c.dpo_weight, c.kappa, c.rl_weight) for c in self.grid(method)}) > 1
+            len({c.model_copy(update={"learning_rate": 0.0}) for c in self.grid(method)}) > 1
             for method in self.methods
         )
         if self.select == "loss" and compared:
@@ -165,23 +177,35 @@ class FitConfig(BaseModel):
 
     def grid(self, method: Method) -> list[Candidate]:
         """All candidates of a method."""
+        none: tuple[float | None, ...] = (None,)
         joint = method == "early"
-        weights = self.dpo_weight if joint else (None,)
-        rl_weights: tuple[float | None, ...] = self.rl_weight if joint else (None,)
+        plain = product(
+            self.learning_rate[method], self.beta.get(method, none), self.dpo_weight if joint else none
+        )
         points = []
-        for rate, beta, weight, rl_weight in product(
-            self.learning_rate[method], self.beta.get(method, (None,)), weights, rl_weights
-        ):
-            for kappa in self.kappa if method == "rl" or rl_weight else (None,):
-                points.append(
-                    Candidate(
-                        learning_rate=rate,
-                        beta=beta,
-                        dpo_weight=weight,
-                        kappa=kappa,
-                        rl_weight=rl_weight or None,
-                    )
-                )
+        for rate, beta, weight in plain:
+            point = Candidate(learning_rate=rate, beta=beta, dpo_weight=weight)
+            if method == "rl":
+                points += [
+                    point.model_copy(update={"kappa": kappa, "rl_loss": loss})
+                    for kappa, loss in product(self.kappa, self.rl_loss)
+                ]
+            elif joint:
+                for rl_weight in self.rl_weight:
+                    rl = product(self.kappa, self.rl_loss, self.beta["rl"]) if rl_weight else ()
+                    points += [
+                        point.model_copy(
+                            update={
+                                "rl_weight": rl_weight,
+                                "kappa": kappa,
+                                "rl_loss": loss,
+                                "rl_beta": rl_beta,
+                            }
+                        )
+                        for kappa, loss, rl_beta in rl
+                    ] or [point]
+            else:
+                points.append(point)
         return points
 
     @property

@@ -1,9 +1,11 @@
 """The cost model f̂(x, y) of Eq. 5, its uncertainty u(x, y), and the pessimistic cost f̄ = f̂ + κ u.
 
 Ridge regression in closed form, on features of a continuation in its context (see
-`editloop.policy.batch_features`). What a cost depends on is rarely linear in them, as it is whether the
-response suits the context: so random Fourier features (Rahimi and Recht 2007) of the first and of the mean
-state stand beside them. How smooth they are and how strong the ridge is are chosen on validation data.
+`editloop.policy.batch_features`). A cost is rarely linear in them, as it is whether the response suits the
+context: so products stand beside them, of a random Fourier feature of the context (Rahimi and Recht 2007)
+and a random direction of all features. They are what a kernel of contexts times one of responses is made of:
+a regression on the response whose weights change smoothly with the context. How smoothly, and how strong the
+ridge is, are chosen by the error on rows left out one at a time, which the closed form gives.
 
 This module knows features and costs only: no text, no model, no loss.
 """
@@ -15,7 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,24 +25,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from editloop.edits.writing import atomic, json_text
-from editloop.errors import RunError
+from editloop.errors import ConfigError, RunError
 
 __all__ = ["CostModel", "Fidelity", "fidelity", "fit_cost_model"]
 
 Floats = NDArray[np.float64]
-Spread = Literal["ridge", "bootstrap"]
 
-FOURIER = 1024
-"""Random Fourier features."""
+PRODUCTS = 1024
+"""Random product features."""
 
-SMOOTHNESS = (0.5, 1.0, 2.0)
-"""Length scales that are tried, in units of the root mean square distance of two rows' features."""
+SMOOTHNESS = (0.25, 0.5, 1.0)
+"""Length scales that are tried, in units of the root mean square distance of two contexts."""
 
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-3, 4, 15))
 """Ridges that are tried."""
-
-HEADS = 20
-"""Regressions whose spread is the uncertainty of `bootstrap`."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,21 @@ class Fidelity:
     covered: tuple[float, float, float]
 
 
+class _Basis(NamedTuple):
+    """What of the features a cost model is linear in."""
+
+    directions: Floats
+    phases: Floats
+    mixed: Floats
+
+    def of(self, standard: Floats) -> Floats:
+        """Constant, features and products of standardised features, each kind of length about 1 [n, P]."""
+        n, width = standard.shape
+        waves = np.cos(standard[:, : len(self.directions)] @ self.directions + self.phases)
+        products = math.sqrt(2 / max(len(self.phases), 1)) * waves * (standard @ self.mixed)
+        return np.hstack([np.ones((n, 1)), standard / math.sqrt(width), products])
+
+
 @dataclass(frozen=True)
 class CostModel:
     """A fitted cost model.
@@ -69,11 +82,12 @@ class CostModel:
     Attributes:
         centre: Subtracted from the features [F].
         scale: What they are divided by afterwards [F].
-        directions: Of the Fourier features [F, D]; no column for a linear model.
+        directions: Of the Fourier features of the context [C, D]; no column for a linear model.
         phases: Of the Fourier features [D].
-        weights: Of the design's columns [P], P = 1 + F + D (constant, features, Fourier features).
+        mixed: The directions of all features that they are multiplied by [F, D].
+        weights: Of the design's columns [P], P = 1 + F + D (constant, features, products).
         factor: Lower Cholesky factor of Λ = ΦᵀΦ + ridge [P, P].
-        noise: Root mean square error on the validation rows, the unit of u.
+        noise: Root mean square error of a row that is left out, the unit of u.
         heads: Weights of bootstrap regressions [H, P], or none.
         settings: What was chosen, for people.
     """
@@ -82,6 +96,7 @@ class CostModel:
     scale: Floats
     directions: Floats
     phases: Floats
+    mixed: Floats
     weights: Floats
     factor: Floats
     noise: float
@@ -95,18 +110,16 @@ class CostModel:
             features: Of n continuations [n, F].
 
         Returns:
-            f̂ [n], and u [n] in the unit of the cost: noise · √(φᵀ Λ⁻¹ φ), or the spread of the heads.
+            f̂ [n], and u [n] in the unit of the cost: noise · √(φᵀ Λ⁻¹ φ); or mean and spread of the heads.
         """
         from scipy.linalg import solve_triangular
 
         design = self._design(np.asarray(features, np.float64))
         if len(self.heads):
-            spread = (design @ self.heads.T).std(axis=1, ddof=1)
-        else:
-            spread = self.noise * np.sqrt(
-                (solve_triangular(self.factor, design.T, lower=True) ** 2).sum(axis=0)
-            )
-        return design @ self.weights, spread
+            found = design @ self.heads.T
+            return found.mean(axis=1), found.std(axis=1, ddof=1)
+        spread = (solve_triangular(self.factor, design.T, lower=True) ** 2).sum(axis=0)
+        return design @ self.weights, self.noise * np.sqrt(spread)
 
     def pessimistic(self, features: NDArray[np.floating[Any]], kappa: float) -> Floats:
         """f̄ = f̂ + κ u, an upper bound on the cost [n]."""
@@ -114,7 +127,8 @@ class CostModel:
         return mean + kappa * spread
 
     def _design(self, features: Floats) -> Floats:
-        return _design((features - self.centre) / self.scale, self.directions, self.phases)
+        basis = _Basis(self.directions, self.phases, self.mixed)
+        return basis.of((features - self.centre) / self.scale)
 
     def save(self, folder: Path) -> None:
         """Write `cost_model.safetensors` and `cost_model.json`."""
@@ -148,51 +162,55 @@ class CostModel:
 def fit_cost_model(
     features: NDArray[np.floating[Any]],
     costs: Floats,
-    held_features: NDArray[np.floating[Any]],
-    held_costs: Floats,
     *,
-    spread: Spread = "ridge",
+    context: int = 0,
+    heads: int = 0,
     seed: int = 0,
 ) -> CostModel:
-    """Least squares on observed costs (Eq. 5); smoothness and ridge are those that validate best.
+    """Least squares on observed costs (Eq. 5), with the smoothness and the ridge that leave-one-out prefers.
+
+    Fewer rows than features, features that say nothing and costs that are all equal are no trouble: the
+    ridge keeps Λ regular, and what cannot be told is predicted by the mean.
 
     Args:
-        features: Of the responses to learn from [n, F].
+        features: Of the responses [n, F].
         costs: Δ(y, y') of each [n].
-        held_features: Of the validation part [m, F].
-        held_costs: Likewise [m].
-        spread: What u is: from Λ, or from bootstrap regressions.
-        seed: Of the Fourier features and the bootstrap.
+        context: How many of the features, the first, are of the context alone; 0 for none.
+        heads: How many bootstrap regressions give f̂ and u in place of one and its Λ.
+        seed: Of the random features and the bootstrap.
+
+    Raises:
+        ConfigError: There are no rows, or a number is not finite.
     """
     x, y = np.asarray(features, np.float64), np.asarray(costs, np.float64)
+    if not len(y):
+        raise ConfigError("the cost model needs rows with a cost", seen="none")
+    for kind, values in (("cost", y), ("feature", x)):
+        if not np.isfinite(values).all():
+            count = int((~np.isfinite(values)).sum())
+            raise ConfigError(f"a {kind} is not finite", seen=f"{count} of {values.size}")
     centre, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale > 1e-6 * max(1.0, float(np.abs(centre).max())), scale, np.inf)  # says nothing
-    standard, held = (x - centre) / scale, (np.asarray(held_features, np.float64) - centre) / scale
+    standard, width = (x - centre) / scale, context or x.shape[1]
     generator = np.random.default_rng(seed)
-    informative = max(int(np.isfinite(scale).sum()), 1)
-    unit = generator.standard_normal((x.shape[1], FOURIER)) / math.sqrt(2 * informative)
-    phases = generator.uniform(0, 2 * math.pi, FOURIER)
-    nothing = np.empty((x.shape[1], 0)), np.empty(0)
-    choices = {"linear": nothing} | {f"fourier {s:g}": (unit / s, phases) for s in SMOOTHNESS}
-    best: tuple[float, str, float] | None = None
-    for name, (directions, shifts) in choices.items():
-        found = _errors(
-            _design(standard, directions, shifts), y, _design(held, directions, shifts), held_costs
-        )
-        for ridge, error in zip(RIDGES, found, strict=True):
-            if best is None or error < best[0]:
-                best = error, name, ridge
-    assert best is not None
-    error, name, ridge = best
-    directions, shifts = choices[name]
-    design = _design(standard, directions, shifts)
+    told = max(int(np.isfinite(scale[:width]).sum()), 1)
+    unit = generator.standard_normal((width, PRODUCTS)) / math.sqrt(2 * told)
+    phases = generator.uniform(0, 2 * math.pi, PRODUCTS)
+    mixed = generator.standard_normal((x.shape[1], PRODUCTS)) / math.sqrt(x.shape[1])
+    basis = {"linear": _Basis(np.empty((width, 0)), np.empty(0), np.empty((x.shape[1], 0)))}
+    basis |= {f"products {s:g}": _Basis(unit / s, phases, mixed) for s in SMOOTHNESS}
+    errors = {name: _left_out_errors(each.of(standard), y) for name, each in basis.items()}
+    name = min(errors, key=lambda each: min(errors[each]))
+    alike = np.flatnonzero(np.array(errors[name]) <= min(errors[name]) * (1 + 1e-6))
+    ridge = RIDGES[alike[-1]]  # the strongest, where rows are too few to tell
+    design = basis[name].of(standard)
     factor = _factor(design, ridge)
     weights = _solve(factor, design.T @ y)
-    heads = np.empty((0, design.shape[1]))
-    if spread == "bootstrap":
-        heads = np.stack([_resampled(design, y, ridge, generator) for _ in range(HEADS)])
-    settings = {"features": name, "ridge": ridge, "spread": spread, "rows": len(y)}
-    return CostModel(centre, scale, directions, shifts, weights, factor, math.sqrt(error), heads, settings)
+    resampled = [_resampled(design, y, ridge, generator) for _ in range(heads)]
+    settings = {"features": name, "ridge": ridge, "heads": heads, "rows": len(y)}
+    noise = math.sqrt(min(errors[name]))
+    drawn = np.array(resampled).reshape(heads, design.shape[1])
+    return CostModel(centre, scale, *basis[name], weights, factor, noise, drawn, settings)
 
 
 def fidelity(prediction: Floats, spread: Floats, costs: Floats) -> Fidelity:
@@ -217,15 +235,6 @@ def _correlation(a: Floats, b: Floats) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _design(standard: Floats, directions: Floats, phases: Floats) -> Floats:
-    """Constant, features of unit length together, and Fourier features of unit length together [n, P]."""
-    n, width = standard.shape
-    parts = [np.ones((n, 1)), standard / math.sqrt(width)]
-    if len(phases):
-        parts.append(math.sqrt(2 / len(phases)) * np.cos(standard @ directions + phases))
-    return np.hstack(parts)
-
-
 def _factor(design: Floats, ridge: float) -> Floats:
     """The lower Cholesky factor of Λ; the constant is as good as not shrunk."""
     gram = design.T @ design
@@ -233,14 +242,18 @@ def _factor(design: Floats, ridge: float) -> Floats:
     return np.asarray(np.linalg.cholesky(gram), np.float64)
 
 
-def _errors(design: Floats, costs: Floats, held: Floats, held_costs: Floats) -> list[float]:
-    """The mean squared error on the validation rows at each ridge, by one decomposition."""
-    mean, centre = costs.mean(), design.mean(axis=0)
-    values, vectors = np.linalg.eigh((design - centre).T @ (design - centre))
-    loads = vectors.T @ ((design - centre).T @ (costs - mean))
-    projected = (held - centre) @ vectors
-    predictions = [mean + projected @ (loads / (np.maximum(values, 0) + ridge)) for ridge in RIDGES]
-    return [float(np.mean((prediction - held_costs) ** 2)) for prediction in predictions]
+def _left_out_errors(design: Floats, costs: Floats) -> list[float]:
+    """The mean squared error of a row that is left out, at each ridge, by one decomposition."""
+    mean, centred = costs.mean(), design - design.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    values, rotated = np.maximum(values, 0), centred @ vectors
+    loads, squares = rotated.T @ (costs - mean), rotated**2
+    errors = []
+    for ridge in RIDGES:
+        own = 1 / len(costs) + squares @ (1 / (values + ridge))  # what a row's cost adds to its prediction
+        residual = costs - mean - rotated @ (loads / (values + ridge))
+        errors.append(float(np.mean((residual / np.maximum(1 - own, 1e-9)) ** 2)))
+    return errors
 
 
 def _solve(factor: Floats, right: NDArray[np.floating[Any]]) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from editloop.errors import EmptyViewError
 from editloop.listener import Listener, Silent, counter
 from editloop.offline.alarms import check_samples
 from editloop.offline.examples import make_examples
+from editloop.offline.pricing import told_costs
 from editloop.offline.reference import reference_pass
 from editloop.offline.score import score
 from editloop.policy import Policy, RunFolder, processes
@@ -40,7 +42,8 @@ def evaluate(
 
     Returns:
         `rows`, `pairs` and `counts` of the log, and `policies`: for each name the figures of
-        `Scores.figures`, and `sampled` where samples were asked for.
+        `Scores.figures`, and `sampled` where samples were asked for. `mixture` has the weights of a fitted
+        mixture, `cost_model` how well the run's cost model tells the costs, where there are such.
 
     Raises:
         EmptyViewError: No row was observed, or none could be encoded.
@@ -60,7 +63,7 @@ def evaluate(
     held, _ = reference_pass(base, data.examples, progress=counter(listener, "reference", rows, world))
     cost = get_cost(config["cost"], tokenize=base.encoder.tokenize)
     policies: dict[str, Any] = {}
-    for name in ["base", *run.policy_names()]:
+    for name in run.arm_names():
         with run.policy(name, base) as policy:
             chosen = _chosen(run, name)
             scores = score(policy, held, progress=counter(listener, name, rows, world))
@@ -77,12 +80,15 @@ def evaluate(
             )
             policies[name] = figures | ({"sampled": sampled.to_json()} if sampled else {})
     pairs = sum(e.is_pair for e in held)
+    mixture = run.manifest().get("mixture")
     return {
         "rows": len(held),
         "pairs": pairs,
         "counts": dict(data.counts),
         "cost": cost.name,
         "policies": policies,
+        **({"mixture": {key: mixture[key] for key in ("by", "weights", "errors")}} if mixture else {}),
+        **({"cost_model": asdict(told_costs(run, base, held, cost))} if run.cost_model.is_dir() else {}),
     }
 
 

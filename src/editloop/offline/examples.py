@@ -23,8 +23,8 @@ class Alternatives:
     Attributes:
         tree: K continuations: 0 is the edit, 1 the response where it differs, then what was drawn.
         reference: log π_ref of each [K].
-        cost: f̂ of each [K].
-        spread: u of each [K].
+        cost: f̂ of each, in units of the train part's mean cost [K].
+        spread: u of each, likewise [K].
     """
 
     tree: ContextTree
@@ -63,6 +63,11 @@ class Example:
     def is_pair(self) -> bool:
         """Whether the example is a preference: the response differs from the edit."""
         return len(self.tree.continuations) == 2
+
+    @property
+    def response_tree(self) -> ContextTree:
+        """The response alone: continuation 1, or the edit itself where it was left as it is."""
+        return ContextTree(self.tree.context, self.tree.continuations[-1:])
 
     def edit_only(self) -> Example:
         """The example as supervision alone."""

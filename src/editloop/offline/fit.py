@@ -20,19 +20,13 @@ from editloop.edits import Cost, Log, Record, get_cost, split
 from editloop.errors import ConfigError, EmptyViewError, RunError
 from editloop.listener import Listener, Silent, counter
 from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
-from editloop.offline.alternatives import Priced, alternative_trees, draw_responses, price_alternatives
 from editloop.offline.candidate import train_candidate
 from editloop.offline.config import FitConfig, Method
 from editloop.offline.examples import Example, ExampleSet, make_examples
 from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
-from editloop.offline.reference import feature_pass, reference_pass
-from editloop.policy import (
-    Policy,
-    RunFolder,
-    check_device,
-    load_base,
-    processes,
-)
+from editloop.offline.pricing import predicted_costs, price, save_cost_model
+from editloop.offline.reference import reference_pass
+from editloop.policy import Policy, RunFolder, check_device, load_base, processes
 
 __all__ = ["fit"]
 
@@ -113,7 +107,9 @@ def fit(
         listener.say(f"nothing to do: {run.path} holds the finished run of this log, base and configuration")
         return run
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
-    priced = _priced(data, policy, config, cost, listener) if config.prices else None
+    priced = None
+    if config.prices:
+        priced = price(run, data.train.examples, data.validation.examples, policy, config, cost, listener)
     if priced is None:
         data = _with_reference(data, policy, config, listener)
     else:  # the pass over the alternatives has seen edits and responses, too
@@ -156,7 +152,7 @@ def fit(
     if state.is_main_process:
         run.write_manifest(manifest)
         if priced is not None:
-            priced.model.save(run.path / "cost_model")
+            save_cost_model(run, priced)
     for method in config.methods:
         if method in manifest["policies"]:
             continue
@@ -223,45 +219,6 @@ def _with_reference(data: _Data, policy: Policy, config: FitConfig, listener: Li
         train = ExampleSet(tuple(next(left) if e.is_pair else e for e in train.examples), train.counts)
     listener.say(f"reference pass {'from the cache' if known else 'done'}: {count} rows")
     return _Data(train, ExampleSet(tuple(held), data.validation.counts))
-
-
-def _priced(data: _Data, policy: Policy, config: FitConfig, cost: Cost, listener: Listener) -> Priced:
-    """The cost model, and the alternatives that RL chooses among with their price."""
-    world = processes(policy.device).num_processes
-    examples = (*data.train.examples, *data.validation.examples)
-    drawn = draw_responses(
-        policy,
-        examples,
-        config.candidates,
-        seed=config.seed,
-        max_new_tokens=config.max_new_tokens,
-        progress=counter(listener, "responses to choose among", len(examples), world),
-    )
-    trees = alternative_trees(policy, examples, drawn)
-    scored, known = feature_pass(policy, trees, progress=counter(listener, "features", len(trees), world))
-    total = sum(len(tree.continuations) for tree in trees)
-    listener.say(f"features {'from the cache' if known else 'gathered'}: {total} responses")
-    priced = price_alternatives(
-        data.train.examples,
-        data.validation.examples,
-        trees,
-        scored,
-        cost,
-        spread=config.spread,
-        seed=config.seed,
-    )
-    model, length = priced.report["model"], priced.report["length"]
-    listener.say(
-        f"cost model ({model_name(priced.report['settings'])}): R² {model['r2']:.3f}, correlation "
-        f"{model['pearson']:.3f} on {model['rows']} validation rows (by length alone {length['r2']:.3f}, "
-        f"{length['pearson']:.3f})"
-    )
-    return priced
-
-
-def model_name(settings: dict[str, Any]) -> str:
-    """A cost model's settings in a few words."""
-    return f"{settings['features']}, ridge {settings['ridge']:.3g}, u by {settings['spread']}"
 
 
 def _identity(policy: Policy, config: FitConfig, data: _Data) -> str:
@@ -358,6 +315,7 @@ def _mixed(
 ) -> Mixture | None:
     """The mixture of a run's policies, fitted on the validation part; one that diverged is left out."""
     table: dict[str, list[float]] = {}
+    texts: dict[str, list[str]] = {}
     shown = held[: config.samples]
     for name in config.methods:
         with run.policy(name, policy) as trained:
@@ -368,10 +326,19 @@ def _mixed(
             if config.mixture == "cost":
                 contexts = [e.context for e in shown]
                 drawn = trained.sample(contexts, seed=config.seed, max_new_tokens=config.max_new_tokens)
-                table[name] = cost([sample.text for sample in drawn], [e.edit for e in shown]).tolist()
+                texts[name] = [sample.text for sample in drawn]
     if not table:
         return None
-    return (mix_by_cost if config.mixture == "cost" else mix_by_likelihood)(table, seed=config.seed)
+    if config.mixture == "likelihood":
+        return mix_by_likelihood(table, seed=config.seed)
+    costs: dict[str, Sequence[float]] = {}
+    for arm, drafts in texts.items():
+        if config.prices:
+            encoded = [policy.encoder.tree(e.context, [text]) for e, text in zip(shown, drafts, strict=True)]
+            costs[arm] = predicted_costs(run, policy, [tree for tree in encoded if tree])[0].tolist()
+        else:
+            costs[arm] = cost(drafts, [e.edit for e in shown]).tolist()
+    return mix_by_cost(costs, seed=config.seed)
 
 
 def show_weights(mixture: Mixture) -> str:

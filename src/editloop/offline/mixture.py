@@ -1,9 +1,8 @@
 """The fitted mixture: convex weights over trained policies, π = Σ α_k π_k, chosen on validation data.
 
 By likelihood, EM on the log-probabilities of the edits: the best mixture is seldom a single policy. By cost,
-on what responses of each policy cost: there the expected cost Σ α_k c_k is linear and a single policy is
-always best, so the weights are how sure one can be which (the share of bootstrap samples in which a policy
-costs least).
+multiplicative weights on what responses of each policy cost: the expected cost Σ α_k c_k is linear, so they
+end at the policy that costs least, and the standard errors say how sure that choice is.
 
 This module knows tables of numbers only.
 """
@@ -30,7 +29,8 @@ ITERATIONS = 2000
 TOLERANCE = 1e-9
 """EM ends where a step gains less log-likelihood per row."""
 
-BOOTSTRAPS = 400
+BOOTSTRAPS = 100
+"""Samples of the rows that the standard errors are from."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Mixture:
 
     Attributes:
         weights: By policy, not negative, 1 together.
-        errors: Their standard errors: from the bootstrap over rows, or, by cost, of the shares themselves.
+        errors: Their standard errors: those of the weights of bootstrap samples of the rows.
         by: What they were fitted by.
-        rows: How many rows they were fitted on.
+        rows: How many rows they were fitted on; where the policies differ in that, the fewest.
         objective: Mean log-likelihood of a row, or mean cost, of the mixture.
         single: The same of each policy alone.
         curve: The objective after each step of the fit.
@@ -74,32 +74,59 @@ def mix_by_likelihood(log_probs: Mapping[str, Sequence[float]], *, seed: int = 0
     weights, curve = _em(table, np.full(len(names), 1 / len(names)))
     generator = np.random.default_rng(seed)
     drawn = []
-    for _ in range(BOOTSTRAPS // 4):  # EM again and again: a quarter is enough for an error
+    for _ in range(BOOTSTRAPS):
         rows = generator.integers(len(table), size=len(table))
         drawn.append(_em(table[rows], weights * 0.9 + 0.1 / len(names), tolerance=1e-6)[0])
-    return _mixture(names, weights, np.array(drawn), "likelihood", table, curve[-1], curve)
+    means = table.mean(axis=0)
+    return _mixture(names, weights, np.array(drawn), "likelihood", len(table), means, curve)
 
 
 def mix_by_cost(costs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixture:
-    """How sure it is that each policy costs least, as weights.
+    """Minimises Σ_k α_k c_k, c_k the mean cost of policy k.
 
     Args:
-        costs: For each policy what its responses to the same contexts cost [n].
-        seed: Of the bootstrap over contexts.
+        costs: For each policy what its responses cost, by the cost model or by what a user made of them; of
+            the same contexts where they are as many, else of rounds of its own [n of that policy].
+        seed: Of the bootstrap over rows that gives the standard errors.
 
     Raises:
         ConfigError: There are no policies or rows, or numbers that are not finite.
     """
-    names, table = _table(costs)
+    if len({len(values) for values in costs.values()}) == 1:
+        names, paired = _table(costs)
+        columns = list(paired.T)
+    else:
+        names, paired = list(costs), None
+        columns = [_table({name: values})[1][:, 0] for name, values in costs.items()]
     generator = np.random.default_rng(seed)
-    means = np.stack(
-        [table[generator.integers(len(table), size=len(table))].mean(axis=0) for _ in range(BOOTSTRAPS)]
-    )
-    best = np.eye(len(names))[means.argmin(axis=1)]
-    so_far = (best.cumsum(axis=0) / np.arange(1, BOOTSTRAPS + 1)[:, None]) @ table.mean(axis=0)
-    weights = best.mean(axis=0)
-    objective = float(weights @ table.mean(axis=0))
-    return _mixture(names, weights, best / math.sqrt(BOOTSTRAPS), "cost", table, objective, so_far.tolist())
+
+    def resampled() -> Floats:
+        if paired is not None:
+            mean: Floats = paired[generator.integers(len(paired), size=len(paired))].mean(axis=0)
+            return mean
+        return np.array([generator.choice(column, size=len(column)).mean() for column in columns])
+
+    means = np.array([column.mean() for column in columns])
+    weights, curve = _cheapest(means)
+    drawn = np.array([_cheapest(resampled())[0] for _ in range(BOOTSTRAPS)])
+    rows = min(len(column) for column in columns)
+    return _mixture(names, weights, drawn, "cost", rows, means, curve)
+
+
+def _cheapest(costs: Floats) -> tuple[Floats, list[float]]:
+    """Weights that end on the least of the costs [K], shared alike where several are least; and the curve."""
+    excess = costs - costs.min()
+    weights, curve = np.full(len(costs), 1 / len(costs)), []
+    step = 0.5 / (excess.max() or 1.0)
+    while True:
+        curve.append(float(weights @ costs))
+        if weights @ excess <= TOLERANCE * excess.max():
+            break
+        weights = weights * np.exp(-step * excess)
+        weights /= weights.sum()
+        step *= 1.1  # to the end in a few steps however close the costs are
+    least = (excess == 0).astype(np.float64)
+    return least / least.sum(), [*curve, float(costs.min())]
 
 
 def _table(values: Mapping[str, Sequence[float]]) -> tuple[list[str], Floats]:
@@ -133,8 +160,8 @@ def _mixture(
     weights: Floats,
     drawn: Floats,
     by: Literal["likelihood", "cost"],
-    table: Floats,
-    objective: float,
+    rows: int,
+    single: Floats,
     curve: Sequence[float],
 ) -> Mixture:
     def named(values: Floats) -> dict[str, float]:
@@ -144,8 +171,8 @@ def _mixture(
         weights=named(weights),
         errors=named(drawn.std(axis=0, ddof=1)),
         by=by,
-        rows=len(table),
-        objective=objective,
-        single=named(table.mean(axis=0)),
+        rows=rows,
+        objective=curve[-1],
+        single=named(single),
         curve=tuple(curve),
     )

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -24,7 +25,9 @@ from safetensors.numpy import load_file, save_file
 from editloop.offline.examples import Example
 from editloop.policy import ContextTree, Policy, processes
 
-__all__ = ["Scored", "cache_folder", "feature_pass", "reference_pass"]
+__all__ = ["Scored", "cache_folder", "feature_pass", "on_all_processes", "reference_pass"]
+
+T = TypeVar("T")
 
 
 class Scored(NamedTuple):
@@ -99,15 +102,24 @@ def _pass(
     if found is not None:
         return found, True
     with policy.reference():
-        found = _score(policy, trees[state.process_index :: state.num_processes], features, progress)
-    if state.num_processes > 1:
-        gathered: list[Scored] = [found[0]] * len(trees)
-        for rank, part in enumerate(gather_object([found])):
-            gathered[rank :: state.num_processes] = part
-        found = gathered
+        found = on_all_processes(policy.device, trees, lambda mine: _score(policy, mine, features, progress))
     if state.is_main_process:
         _write(file, found)
     return found, False
+
+
+def on_all_processes(
+    device: torch.device, trees: Sequence[ContextTree], work: Callable[[Sequence[ContextTree]], list[T]]
+) -> list[T]:
+    """What `work` makes of each tree; every process does its share and gets all of it."""
+    state = processes(device)
+    found = work(trees[state.process_index :: state.num_processes])
+    if state.num_processes == 1:
+        return found
+    gathered: list[T] = [found[0]] * len(trees)
+    for rank, part in enumerate(gather_object([found])):
+        gathered[rank :: state.num_processes] = part
+    return gathered
 
 
 def _score(
@@ -124,7 +136,7 @@ def _score(
 
 def _key(policy: Policy, trees: Sequence[ContextTree], features: bool) -> str:
     dtype = next(p.dtype for p in policy.model.parameters() if p.is_floating_point())
-    digest = hashlib.sha256(f"2 {policy.fingerprint} {dtype} {features}".encode())
+    digest = hashlib.sha256(f"3 {policy.fingerprint} {dtype} {features}".encode())
     for tree in trees:
         for ids in (tree.context, *tree.continuations):
             digest.update(np.array([len(ids), *ids], np.int64).tobytes())

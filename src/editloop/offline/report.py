@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Section",
+    "cost_model_table",
     "figure_png",
     "run_sections",
     "show_estimate",
@@ -34,6 +35,7 @@ COLOURS = {
     "rl": "#b23a63",
     "early": "#3a8f5c",
     "late": "#7a3e9d",
+    "mixture": "#8a7a2f",
 }
 
 
@@ -109,6 +111,8 @@ def run_sections(run: RunFolder) -> list[Section]:
     ]
     if "cost_model" in manifest:
         sections.append(_cost_model(manifest["cost_model"]))
+    if "mixture" in manifest:
+        sections.append(_mixture(manifest["mixture"]))
     for name, policy in policies.items():
         sampled = policy["candidates"][policy["chosen"]]["sampled"]
         if sampled and sampled["examples"]:
@@ -148,35 +152,64 @@ SETTINGS = {
     "beta": "beta",
     "dpo_weight": "weight",
     "rl_weight": "rl",
+    "rl_beta": "rl beta",
     "kappa": "kappa",
 }
 
 
 def show_settings(candidate: Mapping[str, Any]) -> str:
     """The point of the grid that a candidate is."""
-    return ", ".join(f"{word} {candidate[key]:g}" for key, word in SETTINGS.items() if key in candidate)
+    numbers = [f"{word} {candidate[key]:g}" for key, word in SETTINGS.items() if key in candidate]
+    return ", ".join([*numbers, *([candidate["rl_loss"]] if "rl_loss" in candidate else [])])
+
+
+def cost_model_table(kinds: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """The fidelity of cost models (`Fidelity` as plain data), by what they are called."""
+    rows = [["predicts from", "R²", "correlation", "of ranks", "costs below f̂", "f̂ + u", "f̂ + 2u"]]
+    for label, found in kinds.items():
+        figures = [show_number(found[key]) for key in ("r2", "pearson", "spearman")]
+        rows.append([label, *figures, *(f"{share:.0%}" for share in found["covered"])])
+    return rows
 
 
 def _cost_model(report: Mapping[str, Any]) -> Section:
     """How well the cost model predicts, beside what knows the length or nothing."""
-    rows = [["predicts from", "R²", "correlation", "of ranks", "costs below f̂", "f̂ + u", "f̂ + 2u"]]
-    for name, label in (
-        ("model", "what the base makes of it"),
-        ("length", "its length"),
-        ("mean", "nothing"),
-    ):
-        found = report[name]
-        figures = [show_number(found[key]) for key in ("r2", "pearson", "spearman")]
-        rows.append([label, *figures, *(f"{share:.0%}" for share in found["covered"])])
-    chosen, held = report["settings"], report["model"]["rows"]
+    settings, held = report["settings"], report["model"]["rows"]
+    tried = {f"{KINDS[kind]} ({kind})": found for kind, found in report["tried"].items()}
     return Section(
         "The cost model",
         [
-            f"Least squares on the costs of {chosen['rows']} responses ({chosen['features']}, ridge "
-            f"{chosen['ridge']:.3g}; u by {chosen['spread']}), on {held} validation rows."
+            f"Least squares on the costs of {settings['rows']} responses, on {held} validation rows; taken: "
+            f"{report['kind']} with {settings['features']}, of strength {settings['ridge']:.3g}."
         ],
-        table=rows,
+        table=cost_model_table({**tried, "its length": report["length"], "nothing": report["mean"]}),
     )
+
+
+KINDS = {"ridge": "the base's states", "bootstrap": "the base's states", "tuned": "states tuned on costs"}
+
+
+def _mixture(mixture: Mapping[str, Any]) -> Section:
+    """The weights, what the mixture gains over each policy alone, and the fit's curve."""
+    from matplotlib.figure import Figure
+
+    by_cost = mixture["by"] == "cost"
+    unit = "mean cost" if by_cost else "log-likelihood of an edit"
+    rows = [["policy", "weight", f"{unit}, alone"]]
+    for name, weight in mixture["weights"].items():
+        estimate = {"mean": weight, "se": mixture["errors"][name]}
+        rows.append([name, show_estimate(estimate), show_number(mixture["single"][name])])
+    rows.append(["mixture", "", show_number(mixture["objective"])])
+    figure = Figure(figsize=(4.6, 2.4), dpi=160, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(range(1, len(mixture["curve"]) + 1), mixture["curve"], color=COLOURS["mixture"])
+    axes.set_xscale("log")
+    tidy(axes, "", "step of the fit", unit)
+    told = (
+        f"Weights fitted by {mixture['by']} on {mixture['rows']} validation rows, ± standard error by "
+        "bootstrap. Each response of the mixture is drawn from one policy, by its weight."
+    )
+    return Section("The mixture", [told], table=rows, images=[figure_png(figure)])
 
 
 def show_number(value: float | None) -> str:

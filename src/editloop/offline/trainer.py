@@ -180,7 +180,6 @@ def method_loss(
             batch.bound.to(device, exact),
             batch.group.to(device),
             candidate,
-            config,
             counts["choice"],
         )
         if method == "rl":
@@ -206,14 +205,14 @@ def choice_loss(
     bound: Tensor,
     group: Tensor,
     candidate: Candidate,
-    config: FitConfig,
     count: float | None = None,
 ) -> Tensor:
-    """The RL loss that the configuration names, on alternatives [K] (see `editloop.offline.losses`)."""
-    assert candidate.beta is not None
-    if config.rl_loss == "pairwise":
-        return pairwise_regression_loss(log_probs - ref, bound, group, beta=candidate.beta, count=count)
-    return weighted_likelihood_loss(log_probs, bound, group, beta=candidate.beta, count=count)
+    """The RL loss that the candidate names, on alternatives [K] (see `editloop.offline.losses`)."""
+    beta = candidate.rl_beta or candidate.beta
+    assert beta is not None
+    if candidate.rl_loss == "pairwise":
+        return pairwise_regression_loss(log_probs - ref, bound, group, beta=beta, count=count)
+    return weighted_likelihood_loss(log_probs, bound, group, beta=beta, count=count)
 
 
 @contextmanager
@@ -418,7 +417,10 @@ def training_arguments(
     batch = min(config.batch_size, len(examples)) // world  # of one process
     vocabulary = int(policy.model.config.get_text_config().vocab_size)
     micro = micro_batch(batch, examples, vocabulary, most=config.micro_batch_size)
-    steps = max(1, math.ceil(round(len(examples) * config.epochs, 6) / (batch * world)))
+    # What sets RL alone apart: a κ, and no other loss beside it.
+    alone = candidate.kappa is not None and candidate.rl_weight is None
+    epochs = (config.rl_epochs if alone else None) or config.epochs
+    steps = max(1, math.ceil(round(len(examples) * epochs, 6) / (batch * world)))
     every = max(1, steps // config.evaluations)
     checkpointing: dict[str, Any] = {}
     if config.gradient_checkpointing:  # naming the flag at all, even as off, is deprecated

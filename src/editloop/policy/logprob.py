@@ -21,6 +21,9 @@ __all__ = ["batch_features", "batch_log_probs", "tree_mask"]
 DEPTHS = (1 / 3, 2 / 3, 1.0)
 """Of the layers whose states are features, from the embedding (0) to the last (1)."""
 
+WIDTH = 256
+"""Most numbers that are kept of a state; wider ones are projected at random."""
+
 
 def tree_mask(subtree_end: Tensor) -> Tensor:
     """The attention mask of packed trees: token i sees token j if j <= i < subtree_end[j].
@@ -53,15 +56,17 @@ def batch_log_probs(model: nn.Module, batch: TreeBatch) -> Tensor:
 def batch_features(model: nn.Module, batch: TreeBatch) -> tuple[Tensor, Tensor]:
     """Log-probabilities, and what the hidden states say of each continuation in its context.
 
-    The states that predict a continuation's tokens are read at a third and two thirds of the depth and at
-    the last layer: the first of them, which has seen the context alone, and the mean over all of them.
+    The last layer's state before the continuation, which has seen the context alone; and the mean of the
+    states that predict the continuation's tokens, at a third and two thirds of the depth and at the last
+    layer. States of more than `WIDTH` numbers go through a fixed random projection.
 
     Args:
         model: As for `batch_log_probs`.
         batch: K continuations, all their tokens counted.
 
     Returns:
-        float32 [K], and float32 [K, 6 d] for states of d numbers.
+        float32 [K], and float32 [K, F], differentiable: F is four times the width of a state, and the
+        first quarter is the context's.
     """
     log_probs, states = _forward(model, batch, states=True)
     device = log_probs.device
@@ -69,13 +74,25 @@ def batch_features(model: nn.Module, batch: TreeBatch) -> tuple[Tensor, Tensor]:
     predictor = torch.from_numpy(batch.predictor).to(device)
     lengths = torch.from_numpy(batch.lengths).to(device)[:, None]
     first = torch.from_numpy(np.unique(batch.owner, return_index=True)[1]).to(device)
-    parts = []
+    means = []
     for depth in DEPTHS:
         layer = states[round(depth * (len(states) - 1))]
         mine = layer.flatten(0, 1)[predictor].float()[member]
         total = torch.zeros(len(batch.lengths), mine.shape[1], device=device).index_add(0, owner, mine)
-        parts += [mine[first], total / lengths]
-    return log_probs, torch.cat(parts, dim=1)
+        means.append(total / lengths)
+    parts = [mine[first], *means]  # of the last layer, where the loop has ended
+    return log_probs, torch.cat([_narrowed(part, seed) for seed, part in enumerate(parts)], dim=1)
+
+
+def _narrowed(states: Tensor, seed: int) -> Tensor:
+    """At most `WIDTH` numbers of each state: distances are kept about as they were."""
+    width = states.shape[1]
+    if width <= WIDTH:
+        return states
+    generator = torch.Generator().manual_seed(seed)
+    projection = torch.randn(width, WIDTH, generator=generator) / WIDTH**0.5
+    narrow: Tensor = states @ projection.to(states.device)
+    return narrow
 
 
 def _forward(

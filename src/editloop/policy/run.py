@@ -2,6 +2,7 @@
 
 run.json               what was read, the configuration, the metrics, the library versions
 policies/<name>/       a PEFT adapter, or a whole model after full fine-tuning
+cost_model/            with RL: the cost model, and the adapter of its features if they are tuned
 report.html            the same for people
 .work/                 checkpoints of a fit that is under way; gone when it is done
 """
@@ -61,6 +62,11 @@ class RunFolder:
     def work(self) -> Path:
         """Where a fit that is under way keeps its checkpoints."""
         return self.path / ".work"
+
+    @property
+    def cost_model(self) -> Path:
+        """Where the cost model lies, if the run trained with RL."""
+        return self.path / "cost_model"
 
     def exists(self) -> bool:
         """Whether there is a manifest."""
