@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +83,7 @@ def test_tokens_come_from_the_tokenizer() -> None:
         ("levenshtein", "unknown cost"),
         ("levenshtein:line/response", "unknown cost"),
         ("levenshtein:word/reference", "normaliser response|edit|longest|none"),
-        ("ter:char/edit", "or ter:word/NORMALISER"),
+        ("ter:char/edit", "ter:word/NORMALISER"),
         ("levenshtein:token/response", "needs the policy's tokenizer"),
         ("bleu", "use levenshtein:UNIT/NORMALISER"),
     ],
@@ -123,8 +126,49 @@ def test_costs_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_cost("words")(["x"], ["a b"]).tolist() == [2]
     with pytest.raises(CostError, match="package:broken cannot be loaded: 'no such module'"):
         get_cost("broken")
-    with pytest.raises(CostError, match="or one of broken, words"):
+    with pytest.raises(CostError, match="; or one of broken, words"):
         get_cost("bleu")
+
+
+@pytest.fixture(scope="module")
+def encoder(base: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A sentence encoder of random weights: the mean over the states of a tiny model."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+
+    states = Transformer(str(base("llama")))
+    folder = tmp_path_factory.mktemp("encoder")
+    SentenceTransformer(modules=[states, Pooling(states.get_embedding_dimension())], device="cpu").save(
+        str(folder)
+    )
+    return str(folder)
+
+
+def test_the_semantic_cost_is_the_distance_of_the_meanings(encoder: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    cost = get_cost(f"semantic:{encoder}")
+    responses, edits = ["see you", "see you", "a"], ["see you", "call me", "see you"]
+    found = cost(responses, edits)
+    vectors = SentenceTransformer(encoder).encode(["see you", "call me"])
+    cosine = vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1])
+    assert found[0] == 0
+    assert found[1] == pytest.approx(1 - cosine, abs=1e-5) and found[1] > 1e-3
+    assert ((found >= 0) & (found <= 2)).all()
+    assert cost([], []).shape == (0,)
+    assert cost(responses[::-1], edits[::-1]).tolist() == pytest.approx(found[::-1].tolist(), abs=1e-6)
+
+
+def test_a_sentence_encoder_that_cannot_be_had_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CostError, match="the sentence encoder cannot be loaded"):
+        get_cost(f"semantic:{tmp_path / 'nothing'}")(["a"], ["b"])
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(CostError, match=r"install editloop\[semantic\]"):
+        get_cost("semantic:some/other")(["a"], ["b"])
+    with pytest.raises(CostError, match="unknown cost"):
+        get_cost("semantic:")
 
 
 words = st.text(alphabet="ab \n", max_size=12)

@@ -63,6 +63,9 @@ def fit(
     split_by: Annotated[str | None, typer.Option(help="record, user or time [record].")] = None,
     validation_rows: Annotated[int | None, typer.Option(help="Most validation rows used [500].")] = None,
     samples: Annotated[int | None, typer.Option(help="Responses sampled from each policy [64].")] = None,
+    mixture: Annotated[
+        str | None, typer.Option(help="Fit the mixture by likelihood, cost or none [likelihood].")
+    ] = None,
     cost: Annotated[str | None, typer.Option(help="Cost, as of editloop inspect.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest sampled response [256].")] = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of context and continuation.")] = None,
@@ -104,6 +107,7 @@ def fit(
         "split_by": split_by,
         "validation_rows": validation_rows,
         "samples": samples,
+        "mixture": mixture,
         "cost": cost,
         "max_new_tokens": max_new_tokens,
         "max_length": max_length,

@@ -15,7 +15,11 @@ LogPath = Annotated[
 ]
 CostName = Annotated[
     str | None,
-    typer.Option("--cost", help="levenshtein:word|char/response|longest|none [levenshtein:word/response]"),
+    typer.Option(
+        "--cost",
+        help="levenshtein:word|char/response|edit|longest|none, ter:word/edit ..., semantic:ENCODER, or one "
+        "of your own [levenshtein:word/response]",
+    ),
 ]
 Base = Annotated[str, typer.Option(help="Hub name or folder of a causal LM, or lab:email, lab:summary.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]

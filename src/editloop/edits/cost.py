@@ -4,8 +4,8 @@
 (translation edit rate with shifts, by sacrebleu; an upper bound that is found greedily, as usual for TER).
 Units are `word` (whitespace tokens), `char` (code points) and `token` (the policy's own tokens); normalisers
 are `response` (divide by |y|, so values above 1 occur), `edit` (by |y'|: `ter:word/edit` is HTER), `longest`
-(by max(|y|, |y'|)) and `none`. It does not know where texts come from, nor loads any tokenizer: the unit
-`token` is given one.
+(by max(|y|, |y'|)) and `none`. `semantic:ENCODER` is how far the meanings lie apart, by a sentence encoder.
+It does not know where texts come from, nor loads any tokenizer: the unit `token` is given one.
 
 A cost of one's own is registered in the process, or comes with an installed package that names it in the
 entry point group `editloop.costs`.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rapidfuzz.distance import Levenshtein
 
+from editloop.edits.semantic import semantic_distance
 from editloop.errors import CostError
 
 DEFAULT_COST = "levenshtein:word/response"
@@ -32,6 +34,7 @@ DIVISORS: Mapping[str, Callable[[Sequence[Any], Sequence[Any]], int]] = {
     "longest": lambda response, edit: max(len(response), len(edit), 1),
     "none": lambda response, edit: 1,
 }
+SEMANTIC = "semantic"
 ENTRY_POINTS = "editloop.costs"
 
 CostFunction = Callable[[Sequence[str], Sequence[str]], ArrayLike]
@@ -87,7 +90,8 @@ def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost
     Δ("", "") is 0.
 
     Args:
-        name: A registered name, that of an installed package's cost, or `FAMILY:UNIT/NORMALISER`.
+        name: A registered name, that of an installed package's cost, `FAMILY:UNIT/NORMALISER`, or
+            `semantic:ENCODER` (see `semantic_distance`).
         tokenize: The policy's tokenizer; needed by the unit `token` only.
 
     Raises:
@@ -96,6 +100,8 @@ def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost
     if name in _registered:
         return Cost(name, _registered[name])
     family, _, rest = name.partition(":")
+    if family == SEMANTIC and rest:
+        return Cost(name, partial(semantic_distance, rest))
     unit, _, normaliser = rest.partition("/")
     if unit not in UNITS.get(family, ()) or normaliser not in DIVISORS:
         return _installed(name)
@@ -146,7 +152,8 @@ def _installed(name: str) -> Cost:
             "unknown cost",
             seen=name,
             do=f"use levenshtein:UNIT/NORMALISER, unit {'|'.join(UNITS['levenshtein'])}, normaliser "
-            f"{'|'.join(DIVISORS)}, or ter:word/NORMALISER{', or one of ' * bool(own)}{', '.join(own)}",
+            f"{'|'.join(DIVISORS)}; ter:word/NORMALISER; semantic:ENCODER{'; or one of ' * bool(own)}"
+            f"{', '.join(own)}",
         )
     try:
         function = found[name].load()
@@ -161,7 +168,7 @@ def register_cost(name: str, function: CostFunction) -> Cost:
     Raises:
         CostError: The name is empty, built in or taken by another function.
     """
-    if not name or name.startswith(tuple(f"{family}:" for family in UNITS)):
+    if not name or name.startswith(tuple(f"{family}:" for family in (*UNITS, SEMANTIC))):
         raise CostError("this name is not free for a cost", seen=name, do="choose another name")
     if _registered.setdefault(name, function) is not function:
         raise CostError("this name already has a cost", seen=name, do="choose another name")
