@@ -35,8 +35,8 @@ def wrong_in(parts: int, cell: Cell, context: str) -> str:
 def known(cells: list[Cell], folder: Path) -> Workplace:
     """Cells in which a strong log gives SFT the best policy, and a weak one gives it to DPO."""
     for cell in cells:
-        parts = {"strong": {"base": 4, "sft": 0, "dpo": 3, "early": 1}}.get(
-            cell.trained, {"base": 4, "sft": 3, "dpo": 1, "early": 2}
+        parts = {"strong": {"base": 4, "sft": 0, "dpo": 3, "rl": 2, "early": 1, "mixture": 1}}.get(
+            cell.trained, {"base": 4, "sft": 3, "dpo": 1, "rl": 3, "early": 2, "mixture": 2}
         )
         contexts = list(islice(cell.world.contexts(cell.seed, stream="online"), ROUNDS))
         responses = {arm: [wrong_in(n, cell, context) for context in contexts] for arm, n in parts.items()}
@@ -69,7 +69,7 @@ def test_a_table_of_known_cells(place: Workplace, tmp_path: Path) -> None:
     for column in COLUMNS:
         costs = {name: method["columns"][column.title]["mean"] for name, method in methods.items()}
         best = "sft" if column.trained == "strong" else "dpo"
-        arms = {name: costs[name] for name in ("sft", "dpo", "early")}
+        arms = {name: costs[name] for name in ("sft", "dpo", "rl", "early")}
         assert min(arms, key=arms.__getitem__) == best
         assert costs[best] < costs["late"] < max(arms.values()) < costs["base"]
         assert data["late_above_best_arm"][column.title] == pytest.approx(costs["late"] - costs[best])
@@ -98,7 +98,7 @@ def test_subsets_of_the_arms(place: Workplace, tmp_path: Path) -> None:
     for column in COLUMNS:
         assert single["columns"][column.title][0] == pytest.approx(table[column.title]["mean"])
     assert rows["sft", "dpo"]["max_subopt"][0] < rows["sft",]["max_subopt"][0]
-    assert "| sft, dpo, early |" in (tmp_path / "ablation.md").read_text()
+    assert "| sft, dpo, rl, early |" in (tmp_path / "ablation.md").read_text()
 
 
 def test_values_of_alpha(place: Workplace, tmp_path: Path) -> None:
@@ -125,11 +125,11 @@ def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) ->
     cell = Cell("email", "strong", 3)
     place = Workplace(tmp_path / "work", rounds=10, rows=30, changes=(("epochs", 1.0), ("samples", 0)))
     answers = make_cells([cell, cell], place, Silent())[cell]
-    assert list(answers.responses) == ["base", "sft", "dpo", "early"]
+    assert list(answers.responses) == ["base", "sft", "dpo", "rl", "early", "mixture"]
     assert make_cells([cell], place, Silent()) == {cell: answers}
     with pytest.raises(RunError, match="holds another cell"):
         make_cells([cell], place._replace(rounds=9), Silent())
-    user, arms = get_user("strong", cell.world, seed=9), ("sft", "dpo", "early")
+    user, arms = get_user("strong", cell.world, seed=9), ("sft", "dpo", "rl", "early")
     costs = cost_table(answers, user, arms)
     chosen = play(costs, BanditConfig(alpha=0.2))
     played: list[Round] = []
@@ -166,7 +166,7 @@ RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 
 def test_what_was_chosen_is_what_is_used() -> None:
     chosen = json.loads((RESULTS / "tune.json").read_text())["results"]
-    assert len(chosen) == 6
+    assert len(chosen) == 8
     for result in chosen:
         best = result["candidates"][result["chosen"]]
         used = TUNED[result["domain"]][result["method"]].model_dump(exclude_none=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,19 @@ from editloop.offline import (
     training_arguments,
 )
 from editloop.offline.alternatives import Priced, alternative_trees, draw_responses, price_alternatives
+from editloop.offline.examples import Alternatives
 from editloop.offline.pricing import told_costs
 from editloop.offline.tuned import tuned_features
-from editloop.policy import LoraSettings, Policy, attach_adapter, batch_log_probs, detach_adapter, load_base
+from editloop.policy import (
+    ContextTree,
+    LoraSettings,
+    Policy,
+    attach_adapter,
+    batch_log_probs,
+    detach_adapter,
+    load_base,
+    trainable_copy,
+)
 from small_log import Told, small_log
 
 RL = Candidate(learning_rate=1e-3, beta=0.2, kappa=0.5, rl_loss="pairwise")
@@ -163,6 +174,7 @@ def test_accumulated_micro_batches_take_the_steps_of_the_whole_batch(
     policy: Policy, tmp_path: Path, method: Method, candidate: Candidate, loss: str
 ) -> None:
     examples = price(policy).train
+    candidate = candidate.model_copy(update={"rl_loss": loss})
 
     def train(micro: int) -> tuple[list[float], dict[str, torch.Tensor]]:
         config = FitConfig(
@@ -172,7 +184,6 @@ def test_accumulated_micro_batches_take_the_steps_of_the_whole_batch(
             seed=3,
             patience=9,
             micro_batch_size=micro,
-            rl_loss=[loss],
         )
         adapted = attach_adapter(policy, config.lora, seed=3)
         trainer = EditTrainer(
@@ -238,6 +249,45 @@ def test_a_fit_moves_to_what_costs_less(policy: Policy, tmp_path: Path, loss: st
         moved, cost = np.array(new) - np.array(old), model.predict(table)[0]
         gains.append(float(((moved - moved.mean()) * (cost - cost.mean())).sum()))
     assert np.mean(gains) < -2 * np.std(gains) / math.sqrt(len(gains))
+
+
+def test_a_policy_that_is_trained_on_every_response_reaches_the_optimum(
+    policy: Policy, tmp_path: Path
+) -> None:
+    """All strings of four letters a and b: among them π_ref e^(−f̄/β)/Z is known."""
+    texts = ["".join(letters) for letters in product("ab", repeat=4)]
+    generator = np.random.default_rng(0)
+    examples, optima, references = [], [], []
+    for i in range(3):
+        tree = policy.encoder.tree(f"mail {i}", texts)
+        assert tree is not None and len(tree.continuations) == 16
+        reference = np.array(policy.log_probs([tree])[0])
+        cost, spread = generator.random(16), generator.random(16)
+        score = reference - (cost + RL.kappa * spread) / RL.beta
+        optima.append(np.exp(score - np.logaddexp.reduce(score)))
+        references.append(np.exp(reference - np.logaddexp.reduce(reference)))
+        alternatives = Alternatives(tree, tuple(reference), tuple(cost), tuple(spread))
+        pair = ContextTree(tree.context, tree.continuations[:2])
+        examples.append(Example(str(i), f"mail {i}", texts[0], texts[1], pair, alternatives=alternatives))
+    config = FitConfig(full=True, epochs=600, batch_size=3, patience=99, evaluations=1)
+    candidate = RL.model_copy(update={"learning_rate": 2e-3})
+    with trainable_copy(policy) as trained:
+        trainer = EditTrainer(
+            policy=trained,
+            method="rl",
+            candidate=candidate,
+            config=config,
+            arguments=training_arguments(config, candidate, tmp_path, trained, examples),
+            train=examples,
+            validate=lambda: {"loss": 1.0},
+        )
+        trainer.args.load_best_model_at_end = False
+        trainer.train()
+        found = trained.log_probs([e.alternatives.tree for e in examples if e.alternatives])
+    for log_probs, optimum, reference in zip(found, optima, references, strict=True):
+        reached = np.exp(np.array(log_probs) - np.logaddexp.reduce(log_probs))
+        assert np.abs(reached - optimum).sum() / 2 < 0.01
+        assert np.abs(reference - optimum).sum() / 2 > 0.2
 
 
 def test_all_four_methods_are_trained_and_only_rl_pays_for_a_cost_model(

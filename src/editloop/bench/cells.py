@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.bench.parallel import in_parallel
-from editloop.edits import get_cost, read_log, write_log
+from editloop.edits import Cost, get_cost, read_log, write_log
 from editloop.edits.writing import atomic
 from editloop.lab import Domain, base_path, fit_settings, get_domain, stream_log
 from editloop.lab.folder import claim
 from editloop.lab.log import MAX_NEW_TOKENS
 from editloop.lab.settings import LOG_ROWS
 from editloop.listener import Listener
-from editloop.offline import FitConfig, fit
+from editloop.offline import FitConfig, Method, fit
 from editloop.online import Bandit, BanditConfig
 from editloop.policy import load_base
 from editloop.users import User, get_user
@@ -41,8 +41,13 @@ SEEDS = (1, 2, 3, 4, 5)
 
 DOMAINS = ("summary", "email")
 TRAINED = ("strong", "weak")
-ARMS = ("sft", "dpo", "early")
+ARMS: tuple[Method, ...] = ("sft", "dpo", "rl", "early")
 """What LateEnsemble chooses among."""
+
+COMPARED = ("base", *ARMS, "mixture")
+"""All policies of a cell that are compared; the arms stand in `AMONG`."""
+
+AMONG = slice(1, 1 + len(ARMS))
 
 ROUNDS = 200
 """T of the online phase."""
@@ -112,7 +117,8 @@ class Workplace(NamedTuple):
 
     def config(self, cell: Cell) -> FitConfig:
         """The configuration of a cell's fit."""
-        return fit_settings(cell.domain, seed=cell.seed).model_copy(update=dict(self.changes))
+        changes = {"methods": ARMS, **dict(self.changes)}
+        return fit_settings(cell.domain, seed=cell.seed).model_copy(update=changes)
 
     def claim(self, cell: Cell) -> Path:
         """The cell's folder, if what it holds was made as it would be made now.
@@ -169,7 +175,7 @@ class Measured(NamedTuple):
     """What the rounds of all columns cost.
 
     Attributes:
-        tables: By column, the cost of each round with the base and with each arm [seeds, T, 1 + arms].
+        tables: By column, the cost of each round with each policy of `COMPARED` [seeds, T, policies].
         seconds: What the cells took to make, one after another.
     """
 
@@ -187,7 +193,7 @@ def column_costs(place: Workplace, evaluator: str, listener: Listener) -> Measur
                 cost_table(
                     made[cells[column, seed]],
                     get_user(evaluator, get_domain(column.domain), seed=EVALUATION + seed),
-                    ("base", *ARMS),
+                    COMPARED,
                 )
                 for seed in place.seeds
             ]
@@ -197,9 +203,11 @@ def column_costs(place: Workplace, evaluator: str, listener: Listener) -> Measur
     return Measured(tables, sum(answers.seconds for answers in made.values()))
 
 
-def cost_table(answers: Answers, user: User, arms: Sequence[str]) -> NDArray[np.float64]:
+def cost_table(
+    answers: Answers, user: User, arms: Sequence[str], cost: Cost | None = None
+) -> NDArray[np.float64]:
     """What each round would cost with each arm, float64 [T, arms]."""
-    cost = get_cost()
+    cost = cost or get_cost()
     columns = []
     for arm in arms:
         responses = answers.responses[arm]
@@ -236,7 +244,7 @@ def _make(job: tuple[Cell, Workplace]) -> Answers:
     run = fit(read_log(path), base, folder / "run", place.config(cell))
     contexts = list(islice(cell.world.contexts(cell.seed, stream="online"), place.rounds))
     responses = {}
-    for name in ("base", *run.policy_names()):
+    for name in run.arm_names():
         with run.policy(name, base) as policy:
             samples = policy.sample(contexts, seed=cell.seed, max_new_tokens=MAX_NEW_TOKENS)
         responses[name] = [sample.text for sample in samples]

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.bench.cells import (
-    ARMS,
     DOMAINS,
     EVALUATION,
     Answers,
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DISCOUNTS = (1.0, 0.99, 0.97, 0.95, 0.9)
+ARMS = ("sft", "dpo", "early")
+"""Of each log."""
 CHANGES = {"none": (1.0, 0.0), "abrupt": (0.5, 0.0), "gradual": (0.25, 0.5)}
 """When a change begins and how long it lasts, in shares of the rounds."""
 WINDOW = 20
@@ -65,7 +66,10 @@ def run(
         for domain in DOMAINS
         for seed in place.seeds
     ]
-    made = make_cells([cell for pair in pairs for cell in pair], place, listener or Silent())
+    listener = listener or Silent()
+    made = make_cells([before for before, _ in pairs], place, listener)
+    others = place._replace(changes=(("methods", ARMS), *place.changes))
+    made |= make_cells([after for _, after in pairs], others, listener)
     tables = {
         change: np.stack([_table(before, made, change, place) for before, _ in pairs]) for change in CHANGES
     }

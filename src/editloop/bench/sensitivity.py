@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.bench.cells import ARMS, COLUMNS, Workplace, column_costs, paid, play
+from editloop.bench.cells import AMONG, ARMS, COLUMNS, Workplace, column_costs, paid, play
 from editloop.bench.results import markdown_table, mean_and_error, plus_minus, write_result
 from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 ORDERS = 20
 """Orders in which the rounds of a seed are played: rounds are exchangeable, and one order tells little."""
 
-SUBSETS = (
-    ("sft",),
-    ("dpo",),
-    ("early",),
+WITHOUT_RL = tuple(arm for arm in ARMS if arm != "rl")
+SUBSETS: tuple[tuple[str, ...], ...] = (
+    *((arm,) for arm in ARMS),
     ("sft", "dpo"),
+    ("sft", "rl"),
+    ("dpo", "rl"),
     ("sft", "early"),
     ("dpo", "early"),
-    ("sft", "dpo", "early"),
-    ("base", "sft", "dpo", "early"),
+    ("sft", "dpo", "rl"),
+    WITHOUT_RL,
+    ARMS,
+    ("base", *ARMS),
 )
 TITLES = tuple(column.title for column in COLUMNS)
 ALPHAS = tuple(float(alpha) for alpha in np.geomspace(0.045, 4.5, 9))
@@ -42,21 +45,25 @@ def ablation(
     """LateEnsemble over subsets of its arms: write `ablation.json` and `ablation.md`."""
     place = place or Workplace()
     tables, _ = column_costs(place, "strong", listener or Silent())
-    names = ("base", *ARMS)
-    best = np.array([tables[column].mean(axis=1).min(axis=1) for column in COLUMNS])
+    single = ("base", *ARMS)
+    best = np.array([tables[column][:, :, : len(single)].mean(axis=1).min(axis=1) for column in COLUMNS])
     results, rows = [], []
+    by_seed: dict[tuple[str, ...], NDArray[np.float64]] = {}
     for subset in SUBSETS:
-        picked = [names.index(arm) for arm in subset]
-        found = np.array([_played(tables[column][:, :, picked], BanditConfig()) for column in COLUMNS])
+        picked = [single.index(arm) for arm in subset]
+        found = np.array([played(tables[column][:, :, picked], BanditConfig()) for column in COLUMNS])
         columns = {column.title: mean_and_error(found[k]) for k, column in enumerate(COLUMNS)}
-        worst = mean_and_error((found - best).max(axis=0))
+        by_seed[subset] = (found - best).max(axis=0)
+        worst = mean_and_error(by_seed[subset])
         results.append({"arms": list(subset), "columns": columns, "max_subopt": worst})
         rows.append([", ".join(subset), *(plus_minus(*cell) for cell in [*columns.values(), worst])])
+    with_rl = mean_and_error(by_seed[ARMS] - by_seed[WITHOUT_RL])
     text = (
         f"{_lead(place)} Max SubOpt: the largest distance to the best single policy of a column, the base "
-        "among them.\n\n" + markdown_table(["arms", *TITLES, "Max SubOpt"], rows)
+        "among them.\n\n" + markdown_table(["arms", *TITLES, "Max SubOpt"], rows) + "\n\nWith RL among the "
+        f"arms, Max SubOpt of all less that of {', '.join(WITHOUT_RL)}, by seed: {plus_minus(*with_rl)}."
     )
-    data = {"results": results, "seeds": place.seeds, "orders": ORDERS}
+    data = {"results": results, "with_rl": with_rl, "seeds": place.seeds, "orders": ORDERS}
     write_result("ablation", data, text, out)
     return data
 
@@ -68,10 +75,10 @@ def alpha(
     place = place or Workplace()
     tables, _ = column_costs(place, "strong", listener or Silent())
     results = {
-        value: [mean_and_error(_played(tables[c][:, :, 1:], BanditConfig(alpha=value))) for c in COLUMNS]
+        value: [mean_and_error(played(tables[c][:, :, AMONG], BanditConfig(alpha=value))) for c in COLUMNS]
         for value in ALPHAS
     }
-    best = [float(tables[column][:, :, 1:].mean(axis=(0, 1)).min()) for column in COLUMNS]
+    best = [float(tables[column][:, :, AMONG].mean(axis=(0, 1)).min()) for column in COLUMNS]
     rows = [[f"{value:.3g}", *(plus_minus(*cell) for cell in cells)] for value, cells in results.items()]
     rows.append(["best arm", *(f"{mean:.3f}" for mean in best)])
     text = f"{_lead(place)} The default is {ALPHA:g}.\n\n" + markdown_table(["α", *TITLES], rows)
@@ -96,7 +103,7 @@ def _lead(place: Workplace) -> str:
     )
 
 
-def _played(tables: NDArray[np.float64], config: BanditConfig) -> NDArray[np.float64]:
+def played(tables: NDArray[np.float64], config: BanditConfig) -> NDArray[np.float64]:
     """The mean cost of a round for each seed [seeds], over several orders of the rounds.
 
     Args:

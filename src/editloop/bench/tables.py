@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.bench.cells import ARMS, COLUMNS, Column, Workplace, column_costs, paid, play
+from editloop.bench.cells import AMONG, ARMS, COLUMNS, COMPARED, Column, Workplace, column_costs, paid, play
 from editloop.bench.results import markdown_table, plus_minus, recent_mean, write_result
 from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
@@ -24,7 +24,9 @@ METHODS = {
     "base": "Base",
     "sft": "SFT",
     "dpo": "DPO",
+    "rl": "RL",
     "early": "EarlyEnsemble",
+    "mixture": "Mixture",
     "late": "LateEnsemble",
 }
 PAPER = {
@@ -34,7 +36,7 @@ PAPER = {
     "early": (0.2092, 0.3586, 0.3438, 0.4864, 0.1612),
     "late": (0.2768, 0.4403, 0.4202, 0.3739, 0.1586),
 }
-"""Table 1 of the paper: the columns in our order, and Max SubOpt."""
+"""Table 1 of the paper, which has no RL and no mixture: the columns in our order, and Max SubOpt."""
 
 WINDOW = 20
 """Rounds over which a share of an arm is shown."""
@@ -75,10 +77,10 @@ def _table(
     costs: dict[Column, dict[str, NDArray[np.float64]]] = {}
     chosen: dict[Column, NDArray[np.int64]] = {}
     for column, table in tables.items():
-        arms = table[:, :, 1:]
+        arms = table[:, :, AMONG]
         chosen[column] = np.stack([play(one) for one in arms])
         late = np.stack([paid(one, picks) for one, picks in zip(arms, chosen[column], strict=True)])
-        fixed = {method: table[:, :, i] for i, method in enumerate(("base", *ARMS))}
+        fixed = {method: table[:, :, i] for i, method in enumerate(COMPARED)}
         costs[column] = {**fixed, "late": late}
     cells = {"cells": len(COLUMNS) * len(place.seeds), "seconds": round(seconds, 1)}
     data = {"evaluator": evaluator, "seeds": place.seeds, **cells, **_numbers(costs, chosen)}
@@ -103,7 +105,7 @@ def _numbers(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> dict[s
     means = np.array([[costs[column][method].mean(axis=1) for column in COLUMNS] for method in METHODS])
     worst = max_subopt(means)
     late = list(METHODS).index("late")
-    best_arm = means[1:late].mean(axis=2).min(axis=0)
+    best_arm = means[AMONG].mean(axis=2).min(axis=0)
     return {
         "methods": {
             method: {
@@ -140,7 +142,8 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], place: Workplace) -
         "Mean cost of a round (levenshtein:word/response), mean ± sd over seeds "
         f"{', '.join(map(str, place.seeds))}; {place.rounds} rounds each; lower is better. {lead} Max SubOpt "
         "is the largest distance to the best method of a column, by seed. LateEnsemble chooses among SFT, "
-        "DPO and EarlyEnsemble.",
+        "DPO, RL and EarlyEnsemble; Mixture draws from them with weights fitted by likelihood on the "
+        "validation part.",
         markdown_table(headings, rows),
         f"LateEnsemble less the best of its arms (the arm with the least mean over seeds): {above}.",
         markdown_table(["share of the rounds", *titles], shares),
@@ -165,6 +168,8 @@ def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
     for k, column in enumerate(COLUMNS):
         upper, lower = axes[0, k], axes[1, k]
         for method, label in METHODS.items():
+            if method == "mixture":
+                continue  # between its policies, and one line too many
             total = costs[column][method].cumsum(axis=1)
             rounds = np.arange(1, total.shape[1] + 1)
             mean, spread = total.mean(axis=0), total.std(axis=0, ddof=1) if len(total) > 1 else 0.0
@@ -181,5 +186,7 @@ def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
         lower.set_xlim(1, len(rounds))
         tidy(lower, "", "round", "" if k else "share of rounds")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(METHODS), fontsize=8, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(METHODS) - 1, fontsize=8, frameon=False
+    )
     return figure
