@@ -45,13 +45,22 @@ def test_pairs_share_what_is_asked(shared: float) -> None:
     assert rows == make_pairs(60, tokens=240, shared=shared)
 
 
-@pytest.mark.parametrize(("arm", "method"), [("ours", "early"), ("trl tuned", "dpo"), ("trl tuned", "sft")])
+@pytest.mark.parametrize(
+    ("arm", "method"), [("ours", "early"), ("ours", "rl"), ("trl tuned", "dpo"), ("trl tuned", "sft")]
+)
 def test_an_arm_is_timed(arm: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trl")
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.setitem(SIZES, "tiny", Size(32, 64, 2, (2, 2), 8192, True, tokens=16, batch=2))
     measured = train_arms.measure(Spec(arm, (method,), str(tmp_path), "tiny", 0.5, steps=2))
     assert measured["seconds"] > 0 and measured["peak_mb"] > 100
+
+
+def test_the_passes_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIZES, "tiny", Size(32, 64, 2, (2, 2), 8192, True, tokens=16, batch=2))
+    measured = train_arms.measure(Spec("ours", ("pass",), str(tmp_path), "tiny", 0.5, steps=2))
+    assert measured["rows"] == 6
+    assert all(measured[key] > 0 for key in ("reference", "features", "cost_model"))
 
 
 def test_results_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,13 +71,18 @@ def test_results_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def process(spec: Spec) -> dict[str, Any]:
         seen.append(spec)
         wall = 10.0 * (1 + (spec.arm != "ours"))
-        return {"seconds": seconds[spec.arm], "peak_mb": 100.0 * seconds[spec.arm], "wall": wall}
+        if spec.methods == ("pass",):
+            return {"reference": 10.0, "features": 10.4, "cost_model": 0.5, "rows": 4}
+        each = seconds[spec.arm] * (1.5 if spec.methods == ("rl",) else 1)
+        return {"seconds": each, "peak_mb": 100.0 * each, "wall": wall}
 
     monkeypatch.setattr(train_speed, "_process", process)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     measured = train_speed.run(tmp_path, repeats=2, steps=1, whole_steps=1)
     assert [spec.arm for spec in seen[:4]] == ["ours", "trl tuned", "trl default", "ours"]
-    assert len(seen) == 2 * (5 * 3 + 4)
+    assert len(seen) == 2 * (5 * 3 + 4 + 1 + 4)
+    assert [each["times"] for each in measured["choices"]] == [1.5] * 4
+    assert measured["passes"]["added"] == pytest.approx(0.09)
     rate = measured["rates"][2]
     assert (rate["method"], rate["shared"], rate["goal"]) == ("dpo", 0.5, 1.4)
     assert rate["times_as_fast_as"] == {"trl tuned": 1.5, "trl default": 2.5}

@@ -47,8 +47,9 @@ def test_what_a_response_should_be_may_depend_on_the_context(context: int) -> No
     assert held_out(model, costs) > 0.6
 
 
-def test_the_error_of_a_row_left_out_is_that_of_a_fit_without_it() -> None:
-    design = np.hstack([np.ones((30, 1)), FEATURES[:30, :3]])
+@pytest.mark.parametrize("width", [3, 60])
+def test_the_error_of_a_row_left_out_is_that_of_a_fit_without_it(width: int) -> None:
+    design = np.hstack([np.ones((30, 1)), np.random.default_rng(1).standard_normal((30, width))])
     costs = FEATURES[:30, 0] * FEATURES[:30, 4]
     found = _left_out_errors(design, costs)
     for ridge, error in zip(RIDGES, found, strict=True):
@@ -56,7 +57,7 @@ def test_the_error_of_a_row_left_out_is_that_of_a_fit_without_it() -> None:
         for i in range(30):
             rest = np.arange(30) != i
             # The constant is not shrunk.
-            gram = design[rest].T @ design[rest] + np.diag([0, ridge, ridge, ridge])
+            gram = design[rest].T @ design[rest] + np.diag([0] + [ridge] * width)
             weights = np.linalg.solve(gram, design[rest].T @ costs[rest])
             by_hand.append((design[i] @ weights - costs[i]) ** 2)
         assert error == pytest.approx(np.mean(by_hand), rel=1e-6)

@@ -17,6 +17,8 @@ from typing import Any
 LEARNING_RATE, BETA, RANK, ALPHA = 1e-4, 0.1, 16, 32
 VALIDATION = 1e-6
 """Share of the log that `fit` keeps for validation: one row. TRL's processes are given the others."""
+CANDIDATES = 4
+"""Responses that RL has beside the edit and the response."""
 WARM_UP = 1
 """Steps that are taken before the clock starts."""
 
@@ -51,12 +53,14 @@ class Spec:
 
 
 def measure(spec: Spec) -> dict[str, Any]:
-    """Train as the specification says and return seconds and memory."""
-    if spec.log is None:
+    """Train as the specification says and return seconds and memory; `pass` trains nothing."""
+    if spec.methods == ("pass",):
+        measured: dict[str, Any] = _passes(spec)
+    elif spec.log is None:
         clock = _clock()
         (_ours_steps if spec.arm == "ours" else _trl_steps)(spec, clock)
         (start, cpu_start), (end, cpu_end) = clock.times[WARM_UP - 1], clock.times[-1]
-        measured: dict[str, Any] = {"seconds": end - start, "processor_seconds": cpu_end - cpu_start}
+        measured = {"seconds": end - start, "processor_seconds": cpu_end - cpu_start}
     else:
         (_ours_whole if spec.arm == "ours" else _trl_whole)(spec)
         measured = {}
@@ -104,9 +108,20 @@ def _rows(spec: Spec) -> tuple[list[Any], int]:
     return make_pairs(size.batch * (WARM_UP + spec.steps), tokens=size.tokens, shared=spec.shared), size.batch
 
 
+def _policy(spec: Spec) -> Any:
+    """The base in memory, as a policy."""
+    from editloop.bench.train_workload import build_base, build_tokenizer
+    from editloop.policy import Encoder, Policy
+    from editloop.policy.probe import probe_trees
+
+    model = build_base(spec.size, _device())
+    encoder = Encoder(build_tokenizer(), 4096)
+    return Policy(model, encoder, spec.size, spec.size, shares=probe_trees(model)[0])
+
+
 def _ours_steps(spec: Spec, clock: Any) -> None:
     """Our trainer as `fit` uses it; its one evaluation and checkpoint come after the last step."""
-    from editloop.bench.train_workload import build_base, build_tokenizer
+    from editloop.bench.train_workload import draw_alternatives
     from editloop.offline import (
         Candidate,
         EditTrainer,
@@ -115,19 +130,22 @@ def _ours_steps(spec: Spec, clock: Any) -> None:
         reference_pass,
         training_arguments,
     )
-    from editloop.policy import Encoder, LoraSettings, Policy, attach_adapter
-    from editloop.policy.probe import probe_trees
+    from editloop.policy import LoraSettings, attach_adapter
 
     rows, batch = _rows(spec)
-    model, (method,) = build_base(spec.size, _device()), spec.methods
-    encoder = Encoder(build_tokenizer(), 4096)
-    policy = Policy(model, encoder, spec.size, spec.size, shares=probe_trees(model)[0])
-    examples = list(make_examples(rows, encoder).examples)
-    if method != "sft":
+    policy, (method,) = _policy(spec), spec.methods
+    examples = list(make_examples(rows, policy.encoder).examples)
+    if method == "rl":
+        examples = draw_alternatives(policy, examples, CANDIDATES)
+    elif method != "sft":
         examples, _ = reference_pass(policy, examples, cache=Path(spec.folder))
     policy = attach_adapter(policy, LoraSettings(rank=RANK, alpha=ALPHA), seed=0)
     config = FitConfig(batch_size=batch, epochs=1, evaluations=1)
-    candidate = Candidate(learning_rate=LEARNING_RATE, beta=BETA, dpo_weight=1.0)
+    candidate = Candidate(
+        learning_rate=LEARNING_RATE,
+        beta=BETA,
+        **({"kappa": 1.0, "rl_loss": "pairwise"} if method == "rl" else {"dpo_weight": 1.0}),
+    )
     arguments = training_arguments(config, candidate, Path(spec.folder), policy, examples)
     arguments.train_sampling_strategy = "sequential"
     EditTrainer(
@@ -140,6 +158,33 @@ def _ours_steps(spec: Spec, clock: Any) -> None:
         validate=lambda: {"loss": 0.0},
         callbacks=[clock],
     ).train()
+
+
+def _passes(spec: Spec) -> dict[str, Any]:
+    """Seconds of the reference pass, of the same with features, and of the cost model on them."""
+    import numpy as np
+
+    from editloop.edits import get_cost
+    from editloop.offline import feature_pass, fit_cost_model, make_examples, reference_pass
+
+    rows, _ = _rows(spec)
+    policy = _policy(spec)
+    examples = make_examples(rows, policy.encoder).examples
+    trees = [e.tree for e in examples]
+    policy.log_probs(trees[:WARM_UP])
+    seconds = {}
+    start = time.perf_counter()
+    reference_pass(policy, examples, cache=Path(spec.folder))
+    seconds["reference"] = time.perf_counter() - start
+    start = time.perf_counter()
+    scored, _ = feature_pass(policy, trees, cache=Path(spec.folder))
+    seconds["features"] = time.perf_counter() - start
+    costs = get_cost()([e.response for e in examples], [e.edit for e in examples])
+    start = time.perf_counter()
+    features = np.stack([each.features[1] for each in scored])
+    fit_cost_model(features, costs, context=features.shape[1] // 4)
+    seconds["cost_model"] = time.perf_counter() - start
+    return {**seconds, "rows": len(rows)}
 
 
 def _ours_whole(spec: Spec) -> None:

@@ -23,8 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from editloop.bench.results import write_result
-from editloop.bench.train_arms import VALIDATION, WARM_UP, Spec
+from editloop.bench.results import markdown_table, write_result
+from editloop.bench.train_arms import CANDIDATES, VALIDATION, WARM_UP, Spec
 from editloop.errors import ConfigError, RunError
 from editloop.listener import Listener, Silent
 
@@ -32,6 +32,8 @@ ARMS = ("ours", "trl tuned", "trl default")
 GOALS = {0.0: 1.0, 0.5: 1.4, 0.75: 1.8}
 """Times as fast as tuned TRL at a shared fraction, for DPO."""
 WHOLE_GOAL = 2.0
+CHOICE_GOAL, PASS_GOAL = 2.5, 0.1
+"""At most so many times the seconds of DPO for RL, and of the reference pass for the cost model on top."""
 METHODS = ("sft", "dpo", "early")
 _ON_CPU = (
     " Ours gains by what is shared, by little padding, and by the output embedding at counted tokens only; "
@@ -47,6 +49,7 @@ def run(
     steps: int = 3,
     shared: Sequence[float] = (0.0, 0.25, 0.5, 0.75),
     whole_steps: int = 6,
+    pass_steps: int = 40,
     sizes: Sequence[str] = ("0.5b", "1.5b", "3b", "8b"),
     listener: Listener | None = None,
 ) -> dict[str, Any]:
@@ -58,6 +61,7 @@ def run(
         steps: Timed optimiser steps of each turn.
         shared: Shared fractions for DPO; SFT is measured at the middle one.
         whole_steps: Optimiser steps of each method, end to end.
+        pass_steps: Batches that the reference passes over, and that the cost model learns from.
         sizes: Bases to take where there is a GPU; without one they are left out, and a small one is taken.
         listener: Hears of progress.
 
@@ -79,7 +83,8 @@ def run(
     cells = [(size, "dpo", each) for size in taken for each in shared]
     cells += [(size, "sft", middle) for size in taken]
     results: list[dict[str, Any]] = []
-    total, made = repeats * (len(cells) * len(ARMS) + len(METHODS) + 1), 0
+    total = repeats * (len(cells) * len(ARMS) + len(taken) * len(shared) + 1 + len(METHODS) + 1)
+    made = 0
 
     def done() -> None:
         nonlocal made
@@ -89,6 +94,8 @@ def run(
     for size, method, each in cells:
         spec = Spec("", (method,), "", size, each, steps)
         results.append(_rates(spec, repeats, done))
+    choices = [_choice(size, each, steps, repeats, results, done) for size in taken for each in shared]
+    passes = _passes(taken[0], middle, pass_steps, repeats, done)
     whole = _end_to_end(taken[0], middle, whole_steps, repeats, done)
     measured = {
         "gpu": gpu,
@@ -98,6 +105,8 @@ def run(
         "steps": steps,
         "goals": {str(fraction): goal for fraction, goal in GOALS.items()},
         "rates": results,
+        "choices": choices,
+        "passes": passes,
         "whole": whole,
     }
     name = f"train-speed-{gpu.lower().replace(' ', '-')}" if gpu else "train-speed"
@@ -164,6 +173,52 @@ def _rates(spec: Spec, repeats: int, done: Callable[[], None]) -> dict[str, Any]
         "times_as_fast_as": {arm: seconds[arm] / seconds["ours"] for arm in ARMS[1:]},
         "goal": GOALS.get(spec.shared) if spec.methods == ("dpo",) else None,
         "turns": turns,
+    }
+
+
+def _choice(
+    size: str,
+    shared: float,
+    steps: int,
+    repeats: int,
+    rates: Sequence[dict[str, Any]],
+    done: Callable[[], None],
+) -> dict[str, Any]:
+    """Seconds of RL against those of DPO on the same rows, which are measured already."""
+    seconds = []
+    for _ in range(repeats):
+        seconds.append(_process(Spec("ours", ("rl",), "", size, shared, steps))["seconds"])
+        done()
+    (dpo,) = (r for r in rates if (r["size"], r["method"], r["shared"]) == (size, "dpo", shared))
+    theirs = statistics.median(turn["seconds"] for turn in dpo["turns"]["ours"])
+    rl = statistics.median(seconds)
+    return {
+        "size": size,
+        "shared": shared,
+        "rl": rl,
+        "dpo": theirs,
+        "times": rl / theirs,
+        "goal": CHOICE_GOAL,
+    }
+
+
+def _passes(size: str, shared: float, steps: int, repeats: int, done: Callable[[], None]) -> dict[str, Any]:
+    """Seconds of the reference pass, and what features and cost model add to it."""
+    turns = []
+    for _ in range(repeats):
+        turns.append(_process(Spec("ours", ("pass",), "", size, shared, steps)))
+        done()
+    found = {key: statistics.median(t[key] for t in turns) for key in ("reference", "features", "cost_model")}
+    added = statistics.median(
+        (t["features"] - t["reference"] + t["cost_model"]) / t["reference"] for t in turns
+    )
+    return {
+        "size": size,
+        "shared": shared,
+        "rows": turns[0]["rows"],
+        **found,
+        "added": added,
+        "goal": PASS_GOAL,
     }
 
 
@@ -247,6 +302,29 @@ def _markdown(measured: dict[str, Any]) -> str:
         f"| {seconds['ours']:.1f} s | "
         + " | ".join(f"{seconds[method]:.1f} s" for method in METHODS)
         + f" | {whole['trl_seconds']:.1f} s | {whole['times_as_fast']:.2f}× | {whole['goal']:.1f}× |",
+    ]
+    passes = measured["passes"]
+    choices = [
+        [
+            each["size"],
+            str(each["shared"]),
+            f"{each['rl']:.2f}",
+            f"{each['dpo']:.2f}",
+            f"{each['times']:.2f}×",
+            f"{each['goal']:.1f}×",
+        ]
+        for each in measured["choices"]
+    ]
+    lines += [
+        "",
+        f"RL with {CANDIDATES} drawn responses beside edit and response, by pairwise regression, against DPO "
+        "on the same rows, both ours. What is drawn shares the context only; real samples share beginnings.",
+        "",
+        markdown_table(["base", "shared", "RL, s", "DPO, s", "RL / DPO", "goal, at most"], choices),
+        "",
+        f"The reference pass over {passes['rows']} rows, base {passes['size']}, shared {passes['shared']}: "
+        f"{passes['reference']:.1f} s; with features {passes['features']:.1f} s; the cost model's regression "
+        f"{passes['cost_model']:.1f} s. Added: {passes['added']:.0%} (goal: at most {passes['goal']:.0%}).",
     ]
     if measured["left_out"]:
         lines += ["", f"Left out for want of a GPU: {', '.join(measured['left_out'])}."]

@@ -6,7 +6,8 @@ know who trains.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 
 from editloop.edits import Record
 from editloop.errors import ConfigError
+from editloop.offline.examples import Alternatives, Example
+from editloop.policy import ContextTree, Policy
 
 WORDS = 8190
 SPREAD = 0.5
@@ -134,6 +137,26 @@ def make_pairs(count: int, *, tokens: int, shared: float, seed: int = 0) -> list
             )
         )
     return records
+
+
+def draw_alternatives(
+    policy: Policy, examples: Sequence[Example], count: int, *, seed: int = 0
+) -> list[Example]:
+    """Examples with alternatives as long as the response that share the context alone; costs are made up.
+
+    Samples of a real model share beginnings, too, so this is the most that RL can cost.
+    """
+    random = np.random.default_rng(seed)
+    found = []
+    for example in examples:
+        length = len(example.tree.continuations[1]) - 1
+        drawn = [(*random.integers(2, WORDS, length).tolist(), 1) for _ in range(count)]
+        tree = ContextTree(example.tree.context, (*example.tree.continuations, *drawn))
+        reference = tuple(policy.log_probs([tree])[0])
+        costs = tuple(random.random(len(reference)).tolist())
+        alternatives = Alternatives(tree, reference, costs, costs)
+        found.append(replace(example, reference=(reference[0], reference[1]), alternatives=alternatives))
+    return found
 
 
 def count_tokens(record: Record, method: str) -> int:

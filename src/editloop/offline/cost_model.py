@@ -245,8 +245,13 @@ def _factor(design: Floats, ridge: float) -> Floats:
 def _left_out_errors(design: Floats, costs: Floats) -> list[float]:
     """The mean squared error of a row that is left out, at each ridge, by one decomposition."""
     mean, centred = costs.mean(), design - design.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    values, rotated = np.maximum(values, 0), centred @ vectors
+    if len(centred) < centred.shape[1]:  # the smaller of the two decompositions
+        values, left = np.linalg.eigh(centred @ centred.T)
+        values = np.maximum(values, 0)
+        rotated = left * np.sqrt(values)
+    else:
+        values, vectors = np.linalg.eigh(centred.T @ centred)
+        values, rotated = np.maximum(values, 0), centred @ vectors
     loads, squares = rotated.T @ (costs - mean), rotated**2
     errors = []
     for ridge in RIDGES:
