@@ -41,6 +41,7 @@ from editloop.policy import (
     Policy,
     attach_adapter,
     batch_log_probs,
+    context_columns,
     detach_adapter,
     load_base,
     trainable_copy,
@@ -382,7 +383,7 @@ def test_tuning_learns_what_frozen_states_do_not_tell(policy: Policy, tmp_path: 
 
     def error(found: list[np.ndarray]) -> float:
         features = np.concatenate(found)
-        model = fit_cost_model(features[:60], costs[:60], context=features.shape[1] // 4)
+        model = fit_cost_model(features[:60], costs[:60], context=context_columns(features.shape[1]))
         return float(np.mean((model.predict(features[60:])[0] - costs[60:]) ** 2))
 
     frozen = policy.features(trees)[1]

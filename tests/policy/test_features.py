@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from editloop.policy import ContextTree, load_base
+from editloop.policy import ContextTree, context_columns, load_base
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mamba"])
@@ -31,7 +31,11 @@ def test_features_are_those_of_a_separate_forward(base: Any, family: str) -> Non
             layers = [states[round(depth * (len(states) - 1))][0].numpy() for depth in (1 / 3, 2 / 3, 1)]
             start = len(tree.context) - 1
             expected = [layers[-1][start], *(layer[start:-1].mean(axis=0) for layer in layers)]
-            np.testing.assert_allclose(row, np.concatenate(expected), atol=2e-5)
+            told = [
+                found[tree.continuations.index(continuation)] / len(continuation),
+                np.log(len(continuation)),
+            ]
+            np.testing.assert_allclose(row, np.concatenate([*expected, told]), atol=2e-5)
 
 
 def test_wide_states_are_projected_the_same_way_everywhere(
@@ -41,11 +45,11 @@ def test_wide_states_are_projected_the_same_way_everywhere(
     tree = policy.encoder.tree("say it", ["abcd", "abxy"])
     assert tree is not None
     wide = policy.features([tree])[1][0]
-    monkeypatch.setattr("editloop.policy.logprob.WIDTH", wide.shape[1] // 8)
+    width = context_columns(wide.shape[1])
+    monkeypatch.setattr("editloop.policy.logprob.WIDTH", width // 2)
     narrow = policy.features([tree])[1][0]
-    assert narrow.shape == (2, wide.shape[1] // 2)
+    assert context_columns(narrow.shape[1]) == width // 2
     np.testing.assert_array_equal(narrow, policy.features([tree])[1][0])
     # What the two continuations have in common, the context, stays common.
-    quarter = narrow.shape[1] // 4
-    np.testing.assert_array_equal(narrow[0, :quarter], narrow[1, :quarter])
+    np.testing.assert_array_equal(narrow[0, : width // 2], narrow[1, : width // 2])
     assert not np.allclose(narrow[0], narrow[1])

@@ -166,6 +166,7 @@ def _passes(spec: Spec) -> dict[str, Any]:
 
     from editloop.edits import get_cost
     from editloop.offline import feature_pass, fit_cost_model, make_examples, reference_pass
+    from editloop.policy import context_columns
 
     rows, _ = _rows(spec)
     policy = _policy(spec)
@@ -182,7 +183,7 @@ def _passes(spec: Spec) -> dict[str, Any]:
     costs = get_cost()([e.response for e in examples], [e.edit for e in examples])
     start = time.perf_counter()
     features = np.stack([each.features[1] for each in scored])
-    fit_cost_model(features, costs, context=features.shape[1] // 4)
+    fit_cost_model(features, costs, context=context_columns(features.shape[1]))
     seconds["cost_model"] = time.perf_counter() - start
     return {**seconds, "rows": len(rows)}
 

@@ -22,13 +22,13 @@ TUNED: Mapping[str, Mapping[Method, Candidate]] = {
     "email": {
         "sft": Candidate(learning_rate=1.5e-3),
         "dpo": Candidate(learning_rate=2e-4, beta=1.0),
-        "rl": Candidate(learning_rate=1e-3, beta=0.1, kappa=2.0, rl_loss="pairwise"),
+        "rl": Candidate(learning_rate=1e-3, beta=0.05, kappa=0.0, rl_loss="weighted"),
         "early": Candidate(learning_rate=1.5e-3, beta=3.0, dpo_weight=10.0),
     },
     "summary": {
         "sft": Candidate(learning_rate=1.5e-3),
         "dpo": Candidate(learning_rate=5e-4, beta=1.0),
-        "rl": Candidate(learning_rate=1e-3, beta=0.1, kappa=2.0, rl_loss="pairwise"),
+        "rl": Candidate(learning_rate=1e-3, beta=0.05, kappa=0.0, rl_loss="weighted"),
         "early": Candidate(learning_rate=1.5e-3, beta=3.0, dpo_weight=10.0),
     },
 }

@@ -25,7 +25,7 @@ from editloop.offline.config import CostModelKind
 from editloop.offline.cost_model import CostModel, Fidelity, fidelity, fit_cost_model
 from editloop.offline.examples import Alternatives, Example
 from editloop.offline.reference import Scored, cache_folder
-from editloop.policy import ContextTree, Policy, processes
+from editloop.policy import ContextTree, Policy, context_columns, processes
 
 __all__ = ["Priced", "alternative_trees", "draw_responses", "price_alternatives"]
 
@@ -156,7 +156,7 @@ def price_alternatives(
         model = fit_cost_model(
             features[:n],
             costs[:n],
-            context=features.shape[1] // 4,  # see `batch_features`
+            context=context_columns(features.shape[1]),
             heads=HEADS if each == "bootstrap" else 0,
             seed=seed,
         )

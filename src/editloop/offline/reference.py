@@ -136,7 +136,7 @@ def _score(
 
 def _key(policy: Policy, trees: Sequence[ContextTree], features: bool) -> str:
     dtype = next(p.dtype for p in policy.model.parameters() if p.is_floating_point())
-    digest = hashlib.sha256(f"3 {policy.fingerprint} {dtype} {features}".encode())
+    digest = hashlib.sha256(f"4 {policy.fingerprint} {dtype} {features}".encode())
     for tree in trees:
         for ids in (tree.context, *tree.continuations):
             digest.update(np.array([len(ids), *ids], np.int64).tobytes())

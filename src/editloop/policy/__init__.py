@@ -9,7 +9,7 @@ from editloop.policy.adapters import (
 )
 from editloop.policy.device import check_device, choose_device, choose_dtype, processes
 from editloop.policy.encode import Encoder
-from editloop.policy.logprob import batch_features, batch_log_probs, tree_mask
+from editloop.policy.logprob import batch_features, batch_log_probs, context_columns, tree_mask
 from editloop.policy.mixed import MixedPolicy
 from editloop.policy.model import Policy, load_base
 from editloop.policy.run import RunFolder, library_versions, load_policy, write_atomic
@@ -32,6 +32,7 @@ __all__ = [
     "check_device",
     "choose_device",
     "choose_dtype",
+    "context_columns",
     "detach_adapter",
     "library_versions",
     "load_adapter",

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from editloop.policy.tree import TreeBatch
 
-__all__ = ["batch_features", "batch_log_probs", "tree_mask"]
+__all__ = ["batch_features", "batch_log_probs", "context_columns", "tree_mask"]
 
 DEPTHS = (1 / 3, 2 / 3, 1.0)
 """Of the layers whose states are features, from the embedding (0) to the last (1)."""
@@ -58,17 +58,17 @@ def batch_features(model: nn.Module, batch: TreeBatch) -> tuple[Tensor, Tensor]:
 
     The last layer's state before the continuation, which has seen the context alone; and the mean of the
     states that predict the continuation's tokens, at a third and two thirds of the depth and at the last
-    layer. States of more than `WIDTH` numbers go through a fixed random projection.
+    layer. States of more than `WIDTH` numbers go through a fixed random projection. At the end how likely
+    a token is on average, and the logarithm of how many there are.
 
     Args:
         model: As for `batch_log_probs`.
         batch: K continuations, all their tokens counted.
 
     Returns:
-        float32 [K], and float32 [K, F], differentiable: F is four times the width of a state, and the
-        first quarter is the context's.
+        float32 [K], and float32 [K, F], differentiable; the first `context_columns(F)` are the context's.
     """
-    log_probs, states = _forward(model, batch, states=True)
+    log_probs, layers = _forward(model, batch, states=True)
     device = log_probs.device
     owner, member = torch.from_numpy(batch.owner).to(device), torch.from_numpy(batch.member).to(device)
     predictor = torch.from_numpy(batch.predictor).to(device)
@@ -76,12 +76,18 @@ def batch_features(model: nn.Module, batch: TreeBatch) -> tuple[Tensor, Tensor]:
     first = torch.from_numpy(np.unique(batch.owner, return_index=True)[1]).to(device)
     means = []
     for depth in DEPTHS:
-        layer = states[round(depth * (len(states) - 1))]
+        layer = layers[round(depth * (len(layers) - 1))]
         mine = layer.flatten(0, 1)[predictor].float()[member]
         total = torch.zeros(len(batch.lengths), mine.shape[1], device=device).index_add(0, owner, mine)
         means.append(total / lengths)
-    parts = [mine[first], *means]  # of the last layer, where the loop has ended
-    return log_probs, torch.cat([_narrowed(part, seed) for seed, part in enumerate(parts)], dim=1)
+    states = [mine[first], *means]  # of the last layer, where the loop has ended
+    narrow = [_narrowed(part, seed) for seed, part in enumerate(states)]
+    return log_probs, torch.cat([*narrow, log_probs[:, None] / lengths, lengths.log()], dim=1)
+
+
+def context_columns(features: int) -> int:
+    """How many of so many columns of `batch_features`, the first, say what the context is."""
+    return (features - 2) // (1 + len(DEPTHS))
 
 
 def _narrowed(states: Tensor, seed: int) -> Tensor:
