@@ -23,8 +23,6 @@ from editloop.offline import FitConfig, evaluate, fit
 from editloop.offline.report import show_estimate
 from editloop.policy import LoraSettings, load_base
 
-__all__ = ["run"]
-
 FILES = ("ro-en.train", "ro-en.test", "et-en.train")
 COLUMNS = "context=src,response=mt,edit=pe"
 FIT = FitConfig(
@@ -70,29 +68,10 @@ def run(
         ConfigError: The data is not there.
     """
     listener = listener or Silent()
-    folder = Path(data or os.environ.get("EDITLOOP_DATA", "../shared/data"))
-    train_file, test_file, other_file = (folder / f"mlqe_pe.{name}.tsv" for name in FILES)
-    missing = [file.name for file in (train_file, test_file, other_file) if not file.is_file()]
-    if missing:
-        raise ConfigError(
-            f"no {', '.join(missing)} there",
-            seen=str(folder),
-            do="set EDITLOOP_DATA to the folder of real edits",
-        )
+    train_file, test_file, _ = files = real_files(data, FILES)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(work or scratch)
-        base_folder = place / "base"
-        if not (base_folder / "recipe.json").is_file():
-            text = _english((train_file, other_file), place / "english.txt")
-            listener.say(f"pretraining on {text.stat().st_size / 1e6:.1f} MB of English")
-            pretrain_text(
-                [text],
-                base_folder,
-                TextRecipe(minutes=minutes),
-                progress=lambda done, total, loss: listener.progress(
-                    "pretraining", done, total, f"loss {loss:.3f}"
-                ),
-            )
+        base_folder = make_base(files, place, minutes, listener)
         started = time.monotonic()
         base = load_base(base_folder)
         made = fit(read_log(train_file, map=COLUMNS), base, place / "run", config, listener=listener)
@@ -108,6 +87,40 @@ def run(
         }
     write_result("postedit", measured, _markdown(measured), out)
     return measured
+
+
+def real_files(folder: str | Path | None, names: Iterable[str]) -> list[Path]:
+    """The files of post-edits of those names, in `EDITLOOP_DATA` or `../shared/data` if no folder is given.
+
+    Raises:
+        ConfigError: One is not there.
+    """
+    place = Path(folder or os.environ.get("EDITLOOP_DATA", "../shared/data"))
+    files = [place / f"mlqe_pe.{name}.tsv" for name in names]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise ConfigError(
+            f"no {', '.join(missing)} there",
+            seen=str(place),
+            do="set EDITLOOP_DATA to the folder of real edits",
+        )
+    return files
+
+
+def make_base(files: Iterable[Path], place: Path, minutes: float, listener: Listener) -> Path:
+    """The folder of a base that is pretrained on the English side of the training files among these."""
+    folder = place / "base"
+    if not (folder / "recipe.json").is_file():
+        text = _english((file for file in files if ".train." in file.name), place / "english.txt")
+        listener.say(f"pretraining on {text.stat().st_size / 1e6:.1f} MB of English")
+        pretrain_text(
+            [text],
+            folder,
+            TextRecipe(minutes=minutes),
+            progress=lambda done, total, loss: listener.progress(
+                "pretraining", done, total, f"loss {loss:.3f}"
+            ),
+        )
+    return folder
 
 
 def _english(logs: Iterable[Path], file: Path) -> Path:

@@ -22,6 +22,7 @@ BENCHES = {
     "log-scale": "log_scale:run",
     "pessimism": "pessimism:run",
     "postedit": "postedit:run",
+    "quality": "quality:run",
     "rl": "rl:run",
     "table1": "tables:table1",
     "table2": "tables:table2",
