@@ -134,7 +134,7 @@ def test_costs_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def encoder(base: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A sentence encoder of random weights: the mean over the states of a tiny model."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     states = Transformer(str(base("llama")))
     folder = tmp_path_factory.mktemp("encoder")

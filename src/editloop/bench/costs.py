@@ -98,7 +98,7 @@ def _encoder(domain: str, folder: Path) -> Path:
     if not (path / "modules.json").is_file():
         try:
             from sentence_transformers import SentenceTransformer
-            from sentence_transformers.models import Pooling, Transformer
+            from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
         except ImportError as error:
             raise ConfigError(
                 "a benchmark's library is missing",

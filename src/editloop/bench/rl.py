@@ -99,6 +99,7 @@ def run(
         mine = [cell for cell in cells if cell.trained == user]
         results[user] = {
             str(rows): _figures([_costs(answers[rows][cell], cell, COMPARED) for cell in mine])
+            | _told([folder / str(rows) / cell.folder for cell in mine])
             for rows in sizes
         }
     ways = {
@@ -148,6 +149,19 @@ def _figures(tables: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
     }
 
 
+TOLD = ("R²", "correlation", "R², length")
+
+
+def _told(folders: Sequence[Path]) -> dict[str, tuple[float, float | None]]:
+    """What the cost models explain of the validation rows' costs, mean and standard error over seeds."""
+    found = [RunFolder(folder / "run").manifest()["cost_model"] for folder in folders]
+    return {
+        "R²": mean_and_error(np.array([each["model"]["r2"] for each in found], np.float64)),
+        "correlation": mean_and_error(np.array([each["model"]["pearson"] for each in found], np.float64)),
+        "R², length": mean_and_error(np.array([each["length"]["r2"] for each in found], np.float64)),
+    }
+
+
 def _weights(folders: Sequence[Path]) -> dict[str, tuple[float, float | None]]:
     """The mixture's weights, mean and standard error over seeds."""
     found = [RunFolder(folder / "run").manifest()["mixture"]["weights"] for folder in folders]
@@ -175,6 +189,16 @@ def _markdown(data: Mapping[str, Any]) -> str:
             "and its size. `RL adds`: LateEnsemble without RL among its arms less that with it (above "
             "0: RL helps).",
             markdown_table(["log", *(columns[key] for key in keys)], rows),
+            "The cost models on the validation parts, a tenth of the log, beside what a response's length "
+            "tells:",
+            markdown_table(
+                ["log", *TOLD],
+                [
+                    [f"{user}, {size}", *(plus_minus(*figures[key]) for key in TOLD)]
+                    for user, by_size in data["results"].items()
+                    for size, figures in by_size.items()
+                ],
+            ),
             f"Ways to train with RL, on the logs of {data['varied']} rows: pairwise regression of log-ratios "
             "or likelihood weighted by e^(−f̄/β), with and without pessimism, and RL as the third term of "
             "EarlyEnsemble.",

@@ -200,7 +200,7 @@ def _mixture(mixture: Mapping[str, Any]) -> Section:
         estimate = {"mean": weight, "se": mixture["errors"][name]}
         rows.append([name, show_estimate(estimate), show_number(mixture["single"][name])])
     rows.append(["mixture", "", show_number(mixture["objective"])])
-    figure = Figure(figsize=(4.6, 2.4), dpi=160, layout="constrained")
+    figure = Figure(figsize=(9.3, 2.4), dpi=160, layout="constrained")
     axes = figure.add_subplot()
     axes.plot(range(1, len(mixture["curve"]) + 1), mixture["curve"], color=COLOURS["mixture"])
     axes.set_xscale("log")
