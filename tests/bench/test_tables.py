@@ -16,6 +16,7 @@ from editloop.errors import RunError
 from editloop.lab import Round, base_path, fit_settings, get_domain, simulate
 from editloop.lab.settings import TUNED
 from editloop.listener import Silent
+from editloop.offline import mix_by_cost
 from editloop.online import BanditConfig
 from editloop.policy import RunFolder, load_base
 from editloop.users import get_user
@@ -145,6 +146,19 @@ def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) ->
     )
     assert [each.arm for each in played] == [arms[i] for i in chosen]
     assert [each.cost for each in played] == pytest.approx(paid(costs, chosen).tolist())
+
+    # The rounds say what each policy costs that user: the mixture by them is the cheapest one.
+    run = RunFolder(place.folder / cell.folder / "run")
+    by_arm: dict[str, list[float]] = {}
+    for each in played:
+        by_arm.setdefault(each.arm, []).append(each.cost)
+    mixture = mix_by_cost(by_arm)
+    run.keep_mixture(mixture.to_json())
+    assert run.manifest()["mixture"]["weights"][min(by_arm, key=lambda arm: np.mean(by_arm[arm]))] == 1
+    with run.policy("mixture", load_base(base_path("email"))) as mixed:
+        assert len(mixed.sample(answers.contexts[:2], max_new_tokens=3)) == 2
+    with pytest.raises(RunError, match="a policy that the run has not: 'other'"):
+        run.keep_mixture({"weights": {"other": 1.0}})
 
 
 def test_the_best_mean_over_both_logs_is_chosen() -> None:

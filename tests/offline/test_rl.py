@@ -409,6 +409,19 @@ def test_without_draws_or_with_alternatives_that_are_all_the_same(
     assert mixed.manifest()["status"] == "done"
 
 
+def test_draws_that_are_all_what_was_written_anyway_are_no_choice(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def same(_: Policy, examples: list[Example], count: int, **__: Any) -> list[tuple[str, ...]]:
+        return [(e.response,) * count for e in examples]
+
+    monkeypatch.setattr("editloop.offline.pricing.draw_responses", same)
+    with pytest.raises(EmptyViewError, match="two alternatives"):
+        fit(small_log(30, accepted=1), policy, tmp_path / "none", make_fit_config(**SMALL))
+    run = fit(small_log(30), policy, tmp_path / "pairs", make_fit_config(**SMALL))
+    assert run.manifest()["status"] == "done"
+
+
 def test_costs_that_are_all_equal_leave_the_policy_where_it_is(policy: Policy, tmp_path: Path) -> None:
     name = "all the same, for a test of RL"
     register_cost(name, lambda responses, edits: np.full(len(responses), 0.5))

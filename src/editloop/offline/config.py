@@ -99,7 +99,7 @@ class FitConfig(BaseModel):
             text, and they are what `select="cost"` chooses by. 0 samples none.
         mixture: What the weights of the mixture are fitted by, on the validation part: the `likelihood` of
             its edits, or the `cost` of sampled responses (by the cost model where there is RL, else against
-            the row's edit); `none` fits none.
+            the row's edit); `none` fits none, nor does a run of one method.
         cost: The cost's name, for `select="cost"` and the report.
         max_new_tokens: Longest sampled response.
         max_length: As of `editloop.policy.load_base`.

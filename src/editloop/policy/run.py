@@ -13,7 +13,7 @@ import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -107,6 +107,23 @@ class RunFolder:
             else:
                 with suppress(OSError):  # a folder that cannot be written to is told where it is written to
                     path.unlink()
+
+    def keep_mixture(self, mixture: Mapping[str, Any]) -> None:
+        """Make a mixture of the run's policies its own, in place of the one that it has.
+
+        Args:
+            mixture: `Mixture.to_json` of a fit by likelihood or by cost (`editloop.offline.mix_by_cost`).
+
+        Raises:
+            RunError: It has a policy that the run has not.
+        """
+        manifest = self.manifest()
+        if unknown := [name for name in mixture["weights"] if name not in manifest["policies"]]:
+            have = ", ".join(manifest["policies"])
+            raise RunError(
+                "the mixture has a policy that the run has not", seen=unknown[0], do=f"have {have}"
+            )
+        self.write_manifest(manifest | {"mixture": dict(mixture)})
 
     def policy_names(self) -> list[str]:
         """Names of the policies in the folder, in the order in which they were trained."""
