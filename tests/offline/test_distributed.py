@@ -87,6 +87,33 @@ def test_two_processes_give_the_losses_of_one(base: Any, tmp_path: Path) -> None
     assert sorted(p.name for p in two.path.iterdir()) == ["policies", "run.json"]
 
 
+def test_two_processes_price_and_choose_as_one(base: Any, tmp_path: Path) -> None:
+    """Without draws, which follow the processes; with features that are tuned."""
+    folder = str(base(chat=True))
+    options = {
+        "methods": ["rl", "early"],
+        "learning_rate": {"rl": [1e-3], "early": [1e-2]},
+        "rl_weight": [1.0],
+        "candidates": 0,
+        "cost_model": "auto",
+    }
+    done = launch(tmp_path, folder, tmp_path / "two", **options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = RunFolder(tmp_path / "two")
+    config = make_fit_config(**CONFIG | options)
+    one = fit(small_log(42, accepted=-3), load_base(folder, device="cpu"), tmp_path / "one", config)
+    ours, theirs = (run.manifest()["cost_model"] for run in (one, two))
+    assert theirs["kind"] == ours["kind"]
+    for kind, figures in ours["tried"].items():
+        assert theirs["tried"][kind]["r2"] == pytest.approx(figures["r2"], abs=1e-2), kind
+    expected = losses(one)
+    assert list(expected) == ["rl", "early"]
+    assert losses(two) == {name: pytest.approx(each, rel=1e-2, abs=1e-3) for name, each in expected.items()}
+    drawn = launch(tmp_path, folder, tmp_path / "drawn", **options | {"candidates": 2, "cost_model": "ridge"})
+    assert drawn.returncode == 0, drawn.stderr[-2000:]
+    assert RunFolder(tmp_path / "drawn").manifest()["status"] == "done"
+
+
 def test_an_error_in_two_processes_ends_both(base: Any, tmp_path: Path) -> None:
     done = launch(tmp_path, str(base(chat=True)), tmp_path / "run", max_length=8)
     assert done.returncode != 0
