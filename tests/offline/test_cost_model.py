@@ -135,6 +135,7 @@ def test_few_rows_are_predicted_by_about_their_mean(rows: int) -> None:
     costs = np.linspace(0, 1, rows)
     mean, deviation = fit_cost_model(FEATURES[:rows], costs).predict(FEATURES[400:])
     assert np.isfinite(deviation).all()
+    assert rows == 1 or (deviation > 0).all()
     assert (mean > costs.mean() - 1.5).all() and (mean < costs.mean() + 1.5).all()
 
 
@@ -159,3 +160,28 @@ def test_numbers_that_are_not_finite_are_refused(bad: float) -> None:
         fit_cost_model(features, FEATURES[:20, 0])
     with pytest.raises(ConfigError, match="needs rows"):
         fit_cost_model(FEATURES[:0], FEATURES[:0, 0])
+
+
+def test_a_single_row_is_not_certain() -> None:
+    mean, deviation = fit_cost_model(FEATURES[:1], np.array([0.4])).predict(FEATURES[400:])
+    np.testing.assert_allclose(mean, 0.4, atol=1e-3)
+    assert (deviation > 0.1).all()
+
+
+def test_a_feature_of_large_mean_takes_no_other_away() -> None:
+    features = GENERATOR.standard_normal((200, 3)) * 0.5 + np.array([0, 0, 1e6])
+    model = fit_cost_model(features[:150], features[:150, 0])
+    assert fidelity(*model.predict(features[150:]), features[150:, 0]).r2 > 0.99
+
+
+def test_of_many_rows_some_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("editloop.offline.cost_model.MOST_ROWS", 120)
+    costs = 1 + FEATURES[:, 0]
+    model = fitted(costs)
+    assert model.settings["rows"] == 120
+    assert held_out(model, costs) > 0.98
+
+
+def test_one_regression_is_no_bootstrap() -> None:
+    with pytest.raises(ConfigError, match="no spread"):
+        fitted(FEATURES[:, 0], heads=1)

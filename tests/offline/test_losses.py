@@ -130,13 +130,16 @@ def test_weighted_likelihood_by_hand() -> None:
     assert float(weighted_likelihood_loss(RATIO[:0], COST[:0], GROUP[:0], beta=0.5)) == 0.0
 
 
-@pytest.mark.parametrize("loss", ["pairwise", "weighted"])
-def test_on_full_support_the_minimiser_is_that_of_eq_6(loss: str) -> None:
-    """Every response of five contexts, listed: the policy ends at the reference times e^(-cost/beta)."""
+@pytest.mark.parametrize("loss", ["pairwise", "weighted", "weighted, as often as drawn"])
+def test_what_the_losses_of_rl_end_at(loss: str) -> None:
+    """Every response of five contexts, listed: the policy of Eq. 6, or by weights e^(-cost/beta)."""
     generator = torch.Generator().manual_seed(0)
     reference = torch.randn(5, 30, generator=generator, dtype=torch.float64).mul(1.5).log_softmax(1)
     cost, beta = torch.rand(5, 30, generator=generator, dtype=torch.float64), 0.2
-    group = torch.arange(5).repeat_interleave(30)
+    times = torch.ones(5, 30, dtype=torch.long)
+    if loss == "weighted, as often as drawn":
+        times = (reference.exp() * 20_000).round().long()
+    rows = torch.arange(150).repeat_interleave(times.flatten())
     logits = reference.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([logits], max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
 
@@ -145,15 +148,18 @@ def test_on_full_support_the_minimiser_is_that_of_eq_6(loss: str) -> None:
         log_probs = logits.log_softmax(1)
         if loss == "pairwise":
             ratio = (log_probs - reference).flatten()
-            value = pairwise_regression_loss(ratio, cost.flatten(), group, beta=beta)
-        else:  # samples of the reference come in proportion to it: as weights in place of counts
-            weighted = cost.flatten() - beta * reference.flatten()
-            value = weighted_likelihood_loss(log_probs.flatten(), weighted, group, beta=beta)
+            value = pairwise_regression_loss(ratio[rows], cost.flatten()[rows], rows // 30, beta=beta)
+        else:
+            value = weighted_likelihood_loss(
+                log_probs.flatten()[rows], cost.flatten()[rows], rows // 30, beta=beta
+            )
         value.backward()
         return value
 
     optimiser.step(closure)
     optimum = (reference - cost / beta).softmax(1)
-    distance = (logits.softmax(1) - optimum).abs().sum(1) / 2
-    assert distance.max() < 1e-3
+    expected = (-cost / beta).softmax(1) if loss == "weighted" else optimum
+    distance = (logits.softmax(1) - expected).abs().sum(1) / 2
+    assert distance.max() < (5e-3 if loss == "weighted, as often as drawn" else 1e-3)  # counts are rounded
     assert (reference.exp() - optimum).abs().sum(1).min() / 2 > 0.2
+    assert ((-cost / beta).softmax(1) - optimum).abs().sum(1).min() / 2 > 0.2

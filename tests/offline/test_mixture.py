@@ -43,6 +43,26 @@ def test_a_step_never_loses_and_the_mixture_is_no_worse_than_any_policy() -> Non
     assert slope.max() < 1 + 1e-3
 
 
+def test_of_policies_that_are_nearly_alike_the_best_weight_is_found_and_its_error_is_large() -> None:
+    """Two policies: the weight that a fine grid finds, and its spread over samples of the rows."""
+    generator = np.random.default_rng(3)
+    ratio = 0.03 * generator.standard_normal(200)
+    ratio += 0.00045 - ratio.mean()  # the best weight lies between the two
+    mixture = mix_by_likelihood({"a": ratio.tolist(), "b": [0.0] * 200})
+    grid = np.linspace(0, 1, 2001)
+
+    def best(rows: np.ndarray) -> float:
+        return float(
+            grid[np.log(grid[:, None] * np.exp(ratio[rows]) + 1 - grid[:, None]).mean(axis=1).argmax()]
+        )
+
+    assert mixture.weights["a"] == pytest.approx(best(np.arange(200)), abs=0.06)
+    drawn = [best(generator.integers(200, size=200)) for _ in range(100)]
+    assert mixture.errors["a"] == pytest.approx(np.std(drawn), abs=0.1)
+    assert mixture.errors["a"] > 0.2
+    assert len(mixture.curve) < 200
+
+
 def test_policies_that_are_the_same_share_alike() -> None:
     mixture = mix_by_likelihood({"a": [-1.0, -2.0], "b": [-1.0, -2.0]})
     assert mixture.weights == pytest.approx({"a": 0.5, "b": 0.5})

@@ -253,3 +253,32 @@ def test_a_process_that_is_killed_outright(policy: Policy, whole: Result, tmp_pa
     assert process.wait() == -signal.SIGKILL
     assert RunFolder(out).manifest()["status"] == "running"
     assert result(run_fit(policy, out)) == whole
+
+
+RL: dict[str, Any] = {
+    "methods": ["rl", "early"],
+    "learning_rate": {"rl": [1e-2], "early": [1e-2]},
+    "rl_weight": [1.0],
+    "candidates": 2,
+    "cost_model": "tuned",
+    "micro_batch_size": None,
+}
+
+
+def test_a_fit_with_rl_goes_on_from_wherever_it_was_killed(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "whole"))
+    run = run_fit(policy, tmp_path / "whole run", **RL)
+    expected, told = result(run), run.manifest()["cost_model"]
+    monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "other"))
+    for task, step in (("responses to choose among", 40), ("features", 40), ("rl", 5), ("early", 3)):
+        with pytest.raises(Killed):
+            run_fit(policy, tmp_path / "run", KillAt(task, step), **RL)
+    (tmp_path / "run/.cost_model.left").mkdir()  # of a kill while the cost model was being written
+    again = run_fit(policy, tmp_path / "run", **RL)
+    assert result(again) == expected
+    assert again.manifest()["cost_model"] == told
+    assert sorted(path.name for path in again.path.iterdir()) == ["cost_model", "policies", "run.json"]
+    adapter = "adapter/adapter_model.safetensors"
+    assert (again.cost_model / adapter).read_bytes() == (run.cost_model / adapter).read_bytes()

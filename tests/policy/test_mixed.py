@@ -62,21 +62,23 @@ def test_it_is_as_likely_as_its_policies_together(policy: Policy) -> None:
     assert policy.log_probs(TREES) == own  # the base carries nothing afterwards
     with pytest.raises(ValueError, match="from a fork"):
         mixed.log_probs(TREES, from_fork=True)
+    with pytest.raises(ValueError, match="no features"):
+        mixed.features(TREES)
 
 
 def test_each_response_is_drawn_from_one_policy(policy: Policy) -> None:
     options = {"seed": 3, "max_new_tokens": 4}
     alone = mixture(policy, {"base": 1.0, "other": 0.0}).sample(CONTEXTS, **options)
     assert [each.text for each in alone] == [each.text for each in policy.sample(CONTEXTS, **options)]
-    asked: list[int] = []
+    asked: list[tuple[str, int]] = []
 
     class Counted(MixedPolicy):
         def _policies(self) -> Iterator[tuple[str, Policy]]:
             for name, one in super()._policies():
                 kept = one.sample
 
-                def sample(contexts: Any, kept: Any = kept, **more: Any) -> Any:
-                    asked.append(len(contexts))
+                def sample(contexts: Any, kept: Any = kept, name: str = name, **more: Any) -> Any:
+                    asked.append((name, len(contexts)))
                     return kept(contexts, **more)
 
                 one.sample = sample  # type: ignore[method-assign]
@@ -84,6 +86,11 @@ def test_each_response_is_drawn_from_one_policy(policy: Policy) -> None:
 
     mixed = mixture(policy, {"base": 0.5, "other": 0.5})
     counted = Counted(policy, mixed.weights, mixed._load)
+    for context in CONTEXTS:  # asked one by one it mixes, too
+        counted.sample([context], **options)
+    assert len(asked) == 12 and {name for name, _ in asked} == {"base", "other"}
+    asked.clear()
     first = counted.sample(CONTEXTS, **options)
-    assert len(first) == 12 == sum(asked) and min(asked) >= 2
+    sizes = [size for _, size in asked]
+    assert len(first) == 12 == sum(sizes) and min(sizes) >= 2
     assert [each.text for each in mixed.sample(CONTEXTS, **options)] == [each.text for each in first]

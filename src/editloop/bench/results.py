@@ -77,7 +77,9 @@ def write_result(
     result = {"name": name, "date": date, "hardware": machine, **data}
     footer = f"Measured on {where}, on {date}, by `editloop bench {name}`."
     for path, text in zip(
-        paths, (json.dumps(result, indent=2), f"# {name}\n\n{markdown.strip()}\n\n{footer}"), strict=True
+        paths,
+        (json.dumps(result, indent=2, allow_nan=False), f"# {name}\n\n{markdown.strip()}\n\n{footer}"),
+        strict=True,
     ):
         with atomic(path) as unfinished:
             unfinished.write_text(text + "\n", encoding="utf-8")

@@ -41,13 +41,14 @@ USERS = ("weak", "light", "medium", "heavy")
 SIZES = (100, 400, 1600)
 VARIED = 400
 VARIANTS: Mapping[str, tuple[tuple[str, Any], ...]] = {
-    "pairwise, κ 0": (("methods", ("rl",)), ("rl_loss", ("pairwise",)), ("kappa", (0.0,))),
-    "pairwise, κ 2": (("methods", ("rl",)), ("rl_loss", ("pairwise",)), ("kappa", (2.0,))),
-    "weighted, κ 0": (("methods", ("rl",)), ("rl_loss", ("weighted",)), ("kappa", (0.0,))),
-    "weighted, κ 2": (("methods", ("rl",)), ("rl_loss", ("weighted",)), ("kappa", (2.0,))),
+    **{
+        f"{loss}, κ {kappa:g}": (("methods", ("rl",)), ("rl_loss", (loss,)), ("kappa", (kappa,)))
+        for loss, kappa in (("pairwise", 0.0), ("pairwise", 1.0), ("pairwise", 2.0), ("weighted", 2.0))
+    },
     "SFT + DPO + RL": (("methods", ("early",)), ("rl_weight", (1.0,))),
 }
-"""Ways to train with RL: changes of the fit's configuration."""
+"""Ways to train with RL besides the tables': changes of the fit's configuration. The β of the tables is also
+the best one of the regression by `bench tune`."""
 
 WEIGHTS = {
     "light": {"dpo": 0.15, "sft": 0.72, "rl": 0.13},
@@ -115,6 +116,8 @@ def run(
         }
         for user in USERS
     }
+    for user, by_way in ways.items():
+        by_way["weighted, κ 0"] = results[user][str(varied)]["rl"]
     weights = {
         user: _weights([folder / str(max(sizes)) / cell.folder for cell in cells if cell.trained == user])
         for user in USERS
@@ -149,17 +152,17 @@ def _figures(tables: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
     }
 
 
-TOLD = ("R²", "correlation", "R², length")
+TOLD = {"R²": ("model", "r2"), "correlation": ("model", "pearson"), "R², length": ("length", "r2")}
 
 
-def _told(folders: Sequence[Path]) -> dict[str, tuple[float, float | None]]:
+def _told(folders: Sequence[Path]) -> dict[str, tuple[float, float | None] | None]:
     """What the cost models explain of the validation rows' costs, mean and standard error over seeds."""
     found = [RunFolder(folder / "run").manifest()["cost_model"] for folder in folders]
-    return {
-        "R²": mean_and_error(np.array([each["model"]["r2"] for each in found], np.float64)),
-        "correlation": mean_and_error(np.array([each["model"]["pearson"] for each in found], np.float64)),
-        "R², length": mean_and_error(np.array([each["length"]["r2"] for each in found], np.float64)),
-    }
+    told: dict[str, tuple[float, float | None] | None] = {}
+    for name, (part, key) in TOLD.items():
+        known = [each[part][key] for each in found if each[part][key] is not None]
+        told[name] = mean_and_error(np.array(known)) if known else None  # of equal costs nothing is told
+    return told
 
 
 def _weights(folders: Sequence[Path]) -> dict[str, tuple[float, float | None]]:
@@ -194,14 +197,14 @@ def _markdown(data: Mapping[str, Any]) -> str:
             markdown_table(
                 ["log", *TOLD],
                 [
-                    [f"{user}, {size}", *(plus_minus(*figures[key]) for key in TOLD)]
+                    [f"{user}, {size}", *(plus_minus(*figures[key]) if figures[key] else "–" for key in TOLD)]
                     for user, by_size in data["results"].items()
                     for size, figures in by_size.items()
                 ],
             ),
             f"Ways to train with RL, on the logs of {data['varied']} rows: pairwise regression of log-ratios "
             "or likelihood weighted by e^(−f̄/β), with and without pessimism, and RL as the third term of "
-            "EarlyEnsemble.",
+            "EarlyEnsemble. `weighted, κ 0` is RL as it is above.",
             markdown_table(["log", *next(iter(data["ways"].values()))], ways),
             "Weights of the mixture fitted by likelihood on the validation part of the largest logs, beside "
             "those of the second write-up (other texts and editors; three policies).",

@@ -133,6 +133,7 @@ def simulate(
         "rounds": len(contexts),
         "seed": seed,
         "max_new_tokens": max_new_tokens,
+        **({"mixture": run.manifest()["mixture"]["weights"]} if "mixture" in arms else {}),
     }
     if not (out / "rounds.jsonl").exists():
         (out / "settings.json").unlink(missing_ok=True)  # of a simulation that played nothing

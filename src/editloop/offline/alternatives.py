@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from editloop.edits.writing import atomic
@@ -24,10 +24,17 @@ from editloop.errors import EditLoopError
 from editloop.offline.config import CostModelKind
 from editloop.offline.cost_model import CostModel, Fidelity, fidelity, fit_cost_model
 from editloop.offline.examples import Alternatives, Example
-from editloop.offline.reference import Scored, cache_folder
+from editloop.offline.reference import Scored, cache_folder, on_all_processes
 from editloop.policy import ContextTree, Policy, context_columns, processes
 
-__all__ = ["Priced", "alternative_trees", "draw_responses", "price_alternatives"]
+__all__ = [
+    "Draw",
+    "Priced",
+    "alternative_trees",
+    "draw_responses",
+    "price_alternatives",
+    "tuning_rows",
+]
 
 HEADS = 20
 """Bootstrap regressions."""
@@ -50,6 +57,18 @@ class Priced:
     report: dict[str, Any]
 
 
+class Draw(NamedTuple):
+    """A response of the reference.
+
+    Attributes:
+        text: Without repetition loops.
+        finished: Whether the reference ended its turn here; if not, the rest is not known.
+    """
+
+    text: str
+    finished: bool
+
+
 def draw_responses(
     policy: Policy,
     examples: Sequence[Example],
@@ -59,8 +78,10 @@ def draw_responses(
     max_new_tokens: int,
     cache: Path | None = None,
     progress: Callable[[int], None] | None = None,
-) -> list[tuple[str, ...]]:
+) -> list[tuple[Draw, ...]]:
     """`count` responses of the reference for each example, at temperature 1.
+
+    Other numbers of processes draw others.
 
     Args:
         policy: The base.
@@ -73,51 +94,57 @@ def draw_responses(
     """
     if count == 0 or not examples:
         return [()] * len(examples)
-    state = processes(policy.device)
-    about = [policy.fingerprint, str(policy.model.dtype), count, seed, max_new_tokens, state.num_processes]
+    state, encoder = processes(policy.device), policy.encoder
+    about = [policy.fingerprint, str(policy.model.dtype), encoder.end, encoder.max_length]
+    about += [count, seed, max_new_tokens, state.num_processes]
     key = hashlib.sha256(json.dumps([about, [e.tree.context for e in examples]]).encode()).hexdigest()[:32]
     file = (cache or cache_folder()) / "drawn" / f"{key}.json"
     found = broadcast_object_list([_read(file, len(examples), count) if state.is_main_process else None])[0]
-    if found is None:
-        contexts = [e.context for e in examples[state.process_index :: state.num_processes]]
+    if found is not None:
+        return list(found)
+
+    def draw(mine: Sequence[Example]) -> list[tuple[Draw, ...]]:
         rounds = []
-        with policy.reference():
-            for k in range(count):
-                own = 1_000_003 * (1_009 * seed + k) + state.process_index
-                samples = policy.sample(contexts, seed=own, max_new_tokens=max_new_tokens)
-                rounds.append([sample.text for sample in samples])
-                if progress is not None:
-                    progress(len(contexts) * (k + 1) // count)
-        found = [list(texts) for texts in zip(*rounds, strict=True)]
-        if state.num_processes > 1:
-            gathered: list[list[str]] = [[] for _ in examples]
-            for rank, part in enumerate(gather_object([found])):
-                gathered[rank :: state.num_processes] = part
-            found = gathered
-        if state.is_main_process:
-            with suppress(OSError, EditLoopError), atomic(file) as unfinished:
-                unfinished.write_text(json.dumps(found), encoding="utf-8")
-    return [tuple(texts) for texts in found]
+        for k in range(count):
+            own = 1_000_003 * (1_009 * seed + k) + state.process_index
+            samples = policy.sample([e.context for e in mine], seed=own, max_new_tokens=max_new_tokens)
+            rounds.append([Draw(each.text, each.finished and not each.trimmed) for each in samples])
+            if progress is not None:
+                progress(len(mine) * (k + 1) // count)
+        return list(zip(*rounds, strict=True))
+
+    with policy.reference():
+        drawn = on_all_processes(policy.device, examples, draw)
+    if state.is_main_process:
+        with suppress(OSError, EditLoopError), atomic(file) as unfinished:
+            unfinished.write_text(json.dumps(drawn), encoding="utf-8")
+    return drawn
 
 
-def _read(file: Path, rows: int, count: int) -> list[list[str]] | None:
+def _read(file: Path, rows: int, count: int) -> list[tuple[Draw, ...]] | None:
     try:
-        found: list[list[str]] = json.loads(file.read_text(encoding="utf-8"))
-        fits = len(found) == rows and all(len(texts) == count for texts in found)
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = [tuple(Draw(text, finished) for text, finished in draws) for draws in content]
     except (OSError, ValueError, TypeError):
         return None
-    return found if fits else None
+    return found if len(found) == rows and all(len(draws) == count for draws in found) else None
 
 
 def alternative_trees(
-    policy: Policy, examples: Sequence[Example], drawn: Sequence[Sequence[str]]
+    policy: Policy, examples: Sequence[Example], drawn: Sequence[Sequence[Draw]]
 ) -> list[ContextTree]:
-    """For each example the tree of its edit, its response and what was drawn, no continuation twice."""
+    """For each example the tree of its edit, its response and what was drawn, no continuation twice.
+
+    A draw that was not finished has no end-of-turn token: no policy should learn to stop there.
+    """
     trees = []
-    for example, texts in zip(examples, drawn, strict=True):
+    for example, draws in zip(examples, drawn, strict=True):
         room = policy.encoder.max_length - len(example.tree.context)
-        new = [policy.encoder.continuation(text)[:room] for text in texts]
-        continuations = dict.fromkeys((*example.tree.continuations, *new))
+        new = []
+        for draw in draws:
+            tokens = policy.encoder.continuation(draw.text)
+            new.append((tokens if draw.finished else tokens[:-1])[:room])
+        continuations = dict.fromkeys((*example.tree.continuations, *filter(None, new)))
         trees.append(ContextTree(example.tree.context, tuple(continuations)))
     return trees
 
@@ -142,7 +169,8 @@ def price_alternatives(
         scored: Of these trees, from `feature_pass` [n + m].
         costs: What the responses cost, Δ(y, y') [n + m].
         kind: Of the cost model; `auto` takes the one with the least square error on `held`.
-        tuned: Tuned features of the trees, for the kinds that need them [n + m].
+        tuned: Features of the trees that were tuned on the first `tuning_rows(n)` of `train`, for the kinds
+            that need them [n + m].
         seed: Of the cost model.
     """
     examples, n = (*train, *held), len(train)
@@ -153,9 +181,10 @@ def price_alternatives(
         tables = tuned if each == "tuned" else [one.features for one in scored]
         # The response is continuation 1, or the edit itself where it was left as it is.
         features = np.stack([table[int(e.is_pair)] for e, table in zip(examples, tables, strict=True)])
+        own = slice(tuning_rows(n) if each == "tuned" else 0, n)  # not the rows that features were tuned on
         model = fit_cost_model(
-            features[:n],
-            costs[:n],
+            features[own],
+            costs[own],
             context=context_columns(features.shape[1]),
             heads=HEADS if each == "bootstrap" else 0,
             seed=seed,
@@ -165,11 +194,12 @@ def price_alternatives(
         errors[each] = float(np.mean((mean - costs[n:]) ** 2))
     chosen = min(errors, key=lambda each: errors[each])
     model, tables, found = tried[chosen]
-    unit = float(costs[:n].mean()) or 1.0
+    unit = float(np.abs(costs[:n]).mean()) or 1.0
     priced = []
-    for example, tree, one, table in zip(examples, trees, scored, tables, strict=True):
-        mean, spread = (figures / unit for figures in model.predict(table))
-        alternatives = Alternatives(tree, one.log_probs, tuple(mean.tolist()), tuple(spread.tolist()))
+    prices = _predict(model, tables)
+    for example, tree, one, (mean, spread) in zip(examples, trees, scored, prices, strict=True):
+        known = tuple((mean / unit).tolist()), tuple((spread / unit).tolist())
+        alternatives = Alternatives(tree, one.log_probs, *known)
         reference = one.log_probs[0], one.log_probs[1] if example.is_pair else None
         priced.append(replace(example, reference=reference, alternatives=alternatives))
     lengths = np.array([float(len(e.response.split())) for e in examples])
@@ -184,6 +214,21 @@ def price_alternatives(
         "tried": {name: asdict(figures) for name, (_, _, figures) in tried.items()},
     }
     return Priced(tuple(priced[:n]), tuple(priced[n:]), model, report)
+
+
+def tuning_rows(rows: int) -> int:
+    """How many of the train part's rows, the first, features are tuned on; the model gets the rest."""
+    return rows // 2
+
+
+def _predict(
+    model: CostModel, tables: Sequence[NDArray[np.float32]]
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """f̂ and u of each table's rows; many tables at a time."""
+    for start in range(0, len(tables), 500):
+        part = tables[start : start + 500]
+        ends = np.cumsum([len(table) for table in part])[:-1]
+        yield from zip(*(np.split(each, ends) for each in model.predict(np.concatenate(part))), strict=True)
 
 
 def _baseline(columns: NDArray[np.float64], costs: NDArray[np.float64], n: int) -> Any:

@@ -24,6 +24,7 @@ from editloop.listener import Listener, counter
 from editloop.offline.alarms import check_samples
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example
+from editloop.offline.reference import on_all_processes
 from editloop.offline.score import Scores, score
 from editloop.offline.trainer import EditTrainer, choice_loss, disk_errors, training_arguments
 from editloop.policy import (
@@ -86,7 +87,8 @@ def train_candidate(
             means = {key: value["mean"] for key, value in figures.items() if value}
             rl = 0.0
             if candidate.kappa is not None:
-                found = trained.log_probs([e.alternatives.tree for e in held if e.alternatives])
+                trees = [e.alternatives.tree for e in held if e.alternatives]
+                found = on_all_processes(policy.device, trees, trained.log_probs)
                 rl = _rl_loss(candidate, held, found)
             loss = _validation_loss(method, candidate, config, scores, rl)
             return {"loss": loss, **means}

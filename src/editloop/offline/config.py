@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import product
 from typing import Any, Literal
@@ -151,14 +152,17 @@ class FitConfig(BaseModel):
         missing = [m for m in self.methods if not self.learning_rate.get(m)]
         if missing:
             raise ValueError(f"no learning rate for {', '.join(missing)}")
-        if any(x <= 0 for values in (*self.beta.values(), *self.learning_rate.values()) for x in values):
+        above = (*self.beta.values(), *self.learning_rate.values())
+        if not all(0 < x < math.inf for values in above for x in values):
             raise ValueError("learning rates and beta must be above 0")
+        if unknown := set(self.beta) - set(BETAS):
+            raise ValueError(f"{min(unknown)} has no beta")
         for name, values in (
             ("dpo_weight", self.dpo_weight),
             ("rl_weight", self.rl_weight),
             ("kappa", self.kappa),
         ):
-            if not values or any(not x >= 0 for x in values):
+            if not values or not all(0 <= x < math.inf for x in values):
                 raise ValueError(f"{name} needs a value, none below 0")
         for name, given in (("beta", all(self.beta.values())), ("rl_loss", self.rl_loss)):
             if not given:

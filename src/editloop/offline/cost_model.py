@@ -37,6 +37,9 @@ PRODUCTS = 1024
 SMOOTHNESS = (0.25, 0.5, 1.0)
 """Length scales that are tried, in units of the root mean square distance of two contexts."""
 
+MOST_ROWS = 20_000
+"""Rows that a model is fitted on at most: the regression takes 2 GB for so many."""
+
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-3, 4, 15))
 """Ridges that are tried."""
 
@@ -170,18 +173,21 @@ def fit_cost_model(
     """Least squares on observed costs (Eq. 5), with the smoothness and the ridge that leave-one-out prefers.
 
     Fewer rows than features, features that say nothing and costs that are all equal are no trouble: the
-    ridge keeps Λ regular, and what cannot be told is predicted by the mean.
+    ridge keeps Λ regular, and what cannot be told is predicted by the mean. A single row is thought to be
+    as uncertain as it is high. Of very many rows `MOST_ROWS` are taken at random.
 
     Args:
         features: Of the responses [n, F].
         costs: Δ(y, y') of each [n].
         context: How many of the features, the first, are of the context alone; 0 for none.
-        heads: How many bootstrap regressions give f̂ and u in place of one and its Λ.
+        heads: How many bootstrap regressions, at least 2, give f̂ and u in place of one and its Λ; or 0.
         seed: Of the random features and the bootstrap.
 
     Raises:
         ConfigError: There are no rows, or a number is not finite.
     """
+    if heads == 1:
+        raise ConfigError("one regression has no spread", seen="heads = 1", do="take 2 or more")
     x, y = np.asarray(features, np.float64), np.asarray(costs, np.float64)
     if not len(y):
         raise ConfigError("the cost model needs rows with a cost", seen="none")
@@ -189,10 +195,13 @@ def fit_cost_model(
         if not np.isfinite(values).all():
             count = int((~np.isfinite(values)).sum())
             raise ConfigError(f"a {kind} is not finite", seen=f"{count} of {values.size}")
-    centre, scale = x.mean(axis=0), x.std(axis=0)
-    scale = np.where(scale > 1e-6 * max(1.0, float(np.abs(centre).max())), scale, np.inf)  # says nothing
-    standard, width = (x - centre) / scale, context or x.shape[1]
     generator = np.random.default_rng(seed)
+    if len(y) > MOST_ROWS:
+        taken = generator.choice(len(y), MOST_ROWS, replace=False)
+        x, y = x[taken], y[taken]
+    centre, scale = x.mean(axis=0), x.std(axis=0)
+    scale = np.where(scale > 1e-6 * np.maximum(1.0, np.abs(centre)), scale, np.inf)  # else it says nothing
+    standard, width = (x - centre) / scale, context or x.shape[1]
     told = max(int(np.isfinite(scale[:width]).sum()), 1)
     unit = generator.standard_normal((width, PRODUCTS)) / math.sqrt(2 * told)
     phases = generator.uniform(0, 2 * math.pi, PRODUCTS)
@@ -208,7 +217,7 @@ def fit_cost_model(
     weights = _solve(factor, design.T @ y)
     resampled = [_resampled(design, y, ridge, generator) for _ in range(heads)]
     settings = {"features": name, "ridge": ridge, "heads": heads, "rows": len(y)}
-    noise = math.sqrt(min(errors[name]))
+    noise = math.sqrt(min(errors[name])) if len(y) > 1 else abs(float(y[0]))
     drawn = np.array(resampled).reshape(heads, design.shape[1])
     return CostModel(centre, scale, *basis[name], weights, factor, noise, drawn, settings)
 

@@ -25,7 +25,7 @@ from editloop.offline.config import FitConfig, Method
 from editloop.offline.examples import Example, ExampleSet, make_examples
 from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
 from editloop.offline.pricing import predicted_costs, price, save_cost_model
-from editloop.offline.reference import reference_pass
+from editloop.offline.reference import on_all_processes, reference_pass
 from editloop.policy import Policy, RunFolder, check_device, load_base, processes
 
 __all__ = ["fit"]
@@ -153,6 +153,7 @@ def fit(
         run.write_manifest(manifest)
         if priced is not None:
             save_cost_model(run, priced)
+    state.wait_for_everyone()
     for method in config.methods:
         if method in manifest["policies"]:
             continue
@@ -231,7 +232,7 @@ def _identity(policy: Policy, config: FitConfig, data: _Data) -> str:
 
 def _is_foreign(path: Path) -> bool:
     """Whether a folder's entry is no fit's: neither its work nor a first `run.json` cut short by a kill."""
-    return path.name != ".work" and not path.name.startswith(".run.json.")
+    return path.name != ".work" and not path.name.startswith((".run.json.", ".cost_model."))
 
 
 def _open(run: RunFolder, identity: str) -> dict[str, Any]:
@@ -319,7 +320,8 @@ def _mixed(
     shown = held[: config.samples]
     for name in config.methods:
         with run.policy(name, policy) as trained:
-            log_probs = [each[0] for each in trained.log_probs([e.edit_only().tree for e in held])]
+            trees = [e.edit_only().tree for e in held]
+            log_probs = [each[0] for each in on_all_processes(policy.device, trees, trained.log_probs)]
             if not np.isfinite(log_probs).all():
                 continue
             table[name] = log_probs

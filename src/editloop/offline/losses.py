@@ -102,7 +102,10 @@ def pairwise_regression_loss(
 def weighted_likelihood_loss(
     log_prob: Tensor, cost: Tensor, group: Tensor, *, beta: float, count: Tensor | float | None = None
 ) -> Tensor:
-    """SFT on candidates, each weighted by e^{−f̄/β} among those of its context: another way to Eq. 6.
+    """SFT on candidates, each weighted by e^{−f̄/β} among those of its context.
+
+    Its minimiser among the candidates is e^{−f̄/β}/Z. That is Eq. 6's π_ref e^{−f̄/β}/Z where they were drawn
+    from π_ref and are counted as often as they came; edits and responses beside them pull toward those.
 
     Arguments are as of `pairwise_regression_loss`, with log π [k] in place of the log-ratio.
     """

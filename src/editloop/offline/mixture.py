@@ -1,15 +1,14 @@
 """The fitted mixture: convex weights over trained policies, π = Σ α_k π_k, chosen on validation data.
 
 By likelihood, EM on the log-probabilities of the edits: the best mixture is seldom a single policy. By cost,
-multiplicative weights on what responses of each policy cost: the expected cost Σ α_k c_k is linear, so they
-end at the policy that costs least, and the standard errors say how sure that choice is.
+the expected cost Σ α_k c_k is linear and the policy that costs least has all the weight; the standard errors
+say how sure that choice is.
 
 This module knows tables of numbers only.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -26,8 +25,8 @@ Floats = NDArray[np.float64]
 ITERATIONS = 2000
 """Most steps of EM."""
 
-TOLERANCE = 1e-9
-"""EM ends where a step gains less log-likelihood per row."""
+TOLERANCE = 1e-6
+"""EM ends where no weights can gain more log-likelihood per row."""
 
 BOOTSTRAPS = 100
 """Samples of the rows that the standard errors are from."""
@@ -44,7 +43,7 @@ class Mixture:
         rows: How many rows they were fitted on; where the policies differ in that, the fewest.
         objective: Mean log-likelihood of a row, or mean cost, of the mixture.
         single: The same of each policy alone.
-        curve: The objective after each step of the fit.
+        curve: The objective after each step of the fit; by cost that of equal weights and that of the best.
     """
 
     weights: Mapping[str, float]
@@ -76,7 +75,7 @@ def mix_by_likelihood(log_probs: Mapping[str, Sequence[float]], *, seed: int = 0
     drawn = []
     for _ in range(BOOTSTRAPS):
         rows = generator.integers(len(table), size=len(table))
-        drawn.append(_em(table[rows], weights * 0.9 + 0.1 / len(names), tolerance=1e-6)[0])
+        drawn.append(_em(table[rows], np.full(len(names), 1 / len(names)))[0])
     means = table.mean(axis=0)
     return _mixture(names, weights, np.array(drawn), "likelihood", len(table), means, curve)
 
@@ -114,19 +113,9 @@ def mix_by_cost(costs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixtu
 
 
 def _cheapest(costs: Floats) -> tuple[Floats, list[float]]:
-    """Weights that end on the least of the costs [K], shared alike where several are least; and the curve."""
-    excess = costs - costs.min()
-    weights, curve = np.full(len(costs), 1 / len(costs)), []
-    step = 0.5 / (excess.max() or 1.0)
-    while True:
-        curve.append(float(weights @ costs))
-        if weights @ excess <= TOLERANCE * excess.max():
-            break
-        weights = weights * np.exp(-step * excess)
-        weights /= weights.sum()
-        step *= 1.1  # to the end in a few steps however close the costs are
-    least = (excess == 0).astype(np.float64)
-    return least / least.sum(), [*curve, float(costs.min())]
+    """All weight on the least of the costs [K], shared alike where several are least; and the curve."""
+    least = (costs == costs.min()).astype(np.float64)
+    return least / least.sum(), [float(costs.mean()), float(costs.min())]
 
 
 def _table(values: Mapping[str, Sequence[float]]) -> tuple[list[str], Floats]:
@@ -140,19 +129,35 @@ def _table(values: Mapping[str, Sequence[float]]) -> tuple[list[str], Floats]:
     return names, table
 
 
-def _em(table: Floats, start: Floats, *, tolerance: float = TOLERANCE) -> tuple[Floats, list[float]]:
-    """Weights [K] and the mean log-likelihood after each step."""
+def _em(table: Floats, start: Floats) -> tuple[Floats, list[float]]:
+    """Weights [K] and the mean log-likelihood after each step.
+
+    A step of EM multiplies each weight by its slope. Where policies are alike that is slow: so the step is
+    lengthened, to a power of the slope, for as long as this gains. The largest slope less 1 bounds what can
+    still be gained.
+    """
     highest = table.max(axis=1, keepdims=True)
     likelihood = np.exp(table - highest)
-    weights, curve = start, [-math.inf]
+
+    def at(weights: Floats) -> tuple[float, Floats]:
+        total = likelihood @ weights
+        return float((np.log(total) + highest[:, 0]).mean()), (likelihood / total[:, None]).mean(axis=0)
+
+    weights, power = start, 1.0
+    value, slope = at(weights)
+    curve = [value]
     for _ in range(ITERATIONS):
-        joint = likelihood * weights
-        total = joint.sum(axis=1, keepdims=True)
-        curve.append(float((np.log(total) + highest).mean()))
-        if curve[-1] - curve[-2] < tolerance:
+        if slope.max() - 1 < TOLERANCE:
             break
-        weights = (joint / total).mean(axis=0)
-    return weights, curve[1:]
+        trial = weights * slope**power
+        trial /= trial.sum()
+        reached, new = at(trial)
+        if reached < value and power > 1:
+            power = 1.0  # EM's own step, which never loses
+            continue
+        weights, value, slope, power = trial, reached, new, 2 * power
+        curve.append(value)
+    return weights, curve
 
 
 def _mixture(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,19 @@ from numpy.typing import NDArray
 from editloop.edits import Cost
 from editloop.errors import EmptyViewError
 from editloop.listener import Listener, counter
-from editloop.offline.alternatives import Priced, alternative_trees, draw_responses, price_alternatives
+from editloop.offline.alternatives import (
+    Priced,
+    alternative_trees,
+    draw_responses,
+    price_alternatives,
+    tuning_rows,
+)
 from editloop.offline.config import FitConfig
 from editloop.offline.cost_model import CostModel, Fidelity, fidelity
 from editloop.offline.examples import Example
 from editloop.offline.reference import feature_pass
 from editloop.offline.report import show_number
+from editloop.offline.trainer import disk_errors
 from editloop.offline.tuned import tuned_features
 from editloop.policy import ContextTree, Policy, RunFolder, detach_adapter, load_adapter, processes
 
@@ -45,7 +54,7 @@ def price(
         listener: Hears of progress.
 
     Raises:
-        EmptyViewError: No context of a part has two alternatives to choose from.
+        EmptyViewError: No context of a part has two alternatives to choose from, or all costs are equal.
     """
     world = processes(policy.device).num_processes
     examples, n = (*train, *held), len(train)
@@ -57,6 +66,9 @@ def price(
         max_new_tokens=config.max_new_tokens,
         progress=counter(listener, "responses to choose among", len(examples), world),
     )
+    unfinished = sum(not draw.finished for draws in drawn for draw in draws)
+    if unfinished:
+        listener.say(f"{unfinished} of {config.candidates * len(examples)} drawn responses were cut")
     trees = alternative_trees(policy, examples, drawn)
     for part, mine in (("train", trees[:n]), ("validation", trees[n:])):
         if all(len(tree.continuations) < 2 for tree in mine):
@@ -70,11 +82,16 @@ def price(
     listener.say(f"features {'from the cache' if known else 'gathered'}: {total} responses")
     costs = cost([e.response for e in examples], [e.edit for e in examples])
     if np.ptp(costs[:n]) == 0:
-        listener.say(f"all costs are equal ({costs[0]:g}): RL can learn nothing from them")
+        raise EmptyViewError(
+            "RL can learn nothing from costs that are all equal",
+            seen=f"{costs[0]:g} in {n} rows",
+            do="leave rl out, or take another --cost",
+        )
     tuned: list[NDArray[np.float32]] = []
     if config.cost_model in ("tuned", "auto"):
         listener.say("tuning features on the costs")
-        tuned = tuned_features(policy, train, costs[:n], trees, config, run.work / "cost_model")
+        first = tuning_rows(n)
+        tuned = tuned_features(policy, train[:first], costs[:first], trees, config, run.work / "cost_model")
     priced = price_alternatives(
         train, held, trees, scored, costs, kind=config.cost_model, tuned=tuned, seed=config.seed
     )
@@ -93,9 +110,18 @@ def save_cost_model(run: RunFolder, priced: Priced) -> None:
     Raises:
         RunError: There is no space or permission to write.
     """
-    priced.model.save(run.cost_model)
-    if priced.report["kind"] == "tuned":
-        shutil.copytree(run.work / "cost_model", run.cost_model / "adapter", dirs_exist_ok=True)
+    with disk_errors(run.path):
+        fresh = Path(tempfile.mkdtemp(dir=run.path, prefix=".cost_model."))
+        try:
+            priced.model.save(fresh)
+            if priced.report["kind"] == "tuned":
+                shutil.copytree(run.work / "cost_model", fresh / "adapter")
+            fresh.chmod(0o755)
+            shutil.rmtree(run.cost_model, ignore_errors=True)
+            fresh.replace(run.cost_model)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
 
 
 def predicted_costs(

@@ -1,8 +1,8 @@
 """The reference pass: log π_ref of every continuation, once for all methods, seeds and settings.
 
 With it come the features of the cost model, where one is to be fitted. The numbers are cached by content
-(the base's weights, the dtype, every token), so a second fit of the same log on the same base, whatever its
-settings, runs no reference forward at all.
+(the base's weights, the dtype, every token), so a second fit of the same log on the same base runs no
+reference forward at all; with RL only if it draws the same responses.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from editloop.policy import ContextTree, Policy, processes
 
 __all__ = ["Scored", "cache_folder", "feature_pass", "on_all_processes", "reference_pass"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -109,17 +110,17 @@ def _pass(
 
 
 def on_all_processes(
-    device: torch.device, trees: Sequence[ContextTree], work: Callable[[Sequence[ContextTree]], list[T]]
+    device: torch.device, items: Sequence[S], work: Callable[[Sequence[S]], Sequence[T]]
 ) -> list[T]:
-    """What `work` makes of each tree; every process does its share and gets all of it."""
+    """What `work` makes of each item; every process does its share and gets all of it."""
     state = processes(device)
-    found = work(trees[state.process_index :: state.num_processes])
+    found = work(items[state.process_index :: state.num_processes])
     if state.num_processes == 1:
-        return found
-    gathered: list[T] = [found[0]] * len(trees)
+        return list(found)
+    gathered: dict[int, T] = {}  # a process may have no share
     for rank, part in enumerate(gather_object([found])):
-        gathered[rank :: state.num_processes] = part
-    return gathered
+        gathered |= zip(range(rank, len(items), state.num_processes), part, strict=True)
+    return [gathered[i] for i in range(len(items))]
 
 
 def _score(

@@ -1,8 +1,8 @@
 """Features of the cost model that know the costs: the reference with an adapter tuned on them.
 
 A LoRA adapter and a linear head on the features are trained together by the square loss on the train part's
-responses. The head is thrown away: the cost model is fitted on the tuned features as on any others, and has
-its uncertainty from them.
+responses. The head is thrown away: the cost model is fitted on the tuned features of other rows, and has its
+uncertainty from them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def tuned_features(
         examples: Whose responses are learned from [n].
         costs: What these cost [n].
         trees: Whose continuations get features.
-        config: The fit's configuration; the learning rate is the first of `rl`, or of `early`.
+        config: The fit's configuration; the learning rate is the highest of all that it tries.
         folder: Gets the adapter; one that is there already is taken.
 
     Returns:
@@ -77,7 +77,8 @@ def tuned_features(
 def _tune(
     tuned: Policy, examples: Sequence[Example], costs: NDArray[np.float64], config: FitConfig, folder: Path
 ) -> None:
-    candidate = Candidate(learning_rate=config.learning_rate["rl" if "rl" in config.methods else "early"][0])
+    rates = [rate for method in config.methods for rate in config.learning_rate[method]]
+    candidate = Candidate(learning_rate=max(rates))
     arguments = training_arguments(config, candidate, folder, tuned, examples)
     arguments.eval_strategy, arguments.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
     arguments.load_best_model_at_end = False
@@ -128,6 +129,10 @@ class _Regressor(nn.Module):
         self.head = nn.Linear(table.shape[1], 1, device=policy.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """As the trainer asks for."""
+        self.model.gradient_checkpointing_enable(**options)
 
     def forward(self, trees: TreeBatch) -> Tensor:
         """Standardised costs of the continuations [K]."""

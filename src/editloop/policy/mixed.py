@@ -37,9 +37,11 @@ class MixedPolicy(Policy):
         self.weights, self._load = dict(weights), load
 
     def sample(self, contexts: Sequence[Context], *, seed: int = 0, **options: Any) -> list[Sample]:
-        """One response for each context; which policy draws it follows the seed and the place alone."""
-        generator = random.Random(seed)
-        names = generator.choices(list(self.weights), list(self.weights.values()), k=len(contexts))
+        """One response for each context; which policy draws it follows seed, place and context."""
+        names = [
+            random.Random(repr((seed, i, context))).choices([*self.weights], [*self.weights.values()])[0]
+            for i, context in enumerate(contexts)
+        ]
         samples: list[Sample | None] = [None] * len(contexts)
         for name, policy in self._policies():
             mine = [i for i, chosen in enumerate(names) if chosen == name]
@@ -61,6 +63,14 @@ class MixedPolicy(Policy):
             scores = policy.log_probs(trees, **options)
             parts.append([np.array(each) + np.log(self.weights[name]) for each in scores])
         return [np.logaddexp.reduce(each).tolist() for each in zip(*parts, strict=True)]
+
+    def features(self, trees: Sequence[ContextTree], **options: Any) -> Any:
+        """A mixture has no hidden states.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("a mixture has no features of its own: ask one of its policies")
 
     def _policies(self) -> Iterator[tuple[str, Policy]]:
         for name, weight in self.weights.items():

@@ -101,7 +101,8 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove what a kill left of files and policies that were being written."""
-        for path in (*self.path.glob(".run.json.*"), *self.path.glob("policies/.*")):
+        left = (".run.json.*", ".cost_model.*", "policies/.*")
+        for path in [path for pattern in left for path in self.path.glob(pattern)]:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
