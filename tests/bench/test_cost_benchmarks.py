@@ -38,6 +38,9 @@ def make(cell: Cell, folder: Path) -> None:
     manifest = {
         "format": 1,
         "mixture": {"weights": {"sft": 0.75, "rl": 0.25 if cell.seed == 1 else 0.15, "early": 0.0}},
+        "policies": {
+            arm: {"chosen": 0, "candidates": [{"validation_cost": 0.1 * WRONG[arm] + 0.2}]} for arm in ARMS
+        },
         "cost_model": {"model": told, "length": {"r2": 0.1}},
     }
     (place / "run/run.json").write_text(json.dumps(manifest))
@@ -88,7 +91,12 @@ def test_what_rl_adds(tmp_path: Path) -> None:
     weights = data["weights"]["light"]
     assert list(weights) == list(ARMS)
     assert weights["rl"][0] == pytest.approx(0.2) and weights["dpo"] == (0.0, 0.0)
+    assert data["results"]["weak"]["40"]["R²"] is None
+    mixed = data["mixed"]["heavy"]
+    assert mixed["by cost"][0] == pytest.approx(0.2)  # SFT's
+    assert mixed["by likelihood"][0] == pytest.approx(0.75 * 0.2 + 0.2 * 0.4)
     text = (tmp_path / "rl.md").read_text()
+    assert "| weak, 40 | – | 0.700 ± 0.000 |" in text
     assert "| heavy, 100 |" in text and "SFT 0.72" in text
     assert (tmp_path / "rl.png").stat().st_size > 10_000
 

@@ -123,7 +123,11 @@ def run(
         for user in USERS
     }
     data = {"seeds": list(seeds), "rounds": rounds, "varied": varied}
-    data |= {"results": results, "ways": ways, "weights": weights}
+    mixed = {
+        user: _mixed([folder / str(max(sizes)) / cell.folder for cell in cells if cell.trained == user])
+        for user in USERS
+    }
+    data |= {"results": results, "ways": ways, "weights": weights, "mixed": mixed}
     write_result("rl", data, _markdown(data), out, _figure(data))
     return data
 
@@ -171,6 +175,23 @@ def _weights(folders: Sequence[Path]) -> dict[str, tuple[float, float | None]]:
     return {arm: mean_and_error(np.array([each.get(arm, 0.0) for each in found])) for arm in ARMS}
 
 
+def _mixed(folders: Sequence[Path]) -> dict[str, tuple[float, float | None]]:
+    """What mixtures cost on the validation part: by likelihood, and by cost, the best policy's."""
+    by_likelihood, by_cost = [], []
+    for folder in folders:
+        manifest = RunFolder(folder / "run").manifest()
+        costs = {
+            name: float(each["candidates"][each["chosen"]]["validation_cost"])
+            for name, each in manifest["policies"].items()
+        }
+        by_likelihood.append(sum(w * costs[name] for name, w in manifest["mixture"]["weights"].items()))
+        by_cost.append(min(costs.values()))
+    return {
+        "by likelihood": mean_and_error(np.array(by_likelihood)),
+        "by cost": mean_and_error(np.array(by_cost)),
+    }
+
+
 def _markdown(data: Mapping[str, Any]) -> str:
     columns = {**METHODS, "late": "LateEnsemble", "late without RL": "without RL", "RL adds": "RL adds"}
     keys = [*COMPARED, "late without RL", "late", "RL adds"]
@@ -184,7 +205,8 @@ def _markdown(data: Mapping[str, Any]) -> str:
     for user, found in data["weights"].items():
         theirs = WEIGHTS.get(user)
         told = ", ".join(f"{METHODS[arm]} {weight:.2f}" for arm, weight in theirs.items()) if theirs else ""
-        weights.append([user, *(plus_minus(*found[arm]) for arm in ARMS), told])
+        paid = [plus_minus(*cell) for cell in data["mixed"][user].values()]
+        weights.append([user, *(plus_minus(*found[arm]) for arm in ARMS), told, *paid])
     return "\n\n".join(
         [
             f"Emails. Mean cost of a round by the strong user's edits, mean ± standard error over seeds "
@@ -207,8 +229,11 @@ def _markdown(data: Mapping[str, Any]) -> str:
             "EarlyEnsemble. `weighted, κ 0` is RL as it is above.",
             markdown_table(["log", *next(iter(data["ways"].values()))], ways),
             "Weights of the mixture fitted by likelihood on the validation part of the largest logs, beside "
-            "those of the second write-up (other texts and editors; three policies).",
-            markdown_table(["log", *(METHODS[arm] for arm in ARMS), "theirs"], weights),
+            "those of the second write-up (other texts and editors; three policies). Then what the mixture "
+            "costs there, and what one does that is fitted by cost: the best single policy's.",
+            markdown_table(
+                ["log", *(METHODS[arm] for arm in ARMS), "theirs", "cost, by likelihood", "by cost"], weights
+            ),
         ]
     )
 

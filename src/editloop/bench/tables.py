@@ -12,10 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.bench.cells import AMONG, ARMS, COLUMNS, COMPARED, Column, Workplace, column_costs, paid, play
+from editloop.bench.cells import (
+    AMONG,
+    ARMS,
+    COLUMNS,
+    COMPARED,
+    DOMAINS,
+    Column,
+    Workplace,
+    column_costs,
+    paid,
+    play,
+)
 from editloop.bench.results import markdown_table, plus_minus, recent_mean, write_result
+from editloop.lab.settings import TUNED
 from editloop.listener import Listener, Silent
-from editloop.offline.report import COLOURS, tidy
+from editloop.offline.report import COLOURS, show_settings, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,12 +150,13 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], place: Workplace) -
         rows.append([label, *(plus_minus(spread["mean"], spread["sd"]) for spread in spreads)])
     shares = [[METHODS[arm], *(f"{data['shares'][title][arm]:.0%}" for title in titles)] for arm in ARMS]
     above = ", ".join(f"{data['late_above_best_arm'][title]:+.3f} ({title})" for title in titles)
+    settings = "; ".join(f"{domain}, {show_settings(_tuned(domain))}" for domain in DOMAINS)
     text = [
         "Mean cost of a round (levenshtein:word/response), mean ± sd over seeds "
         f"{', '.join(map(str, place.seeds))}; {place.rounds} rounds each; lower is better. {lead} Max SubOpt "
         "is the largest distance to the best method of a column, by seed. LateEnsemble chooses among SFT, "
         "DPO, RL and EarlyEnsemble; Mixture draws from them with weights fitted by likelihood on the "
-        "validation part.",
+        f"validation part. RL: {settings}.",
         markdown_table(headings, rows),
         f"LateEnsemble less the best of its arms (the arm with the least mean over seeds): {above}.",
         markdown_table(["share of the rounds", *titles], shares),
@@ -157,6 +170,11 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], place: Workplace) -
             markdown_table(headings, paper),
         ]
     return "\n\n".join(text)
+
+
+def _tuned(domain: str) -> dict[str, Any]:
+    """What RL is trained with in a domain."""
+    return TUNED[domain]["rl"].model_dump(exclude_none=True)
 
 
 def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def _ours_steps(spec: Spec, clock: Any) -> None:
 
 
 def _passes(spec: Spec) -> dict[str, Any]:
-    """Seconds of the reference pass, of the same with features, and of the cost model on them."""
+    """Seconds of the reference pass, of the same with features, and of fitting and asking the cost model."""
     import numpy as np
 
     from editloop.edits import get_cost
@@ -173,18 +174,24 @@ def _passes(spec: Spec) -> dict[str, Any]:
     examples = make_examples(rows, policy.encoder).examples
     trees = [e.tree for e in examples]
     policy.log_probs(trees[:WARM_UP])
-    seconds = {}
-    start = time.perf_counter()
-    reference_pass(policy, examples, cache=Path(spec.folder))
-    seconds["reference"] = time.perf_counter() - start
-    start = time.perf_counter()
-    scored, _ = feature_pass(policy, trees, cache=Path(spec.folder))
-    seconds["features"] = time.perf_counter() - start
+    folder, seconds = Path(spec.folder), dict[str, float]()
+
+    def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+        start = time.perf_counter()
+        found = work()
+        return time.perf_counter() - start, found
+
+    # Half of the plain passes come first, half last.
+    before, _ = timed(lambda: reference_pass(policy, examples, cache=folder / "before"))
+    seconds["features"], (scored, _) = timed(lambda: feature_pass(policy, trees, cache=folder))
+    after, _ = timed(lambda: reference_pass(policy, examples, cache=folder / "after"))
+    seconds["reference"] = (before + after) / 2
     costs = get_cost()([e.response for e in examples], [e.edit for e in examples])
-    start = time.perf_counter()
     features = np.stack([each.features[1] for each in scored])
-    fit_cost_model(features, costs, context=context_columns(features.shape[1]))
-    seconds["cost_model"] = time.perf_counter() - start
+    width = context_columns(features.shape[1])
+    fitting, model = timed(lambda: fit_cost_model(features, costs, context=width))
+    pricing, _ = timed(lambda: model.predict(np.concatenate([each.features for each in scored])))
+    seconds["cost_model"] = fitting + pricing
     return {**seconds, "rows": len(rows)}
 
 

@@ -323,8 +323,9 @@ def _markdown(measured: dict[str, Any]) -> str:
         markdown_table(["base", "shared", "RL, s", "DPO, s", "RL / DPO", "goal, at most"], choices),
         "",
         f"The reference pass over {passes['rows']} rows, base {passes['size']}, shared {passes['shared']}: "
-        f"{passes['reference']:.1f} s; with features {passes['features']:.1f} s; the cost model's regression "
-        f"{passes['cost_model']:.1f} s. Added: {passes['added']:.0%} (goal: at most {passes['goal']:.0%}).",
+        f"{passes['reference']:.1f} s; with features {passes['features']:.1f} s; the cost model, fitted and "
+        f"asked, {passes['cost_model']:.1f} s. Added: {passes['added']:.0%} (goal: at most "
+        f"{passes['goal']:.0%}).",
     ]
     if measured["left_out"]:
         lines += ["", f"Left out for want of a GPU: {', '.join(measured['left_out'])}."]
