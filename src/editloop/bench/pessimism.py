@@ -183,6 +183,8 @@ def _figure(data: dict[str, Any]) -> Figure:
     mean, error = zip(*data["subopt"].values(), strict=True)
     right.errorbar(SIZES, mean, error, color="#b23a63", capsize=2, marker="o", markersize=3)
     right.set_xscale("log")
-    right.set_yscale("log")
+    right.set_xticks(SIZES, map(str, SIZES))
+    right.minorticks_off()
+    right.set_ylim(bottom=0)
     tidy(right, "Exact costs", "rows", "SubOpt")
     return figure

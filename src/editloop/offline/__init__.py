@@ -1,4 +1,4 @@
-"""Learning policies from a log (Eq. 3, 4, 7): losses, reference pass, trainer, fit and its figures."""
+"""Learning policies from a log (Eq. 3 to 7): losses, reference pass, cost model, trainer, fit, mixture."""
 
 from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
 from editloop.offline.config import Candidate, FitConfig, Method, make_fit_config
