@@ -143,7 +143,7 @@ def test_features_are_cached_with_the_log_probs_and_apart_from_a_pass_without(
         pytest.approx([value for value in each.reference or () if value is not None], abs=1e-5)
         for each in plain
     ]
-    assert [each.features.shape for each in fresh] == [(2, 6 * 32), (1, 6 * 32)]
+    assert [each.features.shape for each in fresh] == [(2, 4 * 32 + 2), (1, 4 * 32 + 2)]
     again, known = feature_pass(policy, trees, cache=tmp_path)
     assert known
     for a, b in zip(again, fresh, strict=True):
