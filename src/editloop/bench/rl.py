@@ -193,7 +193,7 @@ def _mixed(folders: Sequence[Path]) -> dict[str, tuple[float, float | None]]:
 
 
 def _markdown(data: Mapping[str, Any]) -> str:
-    columns = {**METHODS, "late": "LateEnsemble", "late without RL": "without RL", "RL adds": "RL adds"}
+    columns = {**METHODS, "late without RL": "without RL", "RL adds": "RL adds"}
     keys = [*COMPARED, "late without RL", "late", "RL adds"]
     rows = [
         [f"{user}, {size}", *(plus_minus(*figures[key]) for key in keys)]

@@ -48,7 +48,7 @@ def evaluate(
 
 def print_evaluation(result: dict[str, Any]) -> None:
     """The figures of every policy as a table."""
-    from editloop.offline.report import cost_model_table, show_estimate
+    from editloop.offline.report import cost_model_table, show_estimate, show_weights
 
     keys = {
         "edit_nll_per_token": "loss per token",
@@ -69,12 +69,9 @@ def print_evaluation(result: dict[str, Any]) -> None:
         rows.append([name, *cells])
     console.print(f"\n{result['rows']} rows, {result['pairs']} pairs; mean ± standard error")
     show_table(rows)
-    if weights := result.get("mixture"):
-        shares = ", ".join(
-            f"{name} {weight:.2f} ± {weights['errors'][name]:.2f}"
-            for name, weight in weights["weights"].items()
-        )
-        console.print(f"\nMixture, fitted by {weights['by']}: {shares}")
+    if mixture := result.get("mixture"):
+        shares = show_weights(mixture["weights"], mixture["errors"])
+        console.print(f"\nMixture, fitted by {mixture['by']}: {shares}")
     if found := result.get("cost_model"):
         console.print(f"\nThe cost model on these {found['rows']} rows")
         show_table(cost_model_table({"the run's cost model": found}))

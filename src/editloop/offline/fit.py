@@ -26,6 +26,7 @@ from editloop.offline.examples import Example, ExampleSet, make_examples
 from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
 from editloop.offline.pricing import predicted_costs, price, save_cost_model
 from editloop.offline.reference import on_all_processes, reference_pass
+from editloop.offline.report import show_weights
 from editloop.policy import Policy, RunFolder, check_device, load_base, processes
 
 __all__ = ["fit"]
@@ -163,7 +164,7 @@ def fit(
     if config.mixture != "none" and len(config.methods) > 1:
         mixture = _mixed(run, policy, config, data.validation.examples, cost)
         if mixture is not None:
-            listener.say(f"mixture by {mixture.by}: {show_weights(mixture)}")
+            listener.say(f"mixture by {mixture.by}: {show_weights(mixture.weights, mixture.errors)}")
             manifest["mixture"] = mixture.to_json()
     manifest["status"] = "done"
     if state.is_main_process:
@@ -341,13 +342,6 @@ def _mixed(
         else:
             costs[arm] = cost(drafts, [e.edit for e in shown]).tolist()
     return mix_by_cost(costs, seed=config.seed)
-
-
-def show_weights(mixture: Mixture) -> str:
-    """The weights of a mixture in a line."""
-    return ", ".join(
-        f"{name} {weight:.2f} ± {mixture.errors[name]:.2f}" for name, weight in mixture.weights.items()
-    )
 
 
 def _copy(source: Path, target: Path) -> None:

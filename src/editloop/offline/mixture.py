@@ -70,12 +70,12 @@ def mix_by_likelihood(log_probs: Mapping[str, Sequence[float]], *, seed: int = 0
         ConfigError: There are no policies or rows, or numbers that are not finite.
     """
     names, table = _table(log_probs)
-    weights, curve = _em(table, np.full(len(names), 1 / len(names)))
+    weights, curve = _em(table)
     generator = np.random.default_rng(seed)
     drawn = []
     for _ in range(BOOTSTRAPS):
         rows = generator.integers(len(table), size=len(table))
-        drawn.append(_em(table[rows], np.full(len(names), 1 / len(names)))[0])
+        drawn.append(_em(table[rows])[0])
     means = table.mean(axis=0)
     return _mixture(names, weights, np.array(drawn), "likelihood", len(table), means, curve)
 
@@ -129,8 +129,8 @@ def _table(values: Mapping[str, Sequence[float]]) -> tuple[list[str], Floats]:
     return names, table
 
 
-def _em(table: Floats, start: Floats) -> tuple[Floats, list[float]]:
-    """Weights [K] and the mean log-likelihood after each step.
+def _em(table: Floats) -> tuple[Floats, list[float]]:
+    """Weights [K], equal at the start, and the mean log-likelihood after each step.
 
     A step of EM multiplies each weight by its slope. Where policies are alike that is slow: so the step is
     lengthened, to a power of the slope, for as long as this gains. The largest slope less 1 bounds what can
@@ -143,7 +143,7 @@ def _em(table: Floats, start: Floats) -> tuple[Floats, list[float]]:
         total = likelihood @ weights
         return float((np.log(total) + highest[:, 0]).mean()), (likelihood / total[:, None]).mean(axis=0)
 
-    weights, power = start, 1.0
+    weights, power = np.full(table.shape[1], 1 / table.shape[1]), 1.0
     value, slope = at(weights)
     curve = [value]
     for _ in range(ITERATIONS):

@@ -24,6 +24,7 @@ __all__ = [
     "show_estimate",
     "show_number",
     "show_settings",
+    "show_weights",
     "tidy",
     "write_report",
 ]
@@ -221,6 +222,11 @@ def show_estimate(estimate: Mapping[str, float | None] | None) -> str:
     """Mean ± standard error, or a dash where there is no mean."""
     mean = show_number(estimate["mean"] if estimate else None)
     return mean if mean == "–" or not estimate else f"{mean} ± {show_number(estimate['se'])}"
+
+
+def show_weights(weights: Mapping[str, float], errors: Mapping[str, float]) -> str:
+    """The weights of a mixture with their standard errors, in a line."""
+    return ", ".join(f"{name} {weight:.2f} ± {errors[name]:.2f}" for name, weight in weights.items())
 
 
 def _curves(policies: Mapping[str, Any]) -> Figure:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -43,6 +43,7 @@ from editloop.policy import Policy, TreeBatch, batch_log_probs, processes
 
 __all__ = [
     "EditTrainer",
+    "Rows",
     "TrainingBatch",
     "choice_loss",
     "disk_errors",
@@ -51,6 +52,8 @@ __all__ = [
     "micro_batch",
     "training_arguments",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -235,17 +238,17 @@ def disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-class _Rows(Dataset[Example]):
-    """Examples as the data loader wants them."""
+class Rows(Dataset[T]):
+    """Rows as the data loader wants them."""
 
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self.examples = examples
+    def __init__(self, rows: Sequence[T]) -> None:
+        self.rows = rows
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.rows)
 
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
+    def __getitem__(self, index: int) -> T:
+        return self.rows[index]
 
 
 class _Stream(Sampler[int]):
@@ -300,8 +303,8 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         super().__init__(
             model=policy.model,
             args=arguments,
-            train_dataset=_Rows(train),
-            eval_dataset=_Rows(train[:1]),  # the library wants one; `validate` knows the real one
+            train_dataset=Rows(train),
+            eval_dataset=Rows(train[:1]),  # the library wants one; `validate` knows the real one
             data_collator=lambda rows: {"batch": make_batch(policy, rows, method, candidate.kappa)},
             callbacks=[EarlyStoppingCallback(config.patience), *callbacks],
         )

@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from editloop.offline.config import Candidate, FitConfig
 from editloop.offline.examples import Example
 from editloop.offline.reference import on_all_processes
-from editloop.offline.trainer import disk_errors, training_arguments
+from editloop.offline.trainer import Rows, disk_errors, training_arguments
 from editloop.policy import (
     ContextTree,
     Policy,
@@ -87,7 +86,7 @@ def _tune(
     trainer = _RegressionTrainer(
         model=_Regressor(tuned, trees),
         args=arguments,
-        train_dataset=_Priced(trees, standard.tolist()),
+        train_dataset=Rows(list(zip(trees, standard.tolist(), strict=True))),
         data_collator=lambda rows: {
             "trees": tuned.pack([tree for tree, _ in rows]),
             "costs": torch.tensor([cost for _, cost in rows]),
@@ -100,19 +99,6 @@ def _tune(
         with disk_errors(folder):
             tuned.model.save_pretrained(str(folder))
     state.wait_for_everyone()
-
-
-class _Priced(Dataset[tuple[ContextTree, float]]):
-    """Responses and their standardised costs."""
-
-    def __init__(self, trees: Sequence[ContextTree], costs: Sequence[float]) -> None:
-        self.rows = list(zip(trees, costs, strict=True))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[ContextTree, float]:
-        return self.rows[index]
 
 
 class _Regressor(nn.Module):
