@@ -56,6 +56,16 @@ def test_an_arm_is_timed(arm: str, method: str, tmp_path: Path, monkeypatch: pyt
     assert measured["seconds"] > 0 and measured["peak_mb"] > 100
 
 
+def test_rl_is_timed_on_rows_of_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_arms, "LAB_BATCH", 2)
+    told = {
+        method: train_arms.measure(Spec("ours", (method,), str(tmp_path / method), "summary", steps=1))
+        for method in ("dpo", "rl")
+    }
+    assert all(each["seconds"] > 0 for each in told.values())
+    assert 1.5 < told["rl"]["tokens"] / told["dpo"]["tokens"] < 5
+
+
 def test_the_passes_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SIZES, "tiny", Size(32, 64, 2, (2, 2), 8192, True, tokens=16, batch=2))
     measured = train_arms.measure(Spec("ours", ("pass",), str(tmp_path), "tiny", 0.5, steps=2))
@@ -74,14 +84,16 @@ def test_results_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         if spec.methods == ("pass",):
             return {"reference": 10.0, "features": 10.4, "cost_model": 0.5, "rows": 4}
         each = seconds[spec.arm] * (1.5 if spec.methods == ("rl",) else 1)
-        return {"seconds": each, "peak_mb": 100.0 * each, "wall": wall}
+        tokens = 30 if spec.methods == ("rl",) else 12
+        return {"seconds": each, "peak_mb": 100.0 * each, "wall": wall, "tokens": tokens}
 
     monkeypatch.setattr(train_speed, "_process", process)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     measured = train_speed.run(tmp_path, repeats=2, steps=1, whole_steps=1)
     assert [spec.arm for spec in seen[:4]] == ["ours", "trl tuned", "trl default", "ours"]
-    assert len(seen) == 2 * (5 * 3 + 4 + 1 + 4)
-    assert [each["times"] for each in measured["choices"]] == [1.5] * 4
+    assert len(seen) == 2 * (5 * 3 + 2 * 6 + 1 + 4)
+    assert [(each["times"], each["tokens"]) for each in measured["choices"]] == [(1.5, 2.5)] * 6
+    assert [each["size"] for each in measured["choices"][4:]] == ["summary", "email"]
     assert measured["passes"]["added"] == pytest.approx(0.09)
     rate = measured["rates"][2]
     assert (rate["method"], rate["shared"], rate["goal"]) == ("dpo", 0.5, 1.4)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ CANDIDATES = 4
 """Responses that RL has beside the edit and the response."""
 WARM_UP = 1
 """Steps that are taken before the clock starts."""
+LAB = ("summary", "email")
+"""In place of a size: a domain of the lab with its base, its rows and that base's responses."""
+LAB_BATCH = 32
+"""Rows of a step there."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Spec:
         arm: `ours`, `trl tuned` or `trl default`.
         methods: What to train; more than one only by `ours`, end to end.
         folder: For what is written, empty at the start.
-        size: Name of the base.
+        size: Name of the base, or a domain of the lab.
         shared: Shared fraction of the pairs.
         steps: Optimiser steps after the warm-up.
         log: End to end: the log to train on, instead of made-up rows.
@@ -55,13 +60,18 @@ class Spec:
 
 def measure(spec: Spec) -> dict[str, Any]:
     """Train as the specification says and return seconds and memory; `pass` trains nothing."""
+    measured: dict[str, Any]
     if spec.methods == ("pass",):
-        measured: dict[str, Any] = _passes(spec)
+        measured = _passes(spec)
     elif spec.log is None:
         clock = _clock()
-        (_ours_steps if spec.arm == "ours" else _trl_steps)(spec, clock)
+        measured = {}
+        if spec.arm == "ours":
+            measured["tokens"] = _ours_steps(spec, clock)
+        else:
+            _trl_steps(spec, clock)
         (start, cpu_start), (end, cpu_end) = clock.times[WARM_UP - 1], clock.times[-1]
-        measured = {"seconds": end - start, "processor_seconds": cpu_end - cpu_start}
+        measured |= {"seconds": end - start, "processor_seconds": cpu_end - cpu_start}
     else:
         (_ours_whole if spec.arm == "ours" else _trl_whole)(spec)
         measured = {}
@@ -102,15 +112,32 @@ def _device() -> str:
 
 
 def _rows(spec: Spec) -> tuple[list[Any], int]:
-    """The made-up rows of a specification, and how many go into a step."""
+    """The rows of a specification, and how many go into a step."""
+    if spec.size in LAB:
+        return _edited(spec.size, LAB_BATCH * (WARM_UP + spec.steps)), LAB_BATCH
     from editloop.bench.train_workload import SIZES, make_pairs
 
     size = SIZES[spec.size]
     return make_pairs(size.batch * (WARM_UP + spec.steps), tokens=size.tokens, shared=spec.shared), size.batch
 
 
+def _edited(domain: str, count: int) -> list[Any]:
+    """So many rows of the lab that the weak user has edited."""
+    from editloop.lab import get_domain, stream_log
+    from editloop.users import get_user
+
+    user = get_user("weak", get_domain(domain), seed=0)
+    rows = stream_log(get_domain(domain), user, 8 * count, 0, policy=_policy(Spec("ours", (), "", domain)))
+    return list(islice((row for row in rows if row.edit != row.response), count))
+
+
 def _policy(spec: Spec) -> Any:
     """The base in memory, as a policy."""
+    if spec.size in LAB:
+        from editloop.lab import base_path
+        from editloop.policy import load_base
+
+        return load_base(base_path(spec.size), device=_device())
     from editloop.bench.train_workload import build_base, build_tokenizer
     from editloop.policy import Encoder, Policy
     from editloop.policy.probe import probe_trees
@@ -120,9 +147,28 @@ def _policy(spec: Spec) -> Any:
     return Policy(model, encoder, spec.size, spec.size, shares=probe_trees(model)[0])
 
 
-def _ours_steps(spec: Spec, clock: Any) -> None:
-    """Our trainer as `fit` uses it; its one evaluation and checkpoint come after the last step."""
-    from editloop.bench.train_workload import draw_alternatives
+def _with_alternatives(policy: Any, examples: list[Any], spec: Spec) -> list[Any]:
+    """Examples for RL: of the lab with the base's own responses, else with made-up ones."""
+    from editloop.bench.train_workload import made_up_costs, made_up_trees
+
+    if spec.size in LAB:
+        from editloop.lab.log import MAX_NEW_TOKENS
+        from editloop.offline.alternatives import alternative_trees, draw_responses
+
+        drawn = draw_responses(
+            policy, examples, CANDIDATES, seed=0, max_new_tokens=MAX_NEW_TOKENS, cache=Path(spec.folder)
+        )
+        trees = alternative_trees(policy, examples, drawn)
+    else:
+        trees = made_up_trees(examples, CANDIDATES)
+    return made_up_costs(policy, examples, trees)
+
+
+def _ours_steps(spec: Spec, clock: Any) -> int:
+    """Our trainer as `fit` uses it; its one evaluation and checkpoint come after the last step.
+
+    Returns the distinct tokens of the timed steps' trees.
+    """
     from editloop.offline import (
         Candidate,
         EditTrainer,
@@ -137,7 +183,7 @@ def _ours_steps(spec: Spec, clock: Any) -> None:
     policy, (method,) = _policy(spec), spec.methods
     examples = list(make_examples(rows, policy.encoder).examples)
     if method == "rl":
-        examples = draw_alternatives(policy, examples, CANDIDATES)
+        examples = _with_alternatives(policy, examples, spec)
     elif method != "sft":
         examples, _ = reference_pass(policy, examples, cache=Path(spec.folder))
     policy = attach_adapter(policy, LoraSettings(rank=RANK, alpha=ALPHA), seed=0)
@@ -159,6 +205,8 @@ def _ours_steps(spec: Spec, clock: Any) -> None:
         validate=lambda: {"loss": 0.0},
         callbacks=[clock],
     ).train()
+    trees = [e.alternatives.tree if e.alternatives else e.tree for e in examples[WARM_UP * batch :]]
+    return sum(len(tree.layout) for tree in trees)
 
 
 def _passes(spec: Spec) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from editloop.bench.results import markdown_table, write_result
-from editloop.bench.train_arms import CANDIDATES, VALIDATION, WARM_UP, Spec
+from editloop.bench.train_arms import CANDIDATES, LAB, VALIDATION, WARM_UP, Spec
 from editloop.errors import ConfigError, RunError
 from editloop.listener import Listener, Silent
 
@@ -83,7 +83,8 @@ def run(
     cells = [(size, "dpo", each) for size in taken for each in shared]
     cells += [(size, "sft", middle) for size in taken]
     results: list[dict[str, Any]] = []
-    total = repeats * (len(cells) * len(ARMS) + len(taken) * len(shared) + 1 + len(METHODS) + 1)
+    chosen = [(size, each) for size in taken for each in shared] + [(domain, 0.0) for domain in LAB]
+    total = repeats * (len(cells) * len(ARMS) + 2 * len(chosen) + 1 + len(METHODS) + 1)
     made = 0
 
     def done() -> None:
@@ -94,7 +95,7 @@ def run(
     for size, method, each in cells:
         spec = Spec("", (method,), "", size, each, steps)
         results.append(_rates(spec, repeats, done))
-    choices = [_choice(size, each, steps, repeats, results, done) for size in taken for each in shared]
+    choices = [_choice(*each, steps, repeats, done) for each in chosen]
     passes = _passes(taken[0], middle, pass_steps, repeats, done)
     whole = _end_to_end(taken[0], middle, whole_steps, repeats, done)
     measured = {
@@ -176,28 +177,20 @@ def _rates(spec: Spec, repeats: int, done: Callable[[], None]) -> dict[str, Any]
     }
 
 
-def _choice(
-    size: str,
-    shared: float,
-    steps: int,
-    repeats: int,
-    rates: Sequence[dict[str, Any]],
-    done: Callable[[], None],
-) -> dict[str, Any]:
-    """Seconds of RL against those of DPO on the same rows, which are measured already."""
-    seconds = []
+def _choice(size: str, shared: float, steps: int, repeats: int, done: Callable[[], None]) -> dict[str, Any]:
+    """Seconds of RL against those of DPO on the same rows, and distinct tokens of its trees against DPO's."""
+    turns: dict[str, list[dict[str, Any]]] = {"rl": [], "dpo": []}
     for _ in range(repeats):
-        seconds.append(_process(Spec("ours", ("rl",), "", size, shared, steps))["seconds"])
-        done()
-    (dpo,) = (r for r in rates if (r["size"], r["method"], r["shared"]) == (size, "dpo", shared))
-    theirs = statistics.median(turn["seconds"] for turn in dpo["turns"]["ours"])
-    rl = statistics.median(seconds)
+        for method, mine in turns.items():
+            mine.append(_process(Spec("ours", (method,), "", size, shared, steps)))
+            done()
+    seconds = {method: statistics.median(turn["seconds"] for turn in mine) for method, mine in turns.items()}
     return {
         "size": size,
-        "shared": shared,
-        "rl": rl,
-        "dpo": theirs,
-        "times": rl / theirs,
+        "shared": None if size in LAB else shared,
+        **seconds,
+        "times": seconds["rl"] / seconds["dpo"],
+        "tokens": turns["rl"][0]["tokens"] / turns["dpo"][0]["tokens"],
         "goal": CHOICE_GOAL,
     }
 
@@ -307,7 +300,8 @@ def _markdown(measured: dict[str, Any]) -> str:
     choices = [
         [
             each["size"],
-            str(each["shared"]),
+            "" if each["shared"] is None else str(each["shared"]),
+            f"{each['tokens']:.2f}×",
             f"{each['rl']:.2f}",
             f"{each['dpo']:.2f}",
             f"{each['times']:.2f}×",
@@ -318,9 +312,11 @@ def _markdown(measured: dict[str, Any]) -> str:
     lines += [
         "",
         f"RL with {CANDIDATES} drawn responses beside edit and response, by pairwise regression, against DPO "
-        "on the same rows, both ours. What is drawn shares the context only; real samples share beginnings.",
+        "on the same rows, both ours; `tokens`: how many times as many distinct ones its trees have. On "
+        "made-up rows what is drawn is as long as the response and shares the context only; the last rows "
+        "are the lab's, weak edits and the base's own responses.",
         "",
-        markdown_table(["base", "shared", "RL, s", "DPO, s", "RL / DPO", "goal, at most"], choices),
+        markdown_table(["base", "shared", "tokens", "RL, s", "DPO, s", "RL / DPO", "goal, at most"], choices),
         "",
         f"The reference pass over {passes['rows']} rows, base {passes['size']}, shared {passes['shared']}: "
         f"{passes['reference']:.1f} s; with features {passes['features']:.1f} s; the cost model, fitted and "

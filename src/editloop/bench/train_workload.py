@@ -139,23 +139,31 @@ def make_pairs(count: int, *, tokens: int, shared: float, seed: int = 0) -> list
     return records
 
 
-def draw_alternatives(
-    policy: Policy, examples: Sequence[Example], count: int, *, seed: int = 0
-) -> list[Example]:
-    """Examples with alternatives as long as the response that share the context alone; costs are made up.
+def made_up_trees(examples: Sequence[Example], count: int, *, seed: int = 0) -> list[ContextTree]:
+    """Each example's tree with `count` further continuations, as long as the response, of random words.
 
-    Samples of a real model share beginnings, too, so this is the most that RL can cost.
+    They share the context alone. Samples of a real model share beginnings, too, so this is the most that RL
+    can cost.
     """
     random = np.random.default_rng(seed)
-    found = []
+    trees = []
     for example in examples:
         length = len(example.tree.continuations[1]) - 1
         drawn = [(*random.integers(2, WORDS, length).tolist(), 1) for _ in range(count)]
-        tree = ContextTree(example.tree.context, (*example.tree.continuations, *drawn))
-        reference = tuple(policy.log_probs([tree])[0])
-        costs = tuple(random.random(len(reference)).tolist())
-        alternatives = Alternatives(tree, reference, costs, costs)
-        found.append(replace(example, reference=(reference[0], reference[1]), alternatives=alternatives))
+        trees.append(ContextTree(example.tree.context, (*example.tree.continuations, *drawn)))
+    return trees
+
+
+def made_up_costs(
+    policy: Policy, examples: Sequence[Example], trees: Sequence[ContextTree], *, seed: int = 0
+) -> list[Example]:
+    """Examples as RL takes them: the trees of their alternatives, and costs that are made up."""
+    random = np.random.default_rng(seed)
+    found = []
+    for example, tree, scores in zip(examples, trees, policy.log_probs(trees), strict=True):
+        costs = tuple(random.random(len(scores)).tolist())
+        alternatives = Alternatives(tree, tuple(scores), costs, costs)
+        found.append(replace(example, reference=(scores[0], scores[1]), alternatives=alternatives))
     return found
 
 
