@@ -11,7 +11,10 @@ EditLoopError
 ├── BanditError          an event, a cost or a state that the online phase cannot take
 ├── UserError            a user, simulated or played by an LLM, who cannot answer
 │   └── BudgetError          the budget of requests to an LLM is spent
-└── RunError             a run folder that is missing, damaged or belongs to another configuration
+├── RunError             a run folder that is missing, damaged or belongs to another configuration
+└── ServeError           what the live loop cannot do
+    ├── StoreError           a store that is locked, of another version, or down
+    └── Problem              a request that is refused, with its HTTP status (`editloop.serve.problem`)
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ __all__ = [
     "LogFormatError",
     "ModelError",
     "RunError",
+    "ServeError",
+    "StoreError",
     "TooManyBadRows",
     "UserError",
 ]
@@ -86,6 +91,14 @@ class BanditError(EditLoopError):
 
 class RunError(EditLoopError):
     """A run folder that is missing, damaged, or belongs to another configuration."""
+
+
+class ServeError(EditLoopError):
+    """What the live loop cannot do."""
+
+
+class StoreError(ServeError):
+    """A store that is locked, of another version, or down."""
 
 
 class UserError(EditLoopError):

@@ -181,3 +181,14 @@ def test_regret_by_user_with_a_learned_pool(kinds, most):
         values.append(total / 20)
     error = np.std(values, ddof=1) / math.sqrt(len(values))
     assert np.mean(values) - 3 * error < most
+
+
+def test_choosing_without_deciding_counts_what_is_in_flight():
+    bandit = Bandit(["a", "b"])
+    first = bandit.choose("1")
+    assert first.arm == "a" and "1" not in bandit.state
+    assert bandit.choose("2").arm == "a"
+    assert bandit.choose("2", in_flight={"a": 1}).arm == "b"
+    bandit.state.apply(first)
+    with pytest.raises(BanditError, match="decided before"):
+        bandit.choose("1")

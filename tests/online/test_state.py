@@ -16,6 +16,7 @@ from editloop.online import (
     BanditConfig,
     Decided,
     Feedback,
+    Rerouted,
     State,
     append_events,
     event_from_json,
@@ -49,6 +50,19 @@ def test_a_response_is_pending_until_its_cost_is_known():
     s.apply(edited("1", 0.25))
     assert counts(s) == (1, 0, 0.25)
     assert counts(s, "b") == (0, 0, 0)
+
+
+def test_a_rerouted_pull_is_the_other_arms():
+    s = state(discount=0.5)
+    s.apply(decided("1"))
+    s.apply(decided("2"))
+    s.apply(Rerouted("1", "b"))
+    assert counts(s) == (0, 1, 0) and counts(s, "b") == (0, 0.5, 0)
+    s.apply(edited("1", 1.0))
+    assert counts(s) == (0, 1, 0) and counts(s, "b") == (0.5, 0, 0.5)
+    for event in (Rerouted("1", "a"), Rerouted("2", "a"), Rerouted("3", "a")):
+        assert not s.apply(event)  # answered, the same arm, unknown
+    assert event_from_json(json.loads(json.dumps(Rerouted("1", "b").to_json()))) == Rerouted("1", "b")
 
 
 def test_the_first_cost_is_not_dropped():

@@ -9,6 +9,7 @@ from editloop.edits.formats import Format
 from editloop.edits.plots import plot_costs
 from editloop.edits.reading import Log, ReadReport, RecordStream, hash_log, iter_records, parse_map, read_log
 from editloop.edits.record import Context, Message, Record, Status, context_text
+from editloop.edits.redline import Span, redline
 from editloop.edits.split import Split, SplitBy, split
 from editloop.edits.summary import Group, LogSummary, summarize
 from editloop.edits.views import (
@@ -37,6 +38,7 @@ __all__ = [
     "ReadReport",
     "Record",
     "RecordStream",
+    "Span",
     "Split",
     "SplitBy",
     "Status",
@@ -51,6 +53,7 @@ __all__ = [
     "plot_costs",
     "preferences",
     "read_log",
+    "redline",
     "register_cost",
     "split",
     "summarize",

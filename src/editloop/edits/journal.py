@@ -15,10 +15,11 @@ __all__ = ["append_rows", "read_rows"]
 _BLOCK = 65536
 
 
-def append_rows(path: Path, rows: Iterable[Any]) -> None:
+def append_rows(path: Path, rows: Iterable[Any], *, sync: bool = False) -> None:
     """Add rows, flushed to the operating system before this returns; made if it is not there.
 
-    What a kill left of a last line is cut off first, so that no row is written behind it.
+    With `sync` they are on the disk, too. What a kill left of a last line is cut off first, so that no row is
+    written behind it.
     """
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     with path.open("ab+") as file:
@@ -31,6 +32,9 @@ def append_rows(path: Path, rows: Iterable[Any]) -> None:
             else:
                 file.truncate(whole)
         file.write(lines.encode())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_rows(path: Path, error: type[EditLoopError]) -> Iterator[Any]:

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from editloop.online.algorithms import KLUCB, UCB, Algorithm, Fixed, Thompson, Uniform, get_algorithm
 from editloop.online.bandit import Bandit, BanditConfig, resolve_scale
-from editloop.online.events import Arms, Decided, Event, Feedback, append_events, event_from_json, read_events
+from editloop.online.events import (
+    Arms,
+    Decided,
+    Event,
+    Feedback,
+    Rerouted,
+    append_events,
+    event_from_json,
+    read_events,
+)
 from editloop.online.state import State, Tally
 
 __all__ = [
@@ -22,6 +31,7 @@ __all__ = [
     "Event",
     "Feedback",
     "Fixed",
+    "Rerouted",
     "State",
     "Tally",
     "Thompson",

@@ -158,13 +158,30 @@ class Bandit:
         Raises:
             BanditError: The response was decided before.
         """
+        event = self.choose(response_id, scope=scope)
+        self.state.apply(event)
+        return event
+
+    def choose(
+        self, response_id: str, *, scope: str = "", in_flight: Mapping[str, float] | None = None
+    ) -> Decided:
+        """The decision that `decide` would make, without taking it in: for who writes it down first.
+
+        Args:
+            response_id: As of `decide`.
+            scope: As of `decide`.
+            in_flight: Decisions of the scope that were made and not taken in yet, by arm.
+
+        Raises:
+            BanditError: The response was decided before.
+        """
         if response_id in self.state:
             raise BanditError("this response was decided before", seen=response_id)
         pulls, observed, means = self.beliefs(scope)
+        if in_flight:
+            pulls = [n + in_flight.get(arm, 0.0) for arm, n in zip(self.arms, pulls, strict=True)]
         index, propensity = self.algorithm.choose(pulls, observed, means, lambda: self._uniform(response_id))
-        event = Decided(response_id, scope, self.state.arms[index], propensity, self.state.epoch)
-        self.state.apply(event)
-        return event
+        return Decided(response_id, scope, self.arms[index], propensity, self.state.epoch)
 
     def edited(self, response_id: str, cost: float, *, revision: int = 0) -> Feedback:
         """A response was edited at this cost; a higher revision replaces a lower one.

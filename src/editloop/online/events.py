@@ -20,6 +20,7 @@ __all__ = [
     "Event",
     "Feedback",
     "Outcome",
+    "Rerouted",
     "append_events",
     "event_from_json",
     "read_events",
@@ -61,6 +62,17 @@ class Decided(NamedTuple):
         return {"event": "decided", **self._asdict()}
 
 
+class Rerouted(NamedTuple):
+    """The arm that was chosen could not answer, and this one did: the pull is its."""
+
+    response_id: str
+    arm: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as JSON types."""
+        return {"event": "rerouted", **self._asdict()}
+
+
 class Feedback(NamedTuple):
     """What became of a response.
 
@@ -81,7 +93,7 @@ class Feedback(NamedTuple):
         return {"event": self.outcome, **{k: v for k, v in self._asdict().items() if k != "outcome"}}
 
 
-Event = Arms | Decided | Feedback
+Event = Arms | Decided | Rerouted | Feedback
 
 
 def check_cost(cost: float | None, outcome: Outcome) -> None:
@@ -115,6 +127,8 @@ def event_from_json(row: Mapping[str, Any]) -> Event:
                 float(row["propensity"]),
                 int(row["epoch"]),
             )
+        if kind == "rerouted":
+            return Rerouted(str(row["response_id"]), str(row["arm"]))
         if kind in get_args(Outcome):
             cost = None if row["cost"] is None else float(row["cost"])
             check_cost(cost, kind)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from editloop.errors import BanditError
-from editloop.online.events import Decided, Event, Feedback, event_from_json
+from editloop.online.events import Decided, Event, Feedback, Rerouted, event_from_json
 
 __all__ = ["FORMAT", "Pool", "State", "Tally"]
 
@@ -150,6 +150,8 @@ class State:
             return self._decide(event)
         if isinstance(event, Feedback):
             return self._observe(event)
+        if isinstance(event, Rerouted):
+            return self._reroute(event)
         if event.epoch <= self.epoch or not event.arms:
             raise BanditError("an epoch has to follow the last one and have arms", seen=event.to_json())
         self.epoch, self.arms = event.epoch, event.arms
@@ -177,6 +179,18 @@ class State:
         early = self._early.pop(event.response_id, None) if self._early else None
         if early is not None:
             self._observe(early)
+        return True
+
+    def _reroute(self, event: Rerouted) -> bool:
+        response = self._responses.get(event.response_id)
+        if response is None or response.revision >= 0 or response.arm == event.arm:
+            self.skipped["superseded"] += 1
+            return False
+        tallies = self._tallies[response.scope]
+        weight = self.discount ** (self._clocks[response.scope] - response.tick)
+        tallies[response.arm].pending = max(0.0, tallies[response.arm].pending - weight)
+        tallies.setdefault(event.arm, Tally()).pending += weight
+        self._responses[event.response_id] = response._replace(arm=event.arm)
         return True
 
     def _observe(self, event: Feedback) -> bool:

@@ -1,0 +1,61 @@
+"""An edit as people read it: what was kept, deleted and inserted, word by word."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from rapidfuzz.distance import Levenshtein
+
+__all__ = ["Span", "redline"]
+
+_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+
+
+class Span(NamedTuple):
+    """A stretch of text."""
+
+    kind: Literal["kept", "deleted", "inserted"]
+    text: str
+
+
+def redline(response: str, edit: str) -> list[Span]:
+    """The edit as stretches that were kept, deleted and inserted, in reading order.
+
+    Kept and deleted ones together are the response, kept and inserted ones the edit, to the character.
+    """
+    before, after = _WORDS.findall(response), _WORDS.findall(edit)
+    spans: list[Span] = []
+    for op in Levenshtein.opcodes(before, after):
+        old = "".join(before[op.src_start : op.src_end])
+        new = "".join(after[op.dest_start : op.dest_end])
+        spans += [Span("kept", old)] if op.tag == "equal" else _change(old, new)
+    return _tidy(spans)
+
+
+def _tidy(spans: list[Span]) -> list[Span]:
+    """Changes with nothing but blanks between them as one, its deletion first."""
+    tidy: list[Span] = []
+    deleted = inserted = ""
+    for i, span in enumerate(spans):
+        following = spans[i + 1].kind if i + 1 < len(spans) else "kept"
+        if span.kind == "deleted":
+            deleted += span.text
+        elif span.kind == "inserted":
+            inserted += span.text
+        elif span.text.isspace() and (deleted or inserted) and following != "kept":
+            deleted, inserted = deleted + span.text, inserted + span.text
+        else:
+            tidy += _change(deleted, inserted)
+            tidy.append(span)
+            deleted = inserted = ""
+    return tidy + _change(deleted, inserted)
+
+
+def _change(deleted: str, inserted: str) -> list[Span]:
+    spans = []
+    if deleted:
+        spans.append(Span("deleted", deleted))
+    if inserted:
+        spans.append(Span("inserted", inserted))
+    return spans

@@ -1,0 +1,136 @@
+"""The server: the routes, the gate before them, and what starts and stops with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+from editloop import __version__
+from editloop.errors import EditLoopError, ServeError
+from editloop.serve import arms, chat, feedback
+from editloop.serve.backend import Backend, Served
+from editloop.serve.desk import Desk, Redact
+from editloop.serve.gate import Gate, Keys, Limits
+from editloop.serve.live import Live
+from editloop.serve.metrics import Metrics
+from editloop.serve.problem import Problem
+from editloop.serve.room import Room, room_of
+
+__all__ = ["create_app"]
+
+log = logging.getLogger("editloop.serve")
+
+
+def create_app(
+    live: Live,
+    backend: Backend,
+    *,
+    runs: Sequence[str | Path] = (),
+    limits: Limits | None = None,
+    redact: Redact = str,
+) -> FastAPI:
+    """The server as an ASGI application.
+
+    Args:
+        live: Decides and learns.
+        backend: Writes responses.
+        runs: Run folders whose policies are the first arms, if the store has none yet.
+        limits: Of requests.
+        redact: What is done to a text before it is kept.
+    """
+    limits = limits or Limits()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await live.start()
+        metrics = Metrics(live)
+        desk = Desk(live, backend, redact=redact, failed=metrics.failed)
+        room = app.state.room = Room(live, desk, backend, limits, metrics)
+        try:
+            await backend.start()
+            await _take_up(room, runs)
+            yield
+        finally:
+            await backend.stop()
+            await live.stop()
+
+    app = FastAPI(
+        title="EditLoop",
+        version=__version__,
+        summary="Policies that learn from edits, behind an OpenAI-compatible endpoint.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    for part in (chat.router, feedback.router, arms.router):
+        app.include_router(part)
+    _health(app)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_middleware(Gate, keys=Keys(live.store), limits=limits)
+    return app
+
+
+async def _take_up(room: Room, runs: Sequence[str | Path]) -> None:
+    """Make the arms ready that the store knows, or those of the first runs."""
+    played = room.live.bandit.arms
+    if played:
+        known = await room.live.read(arms.runs_of)
+        for arm in played:
+            try:
+                if arm not in known:
+                    raise ServeError("the store does not know where this policy lies", seen=arm)
+                run, name = known[arm]
+                await room.backend.prepare(Served(arm, name, Path(run)))
+            except EditLoopError as error:  # it is left to the others to answer
+                log.warning("%s cannot answer: %s", arm, error)
+        return
+    for run in runs:
+        await arms.promote(room, str(run), None, force=True)
+
+
+def _health(app: FastAPI) -> None:
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    async def readyz(request: Request) -> Response:
+        """Whether requests can be answered: 503 if there is no policy, or no store to write to."""
+        live = room_of(request).live
+        reason = live.down or (None if live.bandit.arms else "no policy is served yet")
+        body = {"status": "ok"} if reason is None else {"status": "not ready", "reason": reason}
+        return JSONResponse(body, 200 if reason is None else 503)
+
+    @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
+    async def metrics(request: Request) -> Response:
+        """Figures in Prometheus' format."""
+        return Response(room_of(request).metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return JSONResponse(error.body(), error.status, error.headers())
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or None
+    what = f"{where}: {first['msg']}" if where else str(first["msg"])
+    return JSONResponse(Problem(400, what, code="invalid_request", param=where).body(), 400)
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    problem = Problem(error.status_code, str(error.detail), code=code)
+    return JSONResponse(problem.body(), error.status_code, error.headers)

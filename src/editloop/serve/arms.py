@@ -1,0 +1,135 @@
+"""`/v1/arms`: which policies are played, promote a run's, retire one; and the numbers of the overview."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from sqlalchemy import Connection, select
+
+from editloop.errors import EditLoopError
+from editloop.serve.catalog import find_policies, objection, validation
+from editloop.serve.entries import Epoch
+from editloop.serve.live import Live
+from editloop.serve.problem import Problem
+from editloop.serve.requests import PromoteRequest, check_texts, documented, parse
+from editloop.serve.room import Room, room_of
+from editloop.serve.schema import policies
+
+__all__ = ["promote", "router"]
+
+router = APIRouter()
+
+
+@router.get("/v1/arms", tags=["policies"])
+async def arms(request: Request) -> dict[str, Any]:
+    """The arms and what is known of each; those that were retired too."""
+    room = room_of(request)
+    rows = await room.live.read(lambda c: c.execute(select(policies).order_by(policies.c.time)).all())
+    state = room.live.bandit.state
+    found = []
+    for row in rows:
+        pool = state.pool(row.arm)
+        found.append(
+            {
+                "arm": row.arm,
+                "policy": row.name,
+                "run": row.run,
+                "promoted": row.time,
+                "played": row.arm in state.arms,
+                "observed": pool.observed,
+                "cost": pool.cost / pool.observed if pool.observed > 0 else None,
+                "validation": json.loads(row.metrics),
+            }
+        )
+    return {"object": "list", "epoch": state.epoch, "data": found}
+
+
+@router.post("/v1/arms", tags=["policies"], openapi_extra=documented(PromoteRequest))
+async def add(request: Request) -> dict[str, Any]:
+    """Make policies of a run arms, in a new epoch."""
+    room = room_of(request)
+    asked = parse(PromoteRequest, await request.body())
+    check_texts(asked, 4096)
+    return await promote(room, asked.run, asked.policies, replace=asked.replace, force=asked.force)
+
+
+async def promote(
+    room: Room, run: str, names: list[str] | None, *, replace: bool = False, force: bool = False
+) -> dict[str, Any]:
+    """Make policies of a run arms; they are ready to answer before the epoch begins.
+
+    Raises:
+        Problem: 400 for no such run or policy; 409 if offline evaluation is against one; 502 if one cannot
+            be made ready.
+    """
+    try:
+        served = find_policies(run, names)
+        measured = {each.arm: validation(each.run, each.name) for each in served}
+    except EditLoopError as error:
+        raise Problem(400, str(error), code="run_unusable", param="run") from error
+    against = {arm: reason for arm, each in measured.items() if (reason := objection(each))}
+    if against and not force:
+        told = "; ".join(f"{arm}: {reason}" for arm, reason in against.items())
+        raise Problem(
+            409,
+            f"offline evaluation is against it: {told}",
+            code="evaluation_gate",
+            do="force it, or leave it out",
+        )
+    try:
+        for each in served:
+            await room.backend.prepare(each)
+    except EditLoopError as error:
+        raise Problem(502, str(error), code="not_ready") from error
+    new = [each.arm for each in served]
+
+    def change(played: tuple[str, ...]) -> tuple[str, ...]:
+        kept = () if replace else tuple(arm for arm in played if arm not in new)
+        return (*kept, *new)
+
+    now, read_until = time.time(), _read_until(served[0].run, room.live)
+    rows = [
+        {
+            "arm": each.arm,
+            "name": each.name,
+            "run": str(each.run),
+            "time": now,
+            "metrics": json.dumps(measured[each.arm]),
+            "read_until": read_until,
+        }
+        for each in served
+    ]
+    before = room.live.bandit.arms
+    epoch = await room.live.set_arms(Epoch(change, rows, now))
+    for arm in set(before) - set(epoch.arms):
+        await room.backend.retire(arm)
+    return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms), "against": against}
+
+
+def _read_until(run: Any, live: Live) -> float | None:
+    """Up to when a run read this store's log; None if it learned from another."""
+    from editloop.policy import RunFolder
+
+    read = RunFolder(run).manifest().get("read", {})
+    return float(read["until"]) if read.get("store") == live.store.fact("salt") else None
+
+
+@router.delete("/v1/arms/{arm}", tags=["policies"])
+async def retire(request: Request, arm: str) -> dict[str, Any]:
+    """Play an arm no more; what was learned of it stays."""
+    room = room_of(request)
+    if arm not in room.live.bandit.arms:
+        raise Problem(404, "no such arm is played", code="arm_not_found", seen=arm)
+    entry = Epoch(lambda played: tuple(each for each in played if each != arm), (), time.time())
+    epoch = await room.live.set_arms(entry)
+    await room.backend.retire(arm)
+    return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms)}
+
+
+def runs_of(connection: Connection) -> dict[str, tuple[str, str]]:
+    """Run folder and policy of each arm that ever was."""
+    rows = connection.execute(select(policies.c.arm, policies.c.run, policies.c.name))
+    return {row.arm: (row.run, row.name) for row in rows}

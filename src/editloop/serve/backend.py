@@ -1,0 +1,133 @@
+"""What writes responses: the part that an arm's name is given to. Which arm, and why, is not known here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from editloop.errors import ServeError
+
+__all__ = ["Backend", "Chunk", "Completion", "Refused", "Served", "Unanswered"]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A policy as an arm.
+
+    Attributes:
+        arm: Its name for ever: `sft@1f2e3d4c`, by the hash of its weights.
+        name: In its run: `sft`, `mixture`, `base` ...
+        run: The run folder.
+        weights: Of a mixture's parts, by their arms.
+    """
+
+    arm: str
+    name: str
+    run: Path
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A whole response.
+
+    Attributes:
+        text: What was written; None where it is not text (a tool call).
+        finish: Why it ended: `stop`, `length` ...
+        message: As OpenAI's API has it.
+        usage: Tokens, likewise.
+    """
+
+    text: str | None
+    finish: str
+    message: dict[str, Any]
+    usage: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a response.
+
+    Attributes:
+        delta: What is new, as OpenAI's API has it.
+        finish: Why it ended, with the last.
+        usage: Tokens, if they were asked for.
+    """
+
+    delta: dict[str, Any]
+    finish: str | None = None
+    usage: dict[str, Any] | None = None
+
+
+class Unanswered(ServeError):
+    """An arm could not answer; another may.
+
+    Args:
+        reason: `timeout`, `missing` or `error`.
+        detail: What was seen.
+    """
+
+    def __init__(self, reason: str, detail: object = None) -> None:
+        super().__init__(f"the policy could not answer ({reason})", seen=detail)
+        self.reason = reason
+
+
+class Refused(ServeError):
+    """The request itself was refused by the model's server, whatever the arm.
+
+    Args:
+        status: HTTP status.
+        body: Its answer.
+    """
+
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__("the model's server refuses the request", seen=body)
+        self.status, self.body = status, body
+
+
+class Backend(Protocol):
+    """Where policies run."""
+
+    async def start(self) -> None:
+        """Get ready.
+
+        Raises:
+            EditLoopError: It cannot.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+        ...
+
+    async def prepare(self, policy: Served) -> None:
+        """Make a policy ready to answer.
+
+        Raises:
+            EditLoopError: It cannot be.
+        """
+        ...
+
+    async def retire(self, arm: str) -> None:
+        """Let go of a policy."""
+        ...
+
+    async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
+        """A whole response.
+
+        Args:
+            arm: Whose.
+            request: As of OpenAI's API.
+            response_id: From which draws follow, where there are any.
+
+        Raises:
+            Unanswered: By this arm.
+            Refused: By any.
+        """
+        ...
+
+    def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
+        """The same, part by part; the last has `finish`."""
+        ...

@@ -1,0 +1,305 @@
+"""The desk: takes a request, has a policy answer it, and writes down what was decided and said.
+
+The decision is on its way to the disk while the policy begins to answer, and on the disk before the first
+byte leaves. Where a policy fails before that, another answers, and the log says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from sqlalchemy import select
+
+from editloop.online import Decided
+from editloop.serve.backend import Backend, Chunk, Completion, Refused, Unanswered
+from editloop.serve.entries import Ask
+from editloop.serve.live import Live
+from editloop.serve.problem import Problem
+from editloop.serve.schema import drafts
+
+__all__ = ["Answered", "Desk", "Question", "Streamed"]
+
+T = TypeVar("T")
+
+Redact = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request for a response.
+
+    Attributes:
+        body: The request, as of OpenAI's API.
+        response_id: That the client gave it, if it did.
+        user: Who asks.
+        arm: Whom the client asked; None lets the bandit choose.
+        metadata: To be kept with it.
+    """
+
+    body: Mapping[str, Any]
+    response_id: str | None = None
+    user: str | None = None
+    arm: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+    @property
+    def digest(self) -> str:
+        """By which a repeated question is known, whether it is answered in parts or not."""
+        asked = {key: value for key, value in self.body.items() if not key.startswith("stream")}
+        text = json.dumps([asked, self.user], sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A response, and whose it is.
+
+    Attributes:
+        response_id: The key for its edits.
+        arm: The policy that wrote it.
+        completion: It.
+        model_seconds: How long the policy took.
+    """
+
+    response_id: str
+    arm: str
+    completion: Completion
+    model_seconds: float
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """The same, part by part."""
+
+    response_id: str
+    arm: str
+    chunks: AsyncIterator[Chunk]
+    model_seconds: float
+
+
+@dataclass
+class _Turn:
+    """An answer that is being written."""
+
+    decision: Decided
+    arm: str
+    written: asyncio.Future[Any]
+    attempts: int = 0
+    model_seconds: float = 0.0
+
+
+def context_of(messages: Any, redact: Redact) -> Any:
+    """What is logged of the messages: the text of a user's only message, else all of them.
+
+    A base with a chat template is asked the same by both, and one without is asked the text alone.
+    """
+    kept = [{**each, "content": _text(each.get("content"), redact)} for each in messages]
+    if len(kept) == 1 and set(kept[0]) == {"role", "content"} and kept[0]["role"] == "user":
+        return kept[0]["content"]
+    return kept
+
+
+def _text(content: Any, redact: Redact) -> Any:
+    if isinstance(content, str):
+        return redact(content)
+    if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
+        return redact("".join(str(part.get("text", "")) for part in content))
+    return content
+
+
+class Desk:
+    """Answers questions.
+
+    Args:
+        live: Decides and learns.
+        backend: Writes.
+        redact: What is done to a text before it is kept.
+        failed: Called with an arm and why it could not answer.
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        backend: Backend,
+        *,
+        redact: Redact = str,
+        failed: Callable[[str, str], None] = lambda arm, reason: None,
+    ) -> None:
+        self.live, self.backend, self.redact, self._failed = live, backend, redact, failed
+
+    async def answer(self, question: Question) -> Answered:
+        """A whole response.
+
+        Raises:
+            Problem: No policy answers, the id is another's, or the store and the spool are down.
+            Refused: By the model's server.
+        """
+        known = await self._known(question)
+        if isinstance(known, Answered):
+            return known
+        response_id, turn = self._begin(question, known)
+        completion = await self._attempt(
+            turn, lambda arm: self.backend.complete(arm, question.body, response_id)
+        )
+        text = None if completion.text is None else _kept(completion.text, self.redact)
+        done = self.live.finish(response_id, text, completion.finish)
+        await _all(turn.written, done)
+        return Answered(response_id, turn.arm, completion, turn.model_seconds)
+
+    async def stream(self, question: Question) -> Streamed:
+        """A response that has begun, the decision on the disk.
+
+        Raises:
+            As of `answer`.
+        """
+        known = await self._known(question)
+        if isinstance(known, Answered):
+            return Streamed(known.response_id, known.arm, _replayed(known.completion), 0.0)
+        response_id, turn = self._begin(question, known)
+
+        async def begin(arm: str) -> tuple[Chunk, AsyncIterator[Chunk]]:
+            chunks = self.backend.stream(arm, question.body, response_id)
+            try:
+                return await anext(chunks), chunks
+            except StopAsyncIteration:
+                raise Unanswered("error", "an empty stream") from None
+
+        first, rest = await self._attempt(turn, begin)
+        await turn.written
+        return Streamed(response_id, turn.arm, self._followed(response_id, first, rest), turn.model_seconds)
+
+    async def _followed(
+        self, response_id: str, first: Chunk, rest: AsyncIterator[Chunk]
+    ) -> AsyncIterator[Chunk]:
+        """The chunks; what they came to is written before the last, or when they break off."""
+        parts: list[str] = []
+        finish, is_text = "", True
+        try:
+            chunk: Chunk | None = first
+            while chunk is not None:
+                following = await anext(rest, None)
+                if content := chunk.delta.get("content"):
+                    parts.append(str(content))
+                is_text = is_text and not chunk.delta.get("tool_calls")
+                finish = chunk.finish or finish
+                if following is None:
+                    finish = finish or "stop"
+                    text = _kept("".join(parts), self.redact) if is_text else None
+                    await self.live.finish(response_id, text, finish)
+                yield chunk
+                chunk = following
+        except BaseException:
+            if not finish:
+                with suppress(Problem):
+                    await asyncio.shield(self.live.finish(response_id, None, "failed"))
+            raise
+        finally:
+            if hasattr(rest, "aclose"):
+                await rest.aclose()
+
+    async def _known(self, question: Question) -> Answered | str | None:
+        """What is known of a question that came before under this id: its answer, or its arm."""
+        if question.response_id is None:
+            return None
+        mine = drafts.c.response_id == question.response_id
+        try:
+            row = await self.live.read(lambda c: c.execute(select(drafts).where(mine)).first())
+        except Problem:
+            return None  # the store is down; what is new to this process is taken as new
+        if row is None:
+            return None
+        if row.request != question.digest:
+            raise Problem(
+                409, "another request has this id", code="id_reused", param="id", seen=question.response_id
+            )
+        if row.response is not None:
+            message = {"role": "assistant", "content": row.response}
+            return Answered(row.response_id, row.policy, Completion(row.response, row.finish, message), 0.0)
+        if row.finish is not None:
+            raise Problem(409, f"this response has {row.finish}", code=f"response_{row.finish}", param="id")
+        return str(row.policy)
+
+    def _begin(self, question: Question, arm: str | None) -> tuple[str, _Turn]:
+        """Decide, and let the decision be written."""
+        response_id = question.response_id or f"chatcmpl-{uuid4().hex}"
+        live, redact = self.live, self.redact
+        written: asyncio.Future[Any]
+        if arm is not None:  # decided before; the first try was broken off
+            decision = Decided(response_id, live.scope_of(question.user), arm, 1.0, 0)
+            written = asyncio.get_running_loop().create_future()
+            written.set_result(None)
+            return response_id, _Turn(decision, arm, written)
+        decision = live.choose(response_id, question.user, question.arm)
+        metadata = json.dumps(question.metadata) if question.metadata else None
+        ask = Ask(
+            decision,
+            time.time(),
+            question.user,
+            question.digest,
+            json.dumps(context_of(question.body["messages"], redact), ensure_ascii=False),
+            metadata and redact(metadata),
+        )
+        written = asyncio.ensure_future(live.write(ask))
+        return response_id, _Turn(decision, decision.arm, written)
+
+    async def _attempt(self, turn: _Turn, ask: Callable[[str], Awaitable[T]]) -> T:
+        """What an arm answers; another one, where it cannot.
+
+        Raises:
+            Problem: None can.
+            Refused: By the model's server.
+        """
+        tried: list[str] = []
+        response_id = turn.decision.response_id
+        while True:
+            started = time.perf_counter()
+            try:
+                answer = await ask(turn.arm)
+                turn.model_seconds += time.perf_counter() - started
+                return answer
+            except Unanswered as error:
+                turn.model_seconds += time.perf_counter() - started
+                self._failed(turn.arm, error.reason)
+                tried.append(turn.arm)
+                others = self.live.others(turn.decision.scope, tried)
+                if not others:
+                    await self._give_up(turn)
+                    status = 504 if error.reason == "timeout" else 502
+                    raise Problem(status, str(error), code=f"upstream_{error.reason}") from error
+                turn.attempts += 1
+                await turn.written
+                turn.arm = others[0]
+                await self.live.route(response_id, turn.arm, turn.attempts)
+            except (Refused, asyncio.CancelledError):
+                await asyncio.shield(self._give_up(turn))
+                raise
+
+    async def _give_up(self, turn: _Turn) -> None:
+        with suppress(Problem):
+            await turn.written
+            await self.live.finish(turn.decision.response_id, None, "failed")
+
+
+async def _all(*work: Awaitable[Any]) -> None:
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _kept(text: str, redact: Redact) -> str:
+    """A response as it is kept: PostgreSQL takes no NUL."""
+    return redact(text.replace("\0", ""))
+
+
+async def _replayed(completion: Completion) -> AsyncIterator[Chunk]:
+    """A response that was given before, in one part."""
+    yield Chunk({"role": "assistant", "content": completion.text})
+    yield replace(Chunk({}), finish=completion.finish)

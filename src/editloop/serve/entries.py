@@ -1,0 +1,451 @@
+"""What is written to the store: each entry knows what it does to the tables, and does it once.
+
+An entry is applied in a transaction of which there is one at a time, so what it looks up still holds when
+it writes. It refuses before it writes. Entries of a response that is on its way (`Spooled`) are kept in a
+file while the database is down, and applied later; twice is as good as once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from editloop.online import Arms, Decided, Event, Feedback, Rerouted
+from editloop.online.events import Outcome
+from editloop.serve.problem import Problem
+from editloop.serve.schema import DECIDED, EXPIRED, drafts, edits, events, policies
+
+__all__ = [
+    "Ask",
+    "Edit",
+    "Edited",
+    "Epoch",
+    "Expire",
+    "External",
+    "Finish",
+    "Forget",
+    "Pen",
+    "Price",
+    "Route",
+    "Spooled",
+    "spooled_from_json",
+    "spooled_to_json",
+]
+
+Price = Callable[[str, str], float]
+"""A response and its edit to the edit's cost."""
+
+
+class Pen:
+    """Appends events in a transaction.
+
+    Attributes:
+        connection: Of the transaction.
+        seq: Number of the last event.
+        price: What an edit costs.
+        added: The events appended.
+    """
+
+    def __init__(self, connection: Connection, seq: int, price: Price) -> None:
+        self.connection, self.seq, self.price = connection, seq, price
+        self.added: list[tuple[int, Event]] = []
+
+    def append(
+        self, event: Event, time: float, *, revision: int | None = None, scope: str = "", arm: str = ""
+    ) -> None:
+        """Append an event; scope and arm stand beside feedback, so that costs can be summed by them."""
+        row: dict[str, Any] = {"time": time, "revision": revision}
+        if isinstance(event, Arms):
+            row |= {"kind": "arms", "epoch": event.epoch, "arms": json.dumps(event.arms)}
+        elif isinstance(event, Decided):
+            row |= {"kind": "decided", **event._asdict()}
+        elif isinstance(event, Rerouted):
+            row |= {"kind": "rerouted", "scope": scope, **event._asdict()}
+        else:
+            row |= {"kind": event.outcome, "scope": scope, "arm": arm, "cost": event.cost}
+            row |= {"response_id": event.response_id, "revision": event.revision}
+        self._write(row)
+        self.added.append((self.seq, event))
+
+    def append_external(self, response_id: str, time: float, revision: int, cost: float, arm: str) -> None:
+        """Append the cost of a text that no arm of the loop wrote: nothing for a bandit to learn from."""
+        row = {"kind": "external", "response_id": response_id, "time": time, "revision": revision}
+        self._write({**row, "cost": cost, "arm": arm, "scope": ""})
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.seq += 1
+        self.connection.execute(insert(events).values(seq=self.seq, **row))
+
+    def first(self, query: Any) -> Row[Any] | None:
+        """The first row that a query finds."""
+        return self.connection.execute(query).first()
+
+    def decision(self, response_id: str) -> tuple[str, str] | None:
+        """Scope of a decision and the arm that answered at last; None for a response that was not decided."""
+        query = select(events.c.scope, events.c.arm).where(
+            events.c.response_id == response_id, events.c.revision <= DECIDED
+        )
+        row = self.first(query.order_by(events.c.revision).limit(1))
+        return None if row is None else (row.scope, row.arm)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A decision, and what was asked.
+
+    Attributes:
+        decision: The event.
+        time: When.
+        user: Who asks.
+        request: Digest of the request.
+        context: JSON.
+        metadata: JSON.
+    """
+
+    decision: Decided
+    time: float
+    user: str | None
+    request: str
+    context: str
+    metadata: str | None
+
+    def apply(self, pen: Pen) -> None:
+        """Write event and draft."""
+        one = self.decision
+        query = select(events.c.seq).where(
+            events.c.response_id == one.response_id, events.c.revision == DECIDED
+        )
+        if pen.first(query) is not None:
+            return
+        pen.append(one, self.time, revision=DECIDED)
+        pen.connection.execute(
+            insert(drafts).values(
+                response_id=one.response_id,
+                time=self.time,
+                user=self.user,
+                policy=one.arm,
+                propensity=one.propensity,
+                request=self.request,
+                context=self.context,
+                metadata=self.metadata,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Route:
+    """Another arm answers in place of the one that was chosen."""
+
+    response_id: str
+    arm: str
+    attempt: int
+    time: float
+
+    def apply(self, pen: Pen) -> None:
+        """Write the event; the draft is the other arm's, chosen with no known probability."""
+        revision = DECIDED - self.attempt
+        found = pen.decision(self.response_id)
+        query = select(events.c.seq).where(
+            events.c.response_id == self.response_id, events.c.revision == revision
+        )
+        if found is None or pen.first(query) is not None:
+            return
+        pen.append(Rerouted(self.response_id, self.arm), self.time, revision=revision, scope=found[0])
+        mine = drafts.c.response_id == self.response_id
+        pen.connection.execute(update(drafts).where(mine).values(policy=self.arm, propensity=None))
+
+
+@dataclass(frozen=True)
+class Finish:
+    """A response has come to its end.
+
+    Attributes:
+        response_id: Whose.
+        response: Its text; None if it is not to be learned from, as it failed or was broken off.
+        finish: `stop`, `length` ..., or `failed`.
+        time: When.
+    """
+
+    response_id: str
+    response: str | None
+    finish: str
+    time: float
+
+    def apply(self, pen: Pen) -> None:
+        """Write the text; an edit that came before it gets its cost now."""
+        mine = drafts.c.response_id == self.response_id
+        waits = mine & drafts.c.finish.is_(None)
+        values = {"response": self.response, "finish": self.finish}
+        if not pen.connection.execute(update(drafts).where(waits).values(**values)).rowcount:
+            return
+        if self.response is None:
+            Expire((self.response_id,), self.time).apply(pen)
+            return
+        for row in pen.connection.execute(
+            select(edits).where(edits.c.response_id == self.response_id).order_by(edits.c.revision)
+        ).all():
+            cost = _price(pen, self.response, row.edit)
+            _count(pen, self.response_id, row.revision, row.time, cost, row.edit in (None, self.response))
+
+
+Spooled = Ask | Route | Finish
+"""Entries that wait in a file while the database is down."""
+
+
+def spooled_to_json(entry: Spooled) -> dict[str, Any]:
+    """An entry as a row of the spool."""
+    return {"entry": type(entry).__name__, **asdict(entry)}
+
+
+def spooled_from_json(row: dict[str, Any]) -> Spooled:
+    """The entry of a row."""
+    fields = {key: value for key, value in row.items() if key != "entry"}
+    if row["entry"] == "Ask":
+        fields["decision"] = Decided(*fields["decision"])
+    kinds: dict[str, type[Spooled]] = {"Ask": Ask, "Route": Route, "Finish": Finish}
+    return kinds[row["entry"]](**fields)
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What became of an edit.
+
+    Attributes:
+        response_id: Of the response.
+        revision: That it was given.
+        cost: None while the response's text is not known yet.
+        policy: Who wrote the response.
+        accepted: Whether the response was left as it was.
+        repeated: Whether it was known already.
+    """
+
+    response_id: str
+    revision: int
+    cost: float | None
+    policy: str | None
+    accepted: bool
+    repeated: bool
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A user's edit, or acceptance.
+
+    Attributes:
+        response_id: Of what.
+        edit: The text; None for accepted as it was.
+        revision: That the client gives it; None for the next.
+        key: By which the client knows it.
+        time: When.
+        cost: What it costs, if the response was finished when it came.
+    """
+
+    response_id: str
+    edit: str | None
+    revision: int | None
+    key: str | None
+    time: float
+    cost: float | None = None
+
+    def apply(self, pen: Pen) -> Edited:
+        """Write text and cost.
+
+        Raises:
+            Problem: An unknown or removed response, or a key or revision that has another edit.
+        """
+        mine = edits.c.response_id == self.response_id
+        if self.key is not None:
+            known = pen.first(select(edits).where(edits.c.key == self.key))
+            if known is not None:
+                if known.response_id == self.response_id and known.edit == self.edit:
+                    return self._again(pen, known.revision)
+                raise Problem(409, "this key has another edit", code="key_reused", seen=self.key)
+        draft = pen.first(select(drafts).where(drafts.c.response_id == self.response_id))
+        if draft is None:
+            raise Problem(
+                404, "no such response", code="response_not_found", param="response_id", seen=self.response_id
+            )
+        if draft.finish in ("removed", "failed"):
+            raise Problem(
+                410, f"this response has {draft.finish}", code=f"response_{draft.finish}", param="response_id"
+            )
+        last = pen.first(select(edits).where(mine).order_by(edits.c.revision.desc()).limit(1))
+        highest = 0 if last is None else last.revision
+        if self.revision is None:
+            if last is not None and last.edit == self.edit:
+                return self._again(pen, last.revision)
+            revision = highest + 1
+        elif self.revision > highest:
+            revision = self.revision
+        else:
+            there = pen.first(select(edits).where(mine, edits.c.revision == self.revision))
+            if there is not None and there.edit == self.edit:
+                return self._again(pen, there.revision)
+            raise Problem(
+                409,
+                f"revision {highest} is there already",
+                code="revision_conflict",
+                param="revision",
+                seen=self.revision,
+            )
+        pen.connection.execute(
+            insert(edits).values(
+                response_id=self.response_id, revision=revision, time=self.time, edit=self.edit, key=self.key
+            )
+        )
+        cost, accepted = self.cost, self.edit is None or self.edit == draft.response
+        if draft.response is not None:
+            if cost is None:
+                cost = _price(pen, draft.response, self.edit)
+            _count(pen, self.response_id, revision, self.time, cost, accepted)
+        return Edited(self.response_id, revision, cost, draft.policy, accepted, repeated=False)
+
+    def _again(self, pen: Pen, revision: int) -> Edited:
+        row = pen.first(
+            select(events).where(events.c.response_id == self.response_id, events.c.revision == revision)
+        )
+        if row is None:  # the response's text is not known yet
+            return Edited(self.response_id, revision, None, None, self.edit is None, repeated=True)
+        accepted = self.edit is None or row.kind == "accepted"
+        return Edited(self.response_id, revision, row.cost, row.arm, accepted, repeated=True)
+
+
+def _price(pen: Pen, response: str, edit: str | None) -> float:
+    return 0.0 if edit is None else pen.price(response, edit)
+
+
+def _count(pen: Pen, response_id: str, revision: int, time: float, cost: float, accepted: bool) -> None:
+    """Append the cost of an edit."""
+    found = pen.decision(response_id)
+    if found is None:
+        policy = pen.connection.scalar(select(drafts.c.policy).where(drafts.c.response_id == response_id))
+        pen.append_external(response_id, time, revision, cost, policy or "")
+        return
+    scope, arm = found
+    outcome: Outcome = "accepted" if accepted else "edited"
+    pen.append(Feedback(response_id, outcome, cost, revision), time, scope=scope, arm=arm)
+
+
+@dataclass(frozen=True)
+class External:
+    """A response that was generated elsewhere, as a draft of its own."""
+
+    response_id: str
+    user: str | None
+    policy: str | None
+    context: str
+    response: str
+    metadata: str | None
+    request: str
+    time: float
+
+    def apply(self, pen: Pen) -> None:
+        """Write the draft, unless it is there.
+
+        Raises:
+            Problem: Another response has this id.
+        """
+        there = pen.first(select(drafts.c.request).where(drafts.c.response_id == self.response_id))
+        if there is not None:
+            if there.request == self.request:
+                return
+            raise Problem(409, "another response has this id", code="id_reused", seen=self.response_id)
+        values = asdict(self) | {"finish": "external"}
+        pen.connection.execute(insert(drafts).values(**values))
+
+
+@dataclass(frozen=True)
+class Expire:
+    """Responses for which no edit is waited for any more."""
+
+    response_ids: Sequence[str]
+    time: float
+
+    def apply(self, pen: Pen) -> int:
+        """Write an event for each that has no feedback yet; returns how many."""
+        done = 0
+        for response_id in self.response_ids:
+            query = select(events.c.seq).where(
+                events.c.response_id == response_id, events.c.revision >= EXPIRED
+            )
+            found = pen.decision(response_id)
+            if found is not None and pen.first(query) is None:
+                pen.append(
+                    Feedback(response_id, "expired", None, EXPIRED), self.time, scope=found[0], arm=found[1]
+                )
+                done += 1
+        return done
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Other arms from here on.
+
+    Attributes:
+        change: The arms that are played to those that are to be.
+        added: Rows of `policies` for arms that are new.
+        time: When.
+    """
+
+    change: Callable[[tuple[str, ...]], tuple[str, ...]]
+    added: Sequence[dict[str, Any]]
+    time: float
+
+    def apply(self, pen: Pen) -> Arms:
+        """Write the event, unless nothing changes.
+
+        Raises:
+            Problem: No arm would be left.
+        """
+        query = select(events).where(events.c.kind == "arms").order_by(events.c.seq.desc()).limit(1)
+        row = pen.first(query)
+        epoch, arms = (0, ()) if row is None else (row.epoch, tuple(json.loads(row.arms)))
+        wanted = self.change(arms)
+        if not wanted:
+            raise Problem(409, "no arm would be left", code="last_arm", do="promote another run first")
+        known = set(pen.connection.scalars(select(policies.c.arm)))
+        for each in self.added:
+            if each["arm"] not in known:
+                pen.connection.execute(insert(policies).values(**each))
+        if wanted == arms:
+            return Arms(epoch, arms)
+        event = Arms(epoch + 1, wanted)
+        pen.append(event, self.time)
+        return event
+
+
+REMOVED = dict.fromkeys(("user", "request", "context", "response", "metadata")) | {"finish": "removed"}
+
+
+@dataclass(frozen=True)
+class Forget:
+    """The texts of a user, or all that are older than a time, go; costs without texts stay.
+
+    Attributes:
+        user: Whose; None for everyone's.
+        before: Older than this only.
+        time: When.
+    """
+
+    user: str | None
+    before: float | None
+    time: float
+
+    def apply(self, pen: Pen) -> int:
+        """Remove; returns of how many responses. What is still waited for expires."""
+        which = drafts.c.finish.is_distinct_from("removed")
+        if self.user is not None:
+            which &= drafts.c.user == self.user
+        if self.before is not None:
+            which &= drafts.c.time < self.before
+        ids = list(pen.connection.scalars(select(drafts.c.response_id).where(which)))
+        for start in range(0, len(ids), 500):
+            some = ids[start : start + 500]
+            Expire(some, self.time).apply(pen)
+            pen.connection.execute(update(drafts).where(drafts.c.response_id.in_(some)).values(**REMOVED))
+            pen.connection.execute(delete(edits).where(edits.c.response_id.in_(some)))
+        return len(ids)

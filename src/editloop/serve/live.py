@@ -1,0 +1,328 @@
+"""The live loop: decides which policy answers, takes edits in, and knows at all times what was learned.
+
+What it knows is the fold of the store's events, in their order, and nothing else: a decision counts as in
+flight from the moment it is made, and enters the fold when it is on the disk. A snapshot in the state folder
+is a cache of the fold; with it the loop starts even while the database is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import select
+
+from editloop.edits import get_cost
+from editloop.edits.writing import atomic
+from editloop.errors import BanditError, EditLoopError, StoreError
+from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
+from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, Route
+from editloop.serve.problem import Problem, unavailable
+from editloop.serve.schema import DECIDED, EXPIRED, drafts, events
+from editloop.serve.store import Store
+from editloop.serve.writer import Entry, Writer
+
+__all__ = ["Live", "Scope"]
+
+Scope = Literal["user", "all"]
+
+SNAPSHOT_EVERY = 30.0
+"""Seconds between snapshots, while there is something new."""
+
+TEND_EVERY = 5.0
+"""Seconds between looks for responses that have expired or are too old to be kept."""
+
+AT_ONCE = 500
+
+log = logging.getLogger("editloop.serve")
+
+
+class Live:
+    """Decisions and feedback over a store.
+
+    Args:
+        store: The store.
+        folder: For the snapshot and the spool; made if it is not there.
+        config: How arms are chosen, and the cost of an edit.
+        scope: Whether each user has a bandit of their own, which learns from the others', or all one.
+        expire_after: Seconds after which no edit of a response is waited for; a later one is kept, but
+            counts for nothing.
+        keep_for: Seconds after which texts are removed; None keeps them.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        config: BanditConfig | None = None,
+        *,
+        scope: Scope = "user",
+        expire_after: float = 7 * 86_400.0,
+        keep_for: float | None = None,
+    ) -> None:
+        self.store, self.folder, self.scope = store, folder, scope
+        self.config = config or BanditConfig()
+        self.expire_after, self.keep_for = expire_after, keep_for
+        self.bandit = Bandit((), self.config)
+        self.heard: list[Callable[[Event], None]] = []
+        self._cost = get_cost(self.config.cost)
+        self._flying: dict[str, tuple[str, str]] = {}
+        self._by_scope: dict[str, Counter[str]] = {}
+        self._salt = ""
+        self._written, self._expired_until = 0, 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._writer: Writer | None = None
+
+    @property
+    def writer(self) -> Writer:
+        """What writes to the store; there from `start` on."""
+        assert self._writer is not None
+        return self._writer
+
+    @property
+    def down(self) -> str | None:
+        """Why the store cannot be written; None if it can."""
+        return self.writer.down
+
+    # Beginning and end
+
+    async def start(self) -> None:
+        """Learn what the store knows and begin to write to it.
+
+        Raises:
+            StoreError: The store cannot be used; if it only does not answer, and there is a snapshot, the
+                loop goes on from that.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        seq = await asyncio.to_thread(self._restore)
+        spool = self.folder / "spool.jsonl"
+        self._writer = Writer(self.store, spool, self.price, self._learn, seq)
+        for entry in self._writer.spooled():
+            if isinstance(entry, Ask):
+                self._take_off(entry.decision)
+        self._writer.start()
+        self._tasks = [asyncio.create_task(self._keep_snapshots()), asyncio.create_task(self._tend())]
+
+    async def stop(self) -> None:
+        """Write what is under way, and a last snapshot."""
+        for task in self._tasks:
+            task.cancel()
+        if self._writer is not None:
+            await self._writer.stop()
+            await asyncio.sleep(0)  # what the writer told last
+            self._snapshot()
+        await asyncio.to_thread(self.store.close)
+
+    def _restore(self) -> int:
+        """The fold of the store's events, from the snapshot on if there is one; number of the last."""
+        known = self._read_snapshot()
+        try:
+            self.store.open()
+            self._salt = self.store.fact("salt")
+            last = self.store.last()
+        except StoreError as error:
+            if known is None or "does not answer" not in str(error):
+                raise
+            log.warning("%s; going on from the snapshot", error)
+            self.bandit, seq, self._salt = known
+            return seq
+        seq = 0
+        if known is not None and known[1] <= last and known[2] == self._salt:
+            self.bandit, seq, _ = known
+        self._written = seq
+        for number, event in self.store.events(seq):
+            self.bandit.state.apply(event)
+            last = max(last, number)
+        return last
+
+    @property
+    def _snapshot_file(self) -> Path:
+        return self.folder / "snapshot.json"
+
+    def _read_snapshot(self) -> tuple[Bandit, int, str] | None:
+        try:
+            row = json.loads(self._snapshot_file.read_text(encoding="utf-8"))
+            bandit = Bandit.from_json(row["bandit"])
+            if json.dumps(row["bandit"]["config"]) != json.dumps(asdict(self.config)):
+                return None  # it counted otherwise
+            return bandit, int(row["seq"]), str(row["salt"])
+        except (OSError, ValueError, KeyError, TypeError, EditLoopError):
+            return None
+
+    def _snapshot(self) -> None:
+        row = {"seq": self.writer.last, "salt": self._salt, "bandit": self.bandit.to_json()}
+        self._written = self.writer.last
+        with atomic(self._snapshot_file) as unfinished:
+            unfinished.write_text(json.dumps(row), encoding="utf-8")
+
+    async def _keep_snapshots(self) -> None:
+        while True:
+            await asyncio.sleep(SNAPSHOT_EVERY)
+            if self.writer.last > self._written:
+                try:
+                    self._snapshot()
+                except (OSError, EditLoopError) as error:
+                    log.warning("no snapshot: %s", error)
+
+    # Learning
+
+    def _learn(self, new: Sequence[tuple[int, Event]]) -> None:
+        for _, event in new:
+            try:
+                self.bandit.state.apply(event)
+            except BanditError as error:  # of a replica that knew less
+                log.warning("an event was passed over: %s", error)
+            if isinstance(event, Decided):
+                self._land(event.response_id)
+            for hear in self.heard:
+                hear(event)
+
+    def _take_off(self, decision: Decided) -> None:
+        self._flying[decision.response_id] = (decision.scope, decision.arm)
+        self._by_scope.setdefault(decision.scope, Counter())[decision.arm] += 1
+
+    def _land(self, response_id: str) -> None:
+        found = self._flying.pop(response_id, None)
+        if found is None:
+            return
+        scope, arm = found
+        counts = self._by_scope[scope]
+        counts[arm] -= 1
+        if not any(counts.values()):
+            del self._by_scope[scope]
+
+    # What requests ask for
+
+    def scope_of(self, user: str | None) -> str:
+        """The scope of a user: not their name, which goes when they are forgotten."""
+        if user is None or self.scope == "all":
+            return ""
+        return hashlib.blake2b(f"{self._salt}:{user}".encode(), digest_size=12).hexdigest()
+
+    def price(self, response: str, edit: str) -> float:
+        """What an edit costs."""
+        return float(self._cost([response], [edit])[0])
+
+    def choose(self, response_id: str, user: str | None, arm: str | None = None) -> Decided:
+        """The decision for a response, in flight from here on; `arm` is one that the client asked for.
+
+        Raises:
+            Problem: There is nothing to choose from, or the id was used.
+        """
+        state, scope = self.bandit.state, self.scope_of(user)
+        if not state.arms:
+            raise Problem(503, "no policy is served yet", code="no_policies", retry_after=5)
+        if response_id in self._flying or response_id in state:
+            raise Problem(409, "another response has this id", code="id_reused", seen=response_id)
+        if arm is None:
+            decision = self.bandit.choose(response_id, scope=scope, in_flight=self._by_scope.get(scope))
+        else:
+            decision = Decided(response_id, scope, arm, 1.0, state.epoch)
+        self._take_off(decision)
+        return decision
+
+    def others(self, scope: str, tried: Sequence[str]) -> list[str]:
+        """The arms that were not tried, the cheapest in this scope first."""
+        _, observed, means = self.bandit.beliefs(scope)
+        ranked = sorted(
+            zip(self.bandit.arms, observed, means, strict=True), key=lambda each: (each[1] == 0, each[2])
+        )
+        return [arm for arm, _, _ in ranked if arm not in tried]
+
+    async def write(self, entry: Entry[Any]) -> Any:
+        """What an entry returns when it is on the disk.
+
+        Raises:
+            Problem: It was refused; 503 while the store is down.
+        """
+        try:
+            return await self.writer.write(entry)
+        except StoreError as error:
+            if isinstance(entry, Ask):
+                self._land(entry.decision.response_id)
+            raise unavailable(error) from error
+
+    async def route(self, response_id: str, arm: str, attempt: int) -> None:
+        """Another arm answers in place of the one that was chosen."""
+        await self.write(Route(response_id, arm, attempt, time.time()))
+
+    async def finish(self, response_id: str, response: str | None, reason: str) -> None:
+        """A response has come to its end; without a text it failed, and no edit of it is waited for."""
+        await self.write(Finish(response_id, response, reason, time.time()))
+
+    async def edit(
+        self, response_id: str, edit: str | None, *, revision: int | None = None, key: str | None = None
+    ) -> Edited:
+        """Take a user's edit in, None for accepted as it was.
+
+        Raises:
+            Problem: As of `Edit`; 503 while the store is down.
+        """
+        cost = None
+        if edit is not None:
+            response = await self.read(
+                lambda c: c.scalar(select(drafts.c.response).where(drafts.c.response_id == response_id))
+            )
+            if response is not None:  # off the thread that writes
+                cost = await asyncio.to_thread(self.price, response, edit)
+        done: Edited = await self.write(Edit(response_id, edit, revision, key, time.time(), cost))
+        return done
+
+    async def read(self, query: Callable[[Any], Any]) -> Any:
+        """What a query finds.
+
+        Raises:
+            Problem: 503 while the store is down.
+        """
+        try:
+            return await asyncio.to_thread(self.store.read, query)
+        except StoreError as error:
+            raise unavailable(error) from error
+
+    async def set_arms(self, entry: Entry[Arms]) -> Arms:
+        """Begin an epoch."""
+        epoch: Arms = await self.write(entry)
+        return epoch
+
+    async def forget(self, user: str) -> int:
+        """Remove the texts of a user; returns of how many responses."""
+        done: int = await self.write(Forget(user, None, time.time()))
+        return done
+
+    # What time does
+
+    async def _tend(self) -> None:
+        while True:
+            await asyncio.sleep(TEND_EVERY)
+            try:
+                await self.expire()
+                if self.keep_for is not None:
+                    await self.write(Forget(None, time.time() - self.keep_for, time.time()))
+            except Problem as error:
+                log.warning("%s", error)
+
+    async def expire(self) -> int:
+        """Give up waiting for what has waited too long; returns for how many responses."""
+        until, done = time.time() - self.expire_after, 0
+        answer = events.alias()
+        answered = select(answer.c.seq).where(
+            answer.c.response_id == events.c.response_id, answer.c.revision >= EXPIRED
+        )
+        old = select(events.c.response_id, events.c.time).where(
+            events.c.revision == DECIDED,
+            events.c.time > self._expired_until,
+            events.c.time <= until,
+            ~answered.exists(),
+        )
+        while rows := await self.read(lambda c: c.execute(old.order_by(events.c.time).limit(AT_ONCE)).all()):
+            done += await self.write(Expire([row.response_id for row in rows], time.time()))
+        self._expired_until = until  # no decision will come that is older than one window
+        return done

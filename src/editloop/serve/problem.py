@@ -1,0 +1,59 @@
+"""A request that is refused: an HTTP status, and a body as OpenAI's clients expect it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from editloop.errors import ServeError
+
+__all__ = ["Problem"]
+
+
+class Problem(ServeError):
+    """A request that cannot be answered.
+
+    Args:
+        status: The HTTP status.
+        what: As of `EditLoopError`.
+        code: A word that a program can look at.
+        param: The field of the request that is at fault.
+        retry_after: Seconds after which it may be tried again.
+        seen: As of `EditLoopError`.
+        do: As of `EditLoopError`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        what: str,
+        *,
+        code: str,
+        param: str | None = None,
+        retry_after: float | None = None,
+        seen: object = None,
+        do: str | None = None,
+    ) -> None:
+        super().__init__(what, seen=seen, do=do)
+        self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
+
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON."""
+        kind = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}.get(
+            self.status,
+            "rate_limit_error"
+            if self.status == 429
+            else "server_error"
+            if self.status >= 500
+            else "invalid_request_error",
+        )
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def headers(self) -> dict[str, str]:
+        """The headers beside it."""
+        return {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
+
+
+def unavailable(reason: object) -> Problem:
+    """The store is down, and what was asked needs it."""
+    return Problem(503, str(reason), code="store_unavailable", retry_after=2)

@@ -1,0 +1,158 @@
+"""What may stand in a request: its fields and their limits, told as OpenAI's API tells errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from editloop.serve.problem import Problem
+
+__all__ = ["ChatRequest", "EditRequest", "PromoteRequest", "check_texts", "documented", "parse"]
+
+Asked = TypeVar("Asked", bound=BaseModel)
+
+ID = r"^[A-Za-z0-9._:\-]{1,128}$"
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ChatMessage(BaseModel):
+    """One message; other fields go to the model's server as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: str = Field(min_length=1, max_length=64)
+    content: str | list[dict[str, Any]] | None = None
+
+
+class ChatRequest(BaseModel):
+    """A request for a response, as of OpenAI's API; other fields go to the model's server as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str = Field(min_length=1, max_length=200, description="`editloop`, or the name of an arm")
+    messages: list[ChatMessage] = Field(min_length=1)
+    stream: bool = False
+    stream_options: dict[str, Any] | None = None
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    n: Literal[1] | None = None
+    user: str | None = Field(None, max_length=256, description="Who edits; one bandit each")
+    metadata: dict[str, Any] | None = None
+    id: str | None = Field(None, pattern=ID, description="The response's id, if the client chooses it")
+
+
+class EditRequest(_Request):
+    """What a user made of a response: of one that was given here, or of one from elsewhere."""
+
+    response_id: str | None = Field(None, pattern=ID)
+    edit: str | None = Field(None, description="The text as the user left it")
+    accepted: Literal[True] | None = Field(None, description="In place of `edit`: taken as it was")
+    revision: int | None = Field(None, ge=1, le=1_000_000, description="By default the next")
+    key: str | None = Field(None, min_length=1, max_length=128, description="Of idempotence")
+    context: str | list[ChatMessage] | None = Field(None, description="Of a response from elsewhere")
+    response: str | None = Field(None, description="Of a response from elsewhere")
+    policy: str | None = Field(None, max_length=200, description="Who wrote it")
+    user: str | None = Field(None, max_length=256)
+    metadata: dict[str, Any] | None = None
+
+    @field_validator("response")
+    @classmethod
+    def _not_blank(cls, response: str | None) -> str | None:
+        if response is not None and not response.strip():
+            raise PydanticCustomError("blank", "a blank response cannot be learned from")
+        return response
+
+    @model_validator(mode="after")
+    def _check(self) -> EditRequest:
+        if (self.edit is None) == (self.accepted is None):
+            raise PydanticCustomError("either", "give either edit or accepted: true")
+        if (self.context is None) != (self.response is None):
+            raise PydanticCustomError("both", "a response from elsewhere has a context and a response")
+        if self.response is None:
+            if self.response_id is None:
+                raise PydanticCustomError("which", "give a response_id, or context and response")
+            if self.policy is not None or self.user is not None or self.metadata is not None:
+                raise PydanticCustomError("known", "user, policy and metadata of this response are known")
+        return self
+
+
+class PromoteRequest(_Request):
+    """Policies of a run that are to become arms."""
+
+    run: str = Field(min_length=1, max_length=4096, description="The run folder, as the server sees it")
+    policies: list[str] | None = Field(None, min_length=1, description="By default all that were trained")
+    replace: bool = Field(False, description="Retire all other arms")
+    force: bool = Field(False, description="Even if offline evaluation is against it")
+
+
+def parse(kind: type[Asked], body: bytes) -> Asked:
+    """The request that a body holds.
+
+    Raises:
+        Problem: 400, with the field at fault.
+    """
+    try:
+        found = json.loads(body, parse_constant=_refuse_constant)
+        return kind.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or None
+        what = f"{where}: {first['msg']}" if where else first["msg"]
+        raise Problem(400, what, code="invalid_request", param=where) from None
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"not JSON in UTF-8: {error}", code="invalid_json") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def check_texts(request: BaseModel, longest: int) -> None:
+    """Refuse texts that cannot be kept.
+
+    Raises:
+        Problem: 413 for one that is too long; 400 for NUL, or half of a pair that stands for a character.
+    """
+    _check(request.model_dump(exclude_unset=True), longest, ())
+
+
+def _check(value: Any, longest: int, path: tuple[str, ...]) -> None:
+    if isinstance(value, str):
+        where = ".".join(path)
+        if len(value) > longest:
+            raise Problem(
+                413, f"{where} is longer than {longest} characters", code="text_too_long", param=where
+            )
+        if "\0" in value or not _is_unicode(value):
+            raise Problem(400, f"{where} is not valid text", code="invalid_text", param=where)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _check(str(key), longest, path)
+            _check(each, longest, (*path, str(key)))
+    elif isinstance(value, list):
+        for i, each in enumerate(value):
+            _check(each, longest, (*path, str(i)))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def documented(kind: type[BaseModel]) -> dict[str, Any]:
+    """A request's body for the OpenAPI document."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,32 @@
+"""What the routes share: one object, made when the server starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from editloop.serve.backend import Backend
+from editloop.serve.desk import Desk
+from editloop.serve.gate import Limits
+from editloop.serve.live import Live
+from editloop.serve.metrics import Metrics
+
+__all__ = ["Room", "room_of"]
+
+
+@dataclass(frozen=True)
+class Room:
+    """The parts of a server."""
+
+    live: Live
+    desk: Desk
+    backend: Backend
+    limits: Limits
+    metrics: Metrics
+
+
+def room_of(request: Request) -> Room:
+    """The parts of the server that a request came to."""
+    room: Room = request.app.state.room
+    return room

@@ -1,0 +1,224 @@
+"""The store: SQLite by default, PostgreSQL for several replicas, the same tables on both.
+
+It is opened, brought to this version's schema, and read here. All that is written goes through one thread
+(`editloop.serve.writer`), so that many requests share a commit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Row, create_engine, event, func, make_url, select, text
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from editloop.errors import StoreError
+from editloop.online import Arms, Decided, Event, Feedback, Rerouted
+from editloop.serve.schema import events, facts
+
+__all__ = ["Store", "event_of", "storing"]
+
+T = TypeVar("T")
+
+PATIENCE = 5
+"""Seconds after which a database that does not answer is taken to be down."""
+
+ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(26011905)")
+"""What keeps PostgreSQL's writers apart until the transaction ends."""
+
+REVISION = "1"
+"""Of the schema: the last of `editloop.serve.migrations.versions`."""
+
+
+@contextmanager
+def storing() -> Iterator[None]:
+    """What the database raises, as one line.
+
+    Raises:
+        StoreError: In place of it.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+        raise StoreError(f"the store does not answer: {reason.splitlines()[0]}") from error
+
+
+class Store:
+    """A database of events and texts.
+
+    Args:
+        url: `sqlite:///edits.db`, `postgresql://user@host/name`, or the path of a SQLite file.
+
+    Raises:
+        StoreError: No such kind of database.
+    """
+
+    def __init__(self, url: str) -> None:
+        given = url if "://" in url else f"sqlite:///{url}"
+        try:
+            self.url = make_url(given)
+        except ArgumentError as error:
+            raise StoreError("not the address of a database", seen=url) from error
+        if self.url.get_backend_name() == "postgresql":
+            self.url = self.url.set(drivername="postgresql+psycopg")
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite and self.url.database in (None, "", ":memory:"):
+            raise StoreError("a store in memory would lose edits", seen=url, do="name a file")
+        self._lock: int | None = None
+        try:
+            self.reader, self.writer = self._engine("BEGIN"), self._engine("BEGIN IMMEDIATE")
+        except (NoSuchModuleError, ModuleNotFoundError) as error:
+            raise StoreError("no such kind of database", seen=url, do="use sqlite or postgresql") from error
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    def _engine(self, begin: str) -> Engine:
+        if not self.is_sqlite:
+            options = {
+                "connect_timeout": PATIENCE,
+                "tcp_user_timeout": 1000 * PATIENCE,
+                "options": f"-c statement_timeout={1000 * PATIENCE}",
+            }
+            return create_engine(self.url, connect_args=options, pool_pre_ping=True)
+        engine = create_engine(self.url, connect_args={"timeout": PATIENCE}, poolclass=QueuePool)
+
+        @event.listens_for(engine, "connect")
+        def settings(connection: Any, _: Any) -> None:
+            connection.isolation_level = None  # transactions begin where we say so
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+
+        @event.listens_for(engine, "begin")
+        def start(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    def open(self) -> None:
+        """Bring the database to this version's schema; a SQLite file is this process's alone from here on.
+
+        Raises:
+            StoreError: It does not answer, a newer version wrote it, or another process has it.
+        """
+        if self.is_sqlite:
+            self._claim()
+        with storing(), self.writer.begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(ONE_AT_A_TIME)
+            migrate(connection, str(self))
+            if connection.scalar(select(facts.c.value).where(facts.c.name == "salt")) is None:
+                connection.execute(facts.insert().values(name="salt", value=secrets.token_hex(16)))
+
+    def _claim(self) -> None:
+        assert self.url.database is not None
+        path = Path(self.url.database)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StoreError(
+                f"the store cannot be written, {error.strerror}", seen=str(path), do="choose another --store"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise StoreError(
+                "another process serves from this store",
+                seen=str(path),
+                do="stop it, or use PostgreSQL for several",
+            ) from error
+
+    def close(self) -> None:
+        """Let go of connections and of the file."""
+        self.reader.dispose()
+        self.writer.dispose()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """What a query finds.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
+        with storing(), self.reader.connect() as connection:
+            return query(connection)
+
+    def fact(self, name: str) -> str:
+        """One of the things that were fixed when the store was made."""
+        return str(self.read(lambda c: c.scalar(select(facts.c.value).where(facts.c.name == name))))
+
+    def last(self) -> int:
+        """The number of events."""
+        return self.read(lambda c: c.scalar(select(func.max(events.c.seq)))) or 0
+
+    def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """The events that a bandit folds, with their numbers, in order."""
+        with storing(), self.reader.connect() as connection:
+            rows = connection.execution_options(yield_per=1000).execute(newer(after))
+            yield from folded(rows)
+
+
+def migrate(connection: Connection, name: str) -> None:
+    """Run the migrations that a database lacks.
+
+    Raises:
+        StoreError: It has one that this version does not know.
+    """
+    from alembic import command
+    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from alembic.util.exc import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", "editloop.serve:migrations")
+    config.attributes["connection"] = connection
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision == REVISION:
+        return
+    try:
+        if revision is not None:
+            ScriptDirectory.from_config(config).get_revision(revision)
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StoreError(
+            f"the store {name} is of a newer version", seen=revision, do="update editloop"
+        ) from error
+
+
+def newer(after: int) -> Any:
+    """The query for the events after a number."""
+    return select(events).where(events.c.seq > after).order_by(events.c.seq)
+
+
+def folded(rows: Iterable[Row[Any]]) -> Iterator[tuple[int, Event]]:
+    """Those of the rows that a bandit folds, as events with their numbers."""
+    for row in rows:
+        found = event_of(row)
+        if found is not None:
+            yield row.seq, found
+
+
+def event_of(row: Row[Any]) -> Event | None:
+    """The event that a row holds; None for the cost of a text that no arm wrote."""
+    if row.kind == "arms":
+        return Arms(row.epoch, tuple(json.loads(row.arms)))
+    if row.kind == "decided":
+        return Decided(row.response_id, row.scope, row.arm, row.propensity, row.epoch)
+    if row.kind == "rerouted":
+        return Rerouted(row.response_id, row.arm)
+    if row.kind == "external":
+        return None
+    return Feedback(row.response_id, row.kind, row.cost, row.revision)

@@ -1,0 +1,226 @@
+"""The one thread that writes: what is asked for while a commit is under way shares the next one.
+
+An entry is acknowledged when it is on the disk. While the database is down, entries of responses that are
+on their way go to a file, the spool, and into the database when it is back; all else is refused. Nothing is
+known here of what an entry means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+
+from editloop.edits.journal import append_rows, read_rows
+from editloop.errors import StoreError
+from editloop.online import Event
+from editloop.serve.entries import Pen, Price, Spooled, spooled_from_json, spooled_to_json
+from editloop.serve.problem import Problem
+from editloop.serve.schema import events
+from editloop.serve.store import ONE_AT_A_TIME, Store, folded, newer
+
+__all__ = ["Entry", "Writer"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+MOST = 256
+"""Entries of a commit."""
+
+AGAIN = 0.5
+"""Seconds between two looks at a database: whether it is back, and what other replicas have written."""
+
+
+class Entry(Protocol[T_co]):
+    """What can be written."""
+
+    def apply(self, pen: Pen) -> T_co:
+        """Write it in a transaction of which there is one at a time."""
+        ...
+
+
+Asked = tuple[Any, "asyncio.Future[Any]"]
+Told = Callable[[Sequence[tuple[int, Event]]], None]
+
+
+class _Look:
+    """Writes nothing: a reason to see what others have written."""
+
+    def apply(self, pen: Pen) -> None:
+        """Nothing."""
+
+
+class Writer:
+    """Writes entries, in the order in which they are asked for.
+
+    Args:
+        store: Where to.
+        spool: The file for the time in which it is down.
+        price: What an edit costs.
+        told: Called in the event loop with each new event of the store, in order and once, before whoever
+            asked for it hears; those of other replicas too.
+        last: Number of the last event that is known.
+    """
+
+    def __init__(self, store: Store, spool: Path, price: Price, told: Told, last: int) -> None:
+        self.store, self.spool, self.price, self.last = store, spool, price, last
+        self._told = told
+        self._queue: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.down: str | None = None
+        self._next_look = 0.0
+
+    def start(self) -> None:
+        """Begin to write, for the event loop that runs."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Write what was asked for, and end."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+
+    def write(self, entry: Entry[T_co]) -> asyncio.Future[T_co]:
+        """What an entry returns, when it is on the disk.
+
+        Raises:
+            StoreError: In the future: the store is down, and the entry cannot wait in the spool.
+        """
+        assert self._loop is not None
+        future: asyncio.Future[T_co] = self._loop.create_future()
+        self._queue.put((entry, future))
+        return future
+
+    def spooled(self) -> list[Spooled]:
+        """What waits in the spool."""
+        return [spooled_from_json(row) for row in read_rows(self.spool, StoreError)]
+
+    def _run(self) -> None:
+        while True:
+            batch, go_on = self._take()
+            if batch:
+                self._write(batch)
+            if not go_on:
+                return
+
+    def _take(self) -> tuple[list[Asked], bool]:
+        """What is asked for by now; after a while of nothing, a look at the database."""
+        batch: list[Asked] = []
+        try:
+            timeout: float | None = AGAIN
+            while len(batch) < MOST:
+                asked = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
+                if asked is None:
+                    return batch, False
+                batch.append(asked)
+                timeout = None
+        except queue.Empty:
+            pass
+        if not batch and (self.down or not self.store.is_sqlite):
+            assert self._loop is not None
+            batch.append((_Look(), asyncio.Future(loop=self._loop)))
+        return batch, True
+
+    def _write(self, batch: list[Asked]) -> None:
+        if self.down and time.monotonic() < self._next_look:
+            self._set_aside(batch, self.down)
+            return
+        try:
+            self._drain()
+            found, new = self._commit([entry for entry, _ in batch])
+        except StoreError as error:
+            self.down, self._next_look = str(error), time.monotonic() + AGAIN
+            self._set_aside(batch, self.down)
+        except Exception as error:  # of one entry, which must not take the others with it
+            if len(batch) > 1:
+                for one in batch:
+                    self._write([one])
+            else:
+                self._tell([], [(batch[0][1], error)])
+        else:
+            self.down = None
+            futures = [future for _, future in batch]
+            self._tell(new, list(zip(futures, found, strict=True)))
+
+    def _commit(self, entries: Sequence[Any]) -> tuple[list[Any], list[tuple[int, Event]]]:
+        """Apply entries in one transaction: what each returned or was refused by, and the new events.
+
+        Raises:
+            StoreError: The store is down; nothing was written, or it is not known whether.
+        """
+        found: list[Any] = []
+        try:
+            with self.store.writer.begin() as connection:
+                pen, new = self._pen(connection)
+                for entry in entries:
+                    try:
+                        found.append(entry.apply(pen))
+                    except Problem as refused:
+                        found.append(refused)
+        except (SQLAlchemyError, OSError) as error:
+            if isinstance(error, DBAPIError) and not isinstance(error, OperationalError | InterfaceError):
+                raise
+            reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+            raise StoreError(f"the store does not answer: {reason.splitlines()[0]}") from error
+        self.last = pen.seq
+        return found, new + pen.added
+
+    def _pen(self, connection: Connection) -> tuple[Pen, list[tuple[int, Event]]]:
+        """A pen, with no other in any replica until the transaction ends, and what others have written."""
+        if not self.store.is_sqlite:
+            connection.execute(ONE_AT_A_TIME)
+        seq = connection.scalar(select(func.max(events.c.seq))) or 0
+        new = list(folded(connection.execute(newer(self.last)))) if seq > self.last else []
+        return Pen(connection, seq, self.price), new
+
+    def _drain(self) -> None:
+        """Write what waits in the spool; what the database will not have is put beside it."""
+        if not self.spool.exists():
+            return
+        for row in read_rows(self.spool, StoreError):
+            try:
+                _, new = self._commit([spooled_from_json(row)])
+            except DBAPIError:
+                append_rows(self.spool.with_suffix(".refused"), [row], sync=True)
+            else:
+                self._tell(new, [])
+        self.spool.unlink()
+
+    def _set_aside(self, batch: Sequence[Asked], reason: str) -> None:
+        """Keep in the spool what may wait there, and refuse the rest."""
+        waits = [spooled_to_json(entry) for entry, _ in batch if isinstance(entry, Spooled)]
+        problem: Exception | None = None
+        if waits:
+            try:
+                append_rows(self.spool, waits, sync=True)
+            except OSError as error:
+                problem = StoreError(f"{reason}; nor can the spool be written", seen=error.strerror)
+        refused = problem or StoreError(reason)
+        self._tell([], [(f, problem if isinstance(entry, Spooled) else refused) for entry, f in batch])
+
+    def _tell(self, new: list[tuple[int, Event]], results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        """Hand events and results to the event loop."""
+
+        def tell() -> None:
+            if new:
+                self._told(new)
+            for future, result in results:
+                if future.done():  # whoever asked has gone
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(tell)

@@ -1,0 +1,102 @@
+"""A running server for a test: over ASGI, in the test's own event loop, with a backend that it decides."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from editloop.serve.app import create_app
+from editloop.serve.backend import Backend, Chunk, Completion, Served
+from editloop.serve.entries import Epoch
+from editloop.serve.live import Live
+from editloop.serve.store import Store
+
+
+class Parrot:
+    """A backend that says who it is; some arms can be told to fail."""
+
+    def __init__(self) -> None:
+        self.fails: dict[str, Exception] = {}
+        self.says: Callable[[str, Mapping[str, Any]], str] = lambda arm, request: f"Hello from {arm}"
+        self.prepared: list[str] = []
+        self.retired: list[str] = []
+        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+        self.waits: asyncio.Event | None = None
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    async def prepare(self, policy: Served) -> None:
+        self.prepared.append(policy.arm)
+
+    async def retire(self, arm: str) -> None:
+        self.retired.append(arm)
+
+    async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
+        self.asked.append((arm, request))
+        if self.waits:
+            await self.waits.wait()
+        if arm in self.fails:
+            raise self.fails[arm]
+        text = self.says(arm, request)
+        return Completion(text, "stop", {"role": "assistant", "content": text})
+
+    async def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
+        self.asked.append((arm, request))
+        if arm in self.fails and "late" not in str(self.fails[arm]):
+            raise self.fails[arm]
+        yield Chunk({"role": "assistant", "content": ""})
+        for word in self.says(arm, request).split(" "):
+            yield Chunk({"content": word + " "})
+        if arm in self.fails:
+            raise self.fails[arm]
+        yield Chunk({}, "stop")
+
+
+class Service:
+    """A running server with a client."""
+
+    def __init__(self, live: Live, backend: Parrot, http: httpx.AsyncClient) -> None:
+        self.live, self.backend, self.http = live, backend, http
+
+    async def ask(self, text: str = "Write.", **more: Any) -> httpx.Response:
+        body = {"model": "editloop", "messages": [{"role": "user", "content": text}], **more}
+        return await self.http.post("/v1/chat/completions", json=body)
+
+    async def edit(self, response_id: str, edit: str | None = None, **more: Any) -> httpx.Response:
+        what = {"accepted": True} if edit is None else {"edit": edit}
+        return await self.http.post("/v1/edits", json={"response_id": response_id, **what, **more})
+
+
+@asynccontextmanager
+async def serving(
+    url: str,
+    folder: Path,
+    arms: tuple[str, ...] = ("a@1", "b@2"),
+    backend: Backend | None = None,
+    app_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> AsyncIterator[Service]:
+    live = Live(Store(url), folder, **options)
+    backend = backend or Parrot()
+    app = create_app(live, backend, **(app_options or {}))
+    async with app.router.lifespan_context(app):
+        if arms and not live.bandit.arms:
+            await live.set_arms(Epoch(lambda _: arms, (), time.time()))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            yield Service(live, backend, http)  # type: ignore[arg-type]
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a test's coroutine."""
+    asyncio.run(work)

@@ -1,0 +1,347 @@
+"""The store: what is acknowledged is there, once, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from postgres import Postgres
+from serving import run
+from sqlalchemy import inspect, select, text
+
+from editloop.errors import StoreError
+from editloop.online import Arms, Bandit, Decided, Feedback, Rerouted
+from editloop.serve.entries import Ask, Edit, Epoch, Expire, External, Finish, Forget, Route
+from editloop.serve.keys import create_key, digest, list_keys, revoke_key
+from editloop.serve.problem import Problem
+from editloop.serve.schema import drafts, edits, events, log_view, metadata, policies
+from editloop.serve.store import Store
+from editloop.serve.writer import Writer
+
+
+class Desk:
+    """A writer with what it told."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.store = Store(url)
+        self.store.open()
+        self.told: list[object] = []
+        self.writer = Writer(
+            self.store,
+            folder / "spool.jsonl",
+            lambda response, edit: float(response != edit),
+            lambda new: self.told.extend(event for _, event in new),
+            self.store.last(),
+        )
+
+    async def __aenter__(self) -> Desk:
+        self.writer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.writer.stop()
+        await asyncio.sleep(0)
+        self.store.close()
+
+
+def ask(response_id: str, arm: str = "a@1", user: str | None = "ada") -> Ask:
+    return Ask(Decided(response_id, "s", arm, 0.5, 1), 10.0, user, "digest", '"Write."', None)
+
+
+def arms(*names: str) -> Epoch:
+    return Epoch(lambda _: names, (), 1.0)
+
+
+def test_tables_are_those_of_the_migrations(url: str) -> None:
+    store = Store(url)
+    store.open()
+    found = inspect(store.reader)
+    for table in metadata.sorted_tables:
+        columns = {each["name"]: each for each in found.get_columns(table.name)}
+        assert set(columns) == set(table.columns.keys())
+        for column in table.columns:
+            assert columns[column.name]["nullable"] == column.nullable, column
+        indexes = {each["name"]: each["column_names"] for each in found.get_indexes(table.name)}
+        for index in table.indexes:
+            assert indexes[index.name] == list(index.columns.keys())
+    assert found.get_view_names() == ["log"]
+    assert [each["name"] for each in found.get_columns("log")] == list(log_view.columns.keys())
+    store.close()
+
+
+def test_events_come_back_as_they_were(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            write = desk.writer.write
+            assert await write(arms("a@1", "b@2")) == Arms(1, ("a@1", "b@2"))
+            await write(ask("1"))
+            await write(Route("1", "b@2", 1, 11.0))
+            await write(Finish("1", "Hello", "stop", 12.0))
+            done = await write(Edit("1", "Hello!", None, None, 13.0))
+            assert (done.revision, done.cost, done.policy, done.accepted) == (1, 1.0, "b@2", False)
+            await write(ask("2"))
+            assert await write(Expire(["1", "2", "3"], 14.0)) == 1
+            expected = [
+                Arms(1, ("a@1", "b@2")),
+                Decided("1", "s", "a@1", 0.5, 1),
+                Rerouted("1", "b@2"),
+                Feedback("1", "edited", 1.0, 1),
+                Decided("2", "s", "a@1", 0.5, 1),
+                Feedback("2", "expired", None, 0),
+            ]
+            assert desk.told == expected
+            assert list(desk.store.events()) == list(enumerate(expected, 1))
+            assert list(desk.store.events(4)) == list(enumerate(expected[4:], 5))
+            tally = Bandit.replay(event for _, event in desk.store.events()).state.tally("s", "b@2")
+            assert (tally.observed, tally.cost, tally.pending) == (1, 1.0, 0)
+
+    run(work())
+
+
+def test_everything_is_written_once(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            await desk.writer.write(arms("a@1"))
+            entries = [ask("1"), Route("1", "a@1", 1, 2.0), Finish("1", "Hello", "stop", 3.0)]
+            entries += [Edit("1", "Hi", None, "k", 4.0), Edit("1", "Hi", 1, None, 5.0)]
+            for entry in entries * 10:
+                await desk.writer.write(entry)  # type: ignore[arg-type]
+            await asyncio.gather(*(desk.writer.write(Edit("1", "Hi", None, None, 6.0)) for _ in range(10)))
+            assert desk.store.last() == 4
+            assert len(desk.store.read(lambda c: c.execute(select(edits)).all())) == 1
+
+    run(work())
+
+
+def test_an_edit_may_come_before_the_response(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            write = desk.writer.write
+            await write(arms("a@1"))
+            await write(ask("1"))
+            first = await write(Edit("1", "Hello!", None, None, 3.0))
+            assert first.cost is None and not first.repeated
+            assert (await write(Edit("1", "Hello!", None, None, 3.0))).repeated
+            await write(Edit("1", None, None, None, 4.0))
+            assert len(desk.told) == 2
+            await write(Finish("1", "Hello", "stop", 5.0))
+            assert desk.told[2:] == [Feedback("1", "edited", 1.0, 1), Feedback("1", "accepted", 0.0, 2)]
+
+    run(work())
+
+
+def test_revisions_and_keys_are_held_to(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            write = desk.writer.write
+            await write(arms("a@1"))
+            for response_id in ("1", "2"):
+                await write(ask(response_id))
+                await write(Finish(response_id, "Hello", "stop", 2.0))
+            assert (await write(Edit("1", "x", 5, "k", 3.0))).revision == 5
+            assert (await write(Edit("1", "y", None, None, 4.0))).revision == 6
+            assert (await write(Edit("1", "x", 5, None, 5.0))).repeated
+            refused = [
+                (Edit("1", "z", 5, None, 6.0), 409, "revision_conflict"),
+                (Edit("1", "z", 4, None, 6.0), 409, "revision_conflict"),
+                (Edit("2", "x", None, "k", 6.0), 409, "key_reused"),
+                (Edit("1", "z", None, "k", 6.0), 409, "key_reused"),
+                (Edit("3", "z", None, None, 6.0), 404, "response_not_found"),
+            ]
+            for entry, status, code in refused:
+                with pytest.raises(Problem) as told:
+                    await write(entry)
+                assert (told.value.status, told.value.code) == (status, code)
+            assert [event.revision for event in desk.told if isinstance(event, Feedback)] == [5, 6]
+
+    run(work())
+
+
+def test_a_refused_entry_takes_no_other_with_it(url: str, tmp_path: Path) -> None:
+    class Broken:
+        def apply(self, pen: object) -> None:
+            raise ZeroDivisionError
+
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            await desk.writer.write(arms("a@1"))
+            entries = [ask("1"), Broken(), Edit("9", "x", None, None, 1.0), ask("2")]
+            found = await asyncio.gather(*map(desk.writer.write, entries), return_exceptions=True)  # type: ignore[arg-type]
+            assert [type(each) for each in found] == [type(None), ZeroDivisionError, Problem, type(None)]
+            assert desk.store.last() == 3
+
+    run(work())
+
+
+def test_texts_go_and_costs_stay(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            write = desk.writer.write
+            await write(arms("a@1"))
+            for response_id, user in (("1", "ada"), ("2", "bob"), ("3", "ada")):
+                await write(ask(response_id, user=user))
+                await write(Finish(response_id, "Hello", "stop", 2.0))
+            await write(Edit("1", "Secret", None, "k", 3.0))
+            assert await write(Forget("ada", None, 4.0)) == 2
+            assert await write(Forget("ada", None, 4.0)) == 0
+            rows = desk.store.read(lambda c: c.execute(select(log_view)).all())
+            assert [row.id for row in rows] == ["2"]
+            whole = str(
+                desk.store.read(lambda c: [c.execute(select(t)).all() for t in (drafts, edits, events)])
+            )
+            assert "Secret" not in whole and "ada" not in whole and "bob" in whole
+            costs = desk.store.read(lambda c: c.execute(select(events.c.cost).where(events.c.cost > 0)).all())
+            assert costs == [(1.0,)]
+            assert desk.told[-1] == Feedback("3", "expired", None, 0)
+            with pytest.raises(Problem) as told:
+                await write(Edit("1", "x", None, None, 5.0))
+            assert told.value.status == 410
+
+    run(work())
+
+
+def test_texts_from_elsewhere_are_nothing_for_a_bandit(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            write = desk.writer.write
+            one = External("e", "ada", "gpt", '"Write."', "Hello", None, "d", 1.0)
+            await write(one)
+            await write(one)
+            assert (await write(Edit("e", "Hi", None, None, 2.0))).cost == 1.0
+            assert desk.told == [] and desk.store.last() == 1 and list(desk.store.events()) == []
+            row = desk.store.read(lambda c: c.execute(select(log_view)).one())
+            assert (row.status, row.edit, row.policy) == ("edited", "Hi", "gpt")
+            with pytest.raises(Problem, match="another response has this id"):
+                await write(External("e", "ada", "gpt", '"Write."', "Other", None, "other", 1.0))
+
+    run(work())
+
+
+def test_the_log_tells_what_became_of_each(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            write = desk.writer.write
+            await write(arms("a@1"))
+            for response_id in "12345":
+                await write(ask(response_id))
+            for response_id in "1234":
+                await write(Finish(response_id, "Hello", "stop", 2.0))
+            await write(Finish("5", None, "failed", 2.0))
+            await write(Edit("1", "Hi", None, None, 3.0))
+            await write(Edit("1", "", None, None, 3.0))
+            await write(Edit("2", None, None, None, 3.0))
+            await write(Expire(["3"], 4.0))
+            rows = desk.store.read(lambda c: c.execute(select(log_view).order_by(log_view.c.id)).all())
+            told = [(row.id, row.status, row.edit) for row in rows]
+            assert told == [
+                ("1", "edited", ""),
+                ("2", "accepted", "Hello"),
+                ("3", "expired", None),
+                ("4", "pending", None),
+            ]
+            assert desk.told[-1] == Feedback("3", "expired", None, 0)
+            assert Feedback("5", "expired", None, 0) in desk.told
+
+    run(work())
+
+
+def test_arms_change_by_epochs(url: str, tmp_path: Path) -> None:
+    row = {"arm": "a@1", "name": "a", "run": "run", "time": 1.0, "metrics": "{}", "read_until": None}
+
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            write = desk.writer.write
+            assert await write(Epoch(lambda old: (*old, "a@1"), (row,), 1.0)) == Arms(1, ("a@1",))
+            assert await write(Epoch(lambda old: old, (row,), 1.0)) == Arms(1, ("a@1",))
+            with pytest.raises(Problem, match="no arm would be left"):
+                await write(Epoch(lambda _: (), (), 1.0))
+            assert desk.store.last() == 1
+            assert len(desk.store.read(lambda c: c.execute(select(policies)).all())) == 1
+
+    run(work())
+
+
+def test_two_replicas_learn_from_each_other(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.new()
+
+    async def work() -> None:
+        (tmp_path / "b").mkdir()
+        async with Desk(url, tmp_path) as a, Desk(url, tmp_path / "b") as b:
+            await a.writer.write(arms("a@1"))
+            both = [desk.writer.write(ask(f"{i}")) for i in range(40) for desk in (a, b)]
+            await asyncio.gather(*both)
+            deadline = time.monotonic() + 5
+            while len(a.told) < 41 or len(b.told) < 41:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            assert a.told == b.told == [event for _, event in a.store.events()]
+            assert a.store.last() == 41
+
+    run(work())
+
+
+def test_keys_are_kept_as_digests_and_revoked(url: str) -> None:
+    store = Store(url)
+    store.open()
+    key = create_key(store, "app")
+    create_key(store, "boss", "admin")
+    assert [(each.name, each.role, each.revoked) for each in list_keys(store)] == [
+        ("app", "app", None),
+        ("boss", "admin", None),
+    ]
+    assert list_keys(store)[0].digest == digest(key) and key not in str(list_keys(store))
+    with pytest.raises(Exception, match="there is a key of this name"):
+        create_key(store, "app")
+    revoke_key(store, "app")
+    assert list_keys(store)[0].revoked is not None
+    with pytest.raises(Exception, match="no such key"):
+        revoke_key(store, "app")
+    store.close()
+
+
+def test_a_second_process_on_sqlite_is_refused(tmp_path: Path) -> None:
+    first = Store(str(tmp_path / "edits.db"))
+    first.open()
+    with pytest.raises(StoreError, match="another process serves from this store"):
+        Store(str(tmp_path / "edits.db")).open()
+    first.close()
+    again = Store(str(tmp_path / "edits.db"))
+    again.open()
+    again.close()
+
+
+def test_a_store_of_a_newer_version_is_refused(url: str) -> None:
+    store = Store(url)
+    store.open()
+    with store.writer.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '99'"))
+    store.close()
+    with pytest.raises(StoreError, match=r"newer version: '99' \(update editloop\)"):
+        store.open()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("oracle://x/y", "no such kind of database"),
+        ("nonsense://", "no such kind of database"),
+        ("sqlite://", "a store in memory would lose edits"),
+        ("://x", "not the address of a database"),
+    ],
+)
+def test_an_address_that_is_none_is_told(url: str, reason: str) -> None:
+    with pytest.raises(StoreError, match=reason):
+        Store(url)
+
+
+def test_a_folder_that_cannot_be_written_is_told() -> None:
+    with pytest.raises(StoreError, match="the store cannot be written"):
+        Store("/proc/nowhere/edits.db").open()
+
+
+def test_a_database_that_does_not_answer_is_told() -> None:
+    with pytest.raises(StoreError, match="does not answer"):
+        Store("postgresql://nobody@127.0.0.1:1/none").open()
