@@ -101,7 +101,7 @@ def sample(
                 pad_token_id=encoder.pad,
                 bos_token_id=encoder.tokenizer.bos_token_id,
             )
-            with _own_defaults(model):
+            with own_defaults(model):
                 drawn = model.generate(
                     ids.to(device), attention_mask=seen.long().to(device), generation_config=config
                 )
@@ -123,7 +123,7 @@ def _batches(items: Iterable[int], limit: Callable[[int], int], size: int) -> It
 
 
 @contextmanager
-def _own_defaults(model: Any) -> Iterator[None]:
+def own_defaults(model: Any) -> Iterator[None]:
     """Without the generation settings that a model is shipped with (top-p, repetition penalty ...).
 
     `generate` takes them wherever its own argument says nothing.

@@ -1,1 +1,34 @@
-"""The live loop: serve policies behind one endpoint, take edits in, learn which policy is best."""
+"""The live loop: serve policies behind one endpoint, take edits in, learn which policy is best.
+
+Needs the extra `serve`. It does not know how policies are trained.
+"""
+
+from __future__ import annotations
+
+from editloop.serve.app import create_app
+from editloop.serve.backend import Backend, Chunk, Completion, Refused, Served, Unanswered
+from editloop.serve.client import AsyncClient, Client, Draft, Taken
+from editloop.serve.gate import Limits
+from editloop.serve.keys import create_key, list_keys, revoke_key
+from editloop.serve.live import Live
+from editloop.serve.store import Store
+
+__all__ = [
+    "AsyncClient",
+    "Backend",
+    "Chunk",
+    "Client",
+    "Completion",
+    "Draft",
+    "Limits",
+    "Live",
+    "Refused",
+    "Served",
+    "Store",
+    "Taken",
+    "Unanswered",
+    "create_app",
+    "create_key",
+    "list_keys",
+    "revoke_key",
+]

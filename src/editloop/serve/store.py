@@ -103,13 +103,16 @@ class Store:
 
         return engine
 
-    def open(self) -> None:
-        """Bring the database to this version's schema; a SQLite file is this process's alone from here on.
+    def open(self, *, claim: bool = True) -> None:
+        """Bring the database to this version's schema.
+
+        Args:
+            claim: Whether a SQLite file is this process's alone from here on, as that of a server is.
 
         Raises:
             StoreError: It does not answer, a newer version wrote it, or another process has it.
         """
-        if self.is_sqlite:
+        if self.is_sqlite and claim:
             self._claim()
         with storing(), self.writer.begin() as connection:
             if not self.is_sqlite:

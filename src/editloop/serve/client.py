@@ -1,0 +1,264 @@
+"""Clients of the server, and a spool so that an edit outlives a server that is down.
+
+A completion is asked for through any OpenAI client as well; what that lacks is how to send an edit back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import httpx
+
+from editloop.edits.journal import append_rows, read_rows
+from editloop.errors import ServeError
+
+__all__ = ["AsyncClient", "Client", "Draft", "Taken"]
+
+Messages = str | Sequence[Mapping[str, Any]]
+
+
+class Draft(NamedTuple):
+    """A response, and the key for its edits."""
+
+    response_id: str
+    text: str
+    policy: str
+
+
+class Taken(NamedTuple):
+    """What became of an edit.
+
+    Attributes:
+        response_id: Of what.
+        spooled: Whether it waits in the spool, as the server did not answer; the rest is not known then.
+        cost: What it costs; None while that is not known.
+        revision: Its number.
+    """
+
+    response_id: str
+    spooled: bool
+    cost: float | None = None
+    revision: int | None = None
+
+
+class _Base:
+    """What both clients share: addresses, bodies, and the spool."""
+
+    def __init__(self, base_url: str, key: str | None, spool: str | Path | None) -> None:
+        key = key or os.environ.get("EDITLOOP_KEY")
+        self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.spool = None if spool is None else Path(spool)
+        self._lock = Lock()
+
+    def _chat(self, messages: Messages, options: Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        return {"model": "editloop", "messages": list(messages), **options}
+
+    def _draft(self, answer: httpx.Response) -> Draft:
+        body = _checked(answer)
+        return Draft(body["id"], body["choices"][0]["message"]["content"] or "", body["model"])
+
+    def _edit(self, response_id: str, edit: str | None, revision: int | None) -> dict[str, Any]:
+        what: dict[str, Any] = {"accepted": True} if edit is None else {"edit": edit}
+        if revision is not None:
+            what["revision"] = revision
+        return {"response_id": response_id, "key": uuid4().hex, **what}
+
+    def _taken(self, answer: httpx.Response) -> Taken:
+        body = _checked(answer)
+        return Taken(body["response_id"], False, body["cost"], body["revision"])
+
+    def _set_aside(self, body: Mapping[str, Any], error: Exception) -> Taken:
+        if self.spool is None:
+            raise ServeError("the server does not answer", seen=str(error), do="give a spool=") from error
+        with self._lock:
+            self.spool.parent.mkdir(parents=True, exist_ok=True)
+            append_rows(self.spool, [body], sync=True)
+        return Taken(body["response_id"], True)
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """Edits that wait in the spool."""
+        return [] if self.spool is None else list(read_rows(self.spool, ServeError))
+
+    def _drop(self, sent: int, refused: Sequence[Mapping[str, Any]]) -> None:
+        """Take the first so many rows out of the spool; those that were refused are kept beside it."""
+        if self.spool is None or not sent:
+            return
+        if refused:
+            append_rows(self.spool.with_suffix(".refused"), refused, sync=True)
+        rest = self.spool.with_suffix(".rest")
+        rest.unlink(missing_ok=True)
+        append_rows(rest, self.waiting()[sent:], sync=True)  # some may have come meanwhile
+        rest.replace(self.spool)
+
+
+def _checked(answer: httpx.Response) -> dict[str, Any]:
+    """The body of an answer.
+
+    Raises:
+        ServeError: The server refuses the request.
+        httpx.HTTPStatusError: It cannot answer it now.
+    """
+    if answer.status_code in (429, 500, 502, 503, 504):
+        answer.raise_for_status()
+    try:
+        body: dict[str, Any] = answer.json()
+    except ValueError:
+        raise ServeError("not the answer of an EditLoop server", seen=answer.text) from None
+    if answer.is_error:
+        raise ServeError(str(body.get("error", {}).get("message", body)), do=f"status {answer.status_code}")
+    return body
+
+
+class Client(_Base):
+    """A client.
+
+        client = Client("http://127.0.0.1:8040", spool="edits-to-send.jsonl")
+        draft = client.complete("Invite Ada to the demo.", user="bob")
+        client.edit(draft.response_id, "Hi Ada, ...")
+
+    Args:
+        base_url: Of the server.
+        key: Bearer key; by default of the environment, EDITLOOP_KEY.
+        spool: File in which edits wait while the server is down; without one they raise.
+        timeout: Seconds.
+        http: An httpx client to use.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8040",
+        *,
+        key: str | None = None,
+        spool: str | Path | None = None,
+        timeout: float = 60.0,
+        http: httpx.Client | None = None,
+    ) -> None:
+        super().__init__(base_url, key, spool)
+        self.http = http or httpx.Client(base_url=self.base_url, headers=self.headers, timeout=timeout)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def complete(self, messages: Messages, **options: Any) -> Draft:
+        """A response; `options` are those of OpenAI's API, `user` and `id` among them.
+
+        Raises:
+            ServeError: The server refuses, or does not answer.
+        """
+        try:
+            return self._draft(self.http.post("/v1/chat/completions", json=self._chat(messages, options)))
+        except httpx.HTTPError as error:
+            raise ServeError("the server does not answer", seen=str(error)) from error
+
+    def edit(self, response_id: str, edit: str, *, revision: int | None = None) -> Taken:
+        """Send what the user made of a response; into the spool if the server does not answer.
+
+        Raises:
+            ServeError: The server refuses the edit; or does not answer, and there is no spool.
+        """
+        return self._send(self._edit(response_id, edit, revision))
+
+    def accept(self, response_id: str) -> Taken:
+        """Say that the user took a response as it was."""
+        return self._send(self._edit(response_id, None, None))
+
+    def _send(self, body: dict[str, Any]) -> Taken:
+        try:
+            self.flush()
+            return self._taken(self.http.post("/v1/edits", json=body))
+        except httpx.HTTPError as error:
+            return self._set_aside(body, error)
+
+    def flush(self) -> int:
+        """Send what waits in the spool; returns how many were sent.
+
+        One that the server refuses is put into a file beside the spool, `.refused`.
+
+        Raises:
+            httpx.HTTPError: The server does not answer; what was not sent stays.
+        """
+        with self._lock:
+            sent, refused = 0, []
+            try:
+                for body in self.waiting():
+                    try:
+                        _checked(self.http.post("/v1/edits", json=body))
+                    except ServeError:
+                        refused.append(body)
+                    sent += 1
+            finally:
+                self._drop(sent, refused)
+        return sent
+
+
+class AsyncClient(_Base):
+    """The same for asyncio: see `Client`."""
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8040",
+        *,
+        key: str | None = None,
+        spool: str | Path | None = None,
+        timeout: float = 60.0,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        super().__init__(base_url, key, spool)
+        self.http = http or httpx.AsyncClient(base_url=self.base_url, headers=self.headers, timeout=timeout)
+        self._flushing = asyncio.Lock()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.aclose()
+
+    async def complete(self, messages: Messages, **options: Any) -> Draft:
+        """See `Client.complete`."""
+        try:
+            body = self._chat(messages, options)
+            return self._draft(await self.http.post("/v1/chat/completions", json=body))
+        except httpx.HTTPError as error:
+            raise ServeError("the server does not answer", seen=str(error)) from error
+
+    async def edit(self, response_id: str, edit: str, *, revision: int | None = None) -> Taken:
+        """See `Client.edit`."""
+        return await self._send(self._edit(response_id, edit, revision))
+
+    async def accept(self, response_id: str) -> Taken:
+        """See `Client.accept`."""
+        return await self._send(self._edit(response_id, None, None))
+
+    async def _send(self, body: dict[str, Any]) -> Taken:
+        try:
+            await self.flush()
+            return self._taken(await self.http.post("/v1/edits", json=body))
+        except httpx.HTTPError as error:
+            return self._set_aside(body, error)
+
+    async def flush(self) -> int:
+        """See `Client.flush`."""
+        async with self._flushing:
+            sent, refused = 0, []
+            try:
+                for body in self.waiting():
+                    try:
+                        _checked(await self.http.post("/v1/edits", json=body))
+                    except ServeError:
+                        refused.append(body)
+                    sent += 1
+            finally:
+                self._drop(sent, refused)
+        return sent

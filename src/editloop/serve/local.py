@@ -1,0 +1,323 @@
+"""Policies in this process: one base, the adapters of run folders on it, requests answered in batches.
+
+A batch holds requests for any of the adapters. It is made of what waits when the last one has ended, so that
+a long answer keeps others waiting: for many users at once there are servers like vLLM (`upstream.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from editloop.edits.record import Message
+from editloop.errors import EditLoopError, ModelError
+from editloop.policy import Policy, RunFolder
+from editloop.policy.sampling import own_defaults, trim_loops
+from editloop.serve.backend import Chunk, Completion, Refused, Served, Unanswered
+from editloop.serve.desk import context_of
+
+__all__ = ["Local"]
+
+BATCH = 16
+"""Most requests that are answered together."""
+
+BASE = "__base__"
+"""What PEFT calls no adapter."""
+
+
+@dataclass
+class _Job:
+    """A request in a batch, and where its text goes.
+
+    Attributes:
+        arm: Whose adapter.
+        prompt: Token ids.
+        room: Most tokens.
+        settings: Of sampling; a batch has one.
+        stops: Texts that end a response.
+        loop: Of who asked.
+        parts: Chunks for who asked, or why there are none.
+        ids: Tokens drawn so far.
+        said: Text that was told.
+        done: Why it ended.
+    """
+
+    arm: str
+    prompt: tuple[int, ...]
+    room: int
+    settings: tuple[Any, ...]
+    stops: tuple[str, ...]
+    loop: asyncio.AbstractEventLoop
+    parts: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
+    ids: list[int] = field(default_factory=list)
+    said: str = ""
+    done: str | None = None
+
+    def tell(self, part: Chunk | Exception) -> None:
+        """Hand a part to who asked."""
+        with suppress(RuntimeError):  # their loop has ended
+            self.loop.call_soon_threadsafe(self.parts.put_nowait, part)
+
+
+class Local:
+    """Policies on a base in this process.
+
+    Args:
+        max_new_tokens: Of a request that names no limit.
+        options: As of `RunFolder.load_base`, for the base of the first run.
+    """
+
+    def __init__(self, *, max_new_tokens: int = 512, **options: Any) -> None:
+        self._limit, self._options = max_new_tokens, options
+        self._base: Policy | None = None
+        self._model: Any = None
+        self._loaded: set[str] = set()
+        self._mixtures: dict[str, Mapping[str, float]] = {}
+        self._model_lock = threading.Lock()
+        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
+
+    async def start(self) -> None:
+        """See `Backend.start`."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """See `Backend.stop`: what is being answered is answered."""
+        self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    async def prepare(self, policy: Served) -> None:
+        """See `Backend.prepare`: the base is loaded for the first."""
+        await asyncio.to_thread(self._prepare, policy)
+
+    def _prepare(self, policy: Served) -> None:
+        folder = RunFolder(policy.run)
+        fingerprint = folder.manifest()["base"]["fingerprint"]
+        with self._model_lock:
+            if self._base is None:
+                self._base = folder.load_base(**self._options)
+                self._model = self._base.model
+            if fingerprint != self._base.fingerprint:
+                raise ModelError(
+                    "another base is loaded here",
+                    seen=str(policy.run),
+                    do="serve several bases by --upstream",
+                )
+            if policy.name == "mixture":
+                weights = folder.manifest()["mixture"]["weights"]
+                parts = {part: weight for part, weight in policy.weights.items() if weight > 0}
+                for name, weight in weights.items():
+                    arm = next((arm for arm in parts if arm.partition("@")[0] == name), None)
+                    if weight > 0 and arm is not None:
+                        self._load(arm, folder.policy_path(name))
+                self._mixtures[policy.arm] = parts
+            elif policy.name != "base":
+                self._load(policy.arm, folder.policy_path(policy.name))
+            self._loaded.add(policy.arm)
+
+    def _load(self, arm: str, folder: Path) -> None:
+        """Put an adapter on the base, beside those that are on it."""
+        if arm in self._loaded:
+            return
+        if not (folder / "adapter_config.json").is_file():
+            raise ModelError("not an adapter", seen=str(folder), do="serve whole models by --upstream")
+        from peft import PeftModel
+
+        try:
+            if self._model is self._base.model:  # type: ignore[union-attr]
+                self._model = PeftModel.from_pretrained(self._model, str(folder), adapter_name=arm)
+            else:
+                self._model.load_adapter(str(folder), adapter_name=arm)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(f"the adapter cannot be loaded: {reason}", seen=str(folder)) from error
+        self._model.eval()
+        self._loaded.add(arm)
+
+    async def retire(self, arm: str) -> None:
+        """See `Backend.retire`; an adapter stays in memory, as answers may still need it."""
+
+    async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
+        """See `Backend.complete`."""
+        texts, finish, usage = [], "stop", None
+        async for chunk in self.stream(arm, request, response_id):
+            texts.append(chunk.delta.get("content", ""))
+            finish, usage = chunk.finish or finish, chunk.usage or usage
+        text = trim_loops("".join(texts))
+        return Completion(text, finish, {"role": "assistant", "content": text}, usage)
+
+    async def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
+        """See `Backend.stream`."""
+        if arm not in self._loaded or self._base is None:
+            raise Unanswered("missing", arm)
+        job = self._job(arm, request, response_id)
+        self._waiting.put(job)
+        try:
+            while True:
+                part = await job.parts.get()
+                if isinstance(part, Exception):
+                    raise part
+                yield part
+                if part.finish is not None:
+                    return
+        finally:
+            job.done = job.done or "stop"  # nobody listens any more
+
+    def _job(self, arm: str, request: Mapping[str, Any], response_id: str) -> _Job:
+        assert self._base is not None
+        if weights := self._mixtures.get(arm):
+            arm = random.Random(response_id).choices([*weights], [*weights.values()])[0]
+        encoder = self._base.encoder
+        context = context_of(request["messages"], str)
+        try:
+            if not isinstance(context, str):
+                context = tuple(Message.model_validate(each) for each in context)
+            prompt = encoder.prompt(context)
+        except (EditLoopError, ValueError) as error:
+            raise _refused(f"this policy takes messages of texts only: {error}", "messages") from error
+        room = encoder.max_length - len(prompt)
+        if room < 1:
+            raise _refused(f"{len(prompt)} tokens leave no room for a response", "messages")
+        asked = request.get("max_completion_tokens") or request.get("max_tokens") or self._limit
+        temperature = request.get("temperature")
+        settings = (1.0 if temperature is None else temperature, request.get("top_p"), request.get("seed"))
+        stop = request.get("stop") or ()
+        stops = (stop,) if isinstance(stop, str) else tuple(map(str, stop))
+        return _Job(arm, prompt, min(room, asked), settings, stops, asyncio.get_running_loop())
+
+    # In the thread that answers
+
+    def _run(self) -> None:
+        kept: list[_Job] = []
+        ended = False
+        while not (ended and not kept):
+            if not kept:
+                job = self._waiting.get()
+                ended = job is None
+                kept += [job] if job else []
+            with suppress(queue.Empty):
+                while not ended:
+                    job = self._waiting.get_nowait()
+                    ended = job is None
+                    kept += [job] if job else []
+            if not kept:
+                continue
+            alike = [job for job in kept if job.settings == kept[0].settings][:BATCH]
+            alike = alike[:1] if alike[0].settings[2] is not None else alike  # a seed is of one request
+            kept = [job for job in kept if job not in alike]
+            try:
+                with self._model_lock:
+                    self._answer(alike)
+            except Exception as error:  # the thread outlives it
+                for job in alike:
+                    if job.done is None:
+                        job.tell(Unanswered("error", str(error) or type(error).__name__))
+
+    @torch.inference_mode()
+    def _answer(self, jobs: Sequence[_Job]) -> None:
+        """Draw the responses of a batch, told token by token."""
+        assert self._base is not None
+        encoder, device = self._base.encoder, self._base.device
+        width = max(len(job.prompt) for job in jobs)
+        ids = torch.full((len(jobs), width), encoder.pad, dtype=torch.long)
+        for row, job in enumerate(jobs):
+            ids[row, width - len(job.prompt) :] = torch.tensor(job.prompt)
+        seen = torch.arange(width) >= width - torch.tensor([len(job.prompt) for job in jobs])[:, None]
+        temperature, top_p, seed = jobs[0].settings
+        draws = temperature > 0
+        config = GenerationConfig(
+            do_sample=draws,
+            temperature=temperature if draws else None,
+            top_p=top_p if draws else None,
+            top_k=0 if draws else None,
+            max_new_tokens=max(job.room for job in jobs),
+            eos_token_id=encoder.end,
+            pad_token_id=encoder.pad,
+            bos_token_id=encoder.tokenizer.bos_token_id,
+        )
+        named: dict[str, Any] = {}
+        if self._model is not self._base.model:
+            named["adapter_names"] = [job.arm if job.arm in self._model.peft_config else BASE for job in jobs]
+        if seed is not None:
+            torch.manual_seed(seed)
+        with own_defaults(self._model):
+            self._model.generate(
+                input_ids=ids.to(device),
+                attention_mask=seen.long().to(device),
+                generation_config=config,
+                streamer=_Teller(jobs, self._base),
+                stopping_criteria=StoppingCriteriaList([_Done(jobs)]),
+                **named,
+            )
+
+
+class _Teller(BaseStreamer):  # type: ignore[misc]
+    """Hands each row's text to who asked for it, as it grows."""
+
+    def __init__(self, jobs: Sequence[_Job], base: Policy) -> None:
+        self.jobs, self.encoder, self.begun = jobs, base.encoder, False
+
+    def put(self, value: torch.Tensor) -> None:
+        """The prompts first, then a token of each row."""
+        if not self.begun:
+            self.begun = True
+            return
+        for job, token in zip(self.jobs, value.tolist(), strict=True):
+            if job.done is None:
+                self._add(job, token)
+
+    def _add(self, job: _Job, token: int) -> None:
+        job.ids.append(token)
+        ended = token == self.encoder.end
+        text = self.encoder.decode(job.ids[:-1] if ended else job.ids)
+        found = [at for stop in job.stops if (at := text.find(stop)) >= 0]
+        if found:
+            text, ended = text[: min(found)], True
+        full = len(job.ids) >= job.room
+        if not (ended or full):  # half of a character, or of a stop, may be whole with the next token
+            held = max((_overlap(text, stop) for stop in job.stops), default=0)
+            text = text.removesuffix("\ufffd")
+            text = text[: len(text) - held] if held else text
+        if text.startswith(job.said) and len(text) > len(job.said):
+            job.tell(Chunk({"content": text[len(job.said) :]}))
+            job.said = text
+        if ended or full:
+            job.done = "stop" if ended else "length"
+            usage = {"prompt_tokens": len(job.prompt), "completion_tokens": len(job.ids)}
+            usage["total_tokens"] = sum(usage.values())
+            job.tell(Chunk({}, job.done, usage))
+
+    def end(self) -> None:
+        """All rows have ended."""
+
+
+class _Done(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row where its own limit or stop is, or nobody listens."""
+
+    def __init__(self, jobs: Sequence[_Job]) -> None:
+        self.jobs = jobs
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Whether each row has ended."""
+        return torch.tensor([job.done is not None for job in self.jobs], device=input_ids.device)
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How much of the end of a text may be the beginning of a stop."""
+    return max((n for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+
+
+def _refused(what: str, param: str) -> Refused:
+    error = {"message": what, "type": "invalid_request_error", "param": param, "code": "invalid_request"}
+    return Refused(400, {"error": error})
