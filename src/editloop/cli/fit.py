@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from editloop.cli.console import console, show_table, shown
 from editloop.cli.flags import Base, Config, Device, Dtype, LogPath, Quantize, TrustRemoteCode
 from editloop.cli.reading import Reading, reads
+from editloop.listener import Listener
+
+if TYPE_CHECKING:
+    from editloop.edits import DatabaseLog, Log
 
 
 @reads
@@ -119,7 +124,7 @@ def fit(
 
     fit_config = make_fit_config(**{key: value for key, value in options.items() if value is not None})
     with shown() as listener:
-        records = reading.read(log, out, listener)
+        records, read = _read(reading, log, out, listener)
         policy = editloop.load_base(
             resolve_base(base),
             device=device,
@@ -129,7 +134,7 @@ def fit(
             end_token=end_token,
             trust_remote_code=trust_remote_code,
         )
-        run = editloop.fit(records, policy, out, fit_config, listener=listener)
+        run = editloop.fit(records, policy, out, fit_config, read=read, listener=listener)
     if not listener.first_process:
         return
     print_run(run)
@@ -141,6 +146,39 @@ def fit(
     )
     console.print(f"\nRun folder {run.path}, report {report}")
     console.print(f"Next: editloop evaluate {run.path} HELD_OUT_LOG")
+
+
+def _read(
+    reading: Reading, log: Path | DatabaseLog, out: Path, listener: Listener
+) -> tuple[Log, dict[str, Any] | None]:
+    """The log, and what is to be recorded of it.
+
+    A store goes on growing. What was read of it is kept beside the work of a fit until that is done, so that
+    an interrupted one goes on with the same rows.
+    """
+    from editloop.edits import DatabaseLog, read_log, write_log
+    from editloop.edits.writing import atomic
+    from editloop.policy import RunFolder
+
+    if not isinstance(log, DatabaseLog):
+        return reading.read(log, out, listener), None
+    run = RunFolder(out)
+    rows, about = run.work / "log.jsonl", run.work / "read.json"
+    if about.is_file():
+        read = json.loads(about.read_text(encoding="utf-8"))
+        listener.say(f"going on with the {read['rows']} rows that were read of {read['path']}")
+        return read_log(rows, keep_duplicates=True), read
+    records = reading.read(log, out, listener)
+    where = records.report.path
+    assert isinstance(where, DatabaseLog)
+    read = {"path": str(where), "sha256": records.report.sha256, "rows": records.report.rows_read}
+    read |= {"until": where.until, "store": where.salt()}
+    if run.exists() or not out.exists() or not any(out.iterdir()):
+        run.work.mkdir(parents=True, exist_ok=True)
+        write_log(records, rows)
+        with atomic(about) as unfinished:
+            unfinished.write_text(json.dumps(read), encoding="utf-8")
+    return records, read
 
 
 def resolve_base(base: str) -> str | Path:

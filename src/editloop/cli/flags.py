@@ -10,8 +10,23 @@ import yaml
 
 from editloop.errors import ConfigError
 
+
+def _located(log: str) -> Any:
+    """A flag's text as a log's path, or where it is in a database."""
+    if "://" not in log:
+        return Path(log)
+    from editloop.edits import locate
+
+    return locate(log)
+
+
 LogPath = Annotated[
-    Path, typer.Argument(metavar="LOG", help="JSONL, CSV, TSV, Parquet or a datasets folder.")
+    Any,
+    typer.Argument(
+        metavar="LOG",
+        parser=_located,
+        help="JSONL, CSV, TSV, Parquet, a datasets folder, or a server's store: sqlite:///edits.db",
+    ),
 ]
 CostName = Annotated[
     str | None,

@@ -18,7 +18,7 @@ from editloop.errors import ConfigError
 from editloop.listener import Listener
 
 if TYPE_CHECKING:
-    from editloop.edits import Log, ReadReport, RecordStream
+    from editloop.edits import DatabaseLog, Log, ReadReport, RecordStream
 
 __all__ = ["Reading", "reading_line", "reads"]
 
@@ -47,7 +47,7 @@ class Reading:
         bool, typer.Option("--keep-duplicates", help="Keep rows that equal an earlier one.")
     ] = False
 
-    def stream(self, log: Path, out: Path, listener: Listener) -> RecordStream:
+    def stream(self, log: Path | DatabaseLog, out: Path, listener: Listener) -> RecordStream:
         """The records of a log, as they are read; bad rows go to a file beside `out`.
 
         Raises:
@@ -67,7 +67,7 @@ class Reading:
             log, **options, progress=lambda done, total: listener.progress("reading", done, total)
         )
 
-    def read(self, log: Path, out: Path, listener: Listener) -> Log:
+    def read(self, log: Path | DatabaseLog, out: Path, listener: Listener) -> Log:
         """The whole log, and a line of what reading came to."""
         from editloop.edits import Log
 

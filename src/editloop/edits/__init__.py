@@ -4,6 +4,7 @@ Imports neither torch nor transformers, nor, until one is needed, datasets, pyar
 """
 
 from editloop.edits.cost import Cost, get_cost, register_cost
+from editloop.edits.database import DatabaseLog, locate
 from editloop.edits.exporting import Exported, export
 from editloop.edits.formats import Format
 from editloop.edits.plots import plot_costs
@@ -27,6 +28,7 @@ __all__ = [
     "Context",
     "Cost",
     "CostObservation",
+    "DatabaseLog",
     "Demonstration",
     "Exported",
     "Format",
@@ -49,6 +51,7 @@ __all__ = [
     "get_cost",
     "hash_log",
     "iter_records",
+    "locate",
     "parse_map",
     "plot_costs",
     "preferences",

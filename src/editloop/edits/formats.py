@@ -1,4 +1,4 @@
-"""The rows of a file as they stand: JSONL, CSV and TSV, Parquet, and Hugging Face dataset folders.
+"""The rows of a log as they stand: JSONL, CSV and TSV, Parquet, Hugging Face dataset folders, databases.
 
 Every format streams `RawRow`s, parsed or with the reason why not. What the columns mean is not known here;
 `reading.py` makes records of them.
@@ -12,12 +12,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from editloop.edits.database import DatabaseLog
 from editloop.errors import LogError, LogFormatError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Format = Literal["jsonl", "csv", "tsv", "parquet", "dataset"]
+Format = Literal["jsonl", "csv", "tsv", "parquet", "dataset", "database"]
 
 LONGEST_LINE = 64 * 2**20
 """Bytes of a line, or of a quoted cell, beyond which a row is bad: memory must not hang on one lost quote."""
@@ -61,11 +62,13 @@ class Source(NamedTuple):
     rows: Iterator[RawRow]
 
 
-def open_source(path: Path, format: Format | None = None, wanted: Collection[str] | None = None) -> Source:
+def open_source(
+    path: Path | DatabaseLog, format: Format | None = None, wanted: Collection[str] | None = None
+) -> Source:
     """Open a log; its format is found from the name, and from the contents where the name does not tell.
 
     Args:
-        path: A file, or the folder of a dataset.
+        path: A file, the folder of a dataset, or a log in a database.
         format: One of `Format`, where neither name nor contents tell.
         wanted: The columns to read from Parquet and dataset folders; all where it is None.
 
@@ -75,6 +78,9 @@ def open_source(path: Path, format: Format | None = None, wanted: Collection[str
     """
     if format is not None and format not in get_args(Format):
         raise LogFormatError("unknown format", seen=format, do=f"use one of {', '.join(get_args(Format))}")
+    if isinstance(path, DatabaseLog):
+        numbered = enumerate(path.rows(), start=1)
+        return Source("database", None, 0, (RawRow(number, number, row) for number, row in numbered))
     try:
         if path.is_dir():
             return _dataset(path, wanted)
@@ -93,6 +99,8 @@ def open_source(path: Path, format: Format | None = None, wanted: Collection[str
     if not head.removeprefix(BOM).strip():
         raise LogFormatError("the log is empty", seen=str(path), do="check what wrote it")
     found = format or SUFFIXES.get(path.suffix.lower()) or _sniff(path, head)
+    if found == "database":
+        raise LogFormatError("a database is named by its address", seen=str(path), do="sqlite:///PATH")
     if found == "dataset":
         raise LogFormatError("a dataset is a folder, this is a file", seen=str(path), do="name its folder")
     if found == "parquet":

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from editloop.edits.database import DatabaseLog
 from editloop.errors import ConfigError
 
 SHOWN = 1000
@@ -28,7 +29,7 @@ class Quarantine:
         problem: Why the file could not be written, if so.
     """
 
-    def __init__(self, path: Path | None, log: Path) -> None:
+    def __init__(self, path: Path | None, log: Path | DatabaseLog) -> None:
         if path is not None and path.resolve() == log.resolve():
             raise ConfigError(
                 "the quarantine would overwrite the log", seen=str(path), do="name another file"

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from editloop.edits.database import DatabaseLog, locate
 from editloop.edits.duplicates import Duplicates
 from editloop.edits.formats import Format, RawRow, Source, open_source
 from editloop.edits.quarantine import Quarantine
@@ -47,10 +48,10 @@ class ReadReport:
         first_bad: Line and reason of the first bad row.
         quarantine: The file with the bad rows, if one was written.
         problem: Why the quarantine file is incomplete, if it is.
-        sha256: Hash of the file; of a folder, of its files' names and hashes.
+        sha256: Hash of the file; of a folder, of its files' names and hashes; of a database, of its rows.
     """
 
-    path: Path
+    path: Path | DatabaseLog
     format: Format
     rows_read: int = 0
     bad_rows: int = 0
@@ -94,7 +95,7 @@ class RecordStream(Iterator[Record]):
 
 
 def read_log(
-    path: str | Path,
+    path: str | Path | DatabaseLog,
     *,
     map: Mapping[str, str] | str | None = None,
     format: Format | None = None,
@@ -117,7 +118,7 @@ def read_log(
 
 
 def iter_records(
-    path: str | Path,
+    path: str | Path | DatabaseLog,
     *,
     map: Mapping[str, str] | str | None = None,
     format: Format | None = None,
@@ -137,7 +138,8 @@ def iter_records(
     only where the row's status says `edited`; else no edit was seen and the row is pending.
 
     Args:
-        path: A JSONL, CSV, TSV or Parquet file, or a folder that `datasets` saved.
+        path: A JSONL, CSV, TSV or Parquet file, a folder that `datasets` saved, or the address of a database
+            with a table or view `log`: `sqlite:///edits.db?since=2026-01-31`.
         map: Field to column, `{"response": "output.text", "metadata.hter": "hter"}` or the same as
             `"response=output.text,metadata.hter=hter"`. Dots lead into nested objects and, by index, lists.
         format: The log's format, where neither its name nor its contents tell.
@@ -155,7 +157,9 @@ def iter_records(
     columns = parse_map(map) if isinstance(map, str) else _check_map(map or {})
     if not 0 <= max_bad_share <= 1:
         raise ConfigError("a share lies between 0 and 1", seen=max_bad_share, do="set --max-bad-share")
-    path = Path(path)
+    path = locate(path)
+    if isinstance(path, DatabaseLog):
+        path = path.now()
     bad = Quarantine(None if quarantine is None else Path(quarantine), path)
     wanted = {*_TARGETS, *columns.values(), *(column.split(".")[0] for column in columns.values())}
     source = open_source(path, format, wanted)
@@ -163,13 +167,15 @@ def iter_records(
     rows = _checked_columns(source, columns, path)
 
     def records() -> Iterator[Record]:
-        seen = Duplicates()
+        seen, digest = Duplicates(), hashlib.sha256()
         flat = source.format in ("csv", "tsv")
         with bad:
             for raw in rows:
                 report.rows_read += 1
                 if progress is not None and report.rows_read % 1000 == 0:
                     progress(raw.done, source.total)
+                if source.format == "database":
+                    digest.update(json.dumps(raw.columns, sort_keys=True, default=str).encode())
                 record, reason = _record(raw, columns, flat)
                 novelty = seen.see(record) if record is not None else "new"
                 if novelty == "conflict":
@@ -182,7 +188,7 @@ def iter_records(
                 elif novelty == "new" or keep_duplicates:
                     yield record
         report.first_bad, report.quarantine, report.problem = bad.first, bad.path, bad.problem
-        report.sha256 = hash_log(path)
+        report.sha256 = digest.hexdigest() if isinstance(path, DatabaseLog) else hash_log(path)
         if progress is not None:
             progress(source.total, source.total)
         _refuse_if_too_many(report, max_bad_share)
@@ -232,7 +238,9 @@ def _check_map(columns: Mapping[str, str]) -> dict[str, str]:
     return dict(columns)
 
 
-def _checked_columns(source: Source, columns: Mapping[str, str], path: Path) -> Iterator[RawRow]:
+def _checked_columns(
+    source: Source, columns: Mapping[str, str], path: Path | DatabaseLog
+) -> Iterator[RawRow]:
     """Look into the log's head for the columns that it must have, and return all of its rows."""
     head = []
     for raw in source.rows:

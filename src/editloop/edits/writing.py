@@ -52,6 +52,8 @@ def write_log(records: Iterable[Record], path: str | Path, *, format: Format | N
         raise LogError(
             "the folder to write is there already", seen=str(path), do="name another, or remove it"
         )
+    if found == "database":
+        raise LogFormatError("a database is not written to", seen=str(path), do="write a file")
     write = {"jsonl": _jsonl, "csv": _delimited, "tsv": _delimited, "parquet": _parquet, "dataset": _dataset}
     counted = _Counted(records)
     with atomic(path) as unfinished:

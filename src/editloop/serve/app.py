@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +13,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from editloop import __version__
-from editloop.errors import EditLoopError, ServeError
-from editloop.serve import arms, chat, feedback
-from editloop.serve.backend import Backend, Served
+from editloop.online import Arms, Event
+from editloop.serve import arms, chat, feedback, overview, pages
+from editloop.serve.backend import Backend
 from editloop.serve.desk import Desk, Redact
 from editloop.serve.gate import Gate, Keys, Limits
 from editloop.serve.live import Live
@@ -24,8 +24,6 @@ from editloop.serve.problem import Problem
 from editloop.serve.room import Room, room_of
 
 __all__ = ["create_app"]
-
-log = logging.getLogger("editloop.serve")
 
 
 def create_app(
@@ -68,7 +66,7 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
     )
-    for part in (chat.router, feedback.router, arms.router):
+    for part in (chat.router, feedback.router, arms.router, overview.router, pages.router):
         app.include_router(part)
     _health(app)
     app.add_exception_handler(Problem, _problem)
@@ -79,21 +77,21 @@ def create_app(
 
 
 async def _take_up(room: Room, runs: Sequence[str | Path]) -> None:
-    """Make the arms ready that the store knows, or those of the first runs."""
-    played = room.live.bandit.arms
-    if played:
-        known = await room.live.read(arms.runs_of)
-        for arm in played:
-            try:
-                if arm not in known:
-                    raise ServeError("the store does not know where this policy lies", seen=arm)
-                run, name = known[arm]
-                await room.backend.prepare(Served(arm, name, Path(run)))
-            except EditLoopError as error:  # it is left to the others to answer
-                log.warning("%s cannot answer: %s", arm, error)
-        return
-    for run in runs:
-        await arms.promote(room, str(run), None, force=True)
+    """Make the arms ready that the store knows, or the first runs'; and later those of other replicas."""
+    if room.live.bandit.arms:
+        await arms.make_ready(room)
+    else:
+        for run in runs:
+            await arms.promote(room, str(run), None, force=True)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Arms) and not set(event.arms) <= set(room.live.policies):
+            task = asyncio.create_task(arms.make_ready(room))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    room.live.heard.append(hear)
 
 
 def _health(app: FastAPI) -> None:

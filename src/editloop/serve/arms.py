@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
-from editloop.errors import EditLoopError
+from editloop.errors import EditLoopError, RunError, ServeError
+from editloop.serve.backend import Served
 from editloop.serve.catalog import find_policies, objection, validation
 from editloop.serve.entries import Epoch
 from editloop.serve.live import Live
@@ -18,9 +22,10 @@ from editloop.serve.requests import PromoteRequest, check_texts, documented, par
 from editloop.serve.room import Room, room_of
 from editloop.serve.schema import policies
 
-__all__ = ["promote", "router"]
+__all__ = ["make_ready", "promote", "router"]
 
 router = APIRouter()
+log = logging.getLogger("editloop.serve")
 
 
 @router.get("/v1/arms", tags=["policies"])
@@ -129,7 +134,29 @@ async def retire(request: Request, arm: str) -> dict[str, Any]:
     return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms)}
 
 
-def runs_of(connection: Connection) -> dict[str, tuple[str, str]]:
-    """Run folder and policy of each arm that ever was."""
-    rows = connection.execute(select(policies.c.arm, policies.c.run, policies.c.name))
-    return {row.arm: (row.run, row.name) for row in rows}
+async def make_ready(room: Room) -> None:
+    """Make the arms that are played ready to answer. One that cannot be is left to the others."""
+    live = room.live
+    if not set(live.bandit.arms) <= set(live.policies):  # of an epoch that another replica began
+        with suppress(Problem):
+            await live.look_up_policies()
+    for arm in live.bandit.arms:
+        try:
+            if arm not in live.policies:
+                raise ServeError("the store does not know where this policy lies", seen=arm)
+            run, name = live.policies[arm]
+            await room.backend.prepare(_as_arm(arm, Path(run), name))
+        except EditLoopError as error:
+            log.warning("%s cannot answer: %s", arm, error)
+
+
+def _as_arm(arm: str, run: Path, name: str) -> Served:
+    """A policy that was an arm before, with the parts of a mixture.
+
+    Raises:
+        RunError: The run folder is gone, or holds another policy under this name.
+    """
+    (served,) = find_policies(run, [name])
+    if served.arm != arm:
+        raise RunError("the run folder holds another policy by now", seen=served.arm)
+    return served

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from editloop.edits import get_cost
 from editloop.edits.writing import atomic
@@ -26,7 +26,7 @@ from editloop.errors import BanditError, EditLoopError, StoreError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
 from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, Route
 from editloop.serve.problem import Problem, unavailable
-from editloop.serve.schema import DECIDED, EXPIRED, drafts, events
+from editloop.serve.schema import DECIDED, EXPIRED, drafts, events, policies
 from editloop.serve.store import Store
 from editloop.serve.writer import Entry, Writer
 
@@ -56,6 +56,11 @@ class Live:
         expire_after: Seconds after which no edit of a response is waited for; a later one is kept, but
             counts for nothing.
         keep_for: Seconds after which texts are removed; None keeps them.
+
+    Attributes:
+        bandit: The fold.
+        heard: Called with each event that enters it.
+        policies: Run folder and name of the policy that an arm is.
     """
 
     def __init__(
@@ -73,11 +78,12 @@ class Live:
         self.expire_after, self.keep_for = expire_after, keep_for
         self.bandit = Bandit((), self.config)
         self.heard: list[Callable[[Event], None]] = []
+        self.policies: dict[str, tuple[str, str]] = {}
         self._cost = get_cost(self.config.cost)
         self._flying: dict[str, tuple[str, str]] = {}
         self._by_scope: dict[str, Counter[str]] = {}
         self._salt = ""
-        self._written, self._expired_until = 0, 0.0
+        self._seq, self._written, self._expired_until = 0, 0, 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._writer: Writer | None = None
 
@@ -102,7 +108,7 @@ class Live:
                 loop goes on from that.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        seq = await asyncio.to_thread(self._restore)
+        seq = self._seq = await asyncio.to_thread(self._restore)
         spool = self.folder / "spool.jsonl"
         self._writer = Writer(self.store, spool, self.price, self._learn, seq)
         for entry in self._writer.spooled():
@@ -132,11 +138,12 @@ class Live:
             if known is None or "does not answer" not in str(error):
                 raise
             log.warning("%s; going on from the snapshot", error)
-            self.bandit, seq, self._salt = known
+            self.bandit, seq, self._salt, self.policies = known
             return seq
+        self.policies = self.store.read(_policies)
         seq = 0
         if known is not None and known[1] <= last and known[2] == self._salt:
-            self.bandit, seq, _ = known
+            self.bandit, seq = known[:2]
         self._written = seq
         for number, event in self.store.events(seq):
             self.bandit.state.apply(event)
@@ -147,26 +154,28 @@ class Live:
     def _snapshot_file(self) -> Path:
         return self.folder / "snapshot.json"
 
-    def _read_snapshot(self) -> tuple[Bandit, int, str] | None:
+    def _read_snapshot(self) -> tuple[Bandit, int, str, dict[str, tuple[str, str]]] | None:
         try:
             row = json.loads(self._snapshot_file.read_text(encoding="utf-8"))
             bandit = Bandit.from_json(row["bandit"])
             if json.dumps(row["bandit"]["config"]) != json.dumps(asdict(self.config)):
                 return None  # it counted otherwise
-            return bandit, int(row["seq"]), str(row["salt"])
+            found = {str(arm): (str(run), str(name)) for arm, (run, name) in row["policies"].items()}
+            return bandit, int(row["seq"]), str(row["salt"]), found
         except (OSError, ValueError, KeyError, TypeError, EditLoopError):
             return None
 
     def _snapshot(self) -> None:
-        row = {"seq": self.writer.last, "salt": self._salt, "bandit": self.bandit.to_json()}
-        self._written = self.writer.last
+        row = {"seq": self._seq, "salt": self._salt, "policies": self.policies}
+        row |= {"bandit": self.bandit.to_json()}
+        self._written = self._seq
         with atomic(self._snapshot_file) as unfinished:
             unfinished.write_text(json.dumps(row), encoding="utf-8")
 
     async def _keep_snapshots(self) -> None:
         while True:
             await asyncio.sleep(SNAPSHOT_EVERY)
-            if self.writer.last > self._written:
+            if self._seq > self._written:
                 try:
                     self._snapshot()
                 except (OSError, EditLoopError) as error:
@@ -175,7 +184,7 @@ class Live:
     # Learning
 
     def _learn(self, new: Sequence[tuple[int, Event]]) -> None:
-        for _, event in new:
+        for self._seq, event in new:  # behind `writer.last`, which the writer's thread moves
             try:
                 self.bandit.state.apply(event)
             except BanditError as error:  # of a replica that knew less
@@ -290,7 +299,12 @@ class Live:
     async def set_arms(self, entry: Entry[Arms]) -> Arms:
         """Begin an epoch."""
         epoch: Arms = await self.write(entry)
+        await self.look_up_policies()
         return epoch
+
+    async def look_up_policies(self) -> None:
+        """Learn where the policies of all arms lie."""
+        self.policies = await self.read(_policies)
 
     async def forget(self, user: str) -> int:
         """Remove the texts of a user; returns of how many responses."""
@@ -326,3 +340,9 @@ class Live:
             done += await self.write(Expire([row.response_id for row in rows], time.time()))
         self._expired_until = until  # no decision will come that is older than one window
         return done
+
+
+def _policies(connection: Connection) -> dict[str, tuple[str, str]]:
+    """Run folder and name of each policy that ever was an arm."""
+    rows = connection.execute(select(policies.c.arm, policies.c.run, policies.c.name))
+    return {row.arm: (row.run, row.name) for row in rows}

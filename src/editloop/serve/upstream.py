@@ -166,7 +166,7 @@ class Upstream:
             async with self._client.stream("POST", "chat/completions", json=body) as answer:
                 if answer.is_error:
                     raise _refusal(answer.status_code, (await answer.aread()).decode(errors="replace"))
-                async for line in answer.aiter_lines():
+                async for line in _lines(answer):
                     data = line.removeprefix("data:").strip()
                     if data == "[DONE]":
                         return
@@ -177,6 +177,16 @@ class Upstream:
             raise Unanswered("timeout") from error
         except httpx.HTTPError as error:
             raise Unanswered("error", str(error) or type(error).__name__) from error
+
+
+async def _lines(answer: httpx.Response) -> AsyncIterator[str]:
+    """The lines of a stream of events. Line breaks of Unicode's do not end one, as httpx's would."""
+    rest = b""
+    async for part in answer.aiter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace").rstrip("\r")
+    yield rest.decode(errors="replace")
 
 
 def _chunk(data: str) -> Chunk:

@@ -8,6 +8,7 @@ known here of what an entry means.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import StoreError
@@ -31,11 +33,17 @@ __all__ = ["Entry", "Writer"]
 
 T_co = TypeVar("T_co", covariant=True)
 
+log = logging.getLogger("editloop.serve")
+
 MOST = 256
 """Entries of a commit."""
 
 AGAIN = 0.5
 """Seconds between two looks at a database: whether it is back, and what other replicas have written."""
+
+
+DOWN = (OperationalError, InterfaceError, NoConnection, OSError)
+"""What a database raises that does not answer; anything else is an entry's own fault."""
 
 
 class Entry(Protocol[T_co]):
@@ -46,7 +54,7 @@ class Entry(Protocol[T_co]):
         ...
 
 
-Asked = tuple[Any, "asyncio.Future[Any]"]
+Asked = tuple[Any, "asyncio.Future[Any] | None"]
 Told = Callable[[Sequence[tuple[int, Event]]], None]
 
 
@@ -107,8 +115,12 @@ class Writer:
     def _run(self) -> None:
         while True:
             batch, go_on = self._take()
-            if batch:
-                self._write(batch)
+            try:
+                if batch:
+                    self._write(batch)
+            except Exception as error:  # this thread outlives everything
+                log.exception("a batch could not be written")
+                self._tell([], [(future, error) for _, future in batch])
             if not go_on:
                 return
 
@@ -126,8 +138,7 @@ class Writer:
         except queue.Empty:
             pass
         if not batch and (self.down or not self.store.is_sqlite):
-            assert self._loop is not None
-            batch.append((_Look(), asyncio.Future(loop=self._loop)))
+            batch.append((_Look(), None))
         return batch, True
 
     def _write(self, batch: list[Asked]) -> None:
@@ -166,9 +177,7 @@ class Writer:
                         found.append(entry.apply(pen))
                     except Problem as refused:
                         found.append(refused)
-        except (SQLAlchemyError, OSError) as error:
-            if isinstance(error, DBAPIError) and not isinstance(error, OperationalError | InterfaceError):
-                raise
+        except DOWN as error:
             reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
             raise StoreError(f"the store does not answer: {reason.splitlines()[0]}") from error
         self.last = pen.seq
@@ -189,7 +198,10 @@ class Writer:
         for row in read_rows(self.spool, StoreError):
             try:
                 _, new = self._commit([spooled_from_json(row)])
-            except DBAPIError:
+            except StoreError:
+                raise
+            except Exception as error:
+                log.error("an entry of the spool is refused: %s", error)
                 append_rows(self.spool.with_suffix(".refused"), [row], sync=True)
             else:
                 self._tell(new, [])
@@ -207,14 +219,16 @@ class Writer:
         refused = problem or StoreError(reason)
         self._tell([], [(f, problem if isinstance(entry, Spooled) else refused) for entry, f in batch])
 
-    def _tell(self, new: list[tuple[int, Event]], results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    def _tell(
+        self, new: list[tuple[int, Event]], results: list[tuple[asyncio.Future[Any] | None, Any]]
+    ) -> None:
         """Hand events and results to the event loop."""
 
         def tell() -> None:
             if new:
                 self._told(new)
             for future, result in results:
-                if future.done():  # whoever asked has gone
+                if future is None or future.done():  # whoever asked has gone
                     continue
                 if isinstance(result, Exception):
                     future.set_exception(result)

@@ -1,0 +1,115 @@
+// The server's API: requests with the key if there is one, and errors as it tells them.
+
+const NAME = "editloop-key";
+
+let asking = null;
+let ask = async () => null;
+
+export const key = {
+  get: () => sessionStorage.getItem(NAME),
+  forget() {
+    sessionStorage.removeItem(NAME);
+    document.dispatchEvent(new Event("key"));
+  },
+  set(value) {
+    sessionStorage.setItem(NAME, value);
+    document.dispatchEvent(new Event("key"));
+  },
+};
+
+/** Who is asked for a key where one is needed: takes the reason, gives the key or null. */
+export function askedBy(how) {
+  ask = how;
+}
+
+export class ApiError extends Error {
+  constructor(message, status, code) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+async function told(response) {
+  let found = {};
+  try {
+    found = (await response.json()).error ?? {};
+  } catch {
+    // not of this server: the status has to do
+  }
+  return new ApiError(found.message ?? `The server answered with status ${response.status}.`, response.status, found.code);
+}
+
+async function newKey(reason) {
+  asking ??= ask(reason).finally(() => { asking = null; });
+  return asking;
+}
+
+/** A response with a good status. Where a key is missing or refused, the reader is asked for one. */
+export async function request(path, { method = "GET", body, signal } = {}) {
+  for (;;) {
+    const headers = {};
+    const used = key.get();
+    if (used) headers.Authorization = `Bearer ${used}`;
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    let response;
+    try {
+      response = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ApiError("The server does not answer. Is it still running?", 0, "unreachable");
+    }
+    if (response.ok) return response;
+    const error = await told(response);
+    if (response.status !== 401) throw error;
+    if (key.get() === used && !(await newKey(used ? error.message : ""))) throw error;
+  }
+}
+
+export async function json(path, options) {
+  return (await request(path, options)).json();
+}
+
+/** A path with those parameters that have a value. */
+export function withQuery(path, parameters) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== "" && value !== null && value !== undefined) query.set(name, value);
+  }
+  const text = query.toString();
+  return text ? `${path}?${text}` : path;
+}
+
+/** Save what a path gives as a file; by way of a blob, as a link could not send the key. */
+export async function save(path, name) {
+  const address = URL.createObjectURL(await (await request(path)).blob());
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
+/** A completion as it is written: `begun` hears policy and id, `more` each piece of text. */
+export async function stream(body, { begun, more, signal }) {
+  const response = await request("v1/chat/completions", { method: "POST", body: { ...body, stream: true }, signal });
+  begun(response.headers.get("X-EditLoop-Response-Id"), response.headers.get("X-EditLoop-Policy"));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let ended = false;
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const data = event.replace(/^data: /, "");
+      if (data === "[DONE]") { ended = true; continue; }
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new ApiError(chunk.error.message, 502, chunk.error.code);
+      const text = chunk.choices?.[0]?.delta?.content;
+      if (text) more(text);
+    }
+  }
+  if (!ended) throw new ApiError("The response broke off.", 502, "broken_off");
+}

@@ -1,0 +1,173 @@
+// Charts as inline SVG: a line over time with its band, and an interval on a common scale.
+
+import { h, moment, number, s } from "./dom.js";
+
+const MINUTE = 60;
+const HOUR = 3600;
+const DAY = 86_400;
+const STEPS = [1, 5, 15, 30, MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR,
+  DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 90 * DAY, 180 * DAY, 365 * DAY];
+const EDGE = { top: 10, right: 14, bottom: 26, left: 46 };
+
+/** Round numbers from 0 to at least `max`, about `n` of them. */
+export function ticks(max, n) {
+  const rough = max / n;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 2.5, 5, 10].find((each) => each * power >= rough * 0.999);
+  const found = [];
+  for (let i = 0; i === 0 || found.at(-1) < max * 0.999; i += 1) found.push(i * step);
+  return { values: found, digits: Math.max(0, Math.ceil(-Math.log10(step) - 1e-9) + (step / power === 2.5 ? 1 : 0)) };
+}
+
+/** Moments at round local times, so that labels have room. */
+function moments(since, until, most) {
+  const step = STEPS.find((each) => (until - since) / each <= most) ?? STEPS.at(-1);
+  const shift = new Date(1000 * since).getTimezoneOffset() * MINUTE;
+  const found = [];
+  for (let t = Math.ceil((since - shift) / step) * step + shift; t <= until; t += step) found.push(t);
+  const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+  const clock = new Intl.DateTimeFormat("en-GB", {
+    hour: "2-digit", minute: "2-digit", second: step < MINUTE ? "2-digit" : undefined,
+  });
+  const month = new Intl.DateTimeFormat("en-GB", { month: "short", year: "numeric" });
+  return found.map((t) => {
+    const date = new Date(1000 * t);
+    const midnight = date.getHours() === 0 && date.getMinutes() === 0;
+    const form = step >= 30 * DAY ? month : step >= DAY || midnight ? day : clock;
+    return { t, label: form.format(date) };
+  });
+}
+
+/** Stretches of bins that have a value, so that a gap stays a gap. */
+function stretches(points) {
+  const found = [];
+  points.forEach((point, i) => {
+    if (point.value === null) return;
+    if (i === 0 || points[i - 1].value === null) found.push([]);
+    found.at(-1).push(point);
+  });
+  return found;
+}
+
+const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+
+/**
+ * A figure with a chart that fits its width.
+ *
+ * `points` are `{time, value, low, high, n}`, of equal bins between `since` and `until`; `describe` tells one in words,
+ * and `hint` stands where it is told as long as none is pointed at.
+ */
+export function chart({ title, unit, points, since, until, height, max, format = number, describe, hint = "", signal }) {
+  const drawing = h("div", { class: "drawing" });
+  const readout = h("p", { class: "readout", role: "status" });
+  const figure = h("figure", { class: "chart" },
+    h("figcaption", {}, h("span", { class: "chart-title" }, title), h("span", { class: "unit" }, unit)), drawing, readout);
+  const known = points.filter((point) => point.value !== null);
+  const top = max ?? scale(known);
+  let chosen = null;
+  let mark = () => {};
+
+  function choose(i) {
+    chosen = i;
+    readout.textContent = i === null ? hint : describe(points[i]);
+    mark(i);
+  }
+
+  function draw() {
+    const width = Math.max(drawing.clientWidth, 240);
+    const inner = { w: width - EDGE.left - EDGE.right, h: height - EDGE.top - EDGE.bottom };
+    const bin = (until - since) / points.length;
+    const x = (t) => EDGE.left + ((t - since) / (until - since)) * inner.w;
+    const grid = ticks(top, height > 160 ? 4 : 2);
+    const last = max ?? grid.values.at(-1);
+    const y = (value) => EDGE.top + inner.h * (1 - Math.min(value, last) / last);
+    const middle = (point) => x(point.time + bin / 2);
+    const svg = s("svg", {
+      width, height, viewBox: `0 0 ${width} ${height}`, role: "img", tabindex: 0,
+      "aria-label": `${title}, ${unit}. ${known.length ? describe(known.at(-1)) : "No values."}`,
+    });
+    for (const value of grid.values.filter((each) => each <= last * 1.001)) {
+      svg.append(s("line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: y(value), y2: y(value) }));
+      svg.append(s("text", { class: "tick", x: EDGE.left - 8, y: y(value) + 4, "text-anchor": "end" }, format(value, grid.digits)));
+    }
+    for (const { t, label } of moments(since, until, inner.w / 62)) {
+      svg.append(s("line", { class: "notch", x1: x(t), x2: x(t), y1: height - EDGE.bottom, y2: height - EDGE.bottom + 5 }));
+      const near = x(t) < EDGE.left + 18 ? "start" : x(t) > width - EDGE.right - 22 ? "end" : "middle";
+      svg.append(s("text", { class: "tick", x: x(t), y: height - 7, "text-anchor": near }, label));
+    }
+    for (const stretch of stretches(points)) {
+      const banded = stretch.map((p) => ({ ...p, low: p.low ?? p.value, high: p.high ?? p.value }));
+      const above = banded.map((p) => [middle(p), y(p.high)]);
+      const below = banded.map((p) => [middle(p), y(p.low)]);
+      if (stretch.length > 1) svg.append(s("path", { class: "band", d: `${path([...above, ...below.reverse()])}Z` }));
+      else svg.append(s("line", { class: "whisker", x1: above[0][0], x2: above[0][0], y1: above[0][1], y2: below[0][1] }));
+      svg.append(s("path", { class: "line", d: path(stretch.map((p) => [middle(p), y(p.value)])) }));
+    }
+    for (const point of known) svg.append(s("circle", { class: "dot", cx: middle(point), cy: y(point.value), r: 2.6 }));
+    const cursor = s("line", { class: "cursor", y1: EDGE.top, y2: height - EDGE.bottom, visibility: "hidden" });
+    const ring = s("circle", { class: "ring", r: 5, visibility: "hidden" });
+    svg.append(cursor, ring);
+    mark = (i) => {
+      for (const each of [cursor, ring]) each.setAttribute("visibility", i === null ? "hidden" : "visible");
+      if (i === null) return;
+      for (const name of ["x1", "x2"]) cursor.setAttribute(name, middle(points[i]));
+      ring.setAttribute("cx", middle(points[i]));
+      ring.setAttribute("cy", y(points[i].value ?? 0));
+      if (points[i].value === null) ring.setAttribute("visibility", "hidden");
+    };
+    svg.addEventListener("pointermove", (event) => {
+      const place = (event.clientX - svg.getBoundingClientRect().left - EDGE.left) / inner.w;
+      choose(Math.min(points.length - 1, Math.max(0, Math.floor(place * points.length))));
+    });
+    svg.addEventListener("pointerleave", () => choose(null));
+    svg.addEventListener("blur", () => choose(null));
+    svg.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const from = chosen ?? (step > 0 ? -1 : points.length);
+      choose(Math.min(points.length - 1, Math.max(0, from + step)));
+    });
+    drawing.replaceChildren(svg);
+    choose(null);
+  }
+
+  let drawn = 0;
+  const watch = new ResizeObserver(() => {
+    if (drawing.clientWidth === drawn) return;
+    drawn = drawing.clientWidth;
+    requestAnimationFrame(draw);
+  });
+  watch.observe(drawing);
+  signal?.addEventListener("abort", () => watch.disconnect());
+  return figure;
+}
+
+/** The largest value to be shown: a band that is wide for want of edits does not flatten the line. */
+function scale(points) {
+  const mean = Math.max(0, ...points.map((point) => point.value));
+  const high = Math.max(0, ...points.map((point) => Math.min(point.high ?? 0, 2 * mean)));
+  return Math.max(mean, high) || 1;
+}
+
+/** A mean and its interval as a dot and a line, on a scale from 0 to `max`. */
+export function interval(mean, reach, max) {
+  const x = (value) => 4 + 152 * Math.min(value / max, 1);
+  const svg = s("svg", { class: "interval", viewBox: "0 0 160 16", width: 160, height: 16, "aria-hidden": "true" },
+    s("line", { class: "grid", x1: 4, x2: 156, y1: 8, y2: 8 }));
+  if (mean === null) return svg;
+  if (reach) svg.append(s("line", { class: "reach", x1: x(reach[0]), x2: x(reach[1]), y1: 8, y2: 8 }));
+  svg.append(s("circle", { class: "dot", cx: x(mean), cy: 8, r: 4 }));
+  return svg;
+}
+
+/** A share as a bar. */
+export function share(value) {
+  return s("svg", { class: "share", viewBox: "0 0 100 8", preserveAspectRatio: "none", width: 90, height: 8, "aria-hidden": "true" },
+    s("rect", { class: "share-all", width: 100, height: 8 }), s("rect", { class: "share-part", width: 100 * (value ?? 0), height: 8 }));
+}
+
+/** What a readout says of an empty bin. */
+export function span(point, bin) {
+  return `${moment(point.time)} to ${moment(point.time + bin)}`;
+}

@@ -1,0 +1,78 @@
+// Which page is shown, and the key that the server may ask for.
+
+import { askedBy, key } from "./api.js";
+import { h, problem } from "./dom.js";
+import * as edits from "./edits.js";
+import * as overview from "./overview.js";
+import * as policies from "./policies.js";
+import * as tryit from "./tryit.js";
+
+const PAGES = { overview, edits, try: tryit, policies };
+const main = document.getElementById("main");
+let leave = () => {};
+let first = true;
+
+/** The page and its parameters in the address: `#edits?status=edited`. */
+function address() {
+  const [name, query] = location.hash.slice(1).split("?");
+  return [Object.hasOwn(PAGES, name) ? name : "overview", new URLSearchParams(query)];
+}
+
+function show() {
+  const [name, parameters] = address();
+  leave();
+  for (const link of document.querySelectorAll("#pages a")) {
+    if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  const page = PAGES[name];
+  document.title = `${page.title} · EditLoop`;
+  const place = h("div", { class: `page ${name}` });
+  main.replaceChildren(place);
+  const alive = new AbortController();
+  leave = () => alive.abort();
+  Promise.resolve(page.show(place, { parameters, signal: alive.signal })).catch((error) => {
+    if (error.name !== "AbortError") place.append(problem(error));
+  });
+  if (!first) main.focus({ preventScroll: true });
+  if (!first) scrollTo(0, 0);
+  first = false;
+}
+
+function keyDialog() {
+  const dialog = document.getElementById("key-dialog");
+  const field = document.getElementById("key");
+  const forget = document.getElementById("forget");
+  let answer = () => {};
+  document.getElementById("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const value = field.value.trim();
+    if (!value) return;
+    key.set(value);
+    answer(value);
+    dialog.close();
+  });
+  document.getElementById("key-cancel").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => {
+    field.value = "";
+    answer(null);
+  });
+  askedBy((reason) => new Promise((resolve) => {
+    answer = resolve;
+    document.getElementById("key-reason").textContent = reason ? `The last one was refused: ${reason}` : "";
+    dialog.showModal();
+    field.focus();
+  }));
+  const tell = () => { forget.hidden = !key.get(); };
+  document.addEventListener("key", tell);
+  forget.addEventListener("click", () => { key.forget(); show(); });
+  tell();
+}
+
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+addEventListener("hashchange", show);
+keyDialog();
+show();

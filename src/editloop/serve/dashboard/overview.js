@@ -1,0 +1,127 @@
+// The overview: what edits cost over time, how much is kept, and what each policy does.
+
+import { json, withQuery } from "./api.js";
+import { chart, interval, share, span } from "./chart.js";
+import { armName, count, empty, h, number, percent, plural, problem, table, unitOf } from "./dom.js";
+
+export const title = "Overview";
+
+const AGAIN = 60_000;
+const PERIODS = {
+  day: { name: "24 hours", seconds: 86_400, bins: 24 },
+  week: { name: "7 days", seconds: 7 * 86_400, bins: 28 },
+  month: { name: "30 days", seconds: 30 * 86_400, bins: 30 },
+  all: { name: "All", seconds: null, bins: 40 },
+};
+let chosen = "week";
+
+export async function show(place, { signal }) {
+  const body = h("div", { "aria-live": "off" });
+  const fresh = h("p", { class: "hint" });
+  place.append(h("div", { class: "headline" }, h("h1", {}, title), periods(() => load())), body, fresh);
+
+  async function load() {
+    const { seconds, bins } = PERIODS[chosen];
+    const since = seconds && Date.now() / 1000 - seconds;
+    try {
+      const found = await json(withQuery("v1/overview", { since, bins }), { signal });
+      body.replaceChildren(...content(found, signal));
+      fresh.textContent = `As of ${new Date().toLocaleTimeString("en-GB")}; looked at again each minute.`;
+    } catch (error) {
+      if (error.name !== "AbortError") body.replaceChildren(problem(error));
+    }
+  }
+
+  const timer = setInterval(() => {
+    if (document.visibilityState === "visible" && !body.contains(document.activeElement)) load();
+  }, AGAIN);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  await load();
+}
+
+function periods(changed) {
+  return h("fieldset", { class: "segments" }, h("legend", { class: "unseen" }, "Period"),
+    Object.entries(PERIODS).map(([id, { name }]) =>
+      h("label", {},
+        h("input", { type: "radio", name: "period", value: id, checked: id === chosen, onchange: () => { chosen = id; changed(); } }),
+        h("span", {}, name))));
+}
+
+function content(found, signal) {
+  const parts = [];
+  if (found.down) parts.push(down(found.down));
+  const { totals } = found;
+  if (!totals) return parts;
+  parts.push(figures(totals, found.cost));
+  if (totals.responses + totals.edited + totals.accepted === 0) parts.push(nothing(totals, found.beliefs));
+  else parts.push(charts(found, signal));
+  if (found.arms.length) parts.push(arms(found));
+  return parts;
+}
+
+function down(reason) {
+  return h("div", { class: "problem", role: "alert" }, h("p", {}, h("strong", {}, "The store is down. "), reason),
+    h("p", {}, "Responses are still given and kept in a file until it is back; edits are refused until then."));
+}
+
+function nothing(totals, beliefs) {
+  if (!beliefs.arms.length) {
+    return empty("No policy is served yet", "Promote a run under ", h("a", { href: "#policies" }, "Policies"),
+      ", or start the server with one.");
+  }
+  return empty("No drafts in this period", "Choose a longer one, or ask for a draft under ", h("a", { href: "#try" }, "Try it"),
+    totals.external ? `. ${plural(totals.external, "edit")} of texts from elsewhere came in; they are under Edits.` : ".");
+}
+
+function figures(totals, cost) {
+  const reach = totals.interval ? `95% interval ${number(totals.interval[0])} to ${number(totals.interval[1])}` : "";
+  const edits = totals.edited + totals.accepted;
+  const others = [totals.expired ? `${count(totals.expired)} expired` : null,
+    totals.external ? `${count(totals.external)} from elsewhere` : null].filter(Boolean);
+  const figure = (name, value, note) =>
+    h("div", { class: "figure" }, h("dt", {}, name), h("dd", {}, h("span", { class: "value" }, value), h("span", { class: "note" }, note)));
+  return h("dl", { class: "figures" },
+    figure("Mean edit cost", number(totals.mean_cost), reach || unitOf(cost)),
+    figure("Kept as they were", percent(totals.share_kept), edits ? `${count(totals.accepted)} of ${plural(edits, "draft")} that came back` : "of the drafts that came back"),
+    figure("Drafts given", count(totals.responses), others.join(", ") || "in this period"),
+    figure("Waiting for an edit", count(totals.pending), "of those given in this period"));
+}
+
+function charts(found, signal) {
+  const { since, until, bins } = found.period;
+  const bin = (until - since) / bins;
+  const frame = { since, until, signal };
+  const told = (point, text) => (point.n ? `${span(point, bin)}: ${text}, ${plural(point.n, "draft")}` : `${span(point, bin)}: no edits`);
+  const cost = found.series.map((each) => ({
+    time: each.time, n: each.n, value: each.mean, low: each.interval?.[0], high: each.interval?.[1],
+  }));
+  const kept = found.series.map((each) => ({ time: each.time, n: each.n, value: each.share_kept }));
+  const reach = (p) => (p.high === undefined ? "" : ` (95% interval ${number(p.low)} to ${number(p.high)})`);
+  return h("section", { class: "panel", "aria-label": "Over time" },
+    chart({ ...frame, title: "Mean edit cost", unit: `${unitOf(found.cost)}; band: 95% interval`, points: cost, height: 250,
+      hint: "Point at a chart, or use the arrow keys, to read a value.",
+      describe: (p) => told(p, `mean cost ${number(p.value)}${reach(p)}`) }),
+    chart({ ...frame, title: "Kept as they were", unit: "share of the drafts that came back", points: kept, height: 130, max: 1,
+      format: (value) => percent(value), describe: (p) => told(p, `${percent(p.value)} kept`) }));
+}
+
+function arms(found) {
+  const max = Math.max(...found.arms.map((each) => Math.min(each.interval?.[1] ?? each.mean ?? 0, 3 * (each.mean ?? 0)))) || 1;
+  const columns = [{ name: "Policy" }, { name: "Mean edit cost, 95% interval" }, { name: "Edits", class: "number" },
+    { name: "Share of drafts" }, { name: "Waiting", class: "number" }];
+  const rows = found.arms.map((each) => ({
+    class: each.played ? null : "retired",
+    cells: [
+      [armName(each.arm), each.played ? null : h("span", { class: "tag" }, "retired")],
+      h("span", { class: "measure" }, h("span", { class: "value" }, number(each.mean)),
+        h("span", { class: "note" }, each.interval ? `${number(each.interval[0])} to ${number(each.interval[1])}` : each.n ? "too few for an interval" : "no edits yet"),
+        interval(each.mean, each.interval, max)),
+      count(each.n),
+      h("span", { class: "measure" }, h("span", { class: "value" }, percent(each.share)), share(each.share)),
+      count(each.pending),
+    ],
+  }));
+  return h("section", { class: "panel" }, h("h2", {}, "Policies in this period"),
+    table("What each policy's drafts cost in this period", columns, rows),
+    h("p", { class: "hint" }, `Epoch ${found.epoch}. Intervals share one scale, from 0 to ${number(max)}.`));
+}

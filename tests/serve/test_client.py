@@ -1,0 +1,123 @@
+"""Clients: the project's own with their spool, and the official OpenAI package, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from serving import Parrot, run
+
+from editloop.errors import ServeError
+from editloop.serve import AsyncClient, Client, Live, Store, create_app
+from editloop.serve.entries import Epoch
+
+
+@contextmanager
+def served(folder: Path, port: int = 0) -> Iterator[tuple[str, Parrot]]:
+    """A server on a socket, in a thread of its own."""
+    backend = Parrot()
+    live = Live(Store(str(folder / "edits.db")), folder / "state")
+    app = create_app(live, backend)
+    listening = socket.create_server(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
+
+    async def serve() -> None:
+        async with app.router.lifespan_context(app):
+            await live.set_arms(Epoch(lambda _: ("a@1", "b@2"), (), time.time()))
+            await server.serve([listening])
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", backend
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def test_the_openai_package_works_unchanged(tmp_path: Path) -> None:
+    with served(tmp_path) as (url, _), openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        assert [model.id for model in client.models.list()] == ["editloop", "a@1", "b@2"]
+        messages = [{"role": "user", "content": "Write."}]
+        done = client.chat.completions.create(
+            model="editloop",
+            messages=messages,  # type: ignore[arg-type]
+            user="ada",
+            max_tokens=9,
+            metadata={"page": "3"},
+            extra_body={"id": "draft-1"},
+        )
+        assert done.id == "draft-1" and done.choices[0].message.content == "Hello from a@1"
+        raw = client.chat.completions.with_raw_response.create(model="b", messages=messages)  # type: ignore[arg-type]
+        assert raw.headers["x-editloop-policy"] == "b@2"
+        parts = []
+        with client.chat.completions.create(model="a", messages=messages, stream=True) as stream:  # type: ignore[call-overload]
+            for chunk in stream:
+                parts.append(chunk.choices[0].delta.content or "")
+        assert "".join(parts) == "Hello from a@1 "
+        with pytest.raises(openai.NotFoundError, match="no such model"):
+            client.chat.completions.create(model="gpt-9", messages=messages)  # type: ignore[arg-type]
+        with pytest.raises(openai.BadRequestError, match="max_tokens"):
+            client.chat.completions.create(model="a", messages=messages, max_tokens=-1)  # type: ignore[arg-type]
+        sent = httpx.post(f"{url}/v1/edits", json={"response_id": done.id, "edit": "Hello from me"})
+        assert sent.json()["cost"] == pytest.approx(1 / 3)
+
+
+def test_an_edit_outlives_a_server_that_is_down(tmp_path: Path) -> None:
+    with served(tmp_path) as (url, _):
+        port = int(url.rpartition(":")[2])
+        with Client(url, spool=tmp_path / "spool" / "edits.jsonl") as client:
+            first = client.complete("Write.", user="ada")
+            assert first.text == "Hello from a@1" and first.policy == "a@1"
+            second = client.complete([{"role": "user", "content": "Write."}])
+            assert client.edit(first.response_id, "Hi from a@1").cost == pytest.approx(1 / 3)
+            assert client.accept(first.response_id).revision == 2
+            with pytest.raises(ServeError, match="no such response"):
+                client.edit("unknown", "x")
+    client = Client(url, spool=tmp_path / "spool" / "edits.jsonl")
+    assert client.edit(second.response_id, "One") == (second.response_id, True, None, None)
+    assert client.edit("unknown", "Two").spooled
+    assert client.edit(second.response_id, "Three").spooled
+    with pytest.raises(ServeError, match="does not answer"):
+        client.complete("Write.")
+    with pytest.raises(ServeError, match="give a spool"):
+        Client(url).accept(second.response_id)
+    assert len(client.waiting()) == 3
+    client.http.close()
+    with served(tmp_path, port) as (url, _), Client(url, spool=tmp_path / "spool" / "edits.jsonl") as client:
+        assert client.accept(first.response_id).revision == 2
+        assert client.waiting() == []
+        shown = httpx.get(f"{url}/v1/edits/{second.response_id}").json()
+        assert [each["edit"] for each in shown["revisions"]] == ["One", "Three"]
+        assert "unknown" in (tmp_path / "spool" / "edits.refused").read_text()
+
+
+def test_the_async_client_does_the_same(tmp_path: Path) -> None:
+    async def work() -> None:
+        with served(tmp_path) as (url, _):
+            async with AsyncClient(url, spool=tmp_path / "edits.jsonl") as client:
+                drafts = await asyncio.gather(*(client.complete("Write.") for _ in range(4)))
+                taken = await asyncio.gather(*(client.edit(each.response_id, "x") for each in drafts))
+                assert [each.revision for each in taken] == [1] * 4
+            port = int(url.rpartition(":")[2])
+        client = AsyncClient(url, spool=tmp_path / "edits.jsonl")
+        waits = await asyncio.gather(*(client.edit(each.response_id, "y") for each in drafts))
+        assert all(each.spooled for each in waits) and len(client.waiting()) == 4
+        await client.http.aclose()
+        with served(tmp_path, port) as (url, _):
+            async with AsyncClient(url, spool=tmp_path / "edits.jsonl") as client:
+                assert await client.flush() == 4
+                assert client.waiting() == [] and await client.flush() == 0
+                assert (await client.accept(drafts[0].response_id)).revision == 3
+
+    run(work())

@@ -1,0 +1,463 @@
+"""The dashboard in a real Chromium, against a real server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from serving import Parrot, run, serving
+
+from editloop.serve import arms as arms_module
+from editloop.serve.app import create_app
+from editloop.serve.backend import Served
+from editloop.serve.entries import Epoch
+from editloop.serve.keys import create_key
+from editloop.serve.live import Live
+from editloop.serve.pages import HEADERS
+from editloop.serve.store import Store
+
+SWITCHES = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+PAGES = ("overview", "edits", "try", "policies")
+SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
+
+
+class Site:
+    """A server in a thread of its own."""
+
+    def __init__(self, folder: Path, arms: tuple[str, ...] = ("a@1", "b@2")) -> None:
+        self.backend = Parrot()
+        self.live = Live(Store(f"sqlite:///{folder}/edits.db"), folder)
+        self.ready, self.failed = threading.Event(), []  # type: ignore[var-annotated]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve(arms)), daemon=True)
+        self.thread.start()
+        assert self.ready.wait(30), "the server did not start"
+        self.http = httpx.Client(base_url=self.url, timeout=10)
+
+    async def _serve(self, arms: tuple[str, ...]) -> None:
+        app = create_app(self.live, self.backend)
+        self.loop = asyncio.get_running_loop()
+        config = uvicorn.Config(app, port=self.port, lifespan="off", log_level="warning", ws="none")
+        self.server = uvicorn.Server(config)
+        async with app.router.lifespan_context(app):
+            if arms:
+                await self.live.set_arms(Epoch(lambda _: arms, (), time.time()))
+            serving = asyncio.create_task(self.server.serve())
+            while not self.server.started:
+                await asyncio.sleep(0.01)
+            self.ready.set()
+            await serving
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What a coroutine gives in the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+    def ask(self, text: str = "Write.", edit: str | None = None, **more: Any) -> str:
+        body = {"model": "editloop", "messages": [{"role": "user", "content": text}], **more}
+        response_id = str(self.http.post("/v1/chat/completions", json=body).raise_for_status().json()["id"])
+        if edit is not None:
+            self.edit(response_id, edit)
+        return response_id
+
+    def edit(self, response_id: str, edit: str) -> None:
+        self.http.post("/v1/edits", json={"response_id": response_id, "edit": edit}).raise_for_status()
+
+    def close(self) -> None:
+        self.http.close()
+        self.server.should_exit = True
+        self.thread.join(20)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium; of this module only, as while it is there no other event loop can run here."""
+    missing = []
+    path = shutil.which("chromium")
+    if path is None:
+        missing.append("chromium is not installed")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        missing.append("playwright is not installed")
+    if missing:
+        if os.environ.get("EDITLOOP_TEST_ALL"):
+            pytest.fail("; ".join(missing))
+        pytest.skip("; ".join(missing))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
+        yield browser
+        browser.close()
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def open_page(chromium: Any, site: Site) -> Iterator[Open]:
+    """Opens a page at a size; in the end none may have said anything on its console."""
+    said: list[str] = []
+    contexts = []
+
+    def opened(name: str = "overview", size: str = "desktop", expected: str = "") -> Any:
+        width, height = SIZES[size]
+        context = chromium.new_context(viewport={"width": width, "height": height})
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        page = context.new_page()
+
+        def hear(message: Any) -> None:
+            if not (expected and re.search(expected, message.text)):
+                said.append(message.text)
+
+        page.on("console", hear)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(f"a dialog: {dialog.message}"))
+        page.goto(f"{site.url}/#{name}")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+LOADED = {
+    "overview": "svg .dot",
+    "edits": ".edits-list .row",
+    "try": ".beliefs table",
+    "policies": ".promote button",
+}
+
+
+def test_pages_are_open_and_sent_with_a_policy(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(f"sqlite:///{tmp_path}/edits.db", tmp_path) as service:
+            await asyncio.to_thread(create_key, service.live.store, "boss", "admin")
+            page = await service.http.get("/")
+            assert page.status_code == 200 and page.headers["content-type"] == "text/html; charset=utf-8"
+            linked = re.findall(r'(?:src|href)="(dashboard/[^"]+)"', page.text)
+            assert len(linked) >= 3 and "://" not in page.text
+            script = await service.http.get("/dashboard/main.js")
+            assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+            imported = re.findall(r'from "\./([^"]+)"', script.text)
+            for path in [*linked, *(f"dashboard/{name}" for name in imported)]:
+                answer = await service.http.get(f"/{path}")
+                assert answer.status_code == 200, path
+                for name, value in HEADERS.items():
+                    assert answer.headers[name] == value
+            policy = page.headers["content-security-policy"]
+            assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+            assert "unsafe" not in policy and page.headers["x-content-type-options"] == "nosniff"
+            for path in ("/dashboard/no.js", "/dashboard/..%2Fapp.py", "/dashboard/", "/app.py"):
+                assert (await service.http.get(path)).status_code == 404, path
+            assert (await service.http.get("/v1/overview")).status_code == 401
+
+    run(work())
+
+
+def test_the_scripts_parse_no_html() -> None:
+    folder = Path(arms_module.__file__).parent / "dashboard"
+    for file in folder.glob("*.js"):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", file.read_text()
+        )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_page_loads(site: Site, open_page: Open, size: str) -> None:
+    for i in range(3):
+        site.ask(f"Letter {i}", edit=f"Hello from {'me ' * i}", user="ada")
+    site.ask("x" * 5000, edit="y" * 5000, user="u" * 256)
+    page = open_page(size=size)
+    for name in PAGES:
+        if size == "desktop":
+            page.locator(f"#pages a[href='#{name}']").click()
+        else:
+            page.goto(f"{site.url}/#{name}")
+        page.locator(LOADED[name]).first.wait_for()
+        if name == "edits":
+            page.locator(".row").first.click()
+            page.locator(".redline").first.wait_for()
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, name
+        assert page.locator("#pages a[aria-current]").get_attribute("href") == f"#{name}"
+        unnamed = page.locator("input, select, textarea").evaluate_all(
+            "all => all.filter(each => !each.labels.length).map(each => each.id)"
+        )
+        assert unnamed == []
+
+
+def test_empty_pages_help(chromium: Any, tmp_path: Path) -> None:
+    site = Site(tmp_path, arms=())
+    page = chromium.new_page()
+    try:
+        for name, text in (
+            ("overview", "No policy is served yet"),
+            ("edits", "No drafts yet"),
+            ("try", "No policy is served yet"),
+            ("policies", "No policies yet"),
+        ):
+            page.goto(f"{site.url}/#{name}")
+            page.get_by_text(text).first.wait_for()
+    finally:
+        page.close()
+        site.close()
+
+
+def test_the_overview_tells_the_figures(site: Site, open_page: Open) -> None:
+    site.ask(edit="Hello from me")  # a third of a@1's words
+    site.http.post("/v1/edits", json={"response_id": site.ask(), "accepted": True})
+    site.ask()
+    page = open_page()
+    figures = page.locator(".figures")
+    figures.get_by_text("0.167").wait_for()
+    assert "50%" in figures.inner_text() and "1 of 2 drafts" in figures.inner_text()
+    rows = page.locator(".panel tbody tr")
+    assert rows.count() == 2 and "67%" in rows.first.inner_text()
+    chart = page.locator(".chart svg").first
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    readout = page.locator(".readout").first
+    assert re.search(r"mean cost 0\.167 .*, 2 drafts", readout.inner_text())
+    page.get_by_label("24 hours").check(force=True)
+    figures.get_by_text("0.167").wait_for()
+
+
+def test_a_store_that_is_down_is_told(site: Site, open_page: Open) -> None:
+    site.ask(edit="Hello")
+    site.live.writer.down = "the store does not answer: gone"
+    page = open_page()
+    told = page.get_by_role("alert").inner_text()
+    assert "The store is down" in told and "gone" in told
+
+
+def test_a_round_of_try_it(site: Site, open_page: Open) -> None:
+    page = open_page("try")
+    page.get_by_label("What should be written?").fill("Write to Ada.")
+    page.get_by_label("User (optional)").fill("ada")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("Written by a@1").wait_for()
+    draft = page.get_by_label("Draft, to be edited in place")
+    assert draft.input_value() == "Hello from a@1 "
+    submit = page.get_by_role("button", name="Submit edit")
+    assert submit.is_disabled()
+    draft.fill("Hello from me ")
+    assert page.locator(".preview del").inner_text() == "a@1"
+    assert page.locator(".preview ins").inner_text() == "me"
+    submit.click()
+    page.get_by_text("Edit taken: cost 0.333").wait_for()
+    belief = page.locator(".beliefs tr.chosen")
+    assert re.sub(r"\s+", " ", belief.inner_text()) in (
+        "a@1 wrote this – before, now → 0.333 0 before, now → 1",
+        "a@1wrote this – before, now → 0.333 0 before, now → 1",
+    )
+    row = site.http.get("/v1/edits").json()["data"][0]
+    assert (row["edit"], row["user"], row["cost"]) == ("Hello from me ", "ada", pytest.approx(1 / 3))
+    page.get_by_role("button", name="Keep as it is").click()
+    page.get_by_text("Kept as it was: cost 0.000, revision 2").wait_for()
+    assert draft.input_value() == "Hello from a@1 "
+    assert site.http.get("/v1/edits").json()["data"][0]["status"] == "accepted"
+
+
+def test_an_answer_that_fails_is_told(site: Site, open_page: Open) -> None:
+    page = open_page("try")
+    site.backend.says = lambda arm, request: "one two"
+    site.do(site.live.set_arms(Epoch(lambda _: ("b@2",), (), time.time())))
+    site.backend.fails["b@2"] = arms_module.EditLoopError("late")  # after the last word
+    page.get_by_label("What should be written?").fill("Write.")
+    page.get_by_role("button", name="Ask").click()
+    page.locator(".column .problem").wait_for()
+    assert page.get_by_role("button", name="Ask").is_enabled()
+
+
+def test_a_search_and_an_opened_redline(site: Site, open_page: Open) -> None:
+    for i in range(30):
+        site.ask(f"Letter {i}", user=f"u{i % 2}")
+    found = site.ask("A letter to Ada", edit="Hello from Ada", user="ada")
+    site.edit(found, "Good day from Ada")
+    page = open_page("edits")
+    rows = page.locator(".edits-list .row")
+    rows.nth(24).wait_for()
+    assert rows.count() == 25
+    page.get_by_role("button", name="Show older ones").click()
+    rows.nth(30).wait_for()
+    assert rows.count() == 31
+    page.get_by_label("Words in a text").fill("to ada")
+    page.keyboard.press("Enter")
+    page.get_by_text("1 draft shown").wait_for()
+    assert page.url.endswith("#edits?q=to+ada")
+    rows.first.focus()
+    page.keyboard.press("Enter")
+    redline = page.locator(".redline")
+    redline.wait_for()
+    arm = site.http.get(f"/v1/edits/{found}").json()["policy"]
+    assert redline.locator("del").all_inner_texts() == ["Hello", arm]
+    assert redline.locator("ins").all_inner_texts() == ["Good day", "Ada"]
+    marks = redline.locator("del").first.evaluate("each => getComputedStyle(each).textDecorationLine")
+    assert marks == "line-through"
+    page.get_by_label("Revision (2)").select_option(index=0)
+    assert redline.locator("ins").all_inner_texts() == ["Ada"]
+    assert "A letter to Ada" in page.locator(".opened").inner_text()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export as NDJSON").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [found]
+    page.get_by_label("Status").select_option("expired")
+    page.get_by_text("Nothing matches").wait_for()
+
+
+def test_a_key_is_asked_for_and_forgotten(
+    site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.0)
+    response_id = site.ask("Write to Ada.", edit="Hello")
+    admin = create_key(site.live.store, "boss", "admin")
+    app = create_key(site.live.store, "app")
+    page = open_page("edits", expected="401|403")
+    field = page.get_by_label("Key", exact=True)
+    field.fill("wrong")
+    page.get_by_role("button", name="Use this key").click()
+    page.get_by_text("The last one was refused").wait_for()
+    field.fill(app)
+    page.get_by_role("button", name="Use this key").click()
+    page.get_by_text("this key may not do that").wait_for()
+    page.get_by_role("button", name="Forget key").click()
+    field.fill(admin)
+    page.keyboard.press("Enter")
+    page.locator(".row").wait_for()
+    assert page.evaluate("Object.values(sessionStorage)") == [admin]
+    assert page.evaluate("Object.keys(localStorage)") == [] and page.context.cookies() == []
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export as NDJSON").click()
+    assert json.loads(Path(download.value.path()).read_text())["id"] == response_id
+    page.get_by_role("button", name="Forget key").click()
+    field.wait_for()
+    assert page.evaluate("Object.keys(sessionStorage)") == []
+    page.get_by_role("button", name="Cancel").click()
+    page.locator(".problem").wait_for()
+
+
+def _stub_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run with a policy that is no better than the base, and one that is."""
+
+    def find(run: str, names: list[str] | None = None) -> list[Served]:
+        return [Served(f"{name}@{name * 2}", name, Path(run)) for name in names or ["sft", "dpo"]]
+
+    def measured(run: Path, name: str) -> dict[str, Any]:
+        base = {"mean": 0.5, "se": 0.01, "n": 100}
+        cost = {"mean": 0.25 if name == "sft" else 0.75, "se": 0.02, "n": 100}
+        return {"cost": cost, "base": base, "alarms": ["likelihood falls"] if name == "dpo" else []}
+
+    monkeypatch.setattr(arms_module, "find_policies", find)
+    monkeypatch.setattr(arms_module, "validation", measured)
+    monkeypatch.setattr(arms_module, "_read_until", lambda run, live: None)
+
+
+def test_promote_and_retire(site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    _stub_runs(monkeypatch)
+    page = open_page("policies", expected="409")
+    page.get_by_text("Without a run folder").wait_for()
+    page.get_by_label("Run folder").fill("/runs/one")
+    page.get_by_role("button", name="Promote", exact=True).click()
+    told = page.locator(".promote .problem")
+    told.wait_for()
+    assert "offline evaluation is against it: dpo@dpodpo" in told.inner_text()
+    page.get_by_role("button", name="Promote all the same").click()
+    page.get_by_text("Epoch 2 plays a@1, b@2, sft@sftsft, dpo@dpodpo.").wait_for()
+    assert site.backend.prepared == ["sft@sftsft", "dpo@dpodpo"]
+    row = page.locator("tr", has_text="dpo@dpodpo")
+    row.wait_for()
+    for text in ("played", "0.750 ± 0.020", "base 0.500 ± 0.010", "likelihood falls", "no edits yet"):
+        assert text in row.inner_text()
+    row.get_by_role("button", name="Retire dpo@dpodpo").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Cancel").click()
+    assert "dpo@dpodpo" in site.live.bandit.arms
+    row.get_by_role("button", name="Retire dpo@dpodpo").click()
+    dialog.get_by_role("button", name="Retire").click()
+    page.get_by_text("dpo@dpodpo is retired; epoch 3").wait_for()
+    assert site.live.bandit.arms == ("a@1", "b@2", "sft@sftsft")
+    page.locator("tr.retired", has_text="dpo@dpodpo").wait_for()
+    page.get_by_label("Run folder").fill("/runs/two")
+    page.get_by_label("Policies (optional)").fill("early, sft")
+    page.get_by_label("Retire all other policies").check()
+    page.get_by_label("Even if offline evaluation").check()
+    page.get_by_role("button", name="Promote", exact=True).click()
+    page.get_by_text("Epoch 4 plays early@earlyearly, sft@sftsft.").wait_for()
+
+
+def test_the_last_arm_stays(site: Site, open_page: Open) -> None:
+    site.do(site.live.set_arms(Epoch(lambda _: ("a@1",), (), time.time())))
+    page = open_page("policies", expected="409")
+    page.get_by_role("button", name="Retire a@1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Retire").click()
+    page.get_by_text("no arm would be left").wait_for()
+
+
+ATTACK = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script><b>bold</b>"
+
+
+def test_markup_in_texts_stays_text(site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    _stub_runs(monkeypatch)
+    site.backend.says = lambda arm, request: f"{ATTACK} by {arm}"
+    site.ask(ATTACK, edit=f"{ATTACK} edited", user=ATTACK)
+    site.ask(ATTACK, user=ATTACK, messages=[{"role": "system", "content": ATTACK}])
+    triple = {"context": ATTACK, "response": "x", "edit": ATTACK, "policy": ATTACK}
+    site.http.post("/v1/edits", json=triple).raise_for_status()
+    run_name = {"run": f"/runs/{ATTACK}", "policies": ["sft"]}
+    site.http.post("/v1/arms", json=run_name).raise_for_status()
+    page = open_page("overview")
+
+    def check(place: str) -> None:
+        assert page.locator("main img, main script, main b").count() == 0, place
+        assert "owned" not in page.title(), place
+
+    page.locator(LOADED["overview"]).first.wait_for()
+    check("overview")
+    page.goto(f"{site.url}/#edits?q=%3Cscript")
+    rows = page.locator(".row")
+    rows.nth(2).wait_for()
+    for i in range(3):
+        rows.nth(i).click()
+        page.locator(".opened").nth(i).locator(".redline").wait_for()
+    assert ATTACK in page.locator(".opened").nth(0).inner_text()
+    check("edits")
+    page.goto(f"{site.url}/#try")
+    page.get_by_label("What should be written?").fill(ATTACK)
+    page.get_by_label("User (optional)").fill(ATTACK)
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("Written by").wait_for()
+    page.get_by_label("Draft, to be edited in place").fill(f"{ATTACK}!")
+    page.locator(".preview ins").first.wait_for()
+    page.get_by_role("button", name="Submit edit").click()
+    page.locator(".result").wait_for()
+    assert f"For {ATTACK}" in page.locator(".beliefs").inner_text()
+    check("try")
+    page.goto(f"{site.url}/#policies")
+    page.get_by_text(f"/runs/{ATTACK}").first.wait_for()
+    check("policies")

@@ -1,0 +1,187 @@
+"""Real failures, a few of each: what was acknowledged is there, once; `bench faults` has the large counts."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from postgres import Postgres
+from serving import Service, run, serving
+from sqlalchemy import select
+
+from editloop.edits import journal
+from editloop.errors import StoreError
+from editloop.online import Bandit, Decided
+from editloop.serve.schema import events
+from editloop.serve.store import Store
+
+
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    deadline = time.monotonic() + 30
+    while not await true():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+
+
+async def known_again(service: Service) -> None:
+    """The store is back, and what the loop knows is a replay of it."""
+
+    async def up() -> bool:
+        return service.live.down is None and not service.live.writer.spooled()
+
+    await until(up)
+    replay = Bandit.replay((event for _, event in service.live.store.events()), service.live.config)
+    assert replay.to_json() == service.live.bandit.to_json()
+
+
+def test_completions_go_on_while_the_database_is_down(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.new()
+
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            before = [(await service.ask(id=f"before{i}")).json()["id"] for i in range(3)]
+            await asyncio.to_thread(postgres.stop, kill=True)
+            try:
+                answers = [await service.ask(id=f"down{i}", user="ada") for i in range(5)]
+                assert {each.status_code for each in answers} == {200}
+                assert Counter(each.json()["model"] for each in answers) == {"a@1": 3, "b@2": 2}
+                streamed = await service.ask(id="stream", stream=True)
+                assert "[DONE]" in streamed.text
+                refused = await service.edit(before[0], "Hi")
+                assert refused.status_code == 503 and int(refused.headers["Retry-After"]) >= 1
+                assert refused.json()["error"]["code"] == "store_unavailable"
+                assert (await service.http.get("/readyz")).status_code == 503
+                assert (await service.http.get("/healthz")).status_code == 200
+                assert (await service.http.get("/v1/edits")).status_code == 503
+                assert len(service.live.writer.spooled()) == 12  # decisions and texts
+            finally:
+                await asyncio.to_thread(postgres.start)
+            await known_again(service)
+            ids = await service.live.read(lambda c: list(c.scalars(select(events.c.response_id))))
+            assert sorted(filter(None, ids)) == sorted([*before, *(f"down{i}" for i in range(5)), "stream"])
+            for response_id in (before[0], "down0", "stream"):
+                assert (await service.edit(response_id, "Hi")).status_code == 200
+            assert service.live._flying == {}
+
+    run(work())
+
+
+def test_a_server_starts_from_its_snapshot_while_the_database_is_down(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new()
+
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            await service.edit((await service.ask()).json()["id"], "Hi")
+            known = service.live.bandit.to_json()
+        await asyncio.to_thread(postgres.stop, kill=True)
+        try:
+            async with serving(url, tmp_path, arms=()) as service:
+                assert service.live.bandit.to_json() == known
+                assert (await service.ask(id="down")).status_code == 200
+            with pytest.raises(StoreError, match="does not answer"):
+                async with serving(url, tmp_path / "elsewhere", arms=()):
+                    pass
+            async with serving(url, tmp_path, arms=()) as service:  # and again, with a spool
+                assert service.live._flying == {"down": ("", "b@2")}
+                await asyncio.to_thread(postgres.start)
+                await known_again(service)
+                assert service.live.bandit.state.decisions == 2
+        finally:
+            if postgres.server is None or postgres.server.poll() is not None:
+                await asyncio.to_thread(postgres.start)
+
+    run(work())
+
+
+def test_what_can_be_written_nowhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def work() -> None:
+        async with serving(f"sqlite:///{tmp_path}/edits.db", tmp_path) as service:
+            done = (await service.ask()).json()["id"]
+            with monkeypatch.context() as broken:
+                broken.setattr("editloop.serve.writer.Writer._pen", full)
+                broken.setattr("editloop.serve.writer.append_rows", full)
+                for answer in (
+                    await service.ask(),
+                    await service.ask(stream=True),
+                    await service.edit(done, "x"),
+                ):
+                    assert answer.status_code == 503, answer.text
+                    assert "No space left" in answer.json()["error"]["message"]
+                assert service.live._flying == {}
+            await known_again(service)
+            assert (await service.edit(done, "x")).json()["repeated"] is False
+            assert service.live.bandit.state.decisions == 1
+
+    run(work())
+
+
+def test_a_spool_that_was_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/edits.db"
+
+    async def work() -> None:
+        async with serving(url, tmp_path):
+            pass
+        decision = Decided("spooled", "", "b@2", 1.0, 1)
+        row = {"entry": "Ask", "decision": decision, "time": 1.0, "user": None, "request": "d"}
+        row |= {"context": '"Hi"', "metadata": None}
+        nonsense = {**row, "decision": ["other", "", "b@2", "much", 1]}
+        journal.append_rows(tmp_path / "spool.jsonl", [row, row, nonsense])
+        with (tmp_path / "spool.jsonl").open("a") as file:
+            file.write('{"entry": "Ask", "deci')
+        async with serving(url, tmp_path) as service:
+            assert (await service.ask()).status_code == 200
+            await known_again(service)
+            assert service.live.bandit.state.decisions >= 2
+            ids = await service.live.read(lambda c: list(c.scalars(select(events.c.response_id))))
+            assert ids.count("spooled") == 1
+
+    run(work())
+
+
+def test_retries_of_a_client_that_hears_nothing_count_once(url: str, tmp_path: Path) -> None:
+    """Ten tries of each edit at once, most of them broken off by the client."""
+
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            ids = [(await service.ask(id=f"r{i}")).json()["id"] for i in range(10)]
+
+            async def hurried(response_id: str) -> None:
+                try:
+                    async with asyncio.timeout(0.005):
+                        await service.edit(response_id, f"Edit of {response_id}", key=response_id)
+                except (TimeoutError, httpx.HTTPError):
+                    pass
+
+            await asyncio.gather(*(hurried(each) for each in ids * 10))
+            done = await asyncio.gather(*(service.edit(each, f"Edit of {each}", key=each) for each in ids))
+            assert [each.json()["revision"] for each in done] == [1] * 10
+            tallies = [service.live.bandit.state.tally("", arm) for arm in ("a@1", "b@2")]
+            assert sum(tally.observed for tally in tallies) == 10
+            await known_again(service)
+
+    run(work())
+
+
+def test_a_second_server_on_sqlite_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/edits.db"
+
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            with pytest.raises(StoreError, match="another process serves"):
+                async with serving(url, tmp_path / "other"):
+                    pass
+            assert (await service.ask()).status_code == 200
+        Store(url).open()
+
+    run(work())

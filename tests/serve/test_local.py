@@ -1,0 +1,200 @@
+"""Policies in the server's process: adapters side by side in one batch, each with its own text."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from serving import run, serving
+
+from editloop.errors import ModelError
+from editloop.policy import LoraSettings, RunFolder, attach_adapter, detach_adapter, load_base
+from editloop.serve.backend import Chunk, Refused, Served, Unanswered
+from editloop.serve.catalog import find_policies, objection, validation
+from editloop.serve.local import Local
+
+
+def cost(mean: float) -> dict[str, Any]:
+    return {"sampled": {"cost": {"mean": mean, "se": 0.03, "n": 9}}}
+
+
+@pytest.fixture
+def folder(base: Any, tmp_path: Path) -> RunFolder:
+    """A run with two policies that were not trained but differ, and their mixture."""
+    policy = load_base(base(), device="cpu", max_length=60)
+    made = RunFolder(tmp_path / "run")
+    for seed, name in enumerate(("sft", "dpo")):
+        adapted = attach_adapter(policy, LoraSettings(rank=2), seed=seed)
+        with torch.no_grad():
+            for key, weight in adapted.model.named_parameters():
+                if "lora_B" in key:
+                    weight.fill_(0.3 * (1 + seed))
+        made.save_policy(name, lambda path, model=adapted.model: model.save_pretrained(str(path)))
+        detach_adapter(adapted)
+    about = {"name": policy.base, "fingerprint": policy.fingerprint, "max_length": 60, **cost(0.5)}
+    policies = {
+        name: {"chosen": 0, "alarms": [], "candidates": [cost(mean)]}
+        for name, mean in (("sft", 0.2), ("dpo", 0.9))
+    }
+    mixture = {"weights": {"sft": 0.5, "dpo": 0.5}}
+    made.write_manifest({"base": about, "policies": policies, "mixture": mixture, "read": {}})
+    return made
+
+
+def ask(text: str, **more: Any) -> Mapping[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], "temperature": 0, **more}
+
+
+async def collect(backend: Local, arm: str, request: Mapping[str, Any]) -> list[Chunk]:
+    return [chunk async for chunk in backend.stream(arm, request, "r")]
+
+
+def test_a_batch_of_all_arms_says_what_each_says_alone(folder: RunFolder) -> None:
+    served = find_policies(folder.path, ["base", "sft", "dpo", "mixture"])
+
+    async def work() -> None:
+        backend = Local(max_new_tokens=12)
+        await backend.start()
+        for each in served:
+            await backend.prepare(each)
+        names = [each.arm for each in served]
+        prompts = ["say 1", "say 2 and 3 and 4", "x"]
+        expected = {}
+        policy = folder.load_base()
+        for each in served[:3]:
+            with folder.policy(each.name, policy) as alone:
+                samples = alone.sample(prompts, temperature=0, max_new_tokens=12)
+            expected |= {(each.arm, prompt): s.text for prompt, s in zip(prompts, samples, strict=True)}
+        assert len(set(expected.values())) > 3
+        asked = [(arm, prompt) for prompt in prompts for arm in names[:3]]
+        done = await asyncio.gather(*(backend.complete(arm, ask(p), "r") for arm, p in asked))
+        assert {key: each.text for key, each in zip(asked, done, strict=True)} == expected
+        mixed = {(await backend.complete(names[3], ask("x"), f"r{i}")).text for i in range(12)}
+        assert mixed == {expected[names[1], "x"], expected[names[2], "x"]}
+        chunks = await collect(backend, names[1], ask("x"))
+        assert "".join(each.delta.get("content", "") for each in chunks) == expected[names[1], "x"]
+        assert [each.finish is not None for each in chunks] == [False] * (len(chunks) - 1) + [True]
+        await backend.stop()
+
+    run(work())
+
+
+def test_limits_and_stops_are_a_rows_own(folder: RunFolder) -> None:
+    (sft,) = find_policies(folder.path, ["sft"])
+
+    async def work() -> None:
+        backend = Local(max_new_tokens=20)
+        await backend.start()
+        await backend.prepare(sft)
+        whole = await backend.complete(sft.arm, ask("x", max_tokens=9), "r")
+        assert whole.text is not None and whole.usage is not None
+        assert (whole.finish, whole.usage["completion_tokens"]) == ("length", 9)
+        half = len(whole.text) // 2
+        stop = whole.text[half : half + 3]
+        at = whole.text.find(stop)
+        short, cut = await asyncio.gather(
+            backend.complete(sft.arm, ask("x", max_tokens=3), "r"),
+            backend.complete(sft.arm, ask("x", max_tokens=9, stop=[stop, "never"]), "r"),
+        )
+        assert short.usage is not None and short.usage["completion_tokens"] == 3
+        assert (cut.text, cut.finish) == (whole.text[:at], "stop")
+        streamed = await collect(backend, sft.arm, ask("x", max_tokens=9, stop=stop))
+        assert "".join(each.delta.get("content", "") for each in streamed) == whole.text[:at]
+        a, b = [await backend.complete(sft.arm, ask("x", temperature=1, seed=3), "r") for _ in range(2)]
+        assert a.text == b.text
+        await backend.stop()
+
+    run(work())
+
+
+def test_what_cannot_be_answered_is_told(folder: RunFolder) -> None:
+    (sft,) = find_policies(folder.path, ["sft"])
+
+    async def work() -> None:
+        backend = Local()
+        await backend.start()
+        await backend.prepare(sft)
+        with pytest.raises(Refused, match="leave no room"):
+            await backend.complete(sft.arm, ask("word " * 99), "r")
+        tools = {"messages": [{"role": "assistant", "content": "x", "tool_calls": [1]}]}
+        with pytest.raises(Refused, match="messages of texts only"):
+            await backend.complete(sft.arm, tools, "r")
+        with pytest.raises(Unanswered, match="missing"):
+            await backend.complete("other@1", ask("x"), "r")
+        manifest = folder.manifest()
+        folder.write_manifest(manifest | {"base": manifest["base"] | {"fingerprint": "0" * 16}})
+        with pytest.raises(ModelError, match="another base is loaded"):
+            await backend.prepare(Served("new@1", "dpo", folder.path))
+        await backend.stop()
+
+    run(work())
+
+
+def test_names_of_arms_follow_what_they_are(folder: RunFolder) -> None:
+    before = {each.name: each.arm for each in find_policies(folder.path, ["base", "sft", "dpo", "mixture"])}
+    assert len(set(before.values())) == 4
+    assert all(arm.startswith(f"{name}@") and len(arm) == len(name) + 9 for name, arm in before.items())
+    weights = folder.policy_path("sft") / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[::-1])
+    after = {each.name: each.arm for each in find_policies(folder.path, list(before))}
+    assert {name for name in before if before[name] != after[name]} == {"sft", "mixture"}
+
+
+def test_offline_evaluation_objects_to_what_is_worse_than_the_base(folder: RunFolder) -> None:
+    assert objection(validation(folder.path, "sft")) is None
+    assert objection(validation(folder.path, "base")) is None
+    assert objection(validation(folder.path, "dpo")) == (
+        "its validation cost is 0.900, the base's 0.500 ± 0.042"
+    )
+    assert objection(validation(folder.path, "mixture")) is not None
+    assert objection({"cost": None, "base": None}) == "the run has no validation costs"
+
+
+def test_policies_are_promoted_and_retired_while_serving(folder: RunFolder, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/edits.db"
+
+    async def work() -> None:
+        async with serving(url, tmp_path, arms=(), backend=Local(max_new_tokens=8)) as service:
+
+            async def promote(**body: Any) -> Any:
+                return await service.http.post("/v1/arms", json={"run": str(folder.path), **body})
+
+            refused = await promote()
+            assert refused.status_code == 409 and "its validation cost is 0.900" in refused.text
+            assert refused.json()["error"]["code"] == "evaluation_gate"
+            assert service.live.bandit.arms == ()
+            first = (await promote(policies=["sft"])).json()
+            assert first["epoch"] == 1 and len(first["arms"]) == 1
+            (sft,) = first["arms"]
+            answer = await service.ask("x", user="ada")
+            assert answer.json()["model"] == sft
+            await service.edit(answer.json()["id"], "better")
+            second = (await promote(policies=["dpo", "base"], force=True)).json()
+            assert [arm.partition("@")[0] for arm in second["arms"]] == ["sft", "dpo", "base"]
+            assert list(second["against"]) == [second["arms"][1]]
+            assert (await promote(policies=["sft"])).json()["epoch"] == 3  # to the end of the list
+            assert (await promote(policies=["sft"])).json()["epoch"] == 3
+            gone = await service.http.delete(f"/v1/arms/{second['arms'][1]}")
+            assert len(gone.json()["arms"]) == 2
+            assert (await service.http.delete("/v1/arms/none")).status_code == 404
+            shown = {each["arm"]: each for each in (await service.http.get("/v1/arms")).json()["data"]}
+            assert shown[sft]["observed"] == 1 and shown[sft]["validation"]["cost"]["mean"] == 0.2
+            assert not shown[second["arms"][1]]["played"]
+            for body, code in (
+                ({"run": str(tmp_path)}, "run_unusable"),
+                ({"policies": ["nothing"]}, "run_unusable"),
+            ):
+                wrong = await promote(**body)
+                assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, code)
+            await promote(policies=["sft"], replace=True)
+            assert service.live.bandit.arms == (sft,)
+            last = await service.http.delete(f"/v1/arms/{sft}")
+            assert last.status_code == 409 and last.json()["error"]["code"] == "last_arm"
+        async with serving(url, tmp_path, arms=(), backend=Local(max_new_tokens=8)) as service:
+            assert (await service.ask("x")).json()["model"] == sft
+
+    run(work())

@@ -1,0 +1,38 @@
+"""A snapshot says of itself no more than what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+from serving import run, serving
+
+from editloop.online import Bandit
+from editloop.serve.entries import Ask
+
+
+def test_a_snapshot_of_a_busy_loop_knows_what_it_lacks(tmp_path: Path) -> None:
+    """What the writer has on the disk and the loop has not heard of yet is folded after a restart."""
+    url, snapshot = f"sqlite:///{tmp_path / 'edits.db'}", tmp_path / "state/snapshot.json"
+
+    async def work() -> None:
+        async with serving(url, tmp_path / "state") as service:
+            live = service.live
+            before = live.store.last()
+            written = asyncio.ensure_future(
+                live.write(Ask(live.choose("x", None), 1.0, None, "d", '"W"', None))
+            )
+            await asyncio.sleep(0)
+            while live.store.last() == before:  # the loop is busy
+                time.sleep(0.01)
+            live._snapshot()
+            row = json.loads(snapshot.read_text())
+            state = Bandit.from_json(row["bandit"]).state
+            assert (row["seq"], state.decisions) == (before, 0)
+            await written
+            live._snapshot()
+            assert json.loads(snapshot.read_text())["seq"] == before + 1
+
+    run(work())
