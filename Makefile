@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 DEMO ?=
 NAME ?= cost-speed
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo serve-demo test check docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/editloop demo $(DEMO)
+
+# A server with simulated people, at the address that it prints.
+serve-demo: $(VENV)/.installed-serve
+	$(BIN)/editloop serve-demo
 
 # One worker a core and one torch thread a worker: together the number of cores.
 test: $(VENV)/.installed-dev
@@ -32,6 +36,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing EditLoop and what it stands on (a few minutes the first time) ..."
 	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-serve: $(VENV)/.installed
+	$(BIN)/pip install -q -c constraints.txt -e ".[serve]"
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -192,7 +192,7 @@ def test_a_base_is_loaded_again_as_it_was(
 ) -> None:
     run, _, _ = trained
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(sys.modules["editloop.policy.run"], "load_base", lambda _, **o: asked.append(o))
+    monkeypatch.setattr(sys.modules["editloop.policy.model"], "load_base", lambda _, **o: asked.append(o))
     manifest = run.manifest()
     manifest["base"] |= {"quantize": "4bit", "dtype": "bfloat16", "trust_remote_code": False}
     run.write_manifest(manifest)

@@ -7,83 +7,32 @@ import json
 import os
 import re
 import shutil
-import socket
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import uvicorn
-from serving import Parrot, run, serving
+from browsing import Site, stub_runs
+from serving import run, serving
 
-from editloop.serve import arms as arms_module
-from editloop.serve.app import create_app
-from editloop.serve.backend import Served
+from editloop.serve import pages
+from editloop.serve.backend import Unanswered
 from editloop.serve.entries import Epoch
 from editloop.serve.keys import create_key
 from editloop.serve.live import Live
-from editloop.serve.pages import HEADERS
-from editloop.serve.store import Store
 
-SWITCHES = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+SWITCHES = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PAGES = ("overview", "edits", "try", "policies")
 SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
-
-
-class Site:
-    """A server in a thread of its own."""
-
-    def __init__(self, folder: Path, arms: tuple[str, ...] = ("a@1", "b@2")) -> None:
-        self.backend = Parrot()
-        self.live = Live(Store(f"sqlite:///{folder}/edits.db"), folder)
-        self.ready, self.failed = threading.Event(), []  # type: ignore[var-annotated]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve(arms)), daemon=True)
-        self.thread.start()
-        assert self.ready.wait(30), "the server did not start"
-        self.http = httpx.Client(base_url=self.url, timeout=10)
-
-    async def _serve(self, arms: tuple[str, ...]) -> None:
-        app = create_app(self.live, self.backend)
-        self.loop = asyncio.get_running_loop()
-        config = uvicorn.Config(app, port=self.port, lifespan="off", log_level="warning", ws="none")
-        self.server = uvicorn.Server(config)
-        async with app.router.lifespan_context(app):
-            if arms:
-                await self.live.set_arms(Epoch(lambda _: arms, (), time.time()))
-            serving = asyncio.create_task(self.server.serve())
-            while not self.server.started:
-                await asyncio.sleep(0.01)
-            self.ready.set()
-            await serving
-
-    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """What a coroutine gives in the server's event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
-
-    def ask(self, text: str = "Write.", edit: str | None = None, **more: Any) -> str:
-        body = {"model": "editloop", "messages": [{"role": "user", "content": text}], **more}
-        response_id = str(self.http.post("/v1/chat/completions", json=body).raise_for_status().json()["id"])
-        if edit is not None:
-            self.edit(response_id, edit)
-        return response_id
-
-    def edit(self, response_id: str, edit: str) -> None:
-        self.http.post("/v1/edits", json={"response_id": response_id, "edit": edit}).raise_for_status()
-
-    def close(self) -> None:
-        self.http.close()
-        self.server.should_exit = True
-        self.thread.join(20)
 
 
 @pytest.fixture
@@ -168,7 +117,7 @@ def test_pages_are_open_and_sent_with_a_policy(tmp_path: Path) -> None:
             for path in [*linked, *(f"dashboard/{name}" for name in imported)]:
                 answer = await service.http.get(f"/{path}")
                 assert answer.status_code == 200, path
-                for name, value in HEADERS.items():
+                for name, value in pages.HEADERS.items():
                     assert answer.headers[name] == value
             policy = page.headers["content-security-policy"]
             assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
@@ -181,7 +130,7 @@ def test_pages_are_open_and_sent_with_a_policy(tmp_path: Path) -> None:
 
 
 def test_the_scripts_parse_no_html() -> None:
-    folder = Path(arms_module.__file__).parent / "dashboard"
+    folder = Path(pages.__file__).parent / "dashboard"
     for file in folder.glob("*.js"):
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", file.read_text()
@@ -203,6 +152,8 @@ def test_each_page_loads(site: Site, open_page: Open, size: str) -> None:
         if name == "edits":
             page.locator(".row").first.click()
             page.locator(".redline").first.wait_for()
+            cut = "all => all.filter(each => each.scrollWidth > each.clientWidth).length"
+            assert page.locator(".redline, .facts dd, .prose").evaluate_all(cut) == 0
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, name
         assert page.locator("#pages a[aria-current]").get_attribute("href") == f"#{name}"
@@ -238,7 +189,8 @@ def test_the_overview_tells_the_figures(site: Site, open_page: Open) -> None:
     figures.get_by_text("0.167").wait_for()
     assert "50%" in figures.inner_text() and "1 of 2 drafts" in figures.inner_text()
     rows = page.locator(".panel tbody tr")
-    assert rows.count() == 2 and "67%" in rows.first.inner_text()
+    assert rows.count() == 2
+    assert "33%" in rows.nth(0).inner_text() and "67%" in rows.nth(1).inner_text()
     chart = page.locator(".chart svg").first
     chart.focus()
     page.keyboard.press("ArrowLeft")
@@ -248,9 +200,9 @@ def test_the_overview_tells_the_figures(site: Site, open_page: Open) -> None:
     figures.get_by_text("0.167").wait_for()
 
 
-def test_a_store_that_is_down_is_told(site: Site, open_page: Open) -> None:
+def test_a_store_that_is_down_is_told(site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     site.ask(edit="Hello")
-    site.live.writer.down = "the store does not answer: gone"
+    monkeypatch.setattr(Live, "down", property(lambda live: "the store does not answer: gone"))
     page = open_page()
     told = page.get_by_role("alert").inner_text()
     assert "The store is down" in told and "gone" in told
@@ -286,20 +238,20 @@ def test_a_round_of_try_it(site: Site, open_page: Open) -> None:
 
 def test_an_answer_that_fails_is_told(site: Site, open_page: Open) -> None:
     page = open_page("try")
-    site.backend.says = lambda arm, request: "one two"
     site.do(site.live.set_arms(Epoch(lambda _: ("b@2",), (), time.time())))
-    site.backend.fails["b@2"] = arms_module.EditLoopError("late")  # after the last word
+    site.backend.fails["b@2"] = Unanswered("error", "too late")  # after the last word
     page.get_by_label("What should be written?").fill("Write.")
     page.get_by_role("button", name="Ask").click()
-    page.locator(".column .problem").wait_for()
+    page.locator(".column .problem", has_text="too late").wait_for()
     assert page.get_by_role("button", name="Ask").is_enabled()
 
 
 def test_a_search_and_an_opened_redline(site: Site, open_page: Open) -> None:
     for i in range(30):
         site.ask(f"Letter {i}", user=f"u{i % 2}")
-    found = site.ask("A letter to Ada", edit="Hello from Ada", user="ada")
-    site.edit(found, "Good day from Ada")
+    site.backend.says = lambda arm, request: "Dear Ada, the demo is on Friday."
+    found = site.ask("A letter to Ada", edit="Dear Ada, the demo is on Monday.", user="ada")
+    site.edit(found, "Hi Ada, the demo is on Monday.")
     page = open_page("edits")
     rows = page.locator(".edits-list .row")
     rows.nth(24).wait_for()
@@ -315,13 +267,13 @@ def test_a_search_and_an_opened_redline(site: Site, open_page: Open) -> None:
     page.keyboard.press("Enter")
     redline = page.locator(".redline")
     redline.wait_for()
-    arm = site.http.get(f"/v1/edits/{found}").json()["policy"]
-    assert redline.locator("del").all_inner_texts() == ["Hello", arm]
-    assert redline.locator("ins").all_inner_texts() == ["Good day", "Ada"]
+    assert redline.inner_text() == "DearHi Ada, the demo is on FridayMonday."
+    assert redline.locator("del").all_inner_texts() == ["Dear", "Friday"]
+    assert redline.locator("ins").all_inner_texts() == ["Hi", "Monday"]
     marks = redline.locator("del").first.evaluate("each => getComputedStyle(each).textDecorationLine")
     assert marks == "line-through"
     page.get_by_label("Revision (2)").select_option(index=0)
-    assert redline.locator("ins").all_inner_texts() == ["Ada"]
+    assert redline.locator("ins").all_inner_texts() == ["Monday"]
     assert "A letter to Ada" in page.locator(".opened").inner_text()
     with page.expect_download() as download:
         page.get_by_role("link", name="Export as NDJSON").click()
@@ -359,27 +311,12 @@ def test_a_key_is_asked_for_and_forgotten(
     field.wait_for()
     assert page.evaluate("Object.keys(sessionStorage)") == []
     page.get_by_role("button", name="Cancel").click()
-    page.locator(".problem").wait_for()
-
-
-def _stub_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run with a policy that is no better than the base, and one that is."""
-
-    def find(run: str, names: list[str] | None = None) -> list[Served]:
-        return [Served(f"{name}@{name * 2}", name, Path(run)) for name in names or ["sft", "dpo"]]
-
-    def measured(run: Path, name: str) -> dict[str, Any]:
-        base = {"mean": 0.5, "se": 0.01, "n": 100}
-        cost = {"mean": 0.25 if name == "sft" else 0.75, "se": 0.02, "n": 100}
-        return {"cost": cost, "base": base, "alarms": ["likelihood falls"] if name == "dpo" else []}
-
-    monkeypatch.setattr(arms_module, "find_policies", find)
-    monkeypatch.setattr(arms_module, "validation", measured)
-    monkeypatch.setattr(arms_module, "_read_until", lambda run, live: None)
+    page.get_by_role("button", name="Enter a key").click()
+    field.wait_for()
 
 
 def test_promote_and_retire(site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    _stub_runs(monkeypatch)
+    stub_runs(monkeypatch)
     page = open_page("policies", expected="409")
     page.get_by_text("Without a run folder").wait_for()
     page.get_by_label("Run folder").fill("/runs/one")
@@ -389,7 +326,7 @@ def test_promote_and_retire(site: Site, open_page: Open, monkeypatch: pytest.Mon
     assert "offline evaluation is against it: dpo@dpodpo" in told.inner_text()
     page.get_by_role("button", name="Promote all the same").click()
     page.get_by_text("Epoch 2 plays a@1, b@2, sft@sftsft, dpo@dpodpo.").wait_for()
-    assert site.backend.prepared == ["sft@sftsft", "dpo@dpodpo"]
+    assert set(site.backend.prepared) == {"sft@sftsft", "dpo@dpodpo"}
     row = page.locator("tr", has_text="dpo@dpodpo")
     row.wait_for()
     for text in ("played", "0.750 ± 0.020", "base 0.500 ± 0.010", "likelihood falls", "no edits yet"):
@@ -423,7 +360,7 @@ ATTACK = "<img src=x onerror=\"document.title='owned'\"><script>document.title='
 
 
 def test_markup_in_texts_stays_text(site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    _stub_runs(monkeypatch)
+    stub_runs(monkeypatch)
     site.backend.says = lambda arm, request: f"{ATTACK} by {arm}"
     site.ask(ATTACK, edit=f"{ATTACK} edited", user=ATTACK)
     site.ask(ATTACK, user=ATTACK, messages=[{"role": "system", "content": ATTACK}])

@@ -117,6 +117,22 @@ def test_figures_by_hand(url: str, tmp_path: Path) -> None:
     run(work())
 
 
+def test_a_rerouted_response_counts_for_who_answered(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            await put(
+                service,
+                (100.0, "decided", "r", -1, "a@1", None),
+                (100.5, "rerouted", "r", -2, "b@2", None),
+                (110.0, "edited", "r", 1, "b@2", 0.5),
+            )
+            found = await overview(service, since=100, until=200)
+            assert found["totals"]["responses"] == 1
+            assert [each["share"] for each in found["arms"]] == [0.0, 1.0]
+
+    run(work())
+
+
 def test_a_period_without_events(url: str, tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(url, tmp_path) as service:

@@ -115,6 +115,23 @@ def test_everything_is_written_once(url: str, tmp_path: Path) -> None:
     run(work())
 
 
+def test_a_question_that_came_again_is_routed_anew(url: str, tmp_path: Path) -> None:
+    """Its first try was routed and broken off by a kill; whoever answers the second pays for the edit."""
+
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            await desk.writer.write(arms("a@1", "b@2"))
+            entries = [ask("1"), Route("1", "b@2", 1, 2.0), Route("1", "a@1", 1, 3.0)]
+            for entry in [*entries, *entries, Finish("1", "Hello", "stop", 4.0)]:
+                await desk.writer.write(entry)  # type: ignore[arg-type]
+            done = await desk.writer.write(Edit("1", "Hi", None, None, 5.0))
+            assert (done.policy, desk.store.last()) == ("a@1", 5)
+            state = Bandit.replay(event for _, event in desk.store.events()).state
+            assert (state.tally("s", "a@1").observed, state.tally("s", "b@2").pending) == (1, 0)
+
+    run(work())
+
+
 def test_an_edit_may_come_before_the_response(url: str, tmp_path: Path) -> None:
     async def work() -> None:
         async with Desk(url, tmp_path) as desk:

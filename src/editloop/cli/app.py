@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from editloop.cli import bench, demo, evaluate, export, fit, inspect, lab, serve, simulate
+from editloop.cli import arms, bench, demo, evaluate, export, fit, inspect, keys, lab, serve, simulate
 from editloop.cli.console import fail
 from editloop.errors import EditLoopError
 
@@ -31,20 +31,21 @@ VERBS: dict[Callable[..., None], str] = {
     simulate.simulate: "The online phase: choose among a run's policies while a user edits.",
     evaluate.evaluate: "Held-out likelihood and preference accuracy of a run's policies.",
     serve.serve: "The live loop: policies behind one endpoint, which learns from edits.",
-    serve.promote: "Make a run's policies arms of a server.",
-    serve.retire: "Play an arm of a server no more.",
+    serve.serve_demo: "The live loop with simulated people, to look at.",
+    arms.promote: "Make a run's policies arms of a server.",
+    arms.retire: "Play an arm of a server no more.",
     export.export: "The views of a log in other tools' formats.",
     demo.demo: "The whole loop on the embedded lab: logs, policies, their costs, a report.",
     bench.bench: f"Measure: {', '.join(bench.BENCHES)}.",
 }
 for verb, help_line in VERBS.items():
     app.command(help=help_line)(verb)
-app.add_typer(serve.keys, name="keys")
+app.add_typer(keys.keys, name="keys")
 app.add_typer(lab.lab, name="lab")
 
 
 INTERRUPTED = 130
-GOES_ON = ("fit", "demo", "simulate", "bench")
+GOES_ON = ("fit", "demo", "simulate", "bench", "serve-demo")
 """Verbs that, run again, continue what was interrupted."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")

@@ -28,6 +28,9 @@ LogPath = Annotated[
         help="JSONL, CSV, TSV, Parquet, a datasets folder, or a server's store: sqlite:///edits.db",
     ),
 ]
+StoreUrl = Annotated[
+    str, typer.Option("--store", help="sqlite:///edits.db, a file's path, or postgresql://user@host/name")
+]
 CostName = Annotated[
     str | None,
     typer.Option(

@@ -1,20 +1,43 @@
-"""A language model as a policy: context tree, log-probabilities, sampling, adapters, run folders."""
+"""A language model as a policy: context tree, log-probabilities, sampling, adapters, run folders.
 
-from editloop.policy.adapters import (
-    LoraSettings,
-    attach_adapter,
-    detach_adapter,
-    load_adapter,
-    trainable_copy,
-)
-from editloop.policy.device import check_device, choose_device, choose_dtype, processes
-from editloop.policy.encode import Encoder
-from editloop.policy.logprob import batch_features, batch_log_probs, context_columns, tree_mask
-from editloop.policy.mixed import MixedPolicy
-from editloop.policy.model import Policy, load_base
-from editloop.policy.run import RunFolder, library_versions, load_policy, write_atomic
-from editloop.policy.sampling import Sample, sample, trim_loops
-from editloop.policy.tree import ContextTree, Layout, TreeBatch, pack
+The names are loaded when they are first used, so that who only reads a run folder, as a server in front of
+another does, needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from editloop.policy.adapters import (
+        LoraSettings,
+        attach_adapter,
+        detach_adapter,
+        load_adapter,
+        trainable_copy,
+    )
+    from editloop.policy.device import check_device, choose_device, choose_dtype, processes
+    from editloop.policy.encode import Encoder
+    from editloop.policy.logprob import batch_features, batch_log_probs, context_columns, tree_mask
+    from editloop.policy.mixed import MixedPolicy
+    from editloop.policy.model import Policy, load_base
+    from editloop.policy.run import RunFolder, library_versions, load_policy, write_atomic
+    from editloop.policy.sampling import Sample, sample, trim_loops
+    from editloop.policy.tree import ContextTree, Layout, TreeBatch, pack
+
+_MODULES = {
+    "adapters": ("LoraSettings", "attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"),
+    "device": ("check_device", "choose_device", "choose_dtype", "processes"),
+    "encode": ("Encoder",),
+    "logprob": ("batch_features", "batch_log_probs", "context_columns", "tree_mask"),
+    "mixed": ("MixedPolicy",),
+    "model": ("Policy", "load_base"),
+    "run": ("RunFolder", "library_versions", "load_policy", "write_atomic"),
+    "sampling": ("Sample", "sample", "trim_loops"),
+    "tree": ("ContextTree", "Layout", "TreeBatch", "pack"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "ContextTree",
@@ -46,3 +69,9 @@ __all__ = [
     "trim_loops",
     "write_atomic",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'editloop.policy' has no attribute {name!r}")
+    return getattr(import_module(f"editloop.policy.{_HOME[name]}"), name)

@@ -5,6 +5,8 @@ policies/<name>/       a PEFT adapter, or a whole model after full fine-tuning
 cost_model/            with RL: the cost model, and the adapter of its features if they are tuned
 report.html            the same for people
 .work/                 checkpoints of a fit that is under way; gone when it is done
+
+It is read without torch; that is loaded where a policy is.
 """
 
 from __future__ import annotations
@@ -17,15 +19,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from editloop.edits.writing import atomic, json_text
 from editloop.errors import RunError
-from editloop.policy.adapters import detach_adapter, load_adapter
-from editloop.policy.mixed import MixedPolicy
-from editloop.policy.model import Policy, load_base
+
+if TYPE_CHECKING:
+    from editloop.policy.model import Policy
 
 __all__ = ["RunFolder", "library_versions", "load_policy", "write_atomic"]
 
@@ -172,6 +174,10 @@ class RunFolder:
         Raises:
             RunError: There is no such policy, or the base is another one.
         """
+        from editloop.policy.adapters import load_adapter
+        from editloop.policy.mixed import MixedPolicy
+        from editloop.policy.model import load_base
+
         manifest = self.manifest()
         if name == "base":
             return base
@@ -203,6 +209,8 @@ class RunFolder:
     @contextmanager
     def policy(self, name: str, base: Policy) -> Iterator[Policy]:
         """Within it, the policy of that name; afterwards the base carries no adapter again."""
+        from editloop.policy.adapters import detach_adapter
+
         policy = self.load_policy(name, base)
         try:
             yield policy
@@ -220,6 +228,8 @@ class RunFolder:
         Raises:
             RunError: The base runs code of its own, which a run folder alone may not ask for.
         """
+        from editloop.policy.model import load_base
+
         base = self.manifest()["base"]
         recorded = {key: base.get(key) for key in ("max_length", "end_token", "quantize", "dtype")}
         asked = {key: value for key, value in options.items() if value not in (None, "auto")}
@@ -242,6 +252,8 @@ def load_policy(run: str | Path, name: str = "base", **options: Any) -> Policy:
         RunError: The run has no such policy.
         ModelError: The base cannot be loaded.
     """
+    from editloop.policy.model import load_base
+
     folder = RunFolder(run)
     if not folder.exists():
         if name != "base":

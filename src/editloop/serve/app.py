@@ -72,6 +72,7 @@ def create_app(
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
     app.add_middleware(Gate, keys=Keys(live.store), limits=limits)
     return app
 
@@ -132,3 +133,7 @@ async def _http(_: Request, error: Exception) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
     problem = Problem(error.status_code, str(error.detail), code=code)
     return JSONResponse(problem.body(), error.status_code, error.headers)
+
+
+async def _unforeseen(_: Request, error: Exception) -> Response:
+    return JSONResponse(Problem(500, "an error of the server's own", code="internal_error").body(), 500)

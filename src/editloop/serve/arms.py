@@ -73,8 +73,9 @@ async def promote(
     try:
         served = find_policies(run, names)
         measured = {each.arm: validation(each.run, each.name) for each in served}
-    except EditLoopError as error:
-        raise Problem(400, str(error), code="run_unusable", param="run") from error
+    except (EditLoopError, OSError, KeyError, TypeError) as error:  # a folder may hold anything
+        what = str(error) if isinstance(error, EditLoopError) else f"the run cannot be read: {error!r}"
+        raise Problem(400, what, code="run_unusable", param="run") from error
     against = {arm: reason for arm, each in measured.items() if (reason := objection(each))}
     if against and not force:
         told = "; ".join(f"{arm}: {reason}" for arm, reason in against.items())

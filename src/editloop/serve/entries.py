@@ -146,14 +146,16 @@ class Route:
     time: float
 
     def apply(self, pen: Pen) -> None:
-        """Write the event; the draft is the other arm's, chosen with no known probability."""
-        revision = DECIDED - self.attempt
+        """Write the event; the draft is the other arm's, chosen with no known probability.
+
+        A question that came again after a kill has routes of its first try, whose numbers are taken.
+        """
         found = pen.decision(self.response_id)
-        query = select(events.c.seq).where(
-            events.c.response_id == self.response_id, events.c.revision == revision
-        )
-        if found is None or pen.first(query) is not None:
+        before = (events.c.response_id == self.response_id) & (events.c.revision <= DECIDED)
+        rows = pen.connection.execute(select(events).where(before)).all()
+        if found is None or any((row.arm, row.time) == (self.arm, self.time) for row in rows):
             return
+        revision = min(DECIDED - self.attempt, min(row.revision for row in rows) - 1)
         pen.append(Rerouted(self.response_id, self.arm), self.time, revision=revision, scope=found[0])
         mine = drafts.c.response_id == self.response_id
         pen.connection.execute(update(drafts).where(mine).values(policy=self.arm, propensity=None))

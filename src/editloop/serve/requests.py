@@ -152,7 +152,12 @@ def _is_unicode(text: str) -> bool:
 
 def documented(kind: type[BaseModel]) -> dict[str, Any]:
     """A request's body for the OpenAPI document."""
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
-    content = {"application/json": {"schema": schema}}
-    return {"requestBody": {"required": True, "content": content}}
+    schema = kind.model_json_schema(ref_template="{model}")
+    parts = schema.pop("$defs", {})
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, dict):
+            return whole(parts[value["$ref"]]) if "$ref" in value else {k: whole(v) for k, v in value.items()}
+        return [whole(each) for each in value] if isinstance(value, list) else value
+
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole(schema)}}}}

@@ -62,7 +62,9 @@ export async function request(path, { method = "GET", body, signal } = {}) {
     if (response.ok) return response;
     const error = await told(response);
     if (response.status !== 401) throw error;
-    if (key.get() === used && !(await newKey(used ? error.message : ""))) throw error;
+    if (key.get() === used && !(await newKey(used ? error.message : ""))) {
+      throw new ApiError("This server shows this to those who have a key.", 401, error.code);
+    }
   }
 }
 

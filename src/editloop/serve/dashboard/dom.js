@@ -90,7 +90,11 @@ export function empty(title, ...help) {
   return h("div", { class: "empty" }, h("p", { class: "empty-title" }, title), h("p", {}, ...help));
 }
 
-/** An error, in the page. */
+/** An error, in the page; where a key would help, with a way to give one. */
 export function problem(error, ...more) {
-  return h("div", { class: "problem", role: "alert" }, h("p", {}, error.message || String(error)), ...more);
+  const retry = () => dispatchEvent(new Event("hashchange"));
+  const other = () => document.getElementById("forget").click();
+  const [name, onclick] = error.status === 401 ? ["Enter a key", retry] : error.code === "permission_denied" ? ["Use another key", other] : [];
+  return h("div", { class: "problem", role: "alert" }, h("p", {}, error.message || String(error)), ...more,
+    name ? h("div", { class: "actions" }, h("button", { type: "button", onclick }, name)) : null);
 }

@@ -14,7 +14,7 @@ export async function show(place, { signal }) {
   const stop = h("button", { type: "button", hidden: true }, "Stop");
   const trouble = h("div");
   const draft = draftPanel(turn, signal, told);
-  const side = h("section", { class: "panel beliefs", "aria-live": "polite" });
+  const side = h("section", { class: "panel beliefs", "aria-label": "Beliefs" });
   const form = h("form", { class: "panel ask" },
     h("div", { class: "field" }, h("label", { for: "ask" }, "What should be written?"), asked),
     h("div", { class: "field" }, h("label", { for: "ask-user" }, "User (optional)"), user,

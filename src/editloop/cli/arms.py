@@ -1,0 +1,73 @@
+"""`editloop promote` and `editloop retire`: change the arms of a server that runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from editloop.cli.console import console
+from editloop.cli.flags import Config
+from editloop.cli.serve import need
+from editloop.errors import ServeError
+
+Server = Annotated[str, typer.Option(help="Of the server.")]
+KeyFlag = Annotated[str | None, typer.Option(help="An admin key [$EDITLOOP_KEY].")]
+
+
+def promote(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, which the server sees too.")],
+    policies: Annotated[
+        str | None, typer.Option(help="Which [all that were trained]: sft,dpo,mixture,base")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Retire all other arms.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even if offline evaluation is against it.")] = False,
+    server: Server = "http://127.0.0.1:8040",
+    key: KeyFlag = None,
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    body: dict[str, Any] = {"run": str(run.resolve()), "replace": replace, "force": force}
+    if policies:
+        body["policies"] = [name.strip() for name in policies.split(",")]
+    _show_epoch(_ask(server, key, "POST", "/v1/arms", body))
+
+
+def retire(
+    arm: Annotated[str, typer.Argument(metavar="ARM", help="Its whole name: sft@1a2b3c4d.")],
+    server: Server = "http://127.0.0.1:8040",
+    key: KeyFlag = None,
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    _show_epoch(_ask(server, key, "DELETE", f"/v1/arms/{quote(arm, safe='')}"))
+
+
+def _ask(server: str, key: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    """What the server answers.
+
+    Raises:
+        ServeError: It does not, or refuses.
+    """
+    need()
+    import httpx
+
+    key = key or os.environ.get("EDITLOOP_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        answer = httpx.request(method, server.rstrip("/") + path, json=body, headers=headers, timeout=600)
+        found: dict[str, Any] = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise ServeError("the server does not answer", seen=str(error), do="check --server") from error
+    if answer.is_error:
+        raise ServeError(found.get("error", {}).get("message", str(found)))
+    return found
+
+
+def _show_epoch(epoch: dict[str, Any]) -> None:
+    console.print(f"epoch {epoch['epoch']}: {', '.join(epoch['arms'])}")
+    for arm, reason in epoch.get("against", {}).items():
+        console.print(f"forced: {arm}: {reason}")

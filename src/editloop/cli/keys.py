@@ -1,0 +1,70 @@
+"""`editloop keys`: who may ask a server."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from editloop.cli.console import console, show_table
+from editloop.cli.flags import Config, StoreUrl
+from editloop.cli.serve import need
+
+if TYPE_CHECKING:
+    from editloop.serve import Store
+
+keys = typer.Typer(help="Who may ask a server.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def _opened(store: str) -> Store:
+    need()
+    from editloop.serve import Store
+
+    opened = Store(store)
+    opened.open(claim=False)
+    return opened
+
+
+@keys.command("create", help="A new key, shown once.")
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="By which it is revoked.")],
+    store: StoreUrl = "edits.db",
+    role: Annotated[str, typer.Option(help="app: asks and sends edits; admin: everything.")] = "app",
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    opened = _opened(store)
+    from editloop.serve import create_key
+
+    print(create_key(opened, name, role))  # type: ignore[arg-type]
+
+
+@keys.command("list", help="Names, roles and dates.")
+def list_all(store: StoreUrl = "edits.db", config: Config = None) -> None:
+    """Run the verb."""
+    opened = _opened(store)
+    from editloop.serve import list_keys
+
+    rows = [["name", "role", "created", "revoked"]]
+    for key in list_keys(opened):
+        rows.append([key.name, key.role, _date(key.created), _date(key.revoked) if key.revoked else ""])
+    show_table(rows)
+
+
+@keys.command("revoke", help="End a key, also for a server that runs.")
+def revoke(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the key.")],
+    store: StoreUrl = "edits.db",
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    opened = _opened(store)
+    from editloop.serve import revoke_key
+
+    revoke_key(opened, name)
+    console.print(f"{name} is revoked")
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

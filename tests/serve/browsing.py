@@ -1,0 +1,88 @@
+"""A server for tests of a browser: over HTTP on loopback, in a thread with an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from serving import Parrot
+
+from editloop.serve import arms as arms_module
+from editloop.serve.app import create_app
+from editloop.serve.backend import Served
+from editloop.serve.entries import Epoch
+from editloop.serve.live import Live
+from editloop.serve.store import Store
+
+
+class Site:
+    """A server in a thread of its own."""
+
+    def __init__(self, folder: Path, arms: tuple[str, ...] = ("a@1", "b@2")) -> None:
+        self.backend = Parrot()
+        self.live = Live(Store(f"sqlite:///{folder}/edits.db"), folder)
+        self.ready = threading.Event()
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve(arms)), daemon=True)
+        self.thread.start()
+        assert self.ready.wait(30), "the server did not start"
+        self.http = httpx.Client(base_url=self.url, timeout=10)
+
+    async def _serve(self, arms: tuple[str, ...]) -> None:
+        app = create_app(self.live, self.backend)
+        self.loop = asyncio.get_running_loop()
+        config = uvicorn.Config(app, lifespan="off", log_level="warning", ws="none")
+        self.server = uvicorn.Server(config)
+        async with app.router.lifespan_context(app):
+            if arms:
+                await self.live.set_arms(Epoch(lambda _: arms, (), time.time()))
+            serving = asyncio.create_task(self.server.serve([self.socket]))
+            while not self.server.started:
+                await asyncio.sleep(0.01)
+            self.ready.set()
+            await serving
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What a coroutine gives in the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+    def ask(self, text: str = "Write.", edit: str | None = None, **more: Any) -> str:
+        body = {"model": "editloop", "messages": [{"role": "user", "content": text}], **more}
+        response_id = str(self.http.post("/v1/chat/completions", json=body).raise_for_status().json()["id"])
+        if edit is not None:
+            self.edit(response_id, edit)
+        return response_id
+
+    def edit(self, response_id: str, edit: str) -> None:
+        self.http.post("/v1/edits", json={"response_id": response_id, "edit": edit}).raise_for_status()
+
+    def close(self) -> None:
+        self.http.close()
+        self.server.should_exit = True
+        self.thread.join(20)
+        self.socket.close()
+
+
+def stub_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run with a policy that is no better than the base, and one that is."""
+
+    def find(run: str, names: list[str] | None = None) -> list[Served]:
+        return [Served(f"{name}@{name * 2}", name, Path(run)) for name in names or ["sft", "dpo"]]
+
+    def measured(run: Path, name: str) -> dict[str, Any]:
+        base = {"mean": 0.5, "se": 0.01, "n": 100}
+        cost = {"mean": 0.25 if name == "sft" else 0.75, "se": 0.02, "n": 100}
+        return {"cost": cost, "base": base, "alarms": ["likelihood falls"] if name == "dpo" else []}
+
+    monkeypatch.setattr(arms_module, "find_policies", find)
+    monkeypatch.setattr(arms_module, "validation", measured)
+    monkeypatch.setattr(arms_module, "_read_until", lambda run, live: None)

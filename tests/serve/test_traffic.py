@@ -1,0 +1,27 @@
+"""Simulated people write with a real server, and its policies are learned about."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+from served import served
+
+from editloop.edits import read_log
+from editloop.lab import get_domain
+from editloop.serve.traffic import PEOPLE, drive
+
+
+def test_people_write_and_edit(tmp_path: Path) -> None:
+    with served(tmp_path) as (url, backend):
+        text = "Hello Yuki,\nI see the budget is new.\nPlease reply by Thursday!\nRegards, Alex"
+        backend.says = lambda arm, request: text
+        sent = asyncio.run(drive(url, get_domain("email"), pause=0, seed=1, rounds=30))
+        arms = httpx.get(f"{url}/v1/models").json()["data"]
+        assert [each["id"] for each in arms] == ["editloop", "a@1", "b@2"]
+    log = read_log(f"sqlite:///{tmp_path}/edits.db")
+    seen = [record for record in log if record.is_observed]
+    assert len(log) == 30 and 20 <= len(seen) == sent < 30
+    assert {record.user for record in log} == set(PEOPLE)
+    assert any(record.status == "edited" for record in seen)
