@@ -15,7 +15,7 @@ serve-demo: $(VENV)/.installed-serve
 	$(BIN)/editloop serve-demo
 
 # One worker a core and one torch thread a worker: together the number of cores.
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/.installed-system
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev
@@ -46,6 +46,14 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what the tests and benchmarks need ..."
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
+
+# PostgreSQL and Chromium, which some tests run for real. Where they cannot be installed, those are skipped.
+$(VENV)/.installed-system: $(VENV)/.installed
+	@if command -v chromium && ls /usr/lib/postgresql/*/bin/initdb || ! command -v apt-get || [ "$$(id -u)" != 0 ]; \
+	then true; else echo "Installing PostgreSQL and Chromium ..."; \
+	(apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qqy install postgresql chromium) >/dev/null \
+	|| echo "... which failed: the tests that need them are skipped"; fi
+	@touch $@
 
 clean:
 	rm -rf $(VENV) demo

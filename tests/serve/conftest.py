@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres import Postgres, find_binaries
+
+from editloop.bench.postgres import Postgres, find_binaries
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,7 @@ def postgres() -> Iterator[Postgres]:
             pytest.fail("PostgreSQL is not installed")
         pytest.skip("PostgreSQL is not installed")
     server = Postgres(binaries)
+    server.start()
     yield server
     server.close()
 

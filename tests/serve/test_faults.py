@@ -11,10 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from postgres import Postgres
 from serving import Service, run, serving
 from sqlalchemy import select
 
+from editloop.bench.postgres import Postgres
 from editloop.edits import journal
 from editloop.errors import StoreError
 from editloop.online import Bandit, Decided
@@ -46,7 +46,7 @@ def test_completions_go_on_while_the_database_is_down(postgres: Postgres, tmp_pa
     async def work() -> None:
         async with serving(url, tmp_path) as service:
             before = [(await service.ask(id=f"before{i}")).json()["id"] for i in range(3)]
-            await asyncio.to_thread(postgres.stop, kill=True)
+            await asyncio.to_thread(postgres.stop, at_once=True)
             try:
                 answers = [await service.ask(id=f"down{i}", user="ada") for i in range(5)]
                 assert {each.status_code for each in answers} == {200}
@@ -81,7 +81,7 @@ def test_a_server_starts_from_its_snapshot_while_the_database_is_down(
         async with serving(url, tmp_path) as service:
             await service.edit((await service.ask()).json()["id"], "Hi")
             known = service.live.bandit.to_json()
-        await asyncio.to_thread(postgres.stop, kill=True)
+        await asyncio.to_thread(postgres.stop, at_once=True)
         try:
             async with serving(url, tmp_path, arms=()) as service:
                 assert service.live.bandit.to_json() == known
@@ -95,8 +95,33 @@ def test_a_server_starts_from_its_snapshot_while_the_database_is_down(
                 await known_again(service)
                 assert service.live.bandit.state.decisions == 2
         finally:
-            if postgres.server is None or postgres.server.poll() is not None:
+            if not postgres.is_running:
                 await asyncio.to_thread(postgres.start)
+
+    run(work())
+
+
+def test_a_database_that_stands_still_is_left_behind(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editloop.serve.writer.PATIENCE", 0.2)
+    monkeypatch.setattr("editloop.serve.live.PATIENCE", 0.5)
+    monkeypatch.setattr("editloop.serve.live.TEND_EVERY", 0.1)
+    url = postgres.new()
+
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            await service.ask(id="before")
+            postgres.pause()
+            try:
+                answers = await asyncio.gather(*(service.ask(id=f"r{i}") for i in range(3)))
+                assert {each.status_code for each in answers} == {200}
+                assert (await service.edit("before", "x")).status_code == 503
+            finally:
+                postgres.resume()
+            await known_again(service)
+            assert service.live.bandit.state.decisions == 4
+            assert (await service.edit("before", "x")).status_code == 200
 
     run(work())
 

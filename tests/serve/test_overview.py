@@ -6,6 +6,7 @@ import asyncio
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from serving import Service, run, serving
@@ -155,6 +156,9 @@ def test_all_time_begins_with_the_first_event(url: str, tmp_path: Path) -> None:
             found = await overview(service, until=90, bins=4)
             assert found["period"] == {"since": 50.0, "until": 90.0, "bins": 4}
             assert [each["n"] for each in found["series"]] == [0, 1, 0, 0]
+            assert await overview(service, since=10, until=90, bins=4, trim=True) == found | {"now": ANY}
+            found = await overview(service, since=52, until=90, trim=True)
+            assert found["period"]["since"] == 60.0
 
     run(work())
 

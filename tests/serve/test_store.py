@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from postgres import Postgres
 from serving import run
 from sqlalchemy import inspect, select, text
 
+from editloop.bench.postgres import Postgres
 from editloop.errors import StoreError
 from editloop.online import Arms, Bandit, Decided, Feedback, Rerouted
 from editloop.serve.entries import Ask, Edit, Epoch, Expire, External, Finish, Forget, Route

@@ -1,14 +1,16 @@
-"""A PostgreSQL server of a benchmark's own, on loopback, which can be stopped and started again."""
+"""A PostgreSQL server of one's own on loopback, to be stopped and started: for benchmarks and tests."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+from uuid import uuid4
 
 from editloop.bench.served import free_port
 from editloop.errors import RunError
@@ -80,6 +82,35 @@ class Postgres:
             self._run("pg_ctl", "-D", "data", "-m", "immediate" if at_once else "fast", "-w", "stop")
             self._server.wait(20)
             self._server = None
+
+    def pause(self) -> None:
+        """Let it stand still: it takes bytes and answers none."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._server is not None
+        pid = self._server.pid
+        own = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
+        for each in (pid, *map(int, own.split())):
+            os.kill(each, number)
+
+    def new(self) -> str:
+        """The address of a new database."""
+        import psycopg
+
+        name = f"t{uuid4().hex}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url.removesuffix("postgres") + name
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started."""
+        return self._server is not None
 
     def close(self) -> None:
         """Stop it, and remove its files."""

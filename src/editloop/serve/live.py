@@ -27,7 +27,7 @@ from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
 from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, Route
 from editloop.serve.problem import Problem, unavailable
 from editloop.serve.schema import DECIDED, EXPIRED, drafts, events, policies
-from editloop.serve.store import Store
+from editloop.serve.store import PATIENCE, Store
 from editloop.serve.writer import Entry, Writer
 
 __all__ = ["Live", "Scope"]
@@ -35,10 +35,15 @@ __all__ = ["Live", "Scope"]
 Scope = Literal["user", "all"]
 
 SNAPSHOT_EVERY = 30.0
-"""Seconds between snapshots, while there is something new."""
+"""Least seconds between snapshots, while there is something new."""
 
-TEND_EVERY = 5.0
+SNAPSHOT_SHARE = 1000.0
+"""And so many times the seconds for which the last one has kept requests waiting."""
+
+TEND_EVERY = 2.0
 """Seconds between looks for responses that have expired or are too old to be kept."""
+
+STANDS_STILL = "the store does not answer: it takes too long"
 
 AT_ONCE = 500
 
@@ -124,7 +129,7 @@ class Live:
         if self._writer is not None:
             await self._writer.stop()
             await asyncio.sleep(0)  # what the writer told last
-            self._snapshot()
+            await self._snapshot()
         await asyncio.to_thread(self.store.close)
 
     def _restore(self) -> int:
@@ -165,19 +170,28 @@ class Live:
         except (OSError, ValueError, KeyError, TypeError, EditLoopError):
             return None
 
-    def _snapshot(self) -> None:
+    async def _snapshot(self) -> float:
+        """Write a snapshot; returns for how many seconds nothing else was done."""
+        started = time.perf_counter()
         row = {"seq": self._seq, "salt": self._salt, "policies": self.policies}
         row |= {"bandit": self.bandit.to_json()}
+        took = time.perf_counter() - started
         self._written = self._seq
-        with atomic(self._snapshot_file) as unfinished:
-            unfinished.write_text(json.dumps(row), encoding="utf-8")
+        await asyncio.to_thread(self._keep, row)
+        return took
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        with atomic(self._snapshot_file) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+            for part in json.JSONEncoder().iterencode(row):  # in parts: the event loop has its turns
+                file.write(part)
 
     async def _keep_snapshots(self) -> None:
+        pause = SNAPSHOT_EVERY
         while True:
-            await asyncio.sleep(SNAPSHOT_EVERY)
+            await asyncio.sleep(pause)
             if self._seq > self._written:
                 try:
-                    self._snapshot()
+                    pause = max(SNAPSHOT_EVERY, SNAPSHOT_SHARE * await self._snapshot())
                 except (OSError, EditLoopError) as error:
                     log.warning("no snapshot: %s", error)
 
@@ -291,10 +305,14 @@ class Live:
         Raises:
             Problem: 503 while the store is down.
         """
+        down = None if self.store.is_sqlite else self.down  # a full disk can be read
         try:
-            return await asyncio.to_thread(self.store.read, query)
-        except StoreError as error:
-            raise unavailable(error) from error
+            if down is None:
+                async with asyncio.timeout(2 * PATIENCE):
+                    return await asyncio.to_thread(self.store.read, query)
+        except (StoreError, TimeoutError) as error:
+            raise unavailable(error if isinstance(error, StoreError) else STANDS_STILL) from error
+        raise unavailable(down)
 
     async def set_arms(self, entry: Entry[Arms]) -> Arms:
         """Begin an epoch."""
@@ -316,6 +334,7 @@ class Live:
     async def _tend(self) -> None:
         while True:
             await asyncio.sleep(TEND_EVERY)
+            self.writer.cut_if_stuck()
             try:
                 await self.expire()
                 if self.keep_for is not None:

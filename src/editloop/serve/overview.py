@@ -108,6 +108,7 @@ async def overview(
         float | None, Query(ge=0, le=LATEST, allow_inf_nan=False, description="By default now")
     ] = None,
     bins: Annotated[int, Query(ge=1, le=MOST_BINS)] = BINS,
+    trim: Annotated[bool, Query(description="Begin with the period's first event")] = False,
     user: Annotated[str | None, Query(max_length=256, description="Whose beliefs")] = None,
 ) -> dict[str, Any]:
     """What the edits of a period cost, by time and by arm; and what is believed of the arms now."""
@@ -131,7 +132,9 @@ async def overview(
     played = live.bandit.arms
 
     def look(connection: Connection) -> dict[str, Any]:
-        return _told(*_look(connection, since, now if until is None else until, bins), played)
+        end = now if until is None else until
+        begin = _first(connection, None if trim else since, since or 0.0, end)
+        return _told(*_look(connection, _Period(begin, end, bins)), played)
 
     try:
         found: dict[str, Any] = await live.read(look)
@@ -153,14 +156,16 @@ def _beliefs(live: Live, user: str | None) -> dict[str, Any]:
     }
 
 
-def _look(
-    connection: Connection, since: float | None, until: float, bins: int
-) -> tuple[_Period, Sequence[Row[Any]]]:
+def _first(connection: Connection, since: float | None, least: float, until: float) -> float:
+    """When a period begins, where that is not given: with its first event."""
+    if since is not None:
+        return since
+    first = connection.scalar(select(func.min(events.c.time)).where(events.c.time >= least))
+    return min(until - DAY if first is None else first, until - 1)
+
+
+def _look(connection: Connection, period: _Period) -> tuple[_Period, Sequence[Row[Any]]]:
     """The period, and the sums of what lies in it."""
-    if since is None:
-        first = connection.scalar(select(func.min(events.c.time)))
-        since = min(until - DAY if first is None else first, until - 1)
-    period = _Period(since, until, bins)
     return period, connection.execute(_counted(connection, period)).all()
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from editloop.edits.journal import append_rows, read_rows
@@ -27,7 +29,7 @@ from editloop.online import Event
 from editloop.serve.entries import Pen, Price, Spooled, spooled_from_json, spooled_to_json
 from editloop.serve.problem import Problem
 from editloop.serve.schema import events
-from editloop.serve.store import ONE_AT_A_TIME, Store, folded, newer
+from editloop.serve.store import ONE_AT_A_TIME, PATIENCE, Store, folded, newer
 
 __all__ = ["Entry", "Writer"]
 
@@ -58,6 +60,9 @@ Asked = tuple[Any, "asyncio.Future[Any] | None"]
 Told = Callable[[Sequence[tuple[int, Event]]], None]
 
 
+_LAST = select(func.max(events.c.seq))
+
+
 class _Look:
     """Writes nothing: a reason to see what others have written."""
 
@@ -84,7 +89,10 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.down: str | None = None
-        self._next_look = 0.0
+        self._answered = False
+        self._asking: threading.Thread | None = None
+        self._begun: float | None = None
+        self._descriptor: int | None = None
 
     def start(self) -> None:
         """Begin to write, for the event loop that runs."""
@@ -142,14 +150,15 @@ class Writer:
         return batch, True
 
     def _write(self, batch: list[Asked]) -> None:
-        if self.down and time.monotonic() < self._next_look:
+        if self.down and not self._answers():
             self._set_aside(batch, self.down)
             return
+        self._begun = time.monotonic()
         try:
             self._drain()
             found, new = self._commit([entry for entry, _ in batch])
         except StoreError as error:
-            self.down, self._next_look = str(error), time.monotonic() + AGAIN
+            self.down, self._answered = str(error), False
             self._set_aside(batch, self.down)
         except Exception as error:  # of one entry, which must not take the others with it
             if len(batch) > 1:
@@ -161,6 +170,36 @@ class Writer:
             self.down = None
             futures = [future for _, future in batch]
             self._tell(new, list(zip(futures, found, strict=True)))
+        finally:
+            self._begun = None
+
+    def _answers(self) -> bool:
+        """Whether a database that was down has answered since. It is asked aside: that may take a while."""
+        if not self._answered and not (self._asking and self._asking.is_alive()):
+            self._asking = threading.Thread(target=self._ask, name="looking", daemon=True)
+            self._asking.start()
+        return self._answered
+
+    def _ask(self) -> None:
+        try:
+            with self.store.writer.connect() as connection:
+                connection.execute(select(1))
+            self._answered = True
+        except (SQLAlchemyError, OSError):
+            time.sleep(AGAIN)
+
+    def cut_if_stuck(self) -> None:
+        """Break a connection on which nothing has come for too long: its server stands still.
+
+        To be called every while. No timeout of the client's library reaches a server that takes bytes and
+        answers none.
+        """
+        begun, descriptor = self._begun, self._descriptor
+        if begun is not None and descriptor is not None and time.monotonic() - begun > 2 * PATIENCE:
+            log.warning("the database has not answered for %.0f s", 2 * PATIENCE)
+            self._begun = None
+            with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _commit(self, entries: Sequence[Any]) -> tuple[list[Any], list[tuple[int, Event]]]:
         """Apply entries in one transaction: what each returned or was refused by, and the new events.
@@ -186,8 +225,10 @@ class Writer:
     def _pen(self, connection: Connection) -> tuple[Pen, list[tuple[int, Event]]]:
         """A pen, with no other in any replica until the transaction ends, and what others have written."""
         if not self.store.is_sqlite:
+            raw: Any = connection.connection.driver_connection
+            self._descriptor = raw.fileno()
             connection.execute(ONE_AT_A_TIME)
-        seq = connection.scalar(select(func.max(events.c.seq))) or 0
+        seq = connection.scalar(_LAST) or 0
         new = list(folded(connection.execute(newer(self.last)))) if seq > self.last else []
         return Pen(connection, seq, self.price), new
 

@@ -24,7 +24,7 @@ export async function show(place, { signal }) {
     const { seconds, bins } = PERIODS[chosen];
     const since = seconds && Date.now() / 1000 - seconds;
     try {
-      const found = await json(withQuery("v1/overview", { since, bins }), { signal });
+      const found = await json(withQuery("v1/overview", { since, bins, trim: true }), { signal });
       body.replaceChildren(...content(found, signal));
       fresh.textContent = `As of ${new Date().toLocaleTimeString("en-GB")}; looked at again each minute.`;
     } catch (error) {
