@@ -18,6 +18,7 @@ from editloop.bench.postgres import Postgres
 from editloop.edits import journal
 from editloop.errors import StoreError
 from editloop.online import Bandit, Decided
+from editloop.serve.keys import create_key
 from editloop.serve.schema import events
 from editloop.serve.store import Store
 
@@ -122,6 +123,31 @@ def test_a_database_that_stands_still_is_left_behind(
             await known_again(service)
             assert service.live.bandit.state.decisions == 4
             assert (await service.edit("before", "x")).status_code == 200
+
+    run(work())
+
+
+def test_keys_hold_while_the_database_is_down(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.0)
+    url = postgres.new()
+
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            key = await asyncio.to_thread(create_key, service.live.store, "app")
+            assert (await service.ask()).status_code == 401
+        await asyncio.to_thread(postgres.stop, at_once=True)
+        try:
+            async with serving(url, tmp_path, arms=()) as service:
+                assert (await service.ask()).status_code == 401
+                service.http.headers["Authorization"] = f"Bearer {key}"
+                assert (await service.ask()).status_code == 200
+            (tmp_path / "keys.json").unlink()
+            async with serving(url, tmp_path, arms=()) as service:
+                assert (await service.ask()).status_code == 503  # it may not be open to all
+        finally:
+            await asyncio.to_thread(postgres.start)
 
     run(work())
 

@@ -73,7 +73,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unforeseen)
-    app.add_middleware(Gate, keys=Keys(live.store), limits=limits)
+    app.add_middleware(Gate, keys=Keys(live.store, live.folder / "keys.json"), limits=limits)
     return app
 
 

@@ -21,6 +21,9 @@ __all__ = ["ANY", "router"]
 ANY = "editloop"
 """The model's name that lets the bandit choose."""
 
+OWN = ("id", "user", "metadata")
+"""Fields of a request that are not for the model."""
+
 router = APIRouter()
 
 
@@ -40,9 +43,9 @@ async def complete(request: Request) -> Response:
     """A response of the policy that is best for this user, as far as is known."""
     room, started = room_of(request), time.perf_counter()
     asked = parse(ChatRequest, await request.body())
-    check_texts(asked, room.limits.text)
+    given = check_texts(asked, room.limits.text)
     question = Question(
-        asked.model_dump(exclude_unset=True, exclude={"id", "user", "metadata"}),
+        {key: value for key, value in given.items() if key not in OWN},
         asked.id,
         asked.user,
         _arm(room, asked.model),

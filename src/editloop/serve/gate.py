@@ -6,15 +6,18 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from editloop.errors import StoreError
+from editloop.edits.writing import atomic
+from editloop.errors import EditLoopError, StoreError
 from editloop.serve.keys import Key, digest, list_keys
 from editloop.serve.problem import Problem
-from editloop.serve.store import Store
+from editloop.serve.store import PATIENCE, Store
 
 __all__ = ["Gate", "Keys", "Limits"]
 
@@ -51,11 +54,16 @@ class Limits:
 
 
 class Keys:
-    """The keys of a store, as they were a moment ago."""
+    """The keys of a store, as they were a moment ago.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._known: dict[str, Key] = {}
+    Args:
+        store: The store.
+        file: Where they are kept for a start while the store is down; digests only.
+    """
+
+    def __init__(self, store: Store, file: Path) -> None:
+        self.store, self.file = store, file
+        self._known: dict[str, Key] | None = None
         self._read = -REFRESH
 
     async def refresh(self) -> None:
@@ -64,24 +72,41 @@ class Keys:
             return
         self._read = time.monotonic()
         try:
-            found = await asyncio.to_thread(list_keys, self.store)
-        except StoreError:
+            async with asyncio.timeout(PATIENCE):
+                found = await asyncio.to_thread(list_keys, self.store)
+        except (StoreError, TimeoutError):
+            if self._known is None:
+                self._known = self._from_file()
             return
-        self._known = {key.digest: key for key in found}
+        known = {key.digest: key for key in found}
+        if known != self._known:
+            self._known = known
+            with suppress(EditLoopError, OSError), atomic(self.file) as unfinished:
+                unfinished.write_text(json.dumps(found), encoding="utf-8")
+
+    def _from_file(self) -> dict[str, Key] | None:
+        try:
+            found = [Key(*row) for row in json.loads(self.file.read_text(encoding="utf-8"))]
+        except (OSError, ValueError, TypeError):
+            return None
+        return {key.digest: key for key in found}
 
     async def find(self, header: str | None) -> Key | None:
         """The key of an Authorization header; None where keys are not used.
 
         Raises:
-            Problem: It is missing, unknown or revoked.
+            Problem: It is missing, unknown or revoked; or it is not known which there are.
         """
         await self.refresh()
-        if not any(key.revoked is None for key in self._known.values()):
-            if self._known:
+        known = self._known
+        if known is None:
+            raise Problem(503, "it is not known who may ask", code="store_unavailable", retry_after=REFRESH)
+        if not any(key.revoked is None for key in known.values()):
+            if known:
                 raise Problem(401, "all keys are revoked", code="invalid_api_key")
             return None
         scheme, _, token = (header or "").partition(" ")
-        key = self._known.get(digest(token.strip())) if scheme.lower() == "bearer" else None
+        key = known.get(digest(token.strip())) if scheme.lower() == "bearer" else None
         if key is None or key.revoked is not None:
             what = "no key" if not header else "an unknown or revoked key"
             raise Problem(

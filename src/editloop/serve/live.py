@@ -112,7 +112,11 @@ class Live:
             StoreError: The store cannot be used; if it only does not answer, and there is a snapshot, the
                 loop goes on from that.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"the state folder cannot be written, {error.strerror}"
+            raise StoreError(what, seen=str(self.folder), do="choose another --store or --state") from error
         seq = self._seq = await asyncio.to_thread(self._restore)
         spool = self.folder / "spool.jsonl"
         self._writer = Writer(self.store, spool, self.price, self._learn, seq)

@@ -115,13 +115,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-def check_texts(request: BaseModel, longest: int) -> None:
-    """Refuse texts that cannot be kept.
+def check_texts(request: BaseModel, longest: int) -> dict[str, Any]:
+    """The fields that were given, if all texts in them can be kept.
 
     Raises:
         Problem: 413 for one that is too long; 400 for NUL, or half of a pair that stands for a character.
     """
-    _check(request.model_dump(exclude_unset=True), longest, ())
+    given = request.model_dump(exclude_unset=True)
+    _check(given, longest, ())
+    return given
 
 
 def _check(value: Any, longest: int, path: tuple[str, ...]) -> None:

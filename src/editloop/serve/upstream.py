@@ -23,8 +23,6 @@ __all__ = ["Upstream"]
 log = logging.getLogger("editloop.serve")
 
 COMPARE_EVERY = 30.0
-OWN = ("id", "metadata", "user", "model")
-"""Fields of a request that are not the model server's business."""
 
 
 class Upstream:
@@ -137,8 +135,7 @@ class Upstream:
             log.warning("%s", error)
 
     def _body(self, arm: str, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
-        kept = {key: value for key, value in request.items() if key not in OWN}
-        return {**kept, "model": self._model(arm), "stream": stream}
+        return {**request, "model": self._model(arm), "stream": stream}
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""

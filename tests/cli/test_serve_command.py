@@ -1,0 +1,104 @@
+"""`editloop serve` and what goes with it: a real server in a process, and each wrong start in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from editloop.bench.served import make_run, running_stub
+from editloop.policy import RunFolder
+
+
+def line(told: tuple[int, str, str]) -> str:
+    """The one line of an error."""
+    status, _, error = told
+    assert status == 1 and error.startswith("editloop: error: ") and error.count("\n") == 1, error
+    return error
+
+
+def test_a_wrong_start_is_told_in_a_line(editloop, tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        told = line(editloop("serve", "--port", taken.getsockname()[1]))
+        assert "cannot listen, Address already in use" in told and "--port" in told
+    upstream = ("--upstream", "http://127.0.0.1:1/v1", "--port", 0)
+    assert "without keys only this machine" in line(editloop("serve", "--host", "0.0.0.0", *upstream))
+    assert "no such scope" in line(editloop("serve", "--scope", "team"))
+    assert "unknown cost" in line(editloop("serve", "--cost", "nonsense"))
+    assert "not the URL" in line(editloop("serve", "--upstream", "127.0.0.1:8000"))
+    assert "redaction cannot be used" in line(editloop("serve", "--redact", "nowhere:none"))
+    assert "no run folder" in line(editloop("serve", "missing", *upstream))
+    assert "cannot be written" in line(editloop("serve", "--store", "/proc/none/edits.db", *upstream))
+    assert "not the address" in line(editloop("serve", "--store", "://", *upstream))
+    assert "scale of this cost is not known" in line(editloop("serve", "--cost", "levenshtein:word/none"))
+    with sqlite3.connect("edits.db") as store:
+        store.execute("UPDATE alembic_version SET version_num = '99'")
+    store.close()
+    assert "newer version: '99'" in line(editloop("serve", *upstream))
+
+
+def test_a_folder_that_may_not_be_written_is_told(editloop, tmp_path):
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    folder.chmod(0o500)
+    if os.access(folder, os.W_OK):
+        pytest.skip("root may write everywhere")
+    assert "cannot be written" in line(editloop("serve", "--store", folder / "edits.db"))
+
+
+def test_keys_are_made_listed_and_revoked(editloop, tmp_path):
+    status, key, _ = editloop("keys", "create", "app")
+    assert status == 0 and re.fullmatch(r"el-\S{43}\n", key)
+    assert editloop("keys", "create", "boss", "--role", "admin")[0] == 0
+    assert "there is a key of this name" in line(editloop("keys", "create", "app"))
+    assert "no such role" in line(editloop("keys", "create", "x", "--role", "king"))
+    assert "1 to 64 characters" in line(editloop("keys", "create", "x" * 65))
+    assert editloop("keys", "revoke", "app")[1] == "app is revoked\n"
+    assert "no such key" in line(editloop("keys", "revoke", "app"))
+    rows = [each.split() for each in editloop("keys", "list")[1].splitlines()]
+    assert [row[:2] for row in rows] == [["name", "role"], ["app", "app"], ["boss", "admin"]]
+    assert len(rows[1]) == 6 and len(rows[2]) == 4
+    assert key.strip() not in Path("edits.db").read_bytes().decode(errors="replace")
+
+
+def test_a_server_is_started_changed_and_stopped(editloop, tmp_path):
+    run = RunFolder(make_run(tmp_path / "run"))
+    with running_stub(tmp_path / "stub.log") as port:
+        command = ["serve", str(run.path), "--upstream", f"http://127.0.0.1:{port}/v1", "--port", "0"]
+        _drive(editloop, run, command)
+
+
+def _drive(editloop, run, command):
+    server = subprocess.Popen([sys.executable, "-m", "editloop", *command], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        told = []
+        while not told or "dashboard" not in told[-1]:
+            told.append(server.stdout.readline())
+            assert told[-1], told
+        (url,) = re.findall(r"dashboard (http://127\.0\.0\.1:\d+)/", told[-1])
+        arms = re.findall(r"\w+@[0-9a-f]{8}", told[-2])
+        assert len(arms) == len(run.policy_names()) >= 2
+        body = {"model": "editloop", "messages": [{"role": "user", "content": "Hi"}]}
+        assert httpx.post(f"{url}/v1/chat/completions", json=body).json()["model"] == arms[0]
+        assert "Edits" in httpx.get(url).text
+        status, out, _ = editloop("retire", arms[0], "--server", url)
+        assert status == 0 and out == f"epoch 2: {', '.join(arms[1:])}\n"
+        assert "no such arm" in line(editloop("retire", arms[0], "--server", url))
+        status, out, _ = editloop("promote", run.path, "--force", "--server", url)
+        assert status == 0 and out.startswith("epoch 3: ") and arms[0] in out
+        assert "no run folder" in line(editloop("promote", "nowhere", "--server", url))
+        assert "does not answer" in line(editloop("promote", run.path, "--server", "http://127.0.0.1:1"))
+        assert "another process serves" in line(editloop("serve", "--upstream", f"{url}/v1", "--port", 0))
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+    assert Path("edits.db.state", "snapshot.json").is_file()
