@@ -31,7 +31,7 @@ SWITCHES = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PAGES = ("overview", "edits", "try", "policies")
+PAGES = ("overview", "edits", "try", "policies", "api")
 SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
 
 
@@ -100,6 +100,7 @@ LOADED = {
     "edits": ".edits-list .row",
     "try": ".beliefs table",
     "policies": ".promote button",
+    "api": "details",
 }
 
 

@@ -64,6 +64,7 @@ def create_app(
         version=__version__,
         summary="Policies that learn from edits, behind an OpenAI-compatible endpoint.",
         lifespan=lifespan,
+        docs_url=None,  # they load scripts from elsewhere; the dashboard has a page of its own
         redoc_url=None,
     )
     for part in (chat.router, feedback.router, arms.router, overview.router, pages.router):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from fastapi import APIRouter
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 
 from editloop.serve.problem import Problem
 
@@ -47,6 +47,12 @@ def _file(name: str) -> Response:
 def page() -> Response:
     """The dashboard."""
     return _file("index.html")
+
+
+@router.get("/docs")
+def documentation() -> Response:
+    """The dashboard's page about the API."""
+    return RedirectResponse("/#api")
 
 
 @router.get("/dashboard/{name}")
