@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from sqlalchemy import select
 
 from editloop.edits import Record
 from editloop.online import Bandit
-from editloop.serve.backend import Refused, Unanswered
+from editloop.serve.backend import Chunk, Completion, Refused, Unanswered
+from editloop.serve.desk import Desk, Question
 from editloop.serve.gate import Limits
 from editloop.serve.keys import create_key, revoke_key
 from editloop.serve.schema import drafts, events
@@ -97,6 +99,47 @@ def test_a_stream_is_what_a_whole_response_is(url: str, tmp_path: Path) -> None:
             assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
             done = await service.edit(chunks[0]["id"])
             assert (done.json()["cost"], done.json()["status"]) == (0.0, "accepted")
+
+    run(work())
+
+
+def test_parts_leave_as_they_come(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service:
+            go_on = asyncio.Event()
+
+            async def slow(arm: str, request: Any, response_id: str) -> AsyncIterator[Chunk]:
+                yield Chunk({"content": "One"})
+                await go_on.wait()
+                yield Chunk({"content": " two"}, "stop")
+                yield Chunk({}, usage={"total_tokens": 2})
+
+            service.backend.stream = slow  # type: ignore[method-assign]
+            desk = Desk(service.live, service.backend)
+            streamed = await desk.stream(Question({"messages": [{"role": "user", "content": "Hi"}]}))
+            assert (await anext(streamed.chunks)).delta == {"content": "One"}
+            go_on.set()
+            rest = [chunk async for chunk in streamed.chunks]
+            assert [chunk.finish for chunk in rest] == ["stop", None]
+            assert (await service.edit(streamed.response_id)).json()["status"] == "accepted"
+
+    run(work())
+
+
+def test_what_has_no_text_cannot_be_edited(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+
+            async def call(arm: str, request: Any, response_id: str) -> Completion:
+                return Completion(None, "tool_calls", message)
+
+            service.backend.complete = call  # type: ignore[method-assign]
+            answer = await service.ask()
+            assert answer.json()["choices"][0]["message"] == message
+            assert answer.json()["choices"][0]["finish_reason"] == "tool_calls"
+            error(await service.edit(answer.json()["id"], "x"), 410, "response_tool_calls")
+            assert service.live.bandit.state.pending == 0
 
     run(work())
 

@@ -179,31 +179,29 @@ class Desk:
     async def _followed(
         self, response_id: str, first: Chunk, rest: AsyncIterator[Chunk]
     ) -> AsyncIterator[Chunk]:
-        """The chunks; what they came to is written before the last, or when they break off."""
+        """The chunks, as they come; what they came to is written before the one that ends it leaves."""
         parts: list[str] = []
         finish, is_text = "", True
+
+        async def done(reason: str) -> str:
+            text = _kept("".join(parts), self.redact) if is_text else None
+            await self.live.finish(response_id, text, reason)
+            return reason
+
         try:
-            chunk: Chunk | None = first
-            while chunk is not None:
-                following = await anext(rest, None)
+            async for chunk in _chained(first, rest):
                 if content := chunk.delta.get("content"):
                     parts.append(str(content))
                 is_text = is_text and not chunk.delta.get("tool_calls")
-                finish = chunk.finish or finish
-                if following is None:
-                    finish = finish or "stop"
-                    text = _kept("".join(parts), self.redact) if is_text else None
-                    await self.live.finish(response_id, text, finish)
+                if chunk.finish and not finish:
+                    finish = await done(chunk.finish)
                 yield chunk
-                chunk = following
+            finish = finish or await done("stop")
         except BaseException:
             if not finish:
                 with suppress(Problem):
                     await asyncio.shield(self.live.finish(response_id, None, "failed"))
             raise
-        finally:
-            if hasattr(rest, "aclose"):
-                await rest.aclose()
 
     async def _known(self, question: Question) -> Answered | str | None:
         """What is known of a question that came before under this id: its answer, or its arm."""
@@ -224,7 +222,7 @@ class Desk:
             message = {"role": "assistant", "content": row.response}
             return Answered(row.response_id, row.policy, Completion(row.response, row.finish, message), 0.0)
         if row.finish is not None:
-            raise Problem(409, f"this response has {row.finish}", code=f"response_{row.finish}", param="id")
+            raise Problem(409, "this id is spent", code=f"response_{row.finish}", param="id")
         return str(row.policy)
 
     def _begin(self, question: Question, arm: str | None) -> tuple[str, _Turn]:
@@ -286,6 +284,17 @@ class Desk:
         with suppress(Problem):
             await turn.written
             await self.live.finish(turn.decision.response_id, None, "failed")
+
+
+async def _chained(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    """All chunks of a stream that has begun."""
+    try:
+        yield first
+        async for chunk in rest:
+            yield chunk
+    finally:
+        if hasattr(rest, "aclose"):
+            await rest.aclose()
 
 
 async def _all(*work: Awaitable[Any]) -> None:

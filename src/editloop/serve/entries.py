@@ -270,10 +270,9 @@ class Edit:
             raise Problem(
                 404, "no such response", code="response_not_found", param="response_id", seen=self.response_id
             )
-        if draft.finish in ("removed", "failed"):
-            raise Problem(
-                410, f"this response has {draft.finish}", code=f"response_{draft.finish}", param="response_id"
-            )
+        if draft.response is None and draft.finish is not None:
+            what = {"removed": "was removed", "failed": "has failed"}.get(draft.finish, "has no text")
+            raise Problem(410, f"this response {what}", code=f"response_{draft.finish}", param="response_id")
         there = {row.revision: row.edit for row in pen.connection.execute(_EDITS, {"id": self.response_id})}
         highest = max(there, default=0)
         revision = self.revision or highest + 1
