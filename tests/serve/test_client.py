@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from served import served
 from serving import run
+from site_server import served
 
 from editloop.errors import ServeError
 from editloop.serve import AsyncClient, Client

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Site, stub_runs
 from serving import run, serving
+from site_server import Site, stub_runs
 
 from editloop.serve import pages
 from editloop.serve.backend import Unanswered

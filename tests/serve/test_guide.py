@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from served import served
+from site_server import served
 
 from editloop.edits import read_log
 

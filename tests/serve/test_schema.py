@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx
-from served import served
+from site_server import served
 
 
 def test_no_request_is_answered_by_a_server_error(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import httpx
-from served import served
+from site_server import served
 
 from editloop.edits import read_log
 from editloop.lab import get_domain

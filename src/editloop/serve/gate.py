@@ -65,9 +65,17 @@ class Keys:
         self.store, self.file = store, file
         self._known: dict[str, Key] | None = None
         self._read = -REFRESH
+        self._first = asyncio.Lock()
 
     async def refresh(self) -> None:
         """Read them again, if it is time; while the store is down, those that were known hold."""
+        if self._known is None:
+            async with self._first:  # all wait for the first reading, and one reads
+                await self._refresh()
+        else:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         if time.monotonic() - self._read < REFRESH:
             return
         self._read = time.monotonic()

@@ -1,4 +1,4 @@
-"""A server for tests of a browser: over HTTP on loopback, in a thread with an event loop of its own."""
+"""A server on a real socket, in a thread with an event loop of its own: for browsers and foreign clients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ from editloop.serve.store import Store
 class Site:
     """A server in a thread of its own."""
 
-    def __init__(self, folder: Path, arms: tuple[str, ...] = ("a@1", "b@2")) -> None:
+    def __init__(self, folder: Path, arms: tuple[str, ...] = ("a@1", "b@2"), port: int = 0) -> None:
         self.backend = Parrot()
         self.live = Live(Store(f"sqlite:///{folder}/edits.db"), folder)
         self.ready = threading.Event()
-        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve(arms)), daemon=True)
         self.thread.start()
@@ -70,6 +71,16 @@ class Site:
         self.server.should_exit = True
         self.thread.join(20)
         self.socket.close()
+
+
+@contextmanager
+def served(folder: Path, port: int = 0) -> Iterator[tuple[str, Parrot]]:
+    """The address of a server, and its backend."""
+    site = Site(folder, port=port)
+    try:
+        yield site.url, site.backend
+    finally:
+        site.close()
 
 
 def stub_runs(monkeypatch: pytest.MonkeyPatch) -> None:
