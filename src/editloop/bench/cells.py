@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -183,8 +183,17 @@ class Measured(NamedTuple):
     seconds: float
 
 
-def column_costs(place: Workplace, evaluator: str, listener: Listener) -> Measured:
-    """What the rounds cost the user of that name; cells that are missing are made."""
+def column_costs(
+    place: Workplace, evaluator: str, listener: Listener, cost: Callable[[str], Cost] | None = None
+) -> Measured:
+    """What the rounds cost the user of that name; cells that are missing are made.
+
+    Args:
+        place: Where they are made, and at what size.
+        evaluator: Name of the user of the online phase.
+        listener: Hears of progress.
+        cost: Gives the cost for a domain; None for the default one.
+    """
     cells = {(c, seed): Cell(c.domain, c.trained, seed) for seed in place.seeds for c in COLUMNS}
     made = make_cells(list(cells.values()), place, listener)
     tables = {
@@ -194,6 +203,7 @@ def column_costs(place: Workplace, evaluator: str, listener: Listener) -> Measur
                     made[cells[column, seed]],
                     get_user(evaluator, get_domain(column.domain), seed=EVALUATION + seed),
                     COMPARED,
+                    cost and cost(column.domain),
                 )
                 for seed in place.seeds
             ]

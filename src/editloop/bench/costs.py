@@ -9,26 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from editloop.bench.cells import (
-    COLUMNS,
-    COMPARED,
-    EVALUATION,
-    Cell,
-    Column,
-    Workplace,
-    cost_table,
-    make_cells,
-)
+from editloop.bench.cells import COLUMNS, COMPARED, Column, Workplace, column_costs
 from editloop.bench.results import markdown_table, write_result
 from editloop.bench.tables import METHODS
-from editloop.edits import get_cost
+from editloop.edits import Cost, get_cost
 from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError
-from editloop.lab import base_path, get_domain
+from editloop.lab import base_path
 from editloop.listener import Listener, Silent
-from editloop.users import get_user
 
 COSTS = (
     DEFAULT_COST,
@@ -54,28 +42,20 @@ def run(
         place: Where the policies are trained and kept, and at what size.
         listener: Hears of progress.
     """
-    place = place or Workplace()
-    cells = {(c, seed): Cell(c.domain, c.trained, seed) for seed in place.seeds for c in COLUMNS}
-    made = make_cells(list(cells.values()), place, listener or Silent())
+    place, listener = place or Workplace(), listener or Silent()
     results: dict[str, dict[str, Any]] = {}
     for name in (*COSTS, "semantic"):
-        results[name] = {}
-        for column in COLUMNS:
-            own = name
-            if name == "semantic":
-                own = f"semantic:{encoder or _encoder(column.domain, place.folder)}"
-            tables = [
-                cost_table(
-                    made[cells[column, seed]],
-                    get_user("strong", get_domain(column.domain), seed=EVALUATION + seed),
-                    COMPARED,
-                    get_cost(own),
-                )
-                for seed in place.seeds
-            ]
-            results[name][column.title] = dict(
-                zip(COMPARED, np.mean(tables, axis=(0, 1)).tolist(), strict=True)
-            )
+
+        def cost(domain: str, name: str = name) -> Cost:
+            if name != "semantic":
+                return get_cost(name)
+            return get_cost(f"semantic:{encoder or _encoder(domain, place.folder)}")
+
+        measured = column_costs(place, "strong", listener, cost)
+        results[name] = {
+            column.title: dict(zip(COMPARED, table.mean(axis=(0, 1)).tolist(), strict=True))
+            for column, table in measured.tables.items()
+        }
     agreement = {
         name: {title: rank_correlation(by_column[title], results[DEFAULT_COST][title]) for title in by_column}
         for name, by_column in results.items()

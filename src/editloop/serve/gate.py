@@ -64,7 +64,7 @@ class Keys:
     def __init__(self, store: Store, file: Path) -> None:
         self.store, self.file = store, file
         self._known: dict[str, Key] | None = None
-        self._read = -REFRESH
+        self._read = float("-inf")
         self._first = asyncio.Lock()
 
     async def refresh(self) -> None:
