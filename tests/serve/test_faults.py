@@ -136,6 +136,8 @@ def test_keys_hold_while_the_database_is_down(
     async def work() -> None:
         async with serving(url, tmp_path) as service:
             key = await asyncio.to_thread(create_key, service.live.store, "app")
+            await service.ask()
+            await asyncio.sleep(0.1)
             assert (await service.ask()).status_code == 401
         await asyncio.to_thread(postgres.stop, at_once=True)
         try:

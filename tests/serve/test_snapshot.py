@@ -27,12 +27,12 @@ def test_a_snapshot_of_a_busy_loop_knows_what_it_lacks(tmp_path: Path) -> None:
             await asyncio.sleep(0)
             while live.store.last() == before:  # the loop is busy
                 time.sleep(0.01)
-            live._snapshot()
+            await live._snapshot()
             row = json.loads(snapshot.read_text())
             state = Bandit.from_json(row["bandit"]).state
             assert (row["seq"], state.decisions) == (before, 0)
             await written
-            live._snapshot()
+            await live._snapshot()
             assert json.loads(snapshot.read_text())["seq"] == before + 1
 
     run(work())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from editloop.cli.console import console, shown
 from editloop.cli.flags import Config, CostName, Device, Dtype, StoreUrl
-from editloop.errors import ConfigError, ServeError
+from editloop.errors import ConfigError, ServeError, StoreError
 
 if TYPE_CHECKING:
     from editloop.serve import Backend, Store
@@ -62,7 +63,7 @@ def serve(
     from editloop.edits import get_cost
     from editloop.edits.cost import DEFAULT_COST
     from editloop.online import BanditConfig, resolve_scale
-    from editloop.serve import Limits, Live, Store, create_app, list_keys
+    from editloop.serve import Limits, Live, Store, create_app
     from editloop.serve.running import listen, run_server
 
     if scope not in ("user", "all"):
@@ -87,12 +88,10 @@ def serve(
     limits = Limits(body=max_body, text=max_text, rate=rate, concurrency=concurrency)
     app = create_app(live, backend, runs=runs or (), limits=limits, redact=_redaction(redact))
     with listen(host, port) as listening:
-        if host not in ("127.0.0.1", "::1", "localhost"):
-            kept.open(claim=False)
-            if not any(key.revoked is None for key in list_keys(kept)):
-                raise ServeError(
-                    "without keys only this machine may ask", seen=host, do="editloop keys create NAME first"
-                )
+        if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, live.folder):
+            raise ServeError(
+                "without keys only this machine may ask", seen=host, do="editloop keys create NAME first"
+            )
         address = f"http://{'[::1]' if host == '::1' else host}:{listening.getsockname()[1]}"
         console.print(f"store {kept}, state in {live.folder}")
         console.print(
@@ -152,6 +151,20 @@ def serve_demo(
         run_server(
             app, listening, started, beside=lambda: drive(url, domain, pause=pause, seed=live.writer.last)
         )
+
+
+def _has_keys(store: Store, folder: Path) -> bool:
+    """Whether there is a key that holds; by what was known of them, while the database is down."""
+    from editloop.serve import list_keys
+
+    try:
+        store.open(claim=False)
+        return any(key.revoked is None for key in list_keys(store))
+    except StoreError:
+        known = folder / "keys.json"
+        if not known.is_file():
+            raise
+        return bool(json.loads(known.read_text(encoding="utf-8")))
 
 
 def need() -> None:

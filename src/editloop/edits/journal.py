@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from editloop.errors import EditLoopError
 
-__all__ = ["append_rows", "read_rows"]
+__all__ = ["append_rows", "drop_rows", "read_rows"]
 
 _BLOCK = 65536
 
@@ -35,6 +36,22 @@ def append_rows(path: Path, rows: Iterable[Any], *, sync: bool = False) -> None:
         if sync:
             file.flush()
             os.fsync(file.fileno())
+
+
+def drop_rows(path: Path, count: int) -> None:
+    """Take the first so many rows out of a file; one that holds no more is removed."""
+    rest = path.with_name(f"{path.name}.rest")
+    with path.open("rb") as file, rest.open("wb") as kept:
+        for _ in range(count):
+            file.readline()
+        shutil.copyfileobj(file, kept)
+        kept.flush()
+        os.fsync(kept.fileno())
+    if any(read_rows(rest, EditLoopError)):
+        rest.replace(path)
+    else:
+        path.unlink()
+        rest.unlink()
 
 
 def read_rows(path: Path, error: type[EditLoopError]) -> Iterator[Any]:

@@ -44,6 +44,7 @@ def create_app(
         redact: What is done to a text before it is kept.
     """
     limits = limits or Limits()
+    keys = Keys(live.store, live.folder / "keys.json")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,6 +57,7 @@ def create_app(
             await _take_up(room, runs)
             yield
         finally:
+            await keys.stop()
             await backend.stop()
             await live.stop()
 
@@ -74,22 +76,22 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unforeseen)
-    app.add_middleware(Gate, keys=Keys(live.store, live.folder / "keys.json"), limits=limits)
+    app.add_middleware(Gate, keys=keys, limits=limits)
     return app
 
 
 async def _take_up(room: Room, runs: Sequence[str | Path]) -> None:
     """Make the arms ready that the store knows, or the first runs'; and later those of other replicas."""
     if room.live.bandit.arms:
-        await arms.make_ready(room)
+        await arms.follow(room)
     else:
         for run in runs:
             await arms.promote(room, str(run), None, force=True)
     tasks: set[asyncio.Task[None]] = set()
 
     def hear(event: Event) -> None:
-        if isinstance(event, Arms) and not set(event.arms) <= set(room.live.policies):
-            task = asyncio.create_task(arms.make_ready(room))
+        if isinstance(event, Arms):
+            task = asyncio.create_task(arms.follow(room))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 

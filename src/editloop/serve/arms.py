@@ -1,7 +1,8 @@
-"""`/v1/arms`: which policies are played, promote a run's, retire one; and the numbers of the overview."""
+"""`/v1/arms`: which policies are played, promote a run's, retire one."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -22,7 +23,7 @@ from editloop.serve.requests import PromoteRequest, check_texts, documented, par
 from editloop.serve.room import Room, room_of
 from editloop.serve.schema import policies
 
-__all__ = ["make_ready", "promote", "router"]
+__all__ = ["follow", "promote", "router"]
 
 router = APIRouter()
 log = logging.getLogger("editloop.serve")
@@ -71,7 +72,7 @@ async def promote(
             be made ready.
     """
     try:
-        served = find_policies(run, names)
+        served = await asyncio.to_thread(find_policies, run, names)
         measured = {each.arm: validation(each.run, each.name) for each in served}
     except (EditLoopError, OSError, KeyError, TypeError) as error:  # a folder may hold anything
         what = str(error) if isinstance(error, EditLoopError) else f"the run cannot be read: {error!r}"
@@ -85,18 +86,13 @@ async def promote(
             code="evaluation_gate",
             do="force it, or leave it out",
         )
-    try:
-        for each in served:
-            await room.backend.prepare(each)
-    except EditLoopError as error:
-        raise Problem(502, str(error), code="not_ready") from error
     new = [each.arm for each in served]
 
     def change(played: tuple[str, ...]) -> tuple[str, ...]:
         kept = () if replace else tuple(arm for arm in played if arm not in new)
         return (*kept, *new)
 
-    now, read_until = time.time(), _read_until(served[0].run, room.live)
+    now, read_until = time.time(), await asyncio.to_thread(_read_until, served[0].run, room.live)
     rows = [
         {
             "arm": each.arm,
@@ -108,10 +104,16 @@ async def promote(
         }
         for each in served
     ]
-    before = room.live.bandit.arms
-    epoch = await room.live.set_arms(Epoch(change, rows, now))
-    for arm in set(before) - set(epoch.arms):
-        await room.backend.retire(arm)
+    async with room.following:
+        try:
+            for each in served:
+                await room.backend.prepare(each)
+        except EditLoopError as error:
+            for arm in set(new) - set(room.live.bandit.arms):
+                await room.backend.retire(arm)
+            raise Problem(502, str(error), code="not_ready") from error
+        room.ready.update(new)
+        epoch = await room.live.set_arms(Epoch(change, rows, now))
     return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms), "against": against}
 
 
@@ -131,24 +133,32 @@ async def retire(request: Request, arm: str) -> dict[str, Any]:
         raise Problem(404, "no such arm is played", code="arm_not_found", seen=arm)
     entry = Epoch(lambda played: tuple(each for each in played if each != arm), (), time.time())
     epoch = await room.live.set_arms(entry)
-    await room.backend.retire(arm)
     return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms)}
 
 
-async def make_ready(room: Room) -> None:
-    """Make the arms that are played ready to answer. One that cannot be is left to the others."""
+async def follow(room: Room) -> None:
+    """Make the arms that are played ready to answer, and let go of the others, whoever changed them.
+
+    One that cannot be made ready is left to the others.
+    """
     live = room.live
-    if not set(live.bandit.arms) <= set(live.policies):  # of an epoch that another replica began
-        with suppress(Problem):
-            await live.look_up_policies()
-    for arm in live.bandit.arms:
-        try:
-            if arm not in live.policies:
-                raise ServeError("the store does not know where this policy lies", seen=arm)
-            run, name = live.policies[arm]
-            await room.backend.prepare(_as_arm(arm, Path(run), name))
-        except EditLoopError as error:
-            log.warning("%s cannot answer: %s", arm, error)
+    async with room.following:
+        played = live.bandit.arms
+        if not set(played) <= set(live.policies):  # of an epoch that another replica began
+            with suppress(Problem):
+                await live.look_up_policies()
+        for arm in room.ready - set(played):
+            await room.backend.retire(arm)
+        for arm in [arm for arm in played if arm not in room.ready]:
+            try:
+                if arm not in live.policies:
+                    raise ServeError("the store does not know where this policy lies", seen=arm)
+                run, name = live.policies[arm]
+                await room.backend.prepare(await asyncio.to_thread(_as_arm, arm, Path(run), name))
+            except EditLoopError as error:
+                log.warning("%s cannot answer: %s", arm, error)
+        room.ready.clear()
+        room.ready.update(played)
 
 
 def _as_arm(arm: str, run: Path, name: str) -> Served:

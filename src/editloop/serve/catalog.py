@@ -50,11 +50,13 @@ def _served(folder: RunFolder, manifest: Mapping[str, Any], name: str) -> Served
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return Served(f"mixture@{digest[:8]}", name, path, parts)
     weights = hashlib.sha256(manifest["base"]["fingerprint"].encode())
-    files = sorted(each for each in folder.policy_path(name).glob("*.safetensors"))
+    place = folder.policy_path(name)
+    files = sorted(place.glob("*.safetensors"))
     if not files:
-        raise RunError("the policy's folder is gone", seen=str(folder.policy_path(name)), do="fit it again")
-    for file in files:
-        weights.update(file.read_bytes())
+        raise RunError("the policy's folder is gone", seen=str(place), do="fit it again")
+    for file in (*files, *place.glob("adapter_config.json")):
+        with file.open("rb") as opened:
+            weights.update(hashlib.file_digest(opened, "sha256").digest())
     return Served(f"{name}@{weights.hexdigest()[:8]}", name, path)
 
 

@@ -15,10 +15,13 @@ from uuid import uuid4
 
 import httpx
 
-from editloop.edits.journal import append_rows, read_rows
+from editloop.edits.journal import append_rows, drop_rows, read_rows
 from editloop.errors import ServeError
 
 __all__ = ["AsyncClient", "Client", "Draft", "Taken"]
+
+REFUSALS = (400, 404, 409, 410, 413, 422)
+"""Statuses of a request that will not be better for being sent again."""
 
 Messages = str | Sequence[Mapping[str, Any]]
 
@@ -94,28 +97,25 @@ class _Base:
             return
         if refused:
             append_rows(self.spool.with_suffix(".refused"), refused, sync=True)
-        rest = self.spool.with_suffix(".rest")
-        rest.unlink(missing_ok=True)
-        append_rows(rest, self.waiting()[sent:], sync=True)  # some may have come meanwhile
-        rest.replace(self.spool)
+        drop_rows(self.spool, sent)  # some may have come meanwhile
 
 
 def _checked(answer: httpx.Response) -> dict[str, Any]:
     """The body of an answer.
 
     Raises:
-        ServeError: The server refuses the request.
-        httpx.HTTPStatusError: It cannot answer it now.
+        ServeError: The server refuses the request for what it says.
+        httpx.HTTPError: It does not answer it, be it for a key that was revoked or a proxy before it.
     """
-    if answer.status_code in (429, 500, 502, 503, 504):
+    if answer.is_error and answer.status_code not in REFUSALS:
         answer.raise_for_status()
     try:
         body: dict[str, Any] = answer.json()
-    except ValueError:
-        raise ServeError("not the answer of an EditLoop server", seen=answer.text) from None
-    if answer.is_error:
-        raise ServeError(str(body.get("error", {}).get("message", body)), do=f"status {answer.status_code}")
-    return body
+        if answer.is_error:
+            raise ServeError(str(body["error"]["message"]), do=f"status {answer.status_code}")
+        return body
+    except (ValueError, KeyError, TypeError) as error:
+        raise httpx.DecodingError("not the answer of an EditLoop server", request=answer.request) from error
 
 
 class Client(_Base):

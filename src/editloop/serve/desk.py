@@ -7,19 +7,18 @@ byte leaves. Where a policy fails before that, another answers, and the log says
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import select
 
 from editloop.online import Decided
-from editloop.serve.backend import Backend, Chunk, Completion, Refused, Unanswered
+from editloop.serve.backend import Backend, Chunk, Completion, Unanswered
 from editloop.serve.entries import Ask
 from editloop.serve.live import Live
 from editloop.serve.problem import Problem
@@ -30,6 +29,9 @@ __all__ = ["Answered", "Desk", "Question", "Streamed"]
 T = TypeVar("T")
 
 Redact = Callable[[str], str]
+
+REASONS = ("stop", "length", "tool_calls", "function_call", "content_filter")
+"""Why a response ends, as of OpenAI's API."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,9 @@ class Question:
     arm: str | None = None
     metadata: Mapping[str, Any] | None = None
 
-    @property
-    def digest(self) -> str:
-        """By which a repeated question is known, whether it is answered in parts or not."""
-        asked = {key: value for key, value in self.body.items() if not key.startswith("stream")}
-        text = json.dumps([asked, self.user], sort_keys=True, default=str)
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    def asked(self) -> list[Any]:
+        """What a repeated question has in common with the first: not whether it is answered in parts."""
+        return [{k: v for k, v in self.body.items() if not k.startswith("stream")}, self.user]
 
 
 @dataclass(frozen=True)
@@ -134,6 +133,7 @@ class Desk:
         failed: Callable[[str, str], None] = lambda arm, reason: None,
     ) -> None:
         self.live, self.backend, self.redact, self._failed = live, backend, redact, failed
+        self._under_way: set[str] = set()
 
     async def answer(self, question: Question) -> Answered:
         """A whole response.
@@ -142,6 +142,10 @@ class Desk:
             Problem: No policy answers, the id is another's, or the store and the spool are down.
             Refused: By the model's server.
         """
+        with self._only(question.response_id):
+            return await self._answer(question)
+
+    async def _answer(self, question: Question) -> Answered:
         known = await self._known(question)
         if isinstance(known, Answered):
             return known
@@ -150,8 +154,9 @@ class Desk:
             turn, lambda arm: self.backend.complete(arm, question.body, response_id)
         )
         text = None if completion.text is None else _kept(completion.text, self.redact)
-        done = self.live.finish(response_id, text, completion.finish)
-        await _all(turn.written, done)
+        there = await _all(turn.written, self.live.finish(response_id, text, _reason(completion.finish)))
+        if there is not None:  # another replica's try was quicker
+            completion = Completion(there, completion.finish, {"role": "assistant", "content": there})
         return Answered(response_id, turn.arm, completion, turn.model_seconds)
 
     async def stream(self, question: Question) -> Streamed:
@@ -160,6 +165,10 @@ class Desk:
         Raises:
             As of `answer`.
         """
+        with self._only(question.response_id) as mine:
+            return await self._stream(question, mine)
+
+    async def _stream(self, question: Question, mine: ExitStack) -> Streamed:
         known = await self._known(question)
         if isinstance(known, Answered):
             return Streamed(known.response_id, known.arm, _replayed(known.completion), 0.0)
@@ -174,10 +183,15 @@ class Desk:
 
         first, rest = await self._attempt(turn, begin)
         await turn.written
-        return Streamed(response_id, turn.arm, self._followed(response_id, first, rest), turn.model_seconds)
+        return Streamed(
+            response_id,
+            turn.arm,
+            self._followed(response_id, first, rest, mine.pop_all()),
+            turn.model_seconds,
+        )
 
     async def _followed(
-        self, response_id: str, first: Chunk, rest: AsyncIterator[Chunk]
+        self, response_id: str, first: Chunk, rest: AsyncIterator[Chunk], mine: ExitStack
     ) -> AsyncIterator[Chunk]:
         """The chunks, as they come; what they came to is written before the one that ends it leaves."""
         parts: list[str] = []
@@ -194,7 +208,7 @@ class Desk:
                     parts.append(str(content))
                 is_text = is_text and not chunk.delta.get("tool_calls")
                 if chunk.finish and not finish:
-                    finish = await done(chunk.finish)
+                    finish = await done(_reason(chunk.finish))
                 yield chunk
             finish = finish or await done("stop")
         except BaseException:
@@ -202,6 +216,23 @@ class Desk:
                 with suppress(Problem):
                     await asyncio.shield(self.live.finish(response_id, None, "failed"))
             raise
+        finally:
+            mine.close()
+
+    @contextmanager
+    def _only(self, response_id: str | None) -> Iterator[ExitStack]:
+        """Within it, and until the stack is closed, no other request answers under this id.
+
+        Raises:
+            Problem: One does.
+        """
+        if response_id in self._under_way:
+            raise Problem(409, "this id is being answered", code="id_in_progress", param="id", retry_after=1)
+        with ExitStack() as mine:
+            if response_id is not None:
+                self._under_way.add(response_id)
+                mine.callback(self._under_way.discard, response_id)
+            yield mine
 
     async def _known(self, question: Question) -> Answered | str | None:
         """What is known of a question that came before under this id: its answer, or its arm."""
@@ -214,7 +245,7 @@ class Desk:
             return None  # the store is down; what is new to this process is taken as new
         if row is None:
             return None
-        if row.request != question.digest:
+        if row.request != self.live.digest(question.asked()):
             raise Problem(
                 409, "another request has this id", code="id_reused", param="id", seen=question.response_id
             )
@@ -235,16 +266,11 @@ class Desk:
             written = asyncio.get_running_loop().create_future()
             written.set_result(None)
             return response_id, _Turn(decision, arm, written)
-        decision = live.choose(response_id, question.user, question.arm)
         metadata = json.dumps(question.metadata) if question.metadata else None
-        ask = Ask(
-            decision,
-            time.time(),
-            question.user,
-            question.digest,
-            json.dumps(context_of(question.body["messages"], redact), ensure_ascii=False),
-            metadata and redact(metadata),
-        )
+        metadata = metadata and redact(metadata)
+        context = json.dumps(context_of(question.body["messages"], redact), ensure_ascii=False)
+        decision = live.choose(response_id, question.user, question.arm)  # in flight: nothing may fail now
+        ask = Ask(decision, time.time(), question.user, live.digest(question.asked()), context, metadata)
         written = asyncio.ensure_future(live.write(ask))
         return response_id, _Turn(decision, decision.arm, written)
 
@@ -255,30 +281,31 @@ class Desk:
             Problem: None can.
             Refused: By the model's server.
         """
+        try:
+            return await self._first_answer(turn, ask)
+        except BaseException:  # also of a client that has gone: nobody will edit this response
+            await asyncio.shield(self._give_up(turn))
+            raise
+
+    async def _first_answer(self, turn: _Turn, ask: Callable[[str], Awaitable[T]]) -> T:
         tried: list[str] = []
-        response_id = turn.decision.response_id
         while True:
             started = time.perf_counter()
             try:
-                answer = await ask(turn.arm)
-                turn.model_seconds += time.perf_counter() - started
-                return answer
+                return await ask(turn.arm)
             except Unanswered as error:
-                turn.model_seconds += time.perf_counter() - started
                 self._failed(turn.arm, error.reason)
                 tried.append(turn.arm)
                 others = self.live.others(turn.decision.scope, tried)
                 if not others:
-                    await self._give_up(turn)
                     status = 504 if error.reason == "timeout" else 502
                     raise Problem(status, str(error), code=f"upstream_{error.reason}") from error
-                turn.attempts += 1
-                await turn.written
-                turn.arm = others[0]
-                await self.live.route(response_id, turn.arm, turn.attempts)
-            except (Refused, asyncio.CancelledError):
-                await asyncio.shield(self._give_up(turn))
-                raise
+            finally:
+                turn.model_seconds += time.perf_counter() - started
+            turn.attempts += 1
+            await turn.written
+            turn.arm = others[0]
+            await self.live.route(turn.decision.response_id, turn.arm, turn.attempts)
 
     async def _give_up(self, turn: _Turn) -> None:
         with suppress(Problem):
@@ -297,10 +324,18 @@ async def _chained(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Ch
             await rest.aclose()
 
 
-async def _all(*work: Awaitable[Any]) -> None:
-    for result in await asyncio.gather(*work, return_exceptions=True):
+async def _all(*work: Awaitable[Any]) -> Any:
+    """What the last gives, when all are done."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
         if isinstance(result, BaseException):
             raise result
+    return results[-1]
+
+
+def _reason(finish: str) -> str:
+    """Why a response ended, as it is kept: a model's server may say anything."""
+    return finish if finish in REASONS else "stop"
 
 
 def _kept(text: str, redact: Redact) -> str:
@@ -311,4 +346,4 @@ def _kept(text: str, redact: Redact) -> str:
 async def _replayed(completion: Completion) -> AsyncIterator[Chunk]:
     """A response that was given before, in one part."""
     yield Chunk({"role": "assistant", "content": completion.text})
-    yield replace(Chunk({}), finish=completion.finish)
+    yield Chunk({}, completion.finish)

@@ -181,17 +181,19 @@ class Finish:
     finish: str
     time: float
 
-    def apply(self, pen: Pen) -> None:
-        """Write the text; an edit that came before it gets its cost now."""
+    def apply(self, pen: Pen) -> str | None:
+        """Write the text; an edit that came before it gets its cost now. Returns another's that is there."""
         values = {"id": self.response_id, "text": self.response, "reason": self.finish}
         if not pen.connection.execute(_FINISH, values).rowcount:
-            return
+            there = pen.first(_MINE, id=self.response_id)
+            return None if there is None else there.response
         if self.response is None:
             Expire((self.response_id,), self.time).apply(pen)
-            return
+            return None
         for row in pen.connection.execute(_EDITS, {"id": self.response_id}).all():
             cost = _price(pen, self.response, row.edit)
             _count(pen, self.response_id, row.revision, row.time, cost, row.edit in (None, self.response))
+        return None
 
 
 Spooled = Ask | Route | Finish
@@ -399,6 +401,11 @@ class Epoch:
         for each in self.added:
             if each["arm"] not in known:
                 pen.connection.execute(insert(policies).values(**each))
+            else:  # the run folder may have moved
+                mine = policies.c.arm == each["arm"]
+                pen.connection.execute(
+                    update(policies).where(mine).values(run=each["run"], name=each["name"])
+                )
         if wanted == arms:
             return Arms(epoch, arms)
         event = Arms(epoch + 1, wanted)
@@ -411,29 +418,14 @@ REMOVED = dict.fromkeys(("user", "request", "context", "response", "metadata")) 
 
 @dataclass(frozen=True)
 class Forget:
-    """The texts of a user, or all that are older than a time, go; costs without texts stay.
+    """Texts of these responses go; costs without texts stay."""
 
-    Attributes:
-        user: Whose; None for everyone's.
-        before: Older than this only.
-        time: When.
-    """
-
-    user: str | None
-    before: float | None
+    response_ids: Sequence[str]
     time: float
 
-    def apply(self, pen: Pen) -> int:
-        """Remove; returns of how many responses. What is still waited for expires."""
-        which = drafts.c.finish.is_distinct_from("removed")
-        if self.user is not None:
-            which &= drafts.c.user == self.user
-        if self.before is not None:
-            which &= drafts.c.time < self.before
-        ids = list(pen.connection.scalars(select(drafts.c.response_id).where(which)))
-        for start in range(0, len(ids), 500):
-            some = ids[start : start + 500]
-            Expire(some, self.time).apply(pen)
-            pen.connection.execute(update(drafts).where(drafts.c.response_id.in_(some)).values(**REMOVED))
-            pen.connection.execute(delete(edits).where(edits.c.response_id.in_(some)))
-        return len(ids)
+    def apply(self, pen: Pen) -> None:
+        """Remove; what is still waited for expires."""
+        Expire(self.response_ids, self.time).apply(pen)
+        mine = drafts.c.response_id.in_(self.response_ids)
+        pen.connection.execute(update(drafts).where(mine).values(**REMOVED))
+        pen.connection.execute(delete(edits).where(edits.c.response_id.in_(self.response_ids)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from editloop.edits import redline
 from editloop.serve.desk import context_of
@@ -41,7 +40,7 @@ async def take(request: Request) -> dict[str, Any]:
     response_id = asked.response_id
     redact = room.desk.redact
     if asked.response is not None:
-        response_id = await _keep_external(room, asked)
+        response_id = await _keep_external(room, asked, key)
     assert response_id is not None
     edit = None if asked.edit is None else redact(asked.edit)
     done: Edited = await room.live.edit(response_id, edit, revision=asked.revision, key=key)
@@ -56,22 +55,22 @@ async def take(request: Request) -> dict[str, Any]:
     }
 
 
-async def _keep_external(room: Room, asked: EditRequest) -> str:
-    """A response from elsewhere, as a draft; without an id it has that of its content."""
+async def _keep_external(room: Room, asked: EditRequest, key: str | None) -> str:
+    """A response from elsewhere, as a draft; without an id, but with a key, it has that of its content."""
     redact = room.desk.redact
     assert asked.response is not None
     messages = asked.model_dump(include={"context"}, exclude_unset=True)["context"]
     context = redact(messages) if isinstance(messages, str) else context_of(messages, redact)
-    texts = json.dumps([context, asked.response, asked.user, asked.policy], ensure_ascii=False)
-    digest = hashlib.blake2b(texts.encode(), digest_size=16).hexdigest()
-    response_id = asked.response_id or f"ext-{digest if asked.key else uuid4().hex}"
+    response = redact(asked.response)
+    digest = room.live.digest([context, response, asked.user, asked.policy])
+    response_id = asked.response_id or f"ext-{digest if key else uuid4().hex}"
     await room.live.write(
         External(
             response_id,
             asked.user,
             asked.policy,
             json.dumps(context, ensure_ascii=False),
-            redact(asked.response),
+            response,
             redact(json.dumps(asked.metadata, ensure_ascii=False)) if asked.metadata else None,
             digest,
             time.time(),
@@ -230,17 +229,21 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
     return found
 
 
-@router.delete("/v1/users/{user}", tags=["edits"])
+@router.delete("/v1/users/{user:path}", tags=["edits"])
 async def forget(request: Request, user: str) -> dict[str, Any]:
     """Remove a user's texts. What an edit cost stays, without a name; so do policies that learned from it."""
     room = room_of(request)
     if "\0" in user:
         raise Problem(404, "no such user", code="user_not_found")
 
+    scope = room.live.scope_of(user)
+
     def trained(connection: Connection) -> list[str]:
-        first = connection.scalar(
-            select(drafts.c.time).where(drafts.c.user == user).order_by(drafts.c.time).limit(1)
-        )
+        named = select(func.min(drafts.c.time)).where(drafts.c.user == user)
+        first = connection.scalar(named)
+        if scope:  # older texts may have gone already; what they cost has not
+            seen = connection.scalar(select(func.min(events.c.time)).where(events.c.scope == scope))
+            first = min(filter(None, (first, seen)), default=None)
         if first is None:
             return []
         return sorted(set(connection.scalars(select(policies.c.run).where(policies.c.read_until >= first))))

@@ -8,9 +8,11 @@ import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from editloop.edits.writing import atomic
@@ -21,7 +23,7 @@ from editloop.serve.store import PATIENCE, Store
 
 __all__ = ["Gate", "Keys", "Limits"]
 
-OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
+OPEN = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 """What anyone may see; the dashboard's own files too, which hold nobody's data."""
 
 APP = (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("POST", "/v1/edits"))
@@ -65,32 +67,38 @@ class Keys:
         self.store, self.file = store, file
         self._known: dict[str, Key] | None = None
         self._read = float("-inf")
-        self._first = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
         """Read them again, if it is time; while the store is down, those that were known hold."""
-        if self._known is None:
-            async with self._first:  # all wait for the first reading, and one reads
-                await self._refresh()
-        else:
-            await self._refresh()
+        if self._known is not None and time.monotonic() - self._read < REFRESH:
+            return
+        if self._reading is None or self._reading.done():  # never two at once: one may take long
+            self._read = time.monotonic()
+            self._reading = asyncio.create_task(self._refresh())
+        if self._known is None:  # all wait for the first reading
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await asyncio.shield(self._reading)
+            self._known = self._from_file() if self._known is None else self._known
 
     async def _refresh(self) -> None:
-        if time.monotonic() - self._read < REFRESH:
-            return
-        self._read = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE):
-                found = await asyncio.to_thread(list_keys, self.store)
-        except (StoreError, TimeoutError):
-            if self._known is None:
-                self._known = self._from_file()
+            found = await asyncio.to_thread(list_keys, self.store)
+        except StoreError:
             return
         known = {key.digest: key for key in found}
         if known != self._known:
             self._known = known
             with suppress(EditLoopError, OSError), atomic(self.file) as unfinished:
                 unfinished.write_text(json.dumps(found), encoding="utf-8")
+
+    async def stop(self) -> None:
+        """Read them no more."""
+        if self._reading is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._reading
 
     def _from_file(self) -> dict[str, Key] | None:
         try:
@@ -139,15 +147,16 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
-        if scope["type"] != "http" or _is_open(scope["path"]):
+        path = get_route_path(scope) if scope["type"] == "http" else ""
+        if not path or _is_open(path):
             await self.app(scope, receive, send)
             return
         try:
             headers: dict[bytes, bytes] = dict(scope["headers"])
             key = await self.keys.find(headers.get(b"authorization", b"").decode("latin-1") or None)
             if key is None:
-                _check_local(headers)
-            self._allow(key, scope)
+                _check_local(headers, scope.get("client"))
+            self._allow(key, scope["method"], path)
             self._slow_down(key.name if key else "")
             size = headers.get(b"content-length", b"0")
             if size.isdigit() and int(size) > self.limits.body:
@@ -192,8 +201,8 @@ class Gate:
     def _too_large(self) -> Problem:
         return Problem(413, f"the request is longer than {self.limits.body} bytes", code="request_too_large")
 
-    def _allow(self, key: Key | None, scope: Mapping[str, Any]) -> None:
-        if key is None or key.role == "admin" or (scope["method"], scope["path"]) in APP:
+    def _allow(self, key: Key | None, method: str, path: str) -> None:
+        if key is None or key.role == "admin" or (method, path) in APP:
             return
         raise Problem(403, "this key may not do that", code="permission_denied", do="use an admin key")
 
@@ -212,7 +221,7 @@ class Gate:
         self._buckets[name] = (tokens - 1, now)
 
 
-def _check_local(headers: Mapping[bytes, bytes]) -> None:
+def _check_local(headers: Mapping[bytes, bytes], client: tuple[str, int] | None) -> None:
     """Without keys only this machine may ask, and no page of another site on its behalf.
 
     Raises:
@@ -220,14 +229,22 @@ def _check_local(headers: Mapping[bytes, bytes]) -> None:
     """
     host = headers.get(b"host", b"").decode("latin-1")
     origin = headers.get(b"origin", b"").decode("latin-1")
-    if host.rpartition(":")[0] not in LOCAL and host not in LOCAL:
+    foreign = client is not None and not _is_loopback(client[0])
+    if foreign or (host.rpartition(":")[0] not in LOCAL and host not in LOCAL):
         raise Problem(403, "without keys only this machine may ask", code="not_local", seen=host)
     if origin and origin.partition("://")[2] != host:
         raise Problem(403, "without keys no other site may ask", code="not_local", seen=origin)
 
 
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:  # a socket of this machine has no address
+        return True
+
+
 def _is_open(path: str) -> bool:
-    return path in OPEN or not path.startswith(("/v1/", "/metrics"))
+    return path in OPEN or path.startswith("/dashboard/")
 
 
 async def answer_problem(problem: Problem, send: Send) -> None:

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from editloop.edits import get_cost
 from editloop.edits.writing import atomic
@@ -88,7 +88,8 @@ class Live:
         self._flying: dict[str, tuple[str, str]] = {}
         self._by_scope: dict[str, Counter[str]] = {}
         self._salt = ""
-        self._seq, self._written, self._expired_until = 0, 0, 0.0
+        self._seq, self._written = 0, 0
+        self._expired_until = self._kept_until = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._writer: Writer | None = None
 
@@ -121,20 +122,28 @@ class Live:
         spool = self.folder / "spool.jsonl"
         self._writer = Writer(self.store, spool, self.price, self._learn, seq)
         for entry in self._writer.spooled():
-            if isinstance(entry, Ask):
+            if isinstance(entry, Ask) and entry.decision.response_id not in self.bandit.state:
                 self._take_off(entry.decision)
         self._writer.start()
-        self._tasks = [asyncio.create_task(self._keep_snapshots()), asyncio.create_task(self._tend())]
+        chores = (self._keep_snapshots, self._tend, self._watch)
+        self._tasks = [asyncio.create_task(chore()) for chore in chores]
 
     async def stop(self) -> None:
         """Write what is under way, and a last snapshot."""
-        for task in self._tasks:
+        for task in self._tasks[:2]:  # the writer is watched until it has ended
             task.cancel()
-        if self._writer is not None:
-            await self._writer.stop()
-            await asyncio.sleep(0)  # what the writer told last
-            await self._snapshot()
-        await asyncio.to_thread(self.store.close)
+        await asyncio.gather(*self._tasks[:2], return_exceptions=True)
+        try:
+            if self._writer is not None:
+                await self._writer.stop()
+                await asyncio.sleep(0)  # what the writer told last
+                await self._snapshot()
+        except (OSError, EditLoopError) as error:
+            log.warning("no snapshot: %s", error)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.to_thread(self.store.close)
 
     def _restore(self) -> int:
         """The fold of the store's events, from the snapshot on if there is one; number of the last."""
@@ -155,7 +164,7 @@ class Live:
             self.bandit, seq = known[:2]
         self._written = seq
         for number, event in self.store.events(seq):
-            self.bandit.state.apply(event)
+            self._fold(event)
             last = max(last, number)
         return last
 
@@ -203,14 +212,17 @@ class Live:
 
     def _learn(self, new: Sequence[tuple[int, Event]]) -> None:
         for self._seq, event in new:  # behind `writer.last`, which the writer's thread moves
-            try:
-                self.bandit.state.apply(event)
-            except BanditError as error:  # of a replica that knew less
-                log.warning("an event was passed over: %s", error)
+            self._fold(event)
             if isinstance(event, Decided):
                 self._land(event.response_id)
             for hear in self.heard:
                 hear(event)
+
+    def _fold(self, event: Event) -> None:
+        try:
+            self.bandit.state.apply(event)
+        except BanditError as error:  # of a replica that knew less
+            log.warning("an event was passed over: %s", error)
 
     def _take_off(self, decision: Decided) -> None:
         self._flying[decision.response_id] = (decision.scope, decision.arm)
@@ -233,6 +245,11 @@ class Live:
         if user is None or self.scope == "all":
             return ""
         return hashlib.blake2b(f"{self._salt}:{user}".encode(), digest_size=12).hexdigest()
+
+    def digest(self, content: Any) -> str:
+        """By which a content is known again, and nobody else can tell what it was."""
+        text = json.dumps([self._salt, content], sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     def price(self, response: str, edit: str) -> float:
         """What an edit costs."""
@@ -272,18 +289,25 @@ class Live:
         """
         try:
             return await self.writer.write(entry)
-        except StoreError as error:
+        except Exception as error:
             if isinstance(entry, Ask):
                 self._land(entry.decision.response_id)
-            raise unavailable(error) from error
+            if isinstance(error, StoreError):
+                raise unavailable(error) from error
+            raise
 
     async def route(self, response_id: str, arm: str, attempt: int) -> None:
         """Another arm answers in place of the one that was chosen."""
         await self.write(Route(response_id, arm, attempt, time.time()))
 
-    async def finish(self, response_id: str, response: str | None, reason: str) -> None:
-        """A response has come to its end; without a text it failed, and no edit of it is waited for."""
-        await self.write(Finish(response_id, response, reason, time.time()))
+    async def finish(self, response_id: str, response: str | None, reason: str) -> str | None:
+        """A response has come to its end; without a text it failed, and no edit of it is waited for.
+
+        Returns:
+            The text that is there already, if another try was quicker.
+        """
+        there: str | None = await self.write(Finish(response_id, response, reason, time.time()))
+        return there
 
     async def edit(
         self, response_id: str, edit: str | None, *, revision: int | None = None, key: str | None = None
@@ -330,19 +354,33 @@ class Live:
 
     async def forget(self, user: str) -> int:
         """Remove the texts of a user; returns of how many responses."""
-        done: int = await self.write(Forget(user, None, time.time()))
+        return await self._forget(drafts.c.user == user)
+
+    async def _forget(self, which: ColumnElement[bool]) -> int:
+        """Remove texts, some at a time: others have their turns."""
+        there = select(drafts.c.response_id).where(which, drafts.c.finish.is_distinct_from("removed"))
+        done = 0
+        while ids := await self.read(lambda c: list(c.scalars(there.limit(AT_ONCE)))):
+            await self.write(Forget(ids, time.time()))
+            done += len(ids)
         return done
 
     # What time does
 
-    async def _tend(self) -> None:
+    async def _watch(self) -> None:
         while True:
             await asyncio.sleep(TEND_EVERY)
             self.writer.cut_if_stuck()
+
+    async def _tend(self) -> None:
+        while True:
+            await asyncio.sleep(TEND_EVERY)
             try:
                 await self.expire()
                 if self.keep_for is not None:
-                    await self.write(Forget(None, time.time() - self.keep_for, time.time()))
+                    until = time.time() - self.keep_for
+                    await self._forget((drafts.c.time > self._kept_until) & (drafts.c.time <= until))
+                    self._kept_until = until
             except Problem as error:
                 log.warning("%s", error)
 

@@ -37,14 +37,15 @@ class ChatRequest(BaseModel):
 
     model: str = Field(min_length=1, max_length=200, description="`editloop`, or the name of an arm")
     messages: list[ChatMessage] = Field(min_length=1)
-    stream: bool = False
+    stream: bool | None = None
     stream_options: dict[str, Any] | None = None
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     n: Literal[1] | None = None
-    user: str | None = Field(None, max_length=256, description="Who edits; one bandit each")
+    stop: str | list[str] | None = None
+    user: str | None = Field(None, min_length=1, max_length=256, description="Who edits; one bandit each")
     metadata: dict[str, Any] | None = None
     id: str | None = Field(None, pattern=ID, description="The response's id, if the client chooses it")
 
@@ -60,7 +61,7 @@ class EditRequest(_Request):
     context: str | list[ChatMessage] | None = Field(None, description="Of a response from elsewhere")
     response: str | None = Field(None, description="Of a response from elsewhere")
     policy: str | None = Field(None, max_length=200, description="Who wrote it")
-    user: str | None = Field(None, max_length=256)
+    user: str | None = Field(None, min_length=1, max_length=256)
     metadata: dict[str, Any] | None = None
 
     @field_validator("response")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from fastapi import Request
 
@@ -17,13 +18,25 @@ __all__ = ["Room", "room_of"]
 
 @dataclass(frozen=True)
 class Room:
-    """The parts of a server."""
+    """The parts of a server.
+
+    Attributes:
+        live: Decides and learns.
+        desk: Answers questions.
+        backend: Writes responses.
+        limits: Of requests.
+        metrics: What is counted.
+        ready: Arms that the backend was given.
+        following: Held while it is given others.
+    """
 
     live: Live
     desk: Desk
     backend: Backend
     limits: Limits
     metrics: Metrics
+    ready: set[str] = field(default_factory=set)
+    following: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def room_of(request: Request) -> Room:

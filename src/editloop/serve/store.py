@@ -47,8 +47,13 @@ def storing() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-        raise StoreError(f"the store does not answer: {reason.splitlines()[0]}") from error
+        raise down(error) from error
+
+
+def down(error: Exception) -> StoreError:
+    """What a database raises, in a line."""
+    reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+    return StoreError(f"the store does not answer: {reason.splitlines()[0]}")
 
 
 class Store:
@@ -56,6 +61,11 @@ class Store:
 
     Args:
         url: `sqlite:///edits.db`, `postgresql://user@host/name`, or the path of a SQLite file.
+
+    Attributes:
+        reader: Its connections read.
+        writer: Its connection, one at a time, writes.
+        descriptor: Of the socket of that connection, if there is one.
 
     Raises:
         StoreError: No such kind of database.
@@ -73,10 +83,20 @@ class Store:
         if self.is_sqlite and self.url.database in (None, "", ":memory:"):
             raise StoreError("a store in memory would lose edits", seen=url, do="name a file")
         self._lock: int | None = None
+        self.descriptor: int | None = None
         try:
             self.reader, self.writer = self._engine("BEGIN"), self._engine("BEGIN IMMEDIATE")
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError("no such kind of database", seen=url, do="use sqlite or postgresql") from error
+        if not self.is_sqlite:
+            event.listen(self.writer, "connect", self._connected)
+            event.listen(self.writer, "close", self._disconnected)
+
+    def _connected(self, connection: Any, _: Any) -> None:
+        self.descriptor = connection.fileno()
+
+    def _disconnected(self, *_: Any) -> None:
+        self.descriptor = None
 
     def __str__(self) -> str:
         return self.url.render_as_string(hide_password=True)

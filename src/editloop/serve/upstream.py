@@ -69,8 +69,8 @@ class Upstream:
 
     async def prepare(self, policy: Served) -> None:
         """See `Backend.prepare`: an adapter that is not in the server's list is loaded there."""
+        self._policies[policy.arm] = policy  # what cannot be loaded now is tried again
         await self._load(policy, await self._models())
-        self._policies[policy.arm] = policy
 
     async def retire(self, arm: str) -> None:
         """See `Backend.retire`."""

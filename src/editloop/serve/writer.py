@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,13 +24,13 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
-from editloop.edits.journal import append_rows, read_rows
+from editloop.edits.journal import append_rows, drop_rows, read_rows
 from editloop.errors import StoreError
 from editloop.online import Event
 from editloop.serve.entries import Pen, Price, Spooled, spooled_from_json, spooled_to_json
 from editloop.serve.problem import Problem
 from editloop.serve.schema import events
-from editloop.serve.store import ONE_AT_A_TIME, PATIENCE, Store, folded, newer
+from editloop.serve.store import ONE_AT_A_TIME, PATIENCE, Store, down, folded, newer
 
 __all__ = ["Entry", "Writer"]
 
@@ -39,6 +40,9 @@ log = logging.getLogger("editloop.serve")
 
 MOST = 256
 """Entries of a commit."""
+
+AT_ONCE = 1.0
+"""Seconds for which the spool is written into a database that is back, before others have their turn."""
 
 AGAIN = 0.5
 """Seconds between two looks at a database: whether it is back, and what other replicas have written."""
@@ -92,7 +96,6 @@ class Writer:
         self._answered = False
         self._asking: threading.Thread | None = None
         self._begun: float | None = None
-        self._descriptor: int | None = None
 
     def start(self) -> None:
         """Begin to write, for the event loop that runs."""
@@ -145,7 +148,7 @@ class Writer:
                 timeout = None
         except queue.Empty:
             pass
-        if not batch and (self.down or not self.store.is_sqlite):
+        if not batch and (self.down or not self.store.is_sqlite or self.spool.exists()):
             batch.append((_Look(), None))
         return batch, True
 
@@ -153,9 +156,10 @@ class Writer:
         if self.down and not self._answers():
             self._set_aside(batch, self.down)
             return
-        self._begun = time.monotonic()
         try:
-            self._drain()
+            if not self._drain():  # what follows on what waits must wait with it
+                self._set_aside(batch, "the store is catching up with what was spooled")
+                return
             found, new = self._commit([entry for entry, _ in batch])
         except StoreError as error:
             self.down, self._answered = str(error), False
@@ -170,8 +174,6 @@ class Writer:
             self.down = None
             futures = [future for _, future in batch]
             self._tell(new, list(zip(futures, found, strict=True)))
-        finally:
-            self._begun = None
 
     def _answers(self) -> bool:
         """Whether a database that was down has answered since. It is asked aside: that may take a while."""
@@ -182,7 +184,7 @@ class Writer:
 
     def _ask(self) -> None:
         try:
-            with self.store.writer.connect() as connection:
+            with self.store.reader.connect() as connection:
                 connection.execute(select(1))
             self._answered = True
         except (SQLAlchemyError, OSError):
@@ -194,7 +196,7 @@ class Writer:
         To be called every while. No timeout of the client's library reaches a server that takes bytes and
         answers none.
         """
-        begun, descriptor = self._begun, self._descriptor
+        begun, descriptor = self._begun, self.store.descriptor
         if begun is not None and descriptor is not None and time.monotonic() - begun > 2 * PATIENCE:
             log.warning("the database has not answered for %.0f s", 2 * PATIENCE)
             self._begun = None
@@ -208,6 +210,7 @@ class Writer:
             StoreError: The store is down; nothing was written, or it is not known whether.
         """
         found: list[Any] = []
+        self._begun = time.monotonic()
         try:
             with self.store.writer.begin() as connection:
                 pen, new = self._pen(connection)
@@ -217,36 +220,49 @@ class Writer:
                     except Problem as refused:
                         found.append(refused)
         except DOWN as error:
-            reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-            raise StoreError(f"the store does not answer: {reason.splitlines()[0]}") from error
+            raise down(error) from error
+        finally:
+            self._begun = None
         self.last = pen.seq
         return found, new + pen.added
 
     def _pen(self, connection: Connection) -> tuple[Pen, list[tuple[int, Event]]]:
         """A pen, with no other in any replica until the transaction ends, and what others have written."""
         if not self.store.is_sqlite:
-            raw: Any = connection.connection.driver_connection
-            self._descriptor = raw.fileno()
             connection.execute(ONE_AT_A_TIME)
         seq = connection.scalar(_LAST) or 0
         new = list(folded(connection.execute(newer(self.last)))) if seq > self.last else []
         return Pen(connection, seq, self.price), new
 
-    def _drain(self) -> None:
-        """Write what waits in the spool; what the database will not have is put beside it."""
-        if not self.spool.exists():
-            return
-        for row in read_rows(self.spool, StoreError):
+    def _drain(self) -> bool:
+        """Write what waits in the spool, for a second at most; returns whether nothing waits any more."""
+        until = time.monotonic() + AT_ONCE
+        while self.spool.exists():
+            if time.monotonic() > until:
+                return False
+            rows = list(islice(read_rows(self.spool, StoreError), MOST))
             try:
-                _, new = self._commit([spooled_from_json(row)])
+                _, new = self._commit([spooled_from_json(row) for row in rows])
+                self._tell(new, [])
             except StoreError:
                 raise
-            except Exception as error:
-                log.error("an entry of the spool is refused: %s", error)
-                append_rows(self.spool.with_suffix(".refused"), [row], sync=True)
-            else:
-                self._tell(new, [])
-        self.spool.unlink()
+            except Exception:
+                for row in rows:
+                    self._write_one(row)
+            drop_rows(self.spool, len(rows))
+        return True
+
+    def _write_one(self, row: dict[str, Any]) -> None:
+        """Write one row of the spool; one that the database will not have is told, without its texts."""
+        try:
+            _, new = self._commit([spooled_from_json(row)])
+            self._tell(new, [])
+        except StoreError:
+            raise
+        except Exception as error:
+            log.error("an entry of the spool is refused: %s", error)
+            told = {"entry": row.get("entry"), "id": row.get("response_id"), "error": type(error).__name__}
+            append_rows(self.spool.with_suffix(".refused"), [told], sync=True)
 
     def _set_aside(self, batch: Sequence[Asked], reason: str) -> None:
         """Keep in the spool what may wait there, and refuse the rest."""
