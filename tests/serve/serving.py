@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from editloop.serve.app import create_app
 from editloop.serve.backend import Backend, Chunk, Completion, Served
@@ -65,8 +66,8 @@ class Parrot:
 class Service:
     """A running server with a client."""
 
-    def __init__(self, live: Live, backend: Parrot, http: httpx.AsyncClient) -> None:
-        self.live, self.backend, self.http = live, backend, http
+    def __init__(self, app: FastAPI, live: Live, backend: Parrot, http: httpx.AsyncClient) -> None:
+        self.app, self.live, self.backend, self.http = app, live, backend, http
 
     async def ask(self, text: str = "Write.", **more: Any) -> httpx.Response:
         body = {"model": "editloop", "messages": [{"role": "user", "content": text}], **more}
@@ -94,7 +95,7 @@ async def serving(
             await live.set_arms(Epoch(lambda _: arms, (), time.time()))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-            yield Service(live, backend, http)  # type: ignore[arg-type]
+            yield Service(app, live, backend, http)  # type: ignore[arg-type]
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

@@ -14,6 +14,8 @@ import httpx
 import pytest
 from serving import Service, run, serving
 from sqlalchemy import select
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from editloop.edits import Record
 from editloop.online import Bandit
@@ -527,5 +529,105 @@ def test_nothing_is_served_before_a_policy_is(tmp_path: Path) -> None:
             error(await service.ask(), 503, "no_policies")
             ready = await service.http.get("/readyz")
             assert ready.status_code == 503 and "no policy" in ready.json()["reason"]
+
+    run(work())
+
+
+def test_an_id_is_answered_once_at_a_time(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service:
+            service.backend.waits = asyncio.Event()
+            first = asyncio.create_task(service.ask(id="x"))
+            while not service.backend.asked:
+                await asyncio.sleep(0.01)
+            for stream in (False, True):
+                again = await service.ask(id="x", stream=stream)
+                error(again, 409, "id_in_progress")
+                assert again.headers["Retry-After"] == "1"
+            service.backend.waits.set()
+            assert (await first).status_code == 200
+            for stream in (True, False):
+                assert (await service.ask(id="y", stream=stream)).status_code == 200
+
+    run(work())
+
+
+def test_what_fails_unforeseen_leaves_nothing_in_flight(tmp_path: Path) -> None:
+    def redact(text: str) -> str:
+        if "secret" in text:
+            raise ValueError("cannot redact")
+        return text
+
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path, app_options={"redact": redact}) as service:
+            error(await service.ask("a secret"), 500, "internal_error")
+            service.backend.fails["a@1"] = AttributeError("a bug")
+            error(await service.ask("Hi"), 500, "internal_error")
+            await asyncio.sleep(0.1)
+            assert service.live._flying == {} and service.live.bandit.state.pending == 0
+
+    run(work())
+
+
+def test_reasons_to_end_are_those_that_are_known(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+
+            async def odd(arm: str, request: Any, response_id: str) -> Completion:
+                return Completion(
+                    "Hi", "removed_for_want_of_resources", {"role": "assistant", "content": "Hi"}
+                )
+
+            service.backend.complete = odd  # type: ignore[method-assign]
+            assert (await service.edit((await service.ask()).json()["id"], "Hello")).status_code == 200
+
+    run(work())
+
+
+def test_the_gate_holds_under_a_prefix(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service:
+            outer = Starlette(routes=[Mount("/editloop", app=service.app)])
+            await asyncio.to_thread(create_key, service.live.store, "app")
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(outer), base_url="http://localhost"
+            ) as http:
+                for path in ("/v1/edits", "/v1/models", "/metrics", "/v1/overview"):
+                    error(await http.get(f"/editloop{path}"), 401, "invalid_api_key")
+                assert (await http.get("/editloop/healthz")).status_code == 200
+                assert (await http.get("/editloop/dashboard/style.css")).status_code == 200
+
+    run(work())
+
+
+def test_machines_that_only_say_that_they_are_local_are_refused(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service:
+            transport = httpx.ASGITransport(service.app, client=("203.0.113.9", 123))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                error(await http.get("/v1/models"), 403, "not_local")
+
+    run(work())
+
+
+def test_any_name_can_be_forgotten(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            assert (await service.ask(user="team/bo b?")).status_code == 200
+            error(await service.ask(user=""), 400, "invalid_request")
+            gone = await service.http.delete("/v1/users/team%2Fbo%20b%3F")
+            assert gone.json()["removed"] == 1
+
+    run(work())
+
+
+def test_a_header_makes_a_triple_idempotent(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            triple = {"context": "Write.", "response": "Hello", "edit": "Hello!"}
+            for repeated in (False, True, True):
+                done = await service.http.post("/v1/edits", json=triple, headers={"Idempotency-Key": "k"})
+                assert done.json()["repeated"] is repeated, done.text
+            assert len((await service.http.get("/v1/edits")).json()["data"]) == 1
 
     run(work())

@@ -91,3 +91,23 @@ def test_the_async_client_does_the_same(tmp_path: Path) -> None:
                 assert (await client.accept(drafts[0].response_id)).revision == 3
 
     run(work())
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 500])
+def test_an_edit_is_kept_while_it_is_not_what_is_wrong(status: int, tmp_path: Path) -> None:
+    answers = [status, status, status, 409, 200]
+    done = {"response_id": "r", "cost": 0.5, "revision": 1}
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        code = answers.pop(0)
+        return httpx.Response(code, json=done if code == 200 else {"error": {"message": "no"}})
+
+    http = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://server")
+    with Client("http://server", spool=tmp_path / "edits.jsonl", http=http) as client:
+        assert client.edit("r", "One").spooled
+        assert client.edit("r", "Two").spooled
+        with pytest.raises(httpx.HTTPError):
+            client.flush()
+        assert [each["edit"] for each in client.waiting()] == ["One", "Two"]
+        assert client.flush() == 2 and client.waiting() == []
+    assert "One" in (tmp_path / "edits.refused").read_text()

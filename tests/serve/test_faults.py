@@ -11,13 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import Service, run, serving
+from serving import Parrot, Service, run, serving
 from sqlalchemy import select
 
 from editloop.bench.postgres import Postgres
 from editloop.edits import journal
 from editloop.errors import StoreError
 from editloop.online import Bandit, Decided
+from editloop.serve.entries import Epoch
 from editloop.serve.keys import create_key
 from editloop.serve.schema import events
 from editloop.serve.store import Store
@@ -236,5 +237,57 @@ def test_a_second_server_on_sqlite_is_refused(tmp_path: Path) -> None:
                     pass
             assert (await service.ask()).status_code == 200
         Store(url).open()
+
+    run(work())
+
+
+def test_a_long_spool_is_written_back_in_order(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editloop.serve.writer.MOST", 7)
+    monkeypatch.setattr("editloop.serve.writer.AT_ONCE", 0.02)
+
+    async def work() -> None:
+        async with serving(url, tmp_path):
+            pass
+        rows = []
+        for i in range(150):
+            decision = Decided(f"s{i}", "", "b@2", 1.0, 1)
+            asked = {"time": 1.0, "user": None, "request": "d", "context": '"Hi"', "metadata": None}
+            rows.append({"entry": "Ask", "decision": decision, **asked})
+            rows.append(
+                {"entry": "Finish", "response_id": f"s{i}", "response": "Hello"}
+                | {"finish": "stop", "time": 2.0}
+            )
+        journal.append_rows(tmp_path / "spool.jsonl", rows)
+        async with serving(url, tmp_path) as service:
+            answers = await asyncio.gather(*(service.ask(id=f"new{i}") for i in range(9)))
+            assert {each.status_code for each in answers} == {200}
+            await known_again(service)
+            assert service.live.bandit.state.decisions == 159 and service.live._flying == {}
+            assert not (tmp_path / "spool.jsonl").exists()
+            for response_id in ("s0", "s149", "new8"):
+                assert (await service.edit(response_id, "Hi")).json()["cost"] is not None
+
+    run(work())
+
+
+def test_other_replicas_follow_the_arms(postgres: Postgres, tmp_path: Path) -> None:
+    url, first, second = postgres.new(), Parrot(), Parrot()
+    row = {"name": "c", "run": str(tmp_path), "time": 1.0, "metrics": "{}", "read_until": None}
+
+    async def work() -> None:
+        async with (
+            serving(url, tmp_path / "a", backend=first) as a,
+            serving(url, tmp_path / "b", backend=second, arms=()) as b,
+        ):
+            await a.live.set_arms(Epoch(lambda _: ("b@2", "c@3"), (row | {"arm": "c@3"},), time.time()))
+
+            async def known() -> bool:
+                return b.live.bandit.arms == ("b@2", "c@3") and "a@1" in second.retired
+
+            await until(known)
+            assert first.retired == second.retired == ["a@1"]
+            assert (await b.ask(model="c")).json()["model"] == "c@3"
 
     run(work())

@@ -184,3 +184,24 @@ def test_a_server_that_cannot_be_used_is_told() -> None:
         await gone.stop()
 
     asyncio.run(work())
+
+
+def test_what_could_not_be_loaded_at_first_is_loaded_later(vllm: Vllm) -> None:
+    down = True
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(503) if down else vllm(request)
+
+    async def work() -> None:
+        nonlocal down
+        client = Upstream("http://models/v1", base="org/base", transport=httpx.MockTransport(answer))
+        for policy in (BASE, SFT):
+            with pytest.raises(ServeError, match="does not list"):
+                await client.prepare(policy)
+        down = False
+        await client.compare()
+        assert vllm.loads == 1
+        assert (await client.complete("base@0", REQUEST, "r")).text == "Hello"
+        assert (await client.complete("sft@1", REQUEST, "r")).text == "Hello"
+
+    run(work())
