@@ -100,5 +100,6 @@ def _drive(editloop, run, command):
         assert "another process serves" in line(editloop("serve", "--upstream", f"{url}/v1", "--port", 0))
     finally:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0
+        server.communicate(timeout=20)
+    assert server.returncode == 0
     assert Path("edits.db.state", "snapshot.json").is_file()
