@@ -101,3 +101,16 @@ async def serving(
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run a test's coroutine."""
     asyncio.run(work)
+
+
+def sqlite(folder: Path) -> str:
+    return f"sqlite:///{folder}/edits.db"
+
+
+def error(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The body of an error, as OpenAI's clients expect it."""
+    assert answer.status_code == status, answer.text
+    found: dict[str, Any] = answer.json()["error"]
+    assert set(found) == {"message", "type", "param", "code"} and found["message"]
+    assert found["code"] == code
+    return found

@@ -18,7 +18,7 @@ from editloop.bench.postgres import Postgres
 from editloop.edits import journal
 from editloop.errors import StoreError
 from editloop.online import Bandit, Decided
-from editloop.serve.entries import Epoch
+from editloop.serve.entries import Ask, Epoch, Finish, spooled_to_json
 from editloop.serve.keys import create_key
 from editloop.serve.schema import events
 from editloop.serve.store import Store
@@ -187,8 +187,7 @@ def test_a_spool_that_was_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
         async with serving(url, tmp_path):
             pass
         decision = Decided("spooled", "", "b@2", 1.0, 1)
-        row = {"entry": "Ask", "decision": decision, "time": 1.0, "user": None, "request": "d"}
-        row |= {"context": '"Hi"', "metadata": None}
+        row = spooled_to_json(Ask(decision, 1.0, None, "d", '"Hi"', None))
         nonsense = {**row, "decision": ["other", "", "b@2", "much", 1]}
         journal.append_rows(tmp_path / "spool.jsonl", [row, row, nonsense])
         with (tmp_path / "spool.jsonl").open("a") as file:
@@ -253,12 +252,8 @@ def test_a_long_spool_is_written_back_in_order(
         rows = []
         for i in range(150):
             decision = Decided(f"s{i}", "", "b@2", 1.0, 1)
-            asked = {"time": 1.0, "user": None, "request": "d", "context": '"Hi"', "metadata": None}
-            rows.append({"entry": "Ask", "decision": decision, **asked})
-            rows.append(
-                {"entry": "Finish", "response_id": f"s{i}", "response": "Hello"}
-                | {"finish": "stop", "time": 2.0}
-            )
+            entries = (Ask(decision, 1.0, None, "d", '"Hi"', None), Finish(f"s{i}", "Hello", "stop", 2.0))
+            rows += map(spooled_to_json, entries)
         journal.append_rows(tmp_path / "spool.jsonl", rows)
         async with serving(url, tmp_path) as service:
             answers = await asyncio.gather(*(service.ask(id=f"new{i}") for i in range(9)))

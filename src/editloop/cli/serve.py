@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -174,12 +175,10 @@ def need() -> None:
         ConfigError: It is not installed.
     """
     for module in ("fastapi", "uvicorn", "sqlalchemy", "alembic", "httpx", "prometheus_client"):
-        try:
-            importlib.import_module(module)
-        except ImportError:
+        if find_spec(module) is None:  # nothing is imported that the verb does not use
             raise ConfigError(
                 "a library of the server is missing", seen=module, do="pip install 'editloop[serve]'"
-            ) from None
+            )
 
 
 def _state_folder(store: Store) -> Path:

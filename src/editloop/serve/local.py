@@ -115,13 +115,9 @@ class Local:
                     do="serve several bases by --upstream",
                 )
             if policy.name == "mixture":
-                weights = folder.manifest()["mixture"]["weights"]
-                parts = {part: weight for part, weight in policy.weights.items() if weight > 0}
-                for name, weight in weights.items():
-                    arm = next((arm for arm in parts if arm.partition("@")[0] == name), None)
-                    if weight > 0 and arm is not None:
-                        self._load(arm, folder.policy_path(name))
-                self._mixtures[policy.arm] = parts
+                for arm in policy.weights:
+                    self._load(arm, folder.policy_path(arm.partition("@")[0]))
+                self._mixtures[policy.arm] = policy.weights
             elif policy.name != "base":
                 self._load(policy.arm, folder.policy_path(policy.name))
             self._loaded.add(policy.arm)

@@ -6,7 +6,7 @@ from typing import Any
 
 from editloop.errors import ServeError
 
-__all__ = ["Problem"]
+__all__ = ["Problem", "unavailable"]
 
 
 class Problem(ServeError):

@@ -23,7 +23,7 @@ from editloop.errors import StoreError
 from editloop.online import Arms, Decided, Event, Feedback, Rerouted
 from editloop.serve.schema import events, facts
 
-__all__ = ["Store", "event_of", "storing"]
+__all__ = ["ONE_AT_A_TIME", "PATIENCE", "Store", "down", "folded", "newer", "storing"]
 
 T = TypeVar("T")
 

@@ -75,7 +75,7 @@ class Upstream:
     async def retire(self, arm: str) -> None:
         """See `Backend.retire`."""
         policy = self._policies.pop(arm, None)
-        if policy is not None and not self._is_base(policy):
+        if policy is not None and policy.name != "base":
             with suppress(httpx.HTTPError):
                 await self._client.post("unload_lora_adapter", json={"lora_name": arm})
 
@@ -91,18 +91,15 @@ class Upstream:
                 do="check --upstream",
             ) from error
 
-    def _is_base(self, policy: Served) -> bool:
-        return policy.name == "base"
-
-    def _model(self, arm: str) -> str:
-        policy = self._policies.get(arm)
-        return self._base or arm if policy is not None and self._is_base(policy) else arm
+    def _called(self, policy: Served) -> str:
+        """What a policy is called there."""
+        return self._base or policy.arm if policy.name == "base" else policy.arm
 
     async def _load(self, policy: Served, models: set[str]) -> None:
-        name = self._base or policy.arm if self._is_base(policy) else policy.arm
+        name = self._called(policy)
         if name in models:
             return
-        if self._is_base(policy):
+        if policy.name == "base":
             raise ServeError("the model server has no such base", seen=name, do="name it by --upstream-base")
         folder = policy.run / "policies" / policy.name
         try:
@@ -135,7 +132,9 @@ class Upstream:
             log.warning("%s", error)
 
     def _body(self, arm: str, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
-        return {**request, "model": self._model(arm), "stream": stream}
+        policy = self._policies.get(arm)
+        model = arm if policy is None else self._called(policy)
+        return {**request, "model": model, "stream": stream}
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""

@@ -236,21 +236,32 @@ class Writer:
 
     def _drain(self) -> bool:
         """Write what waits in the spool, for a second at most; returns whether nothing waits any more."""
-        until = time.monotonic() + AT_ONCE
-        while self.spool.exists():
-            if time.monotonic() > until:
-                return False
-            rows = list(islice(read_rows(self.spool, StoreError), MOST))
-            try:
-                _, new = self._commit([spooled_from_json(row) for row in rows])
-                self._tell(new, [])
-            except StoreError:
-                raise
-            except Exception:
-                for row in rows:
-                    self._write_one(row)
-            drop_rows(self.spool, len(rows))
+        if not self.spool.exists():
+            return True
+        until, done = time.monotonic() + AT_ONCE, 0
+        rows = read_rows(self.spool, StoreError)
+        try:
+            while some := list(islice(rows, MOST)):
+                if time.monotonic() > until:
+                    return False
+                self._write_rows(some)
+                done += len(some)
+        finally:
+            if done:
+                drop_rows(self.spool, done)
+        self.spool.unlink(missing_ok=True)  # a last line that was cut short never happened
         return True
+
+    def _write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows of the spool in one transaction; apart, if one of them cannot be written."""
+        try:
+            _, new = self._commit([spooled_from_json(row) for row in rows])
+            self._tell(new, [])
+        except StoreError:
+            raise
+        except Exception:
+            for row in rows:
+                self._write_one(row)
 
     def _write_one(self, row: dict[str, Any]) -> None:
         """Write one row of the spool; one that the database will not have is told, without its texts."""
