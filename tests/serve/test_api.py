@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from serving import error, run, serving, sqlite
-from sqlalchemy import select
+from sqlalchemy import Connection, event, select
 
 from editloop.edits import Record
 from editloop.online import Bandit
@@ -65,6 +65,25 @@ def test_requests_in_flight_are_counted(tmp_path: Path) -> None:
             assert sorted(arm for arm, _ in service.backend.asked) == ["a@1"] * 3 + ["b@2"] * 3
             service.backend.waits.set()
             await asyncio.gather(*asked)
+
+    run(work())
+
+
+def test_a_quick_response_shares_the_commit_of_its_decision(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service:
+            commits: list[Connection] = []
+            event.listen(service.live.store.writer, "commit", commits.append)
+            await service.ask()
+            assert len(commits) == 1
+            service.backend.waits = asyncio.Event()
+            asking = asyncio.create_task(service.ask(id="slow"))
+            async with asyncio.timeout(10):
+                while len(commits) < 2:
+                    await asyncio.sleep(0.01)
+            assert service.live.store.last() == 3  # the arms and two decisions: durable before the answer
+            service.backend.waits.set()
+            assert (await asking).status_code == 200 and len(commits) == 3
 
     run(work())
 
@@ -174,6 +193,9 @@ def test_a_refusal_of_the_models_server_is_passed_on(tmp_path: Path) -> None:
             answer = await service.ask()
             assert answer.status_code == 400 and answer.json()["error"]["message"] == "context too long"
             assert len(service.backend.asked) == 1 and service.live.bandit.state.pending == 0
+            service.backend.fails["a@1"] = Refused(429, {"error": {"message": "slow down"}}, "7")
+            answer = await service.ask()
+            assert answer.status_code == 429 and answer.headers["Retry-After"] == "7"
 
     run(work())
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from serving import run
 
 from editloop.errors import ServeError
@@ -29,77 +31,96 @@ class Vllm:
         self.loads = self.unloads = 0
         self.bodies: list[dict[str, Any]] = []
         self.status, self.text = 200, ""
+        self.is_down, self.loads_adapters = False, True
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        path = request.url.path
-        if path == "/v1/models":
-            return httpx.Response(200, json={"data": [{"id": each} for each in self.models]})
-        body = json.loads(request.content)
-        if path == "/v1/load_lora_adapter":
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if self.is_down:
+            return web.Response(status=503)
+        if request.path == "/v1/models":
+            return web.json_response({"data": [{"id": each} for each in self.models]})
+        body = await request.json()
+        if request.path == "/v1/load_lora_adapter":
+            if not self.loads_adapters:
+                return web.Response(status=404, text="Not Found")
             self.loads += 1
             assert body["lora_path"] == str(Path("run/policies/sft").resolve())
             self.models.add(body["lora_name"])
-            return httpx.Response(200, text="Success")
-        if path == "/v1/unload_lora_adapter":
+            return web.Response(text="Success")
+        if request.path == "/v1/unload_lora_adapter":
             self.unloads += 1
             self.models.discard(body["lora_name"])
-            return httpx.Response(200)
+            return web.Response()
         self.bodies.append(body)
         if body["model"] not in self.models:
-            return httpx.Response(404, json={"error": {"message": "no such model"}})
+            return web.json_response({"error": {"message": "no such model"}}, status=404)
         if self.text == "hang":
-            raise httpx.ReadTimeout("no sign of life")
+            await asyncio.sleep(5)
         if self.status != 200:
-            return httpx.Response(self.status, json={"error": {"message": "context too long"}})
+            return web.json_response({"error": {"message": "context too long"}}, status=self.status)
         if body["stream"]:
-            return httpx.Response(200, text=self.text, headers={"Content-Type": "text/event-stream"})
+            return await self._stream(request)
         message = {"role": "assistant", "content": "Hello"}
         choice = {"index": 0, "message": message, "finish_reason": "length"}
-        return httpx.Response(200, json={"choices": [choice], "usage": {"total_tokens": 3}})
+        return web.json_response({"choices": [choice], "usage": {"total_tokens": 3}})
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        """The text in parts that end anywhere, in the middle of a character too."""
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await answer.prepare(request)
+        sent = self.text.encode()
+        for start in range(0, len(sent), 7):
+            await answer.write(sent[start : start + 7])
+        return answer
 
 
-@pytest.fixture
-def vllm() -> Iterator[Vllm]:
-    yield Vllm()
-
-
-def upstream(vllm: Vllm) -> Upstream:
-    return Upstream("http://models/v1", base="org/base", transport=httpx.MockTransport(vllm))
+@asynccontextmanager
+async def served(vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0) -> AsyncIterator[Upstream]:
+    """A client of the model server, which runs meanwhile."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", vllm.answer)
+    async with TestServer(app) as server:
+        client = Upstream(str(server.make_url("/v1")), base=base, timeout=timeout)
+        await client.start()
+        try:
+            yield client
+        finally:
+            await client.stop()
 
 
 async def collect(chunks: Any) -> list[Chunk]:
     return [chunk async for chunk in chunks]
 
 
-def test_adapters_are_loaded_once_and_again_after_they_were_lost(vllm: Vllm) -> None:
+def test_adapters_are_loaded_once_and_again_after_they_were_lost() -> None:
+    vllm = Vllm()
+
     async def work() -> None:
-        client = upstream(vllm)
-        await client.start()
-        await client.prepare(BASE)
-        await client.prepare(SFT)
-        await client.prepare(SFT)
-        assert vllm.loads == 1 and "sft@1" in vllm.models
-        done = await client.complete("sft@1", REQUEST, "r")
-        assert (done.text, done.finish, done.usage) == ("Hello", "length", {"total_tokens": 3})
-        assert vllm.bodies[-1] == REQUEST | {"model": "sft@1", "stream": False}
-        await client.complete("base@0", REQUEST, "r")
-        assert vllm.bodies[-1]["model"] == "org/base"
-        vllm.models = {"org/base"}  # it was restarted
-        with pytest.raises(Unanswered, match="missing"):
+        async with served(vllm) as client:
+            await client.prepare(BASE)
+            await client.prepare(SFT)
+            await client.prepare(SFT)
+            assert vllm.loads == 1 and "sft@1" in vllm.models
+            done = await client.complete("sft@1", REQUEST, "r")
+            assert (done.text, done.finish, done.usage) == ("Hello", "length", {"total_tokens": 3})
+            assert vllm.bodies[-1] == REQUEST | {"model": "sft@1", "stream": False}
+            await client.complete("base@0", REQUEST, "r")
+            assert vllm.bodies[-1]["model"] == "org/base"
+            vllm.models = {"org/base"}  # it was restarted
+            with pytest.raises(Unanswered, match="missing"):
+                await client.complete("sft@1", REQUEST, "r")
+            await client.compare()
+            assert vllm.loads == 2
             await client.complete("sft@1", REQUEST, "r")
-        await client.compare()
-        assert vllm.loads == 2
-        await client.complete("sft@1", REQUEST, "r")
-        await client.retire("sft@1")
-        assert vllm.unloads == 1
-        await client.retire("base@0")
-        assert vllm.unloads == 1
-        await client.stop()
+            await client.retire("sft@1")
+            assert vllm.unloads == 1
+            await client.retire("base@0")
+            assert vllm.unloads == 1
 
     run(work())
 
 
-def test_a_stream_is_read_chunk_by_chunk(vllm: Vllm) -> None:
+def test_a_stream_is_read_chunk_by_chunk() -> None:
+    vllm = Vllm()
     events = [
         {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
         {"choices": [{"delta": {"content": "Hé\u2028llo"}}]},
@@ -110,17 +131,17 @@ def test_a_stream_is_read_chunk_by_chunk(vllm: Vllm) -> None:
     vllm.text = ": keep-alive\n\n" + lines + "data: [DONE]\n\n"
 
     async def work() -> None:
-        client = upstream(vllm)
-        await client.prepare(SFT)
-        chunks = await collect(client.stream("sft@1", REQUEST, "r"))
-        assert [chunk.delta.get("content") for chunk in chunks] == ["", "Hé\u2028llo", None, None]
-        assert chunks[2].finish == "stop" and chunks[3].usage == {"total_tokens": 9}
-        vllm.text = 'data: {"error": {"message": "out of memory"}}\n\n'
-        with pytest.raises(Unanswered, match="out of memory"):
-            await collect(client.stream("sft@1", REQUEST, "r"))
-        vllm.text = "data: nonsense\n\n"
-        with pytest.raises(Unanswered, match="not a chunk"):
-            await collect(client.stream("sft@1", REQUEST, "r"))
+        async with served(vllm) as client:
+            await client.prepare(SFT)
+            chunks = await collect(client.stream("sft@1", REQUEST, "r"))
+            assert [chunk.delta.get("content") for chunk in chunks] == ["", "Hé\u2028llo", None, None]
+            assert chunks[2].finish == "stop" and chunks[3].usage == {"total_tokens": 9}
+            vllm.text = 'data: {"error": {"message": "out of memory"}}\n\n'
+            with pytest.raises(Unanswered, match="out of memory"):
+                await collect(client.stream("sft@1", REQUEST, "r"))
+            vllm.text = "data: nonsense\n\n"
+            with pytest.raises(Unanswered, match="not a chunk"):
+                await collect(client.stream("sft@1", REQUEST, "r"))
 
     run(work())
 
@@ -132,76 +153,96 @@ def test_a_stream_is_read_chunk_by_chunk(vllm: Vllm) -> None:
         (422, Refused, "context too long"),
         (500, Unanswered, "500"),
         (503, Unanswered, "503"),
-        (429, Unanswered, "429"),
+        (429, Refused, "context too long"),
         (401, Unanswered, "401"),
     ],
 )
 def test_what_is_refused_by_one_is_not_what_is_refused_by_all(
-    vllm: Vllm, status: int, kind: type[Exception], words: str
+    status: int, kind: type[Exception], words: str
 ) -> None:
+    vllm = Vllm()
     vllm.status = status
 
     async def work() -> None:
-        client = upstream(vllm)
-        await client.prepare(SFT)
-        with pytest.raises(kind, match=words):
-            await client.complete("sft@1", REQUEST, "r")
-        with pytest.raises(kind, match=words):
-            await collect(client.stream("sft@1", REQUEST, "r"))
+        async with served(vllm) as client:
+            await client.prepare(SFT)
+            with pytest.raises(kind, match=words):
+                await client.complete("sft@1", REQUEST, "r")
+            with pytest.raises(kind, match=words):
+                await collect(client.stream("sft@1", REQUEST, "r"))
 
     run(work())
 
 
-def test_an_upstream_that_hangs_is_a_timeout(vllm: Vllm) -> None:
+def test_an_upstream_that_hangs_is_a_timeout() -> None:
+    vllm = Vllm()
     vllm.text = "hang"
 
     async def work() -> None:
-        client = upstream(vllm)
-        await client.prepare(SFT)
-        for answer in (client.complete("sft@1", REQUEST, "r"), collect(client.stream("sft@1", REQUEST, "r"))):
-            with pytest.raises(Unanswered) as told:
-                await answer
-            assert told.value.reason == "timeout"
+        async with served(vllm, timeout=0.1) as client:
+            await client.prepare(SFT)
+            for answer in (
+                client.complete("sft@1", REQUEST, "r"),
+                collect(client.stream("sft@1", REQUEST, "r")),
+            ):
+                with pytest.raises(Unanswered) as told:
+                    await answer
+                assert told.value.reason == "timeout"
 
     run(work())
 
 
 def test_a_server_that_cannot_be_used_is_told() -> None:
-    def refuses(request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/v1/models":
-            return httpx.Response(200, json={"data": [{"id": "other"}]})
-        return httpx.Response(404, text="Not Found")
+    vllm = Vllm()
+    vllm.loads_adapters = False
 
     async def work() -> None:
-        client = Upstream("http://models/v1", transport=httpx.MockTransport(refuses))
-        with pytest.raises(ServeError, match="no such base: 'base@0'"):
-            await client.prepare(BASE)
-        with pytest.raises(ServeError, match=r"does not load the adapter.*enable-lora"):
-            await client.prepare(SFT)
+        async with served(vllm, base=None) as client:
+            with pytest.raises(ServeError, match="no such base: 'base@0'"):
+                await client.prepare(BASE)
+            with pytest.raises(ServeError, match=r"does not load the adapter.*enable-lora"):
+                await client.prepare(SFT)
         gone = Upstream("http://127.0.0.1:1/v1")
+        await gone.start()
         with pytest.raises(ServeError, match="does not list its models"):
             await gone.prepare(SFT)
+        with pytest.raises(Unanswered, match="error"):
+            await gone.complete("sft@1", REQUEST, "r")
         await gone.stop()
 
-    asyncio.run(work())
+    run(work())
 
 
-def test_what_could_not_be_loaded_at_first_is_loaded_later(vllm: Vllm) -> None:
-    down = True
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(503) if down else vllm(request)
+def test_what_could_not_be_loaded_at_first_is_loaded_later() -> None:
+    vllm = Vllm()
+    vllm.is_down = True
 
     async def work() -> None:
-        nonlocal down
-        client = Upstream("http://models/v1", base="org/base", transport=httpx.MockTransport(answer))
-        for policy in (BASE, SFT):
-            with pytest.raises(ServeError, match="does not list"):
-                await client.prepare(policy)
-        down = False
-        await client.compare()
-        assert vllm.loads == 1
-        assert (await client.complete("base@0", REQUEST, "r")).text == "Hello"
-        assert (await client.complete("sft@1", REQUEST, "r")).text == "Hello"
+        async with served(vllm) as client:
+            for policy in (BASE, SFT):
+                with pytest.raises(ServeError, match="does not list"):
+                    await client.prepare(policy)
+            vllm.is_down = False
+            await client.compare()
+            assert vllm.loads == 1
+            assert (await client.complete("base@0", REQUEST, "r")).text == "Hello"
+            assert (await client.complete("sft@1", REQUEST, "r")).text == "Hello"
+
+    run(work())
+
+
+def test_a_proxy_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    vllm = Vllm()
+
+    async def work() -> None:
+        async with served(vllm) as client:
+            await client.prepare(BASE)
+        far = Upstream("http://models.example/v1")
+        await far.start()
+        with pytest.raises(ServeError, match=r"127\.0\.0\.1"):
+            await far.prepare(BASE)
+        await far.stop()
 
     run(work())

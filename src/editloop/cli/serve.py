@@ -174,7 +174,7 @@ def need() -> None:
     Raises:
         ConfigError: It is not installed.
     """
-    for module in ("fastapi", "uvicorn", "sqlalchemy", "alembic", "httpx", "prometheus_client"):
+    for module in ("aiohttp", "fastapi", "uvicorn", "sqlalchemy", "alembic", "httpx", "prometheus_client"):
         if find_spec(module) is None:  # nothing is imported that the verb does not use
             raise ConfigError(
                 "a library of the server is missing", seen=module, do="pip install 'editloop[serve]'"

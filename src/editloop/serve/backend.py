@@ -80,11 +80,12 @@ class Refused(ServeError):
     Args:
         status: HTTP status.
         body: Its answer.
+        retry_after: When it may be tried again, as the server said it.
     """
 
-    def __init__(self, status: int, body: Any) -> None:
+    def __init__(self, status: int, body: Any, retry_after: str | None = None) -> None:
         super().__init__("the model's server refuses the request", seen=body)
-        self.status, self.body = status, body
+        self.status, self.body, self.retry_after = status, body, retry_after
 
 
 class Backend(Protocol):

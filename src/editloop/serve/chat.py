@@ -61,7 +61,8 @@ async def complete(request: Request) -> Response:
         answered = await room.desk.answer(question)
     except Refused as error:
         body = error.body if isinstance(error.body, dict) else {"error": {"message": str(error.body)}}
-        return JSONResponse(body, error.status)
+        wait = {"Retry-After": error.retry_after} if error.retry_after else None
+        return JSONResponse(body, error.status, wait)
     room.metrics.overhead(time.perf_counter() - started - answered.model_seconds)
     return JSONResponse(_completion(answered), headers=_headers(answered))
 

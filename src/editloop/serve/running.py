@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -64,6 +65,8 @@ def run_server(
 
     async def run() -> None:
         async with app.router.lifespan_context(app):  # ours, so that what fails is told in a line
+            gc.collect()
+            gc.freeze()  # what is there now stays: going through it again would keep requests waiting
             started()
             async with _running(beside):
                 with _quiet_signals():

@@ -10,10 +10,12 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import aiohttp
 
 from editloop.errors import ServeError
 from editloop.serve.backend import Chunk, Completion, Refused, Served, Unanswered
@@ -24,6 +26,12 @@ log = logging.getLogger("editloop.serve")
 
 COMPARE_EVERY = 30.0
 
+KEEP_ALIVE = 4.0
+"""Seconds for which a connection is kept: less than any server does, vLLM's 5 among them."""
+
+FAILS = (aiohttp.ClientError, TimeoutError)
+"""What a server that cannot be reached, or does not answer, raises."""
+
 
 class Upstream:
     """A client of a model server.
@@ -33,7 +41,6 @@ class Upstream:
         key: Its bearer key.
         base: What the base is called there.
         timeout: Most seconds between two signs of life.
-        transport: For tests.
     """
 
     def __init__(
@@ -43,29 +50,38 @@ class Upstream:
         key: str | None = None,
         base: str | None = None,
         timeout: float = 60.0,
-        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.AsyncClient(
-            base_url=base_url.rstrip("/") + "/",
-            headers=headers,
-            timeout=httpx.Timeout(timeout, connect=min(5.0, timeout)),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
-            transport=transport,
-        )
+        self._url = base_url.rstrip("/") + "/"
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(5.0, timeout), sock_read=timeout)
+        self._session: aiohttp.ClientSession | None = None
         self._base = base
         self._policies: dict[str, Served] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """See `Backend.start`: the server need not be up yet."""
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            timeout=self._timeout,
+            proxy=_proxy(self._url),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
         self._task = asyncio.create_task(self._keep_comparing())
 
     async def stop(self) -> None:
         """See `Backend.stop`."""
         if self._task is not None:
             self._task.cancel()
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
+
+    def _ask(
+        self, method: str, path: str, body: Any = None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        assert self._session is not None, "not started"
+        return self._session.request(method, self._url + path, json=body)
 
     async def prepare(self, policy: Served) -> None:
         """See `Backend.prepare`: an adapter that is not in the server's list is loaded there."""
@@ -76,19 +92,18 @@ class Upstream:
         """See `Backend.retire`."""
         policy = self._policies.pop(arm, None)
         if policy is not None and policy.name != "base":
-            with suppress(httpx.HTTPError):
-                await self._client.post("unload_lora_adapter", json={"lora_name": arm})
+            with suppress(*FAILS):
+                async with self._ask("POST", "unload_lora_adapter", {"lora_name": arm}):
+                    pass
 
     async def _models(self) -> set[str]:
         try:
-            answer = await self._client.get("models")
-            answer.raise_for_status()
-            return {str(each["id"]) for each in answer.json()["data"]}
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            async with self._ask("GET", "models") as answer:
+                answer.raise_for_status()
+                return {str(each["id"]) for each in json.loads(await answer.read())["data"]}
+        except (*FAILS, ValueError, KeyError, TypeError) as error:
             raise ServeError(
-                "the model server does not list its models",
-                seen=str(error) or type(error).__name__,
-                do="check --upstream",
+                "the model server does not list its models", seen=_told(error), do="check --upstream"
             ) from error
 
     def _called(self, policy: Served) -> str:
@@ -103,17 +118,15 @@ class Upstream:
             raise ServeError("the model server has no such base", seen=name, do="name it by --upstream-base")
         folder = policy.run / "policies" / policy.name
         try:
-            answer = await self._client.post(
-                "load_lora_adapter", json={"lora_name": policy.arm, "lora_path": str(folder.resolve())}
-            )
-        except httpx.HTTPError as error:
-            raise ServeError(
-                "the model server does not answer", seen=str(error) or type(error).__name__
-            ) from error
-        if answer.is_error and "already" not in answer.text:
+            body = {"lora_name": policy.arm, "lora_path": str(folder.resolve())}
+            async with self._ask("POST", "load_lora_adapter", body) as answer:
+                status, text = answer.status, (await answer.read()).decode(errors="replace")
+        except FAILS as error:
+            raise ServeError("the model server does not answer", seen=_told(error)) from error
+        if status >= 400 and "already" not in text:
             raise ServeError(
                 "the model server does not load the adapter",
-                seen=answer.text or answer.status_code,
+                seen=text or status,
                 do="start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
             )
 
@@ -139,15 +152,15 @@ class Upstream:
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""
         try:
-            answer = await self._client.post("chat/completions", json=self._body(arm, request, stream=False))
-        except httpx.TimeoutException as error:
-            raise Unanswered("timeout") from error
-        except httpx.HTTPError as error:
-            raise Unanswered("error", str(error) or type(error).__name__) from error
-        if answer.is_error:
-            raise _refusal(answer.status_code, answer.text)
+            sent = self._body(arm, request, stream=False)
+            async with self._ask("POST", "chat/completions", sent) as answer:
+                read = await answer.read()
+        except FAILS as error:
+            raise _unanswered(error) from error
+        if answer.status >= 400:
+            raise _refusal(answer, read)
         try:
-            body = answer.json()
+            body = json.loads(read)
             choice = body["choices"][0]
             message = dict(choice["message"])
             text, finish = message.get("content"), choice.get("finish_reason") or "stop"
@@ -157,11 +170,11 @@ class Upstream:
 
     async def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
         """See `Backend.stream`."""
-        body = self._body(arm, request, stream=True)
+        sent = self._body(arm, request, stream=True)
         try:
-            async with self._client.stream("POST", "chat/completions", json=body) as answer:
-                if answer.is_error:
-                    raise _refusal(answer.status_code, (await answer.aread()).decode(errors="replace"))
+            async with self._ask("POST", "chat/completions", sent) as answer:
+                if answer.status >= 400:
+                    raise _refusal(answer, await answer.read())
                 async for line in _lines(answer):
                     data = line.removeprefix("data:").strip()
                     if data == "[DONE]":
@@ -169,16 +182,28 @@ class Upstream:
                     if not line.startswith("data:"):
                         continue
                     yield _chunk(data)
-        except httpx.TimeoutException as error:
-            raise Unanswered("timeout") from error
-        except httpx.HTTPError as error:
-            raise Unanswered("error", str(error) or type(error).__name__) from error
+        except FAILS as error:
+            raise _unanswered(error) from error
 
 
-async def _lines(answer: httpx.Response) -> AsyncIterator[str]:
-    """The lines of a stream of events. Line breaks of Unicode's do not end one, as httpx's would."""
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for a URL."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _unanswered(error: Exception) -> Unanswered:
+    return Unanswered("timeout") if isinstance(error, TimeoutError) else Unanswered("error", _told(error))
+
+
+async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:
+    """The lines of a stream of events."""
     rest = b""
-    async for part in answer.aiter_bytes():
+    async for part in answer.content.iter_any():
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             yield line.decode(errors="replace").rstrip("\r")
@@ -196,13 +221,15 @@ def _chunk(data: str) -> Chunk:
         raise Unanswered("error", "not a chunk of a chat completion") from error
 
 
-def _refusal(status: int, text: str) -> ServeError:
-    """What a status other than 200 says: the arm is missing, the request is wrong, or try another."""
-    if status == 404:
+def _refusal(answer: aiohttp.ClientResponse, body: bytes) -> ServeError:
+    """What a status other than 200 says: the arm is missing, no arm would be answered, or try another."""
+    text = body.decode(errors="replace")
+    if answer.status == 404:
         return Unanswered("missing", text)
-    if status in (400, 413, 422):
+    if answer.status in (400, 413, 422, 429):
         try:
-            return Refused(status, json.loads(text))
+            refusal = json.loads(text)
         except ValueError:
-            return Refused(status, text)
-    return Unanswered("error", f"{status}: {text}")
+            refusal = text
+        return Refused(answer.status, refusal, answer.headers.get("Retry-After"))
+    return Unanswered("error", f"{answer.status}: {text}")
