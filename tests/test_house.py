@@ -15,7 +15,7 @@ import editloop
 SOURCE = Path(editloop.__file__).parent
 # Top to bottom, as in docs/design.md; a room may import those after it.
 ROOMS = ["cli", "serve", "bench", "theory", "lab", "users", "online", "offline", "policy", "edits"]
-GROUND = {"errors", "listener"}  # modules that every room may import
+GROUND = {"errors", "lazy", "listener"}  # modules that every room may import
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE)
 
 
@@ -45,20 +45,21 @@ def test_every_folder_is_a_room_that_is_named_here():
     assert {path.stem for path in SOURCE.glob("*.py")} <= GROUND | {"__init__", "__main__"}
 
 
-@pytest.mark.parametrize("room", ["edits", "policy", "offline", "online", "users", "lab"])
+@pytest.mark.parametrize("room", ["edits", "policy", "offline", "online", "users", "lab", "serve"])
 def test_names_of_a_room_agree_with_what_it_imports(room):
     module = importlib.import_module(f"editloop.{room}")  # ruff keeps __all__ sorted
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    imported = [alias.name for node in found if node.module.startswith("editloop.") for alias in node.names]
+    mine = [node for node in found if node.module.startswith(f"editloop.{room}.")]
+    imported = [alias.name for node in mine for alias in node.names]
     assert sorted(module.__all__) == sorted(imported)
     assert all(hasattr(module, name) for name in module.__all__)  # some are loaded when they are asked for
 
 
 def test_top_level_names_are_there_and_no_others():
-    assert set(editloop.__all__) == set(editloop._HOME)
+    assert set(editloop.__all__) == {name for names in editloop._MODULES.values() for name in names}
     for name in editloop.__all__:
-        assert getattr(editloop, name) is getattr(importlib.import_module(editloop._HOME[name]), name)
+        assert getattr(editloop, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = editloop.nonsense
 
@@ -80,6 +81,13 @@ def test_light_imports_load_no_model_library(code):
     check = "\nimport sys\nprint('LOADED', sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_a_client_needs_no_server():
+    code = "import editloop, sys; editloop.Client('http://x')\n"
+    code += "print({'fastapi', 'sqlalchemy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_no_file_is_long():

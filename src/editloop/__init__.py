@@ -12,18 +12,20 @@ transformers.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from editloop.lazy import lazily
 
 if TYPE_CHECKING:
     from editloop.edits import Record, export, get_cost, read_log, register_cost, split, summarize, write_log
     from editloop.offline import FitConfig, evaluate, fit
     from editloop.policy import Policy, RunFolder, load_base, load_policy
+    from editloop.serve.client import AsyncClient, Client
 
 __version__ = "0.1.0"
 
-_ROOMS = {
-    "editloop.edits": (
+_MODULES = {
+    "edits": (
         "Record",
         "export",
         "get_cost",
@@ -33,12 +35,15 @@ _ROOMS = {
         "summarize",
         "write_log",
     ),
-    "editloop.offline": ("FitConfig", "evaluate", "fit"),
-    "editloop.policy": ("Policy", "RunFolder", "load_base", "load_policy"),
+    "offline": ("FitConfig", "evaluate", "fit"),
+    "serve.client": ("AsyncClient", "Client"),
+    "policy": ("Policy", "RunFolder", "load_base", "load_policy"),
 }
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+__getattr__ = lazily(__name__, _MODULES)
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "FitConfig",
     "Policy",
     "Record",
@@ -55,9 +60,3 @@ __all__ = [
     "summarize",
     "write_log",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'editloop' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)

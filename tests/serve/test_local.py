@@ -77,7 +77,44 @@ def test_a_batch_of_all_arms_says_what_each_says_alone(folder: RunFolder) -> Non
         assert mixed == {expected[names[1], "x"], expected[names[2], "x"]}
         chunks = await collect(backend, names[1], ask("x"))
         assert "".join(each.delta.get("content", "") for each in chunks) == expected[names[1], "x"]
+        assert [each.delta.get("role") for each in chunks if each.delta][:2] == ["assistant", None]
         assert [each.finish is not None for each in chunks] == [False] * (len(chunks) - 1) + [True]
+        await backend.stop()
+
+    run(work())
+
+
+def test_a_whole_model_answers_beside_the_adapters(folder: RunFolder) -> None:
+    base = folder.load_base()
+    with torch.no_grad():
+        base.model.get_output_embeddings().weight.neg_()
+
+    def save(path: Path) -> None:
+        base.model.save_pretrained(str(path))
+        base.encoder.tokenizer.save_pretrained(str(path))
+
+    folder.save_policy("early", save)
+    manifest = folder.manifest()
+    manifest["policies"]["early"] = manifest["policies"]["sft"]
+    folder.write_manifest(manifest | {"mixture": {"weights": {"sft": 0.5, "early": 0.5}}})
+    served = find_policies(folder.path, ["sft", "early", "mixture"])
+
+    async def work() -> None:
+        backend = Local(max_new_tokens=12)
+        await backend.start()
+        for each in served:
+            await backend.prepare(each)
+        sft, early, mixture = (each.arm for each in served)
+        asked = [backend.complete(arm, ask("x"), "r") for arm in (sft, early, sft)]
+        found = [each.text for each in await asyncio.gather(*asked)]
+        with folder.policy("early", folder.load_base()) as alone:
+            (whole,) = alone.sample(["x"], temperature=0, max_new_tokens=12)
+        assert found[0] == found[2] != found[1] == whole.text
+        await backend.retire(early)  # the mixture still needs it
+        mixed = {(await backend.complete(mixture, ask("x"), f"r{i}")).text for i in range(12)}
+        assert mixed == set(found)
+        with pytest.raises(Unanswered, match="missing"):
+            await backend.complete(early, ask("x"), "r")
         await backend.stop()
 
     run(work())

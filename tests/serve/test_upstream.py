@@ -19,7 +19,6 @@ from editloop.serve.backend import Chunk, Refused, Served, Unanswered
 from editloop.serve.upstream import Upstream
 
 BASE = Served("base@0", "base", Path("run"))
-SFT = Served("sft@1", "sft", Path("run"))
 REQUEST: dict[str, Any] = {"model": "editloop", "messages": [{"role": "user", "content": "Hi"}], "top_p": 0.5}
 
 
@@ -43,7 +42,7 @@ class Vllm:
             if not self.loads_adapters:
                 return web.Response(status=404, text="Not Found")
             self.loads += 1
-            assert body["lora_path"] == str(Path("run/policies/sft").resolve())
+            assert (Path(body["lora_path"]) / "adapter_config.json").is_file()
             self.models.add(body["lora_name"])
             return web.Response(text="Success")
         if request.path == "/v1/unload_lora_adapter":
@@ -61,6 +60,7 @@ class Vllm:
             return await self._stream(request)
         message = {"role": "assistant", "content": "Hello"}
         choice = {"index": 0, "message": message, "finish_reason": "length"}
+        choice |= {"logprobs": {"content": [0.5]}} if body.get("logprobs") else {}
         return web.json_response({"choices": [choice], "usage": {"total_tokens": 3}})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -87,18 +87,26 @@ async def served(vllm: Vllm, base: str | None = "org/base", timeout: float = 60.
             await client.stop()
 
 
+@pytest.fixture
+def sft(tmp_path: Path) -> Served:
+    """A policy that is an adapter."""
+    (tmp_path / "policies" / "sft").mkdir(parents=True)
+    (tmp_path / "policies" / "sft" / "adapter_config.json").touch()
+    return Served("sft@1", "sft", tmp_path)
+
+
 async def collect(chunks: Any) -> list[Chunk]:
     return [chunk async for chunk in chunks]
 
 
-def test_adapters_are_loaded_once_and_again_after_they_were_lost() -> None:
+def test_adapters_are_loaded_once_and_again_after_they_were_lost(sft: Served) -> None:
     vllm = Vllm()
 
     async def work() -> None:
         async with served(vllm) as client:
             await client.prepare(BASE)
-            await client.prepare(SFT)
-            await client.prepare(SFT)
+            await client.prepare(sft)
+            await client.prepare(sft)
             assert vllm.loads == 1 and "sft@1" in vllm.models
             done = await client.complete("sft@1", REQUEST, "r")
             assert (done.text, done.finish, done.usage) == ("Hello", "length", {"total_tokens": 3})
@@ -119,11 +127,47 @@ def test_adapters_are_loaded_once_and_again_after_they_were_lost() -> None:
     run(work())
 
 
-def test_a_stream_is_read_chunk_by_chunk() -> None:
+def test_a_mixture_is_played_by_its_parts(sft: Served) -> None:
+    mixture = Served("mixture@2", "mixture", sft.run, {"sft@1": 0.5, "base@0": 0.5})
+    vllm = Vllm()
+
+    async def work() -> None:
+        async with served(vllm) as client:
+            await client.prepare(sft)
+            await client.prepare(mixture)
+            for i in 2 * list(range(12)):
+                await client.complete("mixture@2", REQUEST, f"r{i}")
+            drawn = [body["model"] for body in vllm.bodies]
+            assert set(drawn) == {"sft@1", "org/base"} and drawn[:12] == drawn[12:]
+            await client.retire("sft@1")
+            assert vllm.unloads == 0  # the mixture still needs it
+            await client.retire("mixture@2")
+            assert vllm.unloads == 1
+
+    run(work())
+
+
+def test_a_whole_model_is_one_that_is_there(tmp_path: Path) -> None:
+    whole = Served("early@3", "early", tmp_path)
+    vllm = Vllm()
+
+    async def work() -> None:
+        async with served(vllm) as client:
+            with pytest.raises(ServeError, match=r"is no adapter: 'early@3'.*--served-model-name"):
+                await client.prepare(whole)
+            vllm.models.add("early@3")
+            await client.prepare(whole)
+            done = await client.complete("early@3", REQUEST | {"logprobs": True}, "r")
+            assert (done.text, done.logprobs) == ("Hello", {"content": [0.5]})
+
+    run(work())
+
+
+def test_a_stream_is_read_chunk_by_chunk(sft: Served) -> None:
     vllm = Vllm()
     events = [
         {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
-        {"choices": [{"delta": {"content": "Hé\u2028llo"}}]},
+        {"choices": [{"delta": {"content": "Hé\u2028llo"}, "logprobs": {"content": [1.5]}}]},
         {"choices": [{"delta": {}, "finish_reason": "stop"}]},
         {"choices": [], "usage": {"total_tokens": 9}},
     ]
@@ -132,9 +176,10 @@ def test_a_stream_is_read_chunk_by_chunk() -> None:
 
     async def work() -> None:
         async with served(vllm) as client:
-            await client.prepare(SFT)
+            await client.prepare(sft)
             chunks = await collect(client.stream("sft@1", REQUEST, "r"))
             assert [chunk.delta.get("content") for chunk in chunks] == ["", "Hé\u2028llo", None, None]
+            assert chunks[1].logprobs == {"content": [1.5]}
             assert chunks[2].finish == "stop" and chunks[3].usage == {"total_tokens": 9}
             vllm.text = 'data: {"error": {"message": "out of memory"}}\n\n'
             with pytest.raises(Unanswered, match="out of memory"):
@@ -158,14 +203,14 @@ def test_a_stream_is_read_chunk_by_chunk() -> None:
     ],
 )
 def test_what_is_refused_by_one_is_not_what_is_refused_by_all(
-    status: int, kind: type[Exception], words: str
+    sft: Served, status: int, kind: type[Exception], words: str
 ) -> None:
     vllm = Vllm()
     vllm.status = status
 
     async def work() -> None:
         async with served(vllm) as client:
-            await client.prepare(SFT)
+            await client.prepare(sft)
             with pytest.raises(kind, match=words):
                 await client.complete("sft@1", REQUEST, "r")
             with pytest.raises(kind, match=words):
@@ -174,13 +219,13 @@ def test_what_is_refused_by_one_is_not_what_is_refused_by_all(
     run(work())
 
 
-def test_an_upstream_that_hangs_is_a_timeout() -> None:
+def test_an_upstream_that_hangs_is_a_timeout(sft: Served) -> None:
     vllm = Vllm()
     vllm.text = "hang"
 
     async def work() -> None:
         async with served(vllm, timeout=0.1) as client:
-            await client.prepare(SFT)
+            await client.prepare(sft)
             for answer in (
                 client.complete("sft@1", REQUEST, "r"),
                 collect(client.stream("sft@1", REQUEST, "r")),
@@ -192,7 +237,7 @@ def test_an_upstream_that_hangs_is_a_timeout() -> None:
     run(work())
 
 
-def test_a_server_that_cannot_be_used_is_told() -> None:
+def test_a_server_that_cannot_be_used_is_told(sft: Served) -> None:
     vllm = Vllm()
     vllm.loads_adapters = False
 
@@ -201,11 +246,11 @@ def test_a_server_that_cannot_be_used_is_told() -> None:
             with pytest.raises(ServeError, match="no such base: 'base@0'"):
                 await client.prepare(BASE)
             with pytest.raises(ServeError, match=r"does not load the adapter.*enable-lora"):
-                await client.prepare(SFT)
+                await client.prepare(sft)
         gone = Upstream("http://127.0.0.1:1/v1")
         await gone.start()
         with pytest.raises(ServeError, match="does not list its models"):
-            await gone.prepare(SFT)
+            await gone.prepare(sft)
         with pytest.raises(Unanswered, match="error"):
             await gone.complete("sft@1", REQUEST, "r")
         await gone.stop()
@@ -213,13 +258,13 @@ def test_a_server_that_cannot_be_used_is_told() -> None:
     run(work())
 
 
-def test_what_could_not_be_loaded_at_first_is_loaded_later() -> None:
+def test_what_could_not_be_loaded_at_first_is_loaded_later(sft: Served) -> None:
     vllm = Vllm()
     vllm.is_down = True
 
     async def work() -> None:
         async with served(vllm) as client:
-            for policy in (BASE, SFT):
+            for policy in (BASE, sft):
                 with pytest.raises(ServeError, match="does not list"):
                     await client.prepare(policy)
             vllm.is_down = False

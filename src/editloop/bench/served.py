@@ -36,6 +36,7 @@ def make_run(folder: Path, names: Sequence[str] = ("concise", "formal")) -> Path
     policies = {name: {"chosen": 0, "candidates": [candidate], "alarms": []} for name in names}
     for name in names:
         run.policy_path(name).mkdir(parents=True)
+        (run.policy_path(name) / "adapter_config.json").write_text("{}")
         (run.policy_path(name) / "adapter_model.safetensors").write_bytes(name.encode())
     base = {"name": "stub", "fingerprint": "0" * 64, "sampled": {"cost": cost}}
     run.write_manifest({"base": base, "policies": policies})

@@ -6,8 +6,9 @@ another does, needs no torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from editloop.lazy import lazily
 
 if TYPE_CHECKING:
     from editloop.policy.adapters import (
@@ -37,7 +38,7 @@ _MODULES = {
     "sampling": ("Sample", "sample", "trim_loops"),
     "tree": ("ContextTree", "Layout", "TreeBatch", "pack"),
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+__getattr__ = lazily(__name__, _MODULES)
 
 __all__ = [
     "ContextTree",
@@ -69,9 +70,3 @@ __all__ = [
     "trim_loops",
     "write_atomic",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'editloop.policy' has no attribute {name!r}")
-    return getattr(import_module(f"editloop.policy.{_HOME[name]}"), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,16 @@ class Served:
     run: Path
     weights: Mapping[str, float] = field(default_factory=dict)
 
+    def parts(self) -> list[Served]:
+        """What has to be loaded for it: itself, or the parts of a mixture."""
+        if not self.weights:
+            return [self]
+        return [Served(arm, arm.partition("@")[0], self.run) for arm in self.weights]
+
+    def drawn(self, response_id: str) -> Served:
+        """Who writes a response: itself, or one part of a mixture, for one response always the same."""
+        return random.Random(response_id).choices(self.parts(), [*self.weights.values()] or None)[0]
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -38,12 +49,14 @@ class Completion:
         finish: Why it ended: `stop`, `length` ...
         message: As OpenAI's API has it.
         usage: Tokens, likewise.
+        logprobs: Likewise, if they were asked for.
     """
 
     text: str | None
     finish: str
     message: dict[str, Any]
     usage: dict[str, Any] | None = None
+    logprobs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,11 +67,13 @@ class Chunk:
         delta: What is new, as OpenAI's API has it.
         finish: Why it ended, with the last.
         usage: Tokens, if they were asked for.
+        logprobs: Likewise.
     """
 
     delta: dict[str, Any]
     finish: str | None = None
     usage: dict[str, Any] | None = None
+    logprobs: dict[str, Any] | None = None
 
 
 class Unanswered(ServeError):

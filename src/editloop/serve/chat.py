@@ -95,13 +95,13 @@ def _headers(answer: Answered | Streamed) -> dict[str, str]:
 
 def _completion(answered: Answered) -> dict[str, Any]:
     done = answered.completion
-    choice = {"index": 0, "message": done.message, "finish_reason": done.finish, "logprobs": None}
+    choice = {"index": 0, "message": done.message, "finish_reason": done.finish}
     return {
         "id": answered.response_id,
         "object": "chat.completion",
         "created": int(time.time()),
         "model": answered.arm,
-        "choices": [choice],
+        "choices": [choice | {"logprobs": done.logprobs}],
         "usage": done.usage or {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
     }
 
@@ -123,8 +123,8 @@ async def _events(streamed: Streamed, *, with_usage: bool) -> AsyncIterator[str]
         async for chunk in streamed.chunks:
             usage = chunk.usage or usage
             if chunk.delta or chunk.finish:
-                choice = {"index": 0, "delta": chunk.delta, "finish_reason": chunk.finish, "logprobs": None}
-                yield event({**frame, "choices": [choice]})
+                choice = {"index": 0, "delta": chunk.delta, "finish_reason": chunk.finish}
+                yield event({**frame, "choices": [choice | {"logprobs": chunk.logprobs}]})
     except (Unanswered, Problem) as error:
         problem = error if isinstance(error, Problem) else Problem(502, str(error), code="upstream_error")
         yield event(problem.body())

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -30,9 +29,6 @@ __all__ = ["Answered", "Desk", "Question", "Streamed"]
 T = TypeVar("T")
 
 Redact = Callable[[str], str]
-
-HOLD = 0.01
-"""Seconds for which a decision waits for a response that is quick enough to share its commit."""
 
 REASONS = ("stop", "length", "tool_calls", "function_call", "content_filter")
 """Why a response ends, as of OpenAI's API."""
@@ -88,35 +84,15 @@ class Streamed:
     model_seconds: float
 
 
+@dataclass
 class _Turn:
-    """An answer that is being written.
+    """An answer that is being written."""
 
-    Args:
-        decision: Who was chosen.
-        write: Writes the decision down; None if it is written.
-    """
-
-    def __init__(self, decision: Decided, write: Callable[[], Awaitable[Any]] | None) -> None:
-        self.decision, self.arm = decision, decision.arm
-        self.attempts, self.model_seconds = 0, 0.0
-        self._write = write
-        self._written: asyncio.Future[Any] | None = None
-
-    async def written(self) -> None:
-        """The decision is on the disk.
-
-        Raises:
-            Problem: It cannot be written.
-        """
-        self.write()
-        if self._written is not None:
-            await self._written
-
-    def write(self) -> None:
-        """Have the decision written, if that was not asked for before."""
-        if self._write is not None:
-            self._written = asyncio.ensure_future(self._write())
-            self._write = None
+    decision: Decided
+    arm: str
+    written: asyncio.Future[Any]
+    attempts: int = 0
+    model_seconds: float = 0.0
 
 
 def context_of(messages: Any, redact: Redact) -> Any:
@@ -173,14 +149,12 @@ class Desk:
         known = await self._known(question)
         if isinstance(known, Answered):
             return known
-        response_id, turn = self._begin(question, known)
-        asyncio.get_running_loop().call_later(HOLD, turn.write)
+        response_id, turn = self._begin(question, known, hurry=False)
         completion = await self._attempt(
             turn, lambda arm: self.backend.complete(arm, question.body, response_id)
         )
         text = None if completion.text is None else _kept(completion.text, self.redact)
-        turn.write()  # before its end is
-        there = await _all(turn.written(), self.live.finish(response_id, text, _reason(completion.finish)))
+        there = await _all(turn.written, self.live.finish(response_id, text, _reason(completion.finish)))
         if there is not None:  # another replica's try was quicker
             completion = Completion(there, completion.finish, {"role": "assistant", "content": there})
         return Answered(response_id, turn.arm, completion, turn.model_seconds)
@@ -198,8 +172,7 @@ class Desk:
         known = await self._known(question)
         if isinstance(known, Answered):
             return Streamed(known.response_id, known.arm, _replayed(known.completion), 0.0)
-        response_id, turn = self._begin(question, known)
-        turn.write()
+        response_id, turn = self._begin(question, known, hurry=True)
 
         async def begin(arm: str) -> tuple[Chunk, AsyncIterator[Chunk]]:
             chunks = self.backend.stream(arm, question.body, response_id)
@@ -209,7 +182,7 @@ class Desk:
                 raise Unanswered("error", "an empty stream") from None
 
         first, rest = await self._attempt(turn, begin)
-        await turn.written()
+        await turn.written
         return Streamed(
             response_id,
             turn.arm,
@@ -283,19 +256,23 @@ class Desk:
             raise Problem(409, "this id is spent", code=f"response_{row.finish}", param="id")
         return str(row.policy)
 
-    def _begin(self, question: Question, arm: str | None) -> tuple[str, _Turn]:
-        """Decide."""
+    def _begin(self, question: Question, arm: str | None, *, hurry: bool) -> tuple[str, _Turn]:
+        """Decide, and let the decision be written: at once, or with a response that comes quickly."""
         response_id = question.response_id or f"chatcmpl-{uuid4().hex}"
         live, redact = self.live, self.redact
+        written: asyncio.Future[Any]
         if arm is not None:  # decided before; the first try was broken off
             decision = Decided(response_id, live.scope_of(question.user), arm, 1.0, 0)
-            return response_id, _Turn(decision, None)
+            written = asyncio.get_running_loop().create_future()
+            written.set_result(None)
+            return response_id, _Turn(decision, arm, written)
         metadata = json.dumps(question.metadata) if question.metadata else None
         metadata = metadata and redact(metadata)
         context = json.dumps(context_of(question.body["messages"], redact), ensure_ascii=False)
         decision = live.choose(response_id, question.user, question.arm)  # in flight: nothing may fail now
         ask = Ask(decision, time.time(), question.user, live.digest(question.asked()), context, metadata)
-        return response_id, _Turn(decision, partial(live.write, ask))
+        written = asyncio.ensure_future(live.write(ask, hurry=hurry))
+        return response_id, _Turn(decision, decision.arm, written)
 
     async def _attempt(self, turn: _Turn, ask: Callable[[str], Awaitable[T]]) -> T:
         """What an arm answers; another one, where it cannot.
@@ -326,13 +303,13 @@ class Desk:
             finally:
                 turn.model_seconds += time.perf_counter() - started
             turn.attempts += 1
-            await turn.written()
+            await turn.written
             turn.arm = others[0]
             await self.live.route(turn.decision.response_id, turn.arm, turn.attempts)
 
     async def _give_up(self, turn: _Turn) -> None:
         with suppress(Problem):
-            await turn.written()
+            await turn.written
             await self.live.finish(turn.decision.response_id, None, "failed")
 
 

@@ -281,14 +281,14 @@ class Live:
         )
         return [arm for arm, _, _ in ranked if arm not in tried]
 
-    async def write(self, entry: Entry[Any]) -> Any:
-        """What an entry returns when it is on the disk.
+    async def write(self, entry: Entry[Any], *, hurry: bool = True) -> Any:
+        """What an entry returns when it is on the disk; see `Writer.write`.
 
         Raises:
             Problem: It was refused; 503 while the store is down.
         """
         try:
-            return await self.writer.write(entry)
+            return await self.writer.write(entry, hurry=hurry)
         except Exception as error:
             if isinstance(entry, Ask):
                 self._land(entry.decision.response_id)

@@ -1,19 +1,18 @@
 """Policies in this process: one base, the adapters of run folders on it, requests answered in batches.
 
-A batch holds requests for any of the adapters. It is made of what waits when the last one has ended, so that
-a long answer keeps others waiting: for many users at once there are servers like vLLM (`upstream.py`).
+A batch holds requests for any of the adapters, or for one whole model. It is made of what waits when the
+last one has ended, so that a long answer keeps others waiting: for many users at once there are servers like
+vLLM (`upstream.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import queue
-import random
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +41,7 @@ class _Job:
 
     Attributes:
         arm: Whose adapter.
+        whole: The model, if it is one of its own.
         prompt: Token ids.
         room: Most tokens.
         settings: Of sampling; a batch has one.
@@ -54,6 +54,7 @@ class _Job:
     """
 
     arm: str
+    whole: Policy | None
     prompt: tuple[int, ...]
     room: int
     settings: tuple[Any, ...]
@@ -82,8 +83,9 @@ class Local:
         self._limit, self._options = max_new_tokens, options
         self._base: Policy | None = None
         self._model: Any = None
-        self._loaded: set[str] = set()
-        self._mixtures: dict[str, Mapping[str, float]] = {}
+        self._policies: dict[str, Served] = {}
+        self._adapters: set[str] = set()
+        self._whole: dict[str, Policy] = {}
         self._model_lock = threading.Lock()
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
@@ -114,35 +116,40 @@ class Local:
                     seen=str(policy.run),
                     do="serve several bases by --upstream",
                 )
-            if policy.name == "mixture":
-                for arm in policy.weights:
-                    self._load(arm, folder.policy_path(arm.partition("@")[0]))
-                self._mixtures[policy.arm] = policy.weights
-            elif policy.name != "base":
-                self._load(policy.arm, folder.policy_path(policy.name))
-            self._loaded.add(policy.arm)
+            for part in policy.parts():
+                if part.name != "base":
+                    self._load(part.arm, part.name, folder)
+            self._policies[policy.arm] = policy
 
-    def _load(self, arm: str, folder: Path) -> None:
-        """Put an adapter on the base, beside those that are on it."""
-        if arm in self._loaded:
+    def _load(self, arm: str, name: str, folder: RunFolder) -> None:
+        """Put an adapter on the base, beside those that are on it; or load a whole model."""
+        if arm in self._adapters or arm in self._whole:
             return
-        if not (folder / "adapter_config.json").is_file():
-            raise ModelError("not an adapter", seen=str(folder), do="serve whole models by --upstream")
+        assert self._base is not None
+        place = folder.policy_path(name)
+        if not (place / "adapter_config.json").is_file():
+            self._whole[arm] = folder.load_policy(name, self._base)
+            return
         from peft import PeftModel
 
         try:
-            if self._model is self._base.model:  # type: ignore[union-attr]
-                self._model = PeftModel.from_pretrained(self._model, str(folder), adapter_name=arm)
+            if self._model is self._base.model:
+                self._model = PeftModel.from_pretrained(self._model, str(place), adapter_name=arm)
             else:
-                self._model.load_adapter(str(folder), adapter_name=arm)
+                self._model.load_adapter(str(place), adapter_name=arm)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError(f"the adapter cannot be loaded: {reason}", seen=str(folder)) from error
+            raise ModelError(f"the adapter cannot be loaded: {reason}", seen=str(place)) from error
         self._model.eval()
-        self._loaded.add(arm)
+        self._adapters.add(arm)
 
     async def retire(self, arm: str) -> None:
         """See `Backend.retire`; an adapter stays in memory, as answers may still need it."""
+        policy = self._policies.pop(arm, None)
+        needed = {part.arm for other in self._policies.values() for part in other.parts()}
+        for part in policy.parts() if policy is not None else ():
+            if part.arm not in needed:
+                self._whole.pop(part.arm, None)
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""
@@ -155,9 +162,10 @@ class Local:
 
     async def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
         """See `Backend.stream`."""
-        if arm not in self._loaded or self._base is None:
+        policy = self._policies.get(arm)
+        if policy is None:
             raise Unanswered("missing", arm)
-        job = self._job(arm, request, response_id)
+        job = self._job(policy.drawn(response_id).arm, request)
         self._waiting.put(job)
         try:
             while True:
@@ -170,10 +178,8 @@ class Local:
         finally:
             job.done = job.done or "stop"  # nobody listens any more
 
-    def _job(self, arm: str, request: Mapping[str, Any], response_id: str) -> _Job:
+    def _job(self, arm: str, request: Mapping[str, Any]) -> _Job:
         assert self._base is not None
-        if weights := self._mixtures.get(arm):
-            arm = random.Random(response_id).choices([*weights], [*weights.values()])[0]
         encoder = self._base.encoder
         context = context_of(request["messages"], str)
         try:
@@ -190,7 +196,8 @@ class Local:
         settings = (1.0 if temperature is None else temperature, request.get("top_p"), request.get("seed"))
         stop = request.get("stop") or ()
         stops = (stop,) if isinstance(stop, str) else tuple(map(str, stop))
-        return _Job(arm, prompt, min(room, asked), settings, stops, asyncio.get_running_loop())
+        loop, whole = asyncio.get_running_loop(), self._whole.get(arm)
+        return _Job(arm, whole, prompt, min(room, asked), settings, stops, loop)
 
     # In the thread that answers
 
@@ -209,7 +216,9 @@ class Local:
                     kept += [job] if job else []
             if not kept:
                 continue
-            alike = [job for job in kept if job.settings == kept[0].settings][:BATCH]
+            first = kept[0]
+            alike = [job for job in kept if job.settings == first.settings and job.whole is first.whole]
+            alike = alike[:BATCH]
             alike = alike[:1] if alike[0].settings[2] is not None else alike  # a seed is of one request
             kept = [job for job in kept if job not in alike]
             try:
@@ -243,12 +252,13 @@ class Local:
             bos_token_id=encoder.tokenizer.bos_token_id,
         )
         named: dict[str, Any] = {}
-        if self._model is not self._base.model:
-            named["adapter_names"] = [job.arm if job.arm in self._model.peft_config else BASE for job in jobs]
+        model = self._model if jobs[0].whole is None else jobs[0].whole.model
+        if model is self._model is not self._base.model:
+            named["adapter_names"] = [job.arm if job.arm in self._adapters else BASE for job in jobs]
         if seed is not None:
             torch.manual_seed(seed)
-        with own_defaults(self._model):
-            self._model.generate(
+        with own_defaults(model):
+            model.generate(
                 input_ids=ids.to(device),
                 attention_mask=seen.long().to(device),
                 generation_config=config,
@@ -286,7 +296,8 @@ class _Teller(BaseStreamer):  # type: ignore[misc]
             text = text.removesuffix("\ufffd")
             text = text[: len(text) - held] if held else text
         if text.startswith(job.said) and len(text) > len(job.said):
-            job.tell(Chunk({"content": text[len(job.said) :]}))
+            role = {} if job.said else {"role": "assistant"}
+            job.tell(Chunk(role | {"content": text[len(job.said) :]}))
             job.said = text
         if ended or full:
             job.done = "stop" if ended else "length"

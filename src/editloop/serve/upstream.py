@@ -86,15 +86,19 @@ class Upstream:
     async def prepare(self, policy: Served) -> None:
         """See `Backend.prepare`: an adapter that is not in the server's list is loaded there."""
         self._policies[policy.arm] = policy  # what cannot be loaded now is tried again
-        await self._load(policy, await self._models())
+        models = await self._models()
+        for part in policy.parts():
+            await self._load(part, models)
 
     async def retire(self, arm: str) -> None:
         """See `Backend.retire`."""
         policy = self._policies.pop(arm, None)
-        if policy is not None and policy.name != "base":
-            with suppress(*FAILS):
-                async with self._ask("POST", "unload_lora_adapter", {"lora_name": arm}):
-                    pass
+        needed = {part.arm for other in self._policies.values() for part in other.parts()}
+        for part in policy.parts() if policy is not None else ():
+            if part.name != "base" and part.arm not in needed:
+                with suppress(*FAILS):
+                    async with self._ask("POST", "unload_lora_adapter", {"lora_name": part.arm}):
+                        pass
 
     async def _models(self) -> set[str]:
         try:
@@ -117,6 +121,12 @@ class Upstream:
         if policy.name == "base":
             raise ServeError("the model server has no such base", seen=name, do="name it by --upstream-base")
         folder = policy.run / "policies" / policy.name
+        if not (folder / "adapter_config.json").is_file():
+            raise ServeError(
+                "the model server has not this model, which is no adapter",
+                seen=name,
+                do="start one with --served-model-name, behind a router if there are several",
+            )
         try:
             body = {"lora_name": policy.arm, "lora_path": str(folder.resolve())}
             async with self._ask("POST", "load_lora_adapter", body) as answer:
@@ -139,20 +149,24 @@ class Upstream:
         """Load what the server should have and has not."""
         try:
             models = await self._models()
-            for policy in list(self._policies.values()):
-                await self._load(policy, models)
+            for part in {
+                part.arm: part for each in self._policies.values() for part in each.parts()
+            }.values():
+                await self._load(part, models)
         except ServeError as error:
             log.warning("%s", error)
 
-    def _body(self, arm: str, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+    def _body(
+        self, arm: str, request: Mapping[str, Any], response_id: str, *, stream: bool
+    ) -> dict[str, Any]:
         policy = self._policies.get(arm)
-        model = arm if policy is None else self._called(policy)
+        model = arm if policy is None else self._called(policy.drawn(response_id))
         return {**request, "model": model, "stream": stream}
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""
         try:
-            sent = self._body(arm, request, stream=False)
+            sent = self._body(arm, request, response_id, stream=False)
             async with self._ask("POST", "chat/completions", sent) as answer:
                 read = await answer.read()
         except FAILS as error:
@@ -166,11 +180,12 @@ class Upstream:
             text, finish = message.get("content"), choice.get("finish_reason") or "stop"
         except (ValueError, LookupError, TypeError) as error:
             raise Unanswered("error", "not a chat completion") from error
-        return Completion(text if isinstance(text, str) else None, finish, message, body.get("usage"))
+        kept = text if isinstance(text, str) else None
+        return Completion(kept, finish, message, body.get("usage"), choice.get("logprobs"))
 
     async def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
         """See `Backend.stream`."""
-        sent = self._body(arm, request, stream=True)
+        sent = self._body(arm, request, response_id, stream=True)
         try:
             async with self._ask("POST", "chat/completions", sent) as answer:
                 if answer.status >= 400:
@@ -216,7 +231,8 @@ def _chunk(data: str) -> Chunk:
         if "error" in body:
             raise Unanswered("error", body["error"])
         choice = body["choices"][0] if body.get("choices") else {}
-        return Chunk(dict(choice.get("delta") or {}), choice.get("finish_reason"), body.get("usage"))
+        delta, finish = dict(choice.get("delta") or {}), choice.get("finish_reason")
+        return Chunk(delta, finish, body.get("usage"), choice.get("logprobs"))
     except (ValueError, LookupError, TypeError) as error:
         raise Unanswered("error", "not a chunk of a chat completion") from error
 

@@ -41,6 +41,9 @@ log = logging.getLogger("editloop.serve")
 MOST = 256
 """Entries of a commit."""
 
+HOLD = 0.01
+"""Most seconds for which an entry waits for another with which to share a commit."""
+
 AT_ONCE = 1.0
 """Seconds for which the spool is written into a database that is back, before others have their turn."""
 
@@ -89,6 +92,7 @@ class Writer:
     def __init__(self, store: Store, spool: Path, price: Price, told: Told, last: int) -> None:
         self.store, self.spool, self.price, self.last = store, spool, price, last
         self._told = told
+        self._held: list[Asked] = []
         self._queue: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,19 +109,34 @@ class Writer:
     async def stop(self) -> None:
         """Write what was asked for, and end."""
         if self._thread.is_alive():
+            self._release()
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
 
-    def write(self, entry: Entry[T_co]) -> asyncio.Future[T_co]:
+    def write(self, entry: Entry[T_co], *, hurry: bool = True) -> asyncio.Future[T_co]:
         """What an entry returns, when it is on the disk.
+
+        Args:
+            entry: It.
+            hurry: Whether it goes to the disk at once, and with it all that were asked for before; else it
+                waits a moment for one that does.
 
         Raises:
             StoreError: In the future: the store is down, and the entry cannot wait in the spool.
         """
         assert self._loop is not None
         future: asyncio.Future[T_co] = self._loop.create_future()
-        self._queue.put((entry, future))
+        self._held.append((entry, future))
+        if hurry:
+            self._release()
+        elif len(self._held) == 1:
+            self._loop.call_later(HOLD, self._release)
         return future
+
+    def _release(self) -> None:
+        for asked in self._held:
+            self._queue.put(asked)
+        self._held.clear()
 
     def spooled(self) -> list[Spooled]:
         """What waits in the spool."""
