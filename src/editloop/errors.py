@@ -11,6 +11,7 @@ EditLoopError
 ├── BanditError          an event, a cost or a state that the online phase cannot take
 ├── UserError            a user, simulated or played by an LLM, who cannot answer
 │   └── BudgetError          the budget of requests to an LLM is spent
+├── WorldError           a world of the exact lab that cannot be, or has no solution
 ├── RunError             a run folder that is missing, damaged or belongs to another configuration
 └── ServeError           what the live loop cannot do
     ├── StoreError           a store that is locked, of another version, or down
@@ -34,6 +35,7 @@ __all__ = [
     "StoreError",
     "TooManyBadRows",
     "UserError",
+    "WorldError",
 ]
 
 
@@ -87,6 +89,10 @@ class ModelError(EditLoopError):
 
 class BanditError(EditLoopError):
     """An event, a cost or a state that the online phase cannot take."""
+
+
+class WorldError(EditLoopError):
+    """A world of the exact lab that cannot be, is too large, or has no solution that can be found."""
 
 
 class RunError(EditLoopError):

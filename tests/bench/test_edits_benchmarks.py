@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from editloop.bench import cost_speed, log_scale
-from editloop.bench.results import hardware, write_result
 from editloop.edits import Record
 from editloop.errors import EditLoopError
+from editloop.results import hardware, write_result
 
 
 def test_results_name_the_hardware_and_the_date(tmp_path: Path) -> None:

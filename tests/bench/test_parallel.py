@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from editloop.bench.parallel import in_parallel
 from editloop.errors import ConfigError, RunError
 from editloop.listener import Silent
+from editloop.parallel import in_parallel
 
 
 def square(number: int) -> int:
@@ -37,7 +37,7 @@ def test_an_error_and_a_kill_are_one_line() -> None:
 
 SLEEPER = """
 import os, sys, time
-from editloop.bench.parallel import in_parallel
+from editloop.parallel import in_parallel
 from editloop.listener import Silent
 
 def sleep(note):

@@ -11,7 +11,6 @@ import pytest
 
 from editloop.bench import drift, sensitivity, tables, tune
 from editloop.bench.cells import COLUMNS, Cell, Workplace, cost_table, make_cells, paid, play
-from editloop.bench.results import recent_mean
 from editloop.errors import RunError
 from editloop.lab import Round, base_path, fit_settings, get_domain, simulate
 from editloop.lab.settings import TUNED
@@ -19,6 +18,7 @@ from editloop.listener import Silent
 from editloop.offline import mix_by_cost
 from editloop.online import BanditConfig
 from editloop.policy import RunFolder, load_base
+from editloop.results import recent_mean
 from editloop.users import get_user
 
 ROUNDS = 40

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.bench.parallel import in_parallel
-from editloop.bench.results import markdown_table, mean_and_error, plus_minus, write_result
 from editloop.errors import ConfigError
 from editloop.listener import Listener, Silent
 from editloop.offline.report import tidy
 from editloop.online import Bandit, BanditConfig
+from editloop.parallel import in_parallel
+from editloop.results import markdown_table, mean_and_error, plus_minus, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

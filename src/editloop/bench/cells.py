@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.bench.parallel import in_parallel
 from editloop.edits import Cost, get_cost, read_log, write_log
 from editloop.edits.writing import atomic
 from editloop.lab import Domain, base_path, fit_settings, get_domain, stream_log
@@ -30,6 +29,7 @@ from editloop.lab.settings import LOG_ROWS
 from editloop.listener import Listener
 from editloop.offline import FitConfig, Method, fit
 from editloop.online import Bandit, BanditConfig
+from editloop.parallel import in_parallel
 from editloop.policy import load_base
 from editloop.users import User, get_user
 

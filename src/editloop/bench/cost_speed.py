@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from editloop.bench.results import write_result
 from editloop.edits import get_cost, read_log
 from editloop.errors import ConfigError
 from editloop.listener import Listener, Silent
+from editloop.results import write_result
 
 Arm = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 Pairs = tuple[list[str], list[str]]

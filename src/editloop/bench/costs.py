@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from editloop.bench.cells import COLUMNS, COMPARED, Column, Workplace, column_costs
-from editloop.bench.results import markdown_table, write_result
 from editloop.bench.tables import METHODS
 from editloop.edits import Cost, get_cost
 from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError
 from editloop.lab import base_path
 from editloop.listener import Listener, Silent
+from editloop.results import markdown_table, write_result
 
 COSTS = (
     DEFAULT_COST,

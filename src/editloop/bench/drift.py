@@ -25,17 +25,17 @@ from editloop.bench.cells import (
     paid,
     play,
 )
-from editloop.bench.results import (
+from editloop.lab import get_domain
+from editloop.listener import Listener, Silent
+from editloop.offline.report import tidy
+from editloop.online import BanditConfig
+from editloop.results import (
     markdown_table,
     mean_and_error,
     plus_minus,
     recent_mean,
     write_result,
 )
-from editloop.lab import get_domain
-from editloop.listener import Listener, Silent
-from editloop.offline.report import tidy
-from editloop.online import BanditConfig
 from editloop.users import DriftingUser, User, get_user
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ import numpy as np
 from editloop.bench.fault_check import agrees, check, read_tables
 from editloop.bench.fault_clients import Account, Clients
 from editloop.bench.postgres import Postgres, find_binaries
-from editloop.bench.results import markdown_table, write_result
 from editloop.bench.served import Process, editloop_server, free_port, make_run, running_stub
 from editloop.listener import Listener, Silent
+from editloop.results import markdown_table, write_result
 
 __all__ = ["run"]
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from editloop.bench.results import write_result
 from editloop.edits import iter_records, plot_costs, summarize
 from editloop.errors import RunError
 from editloop.listener import Listener, Silent
+from editloop.results import write_result
 
 GOAL_MB = 400
 CONTEXT_WORDS, RESPONSE_WORDS = 40, 36

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.bench.results import markdown_table, mean_and_error, plus_minus, write_result
 from editloop.listener import Listener, Silent
 from editloop.offline import fit_cost_model
+from editloop.results import markdown_table, mean_and_error, plus_minus, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from editloop.bench.results import write_result
 from editloop.edits import read_log
 from editloop.errors import ConfigError
 from editloop.lab import TextRecipe, pretrain_text
@@ -22,6 +21,7 @@ from editloop.listener import Listener, Silent
 from editloop.offline import FitConfig, evaluate, fit
 from editloop.offline.report import show_estimate
 from editloop.policy import LoraSettings, load_base
+from editloop.results import write_result
 
 FILES = ("ro-en.train", "ro-en.test", "et-en.train")
 COLUMNS = "context=src,response=mt,edit=pe"

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from editloop.bench.cells import WORK
 from editloop.bench.postedit import COLUMNS, make_base, real_files
-from editloop.bench.results import markdown_table, write_result
 from editloop.edits import get_cost, read_log
 from editloop.listener import Listener, Silent, counter
 from editloop.offline import ExampleSet, feature_pass, fidelity, fit_cost_model, make_examples
 from editloop.policy import Policy, context_columns, load_base
+from editloop.results import markdown_table, write_result
 
 PAIRS = ("ro-en", "et-en")
 COST = "ter:word/edit"

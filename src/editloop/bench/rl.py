@@ -24,13 +24,13 @@ from editloop.bench.cells import (
     cost_table,
     make_cells,
 )
-from editloop.bench.results import markdown_table, mean_and_error, plus_minus, write_result
 from editloop.bench.sensitivity import WITHOUT_RL, played
 from editloop.bench.tables import METHODS
 from editloop.lab import get_domain
 from editloop.listener import Listener, Silent
 from editloop.online import BanditConfig
 from editloop.policy import RunFolder
+from editloop.results import markdown_table, mean_and_error, plus_minus, write_result
 from editloop.users import get_user
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.bench.cells import AMONG, ARMS, COLUMNS, Workplace, column_costs, paid, play
-from editloop.bench.results import markdown_table, mean_and_error, plus_minus, write_result
 from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
 from editloop.online import BanditConfig
 from editloop.online.algorithms import ALPHA
+from editloop.results import markdown_table, mean_and_error, plus_minus, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

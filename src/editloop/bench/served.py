@@ -117,6 +117,16 @@ class Process:
         """Ask it to end, and wait until it has."""
         self._end(signal.SIGTERM)
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Within it the server stands still, and uses no processor."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def _end(self, number: int) -> None:
         if self._process is not None:
             self._process.send_signal(number)

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ import numpy as np
 
 from editloop.bench.litellm_proxy import litellm_proxy
 from editloop.bench.load import Plan, Seen
-from editloop.bench.results import markdown_table, write_result
 from editloop.bench.served import Process, editloop_server, make_run, running_stub
 from editloop.errors import RunError
 from editloop.listener import Listener, Silent
+from editloop.results import markdown_table, write_result
 
 __all__ = ["run"]
 
@@ -105,7 +105,8 @@ def run(
             measured["sustained"] = {}
             for name in servers:
                 listener.say(f"the highest rate that {name} sustains")
-                measured["sustained"][name] = _sustained(name, ports[name], sustain, listener)
+                with _alone(name, servers):
+                    measured["sustained"][name] = _sustained(name, ports[name], sustain, listener)
     write_result("serve", measured, _markdown(measured), out)
     return measured
 
@@ -130,7 +131,8 @@ def _measure(
                 key, server = (f"{rate:g}", name), servers.get(name)
                 plan = Plan(ports[name], rate, seconds, warm_up, EDITS if mine else 0.0, probes=mine)
                 before = _counted(server, mine)
-                seen.setdefault(key, []).append(put_load(plan))
+                with _alone(name, servers):
+                    seen.setdefault(key, []).append(put_load(plan))
                 sums = used.setdefault(key, [0.0] * 4)
                 now = round(rate * (seconds + warm_up)), *_counted(server, mine)
                 used[key] = [a + b - c for a, b, c in zip(sums, now, (0, *before), strict=True)]
@@ -146,6 +148,16 @@ def _measure(
         for name in by_name:
             by_name[name]["added"] = None if name == DIRECT else added(by_name[name], by_name[DIRECT])
     return found
+
+
+@contextmanager
+def _alone(name: str, servers: Mapping[str, Process]) -> Iterator[None]:
+    """Within it all other servers stand still: what one has not finished is not paid for by the next."""
+    with ExitStack() as stack:
+        for other, server in servers.items():
+            if other != name:
+                stack.enter_context(server.at_rest())
+        yield
 
 
 def _counted(server: Process | None, mine: bool) -> tuple[float, float, float]:
@@ -294,8 +306,9 @@ def _markdown(measured: Mapping[str, Any]) -> str:
         "What a server adds to a completion of a model that answers at once. One process each, the server's "
         f"store a SQLite file on the disk{version}. The same questions at a fixed rate, from a process of "
         "its own, their latency counted from when they were due; in turns, straight to the model server "
-        f"and through each. Of EditLoop's completions {EDITS:.0%} are followed by an edit, which comes on "
-        "top. Milliseconds; processor is what the server uses of one for a completion, its edits included. "
+        f"and through each, the other at rest. Of EditLoop's completions {EDITS:.0%} are followed by an "
+        "edit, which comes on top. Milliseconds; processor is what the server uses of one for a completion, "
+        "its edits included. "
         f"The disk takes {_disk(measured['disk_ms'])} for 4 kB.",
         markdown_table(
             ["per second", "through", *head, *(f"added, {p}" for p in head), "processor", "unanswered"],

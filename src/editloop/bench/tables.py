@@ -24,10 +24,10 @@ from editloop.bench.cells import (
     paid,
     play,
 )
-from editloop.bench.results import markdown_table, plus_minus, recent_mean, write_result
 from editloop.lab.settings import TUNED
 from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, show_settings, tidy
+from editloop.results import markdown_table, plus_minus, recent_mean, write_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

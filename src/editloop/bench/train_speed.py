@@ -23,10 +23,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from editloop.bench.results import markdown_table, write_result
 from editloop.bench.train_arms import CANDIDATES, LAB, VALIDATION, WARM_UP, Spec
 from editloop.errors import ConfigError, RunError
 from editloop.listener import Listener, Silent
+from editloop.results import markdown_table, write_result
 
 ARMS = ("ours", "trl tuned", "trl default")
 GOALS = {0.0: 1.0, 0.5: 1.4, 0.75: 1.8}

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from editloop.bench.cells import DOMAINS, TRAINED, WORK
-from editloop.bench.parallel import in_parallel
-from editloop.bench.results import markdown_table, plus_minus, write_result
 from editloop.edits import read_log, write_log
 from editloop.lab import base_path, fit_settings, get_domain, stream_log
 from editloop.lab.folder import claim
@@ -23,7 +21,9 @@ from editloop.lab.settings import LOG_ROWS
 from editloop.listener import Listener, Silent
 from editloop.offline import Method, fit
 from editloop.offline.config import BETAS
+from editloop.parallel import in_parallel
 from editloop.policy import load_base
+from editloop.results import markdown_table, plus_minus, write_result
 from editloop.users import get_user
 
 SEED = 0

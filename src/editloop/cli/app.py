@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from editloop.cli import arms, bench, demo, evaluate, export, fit, inspect, keys, lab, serve, simulate
+from editloop.cli import arms, bench, demo, evaluate, export, fit, inspect, keys, lab, serve, simulate, theory
 from editloop.cli.console import fail
 from editloop.errors import EditLoopError
 
@@ -37,6 +37,7 @@ VERBS: dict[Callable[..., None], str] = {
     export.export: "The views of a log in other tools' formats.",
     demo.demo: "The whole loop on the embedded lab: logs, policies, their costs, a report.",
     bench.bench: f"Measure: {', '.join(bench.BENCHES)}.",
+    theory.theory: f"The paper's claims where all is known: {', '.join(theory.CLAIMS)}.",
 }
 for verb, help_line in VERBS.items():
     app.command(help=help_line)(verb)

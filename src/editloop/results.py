@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.bench.parallel import cores
 from editloop.edits.writing import atomic
+from editloop.parallel import cores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,16 +45,23 @@ def hardware() -> dict[str, Any]:
 
 
 def write_result(
-    name: str, data: dict[str, Any], markdown: str, folder: str | Path, figure: Figure | None = None
+    name: str,
+    data: dict[str, Any],
+    markdown: str,
+    folder: str | Path,
+    figure: Figure | None = None,
+    *,
+    command: str = "bench",
 ) -> tuple[Path, Path]:
     """Write `NAME.json` and `NAME.md` with hardware and date, and return their paths.
 
     Args:
-        name: The benchmark's name, as in `editloop bench NAME`.
+        name: As in `editloop bench NAME`.
         data: What was measured, as `json.dumps` takes it.
         markdown: The same for people, without a title.
         folder: Made if it is not there.
         figure: Written to `NAME.png`, and shown on top of the page.
+        command: The verb that measures it.
     """
     machine, date = hardware(), datetime.now(UTC).date().isoformat()
     where = ", ".join(
@@ -75,7 +82,7 @@ def write_result(
         with atomic(Path(folder) / f"{name}.png") as unfinished:
             unfinished.write_bytes(figure_png(figure))
     result = {"name": name, "date": date, "hardware": machine, **data}
-    footer = f"Measured on {where}, on {date}, by `editloop bench {name}`."
+    footer = f"Measured on {where}, on {date}, by `editloop {command} {name}`."
     for path, text in zip(
         paths,
         (json.dumps(result, indent=2, allow_nan=False), f"# {name}\n\n{markdown.strip()}\n\n{footer}"),

@@ -1,0 +1,35 @@
+"""The exact lab: worlds in which every quantity of the paper is known, and its claims as experiments."""
+
+from __future__ import annotations
+
+from editloop.theory.balanced import Description, Solution, Solutions, around, balanced, metropolis
+from editloop.theory.learners import METHODS, Seen, dpo, early, limit, rl, seen, sft
+from editloop.theory.strings import abstract_distances, edit_distances, neighbours, strings
+from editloop.theory.violations import VIOLATIONS, violated
+from editloop.theory.world import Rows, World, total_variation
+
+__all__ = [
+    "METHODS",
+    "VIOLATIONS",
+    "Description",
+    "Rows",
+    "Seen",
+    "Solution",
+    "Solutions",
+    "World",
+    "abstract_distances",
+    "around",
+    "balanced",
+    "dpo",
+    "early",
+    "edit_distances",
+    "limit",
+    "metropolis",
+    "neighbours",
+    "rl",
+    "seen",
+    "sft",
+    "strings",
+    "total_variation",
+    "violated",
+]

@@ -1,0 +1,73 @@
+"""What the theory says about a learner's SubOpt: in the limit of an endless log, and how fast it gets there.
+
+The derivations are in docs/theory.md. Asymptotic terms are means over logs of n rows, to first order in 1/n,
+in the tabular class; bounds hold always.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit
+
+from editloop.theory.learners import seen
+from editloop.theory.world import Floats, World, total_variation
+
+__all__ = ["dpo_bias", "dpo_term", "lemma_1", "rl_term", "sft_bias", "sft_term"]
+
+
+def lemma_1(world: World, policy: Floats) -> tuple[Floats, Floats]:
+    """Both sides of Lemma 1 for a policy, by context: TV(q∘π, π*), and (1 - γ_min) TV(π, π*) + δ.
+
+    δ = TV(q∘π*, π*) is zero under Assumption 1.
+    """
+    left = total_variation(world.edited(policy), world.optimum)
+    delta = total_variation(world.edited(world.optimum), world.optimum)
+    return left, (1 - world.gamma_min) * total_variation(policy, world.optimum) + delta
+
+
+def sft_bias(world: World) -> float:
+    """A bound on SFT's SubOpt in the limit, whoever the user is.
+
+    β E_x log(1 + 2 d²/π*_min(x)), with d = (1 - γ_min) TV(π_ref, π*) + δ(x).
+    """
+    _, distance = lemma_1(world, world.reference)
+    by_context = np.log1p(2 * distance**2 / world.optimum.min(axis=1))
+    return world.beta * world.mean(by_context)
+
+
+def dpo_bias(world: World) -> float:
+    """A bound on DPO's SubOpt in the limit, whoever the user is: β ((m - 1) ε)²/8, ε the log-imbalance."""
+    m: int = world.reference.shape[1]
+    return world.beta * ((m - 1) * world.log_imbalance) ** 2 / 8
+
+
+def sft_term(world: World, n: int) -> float:
+    """What chance adds to SFT's SubOpt with n rows: β Σ_x (m_x - 1)/(2n), m_x edits being possible."""
+    possible = (world.edited(world.reference) > 0).sum(axis=1)
+    return world.beta * float((possible - 1).sum()) / (2 * n)
+
+
+def dpo_term(world: World, n: int) -> float:
+    """DPO's SubOpt with n rows under Assumption 1: β Σ_x tr(V_x I_x⁺)/(2n).
+
+    V_x is the covariance of π*'s indicators, I_x the Fisher information of one row of the context.
+    """
+    total = 0.0
+    for x, pairs in enumerate(seen(world).pairs):
+        v = world.log_optimum[x] - np.log(world.reference[x])
+        apart = pairs / pairs.sum() * (1 - np.eye(len(v)))
+        difference = v[None, :] - v[:, None]
+        curve = apart * expit(difference) * expit(-difference)
+        curve = curve + curve.T
+        information = np.diag(curve.sum(axis=1)) - curve
+        p = world.optimum[x]
+        total += float(np.trace((np.diag(p) - np.outer(p, p)) @ np.linalg.pinv(information, rcond=1e-14)))
+    return world.beta * total / (2 * n)
+
+
+def rl_term(world: World, n: int) -> float:
+    """RL's SubOpt with n rows and κ = 0: Σ_x Σ_y π*(1 - π*) Var(Δ|x, y)/π_ref / (2 β n)."""
+    second = np.einsum("xyz,yz->xy", world.kernel, world.distance**2)
+    variance = np.maximum(second - world.cost**2, 0.0)
+    p = world.optimum
+    return float((p * (1 - p) * variance / world.reference).sum()) / (2 * world.beta * n)

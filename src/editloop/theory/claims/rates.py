@@ -1,0 +1,176 @@
+"""How SubOpt falls with the size of the log, for strong and weak users, beside what theory says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from editloop.listener import Listener, Silent
+from editloop.offline.report import COLOURS, tidy
+from editloop.results import markdown_table, write_result
+from editloop.theory import bounds
+from editloop.theory.draws import tasteful_world
+from editloop.theory.learners import Seen, dpo, early, limit, rl, seen, sft
+from editloop.theory.world import Floats, World
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+USERS = {"strong": 0.9, "medium": 0.5, "weak": 0.1}
+"""γ by the user's name."""
+
+CONCENTRABILITY = 10.0
+SIZES = tuple(int(n) for n in np.geomspace(100, 100_000, 7))
+RESAMPLES = 1_000
+
+LEARNERS: Mapping[str, Callable[[World, Seen], Floats]] = {
+    "sft": sft,
+    "dpo": dpo,
+    "rl": lambda world, data: rl(world, data, kappa=0.0),
+    "early": early,
+}
+TERMS = {"sft": bounds.sft_term, "dpo": bounds.dpo_term, "rl": bounds.rl_term}
+
+
+def run(
+    out: str | Path, *, seed: int = 0, logs: int = 100, listener: Listener | None = None
+) -> dict[str, Any]:
+    """Learn from logs of growing size, and write `rates`.
+
+    Args:
+        out: The folder.
+        seed: Of the worlds and the logs.
+        logs: For each user; each log is learned from at every size.
+        listener: Hears of progress.
+    """
+    listener = listener or Silent()
+    found: dict[str, dict[str, Any]] = {}
+    rng = np.random.default_rng(seed)
+    for user, gamma in USERS.items():
+        taste = np.random.default_rng(seed)  # the same for all users
+        world = tasteful_world(taste, gamma=gamma, concentrability=CONCENTRABILITY)
+        limits = {name: world.suboptimality(limit(world, name)) for name in LEARNERS}
+        subopt = np.empty((len(LEARNERS), logs, len(SIZES)))
+        for log in range(logs):
+            rows = world.sample(SIZES[-1], np.random.default_rng([seed, log]))
+            for k, n in enumerate(SIZES):
+                shown = seen(world, rows.first(n))
+                for i, learner in enumerate(LEARNERS.values()):
+                    subopt[i, log, k] = world.suboptimality(learner(world, shown))
+            listener.progress("logs", len(found) * logs + log + 1, len(USERS) * logs, user)
+        found[user] = {"gamma": gamma, "gamma_min": world.gamma_min, "beta": world.beta}
+        found[user]["bias_bounds"] = {"sft": bounds.sft_bias(world), "dpo": bounds.dpo_bias(world)}
+        found[user]["methods"] = {
+            name: _method(world, name, limits[name], subopt[i], rng) for i, name in enumerate(LEARNERS)
+        }
+    data = {
+        "seed": seed,
+        "logs": logs,
+        "concentrability": CONCENTRABILITY,
+        "sizes": list(SIZES),
+        "users": found,
+    }
+    write_result("rates", data, _page(data), out, _figure(found), command="theory")
+    return data
+
+
+def _method(world: World, name: str, bias: float, subopt: Floats, rng: np.random.Generator) -> dict[str, Any]:
+    """What was measured of a method [logs, sizes]: means, and the exponent of what chance adds."""
+    logs = len(subopt)
+    draws = rng.integers(logs, size=(RESAMPLES, logs))
+    slopes = [_slope(subopt[some].mean(axis=0) - bias) for some in draws]
+    low, high = np.nanpercentile(slopes, [2.5, 97.5])
+    term = TERMS.get(name)
+    return {
+        "bias": bias,
+        "mean": subopt.mean(axis=0).tolist(),
+        "error": (subopt.std(axis=0, ddof=1) / np.sqrt(logs)).tolist(),
+        "exponent": _slope(subopt.mean(axis=0) - bias),
+        "exponent_95": [float(low), float(high)],
+        "term": None if term is None else [term(world, n) for n in SIZES],
+    }
+
+
+def _slope(excess: Floats) -> float:
+    """The exponent of n in what exceeds the limit, by least squares on logarithms; NaN where nothing does."""
+    there = excess > 0
+    if there.sum() < 3:
+        return float("nan")
+    return float(np.polyfit(np.log(np.array(SIZES)[there]), np.log(excess[there]), 1)[0])
+
+
+def _page(data: dict[str, Any]) -> str:
+    rows = []
+    for user, each in data["users"].items():
+        for name, method in each["methods"].items():
+            low, high = method["exponent_95"]
+            ratio = None
+            if method["term"]:
+                ratio = float(
+                    np.median((np.array(method["mean"]) - method["bias"]) / np.array(method["term"]))
+                )
+            bound = each["bias_bounds"].get(name, 0.0 if name == "rl" else None)
+            rows.append(
+                [
+                    f"{user} (γ_min {each['gamma_min']:.2f}, β {each['beta']:.2f})",
+                    name,
+                    f"{method['bias']:.5f}",
+                    "-" if bound is None else f"{bound:.5f}",
+                    f"{method['mean'][0]:.4f}",
+                    f"{method['mean'][-1]:.5f}",
+                    f"{method['exponent']:.2f} ({low:.2f} to {high:.2f})",
+                    "-" if ratio is None else f"{ratio:.2f}",
+                ]
+            )
+    table = markdown_table(
+        [
+            "user",
+            "method",
+            "limit",
+            "its bound",
+            f"n = {SIZES[0]}",
+            f"n = {SIZES[-1]:,}",
+            "exponent",
+            "/ theory",
+        ],
+        rows,
+        left=2,
+    )
+    sizes = f"{SIZES[0]} to {SIZES[-1]:,}"
+    return f"""SubOpt of the tabular learners (14 strings, the same optimum for all users, max π*/π_ref =
+{data["concentrability"]:g} by the choice of β), means over {data["logs"]} logs. `limit` is what an
+endless log leaves, with its bound from docs/theory.md; `exponent` that of n in what chance adds to it,
+fitted over {sizes} rows, with 95% by bootstrap over logs. Theory: -1 in the tabular class (SubOpt is β
+KL, quadratic in the error), where the general bounds of Theorems 1-3 promise -1/2; `/ theory` is what
+was measured of it by what was derived, the median over sizes. Nothing is derived for Early.
+
+{table}"""
+
+
+def _figure(found: dict[str, dict[str, Any]]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    for axes, (user, each) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+        for name, method in each["methods"].items():
+            axes.errorbar(
+                SIZES,
+                method["mean"],
+                method["error"],
+                color=COLOURS[name],
+                label=name,
+                marker="o",
+                markersize=3,
+            )
+            if method["term"]:
+                theory = np.array(method["term"]) + method["bias"]
+                axes.plot(SIZES, theory, color=COLOURS[name], linestyle=":", linewidth=1)
+        axes.set(xscale="log", yscale="log")
+        first = axes.get_subplotspec().is_first_col()
+        tidy(axes, f"{user}: γ_min {each['gamma_min']:.2f}", "rows of the log", "SubOpt" if first else "")
+        if first:
+            axes.legend(fontsize=8, frameon=False)
+    return figure

@@ -1,0 +1,245 @@
+"""LateEnsemble's regret over the rounds, between what no algorithm can beat and what is proved of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from editloop.errors import WorldError
+from editloop.listener import Listener, Silent
+from editloop.offline.report import COLOURS, tidy
+from editloop.online import Algorithm, get_algorithm
+from editloop.online.algorithms import ALPHA
+from editloop.results import markdown_table, write_result
+from editloop.theory.draws import tasteful_world
+from editloop.theory.learners import METHODS, dpo, early, rl, seen, sft
+from editloop.theory.world import Floats, as_distribution
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROUNDS = 10_000
+MOMENTS = tuple(int(t) for t in np.unique(np.geomspace(10, ROUNDS, 25).round()))
+HARD = (100, 1_000, 10_000)
+"""Rounds of the instances that are hardest for so many."""
+
+ALGORITHMS = {
+    f"α = {ALPHA:g}": ("ucb", {"alpha": ALPHA}),
+    "α = √2": ("ucb", {"alpha": math.sqrt(2)}),
+    "KL-UCB": ("kl-ucb", {}),
+}
+"""Algorithm 1 with the default α and with the one for which a bound is proved, and another."""
+
+
+class Arms(NamedTuple):
+    """Policies to choose from.
+
+    Attributes:
+        names: Of them.
+        values: What a response can cost, from 0 to 1 [v].
+        shares: The probability of each cost, by arm [arms, v].
+    """
+
+    names: tuple[str, ...]
+    values: Floats
+    shares: Floats
+
+    @property
+    def gaps(self) -> Floats:
+        """Mean cost of each arm less that of the best."""
+        means: Floats = self.shares @ self.values
+        return means - float(means.min())
+
+
+def lai_robbins(arms: Arms) -> float:
+    """The factor of log T below which no algorithm's regret stays that is good in every instance.
+
+    Σ Δ/K_inf over the arms that are not best, with K_inf the least divergence from an arm to a distribution
+    on [0, 1] that costs less than the best arm (Burnetas and Katehakis 1996).
+    """
+    best = float((arms.shares @ arms.values).min())
+    return math.fsum(
+        gap / least_divergence(arms.values, shares, best)
+        for gap, shares in zip(arms.gaps.tolist(), arms.shares, strict=True)
+        if gap > 1e-12
+    )
+
+
+def least_divergence(values: Floats, shares: Floats, mean: float) -> float:
+    """K_inf: inf KL(ν, ν') over ν' on [0, 1] with a mean cost of at most `mean`, for ν with a larger one.
+
+    By its dual, the largest E log(1 - λ (μ - c)) over 0 ≤ λ ≤ 1/μ.
+
+    Raises:
+        WorldError: The mean is not between 0 and ν's.
+    """
+    shares = as_distribution("the costs of an arm", shares)
+    if not 0 < mean < float(shares @ values):
+        raise WorldError("the best mean is between 0 and the arm's", seen=mean)
+    there = shares > 0
+
+    def loss(part: float) -> float:
+        return -float(shares[there] @ np.log1p(-part / mean * (mean - values[there]) * (1 - 1e-12)))
+
+    return -float(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-10}).fun)
+
+
+def proved_bound(gaps: Floats, t: float) -> float:
+    """Σ 8 log t/Δ + (1 + π²/3) Σ Δ: of UCB1, Algorithm 1 with α = √2, for costs to 1 (Auer et al. 2002)."""
+    some = gaps[gaps > 1e-12]
+    return float((8 * math.log(t) / some).sum() + (1 + math.pi**2 / 3) * some.sum())
+
+
+def minimax(arms: int, t: int) -> float:
+    """√(K T)/20: some instance costs every algorithm so much (Auer et al. 2002)."""
+    return min(math.sqrt(arms * t), t) / 20
+
+
+def run(
+    out: str | Path, *, seed: int = 0, seeds: int = 40, listener: Listener | None = None
+) -> dict[str, Any]:
+    """Play, and write `regret`.
+
+    Args:
+        out: The folder.
+        seed: Of worlds and rounds.
+        seeds: Repetitions.
+        listener: Hears of progress.
+    """
+    listener = listener or Silent()
+    instances = {"policies of a world": learned_arms(seed), "policies that are close": close_arms()}
+    played: dict[str, Any] = {}
+    jobs = len(ALGORITHMS) * (len(instances) + len(HARD))
+    done = 0
+    for name, arms in instances.items():
+        played[name] = {
+            "means": dict(zip(arms.names, (arms.shares @ arms.values).tolist(), strict=True)),
+            "lai_robbins": lai_robbins(arms),
+            "bound": [proved_bound(arms.gaps, t) for t in MOMENTS],
+            "regret": {},
+        }
+        for label, (kind, options) in ALGORITHMS.items():
+            regret = _play(arms, get_algorithm(kind, **options), ROUNDS, seeds, seed)
+            moments = regret[:, [t - 1 for t in MOMENTS]]
+            played[name]["regret"][label] = {
+                "mean": moments.mean(axis=0).tolist(),
+                "error": (moments.std(axis=0, ddof=1) / math.sqrt(seeds)).tolist(),
+            }
+            listener.progress("games", done := done + 1, jobs, name)
+    hardest: list[dict[str, Any]] = []
+    for rounds in HARD:
+        arms = hard_arms(5, rounds)
+        row: dict[str, Any] = {"rounds": rounds, "minimax": minimax(5, rounds), "regret": {}}
+        for label, (kind, options) in ALGORITHMS.items():
+            total = _play(arms, get_algorithm(kind, **options), rounds, seeds, seed)[:, -1]
+            row["regret"][label] = [float(total.mean()), float(total.std(ddof=1) / math.sqrt(seeds))]
+            listener.progress("games", done := done + 1, jobs, "hardest")
+        hardest.append(row)
+    data = {"seed": seed, "seeds": seeds, "moments": list(MOMENTS), "instances": played, "hardest": hardest}
+    write_result("regret", data, _page(data), out, _figure(data), command="theory")
+    return data
+
+
+def learned_arms(seed: int) -> Arms:
+    """The reference and what each method learns from 300 rows of a medium user, by what their edits cost."""
+    rng = np.random.default_rng(seed)
+    world = tasteful_world(rng, gamma=0.5, concentrability=10.0)
+    distance = world.distance
+    data = seen(world, world.sample(300, rng))
+    policies = [world.reference, sft(world, data), dpo(world, data), rl(world, data), early(world, data)]
+    levels = np.unique(distance)
+    shares = np.array(
+        [
+            [(policy[0][:, None] * world.kernel[0])[distance == level].sum() for level in levels]
+            for policy in policies
+        ]
+    )
+    return Arms(("base", *METHODS), levels / levels.max(), shares / shares.sum(axis=1, keepdims=True))
+
+
+def close_arms() -> Arms:
+    """Five policies whose drafts are kept or rewritten, with nearly the same chances."""
+    means = np.array([0.30, 0.35, 0.35, 0.40, 0.40])
+    return Arms(tuple("abcde"), np.array([0.0, 1.0]), np.stack([1 - means, means], axis=1))
+
+
+def hard_arms(count: int, rounds: int) -> Arms:
+    """Coins, one of them better by ½ √(K/T): too little to be sure of within T rounds."""
+    means = np.full(count, 0.5)
+    means[-1] -= 0.5 * math.sqrt(count / rounds)
+    return Arms(tuple(map(str, range(count))), np.array([0.0, 1.0]), np.stack([1 - means, means], axis=1))
+
+
+def _play(arms: Arms, algorithm: Algorithm, rounds: int, seeds: int, seed: int) -> Floats:
+    """Pseudo-regret so far [seeds, rounds]."""
+    gaps, steps = arms.gaps, np.cumsum(arms.shares, axis=1)
+    found = np.empty((seeds, rounds))
+    for number in range(seeds):
+        rng = np.random.default_rng([seed, number])
+        draws = rng.random((rounds, 1))
+        picked = [np.minimum((draws >= row).sum(axis=1), len(row) - 1) for row in steps]
+        costs = [arms.values[one].tolist() for one in picked]
+        pulls, sums = [0.0] * len(gaps), [0.0] * len(gaps)
+        means, chosen = [0.0] * len(gaps), []
+        for t in range(rounds):
+            arm, _ = algorithm.choose(pulls, pulls, means, rng.random)
+            pulls[arm] += 1
+            sums[arm] += costs[arm][t]
+            means[arm] = sums[arm] / pulls[arm]
+            chosen.append(arm)
+        found[number] = np.cumsum(gaps[chosen])
+    return found
+
+
+def _page(data: dict[str, Any]) -> str:
+    rows = []
+    for name, each in data["instances"].items():
+        for moment in (200, ROUNDS):
+            k = min(range(len(MOMENTS)), key=lambda k: abs(MOMENTS[k] - moment))
+            cells = [f"{r['mean'][k]:.1f} ± {r['error'][k]:.1f}" for r in each["regret"].values()]
+            lower = each["lai_robbins"] * math.log(MOMENTS[k])
+            rows.append([name, f"{MOMENTS[k]:,}", *cells, f"{lower:.1f}", f"{each['bound'][k]:,.0f}"])
+    table = markdown_table(["instance", "round", *ALGORITHMS, "Lai-Robbins", "proved for √2"], rows, left=1)
+    hard = markdown_table(
+        ["rounds", *ALGORITHMS, "√(KT)/20"],
+        [
+            [
+                f"{row['rounds']:,}",
+                *(f"{mean:.1f} ± {error:.1f}" for mean, error in row["regret"].values()),
+                f"{row['minimax']:.1f}",
+            ]
+            for row in data["hardest"]
+        ],
+    )
+    return f"""Pseudo-regret to the best policy, means over {data["seeds"]} repetitions. Lai-Robbins is its
+asymptotic lower bound, which an algorithm can undercut early on; the upper bound is proved for α = √2 alone.
+
+{table}
+
+Coins of which one is better by ½ √(K/T), K = 5: the hardest for T rounds. Whatever the algorithm, some
+instance costs at least √(KT)/20.
+
+{hard}"""
+
+
+def _figure(data: dict[str, Any]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    colours = dict(zip(ALGORITHMS, (COLOURS["late"], COLOURS["dpo"], COLOURS["early"]), strict=True))
+    for axes, (name, each) in zip(
+        figure.subplots(1, len(data["instances"])), data["instances"].items(), strict=True
+    ):
+        for label, regret in each["regret"].items():
+            axes.errorbar(MOMENTS, regret["mean"], regret["error"], label=label, color=colours[label])
+        lower = [each["lai_robbins"] * math.log(t) for t in MOMENTS]
+        axes.plot(MOMENTS, lower, color="#444444", linestyle=":", label="Lai-Robbins")
+        axes.plot(MOMENTS, each["bound"], color=colours["α = √2"], linestyle=":", label="proved for √2")
+        axes.set(xscale="log", yscale="log")
+        tidy(axes, name, "rounds", "pseudo-regret")
+        axes.legend(fontsize=7, frameon=False)
+    return figure

@@ -1,0 +1,77 @@
+"""Random worlds, for claims that are to hold in all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import log_softmax
+
+from editloop.theory.balanced import around
+from editloop.theory.strings import abstract_distances, edit_distances, neighbours, strings
+from editloop.theory.violations import VIOLATIONS, violated
+from editloop.theory.world import Floats, World
+
+__all__ = ["any_world", "balanced_world", "simplex", "tasteful_world", "violated_world"]
+
+
+def simplex(rng: np.random.Generator, *shape: int) -> Floats:
+    """Probabilities over the last axis, none of them tiny."""
+    m = shape[-1]
+    return 0.98 * rng.dirichlet(np.ones(m), size=shape[:-1]) + 0.02 / m
+
+
+def tasteful_world(
+    rng: np.random.Generator, *, gamma: float, concentrability: float, sharpness: float = 1.0
+) -> World:
+    """A balanced user of the 14 strings over {a, b} of length 1 to 3 who has a favourite among them.
+
+    The optimum falls with the distance to it, about as e^{-sharpness Δ}. β is what gives the log the wanted
+    coverage: a user who pays little, as a weak one does, is far from the reference only if β is small.
+
+    Args:
+        rng: For the favourite, and a little noise.
+        gamma: As of `Description`.
+        concentrability: max π*/π_ref, above 1.
+        sharpness: Of the taste.
+    """
+    words = strings("ab", 3)
+    distance = edit_distances(words)
+    log_optimum = -sharpness * distance[rng.integers(len(words))] + rng.normal(0, 0.3, len(words))
+    optimum = np.exp(log_softmax(log_optimum))[None]
+
+    def world(log_beta: float) -> World:
+        return around(optimum, distance, float(np.exp(log_beta)), gamma, neighbours(distance))
+
+    def miss(log_beta: float) -> float:
+        return float(np.log(world(log_beta).concentrability / concentrability))
+
+    return world(float(brentq(miss, np.log(0.005), np.log(500.0))))
+
+
+def any_world(rng: np.random.Generator, m: int = 5, contexts: int = 2) -> World:
+    """A user who knows nothing of Assumption 1."""
+    distance, kernel = abstract_distances(m, rng), simplex(rng, contexts, m, m)
+    weights = simplex(rng, contexts)
+    return World(simplex(rng, contexts, m), distance, kernel, rng.uniform(0.1, 2), weights)
+
+
+def balanced_world(rng: np.random.Generator, contexts: int = 1, laziness: float | None = None) -> World:
+    """A user who keeps it: strings with their edit distances, or points, a user of any strength."""
+    if rng.random() < 0.5:
+        distance = edit_distances(strings("ab", int(rng.integers(1, 4))))
+        within = 1.0
+    else:
+        distance = abstract_distances(int(rng.integers(2, 9)), rng)
+        within = float(distance.max())
+    lazy = float(rng.choice([0.0, 0.5, 1.0])) if laziness is None else laziness
+    optimum = simplex(rng, contexts, len(distance))
+    beta, gamma = rng.uniform(0.1, 2), rng.random()
+    return around(optimum, distance, beta, gamma, neighbours(distance, within), lazy)
+
+
+def violated_world(rng: np.random.Generator) -> World:
+    """A user who violates it more or less, in any of the ways, or knows nothing of it."""
+    kind = rng.choice(["any", *VIOLATIONS])
+    if kind == "any":
+        return any_world(rng, int(rng.integers(2, 7)))
+    return violated(balanced_world(rng), str(kind), rng.uniform(0, 0.7) ** 2)

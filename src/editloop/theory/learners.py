@@ -1,0 +1,170 @@
+"""The paper's offline learners in the tabular class: every policy over m responses can be expressed.
+
+Each learns from counts of a log, or from the probabilities that the counts tend to; what it gives for those
+is its limit as the log grows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import log_expit, log_softmax
+
+from editloop.errors import WorldError
+from editloop.theory.world import Floats, Rows, World
+
+__all__ = ["METHODS", "Seen", "dpo", "early", "limit", "rl", "seen", "sft"]
+
+RIDGE = 0.1
+"""Keeps DPO's log-ratios finite where the log leaves them open; its part in the loss falls as 1/n."""
+
+CONVERGED = 1e-12
+
+METHODS = ("sft", "dpo", "rl", "early")
+
+
+class Seen(NamedTuple):
+    """What the learners see of a log.
+
+    Attributes:
+        pairs: Number of rows with response y and edit y' [C, m, m], or their probabilities.
+        costs: Sum of the costs of a response [C, m].
+    """
+
+    pairs: Floats
+    costs: Floats
+
+
+def seen(world: World, rows: Rows | None = None) -> Seen:
+    """What a log shows; without one, the probabilities in an endless log of the reference's responses."""
+    if rows is None:
+        pairs = world.joint
+        return Seen(pairs, (pairs * world.distance).sum(axis=2))
+    contexts, m = world.reference.shape
+    place = (rows.context * m + rows.response) * m + rows.edit
+    pairs = np.bincount(place, minlength=contexts * m * m).reshape(contexts, m, m).astype(np.float64)
+    return Seen(pairs, (pairs * world.distance).sum(axis=2))
+
+
+def sft(world: World, data: Seen) -> Floats:
+    """Eq. 3: the share of each response among the edits; the reference where there are none [C, m]."""
+    counts = data.pairs.sum(axis=1)
+    total = counts.sum(axis=1, keepdims=True)
+    policy: Floats = np.where(total > 0, counts / np.where(total > 0, total, 1.0), world.reference)
+    return policy
+
+
+def dpo(world: World, data: Seen, *, strength: float = 1.0, ridge: float = RIDGE) -> Floats:
+    """Eq. 4 at its minimum [C, m].
+
+    Under Assumption 1 an edit y' of a response y of π_ref is preferred as Bradley and Terry have it with the
+    reward log π*_β/π_ref, at temperature 1 (docs/theory.md): with the default strength, the factor before the
+    log-ratios in Eq. 4, DPO's limit is the optimum; with another one it is π_ref (π*_β/π_ref)^(1/strength).
+
+    Args:
+        world: For its reference.
+        data: Of a log.
+        strength: DPO's β.
+        ridge: Weight of ½ |strength · log π/π_ref|² beside the sum over rows.
+    """
+    if not strength > 0:
+        raise WorldError("DPO's β must be positive", seen=strength)
+    log_ratios = np.array([_bradley_terry(pairs, ridge) for pairs in data.pairs]) / strength
+    policy: Floats = np.exp(log_softmax(np.log(world.reference) + log_ratios, axis=1))
+    return policy
+
+
+def rl(world: World, data: Seen, *, kappa: float = 1.0) -> Floats:
+    """Eq. 5 and 6: π_ref e^{-f/β} with a pessimistic cost f [C, m].
+
+    f is the mean cost seen of a response and κ times its standard error at most, κ R / (2 √N) with R the
+    largest cost; it is R where nothing was seen.
+    """
+    counts = data.pairs.sum(axis=2)
+    worst = world.distance.max()
+    mean = np.where(counts > 0, data.costs / np.where(counts > 0, counts, 1.0), worst)
+    doubt = np.where(counts > 0, kappa * worst / (2 * np.sqrt(np.where(counts > 0, counts, 1.0))), 0.0)
+    f = np.minimum(mean + doubt, worst)
+    policy: Floats = np.exp(log_softmax(np.log(world.reference) - f / world.beta, axis=1))
+    return policy
+
+
+def early(world: World, data: Seen, *, weight: float = 1.0, ridge: float = RIDGE) -> Floats:
+    """Eq. 7: the minimum of the sum of SFT's and `weight` times DPO's loss [C, m]."""
+    log_ratios = np.array(
+        [
+            _bradley_terry(pairs, ridge, weight, pairs.sum(axis=0), np.log(reference))
+            for pairs, reference in zip(data.pairs, world.reference, strict=True)
+        ]
+    )
+    policy: Floats = np.exp(log_softmax(np.log(world.reference) + log_ratios, axis=1))
+    return policy
+
+
+def limit(world: World, method: str, **options: float) -> Floats:
+    """What a method learns from an endless log [C, m].
+
+    Raises:
+        WorldError: No such method.
+    """
+    if method == "rl":
+        return world.optimum  # it sees the costs themselves, whoever the user is
+    if method not in METHODS:
+        raise WorldError("no such method", seen=method, do=f"choose one of {', '.join(METHODS)}")
+    learner = {"sft": sft, "dpo": dpo, "early": early}[method]
+    exact = {} if method == "sft" else {"ridge": 0.0}
+    return learner(world, seen(world), **(exact | options))
+
+
+def _bradley_terry(
+    pairs: Floats,
+    ridge: float,
+    weight: float = 1.0,
+    labels: Floats | None = None,
+    log_reference: Floats | float = 0.0,
+) -> Floats:
+    """Log-ratios v [m], mean 0, that minimise the loss of Eq. 4, and of Eq. 3 beside it if there are labels.
+
+    -weight Σ pairs[y, y'] log σ(v[y'] - v[y]) - Σ labels[y] log softmax(log_reference + v)[y] + ridge |v|²/2,
+    by Newton's method with halved steps where a whole one goes too far; the loss is convex.
+
+    Args:
+        pairs: Rows of each response and its edit [m, m].
+        ridge: See above; 0 only where every response can be told from every other by the pairs.
+        weight: See above.
+        labels: Counts of edits [m].
+        log_reference: [m].
+    """
+    m = len(pairs)
+    total = float(pairs.sum()) or 1.0
+    apart, ridge = weight * pairs * (1 - np.eye(m)) / total, ridge / total
+    label = None if labels is None else labels / total
+
+    def loss(v: Floats) -> float:
+        value = -float((apart * log_expit(v[None, :] - v[:, None])).sum()) + 0.5 * ridge * float(v @ v)
+        if label is not None:
+            value -= float(label @ log_softmax(log_reference + v))
+        return value
+
+    v = np.zeros(m)
+    for _ in range(200):
+        towards = np.exp(log_expit(v[:, None] - v[None, :]))  # σ(-(v[y'] - v[y]))
+        pull = apart * towards
+        gradient = pull.sum(axis=1) - pull.sum(axis=0) + ridge * v
+        curve = pull * (1 - towards)
+        curve = curve + curve.T
+        hessian = np.diag(curve.sum(axis=1)) - curve + ridge * np.eye(m)
+        if label is not None:
+            p = np.exp(log_softmax(log_reference + v))
+            gradient += label.sum() * p - label
+            hessian += label.sum() * (np.diag(p) - np.outer(p, p))
+        step = np.linalg.lstsq(hessian + np.full((m, m), 1.0 / m), gradient, rcond=None)[0]  # mean 0
+        before, share = loss(v), 1.0
+        while loss(v - share * step) > before and share > 1e-10:
+            share /= 2
+        v = v - share * step
+        if float(np.abs(share * step).max()) < CONVERGED or float(np.abs(gradient).max()) < CONVERGED**1.2:
+            break
+    centred: Floats = v - v.mean()
+    return centred
