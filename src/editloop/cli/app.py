@@ -9,7 +9,21 @@ from collections.abc import Callable
 
 import typer
 
-from editloop.cli import arms, bench, demo, evaluate, export, fit, inspect, keys, lab, serve, simulate, theory
+from editloop.cli import (
+    arms,
+    bench,
+    demo,
+    diagnose,
+    evaluate,
+    export,
+    fit,
+    inspect,
+    keys,
+    lab,
+    serve,
+    simulate,
+    theory,
+)
 from editloop.cli.console import fail
 from editloop.errors import EditLoopError
 
@@ -27,6 +41,7 @@ app = typer.Typer(
 
 VERBS: dict[Callable[..., None], str] = {
     inspect.inspect: "Check a log and show what is in it.",
+    diagnose.diagnose: "What a log says about its users, and which method to expect to win.",
     fit.fit: "Train policies from a log.",
     simulate.simulate: "The online phase: choose among a run's policies while a user edits.",
     evaluate.evaluate: "Held-out likelihood and preference accuracy of a run's policies.",

@@ -18,6 +18,7 @@ BENCHES = {
     "bandits": "bandits:run",
     "cost-speed": "cost_speed:run",
     "costs": "costs:run",
+    "diagnosis": "diagnosis:run",
     "drift": "drift:run",
     "faults": "faults:run",
     "log-scale": "log_scale:run",

@@ -1,4 +1,7 @@
-"""The exact lab: worlds in which every quantity of the paper is known, and its claims as experiments."""
+"""The exact lab: worlds in which every quantity of the paper is known, and its claims as experiments.
+
+`editloop.theory.diagnosis` looks at real logs in its terms.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,76 @@
+"""`editloop diagnose LOG`: what a log says about its users, and which method to expect to win."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from editloop.cli.console import console, show_table, shown, write_json
+from editloop.cli.flags import Config, CostName, Device, Dtype, LogPath, TrustRemoteCode
+from editloop.cli.reading import Reading, reads
+
+if TYPE_CHECKING:
+    from editloop.theory.diagnosis import Diagnosis
+
+
+@reads
+def diagnose(
+    log: LogPath,
+    reading: Reading,
+    base: Annotated[
+        str | None, typer.Option(help="Hub name or folder of the base, for its likelihoods and features.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for machines [LOG-diagnosis.json].")] = None,
+    cost: CostName = None,
+    seed: Annotated[int, typer.Option(help="Of resampling.", min=0)] = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    trust_remote_code: TrustRemoteCode = False,
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    from editloop.theory.diagnosis import diagnose as look
+
+    file = out or Path(f"{log.name.split('.')[0]}-diagnosis.json")
+    with shown() as listener:
+        records = reading.read(log, file.with_suffix(""), listener)
+        policy = None
+        if base is not None:
+            from editloop.cli.fit import resolve_base
+            from editloop.policy import load_base
+
+            policy = load_base(
+                resolve_base(base), device=device, dtype=dtype, trust_remote_code=trust_remote_code
+            )
+            for line in policy.decisions:
+                listener.say(line)
+        found = look(tuple(records), base=policy, cost=cost, seed=seed, listener=listener)
+    print_diagnosis(found)
+    write_json(file, found.to_json())
+    console.print(f"\nWritten to {file}")
+
+
+def print_diagnosis(found: Diagnosis) -> None:
+    """Print a diagnosis at a terminal's width."""
+    console.print(f"{found.rows} rows, {found.answered} edited or accepted; costs by {found.cost}\n")
+    known = [each for each in found.findings if each.estimate is not None]
+    rows = [["", "estimate", "95%", "from"]]
+    for each in known:
+        value, low, high, n = each.estimate  # type: ignore[misc]
+        rows.append([each.name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", f"{n:,}"])
+    show_table(rows)
+    console.print()
+    for each in known:
+        console.print(f"{each.name}: {each.says}")
+    if missing := [each for each in found.findings if each.estimate is None]:
+        console.print("\nWhat this log cannot tell")
+        for each in missing:
+            needs = f". Log, or give: {each.needs}" if each.needs else ""
+            console.print(f"  {each.name}: {each.says}{needs}")
+    advice = found.advice
+    console.print(f"\nTrain {advice.method} (confidence: {advice.confidence}).")
+    console.print(indent("\n".join(f"{reason}." for reason in advice.reasons), "  "))
+    console.print("  Serve it beside the others: LateEnsemble mends a wrong guess in some hundred rounds.")

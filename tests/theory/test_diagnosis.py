@@ -1,0 +1,122 @@
+"""The diagnosis of a log: each figure by hand, what a log cannot tell, and the rule."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from editloop.edits import Record, read_log
+from editloop.errors import EmptyViewError
+from editloop.offline import make_examples, reference_pass
+from editloop.policy import load_base
+from editloop.theory.diagnosis import Diagnosis, Estimate, advise, diagnose
+
+DATA = Path(os.environ.get("EDITLOOP_DATA", Path(__file__).parents[2] / "../shared/data"))
+LAMP = {"context": "instruction", "response": "preedit", "edit": "postedit", "user": "writer"}
+
+
+def row(i: int, response: str, edit: str | None, context: str | None = None, user: str = "ada") -> Record:
+    given: dict[str, Any] = {"id": str(i), "context": context or f"notes {i}", "response": response}
+    return Record(**given, edit=edit, user=user)
+
+
+def value(found: Diagnosis, name: str) -> float:
+    estimate = found[name].estimate
+    assert estimate is not None and estimate.low <= estimate.value <= estimate.high
+    return estimate.value
+
+
+def test_what_was_edited_and_what_it_cost() -> None:
+    rows = [row(i, "a b c d", "a b c x" if i % 4 else "a b c d") for i in range(40)]
+    found = diagnose([*rows, row(99, "never seen", None)])
+    assert (found.rows, found.answered, found.edited) == (41, 40, 30)
+    assert value(found, "edited") == 0.75 and value(found, "edit size") == 0.25
+    share = found["edited"].estimate
+    assert share is not None and 0.55 < share.low < 0.7 < 0.8 < share.high <= 0.92
+    assert {each.name for each in found.findings if each.estimate is None} >= {"contraction", "coverage"}
+    assert all(each.needs for each in found.findings if each.estimate is None)
+
+
+def test_a_users_own_text_shown_again() -> None:
+    rows = []
+    for i in range(12):  # four words are changed, then one of them again
+        rows.append(row(2 * i, "a b c d", "e f g h", f"notes {i}"))
+        rows.append(row(2 * i + 1, "e f g h", "e f g x", f"notes {i}"))
+    found = diagnose(rows)
+    assert value(found, "kept after an edit") == pytest.approx(0.75)
+    assert "about 0.75 from re-edits" in found.advice.reasons[0]
+
+
+def test_two_responses_that_one_user_edits() -> None:
+    rows = []
+    for i in range(12):  # four words apart before, one after
+        rows.append(row(2 * i, "a b c d", "e f g h", f"notes {i}"))
+        rows.append(row(2 * i + 1, "k l m n", "e f g x", f"notes {i}"))
+    found = diagnose(rows)
+    assert value(found, "contraction") == pytest.approx(0.75)
+    assert found["agreement"].estimate is None
+
+
+def test_two_users_who_edit_one_response() -> None:
+    rows = []
+    for i in range(12):  # each changes two words, one of them alike: 2 apart, having gone 2 + 2
+        rows.append(row(2 * i, "a b c d", "e f c d", f"notes {i}", "ada"))
+        rows.append(row(2 * i + 1, "a b c d", "e b g d", f"notes {i}", "bob"))
+    found = diagnose(rows)
+    assert value(found, "agreement") == pytest.approx(0.5)
+    assert found["contraction"].estimate is None
+
+
+def test_coverage_and_costs_by_a_base(base: Any) -> None:
+    policy = load_base(base(), device="cpu", max_length=60)
+    rng = np.random.default_rng(0)
+    rows = [row(i, "say " + "1 " * int(rng.integers(1, 9)), f"say {i % 7}") for i in range(40)]
+    found = diagnose(rows, base=policy)
+    held, _ = reference_pass(policy, make_examples(rows, policy.encoder).examples)
+    gaps = [e.reference[1] - e.reference[0] for e in held if e.reference and e.reference[1] is not None]
+    assert value(found, "coverage") == pytest.approx(float(np.median(gaps)))
+    # A cost that the length decides is foretold; one that nothing decides is not.
+    assert value(found, "cost, foretold") > 0.3
+    noise = [row(i, "a b c d e f g h", " ".join("abcdefgh"[: int(rng.integers(1, 9))])) for i in range(40)]
+    assert value(diagnose(noise, base=policy), "cost, foretold") < 0.2
+
+
+def test_what_cannot_be_looked_at() -> None:
+    with pytest.raises(EmptyViewError, match=r"no row was edited or accepted: '1 rows'"):
+        diagnose([row(0, "a", None)])
+    accepted = diagnose([row(i, "a b", "a b") for i in range(20)])
+    assert accepted["edit size"].estimate is None and accepted["cost, foretold"].estimate is None
+    assert accepted.advice.confidence == "low"
+    single = diagnose([row(0, "a b", "a c")])
+    assert single["edited"].estimate == Estimate(1.0, 1.0, 1.0, 1) and single.to_json()["rows"] == 1
+
+
+def test_the_rule() -> None:
+    def say(edited: int, share: float, **more: float) -> tuple[str, str]:
+        found = {"edited": Estimate(share, share, share, edited)}
+        found |= {name: Estimate(each, each, each, edited) for name, each in more.items()}
+        advice = advise(edited, found)
+        return advice.method, advice.confidence
+
+    assert say(50, 1.0) == ("early", "low")
+    assert say(400, 1.0) == ("sft", "low")
+    assert say(400, 0.8) == ("early", "medium")
+    assert say(400, 0.45) == ("early", "medium")
+    assert say(700, 0.45) == ("dpo", "low")
+    assert say(700, 0.9, contraction=0.3) == ("dpo", "medium")
+    assert say(700, 1.0, contraction=0.7) == ("early", "medium")
+
+
+@pytest.mark.skipif(not (DATA / "lamp.w12.jsonl").is_file(), reason=f"no real edits in {DATA}")
+def test_two_writers_of_the_same_responses() -> None:
+    both = [r for w in ("w12", "w16") for r in read_log(DATA / f"lamp.{w}.jsonl", map=LAMP)]
+    found = diagnose(both)
+    assert found.answered == 100 and found["edited"].estimate == Estimate(1.0, 1.0, 1.0, 100)
+    agreement = found["agreement"].estimate
+    assert agreement is not None and agreement.n > 40 and 0 < agreement.low < agreement.high < 0.6
+    assert found.advice == advise(100, {each.name: each.estimate for each in found.findings})
+    assert found.advice.confidence == "low"
