@@ -9,10 +9,10 @@ import pytest
 
 from editloop.errors import WorldError
 from editloop.theory import bounds
-from editloop.theory.balanced import around
+from editloop.theory.balance import around
 from editloop.theory.draws import any_world, balanced_world, simplex
 from editloop.theory.learners import Seen, dpo, early, limit, rl, seen, sft
-from editloop.theory.strings import abstract_distances, neighbours
+from editloop.theory.responses import abstract_distances, neighbours
 from editloop.theory.world import Rows, World
 
 APART = np.array([[0.0, 1.0], [1.0, 0.0]])

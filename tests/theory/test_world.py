@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from editloop.errors import WorldError
 from editloop.theory.draws import any_world, simplex
-from editloop.theory.strings import edit_distances, neighbours, strings
+from editloop.theory.responses import edit_distances, neighbours, strings
 from editloop.theory.world import World
 
 APART = np.array([[0.0, 1.0], [1.0, 0.0]])

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from editloop.theory.balanced import Description, Solution, Solutions, around, balanced, metropolis
+from editloop.theory.balance import Description, Solution, Solutions, around, balanced, metropolis
 from editloop.theory.learners import METHODS, Seen, dpo, early, limit, rl, seen, sft
-from editloop.theory.strings import abstract_distances, edit_distances, neighbours, strings
+from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
 from editloop.theory.violations import VIOLATIONS, violated
 from editloop.theory.world import Rows, World, total_variation
 

@@ -6,8 +6,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_softmax
 
-from editloop.theory.balanced import around
-from editloop.theory.strings import abstract_distances, edit_distances, neighbours, strings
+from editloop.theory.balance import around
+from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
 from editloop.theory.violations import VIOLATIONS, violated
 from editloop.theory.world import Floats, World
 

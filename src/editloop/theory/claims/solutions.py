@@ -10,8 +10,8 @@ import numpy as np
 from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
 from editloop.results import markdown_table, write_result
-from editloop.theory.balanced import Description, balanced
-from editloop.theory.strings import edit_distances, neighbours, strings
+from editloop.theory.balance import Description, balanced
+from editloop.theory.responses import edit_distances, neighbours, strings
 from editloop.theory.world import total_variation
 
 if TYPE_CHECKING:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editloop.errors import WorldError
-from editloop.theory.balanced import Description, around, balanced, metropolis
+from editloop.theory.balance import Description, around, balanced, metropolis
 from editloop.theory.bounds import lemma_1
 from editloop.theory.draws import balanced_world, simplex
-from editloop.theory.strings import abstract_distances, edit_distances, neighbours, strings
+from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
 from editloop.theory.world import total_variation
 
 WORDS = edit_distances(strings("ab", 3))
@@ -40,14 +40,13 @@ def test_a_world_around_an_optimum_is_balanced_for_it(seed: int) -> None:
     assert world.gamma_min >= 0.4 - 1e-12
 
 
-def test_lemma_1_is_never_violated_in_10_000_worlds() -> None:
-    rng = np.random.default_rng(0)
-    slack = np.empty(10_000)
-    for i in range(len(slack)):
-        world = balanced_world(rng)
-        left, right = lemma_1(world, simplex(rng, *world.reference.shape))
-        slack[i] = (right - left).min()
-    assert slack.min() >= -1e-12
+@settings(max_examples=10_000, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_lemma_1_is_never_violated_in_10_000_worlds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    world = balanced_world(rng)
+    left, right = lemma_1(world, simplex(rng, *world.reference.shape))
+    assert (left <= right + 1e-12).all()
 
 
 def test_lemma_1_is_tight_for_users_who_write_the_optimum_or_nothing() -> None:
@@ -107,6 +106,6 @@ def test_what_cannot_be_described_is_told() -> None:
 
 
 def test_an_iteration_that_does_not_settle_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.theory.balanced.STEPS", 2)
+    monkeypatch.setattr("editloop.theory.balance.STEPS", 2)
     with pytest.raises(WorldError, match=r"does not settle.*larger β"):
         balanced(describe(0, 0.25))
