@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from editloop.serve.app import create_app
 from editloop.serve.backend import Backend, Chunk, Completion, Served
 from editloop.serve.entries import Epoch
+from editloop.serve.keys import Role, create_key
 from editloop.serve.live import Live
 from editloop.serve.store import Store
 
@@ -96,6 +97,16 @@ async def serving(
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             yield Service(app, live, backend, http)  # type: ignore[arg-type]
+
+
+def key_of(url: str, role: Role = "app") -> str:
+    """A key that is there before the server is."""
+    store = Store(url)
+    store.open(claim=False)
+    try:
+        return create_key(store, role, role)
+    finally:
+        store.close()
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import run, serving
+from serving import key_of, run, serving, sqlite
 from site_server import Site, stub_runs
 
 from editloop.serve import pages
@@ -105,9 +104,10 @@ LOADED = {
 
 
 def test_pages_are_open_and_sent_with_a_policy(tmp_path: Path) -> None:
+    key_of(sqlite(tmp_path), "admin")
+
     async def work() -> None:
-        async with serving(f"sqlite:///{tmp_path}/edits.db", tmp_path) as service:
-            await asyncio.to_thread(create_key, service.live.store, "boss", "admin")
+        async with serving(sqlite(tmp_path), tmp_path) as service:
             page = await service.http.get("/")
             assert page.status_code == 200 and page.headers["content-type"] == "text/html; charset=utf-8"
             linked = re.findall(r'(?:src|href)="(dashboard/[^"]+)"', page.text)
@@ -290,7 +290,7 @@ def test_a_search_and_an_opened_redline(site: Site, open_page: Open) -> None:
 def test_a_key_is_asked_for_and_forgotten(
     site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.0)
+    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.02)
     response_id = site.ask("Write to Ada.", edit="Hello")
     admin = create_key(site.live.store, "boss", "admin")
     app = create_key(site.live.store, "app")

@@ -131,7 +131,7 @@ def test_a_database_that_stands_still_is_left_behind(
 def test_keys_hold_while_the_database_is_down(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.0)
+    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.02)
     url = postgres.new()
 
     async def work() -> None:

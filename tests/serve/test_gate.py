@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import Service, error, run, serving, sqlite
+from serving import error, key_of, run, serving, sqlite
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -58,21 +58,20 @@ def test_too_many_at_once_are_told_to_come_again(tmp_path: Path) -> None:
     run(work())
 
 
-async def read_again(service: Service) -> None:
-    """Let the keys be read: that is done beside a request."""
-    await service.ask()
-    await asyncio.sleep(0.1)
+async def read_again() -> None:
+    """Let the keys be read, though nobody asks anything meanwhile."""
+    await asyncio.sleep(0.3)
 
 
 def test_keys_open_what_they_may(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.0)
+    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.02)
 
     async def work() -> None:
         async with serving(url, tmp_path) as service:
             store, http = service.live.store, service.http
             app = await asyncio.to_thread(create_key, store, "app")
             admin = await asyncio.to_thread(create_key, store, "boss", "admin")
-            await read_again(service)
+            await read_again()
             answer = await service.ask()
             error(answer, 401, "invalid_api_key")
             assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -88,13 +87,13 @@ def test_keys_open_what_they_may(url: str, tmp_path: Path, monkeypatch: pytest.M
             assert (await http.get("/v1/edits")).status_code == 200
             http.headers["Authorization"] = f"Bearer {app}"
             await asyncio.to_thread(revoke_key, store, "app")
-            await read_again(service)
+            await read_again()
             error(await service.ask(), 401, "invalid_api_key")
             del http.headers["Authorization"]
             assert (await http.get("/healthz")).status_code == 200
             assert (await http.get("/readyz")).status_code == 200
             await asyncio.to_thread(revoke_key, store, "boss")
-            await read_again(service)
+            await read_again()
             error(await service.ask(), 401, "invalid_api_key")  # not open again
 
     run(work())
@@ -113,10 +112,11 @@ def test_without_keys_other_sites_and_machines_are_refused(tmp_path: Path) -> No
 
 
 def test_the_gate_holds_under_a_prefix(tmp_path: Path) -> None:
+    key_of(sqlite(tmp_path))
+
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path) as service:
             outer = Starlette(routes=[Mount("/editloop", app=service.app)])
-            await asyncio.to_thread(create_key, service.live.store, "app")
             async with httpx.AsyncClient(
                 transport=httpx.ASGITransport(outer), base_url="http://localhost"
             ) as http:

@@ -52,6 +52,7 @@ def create_app(
         metrics = Metrics(live)
         desk = Desk(live, backend, redact=redact, failed=metrics.failed)
         room = app.state.room = Room(live, desk, backend, limits, metrics)
+        keys.start()
         try:
             await backend.start()
             await _take_up(room, runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
@@ -23,6 +24,8 @@ from editloop.serve.store import PATIENCE, Store
 
 __all__ = ["Gate", "Keys", "Limits"]
 
+log = logging.getLogger("editloop.serve")
+
 OPEN = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 """What anyone may see; the dashboard's own files too, which hold nobody's data."""
 
@@ -32,8 +35,8 @@ APP = (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("POST", "/v1/ed
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine."""
 
-REFRESH = 2.0
-"""Seconds after which keys are read again: a revoked one is refused within this time."""
+REFRESH = 1.0
+"""Seconds between two readings of the keys: a revoked one is refused a moment later."""
 
 
 @dataclass(frozen=True)
@@ -66,39 +69,40 @@ class Keys:
     def __init__(self, store: Store, file: Path) -> None:
         self.store, self.file = store, file
         self._known: dict[str, Key] | None = None
-        self._read = float("-inf")
-        self._reading: asyncio.Task[None] | None = None
+        self._looked, self._ended = asyncio.Event(), asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
 
-    async def refresh(self) -> None:
-        """Read them again, if it is time; while the store is down, those that were known hold."""
-        if self._known is not None and time.monotonic() - self._read < REFRESH:
-            return
-        if self._reading is None or self._reading.done():  # never two at once: one may take long
-            self._read = time.monotonic()
-            self._reading = asyncio.create_task(self._refresh())
-        if self._known is None:  # all wait for the first reading
+    def start(self) -> None:
+        """Read them, again and again; while the store is down, those that were known hold."""
+        self._task = asyncio.create_task(self._keep_reading())
+
+    async def stop(self) -> None:
+        """Read them no more."""
+        self._ended.set()
+        if self._task is not None:
+            with suppress(TimeoutError):  # one that is under way ends first
+                await asyncio.wait_for(self._task, PATIENCE)
+
+    async def _keep_reading(self) -> None:
+        while not self._ended.is_set():
+            await self._refresh()
+            self._looked.set()
             with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await asyncio.shield(self._reading)
-            self._known = self._from_file() if self._known is None else self._known
+                await asyncio.wait_for(self._ended.wait(), REFRESH)
 
     async def _refresh(self) -> None:
         try:
             found = await asyncio.to_thread(list_keys, self.store)
         except StoreError:
             return
+        except Exception:  # whatever it is, they are read again
+            log.exception("the keys could not be read")
+            return
         known = {key.digest: key for key in found}
         if known != self._known:
             self._known = known
             with suppress(EditLoopError, OSError), atomic(self.file) as unfinished:
                 unfinished.write_text(json.dumps(found), encoding="utf-8")
-
-    async def stop(self) -> None:
-        """Read them no more."""
-        if self._reading is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await self._reading
 
     def _from_file(self) -> dict[str, Key] | None:
         try:
@@ -113,7 +117,11 @@ class Keys:
         Raises:
             Problem: It is missing, unknown or revoked; or it is not known which there are.
         """
-        await self.refresh()
+        if self._known is None:  # at the start; a store that hangs is not waited for
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._looked.wait()
+            self._known = self._from_file() if self._known is None else self._known
         known = self._known
         if known is None:
             raise Problem(503, "it is not known who may ask", code="store_unavailable", retry_after=REFRESH)
