@@ -101,7 +101,7 @@ def _figure(data: dict[str, Any], means: Floats) -> Figure:
             axes.text(j, i, f"{cell[i, j].min():.2g}", ha="center", va="center", fontsize=7, color="white")
         axes.set_xticks(range(len(COVERAGES)), [f"{each:g}" for each in COVERAGES])
         axes.set_yticks(range(len(GAMMAS)), [f"{gamma:g}" for gamma in GAMMAS])
-        tidy(axes, f"{SIZES[k]:,} rows", "max π*/π_ref", "γ" if k == 0 else "")
+        tidy(axes, f"{SIZES[k]:,} rows", "max π*/π_ref", "γ, at most γ_min" if k == 0 else "")
     handles = [Patch(color=COLOURS[name], label=name) for name in METHODS]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(METHODS), fontsize=8, frameon=False)
     return figure
