@@ -48,6 +48,19 @@ def test_a_store_is_read_as_a_log(url: str, tmp_path: Path) -> None:
     run(work())
 
 
+def test_revisions_before_the_last_are_read_too(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            await fill(service, 2)
+            await service.ask("Twice", id="twice", metadata={"page": 3})
+            for text in ("First", "Second", "Last"):
+                await service.edit("twice", text)
+            found = {record.id: record.metadata for record in read_log(url)}
+            assert found == {"r0": {}, "r1": {}, "twice": {"page": 3, "revisions": ["First", "Second"]}}
+
+    run(work())
+
+
 def test_an_address_does_not_tell_its_password() -> None:
     log = locate("postgresql://ada:secret@db.example:5432/edits?until=5&sslmode=require")
     assert isinstance(log, DatabaseLog)

@@ -51,6 +51,16 @@ def test_a_users_own_text_shown_again() -> None:
     assert "about 0.75 from re-edits" in found.advice.reasons[0]
 
 
+def test_revisions_of_an_edit() -> None:
+    rows = []
+    for i in range(24):  # half of the edits of four words had another word in between
+        more = {"metadata": {"revisions": ["e f g x"]}} if i % 2 else {}
+        rows.append(row(i, "a b c d", "e f g h").model_copy(update=more))
+    found = diagnose(rows)
+    assert value(found, "kept in revisions") == pytest.approx(1 - 12 * 0.25 / 24)
+    assert "by their revisions" in found.advice.reasons[0]
+
+
 def test_two_responses_that_one_user_edits() -> None:
     rows = []
     for i in range(12):  # four words apart before, one after

@@ -67,14 +67,18 @@ class DatabaseLog:
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows within the bounds, in the order of time.
 
+        Where a server keeps all revisions of an edit, those before the last are in `metadata["revisions"]`,
+        the first one first.
+
         Raises:
             LogError: The database does not answer.
             LogFormatError: It has no log.
         """
-        from sqlalchemy import MetaData, Table, select
+        from sqlalchemy import MetaData, Table, inspect, select
         from sqlalchemy.exc import NoSuchTableError
 
-        with self._connection() as connection:
+        # Revisions are looked up by another connection than that which is being read from.
+        with self._connection() as connection, self._connection() as other:
             try:
                 log = Table("log", MetaData(), autoload_with=connection)
             except NoSuchTableError as error:
@@ -86,8 +90,13 @@ class DatabaseLog:
                 query = query.order_by(log.c.time, *([log.c.id] if "id" in log.c else []))
                 query = query if self.since is None else query.where(log.c.time >= self.since)
                 query = query if self.until is None else query.where(log.c.time < self.until)
-            for row in connection.execution_options(yield_per=AT_ONCE).execute(query):
-                yield _parsed(row._mapping)
+            has_revisions = inspect(connection).has_table("edits")
+            found = connection.execution_options(yield_per=AT_ONCE).execute(query)
+            for some in found.partitions():
+                rows = [_parsed(row._mapping) for row in some]
+                if has_revisions:
+                    _add_revisions(rows, other)
+                yield from rows
 
     def salt(self) -> str | None:
         """What a server's store is known by; None for another database."""
@@ -120,6 +129,22 @@ class DatabaseLog:
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise LogError(f"the log cannot be read, {reason}", seen=str(self)) from error
+
+
+def _add_revisions(rows: list[dict[str, Any]], connection: Connection) -> None:
+    """Put the texts that a user left before the last into the metadata of a server's rows."""
+    from sqlalchemy import bindparam, text
+
+    query = text(
+        "SELECT response_id, edit FROM edits WHERE response_id IN :ids AND edit IS NOT NULL "
+        "ORDER BY response_id, revision"
+    ).bindparams(bindparam("ids", expanding=True))
+    texts: dict[str, list[str]] = {}
+    for response_id, edit in connection.execute(query, {"ids": [row["id"] for row in rows]}):
+        texts.setdefault(response_id, []).append(edit)
+    for row in rows:
+        if earlier := [each for each in texts.get(row["id"], ()) if each != row["edit"]]:
+            row["metadata"] = {**(row.get("metadata") or {}), "revisions": earlier}
 
 
 def _parsed(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -188,12 +188,19 @@ def around(
     Args:
         optimum: π*_β, positive [C, m].
         distance: Δ [m, m].
-        beta: As of `Description`, as is what follows.
+        beta: As of `Description`.
+        gamma: Likewise.
+        proposal: Likewise.
+        laziness: Likewise.
+
+    Raises:
+        WorldError: A value that cannot be.
     """
     wanted = as_distribution("the optimum", optimum)
     if not (wanted > 0).all():
         raise WorldError("the optimum must give every response a probability")
     log_optimum = np.log(wanted)
+    # Each described as if the optimum were the reference, of which a kernel knows nothing.
     users = [Description(np.exp(row), distance, beta, gamma, proposal, laziness) for row in log_optimum]
     kernel = np.stack([user.kernel(row) for user, row in zip(users, log_optimum, strict=True)])
     cost = np.einsum("xyz,yz->xy", kernel, users[0].distance)

@@ -162,6 +162,7 @@ def diagnose(
         Finding("edited", share, "share", EDITED),
         _size(paid[changed], rng, price.name),
         _chains(answered, texts, price, rng),
+        _revisions(answered, texts, price, rng),
         _contraction(answered, texts, words, rng),
         _agreement(answered, texts, words, rng),
         *_with_base(answered, paid, base, rng, listener),
@@ -211,9 +212,11 @@ def strength(found: dict[str, Estimate | None]) -> tuple[float, str]:
     for name, words in (("kept after an edit", "from re-edits"), ("contraction", "from the same context")):
         if (estimate := found.get(name)) is not None:
             return max(estimate.value, 0.0), f"about {estimate.value:.2f} {words}"
-    estimate = found["edited"]
-    assert estimate is not None
-    return estimate.high, f"at most {estimate.high:.2f}, the share of responses that are edited"
+    edited, revised = found["edited"], found.get("kept in revisions")
+    assert edited is not None
+    if revised is not None and revised.high < edited.high:
+        return revised.high, f"at most {revised.high:.2f}, by their revisions"
+    return edited.high, f"at most {edited.high:.2f}, the share of responses that are edited"
 
 
 def _size(paid: Floats, rng: np.random.Generator, name: str) -> Finding:
@@ -243,6 +246,31 @@ def _chains(
     left = _ratio(np.array(after), np.array(before), np.arange(len(before)), rng)
     says = "1 - the cost of editing one's own edit again / that of the edit: 1 for who is done at once"
     return Finding(name, _one_minus(left), unit, says)
+
+
+def _revisions(
+    answered: Sequence[Record], texts: Sequence[str], price: Cost, rng: np.random.Generator
+) -> Finding:
+    """How much of the first edit's cost the later revisions of it do not cost again."""
+    name, unit = "kept in revisions", "share"
+    edited = [i for i, each in enumerate(answered) if each.status == "edited"]
+    first = [_first_revision(answered[i], texts[i]) for i in edited]
+    revised = sum(one != texts[i] for i, one in zip(edited, first, strict=True))
+    if revised < LEAST:
+        says = f"{revised} edits were revised"
+        return Finding(
+            name, None, unit, says, 'earlier revisions, in metadata["revisions"], as a server does'
+        )
+    before = price([answered[i].response for i in edited], first)
+    after = price(first, [texts[i] for i in edited])
+    left = _ratio(np.asarray(after), np.asarray(before), np.arange(len(edited)), rng)
+    says = "1 - the cost from a first edit to the last / that of the first; γ is at most that"
+    return Finding(name, _one_minus(left), unit, says)
+
+
+def _first_revision(record: Record, last: str) -> str:
+    earlier = record.metadata.get("revisions")
+    return str(earlier[0]) if isinstance(earlier, list) and earlier else last
 
 
 def _contraction(
