@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import indent
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,13 +64,18 @@ def print_diagnosis(found: Diagnosis) -> None:
     show_table(rows)
     console.print()
     for each in known:
-        console.print(f"{each.name}: {each.says}")
+        _say(f"{each.name}: {each.says}")
     if missing := [each for each in found.findings if each.estimate is None]:
         console.print("\nWhat this log cannot tell")
         for each in missing:
-            needs = f". Log, or give: {each.needs}" if each.needs else ""
-            console.print(f"  {each.name}: {each.says}{needs}")
+            _say(f"{each.name}: {each.says}" + (f"; needs {each.needs}" if each.needs else ""))
     advice = found.advice
-    console.print(f"\nTrain {advice.method} (confidence: {advice.confidence}).")
-    console.print(indent("\n".join(f"{reason}." for reason in advice.reasons), "  "))
-    console.print("  Serve it beside the others: LateEnsemble mends a wrong guess in some hundred rounds.")
+    console.print(f"\nTrain {advice.method} (confidence: {advice.confidence})")
+    for reason in advice.reasons:
+        _say(reason)
+    _say("serve it beside the others: LateEnsemble mends a wrong guess in some hundred rounds")
+
+
+def _say(text: str) -> None:
+    """A line, or several, of an indented list."""
+    console.print(fill(text, console.width, initial_indent="  ", subsequent_indent="    "))
