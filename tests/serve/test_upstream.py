@@ -184,6 +184,9 @@ def test_a_stream_is_read_chunk_by_chunk(sft: Served) -> None:
             vllm.text = 'data: {"error": {"message": "out of memory"}}\n\n'
             with pytest.raises(Unanswered, match="out of memory"):
                 await collect(client.stream("sft@1", REQUEST, "r"))
+            vllm.text = "data: [1]\n\n"
+            with pytest.raises(Unanswered, match="not a chunk"):
+                await collect(client.stream("sft@1", REQUEST, "r"))
             vllm.text = "data: nonsense\n\n"
             with pytest.raises(Unanswered, match="not a chunk"):
                 await collect(client.stream("sft@1", REQUEST, "r"))
@@ -200,6 +203,7 @@ def test_a_stream_is_read_chunk_by_chunk(sft: Served) -> None:
         (503, Unanswered, "503"),
         (429, Refused, "context too long"),
         (401, Unanswered, "401"),
+        (302, Unanswered, "302"),
     ],
 )
 def test_what_is_refused_by_one_is_not_what_is_refused_by_all(
@@ -254,6 +258,8 @@ def test_a_server_that_cannot_be_used_is_told(sft: Served) -> None:
         with pytest.raises(Unanswered, match="error"):
             await gone.complete("sft@1", REQUEST, "r")
         await gone.stop()
+        with pytest.raises(Unanswered, match="closed"):
+            await gone.complete("sft@1", REQUEST, "r")
 
     run(work())
 

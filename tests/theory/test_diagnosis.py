@@ -48,7 +48,13 @@ def test_a_users_own_text_shown_again() -> None:
         rows.append(row(2 * i + 1, "e f g h", "e f g x", f"notes {i}"))
     found = diagnose(rows)
     assert value(found, "kept after an edit") == pytest.approx(0.75)
-    assert "about 0.75 from re-edits" in found.advice.reasons[0]
+    assert "strength is 0.75 to 0.75" in found.advice.reasons[0]
+    kept = [
+        row(i + 100 * k, "a b" if k == 0 else "c d", "c d", f"notes {i}") for k in (0, 1) for i in range(20)
+    ]
+    half = [*kept[:30], *(row(200 + i, "c d", "e f", f"notes {i}") for i in range(10, 20))]
+    assert value(diagnose(kept), "kept after an edit") == 1.0  # shown again, and accepted
+    assert value(diagnose(half), "kept after an edit") == pytest.approx(0.5)
 
 
 def test_revisions_of_an_edit() -> None:
@@ -58,7 +64,7 @@ def test_revisions_of_an_edit() -> None:
         rows.append(row(i, "a b c d", "e f g h").model_copy(update=more))
     found = diagnose(rows)
     assert value(found, "kept in revisions") == pytest.approx(1 - 12 * 0.25 / 24)
-    assert "by their revisions" in found.advice.reasons[0]
+    assert "and its revisions" in found.advice.reasons[0]
 
 
 def test_two_responses_that_one_user_edits() -> None:
@@ -79,6 +85,40 @@ def test_two_users_who_edit_one_response() -> None:
     found = diagnose(rows)
     assert value(found, "agreement") == pytest.approx(0.5)
     assert found["contraction"].estimate is None
+
+
+def test_rows_of_one_context_are_not_independent() -> None:
+    rows = [
+        row(100 * k + i, f"a b {i}", f"a b {i}" if k % 2 else f"a c {i}", f"notes {k}")
+        for k in range(10)
+        for i in range(100)
+    ]
+    share = diagnose(rows)["edited"].estimate
+    assert share is not None and share.n == 10 and share.high - share.low > 0.4
+
+
+def test_who_is_not_named_is_not_taken_for_one_person() -> None:
+    rows = [
+        row(2 * i + k, f"a b {k}", f"c d {k}", f"notes {i}").model_copy(update={"user": None})
+        for i in range(12)
+        for k in (0, 1)
+    ]
+    found = diagnose(rows)
+    assert found["contraction"].estimate is None and found["kept after an edit"].estimate is None
+
+
+def test_texts_that_differ_in_blanks_alone() -> None:
+    rows = [row(2 * i + k, "a b" + " " * k, "c" + " " * k, f"notes {i}") for i in range(12) for k in (0, 1)]
+    found = diagnose(rows)
+    assert found["contraction"].estimate is None and "all alike" in found["contraction"].says
+
+
+def test_all_pairs_of_a_context_may_be_compared() -> None:
+    rows = []
+    for i in range(12):
+        rows += [row(100 * i + k, "a b", "c d", f"notes {i}") for k in range(25)]
+        rows.append(row(100 * i + 99, "a b", "c e", f"notes {i}", "bob"))
+    assert value(diagnose(rows), "agreement") == pytest.approx(0.75)
 
 
 def test_coverage_and_costs_by_a_base(base: Any) -> None:
@@ -117,15 +157,19 @@ def test_the_rule() -> None:
     assert say(400, 0.8) == ("early", "medium")
     assert say(400, 0.45) == ("early", "medium")
     assert say(700, 0.45) == ("dpo", "low")
-    assert say(700, 0.9, contraction=0.3) == ("dpo", "medium")
-    assert say(700, 1.0, contraction=0.7) == ("early", "medium")
+    assert say(700, 0.9, **{"kept after an edit": 0.3}) == ("dpo", "medium")
+    assert say(700, 1.0, **{"kept after an edit": 0.7}) == ("early", "medium")
+    assert say(700, 1.0, **{"kept after an edit": 0.99}) == ("sft", "medium")
+    assert say(700, 0.2, **{"kept after an edit": 0.99}) == ("dpo", "medium")
+    assert say(700, 1.0, **{"kept after an edit": -0.5}) == ("dpo", "low")
+    assert say(700, 1.0, **{"kept in revisions": 0.4}) == ("dpo", "low")
 
 
 @pytest.mark.skipif(not (DATA / "lamp.w12.jsonl").is_file(), reason=f"no real edits in {DATA}")
 def test_two_writers_of_the_same_responses() -> None:
     both = [r for w in ("w12", "w16") for r in read_log(DATA / f"lamp.{w}.jsonl", map=LAMP)]
     found = diagnose(both)
-    assert found.answered == 100 and found["edited"].estimate == Estimate(1.0, 1.0, 1.0, 100)
+    assert found.answered == 100 and value(found, "edited") == 1.0
     agreement = found["agreement"].estimate
     assert agreement is not None and agreement.n > 40 and 0 < agreement.low < agreement.high < 0.6
     assert found.advice == advise(100, {each.name: each.estimate for each in found.findings})

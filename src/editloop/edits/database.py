@@ -90,11 +90,11 @@ class DatabaseLog:
                 query = query.order_by(log.c.time, *([log.c.id] if "id" in log.c else []))
                 query = query if self.since is None else query.where(log.c.time >= self.since)
                 query = query if self.until is None else query.where(log.c.time < self.until)
-            has_revisions = inspect(connection).has_table("edits")
+            is_server = inspect(connection).has_table("facts")
             found = connection.execution_options(yield_per=AT_ONCE).execute(query)
             for some in found.partitions():
                 rows = [_parsed(row._mapping) for row in some]
-                if has_revisions:
+                if is_server:
                     _add_revisions(rows, other)
                 yield from rows
 
@@ -143,8 +143,11 @@ def _add_revisions(rows: list[dict[str, Any]], connection: Connection) -> None:
     for response_id, edit in connection.execute(query, {"ids": [row["id"] for row in rows]}):
         texts.setdefault(response_id, []).append(edit)
     for row in rows:
-        if earlier := [each for each in texts.get(row["id"], ()) if each != row["edit"]]:
-            row["metadata"] = {**(row.get("metadata") or {}), "revisions": earlier}
+        mine, metadata = texts.get(row["id"], []), row.get("metadata") or {}
+        if row["edit"] in mine and isinstance(metadata, dict):
+            last = len(mine) - 1 - mine[::-1].index(row["edit"])  # none that came since the row was read
+            if last:
+                row["metadata"] = {**metadata, "revisions": mine[:last]}
 
 
 def _parsed(row: Mapping[Any, Any]) -> dict[str, Any]:

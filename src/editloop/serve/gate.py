@@ -74,6 +74,7 @@ class Keys:
 
     def start(self) -> None:
         """Read them, again and again; while the store is down, those that were known hold."""
+        self._ended.clear()
         self._task = asyncio.create_task(self._keep_reading())
 
     async def stop(self) -> None:

@@ -41,7 +41,7 @@ class _Job:
 
     Attributes:
         arm: Whose adapter.
-        whole: The model, if it is one of its own.
+        whole: The model, if it is one of its own; None on the base.
         prompt: Token ids.
         room: Most tokens.
         settings: Of sampling; a batch has one.
@@ -116,10 +116,14 @@ class Local:
                     seen=str(policy.run),
                     do="serve several bases by --upstream",
                 )
-            for part in policy.parts():
-                if part.name != "base":
-                    self._load(part.arm, part.name, folder)
             self._policies[policy.arm] = policy
+            try:
+                for part in policy.parts():
+                    if part.name != "base":
+                        self._load(part.arm, part.name, folder)
+            except Exception:
+                self._let_go(policy.arm)
+                raise
 
     def _load(self, arm: str, name: str, folder: RunFolder) -> None:
         """Put an adapter on the base, beside those that are on it; or load a whole model."""
@@ -145,6 +149,9 @@ class Local:
 
     async def retire(self, arm: str) -> None:
         """See `Backend.retire`; an adapter stays in memory, as answers may still need it."""
+        self._let_go(arm)
+
+    def _let_go(self, arm: str) -> None:
         policy = self._policies.pop(arm, None)
         needed = {part.arm for other in self._policies.values() for part in other.parts()}
         for part in policy.parts() if policy is not None else ():
@@ -254,7 +261,7 @@ class Local:
         named: dict[str, Any] = {}
         model = self._model if jobs[0].whole is None else jobs[0].whole.model
         if model is self._model is not self._base.model:
-            named["adapter_names"] = [job.arm if job.arm in self._adapters else BASE for job in jobs]
+            named["adapter_names"] = [BASE if job.arm.startswith("base@") else job.arm for job in jobs]
         if seed is not None:
             torch.manual_seed(seed)
         with own_defaults(model):

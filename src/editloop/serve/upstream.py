@@ -26,8 +26,8 @@ log = logging.getLogger("editloop.serve")
 
 COMPARE_EVERY = 30.0
 
-KEEP_ALIVE = 4.0
-"""Seconds for which a connection is kept: less than any server does, vLLM's 5 among them."""
+KEEP_ALIVE = 1.5
+"""Seconds for which an idle connection is kept: less than servers do (uvicorn's 5, gunicorn's 2)."""
 
 FAILS = (aiohttp.ClientError, TimeoutError)
 """What a server that cannot be reached, or does not answer, raises."""
@@ -53,7 +53,7 @@ class Upstream:
     ) -> None:
         self._url = base_url.rstrip("/") + "/"
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(5.0, timeout), sock_read=timeout)
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=min(5.0, timeout), sock_read=timeout)
         self._session: aiohttp.ClientSession | None = None
         self._base = base
         self._policies: dict[str, Served] = {}
@@ -80,8 +80,9 @@ class Upstream:
     def _ask(
         self, method: str, path: str, body: Any = None
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        assert self._session is not None, "not started"
-        return self._session.request(method, self._url + path, json=body)
+        if self._session is None or self._session.closed:
+            raise aiohttp.ClientConnectionError("the connection to the model server is closed")
+        return self._session.request(method, self._url + path, json=body, allow_redirects=False)
 
     async def prepare(self, policy: Served) -> None:
         """See `Backend.prepare`: an adapter that is not in the server's list is loaded there."""
@@ -103,7 +104,8 @@ class Upstream:
     async def _models(self) -> set[str]:
         try:
             async with self._ask("GET", "models") as answer:
-                answer.raise_for_status()
+                if answer.status != 200:
+                    raise ValueError(f"status {answer.status}")
                 return {str(each["id"]) for each in json.loads(await answer.read())["data"]}
         except (*FAILS, ValueError, KeyError, TypeError) as error:
             raise ServeError(
@@ -133,7 +135,7 @@ class Upstream:
                 status, text = answer.status, (await answer.read()).decode(errors="replace")
         except FAILS as error:
             raise ServeError("the model server does not answer", seen=_told(error)) from error
-        if status >= 400 and "already" not in text:
+        if status >= 300 and "already" not in text:
             raise ServeError(
                 "the model server does not load the adapter",
                 seen=text or status,
@@ -143,18 +145,24 @@ class Upstream:
     async def _keep_comparing(self) -> None:
         while True:
             await asyncio.sleep(COMPARE_EVERY)
-            await self.compare()
+            try:
+                await self.compare()
+            except Exception:  # whatever it is, it is looked at again
+                log.exception("the model server's models could not be compared")
 
     async def compare(self) -> None:
         """Load what the server should have and has not."""
+        parts = {part.arm: part for each in self._policies.values() for part in each.parts()}
         try:
             models = await self._models()
-            for part in {
-                part.arm: part for each in self._policies.values() for part in each.parts()
-            }.values():
-                await self._load(part, models)
         except ServeError as error:
             log.warning("%s", error)
+            return
+        for part in parts.values():
+            try:
+                await self._load(part, models)
+            except ServeError as error:  # the others may be loaded all the same
+                log.warning("%s", error)
 
     def _body(
         self, arm: str, request: Mapping[str, Any], response_id: str, *, stream: bool
@@ -171,14 +179,14 @@ class Upstream:
                 read = await answer.read()
         except FAILS as error:
             raise _unanswered(error) from error
-        if answer.status >= 400:
+        if answer.status >= 300:
             raise _refusal(answer, read)
         try:
             body = json.loads(read)
             choice = body["choices"][0]
             message = dict(choice["message"])
             text, finish = message.get("content"), choice.get("finish_reason") or "stop"
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise Unanswered("error", "not a chat completion") from error
         kept = text if isinstance(text, str) else None
         return Completion(kept, finish, message, body.get("usage"), choice.get("logprobs"))
@@ -188,7 +196,7 @@ class Upstream:
         sent = self._body(arm, request, response_id, stream=True)
         try:
             async with self._ask("POST", "chat/completions", sent) as answer:
-                if answer.status >= 400:
+                if answer.status >= 300:
                     raise _refusal(answer, await answer.read())
                 async for line in _lines(answer):
                     data = line.removeprefix("data:").strip()
@@ -203,8 +211,9 @@ class Upstream:
 
 def _proxy(url: str) -> str | None:
     """The proxy that the environment names for a URL."""
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    parts, known = urlsplit(url), getproxies()
+    proxy = known.get(parts.scheme) or known.get("all") or ""
+    return proxy if proxy.startswith("http") and not proxy_bypass(parts.netloc) else None
 
 
 def _told(error: Exception) -> str:
@@ -233,7 +242,7 @@ def _chunk(data: str) -> Chunk:
         choice = body["choices"][0] if body.get("choices") else {}
         delta, finish = dict(choice.get("delta") or {}), choice.get("finish_reason")
         return Chunk(delta, finish, body.get("usage"), choice.get("logprobs"))
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Unanswered("error", "not a chunk of a chat completion") from error
 
 

@@ -93,6 +93,7 @@ class Writer:
         self.store, self.spool, self.price, self.last = store, spool, price, last
         self._told = told
         self._held: list[Asked] = []
+        self._stopped = False
         self._queue: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -110,6 +111,7 @@ class Writer:
         """Write what was asked for, and end."""
         if self._thread.is_alive():
             self._release()
+            self._stopped = True
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
 
@@ -126,6 +128,9 @@ class Writer:
         """
         assert self._loop is not None
         future: asyncio.Future[T_co] = self._loop.create_future()
+        if self._stopped:
+            future.set_exception(StoreError("the server is ending"))
+            return future
         self._held.append((entry, future))
         if hurry:
             self._release()

@@ -1,16 +1,15 @@
 """What a log says about its users, in the terms that the theory turns on, and which method to expect to win.
 
 Every figure is an estimate with an interval, or a reason why this log cannot tell and what to log so that it
-can. The recommendation is a rule of a few lines (`advise`), validated in the embedded lab: docs/theory.md.
+can. The recommendation is a rule of a few lines (`advise`); how good it is in the lab: docs/theory.md.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations, islice
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,8 +29,8 @@ RESAMPLES = 1_000
 MOST_READ = 1_000
 """Rows that are read by the base, at most, drawn at random."""
 
-MOST_PAIRS = 20
-"""Pairs of edits that are compared within one context, at most."""
+MOST_PAIRS, MOST_ROWS = 20, 100
+"""Pairs of edits that are compared within one context, at most, and rows from which they are drawn."""
 
 LEAST = 10
 """Rows, or contexts, from which anything is estimated."""
@@ -39,8 +38,8 @@ LEAST = 10
 FOLDS = 5
 
 EDITED = (
-    "share of responses that were changed; γ is at most that, as who writes what they like best leaves none "
-    "as it was, unless it is what they want already"
+    "share of responses that were changed; who writes what they like best with probability γ changes at "
+    "least that share of what is not right already"
 )
 
 DISTANCE = "levenshtein:word/none"
@@ -138,7 +137,7 @@ def diagnose(
     """Look at a log.
 
     Args:
-        records: Its rows.
+        records: Its rows, in the order of time.
         base: Whose responses they are, or the base to be trained; None leaves out what needs one.
         cost: Δ, or its name; the default cost if not given.
         seed: Of resampling.
@@ -152,30 +151,26 @@ def diagnose(
     answered = [each for each in records if each.status in ("edited", "accepted")]
     if not answered:
         raise EmptyViewError("no row was edited or accepted", seen=f"{len(records)} rows")
-    texts = [_final(each) for each in answered]
-    changed = np.array([each.status == "edited" for each in answered])
-    paid = price([each.response for each in answered], texts)
-    rng = np.random.default_rng(seed)
-    share = _mean(changed.astype(float), rng)
-    words = get_cost(DISTANCE)
-    findings = [
-        Finding("edited", share, "share", EDITED),
-        _size(paid[changed], rng, price.name),
-        _chains(answered, texts, price, rng),
-        _revisions(answered, texts, price, rng),
-        _contraction(answered, texts, words, rng),
-        _agreement(answered, texts, words, rng),
-        *_with_base(answered, paid, base, rng, listener),
-    ]
-    by_name = {each.name: each.estimate for each in findings}
-    return Diagnosis(
-        len(records),
-        len(answered),
-        int(changed.sum()),
-        price.name,
-        tuple(findings),
-        advise(int(changed.sum()), by_name),
+    log = _Answered(
+        answered,
+        [each.response if each.edit is None else each.edit for each in answered],
+        np.unique([_key(each.context) for each in answered], return_inverse=True)[1],
+        price,
+        np.random.default_rng(seed),
     )
+    changed = np.array([each.status == "edited" for each in answered])
+    paid = price([each.response for each in answered], log.texts)
+    findings = [
+        Finding("edited", log.mean(changed.astype(float)), "share", EDITED),
+        _size(log, paid, changed),
+        _chains(log),
+        _revisions(log),
+        _contraction(log),
+        _agreement(log),
+        *_with_base(log, paid, base, listener),
+    ]
+    advice = advise(int(changed.sum()), {each.name: each.estimate for each in findings})
+    return Diagnosis(len(records), len(answered), int(changed.sum()), price.name, tuple(findings), advice)
 
 
 def advise(edited: int, found: dict[str, Estimate | None]) -> Advice:
@@ -184,18 +179,17 @@ def advise(edited: int, found: dict[str, Estimate | None]) -> Advice:
     A strong user teaches by example: SFT. A weak one does not, and DPO learns from them what it can, if the
     log is long enough for it. In between, and where little is known, the joint loss is never far behind.
     """
-    ceiling, sources = strength(found)
-    reasons = [f"{edited} edited rows; the user's strength is {sources}"]
-    known = "re-edits" in sources or "same context" in sources
+    low, high, source = strength(found)
+    reasons = [f"{edited} edited rows; {source}"]
     if edited < FEW:
         reasons.append("too few rows for either loss alone to be trusted")
         return Advice("early", "low", tuple(reasons))
-    if ceiling >= STRONG:
+    if high >= STRONG:
         reasons.append("a strong user's edits are samples of what they want: supervision has little bias")
-        return Advice("sft", "medium" if known else "low", tuple(reasons))
-    if ceiling <= WEAK and edited >= MANY:
+        return Advice("sft", "medium" if low >= STRONG else "low", tuple(reasons))
+    if high <= WEAK and edited >= MANY:
         reasons.append("a weak user's edits are far from what they want, but better than what was there")
-        return Advice("dpo", "medium" if known else "low", tuple(reasons))
+        return Advice("dpo", "medium" if low > 0 else "low", tuple(reasons))
     reasons.append("in between the joint loss is the safe choice")
     return Advice("early", "medium", tuple(reasons))
 
@@ -204,68 +198,122 @@ FEW, MANY = 150, 500
 """Edited rows below which nothing but the joint loss is advised, and from which DPO is."""
 
 STRONG, WEAK = 0.97, 0.6
-"""Ceilings of the user's strength from which SFT is advised, and to which DPO is."""
+"""The user's strength from which SFT is advised, and to which DPO is."""
 
 
-def strength(found: dict[str, Estimate | None]) -> tuple[float, str]:
-    """The best guess at the user's strength, at least an upper bound, and where it is from."""
-    for name, words in (("kept after an edit", "from re-edits"), ("contraction", "from the same context")):
-        if (estimate := found.get(name)) is not None:
-            return max(estimate.value, 0.0), f"about {estimate.value:.2f} {words}"
-    edited, revised = found["edited"], found.get("kept in revisions")
+def strength(found: dict[str, Estimate | None]) -> tuple[float, float, str]:
+    """Between what the user's strength lies, from 0 to 1, and how that is known.
+
+    A user who writes what they like best with probability γ, and else leaves the text as it was, edits a
+    share γ of the responses, and what they have written they keep; one who makes small steps edits more, and
+    again. So γ is about the share edited times what is kept of an edit, where responses are seldom right.
+    """
+    edited, kept, revised = (
+        found.get(name) for name in ("edited", "kept after an edit", "kept in revisions")
+    )
     assert edited is not None
-    if revised is not None and revised.high < edited.high:
-        return revised.high, f"at most {revised.high:.2f}, by their revisions"
-    return edited.high, f"at most {edited.high:.2f}, the share of responses that are edited"
+    if kept is not None:
+        low, high = (_clip(edited[i] * _clip(kept[i])) for i in (1, 2))
+        words = "the share edited times what is kept of an edit"
+        return low, high, f"the user's strength is {low:.2f} to {high:.2f}, {words}"
+    if revised is not None and revised.high < 1:
+        high = _clip(edited.high * _clip(revised.high))
+        return 0.0, high, f"the user's strength is at most {high:.2f}, by the share edited and its revisions"
+    return 0.0, edited.high, f"the user's strength is at most {edited.high:.2f}, the share that is edited"
 
 
-def _size(paid: Floats, rng: np.random.Generator, name: str) -> Finding:
-    if not len(paid):
-        return Finding("edit size", None, name, "no row was edited", "rows with edits")
-    return Finding("edit size", _mean(paid, rng), name, "mean cost of the rows that were edited")
+def _clip(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
 
 
-def _chains(
-    answered: Sequence[Record], texts: Sequence[str], price: Cost, rng: np.random.Generator
-) -> Finding:
+@dataclass(frozen=True)
+class _Answered:
+    """The rows that were edited or accepted.
+
+    Attributes:
+        records: They.
+        texts: As the users left them.
+        clusters: The number of each row's context: rows of one context are not independent.
+        price: Δ.
+        rng: Of resampling.
+    """
+
+    records: Sequence[Record]
+    texts: Sequence[str]
+    clusters: Any
+    price: Cost
+    rng: np.random.Generator
+
+    def mean(self, values: Floats, rows: Any = slice(None)) -> Estimate | None:
+        """Of one value for each row, or for some of the rows."""
+        return _ratio(values, np.ones_like(values), self.clusters[rows], self.rng)
+
+    def pairs(
+        self, key: Callable[[Record], Hashable], fits: Callable[[Record, Record], bool]
+    ) -> list[tuple[int, int]]:
+        """Rows that have a key in common and fit each other, at most `MOST_PAIRS` for a key."""
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for i, record in enumerate(self.records):
+            if record.user is not None:
+                groups[key(record)].append(i)
+        found = []
+        for rows in groups.values():
+            several = [
+                (i, j) for i, j in combinations(rows[:MOST_ROWS], 2) if fits(self.records[i], self.records[j])
+            ]
+            some = self.rng.permutation(len(several))[:MOST_PAIRS]
+            found += [several[k] for k in some]
+        return found
+
+
+def _size(log: _Answered, paid: Floats, changed: Any) -> Finding:
+    name, unit = "edit size", log.price.name
+    if not changed.any():
+        return Finding(name, None, unit, "no row was edited", "rows with edits")
+    return Finding(name, log.mean(paid[changed], changed), unit, "mean cost of the rows that were edited")
+
+
+def _chains(log: _Answered) -> Finding:
     """How much of what an edit costs is not to be paid again when its result is shown to the user again."""
     name, unit = "kept after an edit", "share"
-    first = {
-        (_key(each.context), each.user, text): i
-        for i, (each, text) in enumerate(zip(answered, texts, strict=True))
-    }
-    before, after = [], []
-    for i, record in enumerate(answered):
-        source = first.get((_key(record.context), record.user, record.response))
-        if source is not None and source != i and answered[source].response != texts[source]:
-            before.append(price([answered[source].response], [texts[source]])[0])
-            after.append(price([record.response], [texts[i]])[0])
-    if len(before) < LEAST:
-        says = f"{len(before)} responses were a user's own earlier edit, of the same context"
-        return Finding(name, None, unit, says, "every revision of an edit, as a row with the text before it")
-    left = _ratio(np.array(after), np.array(before), np.arange(len(before)), rng)
+    last: dict[Hashable, int] = {}
+    pairs = []
+    for i, (record, text) in enumerate(zip(log.records, log.texts, strict=True)):
+        if record.user is None:
+            continue
+        who = _key(record.context), record.user
+        if (source := last.get((*who, record.response))) is not None:
+            pairs.append((source, i))
+        if record.status == "edited":
+            last[(*who, text)] = i
+    if len(pairs) < LEAST:
+        says = f"{len(pairs)} responses were a user's own earlier edit, of the same context"
+        return Finding(name, None, unit, says, "users, and every text that is shown again, as a row")
+    before, after = (
+        log.price([log.records[pair[k]].response for pair in pairs], [log.texts[pair[k]] for pair in pairs])
+        for k in (0, 1)
+    )
+    left = _ratio(after, before, log.clusters[[i for _, i in pairs]], log.rng)
     says = "1 - the cost of editing one's own edit again / that of the edit: 1 for who is done at once"
-    return Finding(name, _one_minus(left), unit, says)
+    return _shared(name, left, says)
 
 
-def _revisions(
-    answered: Sequence[Record], texts: Sequence[str], price: Cost, rng: np.random.Generator
-) -> Finding:
+def _revisions(log: _Answered) -> Finding:
     """How much of the first edit's cost the later revisions of it do not cost again."""
     name, unit = "kept in revisions", "share"
-    edited = [i for i, each in enumerate(answered) if each.status == "edited"]
-    first = [_first_revision(answered[i], texts[i]) for i in edited]
-    revised = sum(one != texts[i] for i, one in zip(edited, first, strict=True))
+    edited = [i for i, each in enumerate(log.records) if each.status == "edited"]
+    first = [_first_revision(log.records[i], log.texts[i]) for i in edited]
+    last = [log.texts[i] for i in edited]
+    revised = sum(bool(log.records[i].metadata.get("revisions")) for i in edited)
     if revised < LEAST:
         says = f"{revised} edits were revised"
         return Finding(
             name, None, unit, says, 'earlier revisions, in metadata["revisions"], as a server does'
         )
-    before = price([answered[i].response for i in edited], first)
-    after = price(first, [texts[i] for i in edited])
-    left = _ratio(np.asarray(after), np.asarray(before), np.arange(len(edited)), rng)
-    says = "1 - the cost from a first edit to the last / that of the first; γ is at most that"
-    return Finding(name, _one_minus(left), unit, says)
+    before = log.price([log.records[i].response for i in edited], first)
+    left = _ratio(log.price(first, last), before, log.clusters[edited], log.rng)
+    says = "1 - the cost from a first edit to the last / that of the first; who revises is not done at once"
+    return _shared(name, left, says)
 
 
 def _first_revision(record: Record, last: str) -> str:
@@ -273,79 +321,73 @@ def _first_revision(record: Record, last: str) -> str:
     return str(earlier[0]) if isinstance(earlier, list) and earlier else last
 
 
-def _contraction(
-    answered: Sequence[Record], texts: Sequence[str], words: Cost, rng: np.random.Generator
-) -> Finding:
+def _contraction(log: _Answered) -> Finding:
     """How much nearer the edits of one context are to each other than the responses were."""
     name, unit = "contraction", "share"
-    groups = _groups(answered, lambda each: (_key(each.context), each.user))
-    numerators, denominators, clusters = [], [], []
-    for cluster, rows in enumerate(groups):
-        for i, j in islice(combinations(rows, 2), MOST_PAIRS):
-            if answered[i].response != answered[j].response:
-                numerators.append(words([texts[i]], [texts[j]])[0])
-                denominators.append(words([answered[i].response], [answered[j].response])[0])
-                clusters.append(cluster)
-    if len(set(clusters)) < LEAST:
-        says = f"{len(set(clusters))} contexts have several responses that one user edited"
-        return Finding(
-            name, None, unit, says, "for some contexts, two different responses edited by the same user"
-        )
-    left = _ratio(np.array(numerators), np.array(denominators), np.array(clusters), rng)
-    says = "1 - the distance between a user's edits of two responses / that of the responses; near γ"
-    return Finding(name, _one_minus(left), unit, says)
+    pairs = log.pairs(
+        lambda each: (_key(each.context), each.user), lambda one, other: one.response != other.response
+    )
+    clusters = log.clusters[[i for i, _ in pairs]]
+    if len(set(clusters.tolist())) < LEAST:
+        says = f"{len(set(clusters.tolist()))} contexts have several responses that one user edited"
+        return Finding(name, None, unit, says, "for some contexts, two responses edited by the same user")
+    left = _ratio(
+        _apart(pairs, log.texts), _apart(pairs, [r.response for r in log.records]), clusters, log.rng
+    )
+    says = "1 - the distance between a user's edits of two responses / that of the responses"
+    return _shared(name, left, says)
 
 
-def _agreement(
-    answered: Sequence[Record], texts: Sequence[str], words: Cost, rng: np.random.Generator
-) -> Finding:
+def _agreement(log: _Answered) -> Finding:
     """How far two users' edits of the same response go the same way."""
     name, unit = "agreement", "share"
-    groups = _groups(answered, lambda each: (_key(each.context), each.response))
-    apart, gone, clusters = [], [], []
-    for cluster, rows in enumerate(groups):
-        for i, j in islice(combinations(rows, 2), MOST_PAIRS):
-            if answered[i].user != answered[j].user:
-                response = answered[i].response
-                apart.append(words([texts[i]], [texts[j]])[0])
-                gone.append(words([response], [texts[i]])[0] + words([response], [texts[j]])[0])
-                clusters.append(cluster)
-    if len(set(clusters)) < LEAST or not any(gone):
-        says = f"{len(set(clusters))} responses were edited by two users"
+    pairs = log.pairs(
+        lambda each: (_key(each.context), each.response), lambda one, other: one.user != other.user
+    )
+    clusters = log.clusters[[i for i, _ in pairs]]
+    if len(set(clusters.tolist())) < LEAST:
+        says = f"{len(set(clusters.tolist()))} responses were edited by two users"
         return Finding(name, None, unit, says, "for some contexts, one response shown to several users")
-    left = _ratio(np.array(apart), np.array(gone), np.array(clusters), rng)
+    words = get_cost(DISTANCE)
+    gone = np.zeros(len(pairs))
+    for k in (0, 1):
+        rows = [pair[k] for pair in pairs]
+        gone += words([log.records[i].response for i in rows], [log.texts[i] for i in rows])
+    left = _ratio(_apart(pairs, log.texts), gone, clusters, log.rng)
     says = "1 - the distance between two users' edits of a response / the way both went; 0: unrelated"
-    return Finding(name, _one_minus(left), unit, says)
+    return _shared(name, left, says)
 
 
-def _with_base(
-    answered: Sequence[Record],
-    paid: Floats,
-    base: Policy | None,
-    rng: np.random.Generator,
-    listener: Listener,
-) -> list[Finding]:
+def _shared(name: str, left: Estimate | None, says: str) -> Finding:
+    """1 - what is left."""
+    if left is None:
+        return Finding(name, None, "share", "the texts that are compared are all alike")
+    return Finding(name, _one_minus(left), "share", says)
+
+
+def _apart(pairs: Sequence[tuple[int, int]], texts: Sequence[str]) -> Floats:
+    """Distances in words."""
+    return np.asarray(
+        get_cost(DISTANCE)([texts[i] for i, _ in pairs], [texts[j] for _, j in pairs]), np.float64
+    )
+
+
+def _with_base(log: _Answered, paid: Floats, base: Policy | None, listener: Listener) -> list[Finding]:
     """Coverage by the reference's likelihoods, and how well costs are told, by its features or by length."""
     coverage, told = "coverage", "cost, foretold"
     if base is None:
-        length = np.array([[len(each.response.split())] for each in answered], np.float64)
+        length = np.array([[len(each.response.split())] for each in log.records], np.float64)
         says = "share of the cost's variance that the response's length tells, out of fold"
         return [
-            Finding(coverage, None, "nats", "needs the likelihoods of a base", "--base MODEL"),
-            Finding(
-                told,
-                _foretold(_by_length, length, paid, rng),
-                "R²",
-                says,
-                "--base MODEL, for more than length",
-            ),
+            Finding(coverage, None, "nats", "what a base thinks of the texts is not known", "--base MODEL"),
+            _told(told, _foretold(_by_length, length, paid, log.clusters, log.rng), says),
         ]
     from editloop.offline import feature_pass, fit_cost_model, make_examples, reference_pass
     from editloop.policy import context_columns
 
-    some = np.sort(rng.permutation(len(answered))[:MOST_READ])
-    place = {answered[i].id: float(paid[i]) for i in some}
-    made: Sequence[Example] = make_examples([answered[i] for i in some], base.encoder).examples
+    some = np.sort(log.rng.permutation(len(log.records))[:MOST_READ])
+    place = {log.records[i].id: int(i) for i in some}
+    made: Sequence[Example] = make_examples([log.records[i] for i in some], base.encoder).examples
     if not made:
         says = "no row can be read by this base"
         return [Finding(coverage, None, "nats", says), Finding(told, None, "R²", says)]
@@ -360,35 +402,44 @@ def _with_base(
     def model(x: Floats, y: Floats, new: Floats) -> Floats:
         return fit_cost_model(x, y, context=width).predict(new)[0]
 
-    costs = np.array([place[e.id] for e in made])
-    found = _median(np.array(gaps), rng) if len(gaps) >= LEAST else None
+    rows = [place[e.id] for e in made]
+    found = _median(np.array(gaps), log.rng) if len(gaps) >= LEAST else None
     says = "median of log π_ref(y) - log π_ref(y'): how much rarer an edit is than what it replaces"
+    share = "share of the cost's variance that the cost model tells, out of fold"
     return [
         Finding(
             coverage, found, "nats", says if found else f"{len(gaps)} edited rows that the base can read"
         ),
-        Finding(
-            told,
-            _foretold(model, features, costs, rng),
-            "R²",
-            "share of the cost's variance that the cost model tells, out of fold",
-        ),
+        _told(told, _foretold(model, features, paid[rows], log.clusters[rows], log.rng), share),
     ]
 
 
+def _told(name: str, found: Estimate | None, says: str) -> Finding:
+    if found is None:
+        return Finding(name, None, "R²", "costs of too few rows, or costs that are all alike", "more rows")
+    return Finding(name, found, "R²", says)
+
+
 def _foretold(
-    fit: Callable[[Floats, Floats, Floats], Floats], x: Floats, costs: Floats, rng: np.random.Generator
+    fit: Callable[[Floats, Floats, Floats], Floats],
+    x: Floats,
+    costs: Floats,
+    clusters: Any,
+    rng: np.random.Generator,
 ) -> Estimate | None:
-    """R² of predictions of each fold by a model of the others; None where costs are too few, or all alike."""
-    n = len(costs)
-    if n < LEAST or costs.std() < 1e-12:
+    """R² of predictions of each fold, rows of a context together, by a model of the others.
+
+    None where rows are too few, or costs all alike.
+    """
+    if len(set(clusters.tolist())) < LEAST or costs.std() < 1e-12:
         return None
-    fold = rng.permutation(n) % FOLDS
-    predicted = np.empty(n)
+    _, place = np.unique(clusters, return_inverse=True)
+    fold = (rng.permutation(place.max() + 1) % FOLDS)[place]
+    predicted = np.empty(len(costs))
     for k in range(FOLDS):
         predicted[fold == k] = fit(x[fold != k], costs[fold != k], x[fold == k])
     wrong, spread = (predicted - costs) ** 2, (costs - costs.mean()) ** 2
-    return _one_minus(_ratio(wrong, spread, np.arange(n), rng))
+    return _one_minus(_ratio(wrong, spread, clusters, rng))
 
 
 def _by_length(x: Floats, y: Floats, new: Floats) -> Floats:
@@ -398,49 +449,34 @@ def _by_length(x: Floats, y: Floats, new: Floats) -> Floats:
     return np.asarray(design(new) @ np.linalg.lstsq(design(x), y, rcond=None)[0])
 
 
-def _mean(values: Floats, rng: np.random.Generator) -> Estimate:
-    return _ratio(values, np.ones_like(values), np.arange(len(values)), rng)
-
-
 def _median(values: Floats, rng: np.random.Generator) -> Estimate:
     drawn = np.median(values[rng.integers(len(values), size=(RESAMPLES, len(values)))], axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Estimate(float(np.median(values)), float(low), float(high), len(values))
 
 
-def _ratio(over: Floats, under: Floats, clusters: Any, rng: np.random.Generator) -> Estimate:
-    """Σ over / Σ under, with a bootstrap over clusters."""
+def _ratio(over: Floats, under: Floats, clusters: Any, rng: np.random.Generator) -> Estimate | None:
+    """Σ over / Σ under, with a bootstrap over clusters; None where nothing is to be divided by."""
     _, place = np.unique(clusters, return_inverse=True)
     tops, bottoms = np.bincount(place, over), np.bincount(place, under)
+    if not (np.isfinite(tops).all() and bottoms.sum() > 0):
+        return None
     n = len(tops)
-    drawn = np.empty(RESAMPLES)
-    for k in range(RESAMPLES):
+    drawn = []
+    for _ in range(RESAMPLES):
         some = rng.integers(n, size=n)
-        bottom = bottoms[some].sum()
-        drawn[k] = tops[some].sum() / bottom if bottom > 0 else math.nan
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+        if (bottom := bottoms[some].sum()) > 0:
+            drawn.append(tops[some].sum() / bottom)
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), n)
 
 
-def _one_minus(each: Estimate) -> Estimate:
-    return Estimate(1 - each.value, 1 - each.high, 1 - each.low, each.n)
-
-
-def _groups(records: Sequence[Record], key: Callable[[Record], Hashable]) -> list[list[int]]:
-    """Numbers of records that have the same key, where there are at least two."""
-    found: dict[Hashable, list[int]] = defaultdict(list)
-    for i, record in enumerate(records):
-        found[key(record)].append(i)
-    return [rows for rows in found.values() if len(rows) > 1]
+def _one_minus(each: Estimate | None) -> Estimate | None:
+    return None if each is None else Estimate(1 - each.value, 1 - each.high, 1 - each.low, each.n)
 
 
 def _key(context: Any) -> str:
     return context if isinstance(context, str) else repr(context)
-
-
-def _final(record: Record) -> str:
-    """The text as the user left it."""
-    return record.response if record.edit is None else record.edit
 
 
 def _json(estimate: Estimate | None) -> dict[str, float] | None:
