@@ -61,8 +61,12 @@ def test_lemma_1_is_tight_for_users_who_write_the_optimum_or_nothing() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_the_map_moves_two_points_no_further_apart_than_its_constant_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    one = describe(seed, beta=rng.uniform(0.1, 3), gamma=rng.random())
-    u, v = np.log(simplex(rng, 2, 14)) * rng.uniform(0.1, 3)
+    m = int(rng.integers(2, 6))
+    distance = abstract_distances(m, rng) * (1 + rng.random((m, m)))  # there and back are not the same
+    proposal = simplex(rng, m, m)
+    gamma, lazy = rng.choice([0.0, 0.3, 1.0], size=2)
+    one = Description(simplex(rng, m), distance, rng.uniform(0.05, 2), gamma, proposal, lazy)
+    u, v = np.log(simplex(rng, 2, m)) * rng.uniform(0.1, 3)
     after = np.ptp(one.answer(u - np.logaddexp.reduce(u)) - one.answer(v - np.logaddexp.reduce(v)))
     assert after <= one.lipschitz() * np.ptp(u - v) + 1e-12
 

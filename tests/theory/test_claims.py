@@ -80,10 +80,12 @@ def test_regret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regret, "HARD", (100,))
     found = regret.run(tmp_path, seeds=6)
     for instance in found["instances"].values():
-        proved = instance["regret"]["α = √2"]["mean"]
-        assert all(mean <= bound for mean, bound in zip(proved, instance["bound"], strict=True))
-        assert proved == sorted(proved) and instance["lai_robbins"] > 0
-    assert all(mean > found["hardest"][0]["minimax"] for mean, _ in found["hardest"][0]["regret"].values())
+        gap = max(instance["means"].values()) - min(instance["means"].values())
+        for regret_ in instance["regret"].values():
+            assert regret_["mean"] == sorted(regret_["mean"]) and regret_["mean"][-1] < 0.8 * 400 * gap
+        assert instance["lai_robbins"] > 0
+    (hardest,) = found["hardest"]
+    assert all(hardest["minimax"] < mean < hardest["uniform"] for mean, _ in hardest["regret"].values())
     assert "Lai-Robbins" in page(tmp_path, "regret")
 
 
@@ -108,7 +110,7 @@ def test_lower_and_upper_bounds_by_hand() -> None:
     assert lai_robbins(coins) == pytest.approx(0.3 / kl, rel=1e-6)
     assert proved_bound(coins.gaps, math.e) == pytest.approx(8 / 0.3 + (1 + math.pi**2 / 3) * 0.3)
     assert minimax(4, 100) == 1.0 and minimax(4, 2) == 0.1
-    assert hard_arms(5, 500).gaps.tolist() == pytest.approx([0.05] * 4 + [0.0])
+    assert hard_arms(5, 500, 0.5).gaps.tolist() == pytest.approx([0.05] * 4 + [0.0])
     with pytest.raises(WorldError, match="between 0 and the arm's"):
         least_divergence(coins.values, coins.shares[0], 0.3)
 

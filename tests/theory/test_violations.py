@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from editloop.theory.bounds import dpo_bias, lemma_1, sft_bias
+from editloop.theory.balance import around
+from editloop.theory.bounds import dpo_bias, dpo_term, lemma_1, sft_bias
 from editloop.theory.draws import balanced_world, simplex, violated_world
 from editloop.theory.learners import limit
+from editloop.theory.responses import neighbours
 from editloop.theory.violations import VIOLATIONS, violated
+
+
+def test_dpo_knows_nothing_across_what_no_edit_connects() -> None:
+    apart = np.array([[0, 1, 9, 9], [1, 0, 9, 9], [9, 9, 0, 1], [9, 9, 1, 0.0]])
+    world = around(simplex(np.random.default_rng(0), 1, 4), apart, 0.5, 0.0, neighbours(apart))
+    assert world.imbalance < 1e-15 and world.suboptimality(limit(world, "dpo")) > 1e-5
+    assert dpo_bias(world) == dpo_term(world, 100) == np.inf
 
 
 @pytest.mark.parametrize("kind", VIOLATIONS)

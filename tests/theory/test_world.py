@@ -62,6 +62,12 @@ def test_suboptimality_is_never_negative_and_zero_at_the_optimum(seed: int) -> N
     assert world.drift <= world.imbalance + 1e-12
 
 
+def test_a_beta_so_small_that_the_optimum_is_one_text() -> None:
+    world = small(beta=1e-3)
+    assert world.suboptimality([[0.5, 0.5]]) == pytest.approx(0.25, abs=1e-3)
+    assert small(beta=1e-4, kernel=[[[0.5, 0.5], [0.5, 0.5]]]).gamma_min == 1.0
+
+
 def test_a_sample_is_the_worlds() -> None:
     rng = np.random.default_rng(0)
     world = any_world(rng, m=4)
@@ -99,6 +105,7 @@ def test_strings_their_distances_and_neighbours() -> None:
         ({"distance": [[0.5, 1.0], [1.0, 0.0]]}, "zero where nothing is edited"),
         ({"distance": [[0.0]]}, "a distance has the shape"),
         ({"weights": np.array([0.5, 0.5])}, "a weight for each context"),
+        ({"reference": [[0.5, 0.5]] * 2, "kernel": [np.eye(2)] * 2, "weights": [1, 0]}, "never comes"),
     ],
 )
 def test_what_is_no_world_is_told(changes: dict[str, Any], words: str) -> None:

@@ -6,6 +6,8 @@ in the tabular class; bounds hold always.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.special import expit
 
@@ -36,7 +38,12 @@ def sft_bias(world: World) -> float:
 
 
 def dpo_bias(world: World) -> float:
-    """A bound on DPO's SubOpt in the limit, whoever the user is: β ((m - 1) ε)²/8, ε the log-imbalance."""
+    """A bound on DPO's SubOpt in the limit, whoever the user is: β ((m - 1) ε)²/8, ε the log-imbalance.
+
+    Infinite where the pairs leave some responses unconnected: DPO cannot tell how they compare.
+    """
+    if math.isinf(world.preference_coverage):
+        return math.inf
     m: int = world.reference.shape[1]
     return world.beta * ((m - 1) * world.log_imbalance) ** 2 / 8
 
@@ -50,8 +57,11 @@ def sft_term(world: World, n: int) -> float:
 def dpo_term(world: World, n: int) -> float:
     """DPO's SubOpt with n rows under Assumption 1: β Σ_x tr(V_x I_x⁺)/(2n).
 
-    V_x is the covariance of π*'s indicators, I_x the Fisher information of one row of the context.
+    Infinite where pairs leave responses unconnected. V_x is the covariance of π*'s indicators, I_x the Fisher
+    information of one row of the context.
     """
+    if math.isinf(world.preference_coverage):
+        return math.inf
     total = 0.0
     for x, pairs in enumerate(seen(world).pairs):
         v = world.log_optimum[x] - np.log(world.reference[x])

@@ -65,7 +65,7 @@ def balanced_world(rng: np.random.Generator, contexts: int = 1, laziness: float 
         within = float(distance.max())
     lazy = float(rng.choice([0.0, 0.5, 1.0])) if laziness is None else laziness
     optimum = simplex(rng, contexts, len(distance))
-    beta, gamma = rng.uniform(0.1, 2), rng.random()
+    beta, gamma = rng.uniform(0.1, 2), max(rng.uniform(-0.1, 1), 0.0)
     return around(optimum, distance, beta, gamma, neighbours(distance, within), lazy)
 
 

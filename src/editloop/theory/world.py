@@ -18,7 +18,7 @@ from scipy.special import log_softmax
 
 from editloop.errors import WorldError
 
-__all__ = ["LARGEST", "Rows", "World", "as_distribution", "total_variation"]
+__all__ = ["LARGEST", "Rows", "World", "as_distribution", "kl", "total_variation"]
 
 LARGEST = 2_000
 """Most responses: a kernel of more does not fit into memory comfortably (8 m² bytes for each context)."""
@@ -92,6 +92,8 @@ class World:
         weights = as_distribution("the contexts' weights", weights)
         if weights.shape != (contexts,):
             raise WorldError("a weight for each context is needed", seen=weights.shape)
+        if not (weights > 0).all():
+            raise WorldError("a context that never comes is none of the world's", do="leave it out")
         check_beta(self.beta)
         for name, value in (("reference", reference), ("kernel", kernel), ("weights", weights)):
             object.__setattr__(self, name, value)
@@ -125,7 +127,7 @@ class World:
 
     def suboptimality(self, policy: ArrayLike) -> float:
         """SubOpt(π) = J_β(π) - J_β(π*_β) of a policy [C, m], which is β KL(π ‖ π*_β): never negative."""
-        return self.beta * self.mean(kl(self._policy(policy), self.optimum))
+        return self.beta * self.mean(_kl_to(self._policy(policy), self.log_optimum))
 
     def edited(self, policy: ArrayLike) -> Floats:
         """q∘π: what becomes of a policy's responses [C, m]."""
@@ -143,7 +145,9 @@ class World:
     @cached_property
     def gamma_min(self) -> float:
         """The largest γ for which q(y'|x, y) ≥ γ π*_β(y'|x) everywhere; at most 1."""
-        return min(float((self.kernel / self.optimum[:, None, :]).min()), 1.0)
+        with np.errstate(divide="ignore"):
+            ratio = np.log(self.kernel) - self.log_optimum[:, None, :]
+        return min(float(np.exp(min(ratio.min(), 0.0))), 1.0)
 
     @cached_property
     def dobrushin(self) -> float:
@@ -217,7 +221,7 @@ class World:
         pi = self._policy(policy)
         return {
             "tv": self.mean(total_variation(pi, self.optimum)),
-            "kl": self.mean(kl(pi, self.optimum)),
+            "kl": self.mean(_kl_to(pi, self.log_optimum)),
             "reverse_kl": self.mean(kl(self.optimum, pi)),
         }
 
@@ -259,9 +263,14 @@ def kl(p: Floats, q: Floats) -> Floats:
 
     Each term is p log p/q - p + q, which is at least 0; the added parts sum to 0.
     """
-    safe = np.where(p > 0, p, 1.0)
     with np.errstate(divide="ignore"):
-        terms = np.where(p > 0, p * (np.log(safe) - np.log(q)), 0.0) - p + q
+        return _kl_to(p, np.log(q))
+
+
+def _kl_to(p: Floats, log_q: Floats) -> Floats:
+    """The same, of a distribution that is given by its logarithms: they may be too small for itself."""
+    log_p = np.log(np.where(p > 0, p, 1.0))
+    terms = np.where(p > 0, p * (log_p - log_q), 0.0) - p + np.exp(log_q)
     divergence: Floats = np.maximum(terms, 0.0).sum(axis=-1)
     return divergence
 
