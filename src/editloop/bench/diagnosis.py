@@ -1,7 +1,8 @@
 """Does `diagnose` name the right method: in the lab, where the policies of every log are trained and played.
 
 A setting is a domain, a user who edited the log, and the log's size. The strong user evaluates, as in the
-tables. What counts is the method's cost above that of the setting's best.
+tables. What counts is the method's cost above that of the setting's best. The rule's thresholds were set on
+the emails; it had not seen the summaries.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def run(
     out: str | Path,
     *,
     folder: Path = WORK / "rl",
-    seeds: Sequence[int] = (1, 2),
+    seeds: Sequence[int] = (1,),
     rounds: int = 200,
     sizes: Sequence[int] = SIZES,
     changes: Sequence[tuple[str, Any]] = (),
@@ -69,6 +70,8 @@ def run(
     results = [_result(*key, each["costs"], each["found"]) for key, each in settings.items()]
     data = {"seeds": list(seeds), "rounds": rounds, "near": NEAR, "settings": results}
     data["scores"] = _scores(results)
+    for domain in DOMAINS:
+        data[f"scores, {domain}"] = _scores([each for each in results if each["domain"] == domain])
     write_result("diagnosis", data, _page(data), out)
     return data
 
@@ -109,9 +112,15 @@ def _scores(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def _page(data: dict[str, Any]) -> str:
     score = markdown_table(
-        ["", f"within {NEAR:g} of the best", "above the best, mean", "worst"],
+        ["", f"within {NEAR:g} of the best", *DOMAINS, "above the best, mean", "worst"],
         [
-            [name, f"{each['near']:.0%}", f"{each['mean_above']:.3f}", f"{each['worst_above']:.3f}"]
+            [
+                name,
+                f"{each['near']:.0%}",
+                *(f"{data[f'scores, {domain}'][name]['near']:.0%}" for domain in DOMAINS),
+                f"{each['mean_above']:.3f}",
+                f"{each['worst_above']:.3f}",
+            ]
             for name, each in data["scores"].items()
         ],
     )
@@ -128,7 +137,7 @@ def _page(data: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, data["seeds"]))
     return f"""Mean cost of a round to the strong user of the policies trained on a log, and the method
 that `diagnose` names for that log (its cost above the best's, its confidence), for {len(data["settings"])}
-settings, seeds {seeds}; costs are means over seeds.
+settings, seeds {seeds}; costs are means over seeds. The rule's thresholds were set on the emails alone.
 
 {score}
 
