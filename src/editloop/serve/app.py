@@ -109,7 +109,8 @@ def _health(app: FastAPI) -> None:
     async def readyz(request: Request) -> Response:
         """Whether requests can be answered: 503 if there is no policy, or no store to write to."""
         live = room_of(request).live
-        reason = live.down or (None if live.bandit.arms else "no policy is served yet")
+        down = live.down and live.down.partition(":")[0]  # not the database's address to everybody
+        reason = down or (None if live.bandit.arms else "no policy is served yet")
         body = {"status": "ok"} if reason is None else {"status": "not ready", "reason": reason}
         return JSONResponse(body, 200 if reason is None else 503)
 
