@@ -227,6 +227,11 @@ def cost_table(
     return np.stack(columns, axis=1).astype(np.float64)
 
 
+def strong_costs(answers: Answers, cell: Cell, arms: Sequence[str]) -> NDArray[np.float64]:
+    """What each round costs the strong user of the cell's domain [T, arms]."""
+    return cost_table(answers, get_user("strong", get_domain(cell.domain), seed=EVALUATION + cell.seed), arms)
+
+
 def play(costs: NDArray[np.float64], config: BanditConfig | None = None) -> NDArray[np.int64]:
     """The arms that a bandit plays on a table of costs [T, arms]: an index for each round [T]."""
     bandit = Bandit([str(arm) for arm in range(costs.shape[1])], config)

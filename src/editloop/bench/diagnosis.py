@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from editloop.bench.cells import ARMS, DOMAINS, EVALUATION, WORK, Cell, Workplace, cost_table, make_cells
+from editloop.bench.cells import ARMS, DOMAINS, WORK, Cell, Workplace, make_cells, strong_costs
 from editloop.bench.rl import SIZES, USERS
 from editloop.edits import read_log
-from editloop.lab import base_path, get_domain
+from editloop.lab import base_path
 from editloop.listener import Listener, Silent
 from editloop.policy import load_base
 from editloop.results import markdown_table, write_result
 from editloop.theory.diagnosis import Diagnosis, diagnose
-from editloop.users import get_user
 
 NEAR = 0.03
 """How far above the best method's cost a good recommendation may be."""
@@ -59,9 +58,7 @@ def run(
         listener.say(f"logs of {rows} rows")
         place = common._replace(folder=folder / str(rows), rows=rows)
         for cell, answers in make_cells(cells, place, listener).items():
-            world = get_domain(cell.domain)
-            judge = get_user("strong", world, seed=EVALUATION + cell.seed)
-            costs = cost_table(answers, judge, ARMS).mean(axis=0)
+            costs = strong_costs(answers, cell, ARMS).mean(axis=0)
             log = tuple(read_log(place.folder / cell.folder / "log.jsonl"))
             found = diagnose(log, base=bases[cell.domain], seed=cell.seed, listener=listener)
             each = settings.setdefault((cell.domain, cell.trained, rows), {"costs": [], "found": []})

@@ -16,22 +16,19 @@ from numpy.typing import NDArray
 from editloop.bench.cells import (
     ARMS,
     COMPARED,
-    EVALUATION,
     WORK,
     Answers,
     Cell,
     Workplace,
-    cost_table,
     make_cells,
+    strong_costs,
 )
 from editloop.bench.sensitivity import WITHOUT_RL, played
 from editloop.bench.tables import METHODS
-from editloop.lab import get_domain
 from editloop.listener import Listener, Silent
 from editloop.online import BanditConfig
 from editloop.policy import RunFolder
 from editloop.results import markdown_table, mean_and_error, plus_minus, write_result
-from editloop.users import get_user
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +96,7 @@ def run(
     for user in USERS:
         mine = [cell for cell in cells if cell.trained == user]
         results[user] = {
-            str(rows): _figures([_costs(answers[rows][cell], cell, COMPARED) for cell in mine])
+            str(rows): _figures([strong_costs(answers[rows][cell], cell, COMPARED) for cell in mine])
             | _told([folder / str(rows) / cell.folder for cell in mine])
             for rows in sizes
         }
@@ -107,7 +104,7 @@ def run(
         user: {
             name: _pay(
                 [
-                    _costs(made[cell], cell, ("early" if "SFT" in name else "rl",))[:, 0]
+                    strong_costs(made[cell], cell, ("early" if "SFT" in name else "rl",))[:, 0]
                     for cell in cells
                     if cell.trained == user
                 ]
@@ -130,11 +127,6 @@ def run(
     data |= {"results": results, "ways": ways, "weights": weights, "mixed": mixed}
     write_result("rl", data, _markdown(data), out, _figure(data))
     return data
-
-
-def _costs(answers: Answers, cell: Cell, arms: Sequence[str]) -> NDArray[np.float64]:
-    """What each round costs the strong user [T, arms]."""
-    return cost_table(answers, get_user("strong", get_domain(DOMAIN), seed=EVALUATION + cell.seed), arms)
 
 
 def _pay(rounds: Sequence[NDArray[np.float64]]) -> tuple[float, float | None]:

@@ -56,14 +56,13 @@ def diagnose(
 def print_diagnosis(found: Diagnosis) -> None:
     """Print a diagnosis at a terminal's width."""
     console.print(f"{found.rows} rows, {found.answered} edited or accepted; costs by {found.cost}\n")
-    known = [each for each in found.findings if each.estimate is not None]
+    known = [(each, each.estimate) for each in found.findings if each.estimate is not None]
     rows = [["", "estimate", "95%", "from"]]
-    for each in known:
-        value, low, high, n = each.estimate  # type: ignore[misc]
+    for each, (value, low, high, n) in known:
         rows.append([each.name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", f"{n:,}"])
     show_table(rows)
     console.print()
-    for each in known:
+    for each, _ in known:
         _say(f"{each.name}: {each.says}")
     if missing := [each for each in found.findings if each.estimate is None]:
         console.print("\nWhat this log cannot tell")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from editloop.errors import ServeError
 
-__all__ = ["Backend", "Chunk", "Completion", "Refused", "Served", "Unanswered"]
+__all__ = ["Backend", "Chunk", "Completion", "Refused", "Served", "Unanswered", "freed"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class Served:
     def drawn(self, response_id: str) -> Served:
         """Who writes a response: itself, or one part of a mixture, for one response always the same."""
         return random.Random(response_id).choices(self.parts(), [*self.weights.values()] or None)[0]
+
+
+def freed(policies: Mapping[str, Served], gone: Served) -> list[Served]:
+    """The parts of a policy that has gone which none of the others has."""
+    needed = {part.arm for each in policies.values() for part in each.parts()}
+    return [part for part in gone.parts() if part.arm not in needed]
 
 
 @dataclass(frozen=True)

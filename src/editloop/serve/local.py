@@ -23,7 +23,7 @@ from editloop.edits.record import Message
 from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
 from editloop.policy.sampling import own_defaults, trim_loops
-from editloop.serve.backend import Chunk, Completion, Refused, Served, Unanswered
+from editloop.serve.backend import Chunk, Completion, Refused, Served, Unanswered, freed
 from editloop.serve.desk import context_of
 
 __all__ = ["Local"]
@@ -153,10 +153,8 @@ class Local:
 
     def _let_go(self, arm: str) -> None:
         policy = self._policies.pop(arm, None)
-        needed = {part.arm for other in self._policies.values() for part in other.parts()}
-        for part in policy.parts() if policy is not None else ():
-            if part.arm not in needed:
-                self._whole.pop(part.arm, None)
+        for part in freed(self._policies, policy) if policy is not None else ():
+            self._whole.pop(part.arm, None)
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""

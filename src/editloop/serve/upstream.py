@@ -18,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from editloop.errors import ServeError
-from editloop.serve.backend import Chunk, Completion, Refused, Served, Unanswered
+from editloop.serve.backend import Chunk, Completion, Refused, Served, Unanswered, freed
 
 __all__ = ["Upstream"]
 
@@ -94,9 +94,8 @@ class Upstream:
     async def retire(self, arm: str) -> None:
         """See `Backend.retire`."""
         policy = self._policies.pop(arm, None)
-        needed = {part.arm for other in self._policies.values() for part in other.parts()}
-        for part in policy.parts() if policy is not None else ():
-            if part.name != "base" and part.arm not in needed:
+        for part in freed(self._policies, policy) if policy is not None else ():
+            if part.name != "base":
                 with suppress(*FAILS):
                     async with self._ask("POST", "unload_lora_adapter", {"lora_name": part.arm}):
                         pass

@@ -159,7 +159,7 @@ def diagnose(
         np.random.default_rng(seed),
     )
     changed = np.array([each.status == "edited" for each in answered])
-    paid = price([each.response for each in answered], log.texts)
+    paid = price(log.responses, log.texts)
     findings = [
         Finding("edited", log.mean(changed.astype(float)), "share", EDITED),
         _size(log, paid, changed),
@@ -244,6 +244,11 @@ class _Answered:
     price: Cost
     rng: np.random.Generator
 
+    @property
+    def responses(self) -> list[str]:
+        """The texts as they were."""
+        return [each.response for each in self.records]
+
     def mean(self, values: Floats, rows: Any = slice(None)) -> Estimate | None:
         """Of one value for each row, or for some of the rows."""
         return _ratio(values, np.ones_like(values), self.clusters[rows], self.rng)
@@ -323,39 +328,44 @@ def _first_revision(record: Record, last: str) -> str:
 
 def _contraction(log: _Answered) -> Finding:
     """How much nearer the edits of one context are to each other than the responses were."""
-    name, unit = "contraction", "share"
     pairs = log.pairs(
         lambda each: (_key(each.context), each.user), lambda one, other: one.response != other.response
     )
-    clusters = log.clusters[[i for i, _ in pairs]]
-    if len(set(clusters.tolist())) < LEAST:
-        says = f"{len(set(clusters.tolist()))} contexts have several responses that one user edited"
-        return Finding(name, None, unit, says, "for some contexts, two responses edited by the same user")
-    left = _ratio(
-        _apart(pairs, log.texts), _apart(pairs, [r.response for r in log.records]), clusters, log.rng
-    )
+    few = "contexts have several responses that one user edited"
+    needs = "for some contexts, two responses edited by the same user"
     says = "1 - the distance between a user's edits of two responses / that of the responses"
-    return _shared(name, left, says)
+    return _compared(log, "contraction", pairs, _apart(pairs, log.responses, log.responses), few, needs, says)
 
 
 def _agreement(log: _Answered) -> Finding:
     """How far two users' edits of the same response go the same way."""
-    name, unit = "agreement", "share"
     pairs = log.pairs(
         lambda each: (_key(each.context), each.response), lambda one, other: one.user != other.user
     )
-    clusters = log.clusters[[i for i, _ in pairs]]
-    if len(set(clusters.tolist())) < LEAST:
-        says = f"{len(set(clusters.tolist()))} responses were edited by two users"
-        return Finding(name, None, unit, says, "for some contexts, one response shown to several users")
-    words = get_cost(DISTANCE)
-    gone = np.zeros(len(pairs))
-    for k in (0, 1):
-        rows = [pair[k] for pair in pairs]
-        gone += words([log.records[i].response for i in rows], [log.texts[i] for i in rows])
-    left = _ratio(_apart(pairs, log.texts), gone, clusters, log.rng)
+    gone = _apart([(i, i) for i, _ in pairs], log.responses, log.texts)
+    gone += _apart([(j, j) for _, j in pairs], log.responses, log.texts)
+    few, needs = (
+        "responses were edited by two users",
+        "for some contexts, one response shown to several users",
+    )
     says = "1 - the distance between two users' edits of a response / the way both went; 0: unrelated"
-    return _shared(name, left, says)
+    return _compared(log, "agreement", pairs, gone, few, needs, says)
+
+
+def _compared(
+    log: _Answered,
+    name: str,
+    pairs: Sequence[tuple[int, int]],
+    under: Floats,
+    few: str,
+    needs: str,
+    says: str,
+) -> Finding:
+    """1 - the distance between the edits of each pair / `under`; `few` of what there are, if too few."""
+    contexts = log.clusters[[i for i, _ in pairs]]
+    if (n := len(np.unique(contexts))) < LEAST:
+        return Finding(name, None, "share", f"{n} {few}", needs)
+    return _shared(name, _ratio(_apart(pairs, log.texts, log.texts), under, contexts, log.rng), says)
 
 
 def _shared(name: str, left: Estimate | None, says: str) -> Finding:
@@ -365,11 +375,10 @@ def _shared(name: str, left: Estimate | None, says: str) -> Finding:
     return Finding(name, _one_minus(left), "share", says)
 
 
-def _apart(pairs: Sequence[tuple[int, int]], texts: Sequence[str]) -> Floats:
-    """Distances in words."""
-    return np.asarray(
-        get_cost(DISTANCE)([texts[i] for i, _ in pairs], [texts[j] for _, j in pairs]), np.float64
-    )
+def _apart(pairs: Sequence[tuple[int, int]], ones: Sequence[str], others: Sequence[str]) -> Floats:
+    """Distances in words, of one text to another of each pair."""
+    distances = get_cost(DISTANCE)([ones[i] for i, _ in pairs], [others[j] for _, j in pairs])
+    return np.asarray(distances, np.float64)
 
 
 def _with_base(log: _Answered, paid: Floats, base: Policy | None, listener: Listener) -> list[Finding]:
@@ -431,10 +440,10 @@ def _foretold(
 
     None where rows are too few, or costs all alike.
     """
-    if len(set(clusters.tolist())) < LEAST or costs.std() < 1e-12:
+    contexts, place = np.unique(clusters, return_inverse=True)
+    if len(contexts) < LEAST or costs.std() < 1e-12:
         return None
-    _, place = np.unique(clusters, return_inverse=True)
-    fold = (rng.permutation(place.max() + 1) % FOLDS)[place]
+    fold = (rng.permutation(len(contexts)) % FOLDS)[place]
     predicted = np.empty(len(costs))
     for k in range(FOLDS):
         predicted[fold == k] = fit(x[fold != k], costs[fold != k], x[fold == k])

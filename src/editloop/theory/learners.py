@@ -6,6 +6,7 @@ is its limit as the log grows.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,14 +15,12 @@ from scipy.special import log_expit, log_softmax
 from editloop.errors import WorldError
 from editloop.theory.world import Floats, Rows, World
 
-__all__ = ["METHODS", "Seen", "dpo", "early", "limit", "rl", "seen", "sft"]
+__all__ = ["LEARNERS", "METHODS", "Seen", "dpo", "early", "limit", "rl", "seen", "sft"]
 
 RIDGE = 0.1
 """Keeps DPO's log-ratios finite where the log leaves them open; its part in the loss falls as 1/n."""
 
 CONVERGED = 1e-12
-
-METHODS = ("sft", "dpo", "rl", "early")
 
 
 class Seen(NamedTuple):
@@ -102,6 +101,12 @@ def early(world: World, data: Seen, *, weight: float = 1.0, ridge: float = RIDGE
     return policy
 
 
+LEARNERS: Mapping[str, Callable[..., Floats]] = {"sft": sft, "dpo": dpo, "rl": rl, "early": early}
+"""By name; each takes a world and what is seen of its log."""
+
+METHODS = tuple(LEARNERS)
+
+
 def limit(world: World, method: str, **options: float) -> Floats:
     """What a method learns from an endless log [C, m].
 
@@ -112,9 +117,8 @@ def limit(world: World, method: str, **options: float) -> Floats:
         return world.optimum  # it sees the costs themselves, whoever the user is
     if method not in METHODS:
         raise WorldError("no such method", seen=method, do=f"choose one of {', '.join(METHODS)}")
-    learner = {"sft": sft, "dpo": dpo, "early": early}[method]
     exact = {} if method == "sft" else {"ridge": 0.0}
-    return learner(world, seen(world), **(exact | options))
+    return LEARNERS[method](world, seen(world), **(exact | options))
 
 
 def _bradley_terry(

@@ -99,6 +99,12 @@ class World:
             object.__setattr__(self, name, value)
         object.__setattr__(self, "distance", check_distance(self.distance, m))
 
+    @property
+    def rho(self) -> Floats:
+        """ρ(x) [C]: the weights, which are there by now."""
+        assert self.weights is not None
+        return self.weights
+
     # The optimum
 
     @cached_property
@@ -138,7 +144,7 @@ class World:
     def joint(self) -> Floats:
         """ρ(x) π_ref(y|x) q(y'|x, y): the shares of an endless log [C, m, m]."""
         pairs: Floats = self.reference[:, :, None] * self.kernel
-        return self.weights[:, None, None] * pairs  # type: ignore[index]
+        return self.rho[:, None, None] * pairs
 
     # How strong the user is, how far Assumption 1 holds
 
@@ -230,7 +236,7 @@ class World:
     def sample(self, n: int, rng: np.random.Generator, policy: ArrayLike | None = None) -> Rows:
         """A log of n rows: responses of the reference, or of another policy, and their edits."""
         pi = self.reference if policy is None else self._policy(policy)
-        context = rng.choice(len(self.reference), size=n, p=self.weights).astype(np.int64)
+        context = rng.choice(len(self.reference), size=n, p=self.rho).astype(np.int64)
         response = _draw(np.cumsum(pi, axis=1)[context], rng)
         edit = np.empty(n, np.int64)
         steps = np.cumsum(self.kernel, axis=2)
@@ -249,7 +255,7 @@ class World:
 
     def mean(self, by_context: Floats) -> float:
         """E_x of values [C]."""
-        return float(np.dot(self.weights, by_context))  # type: ignore[arg-type]
+        return float(np.dot(self.rho, by_context))
 
 
 def total_variation(p: Floats, q: Floats) -> Floats:

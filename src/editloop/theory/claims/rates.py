@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from editloop.offline.report import COLOURS, tidy
 from editloop.results import markdown_table, write_result
 from editloop.theory import bounds
 from editloop.theory.draws import tasteful_world
-from editloop.theory.learners import Seen, dpo, early, limit, rl, seen, sft
+from editloop.theory.learners import LEARNERS, limit, rl, seen
 from editloop.theory.world import Floats, World, kl
 
 if TYPE_CHECKING:
@@ -26,12 +27,9 @@ CONCENTRABILITY = 10.0
 SIZES = tuple(int(n) for n in np.geomspace(100, 100_000, 7))
 RESAMPLES = 1_000
 
-LEARNERS: Mapping[str, Callable[[World, Seen], Floats]] = {
-    "sft": sft,
-    "dpo": dpo,
-    "rl": lambda world, data: rl(world, data, kappa=0.0),
-    "early": early,
-}
+EXACT: Mapping[str, Callable[..., Floats]] = {**LEARNERS, "rl": partial(rl, kappa=0.0)}
+"""The learners that the derived terms are of."""
+
 TERMS = {"sft": bounds.sft_term, "dpo": bounds.dpo_term, "rl": bounds.rl_term}
 
 
@@ -52,13 +50,13 @@ def run(
     for user, gamma in USERS.items():
         taste = np.random.default_rng(seed)  # the same for all users
         world = tasteful_world(taste, gamma=gamma, concentrability=CONCENTRABILITY)
-        limits = {name: limit(world, name) for name in LEARNERS}
-        subopt, chance = (np.empty((len(LEARNERS), logs, len(SIZES))) for _ in range(2))
+        limits = {name: limit(world, name) for name in EXACT}
+        subopt, chance = (np.empty((len(EXACT), logs, len(SIZES))) for _ in range(2))
         for log in range(logs):
             rows = world.sample(SIZES[-1], np.random.default_rng([seed, log]))
             for k, n in enumerate(SIZES):
                 shown = seen(world, rows.first(n))
-                for i, (name, learner) in enumerate(LEARNERS.items()):
+                for i, (name, learner) in enumerate(EXACT.items()):
                     policy = learner(world, shown)
                     subopt[i, log, k] = world.suboptimality(policy)
                     chance[i, log, k] = world.beta * world.mean(kl(policy, limits[name]))
@@ -67,7 +65,7 @@ def run(
         found[user]["bias_bounds"] = {"sft": bounds.sft_bias(world), "dpo": bounds.dpo_bias(world)}
         found[user]["methods"] = {
             name: _method(world, name, world.suboptimality(limits[name]), subopt[i], chance[i], rng)
-            for i, name in enumerate(LEARNERS)
+            for i, name in enumerate(EXACT)
         }
     data = {
         "seed": seed,

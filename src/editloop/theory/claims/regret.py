@@ -16,7 +16,7 @@ from editloop.online import Algorithm, get_algorithm
 from editloop.online.algorithms import ALPHA
 from editloop.results import markdown_table, write_result
 from editloop.theory.draws import tasteful_world
-from editloop.theory.learners import METHODS, dpo, early, rl, seen, sft
+from editloop.theory.learners import LEARNERS, METHODS, seen
 from editloop.theory.world import Floats, as_distribution
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def learned_arms(seed: int) -> Arms:
     world = tasteful_world(rng, gamma=0.5, concentrability=10.0)
     distance = world.distance
     data = seen(world, world.sample(300, rng))
-    policies = [world.reference, sft(world, data), dpo(world, data), rl(world, data), early(world, data)]
+    policies = [world.reference, *(learner(world, data) for learner in LEARNERS.values())]
     levels = np.unique(distance)
     shares = np.array(
         [

@@ -13,7 +13,7 @@ from editloop.offline.report import COLOURS, tidy
 from editloop.results import markdown_table, write_result
 from editloop.theory.bounds import dpo_bias, lemma_1, sft_bias
 from editloop.theory.draws import simplex, tasteful_world, violated_world
-from editloop.theory.learners import METHODS, dpo, early, limit, rl, seen, sft
+from editloop.theory.learners import LEARNERS, METHODS, limit, seen
 from editloop.theory.violations import VIOLATIONS, violated
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _measure(kind: str, share: float, seed: int, worlds: int) -> dict[str, Any]:
         measures[number] = world.imbalance, world.drift, world.gamma_min
         limits[number] = [world.suboptimality(limit(world, name)) / world.beta for name in METHODS]
         data = seen(world, world.sample(ROWS, rng))
-        policies = (sft(world, data), dpo(world, data), rl(world, data), early(world, data))
+        policies = [learner(world, data) for learner in LEARNERS.values()]
         learned[number] = [world.suboptimality(policy) / world.beta for policy in policies]
     imbalance, drift, gamma_min = measures.mean(axis=0)
     return {

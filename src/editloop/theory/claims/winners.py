@@ -11,7 +11,7 @@ from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
 from editloop.results import markdown_table, write_result
 from editloop.theory.draws import tasteful_world
-from editloop.theory.learners import METHODS, dpo, early, rl, seen, sft
+from editloop.theory.learners import LEARNERS, METHODS, seen
 from editloop.theory.world import Floats
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(
                 rows = world.sample(SIZES[-1], rng)
                 for k, n in enumerate(SIZES):
                     shown = seen(world, rows.first(n))
-                    learned = (sft(world, shown), dpo(world, shown), rl(world, shown), early(world, shown))
+                    learned = [learner(world, shown) for learner in LEARNERS.values()]
                     kl[i, j, number, k] = [world.suboptimality(policy) / world.beta for policy in learned]
             listener.progress("cells", i * len(COVERAGES) + j + 1, len(GAMMAS) * len(COVERAGES))
     means = kl.mean(axis=2)
