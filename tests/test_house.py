@@ -15,7 +15,7 @@ import editloop
 SOURCE = Path(editloop.__file__).parent
 # Top to bottom, as in docs/design.md; a room may import those after it.
 ROOMS = ["cli", "serve", "bench", "theory", "lab", "users", "online", "offline", "policy", "edits"]
-GROUND = {"errors", "lazy", "listener", "parallel", "results"}  # modules that every room may import
+GROUND = {"errors", "io", "lazy", "listener", "parallel", "results"}  # modules that every room may import
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE)
 
 
