@@ -43,7 +43,7 @@ def test_json_that_means_two_things_or_nothing_is_refused(text, reason):
 
 @pytest.mark.parametrize("text", ["", "{", "{'a': 1}", b"\xff", '{"a": 1} x'])
 def test_what_is_no_json_is_a_value_error(text):
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(ValueError) as caught:
         parse_json(text)
     assert not isinstance(caught.value, UnsafeJSONError)
 

@@ -15,7 +15,7 @@ __all__ = ["UnsafeJSONError", "guard_outputs", "parse_json"]
 
 
 class UnsafeJSONError(ValueError):
-    """A text that the json module would take, and that means two things or nothing; its text is the reason."""
+    """JSON that Python takes, and that means two things or nothing; its text is the reason."""
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -64,14 +64,16 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 # One decoder for all: making one for each document would take longer than reading a short one.
-_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_int=_whole, parse_constant=_refuse_constant)
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_finite, parse_int=_whole, parse_constant=_refuse_constant
+)
 
 
 def guard_outputs(inputs: Iterable[str | Path | None], outputs: Iterable[str | Path | None]) -> None:
     """Refuse to write to a file that is being read, by whatever name.
 
-    Paths are compared resolved, and files by identity, so that a symbolic or hard link to an input counts as it.
-    None stands for an input or output that was not given.
+    Paths are compared resolved, and files by identity, so that a symbolic or hard link to an input counts as
+    it. None stands for an input or output that was not given.
 
     Raises:
         ConfigError: An output is an input, or a path cannot be resolved.
@@ -82,7 +84,9 @@ def guard_outputs(inputs: Iterable[str | Path | None], outputs: Iterable[str | P
             continue
         place = _Place(each)
         if any(place.is_same(other) for other in read):
-            raise ConfigError("the output would replace its own input", seen=str(each), do="name another file")
+            raise ConfigError(
+                "the output would replace its own input", seen=str(each), do="name another file, --out say"
+            )
 
 
 class _Place:
@@ -91,7 +95,7 @@ class _Place:
     def __init__(self, path: str | Path) -> None:
         try:
             self.resolved = Path(path).resolve()
-            self.stat = os.stat(self.resolved) if self.resolved.exists() else None
+            self.stat = self.resolved.stat() if self.resolved.exists() else None
         except (OSError, RuntimeError) as error:  # a loop of links; Python 3.11 and 3.12 raise RuntimeError
             raise ConfigError("this path cannot be resolved", seen=str(path), do="check its links") from error
 

@@ -29,7 +29,7 @@ def test_every_verb_tells_alike_what_it_read(editloop, tmp_path, verb):
     status, out, _ = editloop(verb[0], log, *verb[1:], "--map", MAP, "--out", "made")
     assert status == 0
     quarantine = tmp_path / "made-quarantine.jsonl"
-    assert f"read 42 rows of log.jsonl: 1 bad, 1 duplicates (1 not JSON; see {quarantine})" in out
+    assert f"read 42 rows of log.jsonl (JSONL): 1 bad, 1 duplicates (1 not JSON; see {quarantine})" in out
     assert json.loads(quarantine.read_text())["line"] == 41
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 from pathlib import Path
@@ -59,10 +60,10 @@ def test_directories(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log"])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_utf_16(write: Write, name: str, encoding: str) -> None:
-    text = '{"context": "c"}' if name != "log.csv" else "context,response,edit\nc,r,e"
-    path = write(text.encode(encoding), name=name, end=b"")
-    options = {"format": "jsonl"} if name == "log" else {}
-    assert "UTF-16 from line 1 on, not UTF-8" in refused(path, **options)
+    text = json.dumps(ROW) if name != "log.csv" else "context,response,edit\nc,a b,a x"
+    log = read_log(write(text.encode(encoding), name=name, end=b""))
+    assert log.records == (Record(**ROW),)
+    assert log.report.read_as[0] == ("UTF-16" if encoding == "utf-16" else encoding.upper())
 
 
 def test_latin_1_lines_are_bad_rows_with_their_number(write: Write, tmp_path: Path) -> None:
@@ -74,13 +75,23 @@ def test_latin_1_lines_are_bad_rows_with_their_number(write: Write, tmp_path: Pa
     assert "1 of 2 rows are bad, more than 5%; the first at line 3: not UTF-8 text" in refused(table)
 
 
-@pytest.mark.parametrize("head", [b"\x1f\x8b\x08\x00data", b"PK\x03\x04data"])
-def test_compressed(write: Write, head: bytes) -> None:
-    assert "the log is compressed" in refused(write(head))
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (b"\x1f\x8b\x08\x00data", "the gzip file is damaged"),
+        (gzip.compress(b"{}" * 999)[:-9], "the gzip file is damaged"),
+        (b"\x28\xb5\x2f\xfddata", "the zstd file is damaged"),
+        (b"BZh9data", "the bzip2 file is damaged"),
+        (b"\xfd7zXZ\x00data", "the xz file is damaged"),
+        (b"PK\x03\x04data", "the log is a zip archive"),
+    ],
+)
+def test_a_damaged_archive_is_told(write: Write, head: bytes, told: str) -> None:
+    assert told in refused(write(head, end=b""))
 
 
 def test_other_formats_than_the_name_says(write: Write) -> None:
-    assert "the log is one JSON array" in refused(write("[", "{}", "]"))
+    assert "the JSON array is broken at line 2" in refused(write("[", "{]"))
     assert "the log is not JSONL" in refused(write(b"PAR1xxxx"))
     assert "no Parquet file" in refused(write("{}", name="log.parquet"))
     assert "neither name nor contents tell" in refused(write("hello", name="log.txt"))
@@ -124,6 +135,9 @@ def test_bad_lines_go_to_quarantine_and_the_rest_is_used(write: Write, tmp_path:
         {**ROW, "id": "x"},
         {**ROW, "id": "x", "response": "other"},  # line 11
         deep,
+        '{"context": "c", "context": "d", "response": "r", "edit": "e"}',  # line 13
+        '{"context": "c", "response": "r", "edit": "e", "metadata": {"a": 1e400}}',
+        '{"context": "c", "response": "r", "edit": "e", "propensity": NaN}',
         '{"context": "c", "response": "cut o',
         end=b"",
     )
@@ -140,15 +154,18 @@ def test_bad_lines_go_to_quarantine_and_the_rest_is_used(write: Write, tmp_path:
         (8, "response: lone surrogate, not valid Unicode text"),
         (9, "status is pending but there is an edit"),
         (11, "id: belongs to an earlier row with other content"),
-        (12, "not JSON"),
-        (13, "truncated last line"),
+        (12, "nested too deeply"),
+        (13, "the same key twice in one JSON object"),
+        (14, "a number too large for JSON readers"),
+        (15, "NaN is no JSON number"),
+        (16, "truncated last line"),
     ]
     assert told[0]["row"].startswith("{not json")
     assert json.loads(told[3]["row"])["response"] == 5
     assert all(len(each["row"]) <= 1001 for each in told)
     report = log.report
-    assert (report.rows_read, report.bad_rows, report.quarantine) == (13, 10, quarantine)
-    assert report.reasons == {**{each["reason"]: 1 for each in told}, "not JSON": 2}
+    assert (report.rows_read, report.bad_rows, report.quarantine) == (16, 13, quarantine)
+    assert report.reasons == {each["reason"]: 1 for each in told}
 
 
 def test_bad_lines_of_tables(write: Write) -> None:
@@ -204,13 +221,14 @@ def test_rows_of_several_lines_are_read_as_one(write: Write) -> None:
 
 def test_many_lost_quotes_are_read_in_time_that_grows_with_the_log(write: Write) -> None:
     lines = [f'c\t"r{i}\te' if i % 2 else f"c\tr{i}\te" for i in range(4000)]
-    log = read_log(write("context\tresponse\tedit", *lines, name="log.tsv"), max_bad_share=1.0)
+    path = write("context\tresponse\tedit", *lines, name="log.tsv")
+    log = read_log(path, max_bad_share=1.0, quote='"')
     assert (len(log), log.report.bad_rows) == (2000, 2000)
 
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "log.jsonl")
-    assert "the log is a pipe, and it is read more than once" in refused(tmp_path / "log.jsonl")
+    assert "the log is a pipe or device, and it is read more than once" in refused(tmp_path / "log.jsonl")
 
 
 def test_arrow_values_that_python_cannot_hold_are_bad_rows(tmp_path: Path) -> None:
@@ -255,7 +273,7 @@ def test_no_quarantine_file_without_bad_rows(write: Write, tmp_path: Path) -> No
 
 def test_quarantine_must_not_be_the_log(write: Write) -> None:
     path = write(*rows(3), "{")
-    with pytest.raises(ConfigError, match="would overwrite the log"):
+    with pytest.raises(ConfigError, match="would replace its own input"):
         read_log(path, quarantine=path)
     assert len(path.read_text().splitlines()) == 4
 

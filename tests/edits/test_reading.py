@@ -102,23 +102,37 @@ def test_a_field_mapped_to_nothing_is_left_out(write: Write, name: str) -> None:
 def test_delimited_cells_are_what_the_csv_module_writes(write: Write) -> None:
     header = "context\tresponse\tedit\tuser\thter"
     path = write(header, 'c\t"a ""b""\nc"\t\'e\t\t0.5', name="log.tsv")
-    (record,) = read_log(path, map="metadata.hter=hter")
+    (record,) = read_log(path, map="metadata.hter=hter", quote='"')
     assert record == Record(context="c", response='a "b"\nc', edit="'e", metadata={"hter": "0.5"})
     assert record.user is None
 
 
 def test_an_empty_cell_is_an_empty_edit_only_where_the_status_says_edited(write: Write) -> None:
-    rows = ["c,r1,,", "c,r2,,edited", "c,r3,,accepted", "c,r4,,expired", "c,r5,,pending"]
+    rows = ["c,r2,,edited", "c,r3,,accepted", "c,r4,,expired", "c,r5,,pending"]
     path = write("context,response,edit,status", *rows, name="log.csv")
     assert [(record.edit, record.status) for record in read_log(path)] == [
-        (None, "pending"),
         ("", "edited"),
         ("r3", "accepted"),
         (None, "expired"),
         (None, "pending"),
     ]
-    without_status = write("context,response,edit", "c,r,", name="m.csv")
-    assert read_log(without_status).records[0].status == "pending"
+
+
+@pytest.mark.parametrize("status", ["", ",status"])
+def test_what_an_empty_edit_says_is_not_guessed(write: Write, status: str) -> None:
+    cells = ["", *[""] * 2, "e"]
+    rows = [f"c,r{i},{cell}{',' if status else ''}" for i, cell in enumerate(cells)]
+    path = write(f"context,response,edit{status}", *rows, name="m.csv")
+    with pytest.raises(LogFormatError, match=r"3 of 4 edits are empty.*--empty deleted.*--empty pending"):
+        read_log(path)
+    deleted = read_log(path, empty="deleted")
+    assert [record.edit for record in deleted] == ["", "", "", "e"]
+    assert {record.status for record in deleted} == {"edited"}
+    pending = read_log(path, empty="pending")
+    assert [record.status for record in pending] == ["pending"] * 3 + ["edited"]
+    assert deleted.report.empty_edits == pending.report.empty_edits == 3
+    with pytest.raises(ConfigError, match="deleted or pending"):
+        read_log(path, empty="none")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

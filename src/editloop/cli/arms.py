@@ -11,6 +11,7 @@ import typer
 
 from editloop.cli.console import console
 from editloop.cli.flags import Config
+from editloop.cli.places import Place
 from editloop.cli.serve import need
 from editloop.errors import ServeError
 
@@ -19,7 +20,9 @@ KeyFlag = Annotated[str | None, typer.Option(help="An admin key [$EDITLOOP_KEY].
 
 
 def promote(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, which the server sees too.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, which the server sees too."), Place.READ
+    ],
     policies: Annotated[
         str | None, typer.Option(help="Which [all that were trained]: sft,dpo,mixture,base")
     ] = None,

@@ -10,6 +10,7 @@ import typer
 
 from editloop.cli.console import console, shown
 from editloop.cli.flags import Config
+from editloop.cli.places import Place
 from editloop.errors import ConfigError
 
 BENCHES = {
@@ -36,7 +37,9 @@ BENCHES = {
 
 def bench(
     name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(BENCHES))],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("benchmarks/results"),
+    out: Annotated[Path, typer.Option(help="Folder for the results."), Place.WRITTEN] = Path(
+        "benchmarks/results"
+    ),
     sizes: Annotated[str | None, typer.Option(help="For train-speed with a GPU: 0.5b,1.5b,3b,8b")] = None,
     config: Config = None,
 ) -> None:

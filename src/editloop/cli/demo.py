@@ -9,10 +9,11 @@ import typer
 
 from editloop.cli.console import console, show_table, shown
 from editloop.cli.flags import Config
+from editloop.cli.places import Place
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all that it makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all that it makes."), Place.WRITTEN] = Path("demo"),
     rows: Annotated[int, typer.Option(min=2, help="Rows of each user's log.")] = 1500,
     responses: Annotated[int, typer.Option(min=2, help="Fresh contexts that each policy answers.")] = 200,
     epochs: Annotated[float | None, typer.Option(help="Passes over each log.")] = None,

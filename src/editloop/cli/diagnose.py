@@ -10,6 +10,7 @@ import typer
 
 from editloop.cli.console import console, show_table, shown, write_json
 from editloop.cli.flags import Config, CostName, Device, Dtype, LogPath, TrustRemoteCode
+from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reads
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ def diagnose(
     base: Annotated[
         str | None, typer.Option(help="Hub name or folder of the base, for its likelihoods and features.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for machines [LOG-diagnosis.json].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for machines [LOG-diagnosis.json]."), Place.WRITTEN
+    ] = None,
     cost: CostName = None,
     seed: Annotated[int, typer.Option(help="Of resampling.", min=0)] = 0,
     device: Device = "auto",
@@ -34,9 +37,9 @@ def diagnose(
     """Run the verb."""
     from editloop.theory.diagnosis import diagnose as look
 
-    file = out or Path(f"{log.name.split('.')[0]}-diagnosis.json")
+    file = out or Path(f"{stem(log)}-diagnosis.json")
     with shown() as listener:
-        records = reading.read(log, file.with_suffix(""), listener)
+        records = reading.read(log, file, listener)
         policy = None
         if base is not None:
             from editloop.cli.fit import resolve_base

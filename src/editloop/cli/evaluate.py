@@ -9,12 +9,14 @@ import typer
 
 from editloop.cli.console import console, show_table, shown, write_json
 from editloop.cli.flags import Config, Device, Dtype, LogPath, Quantize, TrustRemoteCode
+from editloop.cli.places import Place, files_of, stem
 from editloop.cli.reading import Reading, reads
+from editloop.io import guard_outputs
 
 
 @reads
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."), Place.READ],
     log: LogPath,
     reading: Reading,
     samples: Annotated[int, typer.Option(help="Responses to sample from each policy.")] = 0,
@@ -31,7 +33,7 @@ def evaluate(
     folder = editloop.RunFolder(run)
     folder.manifest()  # a wrong folder is told before anything is read
     with shown() as listener:
-        records = reading.read(log, run / f"evaluation-{log.stem}", listener)
+        records = reading.read(log, run / f"evaluation-{stem(log)}", listener)
         if records.report.sha256 == folder.manifest()["read"].get("sha256"):
             listener.say("warning: this is the log that the run was trained on; nothing here is held out")
         base = folder.load_base(
@@ -40,7 +42,8 @@ def evaluate(
         for line in base.decisions:
             listener.say(line)
         result = editloop.evaluate(folder, records, base=base, samples=samples, seed=seed, listener=listener)
-    file = run / f"evaluation-{log.stem}-{str(records.report.sha256)[:8]}.json"
+    file = run / f"evaluation-{stem(log)}-{str(records.report.sha256)[:8]}.json"
+    guard_outputs(files_of(log), [file])
     write_json(file, {"log": {"path": str(log), "sha256": records.report.sha256}, **result})
     print_evaluation(result)
     console.print(f"\nWritten to {file}")

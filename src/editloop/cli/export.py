@@ -9,6 +9,7 @@ import typer
 
 from editloop.cli.console import console, shown
 from editloop.cli.flags import Config, CostName, LogPath
+from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reading_line, reads
 
 
@@ -17,7 +18,9 @@ def export(
     log: LogPath,
     reading: Reading,
     to: Annotated[str, typer.Option(help="trl-sft, trl-dpo, trl-kto or costs")],
-    out: Annotated[Path | None, typer.Option(help="The JSONL file [LOG.FORMAT.jsonl].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The JSONL file [LOG.FORMAT.jsonl]."), Place.WRITTEN
+    ] = None,
     cost: CostName = None,
     config: Config = None,
 ) -> None:
@@ -26,7 +29,7 @@ def export(
     from editloop.edits import get_cost
     from editloop.edits.cost import DEFAULT_COST
 
-    file = out or Path(f"{log.stem}.{to}.jsonl")
+    file = out or Path(f"{stem(log)}.{to}.jsonl")
     with shown() as listener:
         stream = reading.stream(log, file, listener)
         done = export_view(stream, file, to, cost=get_cost(cost or DEFAULT_COST))

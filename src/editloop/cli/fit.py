@@ -10,6 +10,7 @@ import typer
 
 from editloop.cli.console import console, show_table, shown
 from editloop.cli.flags import Base, Config, Device, Dtype, LogPath, Quantize, TrustRemoteCode
+from editloop.cli.places import Place
 from editloop.cli.reading import Reading, reads
 from editloop.listener import Listener
 
@@ -22,7 +23,9 @@ def fit(
     log: LogPath,
     reading: Reading,
     base: Base,
-    out: Annotated[Path, typer.Option(help="Run folder; an interrupted fit in it goes on.")] = Path("run"),
+    out: Annotated[
+        Path, typer.Option(help="Run folder; an interrupted fit in it goes on."), Place.WRITTEN
+    ] = Path("run"),
     methods: Annotated[str | None, typer.Option(help="sft,dpo,rl,early [sft,dpo,early]")] = None,
     learning_rate: Annotated[
         str | None, typer.Option(help="For all methods, 1e-4,3e-4, or for each: sft=1e-4,3e-4;dpo=2e-5")
@@ -161,7 +164,8 @@ def _read(
     from editloop.policy import RunFolder
 
     if not isinstance(log, DatabaseLog):
-        return reading.read(log, out, listener), None
+        made = [out / "manifest.json", out / "report.html"]
+        return reading.read(log, out, listener, writes=made), None
     run = RunFolder(out)
     rows, about = run.work / "log.jsonl", run.work / "read.json"
     if about.is_file():

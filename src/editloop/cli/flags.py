@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from editloop.cli.places import Place
 from editloop.errors import ConfigError
 
 
@@ -25,8 +26,10 @@ LogPath = Annotated[
     typer.Argument(
         metavar="LOG",
         parser=_located,
-        help="JSONL, CSV, TSV, Parquet, a datasets folder, or a server's store: sqlite:///edits.db",
+        help="JSONL, CSV, TSV, Parquet, a datasets folder, - for standard input, or a server's store: "
+        "sqlite:///edits.db",
     ),
+    Place.READ,
 ]
 StoreUrl = Annotated[
     str, typer.Option("--store", help="sqlite:///edits.db, a file's path, or postgresql://user@host/name")
@@ -68,7 +71,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise ConfigError(
                 "unknown flag in the configuration", seen=key, do=f"choose of {', '.join(sorted(known))}"
             )
-        if getattr(known[name], "multiple", False):
+        if getattr(known[name], "multiple", False) or known[name].nargs != 1:
             values[name] = [str(item) for item in (value if isinstance(value, list) else [value])]
         else:
             values[name] = _as_flag(name, value)
@@ -89,4 +92,5 @@ def _as_flag(name: str, value: Any) -> Any:
 Config = Annotated[
     Path | None,
     typer.Option("--config", help="YAML file of flags and values.", callback=read_config, is_eager=True),
+    Place.READ,
 ]

@@ -9,6 +9,7 @@ import typer
 
 from editloop.cli.console import console, show_table, shown, write_json
 from editloop.cli.flags import Config, CostName, LogPath
+from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reading_line, reads
 
 
@@ -17,7 +18,7 @@ def inspect(
     log: LogPath,
     reading: Reading,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for inspect.json and the plots [LOG-inspect].")
+        Path | None, typer.Option(help="Folder for inspect.json and the plots [LOG-inspect]."), Place.WRITTEN
     ] = None,
     cost: CostName = None,
     config: Config = None,
@@ -26,9 +27,9 @@ def inspect(
     from editloop.edits import get_cost, plot_costs, summarize
     from editloop.edits.cost import DEFAULT_COST
 
-    folder = out or Path(f"{log.name.split('.')[0]}-inspect")
+    folder = out or Path(f"{stem(log)}-inspect")
     with shown() as listener:
-        stream = reading.stream(log, folder, listener)
+        stream = reading.stream(log, folder, listener, writes=[folder / "inspect.json"])
         summary = summarize(stream, cost=get_cost(cost or DEFAULT_COST))
         listener.say(reading_line(stream.report))
     print_summary(summary)

@@ -24,17 +24,22 @@ from editloop.cli.people import (
     get_editor,
     get_world,
 )
+from editloop.cli.places import Place, guarded
 from editloop.errors import ConfigError
+from editloop.io import guard_outputs
 from editloop.listener import Listener
 
 lab = typer.Typer(help="The embedded world: base models and logs.", no_args_is_help=True)
 
 
 @lab.command(help="Train a domain's base model by its recipe, or a small base from plain text.")
+@guarded
 def pretrain(
-    out: Annotated[Path, typer.Option(help="Folder for the base.")] = Path("lab-base"),
+    out: Annotated[Path, typer.Option(help="Folder for the base."), Place.WRITTEN] = Path("lab-base"),
     domain: DomainName = "email",
-    text: Annotated[list[Path] | None, typer.Option(help="Plain-text files instead of a domain.")] = None,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="Plain-text files instead of a domain."), Place.READ
+    ] = None,
     documents: Annotated[
         str | None, typer.Option(help="Whether each of the lines or files is a text [lines].")
     ] = None,
@@ -58,6 +63,7 @@ def pretrain(
     if given and not text:
         raise ConfigError("only a base from text takes these", seen=", ".join(given), do="give --text")
     if text:
+        guard_outputs(text, [out / each.name for each in text])
         recipe = TextRecipe(seed=seed, **given)
         with shown() as listener:
             made = pretrain_text(text, out, recipe, progress=_told(listener))
@@ -73,8 +79,9 @@ def pretrain(
 
 
 @lab.command(help="Write a log: a policy answers the domain's contexts and a user edits.")
+@guarded
 def log(
-    out: Annotated[Path, typer.Argument(help="The log; its ending is its format.")],
+    out: Annotated[Path, typer.Argument(help="The log; its ending is its format."), Place.WRITTEN],
     rows: Annotated[int, typer.Option(help="How many rows.")] = 1500,
     user: UserName = "strong",
     domain: DomainName = "email",

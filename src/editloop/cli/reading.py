@@ -6,7 +6,7 @@ The flags are the fields of `Reading`; `reads` gives them to a verb that takes a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from editloop.errors import ConfigError
+from editloop.cli.places import Place, files_of
+from editloop.io import guard_outputs
 from editloop.listener import Listener
 
 if TYPE_CHECKING:
@@ -38,40 +39,73 @@ class Reading:
     format: Annotated[
         str | None, typer.Option(help="jsonl, csv, tsv, parquet or dataset, where it cannot be seen.")
     ] = None
+    empty: Annotated[
+        str | None,
+        typer.Option(help="What an empty edit of CSV or TSV says where no status does: deleted or pending."),
+    ] = None
+    delimiter: Annotated[
+        str | None, typer.Option(help=r"Of CSV and TSV, \t for a tab [as the header has it].")
+    ] = None
+    quote: Annotated[
+        str | None, typer.Option(help="Of CSV and TSV, '' for none [CSV has double quotes, TSV none].")
+    ] = None
+    columns: Annotated[
+        str | None, typer.Option(help="Names for the columns of CSV or TSV without a header, by comma.")
+    ] = None
+    encoding: Annotated[
+        str | None, typer.Option(help="Of text that is not UTF-8: cp1252, say; UTF-16 and -32 are seen.")
+    ] = None
+    parallel: Annotated[
+        tuple[Path, Path, Path] | None,
+        typer.Option(
+            metavar="CONTEXTS RESPONSES EDITS", help="Three files whose lines belong together, for LOG."
+        ),
+        Place.READ,
+    ] = None
     quarantine: Annotated[
         Path | None,
         typer.Option(help="Where bad rows are written, each with line and reason [OUT-quarantine.jsonl]."),
+        Place.WRITTEN,
     ] = None
     max_bad_share: Annotated[float, typer.Option(help="Refuse the log when more of its rows are bad.")] = 0.05
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Keep rows that equal an earlier one.")
     ] = False
 
-    def stream(self, log: Path | DatabaseLog, out: Path, listener: Listener) -> RecordStream:
+    def stream(
+        self, log: Path | DatabaseLog, out: Path, listener: Listener, *, writes: Sequence[Path] = ()
+    ) -> RecordStream:
         """The records of a log, as they are read; bad rows go to a file beside `out`.
+
+        Args:
+            log: The log; of parallel files, the contexts.
+            out: The file or folder that the verb makes.
+            listener: Hears how far reading has come.
+            writes: All files that the verb will write, if they are not `out` itself.
 
         Raises:
             ConfigError: The verb would write over the log or over the quarantine.
         """
         from editloop.edits import iter_records
 
-        place = out.resolve()
-        beside = place.parent / f"{place.name.removesuffix('.jsonl')}-quarantine.jsonl"
-        quarantine = self.quarantine or beside
-        if place in (log.resolve(), quarantine.resolve()):
-            raise ConfigError(
-                "the log or its quarantine would be overwritten", seen=str(out), do="choose another --out"
-            )
-        options: dict[str, Any] = vars(self) | {"quarantine": quarantine}
+        name = out.name.removesuffix(".jsonl").removesuffix(".json")
+        quarantine = self.quarantine or out.absolute().parent / f"{name}-quarantine.jsonl"
+        parallel = (self.parallel or ())[1:]
+        guard_outputs([*files_of(log), *parallel, quarantine], writes or [out])
+        options: dict[str, Any] = vars(self) | {"quarantine": quarantine, "parallel": parallel}
+        if self.delimiter is not None:
+            options["delimiter"] = self.delimiter.replace("\\t", "\t")
         return iter_records(
             log, **options, progress=lambda done, total: listener.progress("reading", done, total)
         )
 
-    def read(self, log: Path | DatabaseLog, out: Path, listener: Listener) -> Log:
+    def read(
+        self, log: Path | DatabaseLog, out: Path, listener: Listener, *, writes: Sequence[Path] = ()
+    ) -> Log:
         """The whole log, and a line of what reading came to."""
         from editloop.edits import Log
 
-        stream = self.stream(log, out, listener)
+        stream = self.stream(log, out, listener, writes=writes)
         records = tuple(stream)
         listener.say(reading_line(stream.report))
         return Log(records, stream.report)
@@ -80,7 +114,7 @@ class Reading:
 def reads(verb: Verb) -> Verb:
     """Put the flags of `Reading` in place of a verb's parameter of that type.
 
-    Typer reads a verb's flags from its signature.
+    Typer reads a verb's flags from its signature. Where `--parallel` names the files, there is no LOG.
     """
     hints = get_type_hints(Reading, include_extras=True)
     flags = [
@@ -92,11 +126,16 @@ def reads(verb: Verb) -> Verb:
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(verb, eval_str=True).parameters.values():
         given = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        given = given.replace(default=None) if given.name == "log" else given
         parameters += flags if parameter.annotation is Reading else [given]
 
     @wraps(verb)
     def expanded(**options: Any) -> None:
         reading = Reading(**{each.name: options.pop(each.name) for each in fields(Reading)})
+        if (options["log"] is None) == (reading.parallel is None):
+            raise typer.BadParameter("one of LOG and --parallel is read", param_hint="LOG")
+        if reading.parallel is not None:
+            options["log"] = reading.parallel[0]
         verb(reading=reading, **options)
 
     expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -105,10 +144,16 @@ def reads(verb: Verb) -> Verb:
 
 def reading_line(report: ReadReport) -> str:
     """What reading a log came to."""
-    line = f"read {report.rows_read} rows of {report.path.name}: "
+    line = f"read {report.rows_read} rows of {report.path.name} ({', '.join(report.read_as)}): "
     line += f"{report.bad_rows} bad, {report.duplicates} duplicates"
     if report.bad_rows:
         worst = [f"{count} {reason}" for reason, count in report.reasons.most_common(3)]
         more = ["..."] if len(report.reasons) > len(worst) else []
         line += f" ({', '.join(worst + more)}; see {report.quarantine})"
+    if report.empty_edits:
+        line += f"; {report.empty_edits} edits are empty"
+    if report.times_dropped:
+        line += f"; {report.times_dropped} times cannot be read and are left out (--map time= leaves out all)"
+    if report.suspicious:
+        line += f"; {report.suspicious.total()} suspicious, the first at {report.first_suspicious}"
     return f"{line}; {report.problem}" if report.problem else line

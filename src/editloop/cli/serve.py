@@ -14,6 +14,7 @@ import typer
 
 from editloop.cli.console import console, shown
 from editloop.cli.flags import Config, CostName, Device, Dtype, StoreUrl
+from editloop.cli.places import Place
 from editloop.errors import ConfigError, ServeError, StoreError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def serve(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[RUN]...", help="Run folders: the first arms of a new store."),
+        Place.READ,
     ] = None,
     store: StoreUrl = "edits.db",
     host: Annotated[str, typer.Option(help="Without keys a name of this machine only.")] = "127.0.0.1",
@@ -54,7 +56,9 @@ def serve(
     max_body: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 2 * 2**20,
     max_text: Annotated[int, typer.Option(min=1, help="Most characters of a text.")] = 200_000,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Where a request names no limit.")] = 512,
-    state: Annotated[Path | None, typer.Option(help="Folder of snapshot and spool [STORE.state].")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder of snapshot and spool [STORE.state]."), Place.WRITTEN
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     config: Config = None,
@@ -108,9 +112,9 @@ def serve(
 
 
 def serve_demo(
-    out: Annotated[Path, typer.Option(help="Folder for all that it makes; run again, it goes on.")] = Path(
-        "serve-demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for all that it makes; run again, it goes on."), Place.WRITTEN
+    ] = Path("serve-demo"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8040,
     rows: Annotated[int, typer.Option(min=20, help="Of the log that the first policies learn from.")] = 300,
     pause: Annotated[float, typer.Option(min=0, help="Mean seconds between two requests.")] = 0.5,

@@ -25,7 +25,9 @@ from editloop.cli.people import (
     get_editor,
     get_world,
 )
+from editloop.cli.places import Place
 from editloop.errors import ConfigError
+from editloop.io import guard_outputs
 
 if TYPE_CHECKING:
     from editloop.edits import Context, Log
@@ -37,16 +39,16 @@ EVERY = 20
 
 
 def simulate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."), Place.READ],
     user: UserName = "strong",
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 200,
     domain: DomainName = "email",
     texts: Texts = "lab",
     contexts: Annotated[
-        Path | None, typer.Option(help="A log whose contexts are asked instead, in its order.")
+        Path | None, typer.Option(help="A log whose contexts are asked instead, in its order."), Place.READ
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the rounds and the plot [RUN/rounds-USER].")
+        Path | None, typer.Option(help="Folder for the rounds and the plot [RUN/rounds-USER]."), Place.WRITTEN
     ] = None,
     arms: Annotated[
         str | None, typer.Option(help="Policies to choose from [all of the run]: sft,dpo")
@@ -91,6 +93,8 @@ def simulate(
 
     world = get_world(domain, texts)
     out = out or run / f"rounds-{user}"
+    if contexts is not None:  # which no file of the rounds may replace
+        guard_outputs([contexts], [out / contexts.name])
     folder = RunFolder(run)
     manifest = folder.manifest()  # a wrong folder is told before anything is loaded
     llm = LLM(model, base_url, budget, max_answer, out / "transcript.jsonl")

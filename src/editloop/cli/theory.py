@@ -10,6 +10,7 @@ import typer
 
 from editloop.cli.console import console, shown
 from editloop.cli.flags import Config
+from editloop.cli.places import Place
 from editloop.errors import ConfigError
 
 CLAIMS = ("contraction", "rates", "regret", "solutions", "violations", "winners")
@@ -17,7 +18,7 @@ CLAIMS = ("contraction", "rates", "regret", "solutions", "violations", "winners"
 
 def theory(
     name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(CLAIMS))],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("theory"),
+    out: Annotated[Path, typer.Option(help="Folder for the results."), Place.WRITTEN] = Path("theory"),
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
     config: Config = None,
 ) -> None:

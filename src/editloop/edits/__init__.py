@@ -3,12 +3,13 @@
 Imports neither torch nor transformers, nor, until one is needed, datasets, pyarrow or matplotlib.
 """
 
+from editloop.edits.columns import parse_map
 from editloop.edits.cost import Cost, get_cost, register_cost
 from editloop.edits.database import DatabaseLog, locate
 from editloop.edits.exporting import Exported, export
 from editloop.edits.formats import Format
 from editloop.edits.plots import plot_costs
-from editloop.edits.reading import Log, ReadReport, RecordStream, hash_log, iter_records, parse_map, read_log
+from editloop.edits.reading import Log, ReadReport, RecordStream, hash_log, iter_records, read_log
 from editloop.edits.record import Context, Message, Record, Status, context_text
 from editloop.edits.redline import Span, redline
 from editloop.edits.split import Split, SplitBy, split

@@ -7,7 +7,6 @@ that goes on growing. Needs the extra `serve`.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editloop.errors import ConfigError, LogError, LogFormatError
+from editloop.io import parse_json
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
@@ -56,9 +56,10 @@ class DatabaseLog:
         """Of the database, for files that are made from it."""
         return Path(self.name).stem
 
-    def resolve(self) -> DatabaseLog:
-        """Itself, as a path would be resolved."""
-        return self
+    @property
+    def file(self) -> Path | None:
+        """The file that the database is, if it is one."""
+        return Path(self.url.database or "") if self.url.get_backend_name() == "sqlite" else None
 
     def now(self) -> DatabaseLog:
         """The log as it is at this moment."""
@@ -156,7 +157,7 @@ def _parsed(row: Mapping[Any, Any]) -> dict[str, Any]:
     for name in ("context", "metadata"):
         if isinstance(columns.get(name), str):
             try:
-                columns[name] = json.loads(columns[name])
+                columns[name] = parse_json(columns[name])
             except ValueError:
                 continue  # a plain text
     return columns

@@ -17,7 +17,7 @@ from typing import Any
 from editloop.edits.cost import Cost, get_cost
 from editloop.edits.record import Context, Record
 from editloop.edits.views import costs, preferences, supervision
-from editloop.edits.writing import atomic, context_json
+from editloop.edits.writing import atomic, context_json, guard_source
 from editloop.errors import ConfigError, EmptyViewError
 
 Row = dict[str, Any]
@@ -44,13 +44,14 @@ def export(records: Iterable[Record], path: str | Path, to: str, *, cost: Cost |
         cost: What an edit costs, for `costs`; `levenshtein:word/response` if not given.
 
     Raises:
-        ConfigError: Unknown format.
+        ConfigError: Unknown format, or the file is the log that is being read.
         EmptyViewError: No record is left for it; nothing is written.
         LogError: The file cannot be written.
     """
     if to not in EXPORTS:
         raise ConfigError("unknown export format", seen=to, do=f"use one of {', '.join(EXPORTS)}")
     cost = get_cost() if cost is None else cost
+    guard_source(records, Path(path))
     records = iter(records)
     done = Exported()
     with atomic(Path(path)) as unfinished:

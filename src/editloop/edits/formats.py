@@ -7,13 +7,15 @@ Every format streams `RawRow`s, parsed or with the reason why not. What the colu
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from editloop.edits.database import DatabaseLog
-from editloop.errors import LogError, LogFormatError
+from editloop.edits.plain import Plain
+from editloop.errors import ConfigError, LogError, LogFormatError
+from editloop.io import UnsafeJSONError, parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,6 +52,7 @@ class RawRow(NamedTuple):
     """Bytes (text) or rows (Parquet, datasets) read so far, of the source's `total`."""
     columns: dict[str, Any] | None
     reason: str = ""
+    """Why the row cannot be parsed, or what is suspicious about one that can."""
     text: str = ""
 
 
@@ -60,10 +63,58 @@ class Source(NamedTuple):
     columns: list[str] | None
     total: int
     rows: Iterator[RawRow]
+    dialect: tuple[str, ...] = ()
+    """How a delimited log is written: `semicolon`, `quoted`."""
+
+
+class Dialect(NamedTuple):
+    """How the cells of a delimited log stand; None is found from the log.
+
+    Attributes:
+        delimiter: One character.
+        quote: The character around cells that hold delimiters or line breaks; nothing for none.
+        columns: The names of the columns of a log without a header.
+    """
+
+    delimiter: str | None = None
+    quote: str | None = None
+    columns: Sequence[str] | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError for what no cell can be told by."""
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in "\r\n"):
+            raise ConfigError("a delimiter is one character", seen=self.delimiter, do="set --delimiter")
+        if self.quote is not None and (len(self.quote) > 1 or self.quote in ("\r", "\n")):
+            raise ConfigError("a quote is one character, or nothing", seen=self.quote, do="set --quote")
+        if self.delimiter is not None and self.delimiter == ('"' if self.quote is None else self.quote):
+            raise ConfigError("delimiter and quote cannot be the same", seen=self.delimiter)
+
+
+OWN_COLUMNS = (
+    "id",
+    "context",
+    "messages",
+    "response",
+    "edit",
+    "status",
+    "user",
+    "policy",
+    "propensity",
+    "time",
+    "metadata",
+)
+"""The header of the CSV and TSV files that `write_log` makes; those are quoted."""
+
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
 def open_source(
-    path: Path | DatabaseLog, format: Format | None = None, wanted: Collection[str] | None = None
+    path: Path | DatabaseLog,
+    format: Format | None = None,
+    wanted: Collection[str] | None = None,
+    *,
+    plain: Plain | None = None,
+    dialect: Dialect | None = None,
 ) -> Source:
     """Open a log; its format is found from the name, and from the contents where the name does not tell.
 
@@ -71,6 +122,8 @@ def open_source(
         path: A file, the folder of a dataset, or a log in a database.
         format: One of `Format`, where neither name nor contents tell.
         wanted: The columns to read from Parquet and dataset folders; all where it is None.
+        plain: The file as its reader takes it, if it is not `path` itself.
+        dialect: Of CSV and TSV.
 
     Raises:
         LogError: No such file, or it cannot be read.
@@ -81,34 +134,53 @@ def open_source(
     if isinstance(path, DatabaseLog):
         numbered = enumerate(path.rows(), start=1)
         return Source("database", None, 0, (RawRow(number, number, row) for number, row in numbered))
+    name = Path(plain.name) if plain is not None else path
+    path = plain.path if plain is not None else path
     try:
         if path.is_dir():
             return _dataset(path, wanted)
-        if path.exists() and not path.is_file():
-            raise LogError(
-                "the log is a pipe, and it is read more than once",
-                seen=str(path),
-                do="write it to a file first",
-            )
         with path.open("rb") as file:
             head = file.read(4096)
-    except FileNotFoundError:
-        raise LogError("no such log", seen=str(path), do="check the path") from None
     except OSError as error:
-        raise LogError(f"the log cannot be read, {error.strerror}", seen=str(path)) from None
+        raise LogError(f"the log cannot be read, {error.strerror}", seen=str(name)) from None
     if not head.removeprefix(BOM).strip():
-        raise LogFormatError("the log is empty", seen=str(path), do="check what wrote it")
-    found = format or SUFFIXES.get(path.suffix.lower()) or _sniff(path, head)
+        raise LogFormatError("the log is empty", seen=str(name), do="check what wrote it")
+    dialect = dialect or Dialect()
+    found = format or SUFFIXES.get(name.suffix.lower()) or _sniff(name, head, dialect)
+    if any(each is not None for each in dialect) and found not in ("csv", "tsv"):
+        raise LogFormatError(
+            "only CSV and TSV have delimiters, quotes and named columns", seen=found, do="give --format"
+        )
     if found == "database":
         raise LogFormatError("a database is named by its address", seen=str(path), do="sqlite:///PATH")
     if found == "dataset":
         raise LogFormatError("a dataset is a folder, this is a file", seen=str(path), do="name its folder")
     if found == "parquet":
         return _parquet(path, wanted)
-    _check_text(path, head, found)
+    _check_text(name, head, found)
     if found == "jsonl":
         return Source(found, None, path.stat().st_size, _readable(_jsonl(path), path))
-    return _delimited(path, found)
+    return _delimited(path, found, dialect)
+
+
+def check_readable(path: Path) -> None:
+    """Refuse what is no file or folder before it is opened: a pipe would wait for ever.
+
+    Raises:
+        LogError: It is not there, or of another kind.
+    """
+    try:
+        if not path.is_dir() and not path.is_file():
+            path.stat()
+            raise LogError(
+                "the log is a pipe or device, and it is read more than once",
+                seen=str(path),
+                do="write it to a file first, or give - for standard input",
+            )
+    except FileNotFoundError:
+        raise LogError("no such log", seen=str(path), do="check the path") from None
+    except OSError as error:
+        raise LogError(f"the log cannot be read, {error.strerror}", seen=str(path)) from None
 
 
 def _readable(rows: Iterator[RawRow], path: Path) -> Iterator[RawRow]:
@@ -119,15 +191,17 @@ def _readable(rows: Iterator[RawRow], path: Path) -> Iterator[RawRow]:
         raise LogError(f"the log cannot be read, {error.strerror or error}", seen=str(path)) from error
 
 
-def _sniff(path: Path, head: bytes) -> Format:
+def _sniff(path: Path, head: bytes, dialect: Dialect) -> Format:
     if head.startswith(b"PAR1"):
         return "parquet"
+    if dialect.delimiter is not None:
+        return "tsv" if dialect.delimiter == "\t" else "csv"
     if head.removeprefix(BOM).lstrip()[:1] in (b"{", b"["):
         return "jsonl"
     header = head.splitlines()[0]
     if b"\t" in header:
         return "tsv"
-    if b"," in header:
+    if any(each.encode() in header for each in DELIMITERS):
         return "csv"
     raise LogFormatError(
         "neither name nor contents tell the log's format",
@@ -138,20 +212,10 @@ def _sniff(path: Path, head: bytes) -> Format:
 
 def _check_text(path: Path, head: bytes, format: Format) -> None:
     """Refuse, before a line is read, what would make every line bad."""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in head[:2]:
-        raise LogFormatError(
-            "the log is UTF-16 from line 1 on, not UTF-8",
-            seen=str(path),
-            do="convert it: iconv -f UTF-16 -t UTF-8",
-        )
-    if head.startswith((b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")):
-        raise LogFormatError("the log is compressed", seen=str(path), do="decompress it first")
+    if head.startswith(b"PK\x03\x04"):
+        raise LogFormatError("the log is a zip archive", seen=str(path), do="unpack it first")
     if head.startswith((b"PAR1", b"SQLite format 3")):
         raise LogFormatError(f"the log is not {format.upper()}", seen=str(path), do="give its true --format")
-    if format == "jsonl" and head.removeprefix(BOM).lstrip().startswith(b"["):
-        raise LogFormatError(
-            "the log is one JSON array, not one object per line", seen=str(path), do="convert it: jq -c '.[]'"
-        )
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
@@ -173,10 +237,12 @@ def _jsonl(path: Path) -> Iterator[RawRow]:
                 continue
             row, reason = None, ""
             try:
-                row = json.loads(line.decode()) if not cut else None
+                row = parse_json(line) if not cut else None
             except UnicodeDecodeError:
                 reason = NOT_UTF8
-            except (ValueError, RecursionError):
+            except UnsafeJSONError as error:
+                reason = str(error)
+            except ValueError:
                 reason = "not JSON" if line.endswith(b"\n") else TRUNCATED
             if isinstance(row, dict):
                 yield RawRow(number, done, row)
@@ -185,16 +251,25 @@ def _jsonl(path: Path) -> Iterator[RawRow]:
                 yield RawRow(number, done, None, reason, _shown(line))
 
 
-def _delimited(path: Path, format: Format) -> Source:
-    lines = _cells(path, "\t" if format == "tsv" else ",")
-    header = next(lines, None)
-    if header is None:
+def _delimited(path: Path, format: Format, given: Dialect) -> Source:
+    given.check()
+    delimiter, quote = _find_dialect(path, format, given)
+    lines = _cells(path, delimiter, quote)
+    names = list(given.columns or ())
+    first = next(lines, None)
+    if first is None:
         raise LogFormatError("the log is empty", seen=str(path), do="check what wrote it")
-    names = header.cells
-    if header.problem:
-        raise LogFormatError(f"the header is no {format.upper()}: {header.problem}", seen=header.text)
+    if names and first.cells == names:
+        raise LogFormatError("the log has a header", seen=first.text, do="leave --columns out")
+    if names:
+        lines = chain([first], lines)
+    else:
+        names = first.cells
+        if first.problem:
+            raise LogFormatError(f"the header is no {format.upper()}: {first.problem}", seen=first.text)
     if len(set(names)) < len(names):
-        raise LogFormatError("two columns have the same name", seen=names, do="rename one")
+        raise LogFormatError("two columns have the same name", seen=names, do="rename one, or give --columns")
+    own = names == list(OWN_COLUMNS)
 
     def rows() -> Iterator[RawRow]:
         for line, done, cells, problem, text in lines:
@@ -204,9 +279,47 @@ def _delimited(path: Path, format: Format) -> Source:
             if problem:
                 yield RawRow(line, done, None, problem, _shown(text))
             else:
-                yield RawRow(line, done, dict(zip(names, cells, strict=True)))
+                suspicion = "" if own else next(filter(None, (suspect(cell) for cell in cells)), "")
+                yield RawRow(line, done, dict(zip(names, cells, strict=True)), suspicion)
 
-    return Source(format, names, path.stat().st_size, _readable(rows(), path))
+    def suspect(cell: str) -> str:
+        """What a row may owe to quotes that were read as what they are not."""
+        if quote:
+            at = cell.find("\n")
+            return SWALLOWED if at >= 0 and delimiter in cell[at:] else ""
+        return QUOTED if cell[:1] == cell[-1:] == '"' and '""' in cell[1:-1] else ""
+
+    told = (DELIMITERS.get(delimiter, repr(delimiter)), "quoted" if quote else "not quoted")
+    return Source(format, names, path.stat().st_size, _readable(rows(), path), told)
+
+
+SWALLOWED = "a cell holds a line break and a delimiter behind it"
+"""What a lost quote does to rows, and what a long text does, too: such a row is used, and told."""
+QUOTED = "a cell in quotes was read with them (--quote '\"' takes them off)"
+
+
+def _find_dialect(path: Path, format: Format, given: Dialect) -> tuple[str, str]:
+    """The delimiter and the quote of a log, as they were given or as its first line shows them.
+
+    A tab-separated file seldom quotes, and its texts hold quotes of their own, so that only a file with the
+    header of `write_log` is read with quotes unless they are asked for.
+    """
+    with path.open("rb") as file:
+        first = file.readline(LONGEST_LINE).removeprefix(BOM).decode("utf-8", "replace")
+    delimiter = given.delimiter
+    if delimiter is None:
+        delimiter = "\t" if format == "tsv" else max(DELIMITERS, key=lambda each: _count(first, each))
+    own = first.rstrip("\r\n").split(delimiter) == list(OWN_COLUMNS)
+    default = '"' if format == "csv" or own else ""
+    return delimiter, default if given.quote is None else given.quote
+
+
+def _count(line: str, delimiter: str) -> int:
+    """How often a delimiter stands in a line outside quotes; 0 for a line that cannot be told."""
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter), [])) - 1
+    except csv.Error:
+        return 0
 
 
 class _Line(NamedTuple):
@@ -224,7 +337,7 @@ class _Cells(NamedTuple):
     """The last line of the row that was read."""
 
 
-def _cells(path: Path, delimiter: str) -> Iterator[_Cells]:
+def _cells(path: Path, delimiter: str, quote: str) -> Iterator[_Cells]:
     """Yield the rows. Of a row over several lines that is none only the first line is lost.
 
     A quote that nothing closes, or another row's quote, swallows rows: those after the first are read again.
@@ -235,7 +348,9 @@ def _cells(path: Path, delimiter: str) -> Iterator[_Cells]:
 
     def rows(file: IO[bytes]) -> Iterator[list[str]]:
         # Strict: cells that are not quoted as the csv module quotes them are bad rows, not silently mended.
-        return csv.reader(texts(file), delimiter=delimiter, strict=True)
+        if not quote:
+            return csv.reader(texts(file), delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
+        return csv.reader(texts(file), delimiter=delimiter, quotechar=quote, strict=True)
 
     def texts(file: IO[bytes]) -> Iterator[str]:
         nonlocal first, last, taken, problem

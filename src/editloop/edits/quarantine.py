@@ -12,9 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from editloop.edits.database import DatabaseLog
-from editloop.errors import ConfigError
-
 SHOWN = 1000
 """Characters of a bad row that are kept."""
 
@@ -29,11 +26,7 @@ class Quarantine:
         problem: Why the file could not be written, if so.
     """
 
-    def __init__(self, path: Path | None, log: Path | DatabaseLog) -> None:
-        if path is not None and path.resolve() == log.resolve():
-            raise ConfigError(
-                "the quarantine would overwrite the log", seen=str(path), do="name another file"
-            )
+    def __init__(self, path: Path | None) -> None:
         self.reasons: Counter[str] = Counter()
         self.first: str | None = None
         self.path: Path | None = None

@@ -10,7 +10,9 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -69,6 +71,32 @@ def _utc(time: datetime) -> datetime:
         raise _wrong("outside the years 1 to 9999") from None
 
 
+def _utc_or_none(time: datetime | None) -> datetime | None:
+    return None if time is None else _utc(time)
+
+
+def _read_time(value: object) -> object:
+    """Bring the ways in which logs write a time to those that pydantic reads.
+
+    Its own are ISO 8601, a date alone, and epoch seconds or milliseconds. Beside them stand the dates of mail
+    and HTTP (RFC 2822), the name of UTC behind a time, and epoch micro- and nanoseconds.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if text.upper().endswith("UTC"):
+            text = text[:-3].rstrip() + "Z"
+        if text[:1].isalpha() or (text[:2].strip().isdigit() and " " in text[:3]):
+            with suppress(ValueError, TypeError, IndexError, OverflowError):
+                return parsedate_to_datetime(value)
+        try:
+            value = float(text)
+        except ValueError:
+            return text
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 1e14:
+        return value / (1e6 if abs(value) < 1e17 else 1e9)
+    return value
+
+
 def _json_only(metadata: dict[str, Any]) -> dict[str, Any]:
     # Through JSON and back, so that a record is equal to itself after any of the file formats.
     if not metadata:
@@ -89,8 +117,13 @@ Name = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_unicode
 OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
 
 
+def _is_text_part(part: object) -> bool:
+    """Whether this is a content part of OpenAI's API that is text."""
+    return isinstance(part, Mapping) and set(part) == {"type", "text"} and isinstance(part["text"], str)
+
+
 class Message(BaseModel):
-    """One message of a chat: who speaks, and the text.
+    """One message of a chat: who speaks, and the text, which may come in parts.
 
     Other keys are refused unless they are null: dropping a tool call would silently change the prompt.
     """
@@ -103,11 +136,13 @@ class Message(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and len(values) > 2:
-            return {
-                key: value for key, value in values.items() if value is not None or key in ("role", "content")
-            }
-        return values
+        if not isinstance(values, Mapping):
+            return values
+        message = {k: v for k, v in values.items() if v is not None or k in ("role", "content")}
+        parts = message.get("content")
+        if isinstance(parts, list) and parts and all(map(_is_text_part, parts)):
+            message["content"] = "".join(part["text"] for part in parts)
+        return message
 
 
 Context = Text | tuple[Message, ...]
@@ -137,8 +172,8 @@ class Record(BaseModel):
         user: Who edited.
         policy: Which policy answered.
         propensity: The probability, in (0, 1], with which that policy was chosen.
-        time: When; aware, in UTC. Reads ISO 8601 (UTC where no zone is named) and epoch seconds, or
-            milliseconds where seconds would lie centuries ahead.
+        time: When; aware, in UTC. Reads ISO 8601 (UTC where no zone is named), dates alone, RFC 2822, and
+            epoch seconds, or milli-, micro- or nanoseconds where seconds would lie centuries ahead.
         metadata: Anything else that JSON can hold; values it cannot hold are kept as their text.
 
     Raises:
@@ -155,7 +190,7 @@ class Record(BaseModel):
     user: OptionalName = None
     policy: OptionalName = None
     propensity: Annotated[float, Field(gt=0, le=1)] | None = None
-    time: Annotated[datetime, AfterValidator(_utc)] | None = None
+    time: Annotated[datetime | None, BeforeValidator(_read_time), AfterValidator(_utc_or_none)] = None
     metadata: Annotated[dict[str, Any], AfterValidator(_json_only)] = Field(default_factory=dict)
 
     @model_validator(mode="before")

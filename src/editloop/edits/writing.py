@@ -16,9 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from editloop.edits.formats import SUFFIXES, Format
+from editloop.edits.database import DatabaseLog
+from editloop.edits.formats import OWN_COLUMNS, SUFFIXES, Format
+from editloop.edits.reading import RecordStream
 from editloop.edits.record import Context, Record
 from editloop.errors import EditLoopError, LogError, LogFormatError
+from editloop.io import guard_outputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,10 +58,22 @@ def write_log(records: Iterable[Record], path: str | Path, *, format: Format | N
     if found == "database":
         raise LogFormatError("a database is not written to", seen=str(path), do="write a file")
     write = {"jsonl": _jsonl, "csv": _delimited, "tsv": _delimited, "parquet": _parquet, "dataset": _dataset}
+    guard_source(records, path)
     counted = _Counted(records)
     with atomic(path) as unfinished:
         write[found](counted, unfinished, "\t" if found == "tsv" else ",")
     return counted.count
+
+
+def guard_source(records: Iterable[Record], path: Path) -> None:
+    """Refuse to write records over the log that they are still being read from.
+
+    Raises:
+        ConfigError: It is the same file.
+    """
+    if isinstance(records, RecordStream):
+        log = records.report.path
+        guard_outputs([log.file if isinstance(log, DatabaseLog) else log], [path])
 
 
 @contextmanager
@@ -114,7 +129,7 @@ def _delimited(records: Iterator[Record], path: Path, delimiter: str) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         # "\r\n" ends a row as in RFC 4180, which also makes the writer quote either of the two in a cell.
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\r\n")
-        writer.writerow(_FLAT)
+        writer.writerow(OWN_COLUMNS)
         for record in records:
             row = _flat(record)
             if row["messages"] is not None:
@@ -145,21 +160,6 @@ def _dataset(records: Iterator[Record], path: Path, _: str) -> None:
             datasets.enable_progress_bars()
 
 
-_FLAT = (
-    "id",
-    "context",
-    "messages",
-    "response",
-    "edit",
-    "status",
-    "user",
-    "policy",
-    "propensity",
-    "time",
-    "metadata",
-)
-
-
 def _flat(record: Record) -> dict[str, Any]:
     context = context_json(record.context)
     chat = not isinstance(context, str)
@@ -170,7 +170,7 @@ def _flat(record: Record) -> dict[str, Any]:
         "messages": context if chat else None,
         "metadata": metadata,
     }
-    return {name: row[name] for name in _FLAT}
+    return {name: row[name] for name in OWN_COLUMNS}
 
 
 def _batches(records: Iterator[Record]) -> Iterator[pa.RecordBatch]:
@@ -190,7 +190,7 @@ def _schema() -> pa.Schema:
         "propensity": pa.float64(),
         "time": pa.timestamp("us", tz="UTC"),
     }
-    return pa.schema([(name, types.get(name, pa.string())) for name in _FLAT])
+    return pa.schema([(name, types.get(name, pa.string())) for name in OWN_COLUMNS])
 
 
 def context_json(context: Context) -> str | list[dict[str, str]]:

@@ -1,0 +1,75 @@
+"""Which of a verb's paths are read and which are written, so that no verb replaces what it reads.
+
+Every parameter that is a path says in its annotation which of the two it is. The command's frame compares
+those that were given before the verb begins; names that a verb makes up itself it hands to `Reading`, or
+compares.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from functools import wraps
+from pathlib import Path
+from typing import Any, get_args
+
+from editloop.io import guard_outputs
+
+__all__ = ["Place", "files_of", "guarded", "place_of", "stem"]
+
+Verb = Callable[..., None]
+
+
+class Place(Enum):
+    """What a verb does at a path."""
+
+    READ = "read"
+    WRITTEN = "written"
+
+
+def place_of(parameter: inspect.Parameter) -> Place | None:
+    """What a verb does at the path that this parameter is; None for one that says nothing."""
+    return next((each for each in get_args(parameter.annotation) if isinstance(each, Place)), None)
+
+
+def guarded(verb: Verb) -> Verb:
+    """Refuse a call in which a path to be written is one that is read."""
+    places = {
+        name: place
+        for name, parameter in inspect.signature(verb, eval_str=True).parameters.items()
+        if (place := place_of(parameter)) is not None
+    }
+
+    @wraps(verb)
+    def checked(**options: Any) -> None:
+        def given(wanted: Place) -> Iterator[Path]:
+            for name, place in places.items():
+                if place is wanted:
+                    yield from files_of(options.get(name))
+
+        guard_outputs(given(Place.READ), given(Place.WRITTEN))
+        verb(**options)
+
+    return checked
+
+
+def files_of(value: Any) -> Sequence[Path]:
+    """The files that a parameter's value names: itself, those of a list, that of a database."""
+    if value is None:
+        return []
+    if isinstance(value, (list, tuple)):
+        return [file for each in value for file in files_of(each)]
+    if isinstance(value, Path):
+        return [value]
+    return [value.file] if value.file is not None else []
+
+
+def stem(log: Any) -> str:
+    """What files that are made from a log are named after: its name without compression and format."""
+    from editloop.edits.plain import STANDARD_INPUT, SUFFIXES
+
+    name = Path(log.name)
+    if str(name) == STANDARD_INPUT:
+        return "stdin"
+    return Path(name.stem).stem if name.suffix.lower() in SUFFIXES else name.stem

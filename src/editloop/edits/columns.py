@@ -1,0 +1,92 @@
+"""Which column of a foreign log a record's field comes from: the map, and the paths in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from editloop.edits.record import Record
+from editloop.errors import ConfigError
+from editloop.io import parse_json
+
+__all__ = ["MISSING", "TARGETS", "check_map", "first_parts", "from_json", "look_up", "parse_map"]
+
+TARGETS = (*Record.model_fields, "messages")
+MISSING = object()
+
+SLICE = re.compile(r"(-?\d+)?:(-?\d+)?")
+
+
+def parse_map(text: str) -> dict[str, str]:
+    """Return `"response=output.text,edit=final,status="` as a mapping of field to column, or to nothing.
+
+    Raises:
+        ConfigError: Not of that shape, or a field that records do not have.
+    """
+    columns: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        target, equals, column = (each.strip() for each in part.partition("="))
+        if not equals or target in columns:
+            raise ConfigError(
+                "a map is FIELD=COLUMN,FIELD=COLUMN, each field once", seen=text, do="mend --map"
+            )
+        columns[target] = column
+    return check_map(columns)
+
+
+def check_map(columns: Mapping[str, str]) -> dict[str, str]:
+    """Return a map whose fields are those of records.
+
+    Raises:
+        ConfigError: A field that records do not have.
+    """
+    for target in columns:
+        family, _, name = target.partition(".")
+        if target not in TARGETS and (family != "metadata" or not name or not columns[target]):
+            raise ConfigError(
+                "records have no such field",
+                seen=target,
+                do=f"map one of {', '.join(TARGETS)}, metadata.NAME",
+            )
+    return dict(columns)
+
+
+def first_parts(columns: Mapping[str, str]) -> set[str]:
+    """The columns that a map's paths may begin at."""
+    return {*columns.values(), *(path.split(".")[0] for path in columns.values())}
+
+
+def look_up(row: Mapping[str, Any], path: str) -> Any:
+    """Return what stands at a path of a row, or MISSING.
+
+    A column of that very name comes first. Else dots lead into objects, by index into lists and by slice to a
+    part of one (`messages.:-1`); a text that is JSON is entered as what it says.
+    """
+    if path in row:
+        return row[path]
+    value: Any = row
+    for part in path.split("."):
+        if isinstance(value, str):
+            value = from_json(value)
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and (bounds := SLICE.fullmatch(part)):
+            value = value[slice(*(None if bound is None else int(bound) for bound in bounds.groups()))]
+        elif isinstance(value, list) and _is_index(part, len(value)):
+            value = value[int(part)]
+        else:
+            return MISSING
+    return value
+
+
+def _is_index(part: str, length: int) -> bool:
+    return part.lstrip("-").isdecimal() and -length <= int(part) < length
+
+
+def from_json(text: str) -> Any:
+    """What a JSON text says; the text itself if it is none, and the record says that it is mistyped."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text

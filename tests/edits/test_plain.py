@@ -1,0 +1,172 @@
+"""Compressed, encoded, in one array, by the pipe, in parallel: all of them are the same log."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editloop.edits import Record, iter_records, read_log
+from editloop.errors import ConfigError, LogError, LogFormatError
+
+Write = Any
+LINES = [{"context": "c", "response": f"r {i}", "edit": f"é {i}"} for i in range(3)]
+RECORDS = tuple(Record(**line) for line in LINES)
+JSONL = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in LINES)
+CSV = "context,response,edit\n" + "".join(f"c,r {i},é {i}\n" for i in range(3))
+
+
+def zstd(data: bytes) -> bytes:
+    import pyarrow as pa
+
+    return pa.compress(data, codec="zstd", asbytes=True)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack", "told"),
+    [
+        (".gz", gzip.compress, "gzip"),
+        (".zst", zstd, "zstd"),
+        (".bz2", bz2.compress, "bzip2"),
+        (".xz", lzma.compress, "xz"),
+        ("", gzip.compress, "gzip"),  # known by its contents
+    ],
+)
+@pytest.mark.parametrize(("name", "text", "kind"), [("a.jsonl", JSONL, "JSONL"), ("a.csv", CSV, "CSV")])
+def test_compressed(
+    tmp_path: Path, suffix: str, pack: Any, told: str, name: str, text: str, kind: str
+) -> None:
+    path = tmp_path / (name + suffix)
+    path.write_bytes(pack(text.encode()))
+    log = read_log(path)
+    assert log.records == RECORDS
+    assert log.report.read_as[:2] == (told, kind)
+
+
+def test_the_hash_is_of_the_file_as_it_lies_there(tmp_path: Path) -> None:
+    import hashlib
+
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(JSONL.encode()))
+    assert read_log(path).report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("utf-16-le", "UTF-16-LE"),
+        ("utf-16-be", "UTF-16-BE"),
+        ("utf-32-le", "UTF-32-LE"),
+        ("utf-32-be", "UTF-32-BE"),
+    ],
+)
+@pytest.mark.parametrize(("name", "text"), [("a.jsonl", JSONL), ("a.csv", CSV), ("a", JSONL)])
+def test_wide_encodings_are_seen_with_and_without_a_mark(
+    write: Write, encoding: str, told: str, name: str, text: str
+) -> None:
+    log = read_log(write(text.encode(encoding), name=name, end=b""))
+    assert log.records == RECORDS and log.report.read_as[0] == told
+
+
+def test_other_encodings_are_named(write: Write) -> None:
+    path = write(CSV.encode("cp1252"), name="a.csv", end=b"")
+    with pytest.raises(LogError, match=r"not UTF-8 text.*--encoding, cp1252 say"):
+        read_log(path)
+    log = read_log(path, encoding="cp1252")
+    assert log.records == RECORDS and log.report.read_as == ("cp1252", "CSV", "comma", "quoted")
+    for none in ("klingon", "rot13", "base64"):
+        with pytest.raises(ConfigError, match="no such encoding"):
+            read_log(path, encoding=none)
+    with pytest.raises(LogFormatError, match=r"not in .*utf-?16.*--encoding"):
+        read_log(write(b"abc", name="b.csv", end=b""), encoding="utf-16")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a"])
+def test_a_json_array(write: Write, indent: int | None, name: str) -> None:
+    log = read_log(write("\n " + json.dumps(LINES, indent=indent), name=name))
+    assert log.records == RECORDS and log.report.read_as == ("JSON array", "JSONL")
+
+
+def test_the_elements_of_an_array_are_judged_as_lines_are(write: Write) -> None:
+    bad = ['{"a": 1, "a": 2}', "3", "NaN", '{"context": "c", "response": "r\\nr", "edit": "e"}']
+    log = read_log(write("[" + ",\n".join([*bad, json.dumps(LINES[0])]) + "]"), max_bad_share=1.0)
+    assert [record.response for record in log] == ["r\nr", "r 0"]
+    assert list(log.report.reasons) == [
+        "the same key twice in one JSON object",
+        "not a JSON object",
+        "NaN is no JSON number",
+    ]
+    behind = read_log(write("[]", *LINES, "[1]"), max_bad_share=0.5)  # lines behind an array are rows, too
+    assert behind.records == RECORDS and behind.report.bad_rows == 1
+
+
+@pytest.mark.parametrize("broken", ["[", '[{"a": 1}', '[{"a": 1},', '[{"a": 1} {"b": 2}]', '[{"a": 1}, x]'])
+def test_nobody_can_count_what_a_broken_array_holds(write: Write, broken: str) -> None:
+    with pytest.raises(LogFormatError, match="the JSON array is broken at line 1"):
+        read_log(write(broken))
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    for data in (JSONL.encode(), CSV.encode(), gzip.compress(JSONL.encode())):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        log = read_log("-")
+        assert log.records == RECORDS and log.report.read_as[0] == "standard input"
+        assert log.report.sha256
+
+
+def test_parallel_files(tmp_path: Path) -> None:
+    for name, lines in {"src": "a\n[b\n", "mt": "x\ny\n", "pe": "x\nz\r\n"}.items():
+        (tmp_path / name).write_text(lines, encoding="utf-8", newline="")
+    src, mt, pe = (tmp_path / name for name in ("src", "mt", "pe"))
+    log = read_log(src, parallel=[mt, pe])
+    assert log.records == (
+        Record(context="a", response="x", edit="x"),
+        Record(context="[b", response="y", edit="z"),
+    )
+    assert log.report.read_as == ("parallel lines", "JSONL")
+    before = log.report.sha256
+    pe.write_text("x\nw\n")
+    assert read_log(src, parallel=[mt, pe]).report.sha256 != before
+    pe.write_text("x\n\n")
+    with pytest.raises(LogFormatError, match="1 of 2 edits are empty"):
+        read_log(src, parallel=[mt, pe])
+    assert read_log(src, parallel=[mt, pe], empty="deleted").records[1].edit == ""
+    pe.write_text("x\n")
+    with pytest.raises(LogFormatError, match="different numbers of lines: before line 2 ends: 'pe'"):
+        read_log(src, parallel=[mt, pe])
+    with pytest.raises(ConfigError, match="two parallel files"):
+        read_log(src, parallel=[mt])
+    with pytest.raises(LogError, match="no such log"):
+        read_log(src, parallel=[mt, tmp_path / "none"])
+
+
+def test_parallel_files_may_be_compressed_and_in_another_encoding(tmp_path: Path) -> None:
+    for name, line in {"src": "ü\n", "mt": "é\n", "pe": "è\n"}.items():
+        (tmp_path / name).write_bytes(gzip.compress(line.encode("cp1252")))
+    log = read_log(tmp_path / "src", parallel=[tmp_path / "mt", tmp_path / "pe"], encoding="cp1252")
+    assert log.records == (Record(context="ü", response="é", edit="è"),)
+    assert log.report.read_as == ("gzip", "cp1252", "parallel lines", "JSONL")
+
+
+def test_temporary_files_go_with_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(JSONL.encode()))
+    stream = iter_records(path)
+    next(stream)
+    assert len(list((tmp_path / "tmp").iterdir())) == 1
+    del stream
+    assert not list((tmp_path / "tmp").iterdir())
