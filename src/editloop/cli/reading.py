@@ -151,7 +151,7 @@ def reading_line(report: ReadReport) -> str:
         more = ["..."] if len(report.reasons) > len(worst) else []
         line += f" ({', '.join(worst + more)}; see {report.quarantine})"
     if report.empty_edits:
-        line += f"; {report.empty_edits} edits are empty"
+        line += f"; {report.empty_edits} empty edits"
     if report.times_dropped:
         line += f"; {report.times_dropped} times cannot be read and are left out (--map time= leaves out all)"
     if report.suspicious:

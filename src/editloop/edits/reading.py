@@ -343,6 +343,9 @@ class _RowReader:
             return None, raw.reason
         try:
             fields = self._fields(raw.columns)
+            is_unsaid = self._is_flat and fields.get("edit") == "" and "status" not in fields
+            if is_unsaid and self._empty != "deleted":
+                del fields["edit"]
             record = self._record(fields)
         except ValidationError as error:
             return None, explain(error)
@@ -350,6 +353,7 @@ class _RowReader:
             return None, "nested too deeply"
         if self._checks_context and _holds_answer(record):
             return None, HOLDS_ANSWER
+        self._report.empty_edits += is_unsaid
         if raw.reason:
             self._report.suspicious[raw.reason] += 1
             self._report.first_suspicious = self._report.first_suspicious or f"line {raw.line}: {raw.reason}"
@@ -379,7 +383,7 @@ class _RowReader:
                 fields[target] = None if value is MISSING else value
         if self._is_flat:  # an empty cell is None, except for the texts
             fields = {key: value for key, value in fields.items() if value != "" or key in _TEXTS}
-            if fields.get("edit") == "" and not self._is_deleted(fields):
+            if fields.get("edit") == "" and fields.get("status", "edited") != "edited":
                 del fields["edit"]
         for name in ("messages", "metadata"):
             if isinstance(fields.get(name), str):
@@ -392,13 +396,6 @@ class _RowReader:
             if isinstance(metadata, dict):
                 fields["metadata"] = {**metadata, **mapped}
         return fields
-
-    def _is_deleted(self, fields: Mapping[str, Any]) -> bool:
-        """Whether the empty cell of a row's edit says that the user deleted it all."""
-        if "status" in fields:
-            return bool(fields["status"] == "edited")
-        self._report.empty_edits += 1
-        return self._empty == "deleted"
 
 
 _TEXTS = ("context", "response", "edit")
