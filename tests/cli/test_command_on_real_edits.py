@@ -14,8 +14,8 @@ from editloop.edits import read_log, write_log
 from editloop.lab import TextRecipe, pretrain_text
 
 DATA = Path(os.environ.get("EDITLOOP_DATA", Path(__file__).parents[2] / "../shared/data"))
-LAMP = "context=instruction,response=preedit,edit=postedit,user=writer,policy=source"
-MLQE = "context=src,response=mt,edit=pe"
+LAMP = ["--map", "context=instruction,response=preedit,edit=postedit,user=writer,policy=source"]
+MLQE = ["--map", "context=src,response=mt,edit=pe", "--quote", '"']
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real edits in {DATA}; set EDITLOOP_DATA")
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real edits in {DA
 @pytest.fixture(scope="module")
 def small_base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small")
-    edits = [record.edit or "" for record in read_log(DATA / "lamp.w12.jsonl", map=LAMP)]
+    edits = [record.edit or "" for record in read_log(DATA / "lamp.w12.jsonl", map=LAMP[1])]
     (folder / "text.txt").write_text("\n".join(edits), encoding="utf-8")
     recipe = TextRecipe(vocabulary=600, hidden_size=48, layers=2, heads=4, epochs=1, minutes=1)
     pretrain_text([folder / "text.txt"], folder / "base", recipe)
@@ -47,7 +47,7 @@ def command(*arguments: object) -> str:
     ],
 )
 def test_inspect(file, columns, observed, tmp_path):
-    out = command("inspect", DATA / file, "--map", columns, "--out", tmp_path / "seen")
+    out = command("inspect", DATA / file, *columns, "--out", tmp_path / "seen")
     assert observed in out and ": 0 bad" in out
     assert (tmp_path / "seen/cost-distribution.png").stat().st_size > 10_000
 
@@ -59,13 +59,13 @@ def test_inspect(file, columns, observed, tmp_path):
 def test_fit_and_evaluate(file, columns, rows, small_base, tmp_path):
     few = ["--methods", "sft,dpo", "--learning-rate", "1e-3", "--epochs", "0.25", "--samples", "2"]
     out = command(
-        "fit", DATA / file, "--map", columns, "--base", small_base, "--out", tmp_path / "run",
+        "fit", DATA / file, *columns, "--base", small_base, "--out", tmp_path / "run",
         *few, "--max-new-tokens", "16", "--max-length", "1024", "--evaluations", "1",
     )  # fmt: skip
     assert f"read {rows} rows" in out
     data = json.loads((tmp_path / "run/run.json").read_text())["data"]
     kept = data["train"]["examples"] + data["validation"]["examples"]
     assert kept == rows - sum(part["counts"].get("context too long", 0) for part in data.values())
-    held_out = read_log(DATA / "mlqe_pe.et-en.dev.tsv", map=MLQE).records[:100]
+    held_out = read_log(DATA / "mlqe_pe.et-en.dev.tsv", map=MLQE[1], quote='"').records[:100]
     write_log(held_out, tmp_path / "held-out.jsonl")
     assert "100 rows" in command("evaluate", tmp_path / "run", tmp_path / "held-out.jsonl")

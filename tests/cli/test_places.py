@@ -99,7 +99,7 @@ def test_names_that_a_verb_makes_up_are_compared_too(editloop, tmp_path):
     for call in (["diagnose"], ["export", "--to", "costs"], ["inspect"]):
         fails(editloop(call[0], log, *call[1:]), "replace its own input")
     (tmp_path / "run").mkdir()
-    os.link(log, tmp_path / "run" / "manifest.json")
+    os.link(log, tmp_path / "run" / "run.json")
     fails(editloop("fit", log, "--base", "lab:email", "--out", "run"), "replace its own input")
     assert log.read_bytes() == before
 

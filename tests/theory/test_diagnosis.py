@@ -179,7 +179,8 @@ def test_two_writers_of_the_same_responses() -> None:
 @pytest.mark.skipif(not (DATA / "mlqe_pe.et-en.dev.tsv").is_file(), reason=f"no real edits in {DATA}")
 def test_translators() -> None:
     columns = {"context": "src", "response": "mt", "edit": "pe"}
-    found = diagnose(tuple(read_log(DATA / "mlqe_pe.et-en.dev.tsv", map=columns)), cost="ter:word/edit")
+    log = read_log(DATA / "mlqe_pe.et-en.dev.tsv", map=columns, quote='"')
+    found = diagnose(tuple(log), cost="ter:word/edit")
     assert 0.85 < value(found, "edited") < 0.95 and 0.2 < value(found, "edit size") < 0.4
     assert found["contraction"].estimate is None and found["agreement"].estimate is None
     assert found.advice.method == "early"

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from editloop.bench.postedit import READ
 from editloop.edits import get_cost, read_log
 from editloop.errors import ConfigError
 from editloop.listener import Listener, Silent
@@ -33,11 +34,11 @@ SHORTEST = 0.05
 """Seconds that one timing lasts at least; short ones are repeated within it."""
 
 GOALS = {"usual loop": 50.0, "bare RapidFuzz": 1.5}
-_MAPS = {
-    "mlqe_pe.ro-en.train.tsv": "context=src,response=mt,edit=pe",
-    "mlqe_pe.et-en.train.tsv": "context=src,response=mt,edit=pe",
-    "lamp.w12.jsonl": "context=instruction,response=preedit,edit=postedit",
-    "lamp.w16.jsonl": "context=instruction,response=preedit,edit=postedit",
+_LOGS = {
+    "mlqe_pe.ro-en.train.tsv": READ,
+    "mlqe_pe.et-en.train.tsv": READ,
+    "lamp.w12.jsonl": {"map": "context=instruction,response=preedit,edit=postedit"},
+    "lamp.w16.jsonl": {"map": "context=instruction,response=preedit,edit=postedit"},
 }
 
 
@@ -107,9 +108,9 @@ def _arms() -> dict[str, Arm]:
 
 def _real(folder: Path) -> dict[str, Pairs]:
     texts: dict[str, Pairs] = {}
-    for name, columns in _MAPS.items():
+    for name, options in _LOGS.items():
         if (folder / name).is_file():
-            records = read_log(folder / name, map=columns).records
+            records = read_log(folder / name, **options).records
             kept = [(record.response, record.edit) for record in records if record.edit is not None]
             texts[name] = [response for response, _ in kept], [edit for _, edit in kept]
     return texts

@@ -24,7 +24,8 @@ from editloop.policy import LoraSettings, load_base
 from editloop.results import write_result
 
 FILES = ("ro-en.train", "ro-en.test", "et-en.train")
-COLUMNS = "context=src,response=mt,edit=pe"
+READ: dict[str, Any] = {"map": "context=src,response=mt,edit=pe", "quote": '"'}
+"""How the files of MLQE-PE are read: they quote, which few files that are divided by tabs do."""
 FIT = FitConfig(
     learning_rate={"sft": (1e-3,), "dpo": (3e-5, 1e-4), "early": (1e-3,)},
     select="cost",
@@ -74,9 +75,9 @@ def run(
         base_folder = make_base(files, place, minutes, listener)
         started = time.monotonic()
         base = load_base(base_folder)
-        made = fit(read_log(train_file, map=COLUMNS), base, place / "run", config, listener=listener)
+        made = fit(read_log(train_file, **READ), base, place / "run", config, listener=listener)
         fitted = time.monotonic()
-        result = evaluate(made, read_log(test_file, map=COLUMNS), base=base, samples=200, listener=listener)
+        result = evaluate(made, read_log(test_file, **READ), base=base, samples=200, listener=listener)
         measured = {
             "fit_seconds": round(fitted - started, 1),
             "base": _recipe(base_folder),
@@ -127,7 +128,7 @@ def _english(logs: Iterable[Path], file: Path) -> Path:
     """The English side of the training files, responses and edits, each text once."""
     texts: dict[str, None] = {}
     for log in logs:
-        for record in read_log(log, map=COLUMNS):
+        for record in read_log(log, **READ):
             texts[record.response] = texts[record.edit or record.response] = None
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")

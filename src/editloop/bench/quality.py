@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.bench.cells import WORK
-from editloop.bench.postedit import COLUMNS, make_base, real_files
+from editloop.bench.postedit import READ, make_base, real_files
 from editloop.edits import get_cost, read_log
 from editloop.listener import Listener, Silent, counter
 from editloop.offline import ExampleSet, feature_pass, fidelity, fit_cost_model, make_examples
@@ -79,7 +79,7 @@ def run(
 
 
 def _examples(base: Policy, file: Path, rows: int | None) -> ExampleSet:
-    return make_examples(tuple(read_log(file, map=COLUMNS))[:rows], base.encoder)
+    return make_examples(tuple(read_log(file, **READ))[:rows], base.encoder)
 
 
 def _hter(file: Path, test: ExampleSet) -> Floats:

@@ -164,7 +164,7 @@ def _read(
     from editloop.policy import RunFolder
 
     if not isinstance(log, DatabaseLog):
-        made = [out / "manifest.json", out / "report.html"]
+        made = [out / "run.json", out / "report.html"]
         return reading.read(log, out, listener, writes=made), None
     run = RunFolder(out)
     rows, about = run.work / "log.jsonl", run.work / "read.json"
