@@ -11,7 +11,7 @@ from typing import Any
 
 from editloop.errors import EditLoopError
 
-__all__ = ["append_rows", "drop_rows", "read_rows"]
+__all__ = ["append_rows", "drop_rows", "left_rows", "read_rows"]
 
 _BLOCK = 65536
 
@@ -40,7 +40,7 @@ def append_rows(path: Path, rows: Iterable[Any], *, sync: bool = False) -> None:
 
 def drop_rows(path: Path, count: int) -> None:
     """Take the first so many rows out of a file; one that holds no more is removed."""
-    rest = path.with_name(f"{path.name}.rest")
+    rest = left_rows(path)
     with path.open("rb") as file, rest.open("wb") as kept:
         for _ in range(count):
             file.readline()
@@ -52,6 +52,11 @@ def drop_rows(path: Path, count: int) -> None:
     else:
         path.unlink()
         rest.unlink()
+
+
+def left_rows(path: Path) -> Path:
+    """Where the rows that stay are written while others are dropped; a kill may leave it behind."""
+    return path.with_name(f"{path.name}.rest")
 
 
 def read_rows(path: Path, error: type[EditLoopError]) -> Iterator[Any]:

@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from editloop.edits import get_cost
 from editloop.edits.writing import atomic
 from editloop.errors import BanditError, EditLoopError, StoreError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
-from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, Route
+from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, ForgetUser, Route
 from editloop.serve.problem import Problem, unavailable
 from editloop.serve.schema import DECIDED, EXPIRED, drafts, events, policies
 from editloop.serve.store import PATIENCE, Store
@@ -42,6 +42,12 @@ SNAPSHOT_SHARE = 1000.0
 
 TEND_EVERY = 2.0
 """Seconds between looks for responses that have expired or are too old to be kept."""
+
+LOOK_BACK_EVERY = 3600.0
+"""Seconds between looks at all texts that are too old, not only at those that have become it."""
+
+SCRUB_EVERY = 0.1
+"""Seconds between two tries to do what something else stands in the way of."""
 
 STANDS_STILL = "the store does not answer: it takes too long"
 
@@ -89,7 +95,8 @@ class Live:
         self._by_scope: dict[str, Counter[str]] = {}
         self._salt = ""
         self._seq, self._written = 0, 0
-        self._expired_until = self._kept_until = 0.0
+        self._expired_until = self._kept_until = self._looked_back = 0.0
+        self._scrubbed = False
         self._tasks: list[asyncio.Task[None]] = []
         self._writer: Writer | None = None
 
@@ -353,8 +360,41 @@ class Live:
         self.policies = await self.read(_policies)
 
     async def forget(self, user: str) -> int:
-        """Remove the texts of a user; returns of how many responses."""
-        return await self._forget(drafts.c.user == user)
+        """Remove the texts of a user from the database and its files; returns of how many responses.
+
+        What waits in the spool is written first, and goes with the rest; what waits in those of other
+        replicas goes when it comes.
+
+        Raises:
+            Problem: 503 while the store is down, or while somebody reads what was there before.
+        """
+        await self._patiently(lambda: self.write(ForgetUser(user, time.time())))
+        removed = await self._forget(drafts.c.user == user)
+        self._scrubbed = False
+        await self._patiently(self._scrub)
+        return removed
+
+    async def _patiently(self, work: Callable[[], Awaitable[Any]]) -> None:
+        """Do it again, for a while, if something else is in its way that will end."""
+        deadline = time.monotonic() + 2 * PATIENCE
+        while True:
+            try:
+                await work()
+                return
+            except Problem:
+                if self.down is not None or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(SCRUB_EVERY)
+
+    async def _scrub(self) -> None:
+        """Leave nothing of removed texts in the database's files."""
+        try:
+            self._scrubbed = self._scrubbed or await asyncio.to_thread(self.store.scrub)
+        except StoreError as error:
+            raise unavailable(error) from error
+        if not self._scrubbed:
+            what = "the texts are removed, but not from the files yet: somebody reads what was there before"
+            raise Problem(503, what, code="store_busy", retry_after=2, do="ask again")
 
     async def _forget(self, which: ColumnElement[bool]) -> int:
         """Remove texts, some at a time: others have their turns."""
@@ -378,11 +418,21 @@ class Live:
             try:
                 await self.expire()
                 if self.keep_for is not None:
-                    until = time.time() - self.keep_for
-                    await self._forget((drafts.c.time > self._kept_until) & (drafts.c.time <= until))
-                    self._kept_until = until
+                    await self._remove_old(self.keep_for)
+                await self._scrub()
             except Problem as error:
-                log.warning("%s", error)
+                if error.code != "store_busy":  # it is tried again, as long as it takes
+                    log.warning("%s", error)
+
+    async def _remove_old(self, keep_for: float) -> None:
+        """Remove texts that are too old; every while also those that came late, out of a spool."""
+        now = time.time()
+        if now - self._looked_back > LOOK_BACK_EVERY:
+            self._kept_until, self._looked_back = 0.0, now
+        until = now - keep_for
+        if await self._forget((drafts.c.time > self._kept_until) & (drafts.c.time <= until)):
+            self._scrubbed = False
+        self._kept_until = until
 
     async def expire(self) -> int:
         """Give up waiting for what has waited too long; returns for how many responses."""

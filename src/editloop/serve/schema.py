@@ -19,7 +19,18 @@ from sqlalchemy import (
     Text,
 )
 
-__all__ = ["DECIDED", "EXPIRED", "drafts", "edits", "events", "facts", "keys", "log_view", "policies"]
+__all__ = [
+    "DECIDED",
+    "EXPIRED",
+    "FORGOTTEN",
+    "drafts",
+    "edits",
+    "events",
+    "facts",
+    "keys",
+    "log_view",
+    "policies",
+]
 
 metadata = MetaData()
 
@@ -110,4 +121,7 @@ facts = Table(
     Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""What is fixed when a store is made: the salt that scopes are made with."""
+"""What is fixed when a store is made: the salt that scopes are made with; and when users were forgotten."""
+
+FORGOTTEN = "forgotten"
+"""Name of the fact when a user was forgotten last; those of each user begin with it, and hold a digest."""

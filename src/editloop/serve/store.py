@@ -10,8 +10,9 @@ import fcntl
 import json
 import os
 import secrets
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 PATIENCE = 5
 """Seconds after which a database that does not answer is taken to be down."""
+
+SCRUB_WAIT = 100
+"""Milliseconds for which writers wait at most while the log of writes is to be emptied."""
 
 ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(26011905)")
 """What keeps PostgreSQL's writers apart until the transaction ends."""
@@ -116,6 +120,7 @@ class Store:
             connection.isolation_level = None  # transactions begin where we say so
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA secure_delete=ON")
 
         @event.listens_for(engine, "begin")
         def start(connection: Connection) -> None:
@@ -168,6 +173,30 @@ class Store:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def scrub(self) -> bool:
+        """Leave nothing of removed texts in SQLite's files: write its log back into the database, and empty it.
+
+        What PostgreSQL leaves behind is its vacuum's work.
+
+        Returns:
+            Whether that was possible: not while somebody reads what was there before.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
+        if not self.is_sqlite:
+            return True
+        with storing(), closing(self.reader.raw_connection()) as connection:
+            cursor = connection.cursor()
+            try:
+                cursor.execute(f"PRAGMA busy_timeout={SCRUB_WAIT}")
+                busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                cursor.execute(f"PRAGMA busy_timeout={1000 * PATIENCE}")
+            except sqlite3.Error as error:
+                connection.invalidate()
+                raise down(error) from error
+        return not busy
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """What a query finds.

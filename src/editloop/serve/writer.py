@@ -24,12 +24,12 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
-from editloop.edits.journal import append_rows, drop_rows, read_rows
+from editloop.edits.journal import append_rows, drop_rows, left_rows, read_rows
 from editloop.errors import StoreError
 from editloop.online import Event
 from editloop.serve.entries import Pen, Price, Spooled, spooled_from_json, spooled_to_json
 from editloop.serve.problem import Problem
-from editloop.serve.schema import events
+from editloop.serve.schema import FORGOTTEN, events, facts
 from editloop.serve.store import ONE_AT_A_TIME, PATIENCE, Store, down, folded, newer
 
 __all__ = ["Entry", "Writer"]
@@ -68,6 +68,7 @@ Told = Callable[[Sequence[tuple[int, Event]]], None]
 
 
 _LAST = select(func.max(events.c.seq))
+_FACTS = select(facts.c.name, facts.c.value).where(facts.c.name.in_((FORGOTTEN,)))
 
 
 class _Look:
@@ -105,6 +106,7 @@ class Writer:
     def start(self) -> None:
         """Begin to write, for the event loop that runs."""
         self._loop = asyncio.get_running_loop()
+        left_rows(self.spool).unlink(missing_ok=True)
         self._thread.start()
 
     async def stop(self) -> None:
@@ -256,7 +258,8 @@ class Writer:
             connection.execute(ONE_AT_A_TIME)
         seq = connection.scalar(_LAST) or 0
         new = list(folded(connection.execute(newer(self.last)))) if seq > self.last else []
-        return Pen(connection, seq, self.price), new
+        known = {row.name: row.value for row in connection.execute(_FACTS)}
+        return Pen(connection, seq, self.price, known), new
 
     def _drain(self) -> bool:
         """Write what waits in the spool, for a second at most; returns whether nothing waits any more."""
