@@ -1,4 +1,4 @@
-"""A user who was forgotten is in no file any more: not in free pages, not in the log of writes, not in a spool."""
+"""A user who was forgotten is in no file any more: no free page, no log of writes, no spool."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ class Store:
             self._lock = None
 
     def scrub(self) -> bool:
-        """Leave nothing of removed texts in SQLite's files: write its log back into the database, and empty it.
+        """Leave nothing of removed texts in SQLite's files: write its log into the database, and empty it.
 
         What PostgreSQL leaves behind is its vacuum's work.
 
