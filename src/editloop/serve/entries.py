@@ -18,7 +18,17 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 from editloop.online import Arms, Decided, Event, Feedback, Rerouted
 from editloop.online.events import Outcome
 from editloop.serve.problem import Problem
-from editloop.serve.schema import DECIDED, EXPIRED, FORGOTTEN, drafts, edits, events, facts, policies
+from editloop.serve.schema import (
+    COST,
+    DECIDED,
+    EXPIRED,
+    FORGOTTEN,
+    drafts,
+    edits,
+    events,
+    facts,
+    policies,
+)
 
 __all__ = [
     "Ask",
@@ -84,6 +94,7 @@ class Pen:
         row: dict[str, Any] = {"time": time, "revision": revision}
         if isinstance(event, Arms):
             row |= {"kind": "arms", "epoch": event.epoch, "arms": json.dumps(event.arms)}
+            row |= {"cost_name": self.facts.get(COST)}
         elif isinstance(event, Decided):
             row |= {"kind": "decided", **event._asdict()}
         elif isinstance(event, Rerouted):

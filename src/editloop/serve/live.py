@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, select
 
@@ -24,6 +24,7 @@ from editloop.edits import get_cost
 from editloop.edits.writing import atomic
 from editloop.errors import BanditError, EditLoopError, StoreError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
+from editloop.serve.costs import CostVersion, settle_cost
 from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, ForgetUser, Route
 from editloop.serve.problem import Problem, unavailable
 from editloop.serve.schema import DECIDED, EXPIRED, drafts, events, policies
@@ -56,6 +57,16 @@ AT_ONCE = 500
 log = logging.getLogger("editloop.serve")
 
 
+class _Snapshot(NamedTuple):
+    """The fold of a store's first events, `seq` of them, after its costs were counted again so many times."""
+
+    bandit: Bandit
+    seq: int
+    salt: str
+    repriced: int
+    policies: dict[str, tuple[str, str]]
+
+
 class Live:
     """Decisions and feedback over a store.
 
@@ -67,6 +78,7 @@ class Live:
         expire_after: Seconds after which no edit of a response is waited for; a later one is kept, but
             counts for nothing.
         keep_for: Seconds after which texts are removed; None keeps them.
+        reprice: Whether the costs of all edits are counted again when it starts, by the cost of `config`.
 
     Attributes:
         bandit: The fold.
@@ -83,14 +95,16 @@ class Live:
         scope: Scope = "user",
         expire_after: float = 7 * 86_400.0,
         keep_for: float | None = None,
+        reprice: bool = False,
     ) -> None:
         self.store, self.folder, self.scope = store, folder, scope
         self.config = config or BanditConfig()
-        self.expire_after, self.keep_for = expire_after, keep_for
+        self.expire_after, self.keep_for, self._reprice = expire_after, keep_for, reprice
         self.bandit = Bandit((), self.config)
         self.heard: list[Callable[[Event], None]] = []
         self.policies: dict[str, tuple[str, str]] = {}
         self._cost = get_cost(self.config.cost)
+        self._version = CostVersion(self.config.cost, 0)
         self._flying: dict[str, tuple[str, str]] = {}
         self._by_scope: dict[str, Counter[str]] = {}
         self._salt = ""
@@ -117,17 +131,21 @@ class Live:
         """Learn what the store knows and begin to write to it.
 
         Raises:
-            StoreError: The store cannot be used; if it only does not answer, and there is a snapshot, the
-                loop goes on from that.
+            StoreError: The store cannot be used, or counts edits by another cost; if it only does not
+                answer, and there is a snapshot, the loop goes on from that.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             what = f"the state folder cannot be written, {error.strerror}"
             raise StoreError(what, seen=str(self.folder), do="choose another --store or --state") from error
-        seq = self._seq = await asyncio.to_thread(self._restore)
+        try:
+            seq = self._seq = await asyncio.to_thread(self._restore)
+        except BaseException:
+            await asyncio.to_thread(self.store.close)
+            raise
         spool = self.folder / "spool.jsonl"
-        self._writer = Writer(self.store, spool, self.price, self._learn, seq)
+        self._writer = Writer(self.store, spool, self.price, self._learn, seq, self._version)
         for entry in self._writer.spooled():
             if isinstance(entry, Ask) and entry.decision.response_id not in self.bandit.state:
                 self._take_off(entry.decision)
@@ -158,17 +176,22 @@ class Live:
         try:
             self.store.open()
             self._salt = self.store.fact("salt")
+            self._version, told = settle_cost(self.store, self.config.cost, reprice=self._reprice)
             last = self.store.last()
         except StoreError as error:
             if known is None or "does not answer" not in str(error):
                 raise
             log.warning("%s; going on from the snapshot", error)
-            self.bandit, seq, self._salt, self.policies = known
-            return seq
+            self.bandit, self._salt, self.policies = known.bandit, known.salt, known.policies
+            self._version = self._version._replace(repriced=known.repriced)
+            return known.seq
+        if told is not None:
+            log.warning("%s", told)
         self.policies = self.store.read(_policies)
         seq = 0
-        if known is not None and known[1] <= last and known[2] == self._salt:
-            self.bandit, seq = known[:2]
+        mine = self._salt, self._version.repriced
+        if known is not None and known.seq <= last and (known.salt, known.repriced) == mine:
+            self.bandit, seq = known.bandit, known.seq
         self._written = seq
         for number, event in self.store.events(seq):
             self._fold(event)
@@ -179,14 +202,14 @@ class Live:
     def _snapshot_file(self) -> Path:
         return self.folder / "snapshot.json"
 
-    def _read_snapshot(self) -> tuple[Bandit, int, str, dict[str, tuple[str, str]]] | None:
+    def _read_snapshot(self) -> _Snapshot | None:
         try:
             row = json.loads(self._snapshot_file.read_text(encoding="utf-8"))
             bandit = Bandit.from_json(row["bandit"])
             if json.dumps(row["bandit"]["config"]) != json.dumps(asdict(self.config)):
                 return None  # it counted otherwise
             found = {str(arm): (str(run), str(name)) for arm, (run, name) in row["policies"].items()}
-            return bandit, int(row["seq"]), str(row["salt"]), found
+            return _Snapshot(bandit, int(row["seq"]), str(row["salt"]), int(row.get("repriced", 0)), found)
         except (OSError, ValueError, KeyError, TypeError, EditLoopError):
             return None
 
@@ -194,6 +217,7 @@ class Live:
         """Write a snapshot; returns for how many seconds nothing else was done."""
         started = time.perf_counter()
         row = {"seq": self._seq, "salt": self._salt, "policies": self.policies}
+        row |= {"repriced": self._version.repriced}
         row |= {"bandit": self.bandit.to_json()}
         took = time.perf_counter() - started
         self._written = self._seq

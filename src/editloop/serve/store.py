@@ -37,7 +37,7 @@ SCRUB_WAIT = 100
 ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(26011905)")
 """What keeps PostgreSQL's writers apart until the transaction ends."""
 
-REVISION = "1"
+REVISION = "2"
 """Of the schema: the last of `editloop.serve.migrations.versions`."""
 
 
@@ -142,9 +142,19 @@ class Store:
         with storing(), self.writer.begin() as connection:
             if not self.is_sqlite:
                 connection.execute(ONE_AT_A_TIME)
-            migrate(connection, str(self))
+            before = migrate(connection, str(self))
             if connection.scalar(select(facts.c.value).where(facts.c.name == "salt")) is None:
                 connection.execute(facts.insert().values(name="salt", value=secrets.token_hex(16)))
+        if self.is_sqlite and before == "1":
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        """Write the file anew: in its free space are texts that earlier versions did not overwrite."""
+        with storing(), closing(self.writer.raw_connection()) as connection:
+            try:
+                connection.cursor().execute("VACUUM")
+            except sqlite3.Error as error:
+                raise down(error) from error
 
     def _claim(self) -> None:
         assert self.url.database is not None
@@ -222,8 +232,8 @@ class Store:
             yield from folded(rows)
 
 
-def migrate(connection: Connection, name: str) -> None:
-    """Run the migrations that a database lacks.
+def migrate(connection: Connection, name: str) -> str | None:
+    """Run the migrations that a database lacks; returns which it had.
 
     Raises:
         StoreError: It has one that this version does not know.
@@ -239,7 +249,7 @@ def migrate(connection: Connection, name: str) -> None:
     config.attributes["connection"] = connection
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision == REVISION:
-        return
+        return revision
     try:
         if revision is not None:
             ScriptDirectory.from_config(config).get_revision(revision)
@@ -248,6 +258,7 @@ def migrate(connection: Connection, name: str) -> None:
         raise StoreError(
             f"the store {name} is of a newer version", seen=revision, do="update editloop"
         ) from error
+    return revision
 
 
 def newer(after: int) -> Any:
