@@ -40,7 +40,7 @@ def is_replay(service: Service) -> bool:
 
 
 async def use(service: Service) -> None:
-    """Drafts of three words: some edited, one accepted, two of someone who is forgotten, one from elsewhere."""
+    """Drafts of three words: edited, accepted, of someone who is forgotten; and one from elsewhere."""
     for response_id, user in (("a", "ada"), ("b", "ada"), ("c", "ada"), ("gone", "zoe"), ("kept", "zoe")):
         assert (await service.ask(id=response_id, user=user)).json()["choices"]
     await service.edit("a", "Hi from me")

@@ -282,6 +282,8 @@ class Edited:
 class Edit:
     """A user's edit, or acceptance.
 
+    Without key and revision, what an earlier revision of the response said is a repetition of it that came late.
+
     Attributes:
         response_id: Of what.
         edit: The text; None for accepted as it was.
@@ -321,8 +323,11 @@ class Edit:
         there = {row.revision: row.edit for row in pen.connection.execute(_EDITS, {"id": self.response_id})}
         highest = max(there, default=0)
         revision = self.revision or highest + 1
-        if self.revision is None and highest and there[highest] == self.edit:
-            return self._again(pen, highest)
+        if self.revision is None:
+            same = [number for number, edit in there.items() if self._is_same(edit, draft.response)]
+            # With a key of its own it is a new edit, and may go back to what an earlier one said.
+            if same and (self.key is None or same[-1] == highest):
+                return self._again(pen, same[-1])
         if revision <= highest:
             if revision in there and there[revision] == self.edit:
                 return self._again(pen, revision)
@@ -336,6 +341,11 @@ class Edit:
                 cost = _price(pen, draft.response, self.edit)
             _count(pen, self.response_id, revision, self.time, cost, accepted)
         return Edited(self.response_id, revision, cost, draft.policy, accepted, repeated=False)
+
+    def _is_same(self, edit: str | None, response: str | None) -> bool:
+        """Whether another revision says the same: None stands for the response as it was."""
+        mine, other = (response if text is None else text for text in (self.edit, edit))
+        return mine == other
 
     def _again(self, pen: Pen, revision: int) -> Edited:
         row = pen.first(
