@@ -38,12 +38,13 @@ def append_rows(path: Path, rows: Iterable[Any], *, sync: bool = False) -> None:
             os.fsync(file.fileno())
 
 
-def drop_rows(path: Path, count: int) -> None:
-    """Take the first so many rows out of a file; one that holds no more is removed."""
+def drop_rows(path: Path, count: int, *, instead: Iterable[Any] = ()) -> None:
+    """Take the first so many rows out of a file, for others perhaps; one that holds no more is removed."""
     rest = left_rows(path)
     with path.open("rb") as file, rest.open("wb") as kept:
         for _ in range(count):
             file.readline()
+        kept.writelines(json.dumps(row).encode() + b"\n" for row in instead)
         shutil.copyfileobj(file, kept)
         kept.flush()
         os.fsync(kept.fileno())

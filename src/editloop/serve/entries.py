@@ -282,7 +282,7 @@ class Edited:
 class Edit:
     """A user's edit, or acceptance.
 
-    Without key and revision, what an earlier revision of the response said is a repetition of it that came late.
+    Without key and revision, what an earlier revision said already is a repetition of it that came late.
 
     Attributes:
         response_id: Of what.
