@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
-from serving import run
+from serving import run, serving
 from site_server import served
 
+from editloop.bench.postgres import Postgres
 from editloop.errors import ServeError
 from editloop.serve import AsyncClient, Client
 
@@ -46,7 +48,7 @@ def test_the_openai_package_works_unchanged(tmp_path: Path) -> None:
 def test_an_edit_outlives_a_server_that_is_down(tmp_path: Path) -> None:
     with served(tmp_path) as (url, _):
         port = int(url.rpartition(":")[2])
-        with Client(url, spool=tmp_path / "spool" / "edits.jsonl") as client:
+        with Client(url, spool=tmp_path / "spool" / "edits.jsonl", retry_missing=0) as client:
             first = client.complete("Write.", user="ada")
             assert first.text == "Hello from a@1" and first.policy == "a@1"
             second = client.complete([{"role": "user", "content": "Write."}])
@@ -64,7 +66,8 @@ def test_an_edit_outlives_a_server_that_is_down(tmp_path: Path) -> None:
         Client(url).accept(second.response_id)
     assert len(client.waiting()) == 3
     client.http.close()
-    with served(tmp_path, port) as (url, _), Client(url, spool=tmp_path / "spool" / "edits.jsonl") as client:
+    again = Client(url, spool=tmp_path / "spool" / "edits.jsonl", retry_missing=0)
+    with served(tmp_path, port) as (url, _), again as client:
         assert client.accept(first.response_id).revision == 2
         assert client.waiting() == []
         shown = httpx.get(f"{url}/v1/edits/{second.response_id}").json()
@@ -111,3 +114,91 @@ def test_an_edit_is_kept_while_it_is_not_what_is_wrong(status: int, tmp_path: Pa
         assert [each["edit"] for each in client.waiting()] == ["One", "Two"]
         assert client.flush() == 2 and client.waiting() == []
     assert "One" in (tmp_path / "edits.refused").read_text()
+
+
+MISSING = {"error": {"message": "no such response", "code": "response_not_found"}}
+
+
+def answering(answers: list[int | None], seen: list[str]) -> httpx.MockTransport:
+    """A server that gives these answers, one after another; None is no answer at all."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        code = answers.pop(0)
+        seen.append(json.loads(request.content)["edit"])
+        assert "missing_since" not in request.content.decode()
+        if code is None:
+            raise httpx.ConnectError("down", request=request)
+        done = {"response_id": "r", "cost": 0.5, "revision": 1}
+        return httpx.Response(code, json=MISSING if code == 404 else done)
+
+    return httpx.MockTransport(answer)
+
+
+def test_an_edit_of_a_response_that_is_not_known_yet_waits(tmp_path: Path) -> None:
+    """And those of the same response behind it, also where the server goes down meanwhile."""
+    answers: list[int | None] = [404, 404, 404, 200, None, 404, None, 200, 200, 200]
+    seen: list[str] = []
+    http = httpx.Client(transport=answering(answers, seen), base_url="http://server")
+    with Client("http://server", spool=tmp_path / "edits.jsonl", http=http) as client:
+        assert client.edit("r", "One") == ("r", True, None, None)
+        assert client.edit("r", "Two").spooled  # it is not sent: it would be the earlier one
+        assert client.edit("s", "Other").cost == 0.5
+        assert seen == ["One", "One", "One", "Other"]
+        assert client.edit("s", "Late").spooled
+        with pytest.raises(httpx.ConnectError):
+            client.flush()
+        assert seen[4:] == ["One", "One", "Late"]
+        assert [each["edit"] for each in client.waiting()] == ["One", "Two", "Late"]
+        assert client.flush() == 3 and client.waiting() == []
+        assert seen[7:] == ["One", "Two", "Late"] and not (tmp_path / "edits.refused").exists()
+
+
+def test_an_edit_that_nobody_comes_to_know_is_refused_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("editloop.serve.client.time.time", lambda: now[0])
+    seen: list[str] = []
+    http = httpx.Client(transport=answering([404] * 9, seen), base_url="http://server")
+    with Client("http://server", spool=tmp_path / "edits.jsonl", http=http) as client:
+        assert client.edit("r", "One").spooled
+        now[0] += 3599
+        assert client.flush() == 0 and len(client.waiting()) == 1
+        now[0] += 1
+        assert client.flush() == 1 and client.waiting() == []
+        (refused,) = map(json.loads, (tmp_path / "edits.refused").read_text().splitlines())
+        assert refused["edit"] == "One" and set(refused) == {"response_id", "key", "edit"}
+    without = httpx.Client(transport=answering([404], seen), base_url="http://server")
+    with (
+        Client("http://server", http=without) as client,
+        pytest.raises(ServeError, match="no such response"),
+    ):
+        client.edit("r", "One")
+
+
+def test_an_edit_reaches_a_response_that_another_replica_has_spooled(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    """One answers while the database is down, and is stopped; the other is asked; the first comes back."""
+    url = postgres.new()
+
+    async def work() -> None:
+        try:
+            async with serving(url, tmp_path / "a") as a:
+                await asyncio.to_thread(postgres.stop, at_once=True)
+                assert (await a.ask(id="r")).status_code == 200
+        finally:
+            await asyncio.to_thread(postgres.start)
+        async with serving(url, tmp_path / "b", arms=()) as b:
+            client = AsyncClient("http://localhost", spool=tmp_path / "edits.jsonl", http=b.http)
+            assert (await client.edit("r", "Hi from a@1")).spooled
+            assert (await client.edit("r", "Hi from me")).spooled
+            assert await client.flush() == 0 and len(client.waiting()) == 2
+            async with serving(url, tmp_path / "a", arms=()) as a:
+                while a.live.writer.spooled() or a.live.down:
+                    await asyncio.sleep(0.05)
+            assert await client.flush() == 2 and client.waiting() == []
+            shown = (await b.http.get("/v1/edits/r")).json()
+            assert [each["edit"] for each in shown["revisions"]] == ["Hi from a@1", "Hi from me"]
+
+    run(work())

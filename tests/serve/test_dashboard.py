@@ -238,6 +238,9 @@ def test_a_round_of_try_it(site: Site, open_page: Open) -> None:
     page.get_by_text("Kept as it was: cost 0.000, revision 2").wait_for()
     assert draft.input_value() == "Hello from a@1 "
     assert site.http.get("/v1/edits").json()["data"][0]["status"] == "accepted"
+    draft.fill("Hello from me ")  # going back to an earlier wording is an edit of its own
+    submit.click()
+    page.get_by_text("Edit taken: cost 0.333, revision 3").wait_for()
 
 
 def test_an_answer_that_fails_is_told(site: Site, open_page: Open) -> None:

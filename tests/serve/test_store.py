@@ -176,6 +176,51 @@ def test_revisions_and_keys_are_held_to(url: str, tmp_path: Path) -> None:
     run(work())
 
 
+def test_a_late_repetition_changes_nothing(url: str, tmp_path: Path) -> None:
+    """Edit A, edit B, and A again by a client that heard no answer: B stays what the user left."""
+
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            write = desk.writer.write
+            await write(arms("a@1"))
+            await write(ask("1"))
+            await write(Finish("1", "Hello", "stop", 2.0))
+            first = await write(Edit("1", "Hi Ada", None, None, 3.0))
+            second = await write(Edit("1", "Hi Bo", None, None, 4.0))
+            again = await write(Edit("1", "Hi Ada", None, None, 5.0))
+            assert (first.revision, second.revision) == (1, 2)
+            assert (again.revision, again.cost, again.repeated) == (1, 1.0, True)
+            row = desk.store.read(lambda c: c.execute(select(log_view)).one())
+            assert (row.edit, desk.store.last()) == ("Hi Bo", 4)
+            # What says that it is an edit of its own is one, and goes back to the earlier wording.
+            keyed = await write(Edit("1", "Hi Ada", None, "key", 6.0))
+            assert (keyed.revision, keyed.repeated) == (3, False)
+            assert (await write(Edit("1", "Hi Ada", None, "another", 6.5))).repeated
+            numbered = await write(Edit("1", "Hi Bo", 7, None, 7.0))
+            assert (numbered.revision, numbered.repeated) == (7, False)
+            assert (await write(Edit("1", "Hi Ada", None, None, 8.0))).revision == 3
+            row = desk.store.read(lambda c: c.execute(select(log_view)).one())
+            assert row.edit == "Hi Bo"
+
+    run(work())
+
+
+def test_a_late_acceptance_is_a_repetition_however_it_is_said(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Desk(url, tmp_path) as desk:
+            write = desk.writer.write
+            await write(arms("a@1"))
+            await write(ask("1"))
+            await write(Finish("1", "Hello", "stop", 2.0))
+            await write(Edit("1", None, None, None, 3.0))
+            await write(Edit("1", "Hi", None, None, 4.0))
+            for late in (None, "Hello"):
+                again = await write(Edit("1", late, None, None, 5.0))
+                assert (again.revision, again.accepted, again.repeated) == (1, True, True)
+
+    run(work())
+
+
 def test_a_refused_entry_takes_no_other_with_it(url: str, tmp_path: Path) -> None:
     class Broken:
         def apply(self, pen: object) -> None:

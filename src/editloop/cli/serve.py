@@ -43,6 +43,10 @@ def serve(
     ] = "user",
     algorithm: Annotated[str, typer.Option(help="ucb, kl-ucb, thompson, uniform.")] = "ucb",
     cost: CostName = None,
+    reprice: Annotated[
+        bool,
+        typer.Option("--reprice", help="Count all edits of the store again, by this cost, from their texts."),
+    ] = False,
     alpha: Annotated[float | None, typer.Option(help="Of ucb [0.45 of the cost's scale].")] = None,
     scale: Annotated[float | None, typer.Option(help="A typical large cost [1 if normalised].")] = None,
     discount: Annotated[float, typer.Option(help="Weight an observation keeps per decision.")] = 1.0,
@@ -88,6 +92,7 @@ def serve(
         scope=scope,  # type: ignore[arg-type]
         expire_after=expire_days * DAY,
         keep_for=None if keep_days is None else keep_days * DAY,
+        reprice=reprice,
     )
     backend = _backend(upstream, upstream_base, upstream_timeout, max_new_tokens, device, dtype)
     limits = Limits(body=max_body, text=max_text, rate=rate, concurrency=concurrency)

@@ -11,7 +11,7 @@ from typing import Any
 
 from editloop.errors import EditLoopError
 
-__all__ = ["append_rows", "drop_rows", "read_rows"]
+__all__ = ["append_rows", "drop_rows", "left_rows", "read_rows"]
 
 _BLOCK = 65536
 
@@ -38,12 +38,13 @@ def append_rows(path: Path, rows: Iterable[Any], *, sync: bool = False) -> None:
             os.fsync(file.fileno())
 
 
-def drop_rows(path: Path, count: int) -> None:
-    """Take the first so many rows out of a file; one that holds no more is removed."""
-    rest = path.with_name(f"{path.name}.rest")
+def drop_rows(path: Path, count: int, *, instead: Iterable[Any] = ()) -> None:
+    """Take the first so many rows out of a file, for others perhaps; one that holds no more is removed."""
+    rest = left_rows(path)
     with path.open("rb") as file, rest.open("wb") as kept:
         for _ in range(count):
             file.readline()
+        kept.writelines(json.dumps(row).encode() + b"\n" for row in instead)
         shutil.copyfileobj(file, kept)
         kept.flush()
         os.fsync(kept.fileno())
@@ -52,6 +53,11 @@ def drop_rows(path: Path, count: int) -> None:
     else:
         path.unlink()
         rest.unlink()
+
+
+def left_rows(path: Path) -> Path:
+    """Where the rows that stay are written while others are dropped; a kill may leave it behind."""
+    return path.with_name(f"{path.name}.rest")
 
 
 def read_rows(path: Path, error: type[EditLoopError]) -> Iterator[Any]:

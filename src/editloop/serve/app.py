@@ -16,11 +16,12 @@ from editloop import __version__
 from editloop.online import Arms, Event
 from editloop.serve import arms, chat, feedback, overview, pages
 from editloop.serve.backend import Backend
-from editloop.serve.desk import Desk, Redact
+from editloop.serve.desk import Desk
 from editloop.serve.gate import Gate, Keys, Limits
 from editloop.serve.live import Live
 from editloop.serve.metrics import Metrics
 from editloop.serve.problem import Problem
+from editloop.serve.redaction import Redact
 from editloop.serve.room import Room, room_of
 
 __all__ = ["create_app"]
@@ -41,7 +42,7 @@ def create_app(
         backend: Writes responses.
         runs: Run folders whose policies are the first arms, if the store has none yet.
         limits: Of requests.
-        redact: What is done to a text before it is kept.
+        redact: What is done to each text before it is kept; what it raises refuses the request.
     """
     limits = limits or Limits()
     keys = Keys(live.store, live.folder / "keys.json")

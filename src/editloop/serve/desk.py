@@ -22,13 +22,12 @@ from editloop.serve.backend import Backend, Chunk, Completion, Unanswered
 from editloop.serve.entries import Ask
 from editloop.serve.live import Live
 from editloop.serve.problem import Problem
+from editloop.serve.redaction import WORDS, Redact, redact_leaves, redact_text
 from editloop.serve.schema import drafts
 
 __all__ = ["Answered", "Desk", "Question", "Streamed"]
 
 T = TypeVar("T")
-
-Redact = Callable[[str], str]
 
 REASONS = ("stop", "length", "tool_calls", "function_call", "content_filter")
 """Why a response ends, as of OpenAI's API."""
@@ -98,20 +97,28 @@ class _Turn:
 def context_of(messages: Any, redact: Redact) -> Any:
     """What is logged of the messages: the text of a user's only message, else all of them.
 
-    A base with a chat template is asked the same by both, and one without is asked the text alone.
+    A base with a chat template is asked the same by both, and one without is asked the text alone. Every
+    text of a message is redacted: tool calls, what tools returned, and parts that are no text alone.
     """
-    kept = [{**each, "content": _text(each.get("content"), redact)} for each in messages]
+    joined = [{**each, "content": _joined(each.get("content"))} for each in messages]
+    kept: list[Any] = redact_leaves(joined, redact, words=WORDS)
     if len(kept) == 1 and set(kept[0]) == {"role", "content"} and kept[0]["role"] == "user":
         return kept[0]["content"]
     return kept
 
 
-def _text(content: Any, redact: Redact) -> Any:
-    if isinstance(content, str):
-        return redact(content)
+def _joined(content: Any) -> Any:
+    """Parts that are texts, as one text."""
     if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
-        return redact("".join(str(part.get("text", "")) for part in content))
+        return "".join(str(part.get("text", "")) for part in content)
     return content
+
+
+def metadata_of(metadata: Mapping[str, Any] | None, redact: Redact) -> str | None:
+    """Metadata as JSON, as they are kept."""
+    if not metadata:
+        return None
+    return json.dumps(redact_leaves(dict(metadata), redact), ensure_ascii=False, allow_nan=False)
 
 
 class Desk:
@@ -153,7 +160,11 @@ class Desk:
         completion = await self._attempt(
             turn, lambda arm: self.backend.complete(arm, question.body, response_id)
         )
-        text = None if completion.text is None else _kept(completion.text, self.redact)
+        try:
+            text = None if completion.text is None else _kept(completion.text, self.redact)
+        except BaseException:  # of the redaction: nothing is kept, and no edit is waited for
+            await asyncio.shield(self._give_up(turn))
+            raise
         there = await _all(turn.written, self.live.finish(response_id, text, _reason(completion.finish)))
         if there is not None:  # another replica's try was quicker
             completion = Completion(there, completion.finish, {"role": "assistant", "content": there})
@@ -266,9 +277,9 @@ class Desk:
             written = asyncio.get_running_loop().create_future()
             written.set_result(None)
             return response_id, _Turn(decision, arm, written)
-        metadata = json.dumps(question.metadata) if question.metadata else None
-        metadata = metadata and redact(metadata)
-        context = json.dumps(context_of(question.body["messages"], redact), ensure_ascii=False)
+        metadata = metadata_of(question.metadata, redact)
+        said = context_of(question.body["messages"], redact)
+        context = json.dumps(said, ensure_ascii=False, allow_nan=False)
         decision = live.choose(response_id, question.user, question.arm)  # in flight: nothing may fail now
         ask = Ask(decision, time.time(), question.user, live.digest(question.asked()), context, metadata)
         written = asyncio.ensure_future(live.write(ask, hurry=hurry))
@@ -340,7 +351,7 @@ def _reason(finish: str) -> str:
 
 def _kept(text: str, redact: Redact) -> str:
     """A response as it is kept: PostgreSQL takes no NUL."""
-    return redact(text.replace("\0", ""))
+    return redact_text(text.replace("\0", ""), redact)
 
 
 async def _replayed(completion: Completion) -> AsyncIterator[Chunk]:

@@ -7,8 +7,9 @@ file while the database is down, and applied later; twice is as good as once.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,17 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 from editloop.online import Arms, Decided, Event, Feedback, Rerouted
 from editloop.online.events import Outcome
 from editloop.serve.problem import Problem
-from editloop.serve.schema import DECIDED, EXPIRED, drafts, edits, events, policies
+from editloop.serve.schema import (
+    COST,
+    DECIDED,
+    EXPIRED,
+    FORGOTTEN,
+    drafts,
+    edits,
+    events,
+    facts,
+    policies,
+)
 
 __all__ = [
     "Ask",
@@ -28,6 +39,7 @@ __all__ = [
     "External",
     "Finish",
     "Forget",
+    "ForgetUser",
     "Pen",
     "Price",
     "Route",
@@ -57,6 +69,7 @@ _FINISH = (
 _EDITS = select(edits).where(edits.c.response_id == bindparam("id")).order_by(edits.c.revision)
 _MINE = select(drafts).where(drafts.c.response_id == bindparam("id"))
 _KEY = select(edits).where(edits.c.key == bindparam("key"))
+_FACT = select(facts.c.value).where(facts.c.name == bindparam("name"))
 
 
 class Pen:
@@ -66,11 +79,12 @@ class Pen:
         connection: Of the transaction.
         seq: Number of the last event.
         price: What an edit costs.
+        facts: Those of the store that entries look at, as they are in this transaction.
         added: The events appended.
     """
 
-    def __init__(self, connection: Connection, seq: int, price: Price) -> None:
-        self.connection, self.seq, self.price = connection, seq, price
+    def __init__(self, connection: Connection, seq: int, price: Price, facts: Mapping[str, str]) -> None:
+        self.connection, self.seq, self.price, self.facts = connection, seq, price, facts
         self.added: list[tuple[int, Event]] = []
 
     def append(
@@ -80,6 +94,7 @@ class Pen:
         row: dict[str, Any] = {"time": time, "revision": revision}
         if isinstance(event, Arms):
             row |= {"kind": "arms", "epoch": event.epoch, "arms": json.dumps(event.arms)}
+            row |= {"cost_name": self.facts.get(COST)}
         elif isinstance(event, Decided):
             row |= {"kind": "decided", **event._asdict()}
         elif isinstance(event, Rerouted):
@@ -108,6 +123,30 @@ class Pen:
         row = self.first(_DECISION, id=response_id)
         return None if row is None else (row.scope, row.arm)
 
+    def fact(self, name: str) -> str | None:
+        """What is kept under a name beside the tables; None if nothing is."""
+        found: str | None = self.connection.scalar(_FACT, {"name": name})
+        return found
+
+    def keep(self, name: str, value: str) -> None:
+        """Keep something under a name, in place of what was there."""
+        done = self.connection.execute(update(facts).where(facts.c.name == name).values(value=value))
+        if not done.rowcount:
+            self.connection.execute(insert(facts).values(name=name, value=value))
+
+    def is_forgotten(self, user: str | None, time: float) -> bool:
+        """Whether a user was forgotten after this time: an entry of theirs has waited in a spool since."""
+        latest = self.facts.get(FORGOTTEN)
+        if user is None or latest is None or time > float(latest):
+            return False
+        since = self.fact(_tombstone(self.fact("salt") or "", user))
+        return since is not None and time <= float(since)
+
+
+def _tombstone(salt: str, user: str) -> str:
+    """Under which name it is kept when a user was forgotten; it does not tell who."""
+    return f"{FORGOTTEN}:{hashlib.blake2b(f'{salt}:{user}'.encode(), digest_size=16).hexdigest()}"
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -130,14 +169,18 @@ class Ask:
     metadata: str | None
 
     def apply(self, pen: Pen) -> None:
-        """Write event and draft."""
+        """Write event and draft; without texts, if the user was forgotten since."""
         one = self.decision
         if pen.decision(one.response_id) is not None:
             return
         pen.append(one, self.time, revision=DECIDED)
         row = {"response_id": one.response_id, "time": self.time, "user": self.user, "policy": one.arm}
         row |= {"propensity": one.propensity, "request": self.request, "context": self.context}
-        pen.connection.execute(_DRAFT, row | {"metadata": self.metadata})
+        row |= {"metadata": self.metadata, "response": None, "finish": None}
+        forgotten = pen.is_forgotten(self.user, self.time)
+        pen.connection.execute(_DRAFT, row | REMOVED if forgotten else row)
+        if forgotten:
+            Expire((one.response_id,), self.time).apply(pen)
 
 
 @dataclass(frozen=True)
@@ -239,6 +282,8 @@ class Edited:
 class Edit:
     """A user's edit, or acceptance.
 
+    Without key and revision, what an earlier revision said already is a repetition of it that came late.
+
     Attributes:
         response_id: Of what.
         edit: The text; None for accepted as it was.
@@ -278,8 +323,11 @@ class Edit:
         there = {row.revision: row.edit for row in pen.connection.execute(_EDITS, {"id": self.response_id})}
         highest = max(there, default=0)
         revision = self.revision or highest + 1
-        if self.revision is None and highest and there[highest] == self.edit:
-            return self._again(pen, highest)
+        if self.revision is None:
+            same = [number for number, edit in there.items() if self._is_same(edit, draft.response)]
+            # With a key of its own it is a new edit, and may go back to what an earlier one said.
+            if same and (self.key is None or same[-1] == highest):
+                return self._again(pen, same[-1])
         if revision <= highest:
             if revision in there and there[revision] == self.edit:
                 return self._again(pen, revision)
@@ -293,6 +341,11 @@ class Edit:
                 cost = _price(pen, draft.response, self.edit)
             _count(pen, self.response_id, revision, self.time, cost, accepted)
         return Edited(self.response_id, revision, cost, draft.policy, accepted, repeated=False)
+
+    def _is_same(self, edit: str | None, response: str | None) -> bool:
+        """Whether another revision says the same: None stands for the response as it was."""
+        mine, other = (response if text is None else text for text in (self.edit, edit))
+        return mine == other
 
     def _again(self, pen: Pen, revision: int) -> Edited:
         row = pen.first(
@@ -429,3 +482,16 @@ class Forget:
         mine = drafts.c.response_id.in_(self.response_ids)
         pen.connection.execute(update(drafts).where(mine).values(**REMOVED))
         pen.connection.execute(delete(edits).where(edits.c.response_id.in_(self.response_ids)))
+
+
+@dataclass(frozen=True)
+class ForgetUser:
+    """What comes of a user from here on, though it is older, has no texts: it waited in a replica's spool."""
+
+    user: str
+    time: float
+
+    def apply(self, pen: Pen) -> None:
+        """Keep when that was, under a name that does not tell who."""
+        pen.keep(_tombstone(pen.fact("salt") or "", self.user), repr(self.time))
+        pen.keep(FORGOTTEN, repr(max(self.time, float(pen.facts.get(FORGOTTEN, 0.0)))))

@@ -14,9 +14,10 @@ from fastapi.responses import Response, StreamingResponse
 from sqlalchemy import Connection, Row, Select, func, select
 
 from editloop.edits import redline
-from editloop.serve.desk import context_of
+from editloop.serve.desk import context_of, metadata_of
 from editloop.serve.entries import Edited, External
 from editloop.serve.problem import Problem
+from editloop.serve.redaction import redact_text
 from editloop.serve.requests import EditRequest, check_texts, documented, parse
 from editloop.serve.room import Room, room_of
 from editloop.serve.schema import drafts, edits, events, log_view, policies
@@ -42,7 +43,7 @@ async def take(request: Request) -> dict[str, Any]:
     if asked.response is not None:
         response_id = await _keep_external(room, asked, key)
     assert response_id is not None
-    edit = None if asked.edit is None else redact(asked.edit)
+    edit = None if asked.edit is None else redact_text(asked.edit, redact)
     done: Edited = await room.live.edit(response_id, edit, revision=asked.revision, key=key)
     return {
         "object": "edit",
@@ -60,8 +61,9 @@ async def _keep_external(room: Room, asked: EditRequest, key: str | None) -> str
     redact = room.desk.redact
     assert asked.response is not None
     messages = asked.model_dump(include={"context"}, exclude_unset=True)["context"]
-    context = redact(messages) if isinstance(messages, str) else context_of(messages, redact)
-    response = redact(asked.response)
+    is_text = isinstance(messages, str)
+    context = redact_text(messages, redact) if is_text else context_of(messages, redact)
+    response = redact_text(asked.response, redact)
     digest = room.live.digest([context, response, asked.user, asked.policy])
     response_id = asked.response_id or f"ext-{digest if key else uuid4().hex}"
     await room.live.write(
@@ -69,9 +71,9 @@ async def _keep_external(room: Room, asked: EditRequest, key: str | None) -> str
             response_id,
             asked.user,
             asked.policy,
-            json.dumps(context, ensure_ascii=False),
+            json.dumps(context, ensure_ascii=False, allow_nan=False),
             response,
-            redact(json.dumps(asked.metadata, ensure_ascii=False)) if asked.metadata else None,
+            metadata_of(asked.metadata, redact),
             digest,
             time.time(),
         )

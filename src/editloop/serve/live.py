@@ -13,10 +13,10 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, select
 
@@ -24,7 +24,8 @@ from editloop.edits import get_cost
 from editloop.edits.writing import atomic
 from editloop.errors import BanditError, EditLoopError, StoreError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
-from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, Route
+from editloop.serve.costs import CostVersion, settle_cost
+from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, ForgetUser, Route
 from editloop.serve.problem import Problem, unavailable
 from editloop.serve.schema import DECIDED, EXPIRED, drafts, events, policies
 from editloop.serve.store import PATIENCE, Store
@@ -43,11 +44,27 @@ SNAPSHOT_SHARE = 1000.0
 TEND_EVERY = 2.0
 """Seconds between looks for responses that have expired or are too old to be kept."""
 
+LOOK_BACK_EVERY = 3600.0
+"""Seconds between looks at all texts that are too old, not only at those that have become it."""
+
+SCRUB_EVERY = 0.1
+"""Seconds between two tries to do what something else stands in the way of."""
+
 STANDS_STILL = "the store does not answer: it takes too long"
 
 AT_ONCE = 500
 
 log = logging.getLogger("editloop.serve")
+
+
+class _Snapshot(NamedTuple):
+    """The fold of a store's first events, `seq` of them, after its costs were counted again so many times."""
+
+    bandit: Bandit
+    seq: int
+    salt: str
+    repriced: int
+    policies: dict[str, tuple[str, str]]
 
 
 class Live:
@@ -61,6 +78,7 @@ class Live:
         expire_after: Seconds after which no edit of a response is waited for; a later one is kept, but
             counts for nothing.
         keep_for: Seconds after which texts are removed; None keeps them.
+        reprice: Whether the costs of all edits are counted again when it starts, by the cost of `config`.
 
     Attributes:
         bandit: The fold.
@@ -77,19 +95,22 @@ class Live:
         scope: Scope = "user",
         expire_after: float = 7 * 86_400.0,
         keep_for: float | None = None,
+        reprice: bool = False,
     ) -> None:
         self.store, self.folder, self.scope = store, folder, scope
         self.config = config or BanditConfig()
-        self.expire_after, self.keep_for = expire_after, keep_for
+        self.expire_after, self.keep_for, self._reprice = expire_after, keep_for, reprice
         self.bandit = Bandit((), self.config)
         self.heard: list[Callable[[Event], None]] = []
         self.policies: dict[str, tuple[str, str]] = {}
         self._cost = get_cost(self.config.cost)
+        self._version = CostVersion(self.config.cost, 0)
         self._flying: dict[str, tuple[str, str]] = {}
         self._by_scope: dict[str, Counter[str]] = {}
         self._salt = ""
         self._seq, self._written = 0, 0
-        self._expired_until = self._kept_until = 0.0
+        self._expired_until = self._kept_until = self._looked_back = 0.0
+        self._scrubbed = False
         self._tasks: list[asyncio.Task[None]] = []
         self._writer: Writer | None = None
 
@@ -110,17 +131,21 @@ class Live:
         """Learn what the store knows and begin to write to it.
 
         Raises:
-            StoreError: The store cannot be used; if it only does not answer, and there is a snapshot, the
-                loop goes on from that.
+            StoreError: The store cannot be used, or counts edits by another cost; if it only does not
+                answer, and there is a snapshot, the loop goes on from that.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             what = f"the state folder cannot be written, {error.strerror}"
             raise StoreError(what, seen=str(self.folder), do="choose another --store or --state") from error
-        seq = self._seq = await asyncio.to_thread(self._restore)
+        try:
+            seq = self._seq = await asyncio.to_thread(self._restore)
+        except BaseException:
+            await asyncio.to_thread(self.store.close)
+            raise
         spool = self.folder / "spool.jsonl"
-        self._writer = Writer(self.store, spool, self.price, self._learn, seq)
+        self._writer = Writer(self.store, spool, self.price, self._learn, seq, self._version)
         for entry in self._writer.spooled():
             if isinstance(entry, Ask) and entry.decision.response_id not in self.bandit.state:
                 self._take_off(entry.decision)
@@ -151,17 +176,22 @@ class Live:
         try:
             self.store.open()
             self._salt = self.store.fact("salt")
+            self._version, told = settle_cost(self.store, self.config.cost, reprice=self._reprice)
             last = self.store.last()
         except StoreError as error:
             if known is None or "does not answer" not in str(error):
                 raise
             log.warning("%s; going on from the snapshot", error)
-            self.bandit, seq, self._salt, self.policies = known
-            return seq
+            self.bandit, self._salt, self.policies = known.bandit, known.salt, known.policies
+            self._version = self._version._replace(repriced=known.repriced)
+            return known.seq
+        if told is not None:
+            log.warning("%s", told)
         self.policies = self.store.read(_policies)
         seq = 0
-        if known is not None and known[1] <= last and known[2] == self._salt:
-            self.bandit, seq = known[:2]
+        mine = self._salt, self._version.repriced
+        if known is not None and known.seq <= last and (known.salt, known.repriced) == mine:
+            self.bandit, seq = known.bandit, known.seq
         self._written = seq
         for number, event in self.store.events(seq):
             self._fold(event)
@@ -172,14 +202,14 @@ class Live:
     def _snapshot_file(self) -> Path:
         return self.folder / "snapshot.json"
 
-    def _read_snapshot(self) -> tuple[Bandit, int, str, dict[str, tuple[str, str]]] | None:
+    def _read_snapshot(self) -> _Snapshot | None:
         try:
             row = json.loads(self._snapshot_file.read_text(encoding="utf-8"))
             bandit = Bandit.from_json(row["bandit"])
             if json.dumps(row["bandit"]["config"]) != json.dumps(asdict(self.config)):
                 return None  # it counted otherwise
             found = {str(arm): (str(run), str(name)) for arm, (run, name) in row["policies"].items()}
-            return bandit, int(row["seq"]), str(row["salt"]), found
+            return _Snapshot(bandit, int(row["seq"]), str(row["salt"]), int(row.get("repriced", 0)), found)
         except (OSError, ValueError, KeyError, TypeError, EditLoopError):
             return None
 
@@ -187,6 +217,7 @@ class Live:
         """Write a snapshot; returns for how many seconds nothing else was done."""
         started = time.perf_counter()
         row = {"seq": self._seq, "salt": self._salt, "policies": self.policies}
+        row |= {"repriced": self._version.repriced}
         row |= {"bandit": self.bandit.to_json()}
         took = time.perf_counter() - started
         self._written = self._seq
@@ -353,8 +384,41 @@ class Live:
         self.policies = await self.read(_policies)
 
     async def forget(self, user: str) -> int:
-        """Remove the texts of a user; returns of how many responses."""
-        return await self._forget(drafts.c.user == user)
+        """Remove the texts of a user from the database and its files; returns of how many responses.
+
+        What waits in the spool is written first, and goes with the rest; what waits in those of other
+        replicas goes when it comes.
+
+        Raises:
+            Problem: 503 while the store is down, or while somebody reads what was there before.
+        """
+        await self._patiently(lambda: self.write(ForgetUser(user, time.time())))
+        removed = await self._forget(drafts.c.user == user)
+        self._scrubbed = False
+        await self._patiently(self._scrub)
+        return removed
+
+    async def _patiently(self, work: Callable[[], Awaitable[Any]]) -> None:
+        """Do it again, for a while, if something else is in its way that will end."""
+        deadline = time.monotonic() + 2 * PATIENCE
+        while True:
+            try:
+                await work()
+                return
+            except Problem:
+                if self.down is not None or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(SCRUB_EVERY)
+
+    async def _scrub(self) -> None:
+        """Leave nothing of removed texts in the database's files."""
+        try:
+            self._scrubbed = self._scrubbed or await asyncio.to_thread(self.store.scrub)
+        except StoreError as error:
+            raise unavailable(error) from error
+        if not self._scrubbed:
+            what = "the texts are removed, but not from the files yet: somebody reads what was there before"
+            raise Problem(503, what, code="store_busy", retry_after=2, do="ask again")
 
     async def _forget(self, which: ColumnElement[bool]) -> int:
         """Remove texts, some at a time: others have their turns."""
@@ -378,11 +442,21 @@ class Live:
             try:
                 await self.expire()
                 if self.keep_for is not None:
-                    until = time.time() - self.keep_for
-                    await self._forget((drafts.c.time > self._kept_until) & (drafts.c.time <= until))
-                    self._kept_until = until
+                    await self._remove_old(self.keep_for)
+                await self._scrub()
             except Problem as error:
-                log.warning("%s", error)
+                if error.code != "store_busy":  # it is tried again, as long as it takes
+                    log.warning("%s", error)
+
+    async def _remove_old(self, keep_for: float) -> None:
+        """Remove texts that are too old; every while also those that came late, out of a spool."""
+        now = time.time()
+        if now - self._looked_back > LOOK_BACK_EVERY:
+            self._kept_until, self._looked_back = 0.0, now
+        until = now - keep_for
+        if await self._forget((drafts.c.time > self._kept_until) & (drafts.c.time <= until)):
+            self._scrubbed = False
+        self._kept_until = until
 
     async def expire(self) -> int:
         """Give up waiting for what has waited too long; returns for how many responses."""

@@ -19,7 +19,20 @@ from sqlalchemy import (
     Text,
 )
 
-__all__ = ["DECIDED", "EXPIRED", "drafts", "edits", "events", "facts", "keys", "log_view", "policies"]
+__all__ = [
+    "COST",
+    "DECIDED",
+    "EXPIRED",
+    "FORGOTTEN",
+    "REPRICED",
+    "drafts",
+    "edits",
+    "events",
+    "facts",
+    "keys",
+    "log_view",
+    "policies",
+]
 
 metadata = MetaData()
 
@@ -40,6 +53,7 @@ events = Table(
     Column("epoch", Integer),
     Column("cost", Float(53)),
     Column("arms", Text),  # JSON, of a new epoch
+    Column("cost_name", String(200)),  # of a new epoch: what its edits are counted by
     Index("events_once", "response_id", "revision", unique=True),
     Index("events_time", "time"),
 )
@@ -110,4 +124,10 @@ facts = Table(
     Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""What is fixed when a store is made: the salt that scopes are made with."""
+"""What is true of the whole store: the salt that scopes are made with, its cost, who was forgotten when."""
+
+COST, REPRICED = "cost", "repriced"
+"""Names of the facts what all costs of the store are counted by, and how often they were counted again."""
+
+FORGOTTEN = "forgotten"
+"""Name of the fact when a user was forgotten last; those of each user begin with it, and hold a digest."""

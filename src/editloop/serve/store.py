@@ -10,8 +10,9 @@ import fcntl
 import json
 import os
 import secrets
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,10 +31,13 @@ T = TypeVar("T")
 PATIENCE = 5
 """Seconds after which a database that does not answer is taken to be down."""
 
+SCRUB_WAIT = 100
+"""Milliseconds for which writers wait at most while the log of writes is to be emptied."""
+
 ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(26011905)")
 """What keeps PostgreSQL's writers apart until the transaction ends."""
 
-REVISION = "1"
+REVISION = "2"
 """Of the schema: the last of `editloop.serve.migrations.versions`."""
 
 
@@ -116,6 +120,7 @@ class Store:
             connection.isolation_level = None  # transactions begin where we say so
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA secure_delete=ON")
 
         @event.listens_for(engine, "begin")
         def start(connection: Connection) -> None:
@@ -137,9 +142,19 @@ class Store:
         with storing(), self.writer.begin() as connection:
             if not self.is_sqlite:
                 connection.execute(ONE_AT_A_TIME)
-            migrate(connection, str(self))
+            before = migrate(connection, str(self))
             if connection.scalar(select(facts.c.value).where(facts.c.name == "salt")) is None:
                 connection.execute(facts.insert().values(name="salt", value=secrets.token_hex(16)))
+        if self.is_sqlite and before == "1":
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        """Write the file anew: in its free space are texts that earlier versions did not overwrite."""
+        with storing(), closing(self.writer.raw_connection()) as connection:
+            try:
+                connection.cursor().execute("VACUUM")
+            except sqlite3.Error as error:
+                raise down(error) from error
 
     def _claim(self) -> None:
         assert self.url.database is not None
@@ -169,6 +184,30 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
+    def scrub(self) -> bool:
+        """Leave nothing of removed texts in SQLite's files: write its log into the database, and empty it.
+
+        What PostgreSQL leaves behind is its vacuum's work.
+
+        Returns:
+            Whether that was possible: not while somebody reads what was there before.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
+        if not self.is_sqlite:
+            return True
+        with storing(), closing(self.reader.raw_connection()) as connection:
+            cursor = connection.cursor()
+            try:
+                cursor.execute(f"PRAGMA busy_timeout={SCRUB_WAIT}")
+                busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                cursor.execute(f"PRAGMA busy_timeout={1000 * PATIENCE}")
+            except sqlite3.Error as error:
+                connection.invalidate()
+                raise down(error) from error
+        return not busy
+
     def read(self, query: Callable[[Connection], T]) -> T:
         """What a query finds.
 
@@ -193,8 +232,8 @@ class Store:
             yield from folded(rows)
 
 
-def migrate(connection: Connection, name: str) -> None:
-    """Run the migrations that a database lacks.
+def migrate(connection: Connection, name: str) -> str | None:
+    """Run the migrations that a database lacks; returns which it had.
 
     Raises:
         StoreError: It has one that this version does not know.
@@ -210,7 +249,7 @@ def migrate(connection: Connection, name: str) -> None:
     config.attributes["connection"] = connection
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision == REVISION:
-        return
+        return revision
     try:
         if revision is not None:
             ScriptDirectory.from_config(config).get_revision(revision)
@@ -219,6 +258,7 @@ def migrate(connection: Connection, name: str) -> None:
         raise StoreError(
             f"the store {name} is of a newer version", seen=revision, do="update editloop"
         ) from error
+    return revision
 
 
 def newer(after: int) -> Any:

@@ -24,12 +24,13 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
-from editloop.edits.journal import append_rows, drop_rows, read_rows
+from editloop.edits.journal import append_rows, drop_rows, left_rows, read_rows
 from editloop.errors import StoreError
 from editloop.online import Event
+from editloop.serve.costs import CostVersion
 from editloop.serve.entries import Pen, Price, Spooled, spooled_from_json, spooled_to_json
 from editloop.serve.problem import Problem
-from editloop.serve.schema import events
+from editloop.serve.schema import COST, FORGOTTEN, REPRICED, events, facts
 from editloop.serve.store import ONE_AT_A_TIME, PATIENCE, Store, down, folded, newer
 
 __all__ = ["Entry", "Writer"]
@@ -68,6 +69,7 @@ Told = Callable[[Sequence[tuple[int, Event]]], None]
 
 
 _LAST = select(func.max(events.c.seq))
+_FACTS = select(facts.c.name, facts.c.value).where(facts.c.name.in_((COST, FORGOTTEN, REPRICED)))
 
 
 class _Look:
@@ -87,10 +89,20 @@ class Writer:
         told: Called in the event loop with each new event of the store, in order and once, before whoever
             asked for it hears; those of other replicas too.
         last: Number of the last event that is known.
+        version: What `price` and all costs that are known are counted by; None does not look.
     """
 
-    def __init__(self, store: Store, spool: Path, price: Price, told: Told, last: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        spool: Path,
+        price: Price,
+        told: Told,
+        last: int,
+        version: CostVersion | None = None,
+    ) -> None:
         self.store, self.spool, self.price, self.last = store, spool, price, last
+        self._version = version
         self._told = told
         self._held: list[Asked] = []
         self._stopped = False
@@ -105,6 +117,7 @@ class Writer:
     def start(self) -> None:
         """Begin to write, for the event loop that runs."""
         self._loop = asyncio.get_running_loop()
+        left_rows(self.spool).unlink(missing_ok=True)
         self._thread.start()
 
     async def stop(self) -> None:
@@ -251,12 +264,21 @@ class Writer:
         return found, new + pen.added
 
     def _pen(self, connection: Connection) -> tuple[Pen, list[tuple[int, Event]]]:
-        """A pen, with no other in any replica until the transaction ends, and what others have written."""
+        """A pen, with no other in any replica until the transaction ends, and what others have written.
+
+        Raises:
+            StoreError: All costs were counted again since this process learned from them.
+        """
         if not self.store.is_sqlite:
             connection.execute(ONE_AT_A_TIME)
         seq = connection.scalar(_LAST) or 0
         new = list(folded(connection.execute(newer(self.last)))) if seq > self.last else []
-        return Pen(connection, seq, self.price), new
+        known = {row.name: row.value for row in connection.execute(_FACTS)}
+        if self._version is not None and (now := CostVersion.of(known)) != self._version:
+            name = now.name if now else "no cost"
+            what = f"the costs of the store were counted again, by {name}"
+            raise StoreError(what, do="start this server anew")
+        return Pen(connection, seq, self.price, known), new
 
     def _drain(self) -> bool:
         """Write what waits in the spool, for a second at most; returns whether nothing waits any more."""

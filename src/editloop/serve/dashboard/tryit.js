@@ -77,6 +77,11 @@ export async function show(place, { signal }) {
   if (!turn.before) side.replaceChildren(...believed(turn, start, null));
 }
 
+/** A key for one submission: going back to an earlier wording is an edit of its own, and no late repetition. */
+function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** The draft, and what is done with it. */
 function draftPanel(turn, signal, told) {
   const area = h("textarea", { id: "draft", rows: 8, readonly: true, dir: "auto", "aria-describedby": "draft-state" });
@@ -102,7 +107,7 @@ function draftPanel(turn, signal, told) {
     submit.disabled = accept.disabled = true;
     trouble.replaceChildren();
     try {
-      const done = await (await request("v1/edits", { method: "POST", body: { response_id: turn.id, ...what }, signal })).json();
+      const done = await (await request("v1/edits", { method: "POST", body: { response_id: turn.id, key: newKey(), ...what }, signal })).json();
       if (done.status === "accepted") area.value = turn.draft;
       turn.sent = area.value;
       state.textContent = `${done.status === "accepted" ? "Kept as it was" : "Edit taken"}: cost ${number(done.cost)}`
