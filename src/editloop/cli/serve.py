@@ -51,6 +51,12 @@ def serve(
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Most requests per second of a key.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Most requests under way.")] = 512,
+    key_share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of them that one key may have.")
+    ] = 0.75,
+    body_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds in which the body of a request comes.")
+    ] = 30.0,
     max_body: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 2 * 2**20,
     max_text: Annotated[int, typer.Option(min=1, help="Most characters of a text.")] = 200_000,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Where a request names no limit.")] = 512,
@@ -86,7 +92,14 @@ def serve(
         keep_for=None if keep_days is None else keep_days * DAY,
     )
     backend = _backend(upstream, upstream_base, upstream_timeout, max_new_tokens, device, dtype)
-    limits = Limits(body=max_body, text=max_text, rate=rate, concurrency=concurrency)
+    limits = Limits(
+        body=max_body,
+        text=max_text,
+        rate=rate,
+        concurrency=concurrency,
+        share=key_share,
+        body_seconds=body_timeout,
+    )
     app = create_app(live, backend, runs=runs or (), limits=limits, redact=_redaction(redact))
     with listen(host, port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, live.folder):
@@ -104,7 +117,7 @@ def serve(
             console.print(f"arms: {', '.join(live.bandit.arms) or 'none yet (editloop promote RUN)'}")
             console.print(f"dashboard {address}/, API {address}/v1, its documentation {address}/docs")
 
-        run_server(app, listening, started)
+        run_server(app, listening, started, limits=limits)
 
 
 def serve_demo(
