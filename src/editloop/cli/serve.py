@@ -35,7 +35,12 @@ def serve(
         typer.Option(help="An OpenAI-compatible server that runs the policies, vLLM say; its URL with /v1."),
     ] = None,
     upstream_base: Annotated[str | None, typer.Option(help="What the base is called there.")] = None,
-    upstream_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without a sign of life.")] = 60.0,
+    upstream_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="Seconds until a response, whoever answers, and between two parts of a stream."
+        ),
+    ] = 120.0,
     scope: Annotated[
         str, typer.Option(help="user: a bandit for each, who learn from each other; all: one.")
     ] = "user",
@@ -99,6 +104,7 @@ def serve(
         concurrency=concurrency,
         share=key_share,
         body_seconds=body_timeout,
+        answer_seconds=None if upstream is None else upstream_timeout,
     )
     app = create_app(live, backend, runs=runs or (), limits=limits, redact=_redaction(redact))
     with listen(host, port) as listening:

@@ -55,6 +55,8 @@ class Limits:
         share: Of these three, that one key may have: the others go on whatever it does.
         head_seconds: In which the line and the headers of a request come.
         body_seconds: In which a body comes.
+        answer_seconds: In which a request is answered, or its stream begins, however many arms are tried;
+            None for as long as it takes.
     """
 
     body: int = 2 * 2**20
@@ -67,6 +69,7 @@ class Limits:
     share: float = 0.75
     head_seconds: float = 10.0
     body_seconds: float = 30.0
+    answer_seconds: float | None = 120.0
 
 
 class Keys:
