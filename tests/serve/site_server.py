@@ -20,15 +20,25 @@ from editloop.serve import arms as arms_module
 from editloop.serve.app import create_app
 from editloop.serve.backend import Served
 from editloop.serve.entries import Epoch
+from editloop.serve.gate import Limits
 from editloop.serve.live import Live
+from editloop.serve.running import server_settings
 from editloop.serve.store import Store
 
 
 class Site:
     """A server in a thread of its own."""
 
-    def __init__(self, folder: Path, arms: tuple[str, ...] = ("a@1", "b@2"), port: int = 0) -> None:
-        self.backend = Parrot()
+    def __init__(
+        self,
+        folder: Path,
+        arms: tuple[str, ...] = ("a@1", "b@2"),
+        port: int = 0,
+        limits: Limits | None = None,
+        **app_options: Any,
+    ) -> None:
+        self.backend = app_options.pop("backend", None) or Parrot()
+        self.limits, self.app_options = limits, app_options
         self.live = Live(Store(f"sqlite:///{folder}/edits.db"), folder)
         self.ready = threading.Event()
         self.socket = socket.create_server(("127.0.0.1", port))
@@ -39,10 +49,9 @@ class Site:
         self.http = httpx.Client(base_url=self.url, timeout=10)
 
     async def _serve(self, arms: tuple[str, ...]) -> None:
-        app = create_app(self.live, self.backend)
+        app = create_app(self.live, self.backend, limits=self.limits, **self.app_options)
         self.loop = asyncio.get_running_loop()
-        config = uvicorn.Config(app, lifespan="off", log_level="warning", ws="none")
-        self.server = uvicorn.Server(config)
+        self.server = uvicorn.Server(server_settings(app, self.limits))
         async with app.router.lifespan_context(app):
             if arms:
                 await self.live.set_arms(Epoch(lambda _: arms, (), time.time()))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from serving import run
+from serving import error, run, serving, sqlite
 
 from editloop.errors import ServeError
 from editloop.serve.backend import Chunk, Refused, Served, Unanswered
+from editloop.serve.gate import Limits
 from editloop.serve.upstream import Upstream
 
 BASE = Served("base@0", "base", Path("run"))
@@ -29,6 +31,8 @@ class Vllm:
         self.models = {"org/base"}
         self.loads = self.unloads = 0
         self.bodies: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
+        self.broken_off, self.pause = 0, 0.0
         self.status, self.text = 200, ""
         self.is_down, self.loads_adapters = False, True
 
@@ -50,10 +54,14 @@ class Vllm:
             self.models.discard(body["lora_name"])
             return web.Response()
         self.bodies.append(body)
+        self.headers.append(request.headers)
         if body["model"] not in self.models:
             return web.json_response({"error": {"message": "no such model"}}, status=404)
         if self.text == "hang":
-            await asyncio.sleep(5)
+            try:
+                await asyncio.sleep(60)
+            finally:
+                self.broken_off += 1
         if self.status != 200:
             return web.json_response({"error": {"message": "context too long"}}, status=self.status)
         if body["stream"]:
@@ -69,17 +77,24 @@ class Vllm:
         await answer.prepare(request)
         sent = self.text.encode()
         for start in range(0, len(sent), 7):
+            await asyncio.sleep(self.pause)
             await answer.write(sent[start : start + 7])
         return answer
 
 
 @asynccontextmanager
-async def served(vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0) -> AsyncIterator[Upstream]:
+async def beside(vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0) -> AsyncIterator[Upstream]:
     """A client of the model server, which runs meanwhile."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", vllm.answer)
-    async with TestServer(app) as server:
-        client = Upstream(str(server.make_url("/v1")), base=base, timeout=timeout)
+    async with TestServer(app, handler_cancellation=True) as server:
+        yield Upstream(str(server.make_url("/v1")), base=base, timeout=timeout)
+
+
+@asynccontextmanager
+async def served(vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0) -> AsyncIterator[Upstream]:
+    """The same, started."""
+    async with beside(vllm, base, timeout) as client:
         await client.start()
         try:
             yield client
@@ -237,6 +252,60 @@ def test_an_upstream_that_hangs_is_a_timeout(sft: Served) -> None:
                 with pytest.raises(Unanswered) as told:
                     await answer
                 assert told.value.reason == "timeout"
+
+    run(work())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_has_one_deadline_whatever_the_number_of_arms(tmp_path: Path, stream: bool) -> None:
+    vllm = Vllm()
+    vllm.text = "hang"
+    arms = ("a@1", "b@2", "c@3")
+    vllm.models |= {*arms}
+    options = {"limits": Limits(answer_seconds=2)}
+
+    async def work() -> None:
+        async with (
+            beside(vllm, timeout=2) as client,
+            serving(sqlite(tmp_path), tmp_path, arms, client, options) as service,
+        ):
+            started = time.monotonic()
+            answer = await service.ask(stream=stream)
+            took = time.monotonic() - started
+            error(answer, 504, "upstream_timeout")
+            assert 1.9 < took < 4  # 6 if each arm had the limit to itself
+            assert sorted(body["model"] for body in vllm.bodies) == [*arms]
+            told = [int(each.get("X-Request-Timeout-Ms", 0)) for each in vllm.headers]
+            if stream:
+                assert told == [0, 0, 0]
+            else:
+                assert 950 < told[0] <= 1000 and 400 < told[1] <= 500 and 350 < told[2] <= 500
+                assert [f"{each / 1000:.3f}" for each in told] == [
+                    each["X-LiteLLM-Timeout"] for each in vllm.headers
+                ]
+            await asyncio.sleep(0.2)
+            assert vllm.broken_off == 3  # nobody works for a response that nobody waits for
+            assert service.live.bandit.state.pending == 0
+
+    run(work())
+
+
+def test_a_stream_that_has_begun_has_no_deadline(tmp_path: Path) -> None:
+    vllm = Vllm()
+    vllm.models |= {"a@1"}
+    vllm.pause = 0.05  # after eight parts it has begun, and after 43 more it has ended
+    vllm.text = 'data: {"choices": [{"delta": {"content": "Hello"}}]}\n\n' + ": \n\n" * 75
+    options = {"limits": Limits(answer_seconds=1.5)}
+
+    async def work() -> None:
+        async with (
+            beside(vllm) as client,
+            serving(sqlite(tmp_path), tmp_path, ("a@1",), client, options) as service,
+        ):
+            started = time.monotonic()
+            answer = await service.ask(stream=True)
+            assert time.monotonic() - started > 1.5
+            assert "Hello" in answer.text and answer.text.endswith("data: [DONE]\n\n")
 
     run(work())
 

@@ -37,7 +37,12 @@ def serve(
         typer.Option(help="An OpenAI-compatible server that runs the policies, vLLM say; its URL with /v1."),
     ] = None,
     upstream_base: Annotated[str | None, typer.Option(help="What the base is called there.")] = None,
-    upstream_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without a sign of life.")] = 60.0,
+    upstream_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="Seconds until a response, whoever answers, and between two parts of a stream."
+        ),
+    ] = 120.0,
     scope: Annotated[
         str, typer.Option(help="user: a bandit for each, who learn from each other; all: one.")
     ] = "user",
@@ -57,6 +62,12 @@ def serve(
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Most requests per second of a key.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Most requests under way.")] = 512,
+    key_share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of them that one key may have.")
+    ] = 0.75,
+    body_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds in which the body of a request comes.")
+    ] = 30.0,
     max_body: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 2 * 2**20,
     max_text: Annotated[int, typer.Option(min=1, help="Most characters of a text.")] = 200_000,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Where a request names no limit.")] = 512,
@@ -95,7 +106,15 @@ def serve(
         reprice=reprice,
     )
     backend = _backend(upstream, upstream_base, upstream_timeout, max_new_tokens, device, dtype)
-    limits = Limits(body=max_body, text=max_text, rate=rate, concurrency=concurrency)
+    limits = Limits(
+        body=max_body,
+        text=max_text,
+        rate=rate,
+        concurrency=concurrency,
+        share=key_share,
+        body_seconds=body_timeout,
+        answer_seconds=None if upstream is None else upstream_timeout,
+    )
     app = create_app(live, backend, runs=runs or (), limits=limits, redact=_redaction(redact))
     with listen(host, port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, live.folder):
@@ -113,7 +132,7 @@ def serve(
             console.print(f"arms: {', '.join(live.bandit.arms) or 'none yet (editloop promote RUN)'}")
             console.print(f"dashboard {address}/, API {address}/v1, its documentation {address}/docs")
 
-        run_server(app, listening, started)
+        run_server(app, listening, started, limits=limits)
 
 
 def serve_demo(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from editloop.policy.run import RunFolder, library_versions, load_policy, write_atomic
     from editloop.policy.sampling import Sample, sample, trim_loops
     from editloop.policy.tree import ContextTree, Layout, TreeBatch, pack
+    from editloop.policy.verify import check_name, check_policy
 
 _MODULES = {
     "adapters": ("LoraSettings", "attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"),
@@ -37,6 +38,7 @@ _MODULES = {
     "run": ("RunFolder", "library_versions", "load_policy", "write_atomic"),
     "sampling": ("Sample", "sample", "trim_loops"),
     "tree": ("ContextTree", "Layout", "TreeBatch", "pack"),
+    "verify": ("check_name", "check_policy"),
 }
 __getattr__ = lazily(__name__, _MODULES)
 
@@ -54,6 +56,8 @@ __all__ = [
     "batch_features",
     "batch_log_probs",
     "check_device",
+    "check_name",
+    "check_policy",
     "choose_device",
     "choose_dtype",
     "context_columns",

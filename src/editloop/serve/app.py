@@ -51,7 +51,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await live.start()
         metrics = Metrics(live)
-        desk = Desk(live, backend, redact=redact, failed=metrics.failed)
+        desk = Desk(live, backend, redact=redact, failed=metrics.failed, seconds=limits.answer_seconds)
         room = app.state.room = Room(live, desk, backend, limits, metrics)
         keys.start()
         try:

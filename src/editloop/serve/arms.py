@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy import select
 
 from editloop.errors import EditLoopError, RunError, ServeError
 from editloop.serve.backend import Served
-from editloop.serve.catalog import find_policies, objection, validation
+from editloop.serve.catalog import find_policies, in_time, objection, validation
 from editloop.serve.entries import Epoch
 from editloop.serve.live import Live
 from editloop.serve.problem import Problem
@@ -72,11 +73,10 @@ async def promote(
             be made ready.
     """
     try:
-        served = await asyncio.to_thread(find_policies, run, names)
-        measured = {each.arm: validation(each.run, each.name) for each in served}
-    except (EditLoopError, OSError, KeyError, TypeError) as error:  # a folder may hold anything
-        what = str(error) if isinstance(error, EditLoopError) else f"the run cannot be read: {error!r}"
-        raise Problem(400, what, code="run_unusable", param="run") from error
+        served = await in_time(lambda: find_policies(run, names))
+        measured = await in_time(lambda: {each.arm: validation(each.run, each.name) for each in served})
+    except RunError as error:
+        raise Problem(400, str(error), code="run_unusable", param="run") from error
     against = {arm: reason for arm, each in measured.items() if (reason := objection(each))}
     if against and not force:
         told = "; ".join(f"{arm}: {reason}" for arm, reason in against.items())
@@ -154,7 +154,7 @@ async def follow(room: Room) -> None:
                 if arm not in live.policies:
                     raise ServeError("the store does not know where this policy lies", seen=arm)
                 run, name = live.policies[arm]
-                await room.backend.prepare(await asyncio.to_thread(_as_arm, arm, Path(run), name))
+                await room.backend.prepare(await in_time(partial(_as_arm, arm, Path(run), name)))
             except EditLoopError as error:
                 log.warning("%s cannot answer: %s", arm, error)
         room.ready.clear()

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from editloop.errors import ServeError
 
-__all__ = ["Backend", "Chunk", "Completion", "Refused", "Served", "Unanswered", "freed"]
+__all__ = [
+    "Backend",
+    "Chunk",
+    "Completion",
+    "Refused",
+    "Served",
+    "Unanswered",
+    "attempt_within",
+    "freed",
+    "seconds_left",
+]
+
+_until: ContextVar[float | None] = ContextVar("until", default=None)
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,32 @@ class Refused(ServeError):
     def __init__(self, status: int, body: Any, retry_after: str | None = None) -> None:
         super().__init__("the model's server refuses the request", seen=body)
         self.status, self.body, self.retry_after = status, body, retry_after
+
+
+@asynccontextmanager
+async def attempt_within(seconds: float | None) -> AsyncIterator[None]:
+    """Within it, an arm has so many seconds to answer, or to begin a stream; None for as long as it takes.
+
+    Raises:
+        Unanswered: The time is over.
+    """
+    before = _until.set(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Unanswered("timeout") from None
+    finally:
+        _until.reset(before)
+
+
+def seconds_left() -> float | None:
+    """How many seconds an attempt that is under way still has; None where there is no limit.
+
+    For a backend that can tell whom it asks: one that only waits is broken off without its doing.
+    """
+    until = _until.get()
+    return None if until is None else max(0.0, until - asyncio.get_running_loop().time())
 
 
 class Backend(Protocol):

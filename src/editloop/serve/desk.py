@@ -18,7 +18,7 @@ from uuid import uuid4
 from sqlalchemy import select
 
 from editloop.online import Decided
-from editloop.serve.backend import Backend, Chunk, Completion, Unanswered
+from editloop.serve.backend import Backend, Chunk, Completion, Unanswered, attempt_within
 from editloop.serve.entries import Ask
 from editloop.serve.live import Live
 from editloop.serve.problem import Problem
@@ -28,6 +28,9 @@ from editloop.serve.schema import drafts
 __all__ = ["Answered", "Desk", "Question", "Streamed"]
 
 T = TypeVar("T")
+
+FIRST_SHARE = 0.5
+"""Of the time that is left, for an arm after which another could answer."""
 
 REASONS = ("stop", "length", "tool_calls", "function_call", "content_filter")
 """Why a response ends, as of OpenAI's API."""
@@ -129,6 +132,8 @@ class Desk:
         backend: Writes.
         redact: What is done to a text before it is kept.
         failed: Called with an arm and why it could not answer.
+        seconds: In which a question is answered, or its stream begins, whoever answers; None for as long as
+            it takes.
     """
 
     def __init__(
@@ -138,7 +143,9 @@ class Desk:
         *,
         redact: Redact = str,
         failed: Callable[[str, str], None] = lambda arm, reason: None,
+        seconds: float | None = None,
     ) -> None:
+        self._seconds = seconds
         self.live, self.backend, self.redact, self._failed = live, backend, redact, failed
         self._under_way: set[str] = set()
 
@@ -300,15 +307,22 @@ class Desk:
 
     async def _first_answer(self, turn: _Turn, ask: Callable[[str], Awaitable[T]]) -> T:
         tried: list[str] = []
+        clock = asyncio.get_running_loop().time
+        until = None if self._seconds is None else clock() + self._seconds
         while True:
             started = time.perf_counter()
+            tried.append(turn.arm)
+            share = None
+            if until is not None:  # not in equal parts: the more arms there are, the less each would have
+                is_last = not self.live.others(turn.decision.scope, tried)
+                share = (until - clock()) * (1.0 if is_last else FIRST_SHARE)
             try:
-                return await ask(turn.arm)
+                async with attempt_within(share):
+                    return await ask(turn.arm)
             except Unanswered as error:
                 self._failed(turn.arm, error.reason)
-                tried.append(turn.arm)
                 others = self.live.others(turn.decision.scope, tried)
-                if not others:
+                if not others or (until is not None and clock() >= until):
                     status = 504 if error.reason == "timeout" else 502
                     raise Problem(status, str(error), code=f"upstream_{error.reason}") from error
             finally:

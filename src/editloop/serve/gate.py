@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, MutableMapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from editloop.edits.writing import atomic
 from editloop.errors import EditLoopError, StoreError
 from editloop.serve.keys import Key, digest, list_keys
+from editloop.serve.places import Places
 from editloop.serve.problem import Problem
 from editloop.serve.store import PATIENCE, Store
 
@@ -48,7 +49,14 @@ class Limits:
         text: Characters of one text.
         rate: Requests per second of one key, over a burst; None for as many as come.
         burst: Requests that may come at once.
-        concurrency: Requests under way, over all keys.
+        concurrency: Requests under way, over all keys. One counts from when its body is there.
+        waiting: Requests whose body is not there yet, over all keys.
+        held: Bytes of bodies in memory, over all keys.
+        share: Of these three, that one key may have: the others go on whatever it does.
+        head_seconds: In which the line and the headers of a request come.
+        body_seconds: In which a body comes.
+        answer_seconds: In which a request is answered, or its stream begins, however many arms are tried;
+            None for as long as it takes.
     """
 
     body: int = 2 * 2**20
@@ -56,6 +64,12 @@ class Limits:
     rate: float | None = None
     burst: int = 100
     concurrency: int = 512
+    waiting: int = 2048
+    held: int = 256 * 2**20
+    share: float = 0.75
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    answer_seconds: float | None = 120.0
 
 
 class Keys:
@@ -151,8 +165,15 @@ class Gate:
 
     def __init__(self, app: ASGIApp, keys: Keys, limits: Limits) -> None:
         self.app, self.keys, self.limits = app, keys, limits
-        self.under_way = 0
         self._buckets: dict[str, tuple[float, float]] = {}
+        share = limits.share
+        self._under_way = Places(
+            limits.concurrency, share, what="requests under way", code="concurrency_limit"
+        )
+        self._waiting = Places(
+            limits.waiting, share, what="requests whose body has not come", code="waiting_limit"
+        )
+        self._held = Places(limits.held, share, what="bytes of requests under way", code="memory_limit")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -160,52 +181,62 @@ class Gate:
         if not path or _is_open(path):
             await self.app(scope, receive, send)
             return
-        try:
-            headers: dict[bytes, bytes] = dict(scope["headers"])
-            key = await self.keys.find(headers.get(b"authorization", b"").decode("latin-1") or None)
-            if key is None:
-                _check_local(headers, scope.get("client"))
-            self._allow(key, scope["method"], path)
-            self._slow_down(key.name if key else "")
-            size = headers.get(b"content-length", b"0")
-            if size.isdigit() and int(size) > self.limits.body:
-                raise self._too_large()
-            if self.under_way >= self.limits.concurrency:
-                raise Problem(429, "too many requests under way", code="concurrency_limit", retry_after=1)
-        except Problem as problem:
-            await answer_problem(problem, send)
-            return
+        with ExitStack() as places:
+            try:
+                receive = await self._take_in(scope, path, receive, places)
+            except Problem as problem:
+                await answer_problem(problem, send)
+                return
+            except _Gone:
+                return
+            await self.app(scope, receive, send)
+
+    async def _take_in(self, scope: Scope, path: str, receive: Receive, places: ExitStack) -> Receive:
+        """What gives a request's body, which is there; the request has its place until `places` is closed.
+
+        Raises:
+            Problem: The request is refused.
+            _Gone: The client has broken off.
+        """
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        key = await self.keys.find(headers.get(b"authorization", b"").decode("latin-1") or None)
+        if key is None:
+            _check_local(headers, scope.get("client"))
+        self._allow(key, scope["method"], path)
+        name = key.name if key else None
+        self._slow_down(name or "")
+        size = headers.get(b"content-length", b"0")
+        if size.isdigit() and int(size) > self.limits.body:
+            raise self._too_large()
+        body = places.enter_context(_Body(self._held, name))
+        with self._waiting.one(name):
+            await self._read(body, receive)
+        places.enter_context(self._under_way.one(name))
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
-        state["key"] = key.name if key else None
-        self.under_way += 1
+        state["key"] = name
+        return body.first(receive)
+
+    async def _read(self, body: _Body, receive: Receive) -> None:
+        """Read a request's body to its end.
+
+        Raises:
+            Problem: It is too long, 413; takes too long, 408; or there is no memory for it, 429.
+            _Gone: The client has broken off.
+        """
         try:
-            await self._within(scope, receive, send)
-        finally:
-            self.under_way -= 1
-
-    async def _within(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on a request whose length was not told, as long as it is not too long."""
-        seen, begun = 0, False
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.limits.body:
-                raise self._too_large()
-            return message
-
-        async def told(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self.app(scope, counted, told)
-        except Problem as problem:
-            if begun:
-                raise
-            await answer_problem(problem, send)
+            async with asyncio.timeout(self.limits.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Gone
+                    body.add(message.get("body", b""))
+                    if body.size > self.limits.body:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            what = f"the request's body did not come within {self.limits.body_seconds:g} s"
+            raise Problem(408, what, code="body_timeout") from None
 
     def _too_large(self) -> Problem:
         return Problem(413, f"the request is longer than {self.limits.body} bytes", code="request_too_large")
@@ -228,6 +259,49 @@ class Gate:
                 429, "too many requests", code="rate_limit", retry_after=(1 - tokens) / self.limits.rate
             )
         self._buckets[name] = (tokens - 1, now)
+
+
+class _Gone(Exception):
+    """A client that has broken off; nobody waits for an answer."""
+
+
+class _Body:
+    """A request's body, whose bytes count until the request has ended."""
+
+    def __init__(self, held: Places, key: str | None) -> None:
+        self._held, self._key = held, key
+        self._bytes = bytearray()
+        self.size = 0
+
+    def add(self, part: bytes) -> None:
+        """Keep a part.
+
+        Raises:
+            Problem: There is no place for it.
+        """
+        self._held.take(self._key, len(part))
+        self.size += len(part)
+        self._bytes += part
+
+    def first(self, receive: Receive) -> Receive:
+        """What gives the body, all of it at once, and then what `receive` gives."""
+        whole: bytes | None = bytes(self._bytes)
+        self._bytes.clear()
+
+        async def received() -> Message:
+            nonlocal whole
+            if whole is None:
+                return await receive()
+            given, whole = whole, None
+            return {"type": "http.request", "body": given, "more_body": False}
+
+        return received
+
+    def __enter__(self) -> _Body:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.leave(self._key, self.size)
 
 
 def _check_local(headers: Mapping[bytes, bytes], client: tuple[str, int] | None) -> None:
@@ -262,6 +336,8 @@ async def answer_problem(problem: Problem, send: Send) -> None:
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **problem.headers()}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if problem.status == 408:
+        headers["Connection"] = "close"  # what comes late is not the next request
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
@@ -23,6 +25,7 @@ from editloop.edits.record import Message
 from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
 from editloop.policy.sampling import own_defaults, trim_loops
+from editloop.policy.verify import ADAPTER, read_header
 from editloop.serve.backend import Chunk, Completion, Refused, Served, Unanswered, freed
 from editloop.serve.desk import context_of
 
@@ -135,15 +138,28 @@ class Local:
             self._whole[arm] = folder.load_policy(name, self._base)
             return
         from peft import PeftModel
+        from peft.utils import get_peft_model_state_dict
 
+        model, is_first = self._model, self._model is self._base.model
         try:
-            if self._model is self._base.model:
-                self._model = PeftModel.from_pretrained(self._model, str(place), adapter_name=arm)
-            else:
-                self._model.load_adapter(str(place), adapter_name=arm)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            with warnings.catch_warnings():  # what is missing is looked for below
+                warnings.simplefilter("ignore")
+                if is_first:
+                    model = PeftModel.from_pretrained(model, str(place), adapter_name=arm)
+                else:
+                    model.load_adapter(str(place), adapter_name=arm)
+            have = get_peft_model_state_dict(model, adapter_name=arm, save_embedding_layers=False).keys()
+            given = read_header(place / ADAPTER).keys()
+            if have != given:
+                raise ValueError(f"{len(have - given)} weights missing, {len(given - have)} unknown")
+        except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
+            if not is_first and arm in model.peft_config:
+                model.delete_adapter(arm)
+            elif isinstance(model, PeftModel) and is_first:
+                del model.unload().peft_config
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(f"the adapter cannot be loaded: {reason}", seen=str(place)) from error
+        self._model = model
         self._model.eval()
         self._adapters.add(arm)
 

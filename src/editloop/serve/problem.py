@@ -46,7 +46,8 @@ class Problem(ServeError):
             if self.status >= 500
             else "invalid_request_error",
         )
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        message = str(self).encode(errors="replace").decode()  # a file's name may be no valid text
+        error = {"message": message, "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
 
     def headers(self) -> dict[str, str]:

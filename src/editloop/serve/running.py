@@ -14,8 +14,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from editloop.errors import ServeError
+from editloop.serve.connection import patient
+from editloop.serve.gate import Limits
 
-__all__ = ["listen", "run_server"]
+__all__ = ["listen", "run_server", "server_settings"]
 
 PATIENCE = 20
 """Seconds that requests under way are given to end."""
@@ -41,11 +43,25 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def server_settings(app: FastAPI, limits: Limits | None = None) -> uvicorn.Config:
+    """How uvicorn serves an application: no connection stays that asks for nothing."""
+    return uvicorn.Config(
+        app,
+        http=patient((limits or Limits()).head_seconds),
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=PATIENCE,
+    )
+
+
 def run_server(
     app: FastAPI,
     listening: socket.socket,
     started: Callable[[], None],
     *,
+    limits: Limits | None = None,
     beside: Callable[[], Coroutine[Any, Any, object]] | None = None,
 ) -> None:
     """Serve until a signal comes, and close the store.
@@ -54,14 +70,13 @@ def run_server(
         app: From `create_app`.
         listening: From `listen`.
         started: Called when requests are answered.
+        limits: Of requests, as of `create_app`.
         beside: What runs meanwhile.
 
     Raises:
         EditLoopError: What the server needs cannot be used.
     """
-    settings = uvicorn.Config(
-        app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE
-    )
+    settings = server_settings(app, limits)
 
     async def run() -> None:
         async with app.router.lifespan_context(app):  # ours, so that what fails is told in a line

@@ -18,7 +18,15 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from editloop.errors import ServeError
-from editloop.serve.backend import Chunk, Completion, Refused, Served, Unanswered, freed
+from editloop.serve.backend import (
+    Chunk,
+    Completion,
+    Refused,
+    Served,
+    Unanswered,
+    freed,
+    seconds_left,
+)
 
 __all__ = ["Upstream"]
 
@@ -49,7 +57,7 @@ class Upstream:
         *,
         key: str | None = None,
         base: str | None = None,
-        timeout: float = 60.0,
+        timeout: float = 120.0,
     ) -> None:
         self._url = base_url.rstrip("/") + "/"
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -78,11 +86,12 @@ class Upstream:
             await self._session.close()
 
     def _ask(
-        self, method: str, path: str, body: Any = None
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if self._session is None or self._session.closed:
             raise aiohttp.ClientConnectionError("the connection to the model server is closed")
-        return self._session.request(method, self._url + path, json=body, allow_redirects=False)
+        url = self._url + path
+        return self._session.request(method, url, json=body, headers=headers, allow_redirects=False)
 
     async def prepare(self, policy: Served) -> None:
         """See `Backend.prepare`: an adapter that is not in the server's list is loaded there."""
@@ -174,7 +183,7 @@ class Upstream:
         """See `Backend.complete`."""
         try:
             sent = self._body(arm, request, response_id, stream=False)
-            async with self._ask("POST", "chat/completions", sent) as answer:
+            async with self._ask("POST", "chat/completions", sent, _time_left()) as answer:
                 read = await answer.read()
         except FAILS as error:
             raise _unanswered(error) from error
@@ -213,6 +222,18 @@ def _proxy(url: str) -> str | None:
     parts, known = urlsplit(url), getproxies()
     proxy = known.get(parts.scheme) or known.get("all") or ""
     return proxy if proxy.startswith("http") and not proxy_bypass(parts.netloc) else None
+
+
+def _time_left() -> dict[str, str]:
+    """How long a whole response is waited for, as routers read it; LiteLLM has a header of its own.
+
+    A stream is not told: it may go on after that, once it has begun. When the time is over the connection is
+    closed, by which vLLM knows that nobody wants the response.
+    """
+    left = seconds_left()
+    if left is None:
+        return {}
+    return {"X-Request-Timeout-Ms": f"{left * 1000:.0f}", "X-LiteLLM-Timeout": f"{left:.3f}"}
 
 
 def _told(error: Exception) -> str:
