@@ -47,6 +47,9 @@ class KillAt:
     def say(self, line: str) -> None:
         self.lines.append(line)
 
+    def warn(self, line: str) -> None:
+        self.lines.append(line)
+
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         if (task, done) == (self.task, self.step):
             raise Killed

@@ -11,6 +11,7 @@ from editloop.edits.plots import plot_costs
 from editloop.edits.reading import Log, ReadReport, RecordStream, hash_log, iter_records, parse_map, read_log
 from editloop.edits.record import Context, Message, Record, Status, context_text
 from editloop.edits.redline import Span, redline
+from editloop.edits.seen import row_hashes
 from editloop.edits.split import Split, SplitBy, split
 from editloop.edits.summary import Group, LogSummary, summarize
 from editloop.edits.views import (
@@ -58,6 +59,7 @@ __all__ = [
     "read_log",
     "redline",
     "register_cost",
+    "row_hashes",
     "split",
     "summarize",
     "supervision",

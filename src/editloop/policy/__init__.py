@@ -38,7 +38,7 @@ _MODULES = {
     "sampling": ("Sample", "sample", "trim_loops"),
     "tree": ("ContextTree", "Layout", "TreeBatch", "pack"),
 }
-__getattr__ = lazily(__name__, _MODULES)
+__getattr__, __dir__ = lazily(__name__, _MODULES)
 
 __all__ = [
     "ContextTree",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -35,6 +35,16 @@ class MixedPolicy(Policy):
     ) -> None:
         super().__init__(**{each.name: getattr(base, each.name) for each in fields(Policy)})
         self.weights, self._load = dict(weights), load
+
+    @property
+    def has_reference(self) -> bool:
+        """The base is another distribution."""
+        return True
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within it nothing lies on the base, as always between two calls."""
+        yield
 
     def sample(self, contexts: Sequence[Context], *, seed: int = 0, **options: Any) -> list[Sample]:
         """One response for each context; which policy draws it follows seed, place and context."""

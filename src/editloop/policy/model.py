@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from editloop.edits import Context
 from editloop.errors import ModelError
+from editloop.policy.bases import resolve_base
 from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
 from editloop.policy.logprob import batch_features, batch_log_probs
@@ -173,10 +174,15 @@ class Policy:
             progress=progress,
         )
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether the reference is another distribution than the policy: an adapter lies on the base."""
+        return hasattr(self.model, "disable_adapter")
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Within it the policy is the reference: the base with the adapter off."""
-        if hasattr(self.model, "disable_adapter"):
+        if self.has_reference:
             with self.model.disable_adapter():
                 yield
         else:
@@ -196,7 +202,8 @@ def load_base(
     """Load a causal LM as a policy.
 
     Args:
-        base: A hub name or a local folder in Hugging Face format.
+        base: A hub name, a local folder in Hugging Face format, or `lab:email`, `lab:summary`: those of the
+            embedded lab.
         device: `auto` or a torch device.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         quantize: `4bit` loads the base by bitsandbytes in NF4; None does not.
@@ -207,8 +214,9 @@ def load_base(
 
     Raises:
         ModelError: The folder, its weights or its tokenizer cannot be loaded.
-        ConfigError: The device, dtype or end token cannot be used.
+        ConfigError: The device, dtype or end token cannot be used, or the lab has no such base.
     """
+    base = resolve_base(base)
     chosen_device, device_why = choose_device(device)
     chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
