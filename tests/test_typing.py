@@ -28,8 +28,9 @@ def main(path: str) -> None:
     figures = editloop.evaluate(run, log, drop_seen=True)["policies"]
     print({name: policy["accuracy"] for name, policy in figures.items()}, run.report)
     policy = editloop.load_policy(run, "sft")
+    chat = [{"role": "user", "content": "Invite Ada"}]
     print(editloop.evaluate(policy, log), editloop.evaluate("run", log))
-    print([sample.text for sample in policy.sample(["Invite Ada", "Invite Bob"], seed=1)])
+    print([sample.text for sample in policy.sample(["Invite Ada", chat], seed=1)])
     bandit = Bandit(["sft", "dpo"], BanditConfig(algorithm="ucb"))
     decision = bandit.decide("response-1")
     bandit.edited("response-1", cost=0.3)

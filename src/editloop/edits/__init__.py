@@ -3,6 +3,7 @@
 Imports neither torch nor transformers, nor, until one is needed, datasets, pyarrow or matplotlib.
 """
 
+from editloop.edits.contexts import ContextLike, as_context
 from editloop.edits.cost import Cost, get_cost, register_cost
 from editloop.edits.database import DatabaseLog, locate
 from editloop.edits.exporting import Exported, export
@@ -27,6 +28,7 @@ from editloop.edits.writing import write_log
 
 __all__ = [
     "Context",
+    "ContextLike",
     "Cost",
     "CostObservation",
     "DatabaseLog",
@@ -46,6 +48,7 @@ __all__ = [
     "SplitBy",
     "Status",
     "View",
+    "as_context",
     "context_text",
     "costs",
     "export",

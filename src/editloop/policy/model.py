@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from editloop.edits import Context
+from editloop.edits import ContextLike
 from editloop.errors import ModelError
 from editloop.policy.bases import resolve_base
 from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
 from editloop.policy.logprob import batch_features, batch_log_probs
+from editloop.policy.mode import evaluating
 from editloop.policy.probe import probe_trees
 from editloop.policy.sampling import Sample, sample
 from editloop.policy.tree import ContextTree, TreeBatch, pack
@@ -142,19 +143,17 @@ class Policy:
         from_fork: bool = False,
     ) -> Iterator[tuple[list[int], TreeBatch]]:
         """Packed trees with their indices; while they are run, the model is in evaluation mode."""
-        was_training = self.model.training
-        self.model.eval()
         done = 0
-        for members in _batches_by_tokens(trees, batch_tokens):
-            yield members, self.pack([trees[i] for i in members], from_fork=from_fork)
-            done += len(members)
-            if progress is not None:
-                progress(done)
-        self.model.train(was_training)
+        with evaluating(self.model):
+            for members in _batches_by_tokens(trees, batch_tokens):
+                yield members, self.pack([trees[i] for i in members], from_fork=from_fork)
+                done += len(members)
+                if progress is not None:
+                    progress(done)
 
     def sample(
         self,
-        contexts: Sequence[Context],
+        contexts: Sequence[ContextLike],
         *,
         seed: int = 0,
         temperature: float = 1.0,
