@@ -29,5 +29,8 @@ class Told:
     def say(self, line: str) -> None:
         self.lines.append(line)
 
+    def warn(self, line: str) -> None:
+        self.lines.append(line)
+
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         self.steps.append((task, done, total))

@@ -11,11 +11,20 @@ from pathlib import Path
 import pytest
 
 import editloop
+from editloop import errors
 
 SOURCE = Path(editloop.__file__).parent
 # Top to bottom, as in docs/design.md; a room may import those after it.
 ROOMS = ["cli", "serve", "bench", "theory", "lab", "users", "online", "offline", "policy", "edits"]
-GROUND = {"errors", "io", "lazy", "listener", "parallel", "results"}  # modules that every room may import
+GROUND = {
+    "errors",
+    "intervals",
+    "io",
+    "lazy",
+    "listener",
+    "parallel",
+    "results",
+}  # modules that every room may import
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE)
 
 
@@ -62,6 +71,16 @@ def test_top_level_names_are_there_and_no_others():
         assert getattr(editloop, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = editloop.nonsense
+
+
+def test_what_a_package_has_is_listed_before_it_is_used():
+    code = (
+        "import editloop, editloop.policy, editloop.serve\n"
+        "for package in (editloop, editloop.policy, editloop.serve):\n"
+        "    assert set(package.__all__) <= set(dir(package)), package"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert {*errors.__all__, "Bandit", "BanditConfig", "diagnose"} <= set(editloop.__all__)
 
 
 @pytest.mark.parametrize(

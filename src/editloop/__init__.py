@@ -3,7 +3,7 @@
     import editloop
     log = editloop.read_log("edits.jsonl")
     run = editloop.fit(log, "Qwen/Qwen3-0.6B", "run")
-    policy = editloop.load_policy(run.path, "early")
+    policy = editloop.load_policy(run, "early")
     print(policy.sample(["Write to Ada: the demo is on Friday."])[0].text)
 
 The names are loaded when they are first used, so that `import editloop` needs neither torch nor
@@ -17,15 +17,48 @@ from typing import TYPE_CHECKING
 from editloop.lazy import lazily
 
 if TYPE_CHECKING:
-    from editloop.edits import Record, export, get_cost, read_log, register_cost, split, summarize, write_log
+    from editloop.edits import (
+        Log,
+        Message,
+        Record,
+        export,
+        get_cost,
+        read_log,
+        register_cost,
+        split,
+        summarize,
+        write_log,
+    )
+    from editloop.errors import (
+        BanditError,
+        BudgetError,
+        ConfigError,
+        CostError,
+        EditLoopError,
+        EmptyViewError,
+        LogError,
+        LogFormatError,
+        ModelError,
+        RunError,
+        ServeError,
+        StoreError,
+        TooManyBadRows,
+        UserError,
+        WorldError,
+    )
+    from editloop.listener import EditLoopWarning, Listener, show_progress
     from editloop.offline import FitConfig, evaluate, fit
-    from editloop.policy import Policy, RunFolder, load_base, load_policy
+    from editloop.online import Bandit, BanditConfig
+    from editloop.policy import Policy, RunFolder, Sample, load_base, load_policy
     from editloop.serve.client import AsyncClient, Client
+    from editloop.theory.diagnosis import diagnose
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "edits": (
+        "Log",
+        "Message",
         "Record",
         "export",
         "get_cost",
@@ -35,19 +68,62 @@ _MODULES = {
         "summarize",
         "write_log",
     ),
+    "errors": (
+        "BanditError",
+        "BudgetError",
+        "ConfigError",
+        "CostError",
+        "EditLoopError",
+        "EmptyViewError",
+        "LogError",
+        "LogFormatError",
+        "ModelError",
+        "RunError",
+        "ServeError",
+        "StoreError",
+        "TooManyBadRows",
+        "UserError",
+        "WorldError",
+    ),
+    "listener": ("EditLoopWarning", "Listener", "show_progress"),
     "offline": ("FitConfig", "evaluate", "fit"),
+    "online": ("Bandit", "BanditConfig"),
+    "policy": ("Policy", "RunFolder", "Sample", "load_base", "load_policy"),
     "serve.client": ("AsyncClient", "Client"),
-    "policy": ("Policy", "RunFolder", "load_base", "load_policy"),
+    "theory.diagnosis": ("diagnose",),
 }
-__getattr__ = lazily(__name__, _MODULES)
+__getattr__, __dir__ = lazily(__name__, _MODULES)
 
 __all__ = [
     "AsyncClient",
+    "Bandit",
+    "BanditConfig",
+    "BanditError",
+    "BudgetError",
     "Client",
+    "ConfigError",
+    "CostError",
+    "EditLoopError",
+    "EditLoopWarning",
+    "EmptyViewError",
     "FitConfig",
+    "Listener",
+    "Log",
+    "LogError",
+    "LogFormatError",
+    "Message",
+    "ModelError",
     "Policy",
     "Record",
+    "RunError",
     "RunFolder",
+    "Sample",
+    "ServeError",
+    "StoreError",
+    "TooManyBadRows",
+    "UserError",
+    "WorldError",
+    "diagnose",
     "evaluate",
     "export",
     "fit",
@@ -56,6 +132,7 @@ __all__ = [
     "load_policy",
     "read_log",
     "register_cost",
+    "show_progress",
     "split",
     "summarize",
     "write_log",

@@ -9,11 +9,13 @@ from typing import Any
 __all__ = ["lazily"]
 
 
-def lazily(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package: which of its modules has which names.
+def lazily(
+    package: str, modules: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__getattr__` and the `__dir__` of a package: which of its modules has which names.
 
     Raises:
-        AttributeError: By what is returned, for a name that none has.
+        AttributeError: By the first of what is returned, for a name that none has.
     """
     home = {name: module for module, names in modules.items() for name in names}
 
@@ -22,4 +24,7 @@ def lazily(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str]
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(f"{package}.{home[name]}"), name)
 
-    return load
+    def names() -> list[str]:
+        return sorted({*home, *vars(import_module(package))})
+
+    return load, names

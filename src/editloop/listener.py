@@ -1,12 +1,26 @@
-"""How a long job tells what it decided and how far it is; the command shows it, a library may not."""
+"""How a long job tells what it decided and how far it is: to a terminal, another listener, or nobody."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Protocol
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["Listener", "Silent", "counter"]
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+__all__ = ["EditLoopWarning", "Listener", "Shown", "Silent", "counter", "plain_console", "show_progress"]
+
+SLOW = 2.0  # seconds without a terminal between two lines of progress
+
+
+class EditLoopWarning(UserWarning):
+    """What is not wrong, but should be looked at: an alarm of a training, a log that is not held out."""
 
 
 class Listener(Protocol):
@@ -15,18 +29,97 @@ class Listener(Protocol):
     def say(self, line: str) -> None:
         """A decision or a result, in a line."""
 
+    def warn(self, line: str) -> None:
+        """Something that should be looked at, in a line."""
+
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """`done` of `total` units of a named task are done; equal at its end."""
 
 
 class Silent:
-    """Hears nothing."""
+    """What is listened with where nobody else does: warnings are Python's, all else is not heard."""
 
     def say(self, line: str) -> None:
         """Ignore the line."""
 
+    def warn(self, line: str) -> None:
+        """Warn as libraries do."""
+        warnings.warn(line, EditLoopWarning, stacklevel=3)
+
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """Ignore the progress."""
+
+
+class Shown:
+    """A listener that prints what it hears; in the first process only, where there are several.
+
+    On a terminal progress is a bar; elsewhere it is a line every few seconds.
+
+    Args:
+        console: Where it prints.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar: Progress | None = None
+        self.tasks: dict[str, Any] = {}
+        self.last = time.monotonic()
+        self.first_process = os.environ.get("RANK", "0") == "0"
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        if self.first_process:
+            (self.bar.console if self.bar else self.console).print(line)
+
+    def warn(self, line: str) -> None:
+        """Print a line above the bars that says that it is a warning."""
+        self.say(f"warning: {line}")
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        """Move a task's bar."""
+        if not self.first_process:
+            return
+        if self.bar is not None and self.console.is_terminal:
+            if task not in self.tasks:
+                self.tasks[task] = self.bar.add_task(task, total=total, note="")
+            self.bar.update(self.tasks[task], completed=done, total=total, note=note)
+            if done >= total:
+                self.bar.remove_task(self.tasks.pop(task))
+        elif time.monotonic() - self.last > SLOW:
+            self.last = time.monotonic()
+            self.console.print(f"  {task} {done}/{total} {note}".rstrip())
+
+
+def plain_console() -> Console:
+    """A terminal that shows text as it is given, and does not break its lines."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+@contextmanager
+def show_progress(console: Console | None = None) -> Iterator[Shown]:
+    """Within it, a listener that prints decisions and warnings, and shows progress.
+
+    Args:
+        console: Where it prints; by default standard output.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    listener = Shown(console or plain_console())
+    columns = (
+        TextColumn("  {task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    if not (listener.first_process and listener.console.is_terminal):
+        yield listener
+        return
+    with Progress(*columns, console=listener.console, transient=True) as bar:
+        listener.bar = bar
+        yield listener
 
 
 def counter(listener: Listener, task: str, total: int, processes: int = 1) -> Callable[[int], None]:

@@ -121,14 +121,21 @@ def test_evaluate_prints_and_writes(editloop, run_folder, lab_log, tmp_path):
     (file,) = run_folder.glob("evaluation-held-????????.json")
     figures = json.loads(file.read_text())
     assert file.stem.endswith(figures["log"]["sha256"][:8])
-    assert figures["rows"] == 20
+    assert figures["rows"] == figures["seen"] == 20
+    assert (
+        "20 of 20 rows were seen in training" in out
+    )  # the head of the log is another file, and no other rows
     assert figures["policies"]["base"]["chosen_shift"]["mean"] == pytest.approx(0, abs=1e-4)
     assert figures["policies"]["sft"]["sampled"]["cost"]["n"] == 3
 
 
-def test_evaluate_says_when_nothing_is_held_out(editloop, run_folder, lab_log):
-    status, out, _ = editloop("evaluate", run_folder, lab_log)
-    assert status == 0 and "nothing here is held out" in out
+def test_evaluate_leaves_out_what_was_seen(editloop, run_folder, lab_log, tmp_path):
+    fails(editloop("evaluate", run_folder, lab_log, "--drop-seen"), "no row to evaluate on", "60")
+    new = {"context": "notes", "response": "a draft", "edit": "the edit"}
+    (tmp_path / "held.jsonl").write_text(lab_log.read_text() + json.dumps(new) + "\n")
+    status, out, _ = editloop("evaluate", run_folder, "held.jsonl", "--drop-seen")
+    assert status == 0
+    assert "60 rows: seen in training" in out and "\n1 rows, 1 pairs" in out
 
 
 def test_export_writes_a_view(editloop, lab_log, tmp_path):

@@ -11,7 +11,9 @@ import pytest
 
 from calling import fails, rows
 from editloop.cli import inspect
+from editloop.cli.console import console
 from editloop.errors import RunError
+from editloop.intervals import share_interval
 
 
 def foreign(path: Path, count: int = 40, bad: int = 1) -> Path:
@@ -209,6 +211,53 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
     print_evaluation({"rows": 1, "pairs": 1, "policies": {"sft": figures}})
     out = capsys.readouterr().out
     assert "nan" not in out and "0.500 ± –" in out
+
+
+def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, monkeypatch, tmp_path):
+    """A policy that moved the right way, and still likes its own response better, in 12 pairs of 12."""
+    monkeypatch.setattr(console, "width", 160)
+    from editloop.cli.evaluate import print_evaluation
+    from editloop.cli.fit import print_run
+    from editloop.offline.report import run_sections
+    from editloop.policy import RunFolder
+
+    figures = {
+        "edit_nll_per_token": {"mean": 2.0, "se": 0.1, "n": 12},
+        "accuracy": {"mean": 0.0, "se": 0.0, "n": 12, "interval": share_interval(0.0, 12)},
+        "reference_accuracy": {"mean": 1.0, "se": 0.0, "n": 12, "interval": share_interval(1.0, 12)},
+        "chosen_shift": {"mean": 1.0, "se": 0.5, "n": 2},
+    }
+    best = {
+        "learning_rate": 1.0,
+        "initial_loss": 2.5,
+        "validation_loss": 2.0,
+        "validation_cost": 0.5,
+        "validation": figures,
+        "sampled": {"cost": {"mean": 0.5, "se": 0.0, "n": 2}, "examples": []},
+        "best_step": None,
+        "history": [{"step": 1, "loss": 2.0}],
+    }
+    counts = {"examples": 14, "pairs": 12, "counts": {}}
+    run = RunFolder(tmp_path / "run")
+    run.write_manifest(
+        {
+            "policies": {"dpo": {"chosen": 0, "candidates": [best], "alarms": []}},
+            "data": {"train": counts, "validation": counts},
+            "base": {"decisions": [], "sampled": None},
+        }
+    )
+    print_run(run)
+    fitted = capsys.readouterr().out
+    print_evaluation({"rows": 14, "pairs": 12, "policies": {"dpo": figures}})
+    evaluated = capsys.readouterr().out
+    reported = "\n".join(" ".join(row) for row in run_sections(run)[1].table)
+    for shown in (fitted, evaluated, reported):
+        (heading,) = [line for line in shown.splitlines() if line.startswith("policy ")]
+        assert "accuracy reference accuracy" in " ".join(heading.split())
+        assert shown.index("0.000 [0.000, 0.242]") < shown.index("1.000 [0.758, 1.000]")  # Wilson, 12 of 12
+    assert all("14 rows, 12 pairs" in each for each in (fitted, evaluated, *run_sections(run)[1].paragraphs))
+    assert "0.500 (n = 2)" in fitted and "0.500 (n = 2)" in reported  # two samples that cost the same
+    assert "1.000 [-5.353, 7.353]" in evaluated  # t of 12.706 with one degree of freedom
 
 
 def test_a_demo_does_not_reuse_the_logs_of_another(tmp_path):

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers import Trainer
 from editloop.edits import split
 from editloop.edits.record import Record
 from editloop.errors import ConfigError, EmptyViewError, RunError
+from editloop.listener import EditLoopWarning
 from editloop.offline import (
     EditTrainer,
     Estimate,
@@ -102,7 +104,8 @@ def test_what_is_reported_is_what_the_saved_policy_does(finished: Finished, poli
 
 def test_the_run_folder_is_complete(finished: Finished, policy: Policy) -> None:
     run, told, _ = finished
-    assert sorted(p.name for p in run.path.iterdir()) == ["policies", "run.json"]
+    assert sorted(p.name for p in run.path.iterdir()) == ["policies", "report.html", "rows.npy", "run.json"]
+    assert "<h2>The policies on the validation part" in run.report.read_text(encoding="utf-8")
     for name in ("sft", "dpo", "early"):
         files = {p.name for p in run.policy_path(name).iterdir()}
         assert {"adapter_config.json", "adapter_model.safetensors"} <= files
@@ -206,6 +209,71 @@ def test_the_evaluation_of_a_run_on_new_rows(finished: Finished, policy: Policy)
     assert sft["chosen_shift"]["mean"] > 1
     assert dpo["reference_accuracy"]["mean"] == 1.0
     assert len(sft["sampled"]["examples"]) == 2
+    assert found["seen"] == 0
+
+
+def test_rows_that_were_seen_in_training_are_told_whatever_file_they_stand_in(
+    finished: Finished, policy: Policy
+) -> None:
+    """The first rows of the training log, under other ids, beside two new ones."""
+    old = [each.model_copy(update={"id": f"again {each.id}", "user": "ada"}) for each in small_log()[:20]]
+    new = [Record(context=f"mail {50 + i}", response="see Ann", edit="hi! see Ann") for i in range(2)]
+    told = Told()
+    found = evaluate(finished[0], old, base=policy, listener=told)
+    assert (found["seen"], found["rows"]) == (20, 20)
+    assert any(line.startswith("20 of 20 rows were seen in training") for line in told.lines)
+    with pytest.warns(EditLoopWarning, match="20 of 22 rows were seen in training"):
+        evaluate(finished[0], [*old, *new], base=policy)
+    left = evaluate(finished[0], [*old, *new], base=policy, drop_seen=True)
+    assert (left["seen"], left["rows"], left["counts"]) == (0, 2, {"seen in training": 20})
+    alone = evaluate(finished[0], new, base=policy)
+    assert left["policies"]["sft"] == alone["policies"]["sft"]
+    with pytest.raises(EmptyViewError, match="seen in training"):
+        evaluate(finished[0], old, base=policy, drop_seen=True)
+    for changed in (old[1].model_copy(update={"edit": "no"}), pending()):  # not what was seen
+        assert evaluate(finished[0], [changed, *new], base=policy)["seen"] == 0
+
+
+def test_a_run_that_kept_no_hashes_does_not_say_that_nothing_was_seen(
+    finished: Finished, policy: Policy, tmp_path: Path
+) -> None:
+    run = RunFolder(shutil.copytree(finished[0], tmp_path / "run"))
+    run.rows.unlink()
+    rows = small_log(6)
+    assert evaluate(run, rows, base=policy)["seen"] is None
+    with pytest.raises(RunError, match="not known"):
+        evaluate(run, rows, base=policy, drop_seen=True)
+    for damaged in (b"", b"\x93NUMPY", b"no array"):
+        run.rows.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"rows\.npy is damaged"):
+            evaluate(run, rows, base=policy)
+
+
+def test_what_is_evaluated_is_a_run_its_path_or_a_policy(finished: Finished, policy: Policy) -> None:
+    run, rows = finished[0], [Record(context="mail 50", response="see Ann", edit="hi! see Ann")]
+    found = evaluate(run, rows, base=policy)
+    assert evaluate(str(run.path), rows) == evaluate(run.path, rows) == found
+    with run.policy("dpo", policy) as dpo:
+        alone = evaluate(dpo, rows, samples=1)
+    assert list(alone["policies"]) == ["base", "policy"] and alone["seen"] is None
+    assert {k: v for k, v in alone["policies"]["policy"].items() if k != "sampled"} == found["policies"][
+        "dpo"
+    ]
+    assert alone["policies"]["policy"]["sampled"]["cost"]["n"] == 1
+    assert alone["policies"]["base"]["accuracy"] == found["policies"]["base"]["accuracy"]
+    mixed = evaluate(run.load_policy("mixture", policy), rows)["policies"]
+    assert mixed["policy"]["edit_nll_per_edit"] == found["policies"]["mixture"]["edit_nll_per_edit"]
+    assert list(evaluate(policy, rows)["policies"]) == ["policy"]
+
+
+def test_alarms_are_warnings_where_nobody_listens(policy: Policy, tmp_path: Path) -> None:
+    options = config(methods=("sft",), learning_rate={"sft": (1e30,)}, epochs=0.5)
+    with pytest.warns(EditLoopWarning, match="sft: the validation loss never improved"):
+        run = fit(small_log(), policy, tmp_path / "run", options, report=False)
+    assert not run.report.exists()
+    told = Told()
+    fit(small_log(), policy, run, options, listener=told)  # nothing to do but the report
+    assert run.report.is_file() and "nothing to do" in told.lines[-1]
 
 
 def test_the_grid_is_chosen_from_by_validation_loss(policy: Policy, tmp_path: Path) -> None:

@@ -47,6 +47,9 @@ class KillAt:
     def say(self, line: str) -> None:
         self.lines.append(line)
 
+    def warn(self, line: str) -> None:
+        self.lines.append(line)
+
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         if (task, done) == (self.task, self.step):
             raise Killed
@@ -169,6 +172,8 @@ def test_killed_while_a_file_or_a_policy_is_written(policy: Policy, whole: Resul
     assert sorted(p.name for p in out.rglob("*") if p.parent in (out, out / "policies")) == [
         "dpo",
         "policies",
+        "report.html",
+        "rows.npy",
         "run.json",
         "sft",
     ]
@@ -279,6 +284,7 @@ def test_a_fit_with_rl_goes_on_from_wherever_it_was_killed(
     again = run_fit(policy, tmp_path / "run", **RL)
     assert result(again) == expected
     assert again.manifest()["cost_model"] == told
-    assert sorted(path.name for path in again.path.iterdir()) == ["cost_model", "policies", "run.json"]
+    left = ["cost_model", "policies", "report.html", "rows.npy", "run.json"]
+    assert sorted(path.name for path in again.path.iterdir()) == left
     adapter = "adapter/adapter_model.safetensors"
     assert (again.cost_model / adapter).read_bytes() == (run.cost_model / adapter).read_bytes()

@@ -50,7 +50,14 @@ def test_accuracy_ties_and_shifts_by_hand() -> None:
     assert made.margin.tolist() == [1.0, 0.5, -4.0]
     figures = made.figures(beta=0.5)
     spread = math.sqrt(((1 - 0.5) ** 2 + 0 + (0 - 0.5) ** 2) / 2 / 3)
-    assert figures["accuracy"] == {"mean": pytest.approx(0.5), "se": pytest.approx(spread), "n": 3}
+    # Wilson: (s + z²/2n ± z √(s(1 - s)/n + z²/4n²)) / (1 + z²/n), here .5 ± z / (2 √(3 + z²)), z² = 3.8414588
+    wilson = pytest.approx((0.1253345, 0.8746655), abs=1e-6)
+    assert figures["accuracy"] == {
+        "mean": pytest.approx(0.5),
+        "se": pytest.approx(spread),
+        "n": 3,
+        "interval": wilson,
+    }
     assert figures["reference_accuracy"] is not None
     assert figures["reference_accuracy"]["mean"] == pytest.approx(2 / 3)
     expected = [math.log(1 + math.exp(-0.5 * m)) for m in (1.0, 0.5, -4.0)]
@@ -129,7 +136,12 @@ def test_scoring_reads_edit_and_response_of_each_example(base: Any) -> None:
     assert found.rejected.tolist() == pytest.approx([direct[i][1] for i in (0, 2)], abs=1e-4)
     # The policy is its own reference: every margin is a tie.
     figures = found.figures()
-    assert figures["reference_accuracy"] == {"mean": 0.5, "se": 0.0, "n": 2}
+    assert figures["reference_accuracy"] == {
+        "mean": 0.5,
+        "se": 0.0,
+        "n": 2,
+        "interval": pytest.approx((0.0945312, 0.9054688), abs=1e-6),
+    }
     assert figures["chosen_shift"] == {
         "mean": pytest.approx(0, abs=1e-6),
         "se": pytest.approx(0, abs=1e-6),

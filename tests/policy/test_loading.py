@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from editloop.errors import ConfigError, EditLoopError, ModelError
+from editloop.lab import base_path
 from editloop.policy import (
     ContextTree,
     LoraSettings,
@@ -28,6 +29,7 @@ from editloop.policy import (
     load_base,
     trainable_copy,
 )
+from editloop.policy.bases import resolve_base
 
 model_module = sys.modules["editloop.policy.model"]
 TREES = [ContextTree((10, 11, 12), ((20, 21), (20, 22, 23))), ContextTree((13,), ((30,) * 9,))]
@@ -159,6 +161,15 @@ def test_a_base_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     refused(ModelError, lambda: load_base(tmp_path / "file"), "not a model folder")
     refused(ConfigError, lambda: load_base(tmp_path / "none", quantize="3bit"), "'3bit'", "--quantize")
+
+
+def test_a_base_of_the_lab_is_called_by_its_name() -> None:
+    """In Python as in the command; a scheme that is not known is left to the hub."""
+    named, by_path = load_base("lab:email", device="cpu"), load_base(base_path("email"), device="cpu")
+    assert (named.base, named.fingerprint) == (by_path.base, by_path.fingerprint)
+    with pytest.raises(ConfigError, match="no such domain: 'letters'"):
+        load_base("lab:letters")
+    assert resolve_base("C:/bases/a") == "C:/bases/a" and resolve_base(Path("lab:email")) == Path("lab:email")
 
 
 def test_the_fingerprint_is_of_what_is_in_the_base(base: Any, tmp_path: Path) -> None:

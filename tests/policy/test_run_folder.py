@@ -52,6 +52,20 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert run.manifest()["n"] == 3
 
 
+def test_a_run_folder_is_a_path(base: Any, tmp_path: Path) -> None:
+    """What `fit` returns goes wherever a path does."""
+    run = RunFolder(tmp_path / "run")
+    assert RunFolder(run).path == run.path == Path(run)
+    assert repr(run) == f"RunFolder({str(tmp_path / 'run')!r})"
+    with pytest.raises(RunError, match="not a run folder"):
+        load_policy(run, "sft")
+    policy = load_base(base(), device="cpu")
+    recorded = {"name": policy.base, "fingerprint": policy.fingerprint}
+    run.write_manifest({"policies": {}, "base": recorded})
+    assert load_policy(run).fingerprint == load_policy(str(run.path)).fingerprint == policy.fingerprint
+    assert load_policy(RunFolder(base())).fingerprint == policy.fingerprint  # a base, by its folder
+
+
 def test_a_file_may_not_grow_and_the_old_one_is_there_still(tmp_path: Path) -> None:
     """No simulation: the system refuses to write more than 4 kB, as a full disk would."""
     write_atomic(tmp_path / "run.json", "old")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editloop.errors import ModelError
-from editloop.policy import LoraSettings, Policy, attach_adapter, detach_adapter, load_base
-from editloop.policy.sampling import trim_loops
+from editloop.edits import Message
+from editloop.errors import ConfigError, ModelError
+from editloop.policy import LoraSettings, MixedPolicy, Policy, attach_adapter, detach_adapter, load_base
+from editloop.policy.sampling import _Draw, trim_loops
 
 CONTEXTS = ["a", "Dear Ann, thank you for the notes", "bc", "What now?", "xyz xyz", "0"]
 
@@ -93,6 +97,84 @@ def _drawn_ids(policy: Policy, contexts: list[str], temperature: float) -> list[
     finally:
         del policy.model.generate
     return found
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_sample_depends_on_nothing_that_shares_its_batch(base: Any, adapted: bool) -> None:
+    """A response follows from its context, its place and the seed, whatever the others and the batches."""
+    policy = load_base(base(), device="cpu")
+    if adapted:
+        policy = attach_adapter(policy, LoraSettings(rank=2), seed=0)
+    together = texts(policy, seed=3, batch_size=6)
+    assert texts(policy, seed=3, batch_size=1) == texts(policy, seed=3, batch_size=4) == together
+    assert texts(policy, CONTEXTS[:3], seed=3) == together[:3]
+    assert texts(policy, [*CONTEXTS[:3], "other", *CONTEXTS[4:]], seed=3)[4:] == together[4:]
+    same = texts(policy, ["a"] * 8, seed=3)
+    assert len(set(same)) == 8  # equal contexts in other places are other draws
+    assert texts(policy, seed=-3) == texts(policy, seed=-3) != together  # any integer is a seed
+    assert texts(policy, seed=3 + 2**64) != together
+
+
+def test_threads_that_share_a_policy_draw_as_one_alone_does(base: Any) -> None:
+    """The model is in training mode, with dropout, and stays so; the global random state is not touched."""
+    policy = attach_adapter(load_base(base(), device="cpu"), LoraSettings(rank=4, dropout=0.5), seed=0)
+    for name, weight in policy.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5, generator=torch.Generator().manual_seed(1))
+    policy.model.eval()
+    expected = texts(policy, seed=7)
+    policy.model.train()
+    modes = [module.training for module in policy.model.modules()]
+    shipped = policy.model.generation_config, policy.model.get_base_model().generation_config
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: texts(policy, seed=7), range(12)))
+    assert found == [expected] * 12
+    assert [module.training for module in policy.model.modules()] == modes
+    assert (policy.model.generation_config, policy.model.get_base_model().generation_config) == shipped
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
+
+
+def test_the_token_is_the_first_whose_cumulative_share_exceeds_u() -> None:
+    """Shares of .5, 0, .25 and .25, by hand; at temperature 1/2 they are 4/6, 0, 1/6 and 1/6."""
+    logits = torch.tensor([[0.5, 0.0, 0.25, 0.25]]).log()
+    for temperature, u, token in [
+        (1.0, 0.0, 0),
+        (1.0, 0.4999999, 0),
+        (1.0, 0.5000001, 2),
+        (1.0, 0.7499999, 2),
+        (1.0, 0.7500001, 3),
+        (1.0, 1 - 2**-53, 3),
+        (1.0, 1.0, 3),  # what a float32 of such a number is
+        (0.5, 0.66666, 0),
+        (0.5, 0.66667, 2),
+        (0.5, 0.83334, 3),
+    ]:
+        draw = _Draw(torch.tensor([[0.9, u]], dtype=torch.float64), temperature, 3)
+        left = draw(torch.zeros(1, 4, dtype=torch.long), logits)
+        assert left.isfinite().nonzero().tolist() == [[0, token]], (temperature, u)
+    with pytest.raises(ModelError, match="no numbers"):
+        draw(torch.zeros(1, 4, dtype=torch.long), logits * torch.nan)
+
+
+def test_chats_may_be_plain_dicts_and_one_text_is_no_list(base: Any) -> None:
+    policy = load_base(base(chat=True), device="cpu")
+    chat = [{"role": "user", "content": "What now?"}]
+    message = (Message(role="user", content="What now?"),)
+    drawn = [policy.sample(["a", each], seed=1, max_new_tokens=5) for each in (chat, message, "What now?")]
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert policy.encoder.tree(chat, ["x"]) == policy.encoder.tree(message, ["x"])
+    mixed = MixedPolicy(policy, {"one": 1.0}, lambda _: nullcontext(policy))
+    assert mixed.sample(["a", chat], seed=1, max_new_tokens=5) == drawn[0]
+    for each in (policy, mixed):
+        with pytest.raises(
+            ConfigError, match=r"contexts come as a list: 'Invite Ada' \(give one text as \[text\]\)"
+        ):
+            each.sample("Invite Ada")
+        for wrong in (chat, [[]], [None], [[{"role": "user"}]], [["text"]], [7]):
+            with pytest.raises(ConfigError, match=r"give text, or a list of \{role, content\} messages"):
+                each.sample(wrong)
 
 
 @pytest.mark.parametrize("adapted", [False, True])

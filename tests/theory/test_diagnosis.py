@@ -48,7 +48,8 @@ def test_a_users_own_text_shown_again() -> None:
         rows.append(row(2 * i + 1, "e f g h", "e f g x", f"notes {i}"))
     found = diagnose(rows)
     assert value(found, "kept after an edit") == pytest.approx(0.75)
-    assert "strength is 0.75 to 0.75" in found.advice.reasons[0]
+    # All of 12 contexts' rows were edited: Wilson's interval of the share begins at 12 / (12 + z²) = .757.
+    assert "strength is 0.57 to 0.75" in found.advice.reasons[0]
     kept = [
         row(i + 100 * k, "a b" if k == 0 else "c d", "c d", f"notes {i}") for k in (0, 1) for i in range(20)
     ]
@@ -142,7 +143,20 @@ def test_what_cannot_be_looked_at() -> None:
     assert accepted["edit size"].estimate is None and accepted["cost, foretold"].estimate is None
     assert accepted.advice.confidence == "low"
     single = diagnose([row(0, "a b", "a c")])
-    assert single["edited"].estimate == Estimate(1.0, 1.0, 1.0, 1) and single.to_json()["rows"] == 1
+    assert single["edited"].estimate == Estimate(1.0, pytest.approx(0.2065493), 1.0, 1)
+    assert single.to_json()["rows"] == 1
+
+
+def test_of_two_rows_no_interval_is_a_point() -> None:
+    """What two rows say is not known to two digits: costs of .5 each are no "0.50 to 0.50"."""
+    alike = diagnose([row(0, "a b", "a c"), row(1, "d e", "d f")])
+    assert alike["edit size"].estimate is None and "too few contexts (n = 2)" in alike["edit size"].says
+    assert alike["edited"].estimate == Estimate(1.0, pytest.approx(0.3423802), 1.0, 2)
+    mixed = diagnose([row(0, "a b", "a c"), row(1, "d e", "x f")])  # costs of 1/2 and 2/2: t of 12.706 by .25
+    reach = 12.7062047 * 0.25
+    assert mixed["edit size"].estimate == Estimate(
+        0.75, pytest.approx(0.75 - reach), pytest.approx(0.75 + reach), 2
+    )
 
 
 def test_the_rule() -> None:

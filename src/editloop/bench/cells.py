@@ -256,7 +256,7 @@ def _make(job: tuple[Cell, Workplace]) -> Answers:
     if not path.is_file():
         editor = get_user(cell.trained, cell.world, seed=cell.seed)
         write_log(stream_log(cell.world, editor, place.rows, cell.seed, policy=base), path)
-    run = fit(read_log(path), base, folder / "run", place.config(cell))
+    run = fit(read_log(path), base, folder / "run", place.config(cell), report=False)
     contexts = list(islice(cell.world.contexts(cell.seed, stream="online"), place.rounds))
     responses = {}
     for name in run.arm_names():

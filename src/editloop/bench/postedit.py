@@ -75,7 +75,7 @@ def run(
         base_folder = make_base(files, place, minutes, listener)
         started = time.monotonic()
         base = load_base(base_folder)
-        made = fit(read_log(train_file, **READ), base, place / "run", config, listener=listener)
+        made = fit(read_log(train_file, **READ), base, place / "run", config, report=False, listener=listener)
         fitted = time.monotonic()
         result = evaluate(made, read_log(test_file, **READ), base=base, samples=200, listener=listener)
         measured = {

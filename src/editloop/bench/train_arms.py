@@ -260,7 +260,7 @@ def _ours_whole(spec: Spec) -> None:
         validation=VALIDATION,
         samples=0,
     )
-    fit(read_log(spec.log), spec.base, Path(spec.folder) / "run", config)
+    fit(read_log(spec.log), spec.base, Path(spec.folder) / "run", config, report=False)
 
 
 def _trl_steps(spec: Spec, clock: Any) -> None:

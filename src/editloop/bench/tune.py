@@ -130,7 +130,7 @@ def _train(trial: Trial) -> list[dict[str, Any]]:
     )
     log = read_log(_log(trial.domain, trial.user, trial.folder, trial.rows))
     out = trial.folder / f"{trial.domain}-{trial.user}-{method}-{trial.grid}"
-    fitted = fit(log, load_base(base_path(trial.domain)), out, config)
+    fitted = fit(log, load_base(base_path(trial.domain)), out, config, report=False)
     kept = (*POINT, "validation_loss", "validation_cost", "seconds")
     return [
         {key: candidate[key] for key in kept if key in candidate}

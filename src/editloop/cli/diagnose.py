@@ -42,12 +42,9 @@ def diagnose(
         records = reading.read(log, file, listener)
         policy = None
         if base is not None:
-            from editloop.cli.fit import resolve_base
             from editloop.policy import load_base
 
-            policy = load_base(
-                resolve_base(base), device=device, dtype=dtype, trust_remote_code=trust_remote_code
-            )
+            policy = load_base(base, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
             for line in policy.decisions:
                 listener.say(line)
         found = look(tuple(records), base=policy, cost=cost, seed=seed, listener=listener)
@@ -62,7 +59,7 @@ def print_diagnosis(found: Diagnosis) -> None:
     known = [(each, each.estimate) for each in found.findings if each.estimate is not None]
     rows = [["", "estimate", "95%", "from"]]
     for each, (value, low, high, n) in known:
-        rows.append([each.name, f"{value:.2f}", f"{low:.2f} to {high:.2f}", f"{n:,}"])
+        rows.append([each.name, f"{value:.2f}", _span(low, high), f"{n:,}"])
     show_table(rows)
     console.print()
     for each, _ in known:
@@ -76,6 +73,11 @@ def print_diagnosis(found: Diagnosis) -> None:
     for reason in advice.reasons:
         _say(reason)
     _say("serve it beside the others: LateEnsemble mends a wrong guess in some hundred rounds")
+
+
+def _span(low: float, high: float) -> str:
+    """An interval; what was the same in all that was seen has none."""
+    return f"{low:.2f} to {high:.2f}" if high > low else "all alike"
 
 
 def _say(text: str) -> None:

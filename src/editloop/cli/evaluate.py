@@ -21,6 +21,9 @@ def evaluate(
     reading: Reading,
     samples: Annotated[int, typer.Option(help="Responses to sample from each policy.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    drop_seen: Annotated[
+        bool, typer.Option("--drop-seen", help="Leave out the rows that the run was trained or validated on.")
+    ] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
@@ -34,14 +37,14 @@ def evaluate(
     folder.manifest()  # a wrong folder is told before anything is read
     with shown() as listener:
         records = reading.read(log, run / f"evaluation-{stem(log)}", listener)
-        if records.report.sha256 == folder.manifest()["read"].get("sha256"):
-            listener.say("warning: this is the log that the run was trained on; nothing here is held out")
         base = folder.load_base(
             device=device, dtype=dtype, quantize=quantize, trust_remote_code=trust_remote_code
         )
         for line in base.decisions:
             listener.say(line)
-        result = editloop.evaluate(folder, records, base=base, samples=samples, seed=seed, listener=listener)
+        result = editloop.evaluate(
+            folder, records, base=base, samples=samples, seed=seed, drop_seen=drop_seen, listener=listener
+        )
     file = run / f"evaluation-{stem(log)}-{str(records.report.sha256)[:8]}.json"
     guard_outputs(files_of(log), [file])
     write_json(file, {"log": {"path": str(log), "sha256": records.report.sha256}, **result})
@@ -51,27 +54,29 @@ def evaluate(
 
 def print_evaluation(result: dict[str, Any]) -> None:
     """The figures of every policy as a table."""
-    from editloop.offline.report import cost_model_table, show_estimate, show_weights
+    from editloop.offline.report import (
+        ACCURACIES,
+        FIGURES,
+        cost_model_table,
+        figures_note,
+        show_estimate,
+        show_weights,
+    )
 
-    keys = {
-        "edit_nll_per_token": "loss per token",
-        "accuracy": "accuracy",
-        "reference_accuracy": "vs reference",
-        "chosen_shift": "shift",
-    }
-    rows = [["policy", *keys.values()]]
+    rows = [["policy", *FIGURES.values()]]
     sampled = any("sampled" in figures for figures in result["policies"].values())
     if sampled:
         rows[0].append("sampled cost")
     for name, figures in result["policies"].items():
-        cells = [show_estimate(figures.get(key)) for key in keys]
+        cells = [show_estimate(figures.get(key)) for key in FIGURES]
         if name == "base":
             cells[2:] = ["–", "–"]  # the base against itself
         if sampled:
             cells.append(show_estimate(figures.get("sampled", {}).get("cost")))
         rows.append([name, *cells])
-    console.print(f"\n{result['rows']} rows, {result['pairs']} pairs; mean ± standard error")
+    console.print(f"\n{figures_note(result['rows'], result['pairs'])}")
     show_table(rows)
+    console.print(ACCURACIES)
     if mixture := result.get("mixture"):
         shares = show_weights(mixture["weights"], mixture["errors"])
         console.print(f"\nMixture, fitted by {mixture['by']}: {shares}")

@@ -123,13 +123,12 @@ def fit(
     }
     import editloop
     from editloop.offline import make_fit_config
-    from editloop.offline.report import run_sections, write_report
 
     fit_config = make_fit_config(**{key: value for key, value in options.items() if value is not None})
     with shown() as listener:
         records, read = _read(reading, log, out, listener)
         policy = editloop.load_base(
-            resolve_base(base),
+            base,
             device=device,
             dtype="float32" if full and dtype == "auto" else dtype,
             quantize=quantize,
@@ -141,13 +140,7 @@ def fit(
     if not listener.first_process:
         return
     print_run(run)
-    report = write_report(
-        run.path / "report.html",
-        f"EditLoop: {log.name}",
-        f"Policies trained on {base}.",
-        run_sections(run),
-    )
-    console.print(f"\nRun folder {run.path}, report {report}")
+    console.print(f"\nRun folder {run.path}, report {run.report}")
     console.print(f"Next: editloop evaluate {run.path} HELD_OUT_LOG")
 
 
@@ -185,33 +178,35 @@ def _read(
     return records, read
 
 
-def resolve_base(base: str) -> str | Path:
-    """`lab:NAME` is a base of the lab; anything else is for the model's loader."""
-    if base.startswith("lab:"):
-        from editloop.lab import base_path
-
-        return base_path(base.removeprefix("lab:"))
-    return base
-
-
 def print_run(run: Any) -> None:
     """The policies of a run as a table."""
-    from editloop.offline.report import show_number, show_settings
+    from editloop.offline.report import (
+        ACCURACIES,
+        FIGURES,
+        figures_note,
+        show_estimate,
+        show_number,
+        show_settings,
+    )
 
-    rows = [["policy", "settings", "validation loss", "accuracy", "sampled cost"]]
-    for name, policy in run.manifest()["policies"].items():
+    shown = ("accuracy", "reference_accuracy")
+    rows = [["policy", "settings", "validation loss", *(FIGURES[key] for key in shown), "sampled cost"]]
+    manifest = run.manifest()
+    for name, policy in manifest["policies"].items():
         best = policy["candidates"][policy["chosen"]]
         rows.append(
             [
                 name,
                 show_settings(best),
                 f"{show_number(best['initial_loss'])} → {show_number(best['validation_loss'])}",
-                show_number((best["validation"].get("reference_accuracy") or {}).get("mean")),
-                show_number(best["validation_cost"]),
+                *(show_estimate(best["validation"].get(key)) for key in shown),
+                show_estimate(best["sampled"] and best["sampled"]["cost"]),
             ]
         )
-    console.print()
+    held = manifest["data"]["validation"]
+    console.print(f"\nValidation: {figures_note(held['examples'], held['pairs'])}")
     show_table(rows)
+    console.print(ACCURACIES)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from editloop.cli.console import console, shown
-from editloop.cli.fit import resolve_base
 from editloop.cli.flags import Config, Device
 from editloop.cli.people import (
     LLM,
@@ -111,7 +110,7 @@ def log(
         raise ConfigError("the lab's bases cannot read real texts", do="give --base MODEL")
     real: dict[str, Any] = {} if texts == "lab" else {"max_new_tokens": 512, "chunk": 16}
     with shown() as listener:
-        policy = load_base(resolve_base(base or f"lab:{domain}"), device=device)
+        policy = load_base(base or f"lab:{domain}", device=device)
 
         def told() -> Any:
             made = stream_log(world, editor, rows, seed, policy=policy, **real)

@@ -167,7 +167,7 @@ def serve_demo(
                 editor = get_user("strong", domain, seed=0)
                 write_log(stream_log(domain, editor, rows, 0, policy=base), log)
             settings = fit_settings("email").model_copy(update={"methods": ("sft", "dpo", "early")})
-            run = fit(read_log(log), base, out / "run", settings, listener=listener)
+            run = fit(read_log(log), base, out / "run", settings, report=False, listener=listener)
         live = Live(Store(str(out / "edits.db")), out / "state")
         app = create_app(live, Local(max_new_tokens=settings.max_new_tokens), runs=[run.path])
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"

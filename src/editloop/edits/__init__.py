@@ -4,6 +4,7 @@ Imports neither torch nor transformers, nor, until one is needed, datasets, pyar
 """
 
 from editloop.edits.columns import parse_map
+from editloop.edits.contexts import ContextLike, as_context
 from editloop.edits.cost import Cost, get_cost, register_cost
 from editloop.edits.database import DatabaseLog, locate
 from editloop.edits.exporting import Exported, export
@@ -12,6 +13,7 @@ from editloop.edits.plots import plot_costs
 from editloop.edits.reading import Log, ReadReport, RecordStream, hash_log, iter_records, read_log
 from editloop.edits.record import Context, Message, Record, Status, context_text
 from editloop.edits.redline import Span, redline
+from editloop.edits.seen import row_hashes
 from editloop.edits.split import Split, SplitBy, split
 from editloop.edits.summary import Group, LogSummary, summarize
 from editloop.edits.views import (
@@ -27,6 +29,7 @@ from editloop.edits.writing import write_log
 
 __all__ = [
     "Context",
+    "ContextLike",
     "Cost",
     "CostObservation",
     "DatabaseLog",
@@ -46,6 +49,7 @@ __all__ = [
     "SplitBy",
     "Status",
     "View",
+    "as_context",
     "context_text",
     "costs",
     "export",
@@ -59,6 +63,7 @@ __all__ = [
     "read_log",
     "redline",
     "register_cost",
+    "row_hashes",
     "split",
     "summarize",
     "supervision",

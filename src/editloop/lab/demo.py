@@ -104,7 +104,7 @@ def run_demo(
         summary = summarize(log)
         listener.say("   " + log_line(summary))
         listener.say("3. Policies are trained from it.")
-        run = fit(log, base, out / user, config, listener=listener)
+        run = fit(log, base, out / user, config, report=False, listener=listener)
         listener.say("4. Every policy answers fresh contexts of both users.")
         costs[user] = _evaluate(run, domain, base, responses, seed, listener, with_base=not costs)
         listener.say(f"5. LateEnsemble chooses among them for {responses} rounds, the strong user edits.")

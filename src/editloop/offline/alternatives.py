@@ -57,6 +57,10 @@ class Priced:
     report: dict[str, Any]
 
 
+DRAWN_BY = "inversion"
+"""How `policy.sample` draws; another way draws others from the same seed."""
+
+
 class Draw(NamedTuple):
     """A response of the reference.
 
@@ -96,7 +100,7 @@ def draw_responses(
         return [()] * len(examples)
     state, encoder = processes(policy.device), policy.encoder
     about = [policy.fingerprint, str(policy.model.dtype), encoder.end, encoder.max_length]
-    about += [count, seed, max_new_tokens, state.num_processes]
+    about += [count, seed, max_new_tokens, state.num_processes, DRAWN_BY]
     key = hashlib.sha256(json.dumps([about, [e.tree.context for e in examples]]).encode()).hexdigest()[:32]
     file = (cache or cache_folder()) / "drawn" / f"{key}.json"
     found = broadcast_object_list([_read(file, len(examples), count) if state.is_main_process else None])[0]

@@ -172,11 +172,13 @@ def _validation_loss(
     dpo = figures["preference_nll"]
     if method == "sft":
         assert sft is not None
-        return sft["mean"]
+        return float(sft["mean"])
     assert sft is not None and dpo is not None
     if method == "dpo":
-        return dpo["mean"]
-    return sft["mean"] + (candidate.dpo_weight or 0.0) * dpo["mean"] + (candidate.rl_weight or 0.0) * rl
+        return float(dpo["mean"])
+    return (
+        float(sft["mean"]) + (candidate.dpo_weight or 0.0) * dpo["mean"] + (candidate.rl_weight or 0.0) * rl
+    )
 
 
 def _rl_loss(candidate: Candidate, held: Sequence[Example], log_probs: Sequence[Sequence[float]]) -> float:

@@ -116,28 +116,28 @@ class FitConfig(BaseModel):
     rl_weight: tuple[float, ...] = (0.0,)
     kappa: tuple[float, ...] = (1.0,)
     rl_loss: tuple[RLLoss, ...] = ("pairwise",)
-    candidates: int = Field(4, ge=0)
+    candidates: int = Field(default=4, ge=0)
     cost_model: CostModelKind = "ridge"
     select: Literal["loss", "cost"] = "loss"
     sft_reduction: Reduction = "token"
-    epochs: float = Field(3.0, gt=0)
-    rl_epochs: float | None = Field(None, gt=0)
-    batch_size: int = Field(32, ge=1)
-    micro_batch_size: int | None = Field(None, ge=1)
+    epochs: float = Field(default=3.0, gt=0)
+    rl_epochs: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    micro_batch_size: int | None = Field(default=None, ge=1)
     gradient_checkpointing: bool = False
-    evaluations: int = Field(8, ge=1)
-    patience: int = Field(3, ge=1)
-    warmup: float = Field(0.1, ge=0, le=1)
+    evaluations: int = Field(default=8, ge=1)
+    patience: int = Field(default=3, ge=1)
+    warmup: float = Field(default=0.1, ge=0, le=1)
     full: bool = False
     lora: LoraSettings = LoraSettings()
-    validation: float = Field(0.1, gt=0, lt=1)
+    validation: float = Field(default=0.1, gt=0, lt=1)
     split_by: SplitBy = "record"
-    validation_rows: int = Field(500, ge=1)
-    samples: int = Field(64, ge=0)
+    validation_rows: int = Field(default=500, ge=1)
+    samples: int = Field(default=64, ge=0)
     mixture: Literal["likelihood", "cost", "none"] = "likelihood"
     cost: str = DEFAULT_COST
-    max_new_tokens: int = Field(256, ge=1)
-    max_length: int | None = Field(None, ge=8)
+    max_new_tokens: int = Field(default=256, ge=1)
+    max_length: int | None = Field(default=None, ge=8)
     seed: int = 0
 
     @field_validator("beta", mode="before")

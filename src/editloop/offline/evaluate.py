@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, fields
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from editloop.edits import Log, Record, get_cost
-from editloop.errors import EmptyViewError
+from editloop.edits import Log, Record, get_cost, row_hashes
+from editloop.errors import EmptyViewError, RunError
 from editloop.listener import Listener, Silent, counter
 from editloop.offline.alarms import check_samples
+from editloop.offline.config import FitConfig
 from editloop.offline.examples import make_examples
 from editloop.offline.pricing import told_costs
 from editloop.offline.reference import reference_pass
@@ -22,52 +26,61 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    run: RunFolder,
+    run: RunFolder | str | PathLike[str] | Policy,
     log: Log | Sequence[Record],
     *,
     base: Policy | None = None,
     samples: int = 0,
     seed: int = 0,
+    drop_seen: bool = False,
     listener: Listener | None = None,
 ) -> dict[str, Any]:
-    """Likelihood of the edits and preference accuracy, for the base and every policy of a run.
+    """Likelihood of the edits and accuracies, of the base and every policy of a run, or of one policy.
 
     Args:
-        run: A run folder with its policies.
-        log: Rows that the run did not train on; the caller sees to that.
+        run: A run folder or its path; or a policy, which is called `policy` in what is returned.
+        log: Rows that were not trained on. How many of them a run has seen is told, as a warning if any.
         base: The run's base, if it is loaded already.
         samples: Responses to sample for each policy, for their cost against the logged edits.
         seed: Of the sampling.
-        listener: Hears of progress.
+        drop_seen: Leave out the rows that the run was trained or validated on.
+        listener: Hears of warnings and progress; without one, warnings are Python's (`EditLoopWarning`).
 
     Returns:
-        `rows`, `pairs` and `counts` of the log, and `policies`: for each name the figures of
+        `rows`, `pairs` and `counts` of the log; `seen`, on how many of these rows the run was trained or
+        validated (None where that is not known); and `policies`: for each name the figures of
         `Scores.figures`, and `sampled` where samples were asked for. `mixture` has the weights of a fitted
         mixture, `cost_model` how well the run's cost model tells the costs, where there are such.
 
     Raises:
-        EmptyViewError: No row was observed, or none could be encoded.
-        RunError: The run is unusable.
+        EmptyViewError: No row was observed, or none could be encoded, or all were seen and left out.
+        RunError: The run is unusable, or is not known to have seen what should be left out.
     """
     listener = listener or Silent()
-    config = run.manifest()["config"]
-    base = base or run.load_base()
-    data = make_examples(tuple(log), base.encoder)
+    one = run if isinstance(run, Policy) else None
+    folder = None if isinstance(run, Policy) else RunFolder(run)
+    manifest = folder.manifest() if folder else {}
+    config = manifest["config"] if folder else FitConfig().model_dump()
+    observed, seen, dropped = _unseen(folder, [each for each in log if each.is_observed], drop_seen, listener)
+    base = one or base or (folder.load_base() if folder else None)
+    assert base is not None
+    unseen = Counter({"seen in training": dropped})
+    unobserved = [each for each in log if not each.is_observed]
+    data = make_examples((*observed, *unobserved), base.encoder)
+    counts = data.counts + unseen
     if not data.examples:
-        raise EmptyViewError(
-            "no row to evaluate on", seen=dict(data.counts), do="give edited or accepted rows"
-        )
-    for reason, count in data.counts.items():
+        raise EmptyViewError("no row to evaluate on", seen=dict(counts), do="give edited or accepted rows")
+    for reason, count in counts.items():
         listener.say(f"  {count} rows: {reason}")
     rows, world = len(data.examples), processes(base.device).num_processes
     held, _ = reference_pass(base, data.examples, progress=counter(listener, "reference", rows, world))
     cost = get_cost(config["cost"], tokenize=base.encoder.tokenize)
     policies: dict[str, Any] = {}
-    for name in run.arm_names():
-        with run.policy(name, base) as policy:
-            chosen = _chosen(run, name)
+    for name, borrowed in _arms(folder, base):
+        with borrowed as policy:
+            beta = _chosen(manifest, name).get("beta", config["beta"]["dpo"][0])
             scores = score(policy, held, progress=counter(listener, name, rows, world))
-            figures: dict[str, Any] = dict(scores.figures(chosen.get("beta", config["beta"]["dpo"][0])))
+            figures: dict[str, Any] = dict(scores.figures(beta))
             # A policy that diverged has no distribution to sample from.
             shown = held[:samples] if np.isfinite(scores.chosen).all() else []
             sampled = check_samples(
@@ -79,20 +92,65 @@ def evaluate(
                 progress=counter(listener, f"{name}, samples", len(shown)),
             )
             policies[name] = figures | ({"sampled": sampled.to_json()} if sampled else {})
-    pairs = sum(e.is_pair for e in held)
-    mixture = run.manifest().get("mixture")
+    mixture = manifest.get("mixture")
+    priced = folder is not None and folder.cost_model.is_dir()
     return {
         "rows": len(held),
-        "pairs": pairs,
-        "counts": dict(data.counts),
+        "pairs": sum(e.is_pair for e in held),
+        "counts": dict(counts),
+        "seen": seen,
         "cost": cost.name,
         "policies": policies,
         **({"mixture": {key: mixture[key] for key in ("by", "weights", "errors")}} if mixture else {}),
-        **({"cost_model": asdict(told_costs(run, base, held, cost))} if run.cost_model.is_dir() else {}),
+        **({"cost_model": asdict(told_costs(folder, base, held, cost))} if folder and priced else {}),
     }
 
 
-def _chosen(run: RunFolder, name: str) -> dict[str, Any]:
-    """The candidate that a policy was chosen as; empty for the base."""
-    policy = run.manifest()["policies"].get(name)
+def _unseen(
+    run: RunFolder | None, rows: Sequence[Record], drop: bool, listener: Listener
+) -> tuple[Sequence[Record], int | None, int]:
+    """The rows to evaluate on, how many of them the run has seen (if known), and how many were left out."""
+    known = run.seen(row_hashes(rows)) if run else None
+    if known is None:
+        if drop:
+            raise RunError(
+                "which rows were seen in training is not known",
+                seen=str(run.path) if run else "a policy",
+                do="give a run folder that was made by this version",
+            )
+        return rows, None, 0
+    count = int(known.sum())
+    if drop:
+        return [row for row, old in zip(rows, known, strict=True) if not old], 0, count
+    if count:
+        listener.warn(
+            f"{count} of {len(rows)} rows were seen in training, so that their figures are not held out "
+            "(leave these rows out by --drop-seen, in Python drop_seen=True)"
+        )
+    else:
+        listener.say(f"none of {len(rows)} rows was seen in training")
+    return rows, count, 0
+
+
+def _arms(run: RunFolder | None, base: Policy) -> Iterator[tuple[str, AbstractContextManager[Policy]]]:
+    """What is evaluated, by name; each for as long as it is looked at."""
+    if run is not None:
+        for name in run.arm_names():
+            yield name, run.policy(name, base)
+        return
+    if base.has_reference:
+        yield "base", _referred(base)
+    yield "policy", nullcontext(base)
+
+
+@contextmanager
+def _referred(policy: Policy) -> Iterator[Policy]:
+    """The policy that a policy's adapter lies on."""
+    with policy.reference():
+        yield Policy(**{each.name: getattr(policy, each.name) for each in fields(Policy)})
+
+
+def _chosen(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The candidate that a policy was chosen as; empty for all others."""
+    policy = manifest.get("policies", {}).get(name)
     return policy["candidates"][policy["chosen"]] if policy else {}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from editloop.edits import Cost, Log, Record, get_cost, split
+from editloop.edits import Cost, Log, Record, get_cost, row_hashes, split
 from editloop.errors import ConfigError, EmptyViewError, RunError
 from editloop.listener import Listener, Silent, counter
 from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
@@ -26,7 +26,7 @@ from editloop.offline.examples import Example, ExampleSet, make_examples
 from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
 from editloop.offline.pricing import predicted_costs, price, save_cost_model
 from editloop.offline.reference import on_all_processes, reference_pass
-from editloop.offline.report import show_weights
+from editloop.offline.report import show_weights, write_run_report
 from editloop.policy import Policy, RunFolder, check_device, load_base, processes
 
 __all__ = ["fit"]
@@ -57,17 +57,20 @@ def fit(
     config: FitConfig | None = None,
     *,
     read: dict[str, Any] | None = None,
+    report: bool = True,
     listener: Listener | None = None,
 ) -> RunFolder:
     """Train policies from a log.
 
     Args:
         log: What `editloop.read_log` gives, or records.
-        base: A hub name, a folder, or a loaded base.
+        base: As of `load_base`, or a loaded base.
         out: The run folder; an interrupted fit in it is continued.
         config: The configuration; by default `FitConfig()`.
         read: What was read, for the record in `run.json`; a `Log` brings its own.
-        listener: Hears of decisions and progress.
+        report: Whether `report.html` is written, which takes about a second.
+        listener: Hears of decisions, alarms and progress: one of your own, or what `editloop.show_progress`
+            gives. Without one, alarms are Python warnings (`EditLoopWarning`).
 
     Returns:
         The finished run folder.
@@ -106,6 +109,10 @@ def fit(
     state.wait_for_everyone()  # before any process writes what another would read here
     if manifest.get("status") == "done":
         listener.say(f"nothing to do: {run.path} holds the finished run of this log, base and configuration")
+        if (
+            report and state.is_main_process and not run.report.is_file()
+        ):  # killed before it, or not asked for
+            write_run_report(run)
         return run
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
     priced = None
@@ -152,6 +159,7 @@ def fit(
     } | ({"cost_model": priced.report} if priced else {})
     if state.is_main_process:
         run.write_manifest(manifest)
+        run.write_rows(row_hashes(records))
         if priced is not None:
             save_cost_model(run, priced)
     state.wait_for_everyone()
@@ -170,6 +178,8 @@ def fit(
     if state.is_main_process:
         run.write_manifest(manifest)
         shutil.rmtree(run.work, ignore_errors=True)
+        if report:
+            write_run_report(run)
     state.wait_for_everyone()
     return run
 
@@ -308,7 +318,7 @@ def _train_method(
         + (f", the best of {len(grid)}" if len(grid) > 1 else "")
     )
     for alarm in alarms:
-        listener.say(f"  alarm, {method}: {alarm}")
+        listener.warn(f"{method}: {alarm}")
     return {"chosen": best, "selected_by": config.select, "alarms": alarms, "candidates": results}
 
 

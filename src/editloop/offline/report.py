@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editloop.intervals import mean_interval
 from editloop.policy import RunFolder, write_atomic
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "ACCURACIES",
+    "FIGURES",
     "Section",
     "cost_model_table",
     "figure_png",
+    "figures_note",
     "run_sections",
     "show_estimate",
     "show_number",
@@ -27,6 +31,7 @@ __all__ = [
     "show_weights",
     "tidy",
     "write_report",
+    "write_run_report",
 ]
 
 COLOURS = {
@@ -84,6 +89,19 @@ def write_report(path: Path, title: str, lead: str, sections: Sequence[Section])
     return path
 
 
+def write_run_report(run: RunFolder) -> Path:
+    """Write what a run folder knows of itself into it.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    manifest = run.manifest()
+    title = f"EditLoop: {Path(manifest['read'].get('path', run.path)).name}"
+    return write_report(
+        run.report, title, f"Policies trained on {manifest['base']['name']}.", run_sections(run)
+    )
+
+
 def run_sections(run: RunFolder) -> list[Section]:
     """What a run folder knows of itself, as sections."""
     manifest = run.manifest()
@@ -104,7 +122,7 @@ def run_sections(run: RunFolder) -> list[Section]:
         ),
         Section(
             "The policies on the validation part",
-            ["Mean ± standard error over rows. Accuracy: how often the edit is likelier than the response."],
+            [f"{figures_note(data['validation']['examples'], data['validation']['pairs'])}. {ACCURACIES}"],
             [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy["alarms"]],
             _figures_table(manifest),
             [figure_png(_curves(policies))],
@@ -129,23 +147,41 @@ def _figures_table(manifest: Mapping[str, Any]) -> list[list[str]]:
     head = [
         "policy",
         "chosen",
-        "loss per token of edit",
-        "accuracy",
-        "against reference",
-        "shift of edits",
+        *FIGURES.values(),
         "sampled cost",
     ]
     rows = [head]
     base = manifest["base"]["sampled"]
-    rows.append(["base", "", "", "", "", "", show_estimate(base["cost"]) if base else ""])
+    rows.append(["base", "", *([""] * len(FIGURES)), show_estimate(base["cost"]) if base else ""])
     for name, policy in manifest["policies"].items():
         best = policy["candidates"][policy["chosen"]]
         figures = best["validation"]
-        keys = ("edit_nll_per_token", "accuracy", "reference_accuracy", "chosen_shift")
         sampled = best["sampled"]
         cost = show_estimate(sampled["cost"]) if sampled else ""
-        rows.append([name, show_settings(best), *(show_estimate(figures.get(key)) for key in keys), cost])
+        rows.append([name, show_settings(best), *(show_estimate(figures.get(key)) for key in FIGURES), cost])
     return rows
+
+
+FIGURES = {
+    "edit_nll_per_token": "loss per token",
+    "accuracy": "accuracy",
+    "reference_accuracy": "reference accuracy",
+    "chosen_shift": "shift of edits",
+}
+"""What the figures of `Scores.figures` are called, wherever they are shown."""
+
+ACCURACIES = (
+    "Accuracy: how often the edit is likelier than the response; reference accuracy: how often it is so by "
+    "more than under the base."
+)
+
+FEW_PAIRS, FEW_ROWS = 50, 10
+"""Below which a share, and a mean, is shown with its 95% interval in place of its standard error."""
+
+
+def figures_note(rows: int, pairs: int) -> str:
+    """What the figures beside it are of, and what stands behind their means."""
+    return f"{rows} rows, {pairs} pairs; mean ± standard error, of few [95% interval]"
 
 
 SETTINGS = {
@@ -218,10 +254,16 @@ def show_number(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def show_estimate(estimate: Mapping[str, float | None] | None) -> str:
-    """Mean ± standard error, or a dash where there is no mean."""
+def show_estimate(estimate: Mapping[str, Any] | None) -> str:
+    """Mean ± standard error, of few rows its 95% interval or their number; a dash where there is no mean."""
     mean = show_number(estimate["mean"] if estimate else None)
-    return mean if mean == "–" or not estimate else f"{mean} ± {show_number(estimate['se'])}"
+    if mean == "–" or not estimate:
+        return mean
+    n = estimate.get("n", FEW_PAIRS)
+    if n >= (FEW_PAIRS if "interval" in estimate else FEW_ROWS):
+        return f"{mean} ± {show_number(estimate['se'])}"
+    interval = estimate.get("interval") or mean_interval(estimate["mean"], estimate["se"] or 0.0, n)
+    return f"{mean} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{mean} (n = {n})"
 
 
 def show_weights(weights: Mapping[str, float], errors: Mapping[str, float]) -> str:

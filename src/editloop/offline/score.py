@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
+from editloop.intervals import share_interval
 from editloop.offline.examples import Example
 from editloop.policy import Policy, processes
 
@@ -75,12 +77,12 @@ class Scores:
         spread = Estimate.of(residual)
         return Estimate(float(ratio), spread.se if spread else math.nan, len(self.chosen))
 
-    def figures(self, beta: float = 0.1) -> dict[str, dict[str, float] | None]:
+    def figures(self, beta: float = 0.1) -> dict[str, dict[str, Any] | None]:
         """All figures by name, each as mean, standard error and number of rows (None: no rows).
 
         `accuracy` is the share of pairs whose edit is likelier than the response (a tie counts half),
-        `reference_accuracy` the same by the margin against the reference; `chosen_shift` and
-        `rejected_shift` are how far log-probabilities moved from the reference.
+        `reference_accuracy` the same by the margin against the reference, both with their 95% `interval`;
+        `chosen_shift` and `rejected_shift` are how far log-probabilities moved from the reference.
         """
         with np.errstate(invalid="ignore"):  # a policy that diverged has no numbers
             margins = -np.logaddexp(0, -beta * self.margin)
@@ -93,7 +95,11 @@ class Scores:
             "chosen_shift": Estimate.of(self.chosen - self.ref_chosen),
             "rejected_shift": Estimate.of(self.rejected - self.ref_rejected),
         }
-        return {name: asdict(value) if value else None for name, value in values.items()}
+        found = {name: asdict(value) if value else None for name, value in values.items()}
+        for name in ("accuracy", "reference_accuracy"):
+            if (share := found[name]) is not None:
+                share["interval"] = share_interval(share["mean"], share["n"])
+        return found
 
 
 def _wins(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -40,7 +40,7 @@ _MODULES = {
     "tree": ("ContextTree", "Layout", "TreeBatch", "pack"),
     "verify": ("check_name", "check_policy"),
 }
-__getattr__ = lazily(__name__, _MODULES)
+__getattr__, __dir__ = lazily(__name__, _MODULES)
 
 __all__ = [
     "ContextTree",

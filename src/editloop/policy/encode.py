@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from editloop.edits import Context
+from editloop.edits import Context, ContextLike, as_context
 from editloop.errors import ConfigError, ModelError
 from editloop.policy.tree import ContextTree
 
@@ -73,12 +73,14 @@ class Encoder:
             raise ModelError("the tokenizer has no end token", do="name one of its tokens by --end-token")
         return int(self.tokenizer.eos_token_id), "the tokenizer's end token"
 
-    def prompt(self, context: Context) -> tuple[int, ...]:
+    def prompt(self, context: ContextLike) -> tuple[int, ...]:
         """Tokens of the prompt exactly as at generation time; at least one.
 
         Raises:
+            ConfigError: The context is neither text nor a chat.
             ModelError: The chat template refuses the messages (an unknown role, say).
         """
+        context = as_context(context)
         if self.has_template:
             try:
                 text = self.tokenizer.apply_chat_template(
@@ -101,7 +103,7 @@ class Encoder:
         return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end)
 
     def tree(
-        self, context: Context, continuations: Sequence[str], counts: Counter[str] | None = None
+        self, context: ContextLike, continuations: Sequence[str], counts: Counter[str] | None = None
     ) -> ContextTree | None:
         """The context tree, cut to `max_length`; None if the context cannot be used.
 
@@ -109,7 +111,7 @@ class Encoder:
         the cut fell.
 
         Args:
-            context: Text or messages.
+            context: Text or messages, which may be plain dicts.
             continuations: Texts.
             counts: Where a tree that was cut or left out is counted: `continuation cut`,
                 `context too long`, `refused by the chat template`.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from editloop.edits import Context
+from editloop.edits import ContextLike, as_context
+from editloop.errors import ConfigError
 from editloop.policy.model import Policy
 from editloop.policy.sampling import Sample
 from editloop.policy.tree import ContextTree
@@ -36,8 +37,21 @@ class MixedPolicy(Policy):
         super().__init__(**{each.name: getattr(base, each.name) for each in fields(Policy)})
         self.weights, self._load = dict(weights), load
 
-    def sample(self, contexts: Sequence[Context], *, seed: int = 0, **options: Any) -> list[Sample]:
+    @property
+    def has_reference(self) -> bool:
+        """The base is another distribution."""
+        return True
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within it nothing lies on the base, as always between two calls."""
+        yield
+
+    def sample(self, contexts: Sequence[ContextLike], *, seed: int = 0, **options: Any) -> list[Sample]:
         """One response for each context; which policy draws it follows seed, place and context."""
+        if isinstance(contexts, str):
+            raise ConfigError("contexts come as a list", seen=contexts, do="give one text as [text]")
+        contexts = [as_context(context) for context in contexts]
         names = [
             random.Random(repr((seed, i, context))).choices([*self.weights], [*self.weights.values()])[0]
             for i, context in enumerate(contexts)

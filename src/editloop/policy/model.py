@@ -15,11 +15,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from editloop.edits import Context
+from editloop.edits import ContextLike
 from editloop.errors import ModelError
+from editloop.policy.bases import resolve_base
 from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
 from editloop.policy.logprob import batch_features, batch_log_probs
+from editloop.policy.mode import evaluating
 from editloop.policy.probe import probe_trees
 from editloop.policy.sampling import Sample, sample
 from editloop.policy.tree import ContextTree, TreeBatch, pack
@@ -141,19 +143,17 @@ class Policy:
         from_fork: bool = False,
     ) -> Iterator[tuple[list[int], TreeBatch]]:
         """Packed trees with their indices; while they are run, the model is in evaluation mode."""
-        was_training = self.model.training
-        self.model.eval()
         done = 0
-        for members in _batches_by_tokens(trees, batch_tokens):
-            yield members, self.pack([trees[i] for i in members], from_fork=from_fork)
-            done += len(members)
-            if progress is not None:
-                progress(done)
-        self.model.train(was_training)
+        with evaluating(self.model):
+            for members in _batches_by_tokens(trees, batch_tokens):
+                yield members, self.pack([trees[i] for i in members], from_fork=from_fork)
+                done += len(members)
+                if progress is not None:
+                    progress(done)
 
     def sample(
         self,
-        contexts: Sequence[Context],
+        contexts: Sequence[ContextLike],
         *,
         seed: int = 0,
         temperature: float = 1.0,
@@ -173,10 +173,15 @@ class Policy:
             progress=progress,
         )
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether the reference is another distribution than the policy: an adapter lies on the base."""
+        return hasattr(self.model, "disable_adapter")
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Within it the policy is the reference: the base with the adapter off."""
-        if hasattr(self.model, "disable_adapter"):
+        if self.has_reference:
             with self.model.disable_adapter():
                 yield
         else:
@@ -196,7 +201,8 @@ def load_base(
     """Load a causal LM as a policy.
 
     Args:
-        base: A hub name or a local folder in Hugging Face format.
+        base: A hub name, a local folder in Hugging Face format, or `lab:email`, `lab:summary`: those of the
+            embedded lab.
         device: `auto` or a torch device.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         quantize: `4bit` loads the base by bitsandbytes in NF4; None does not.
@@ -207,8 +213,9 @@ def load_base(
 
     Raises:
         ModelError: The folder, its weights or its tokenizer cannot be loaded.
-        ConfigError: The device, dtype or end token cannot be used.
+        ConfigError: The device, dtype or end token cannot be used, or the lab has no such base.
     """
+    base = resolve_base(base)
     chosen_device, device_why = choose_device(device)
     chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}

@@ -3,6 +3,7 @@
 run.json               what was read, the configuration, the metrics, the library versions
 policies/<name>/       a PEFT adapter, or a whole model after full fine-tuning
 cost_model/            with RL: the cost model, and the adapter of its features if they are tuned
+rows.npy               hashes of the rows that were trained and validated on
 report.html            the same for people
 .work/                 checkpoints of a fit that is under way; gone when it is done
 
@@ -11,6 +12,7 @@ It is read without torch; that is loaded where a policy is.
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import tempfile
@@ -20,6 +22,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from editloop.edits.writing import atomic, json_text
@@ -46,19 +50,30 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 class RunFolder:
-    """A run folder on disk.
+    """A run folder on disk; wherever a path is asked for, it can be given itself.
 
     Args:
         path: The folder; it need not exist yet.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({os.fspath(self)!r})"
 
     @property
     def manifest_path(self) -> Path:
         """Where `run.json` lies."""
         return self.path / "run.json"
+
+    @property
+    def report(self) -> Path:
+        """Where `report.html` lies, if it was written."""
+        return self.path / "report.html"
 
     @property
     def work(self) -> Path:
@@ -69,6 +84,11 @@ class RunFolder:
     def cost_model(self) -> Path:
         """Where the cost model lies, if the run trained with RL."""
         return self.path / "cost_model"
+
+    @property
+    def rows(self) -> Path:
+        """Where the hashes of the rows lie that were trained and validated on."""
+        return self.path / "rows.npy"
 
     def exists(self) -> bool:
         """Whether there is a manifest."""
@@ -102,9 +122,31 @@ class RunFolder:
         full = {"format": FORMAT, **content, "versions": library_versions()}
         write_atomic(self.manifest_path, json_text(full))
 
+    def write_rows(self, hashes: NDArray[np.uint64]) -> None:
+        """Keep the hashes of the rows that are trained and validated on (`editloop.edits.row_hashes`).
+
+        Raises:
+            RunError: The folder cannot be written to.
+        """
+        with atomic(self.rows, RunError) as unfinished, unfinished.open("wb") as file:
+            np.save(file, np.sort(hashes), allow_pickle=False)
+
+    def seen(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_] | None:
+        """Which of these rows the run was trained or validated on; None if it was made before that was kept.
+
+        Raises:
+            RunError: What was kept is damaged.
+        """
+        if not self.rows.is_file():
+            return None
+        try:
+            return np.isin(hashes, np.load(self.rows, allow_pickle=False).astype(np.uint64, casting="equiv"))
+        except (ValueError, TypeError, EOFError) as error:
+            raise RunError("rows.npy is damaged", seen=str(self.path), do="fit again") from error
+
     def remove_leftovers(self) -> None:
         """Remove what a kill left of files and policies that were being written."""
-        left = (".run.json.*", ".cost_model.*", "policies/.*")
+        left = (".run.json.*", ".rows.npy.*", ".cost_model.*", "policies/.*")
         for path in [path for pattern in left for path in self.path.glob(pattern)]:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -241,11 +283,11 @@ class RunFolder:
         return load_base(base["name"], **{k: v for k, v in (recorded | asked).items() if v is not None})
 
 
-def load_policy(run: str | Path, name: str = "base", **options: Any) -> Policy:
+def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any) -> Policy:
     """One policy of a run folder, ready to sample from; or a base, given its name or folder.
 
     Args:
-        run: A run folder, or a base as `load_base` takes it.
+        run: A run folder, as `fit` returns it or its path; or a base as `load_base` takes it.
         name: `sft`, `dpo`, `early` ..., `mixture` or `base`.
         **options: As of `load_base`.
 
@@ -261,7 +303,7 @@ def load_policy(run: str | Path, name: str = "base", **options: Any) -> Policy:
             raise RunError(
                 "not a run folder: no run.json in it", seen=str(run), do="make one by editloop fit"
             )
-        return load_base(run, **options)
+        return load_base(run if isinstance(run, str) else folder.path, **options)
     return folder.load_policy(name, folder.load_base(**options))
 
 

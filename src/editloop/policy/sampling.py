@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from editloop.edits import Context
-from editloop.errors import ModelError
+from editloop.edits import ContextLike
+from editloop.errors import ConfigError, ModelError
 from editloop.policy.encode import Encoder
+from editloop.policy.mode import core_of, evaluating
 
 __all__ = ["Sample", "sample", "trim_loops"]
 
@@ -41,7 +43,7 @@ class Sample:
 def sample(
     model: Any,
     encoder: Encoder,
-    contexts: Sequence[Context],
+    contexts: Sequence[ContextLike],
     *,
     seed: int,
     temperature: float = 1.0,
@@ -51,11 +53,15 @@ def sample(
 ) -> list[Sample]:
     """One response for each context, drawn from the whole distribution (no top-k, no top-p).
 
+    What is drawn for a context follows from the model, the context, its place among the contexts and the seed
+    alone. No random state but its own is read or changed, and the model is left as it is: several threads may
+    sample from one.
+
     Args:
         model: A causal LM.
         encoder: Its encoder.
-        contexts: What to respond to.
-        seed: The responses are a function of the arguments and this seed.
+        contexts: What to respond to: texts, or chats, whose messages may be plain dicts.
+        seed: Any integer.
         temperature: 0 takes the likeliest token at each step.
         max_new_tokens: Longest response in tokens, the end token included; less after a context that
             leaves less room.
@@ -63,10 +69,14 @@ def sample(
         progress: Called with the number of responses made so far.
 
     Raises:
-        ModelError: A context leaves no room for a response within the encoder's `max_length`.
+        ConfigError: One text in place of a list, or a context that is neither text nor a chat.
+        ModelError: A context leaves no room for a response within the encoder's `max_length`, or the model's
+            probabilities are no numbers.
     """
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, LogitsProcessorList
 
+    if isinstance(contexts, str):
+        raise ConfigError("contexts come as a list", seen=contexts, do="give one text as [text]")
     prompts = [encoder.prompt(context) for context in contexts]
     longest = max((len(prompt) for prompt in prompts), default=0)
     if longest >= encoder.max_length:
@@ -82,36 +92,67 @@ def sample(
     done = 0
     samples: list[Sample | None] = [None] * len(prompts)
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
-        torch.manual_seed(seed)
+    with evaluating(model), torch.inference_mode():
         for members in _batches(by_length, limit, batch_size):
             width = max(len(prompts[i]) for i in members)
             ids = torch.full((len(members), width), encoder.pad, dtype=torch.long)
             for row, i in enumerate(members):
                 ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
             seen = torch.arange(width) >= width - torch.tensor([len(prompts[i]) for i in members])[:, None]
+            room = limit(members[0])
             config = GenerationConfig(
-                do_sample=temperature > 0,
-                temperature=temperature if temperature > 0 else None,
-                top_k=0 if temperature > 0 else None,
-                max_new_tokens=limit(members[0]),
+                do_sample=False,  # the draw is ours, or the likeliest token
+                max_new_tokens=room,
                 eos_token_id=encoder.end,
                 pad_token_id=encoder.pad,
                 bos_token_id=encoder.tokenizer.bos_token_id,
             )
-            with own_defaults(model):
-                drawn = model.generate(
-                    ids.to(device), attention_mask=seen.long().to(device), generation_config=config
-                )
+            draw = [_Draw(_uniform(seed, members, room), temperature, width)] if temperature > 0 else []
+            drawn = with_own_defaults(model).generate(
+                ids.to(device),
+                attention_mask=seen.long().to(device),
+                generation_config=config,
+                logits_processor=LogitsProcessorList(draw),
+            )
             for i, row_ids in zip(members, drawn[:, width:].tolist(), strict=True):
                 samples[i] = _sample_of(row_ids, encoder)
             done += len(members)
             if progress is not None:
                 progress(done)
-    model.train(was_training)
     return [s for s in samples if s is not None]
+
+
+def _uniform(seed: int, members: Sequence[int], steps: int) -> torch.Tensor:
+    """Numbers in [0, 1) for each member's steps; a member's are the same whoever is beside it [n, steps]."""
+    streams = [np.random.SeedSequence(seed % 2**128, spawn_key=(i,)) for i in members]
+    return torch.from_numpy(np.stack([np.random.default_rng(each).random(steps) for each in streams]))
+
+
+class _Draw:
+    """Leaves the token that is drawn of each step's: the first whose cumulative share exceeds u.
+
+    One number in double precision decides, so that no token is too rare to be drawn.
+
+    Args:
+        uniform: u of every step [n, steps].
+        temperature: Above 0.
+        width: Tokens of the prompts.
+    """
+
+    def __init__(self, uniform: torch.Tensor, temperature: float, width: int) -> None:
+        self.uniform, self.temperature, self.width = uniform, temperature, width
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        exact = torch.float32 if scores.device.type == "mps" else torch.float64  # Apple's GPUs have no other
+        shares = (scores.to(exact) / self.temperature).softmax(-1).cumsum(-1)
+        total = shares[:, -1:]
+        if not bool(torch.isfinite(total).all()):
+            raise ModelError("the model's probabilities are no numbers", do="was it trained to divergence?")
+        step = input_ids.shape[1] - self.width
+        u = self.uniform[:, step, None].to(scores.device, exact) * total
+        token = torch.searchsorted(shares, u, right=True)
+        last = (shares < total).sum(-1, keepdim=True)  # where u was rounded up to the total
+        return torch.full_like(scores, -torch.inf).scatter(1, torch.minimum(token, last), 0.0)
 
 
 def _batches(items: Iterable[int], limit: Callable[[int], int], size: int) -> Iterator[list[int]]:
@@ -122,6 +163,18 @@ def _batches(items: Iterable[int], limit: Callable[[int], int], size: int) -> It
             yield members[start : start + size]
 
 
+def with_own_defaults(model: Any) -> Any:
+    """The model, without the generation settings that it was shipped with (top-p, repetition penalty ...).
+
+    A shallow copy with the same modules and weights; the model itself is not touched.
+    """
+    from transformers import GenerationConfig
+
+    view = copy(core_of(model))
+    view.generation_config = GenerationConfig()
+    return view
+
+
 @contextmanager
 def own_defaults(model: Any) -> Iterator[None]:
     """Without the generation settings that a model is shipped with (top-p, repetition penalty ...).
@@ -130,7 +183,7 @@ def own_defaults(model: Any) -> Iterator[None]:
     """
     from transformers import GenerationConfig
 
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = core_of(model)
     kept, core.generation_config = core.generation_config, GenerationConfig()
     try:
         yield

@@ -28,7 +28,7 @@ _MODULES = {
     "live": ("Live",),
     "store": ("Store",),
 }
-__getattr__ = lazily(__name__, _MODULES)
+__getattr__, __dir__ = lazily(__name__, _MODULES)
 
 __all__ = [
     "AsyncClient",

@@ -16,6 +16,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Query, Request
 from sqlalchemy import Connection, Integer, Row, and_, case, cast, func, select
 
+from editloop.intervals import mean_interval
 from editloop.serve.live import Live
 from editloop.serve.problem import Problem
 from editloop.serve.room import room_of
@@ -58,17 +59,18 @@ class Sums(NamedTuple):
     def figures(self) -> dict[str, Any]:
         """Mean, its standard error and 95% interval (Student's t), share kept; None where too few are known.
 
+        Nor is there an interval where all cost the same, which says nothing of what the next one costs.
+
         No interval goes below 0, as no cost does.
         """
-        mean = error = None
-        interval = None
+        mean = error = interval = None
         if self.n > 0:
             mean = self.cost / self.n
         if mean is not None and self.n > 1:
             variance = max(self.square - self.n * mean * mean, 0.0) / (self.n - 1)
             error = math.sqrt(variance / self.n)
-            reach = error * _quantile(self.n - 1)
-            interval = [max(mean - reach, 0.0), mean + reach]
+            reach = mean_interval(mean, error, self.n)
+            interval = [max(reach[0], 0.0), reach[1]] if reach else None
         return {
             "n": self.n,
             "mean": mean,
@@ -76,13 +78,6 @@ class Sums(NamedTuple):
             "interval": interval,
             "share_kept": self.kept / self.n if self.n else None,
         }
-
-
-def _quantile(freedom: int) -> float:
-    """97.5% of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.975))
 
 
 class _Period(NamedTuple):

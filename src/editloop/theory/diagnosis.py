@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from editloop.edits import Cost, Record, get_cost
+from editloop.edits import Cost, Log, Record, get_cost
 from editloop.errors import EmptyViewError
+from editloop.intervals import mean_interval, share_interval
 from editloop.listener import Listener, Silent, counter
 from editloop.theory.world import Floats
 
@@ -33,7 +34,10 @@ MOST_PAIRS, MOST_ROWS = 20, 100
 """Pairs of edits that are compared within one context, at most, and rows from which they are drawn."""
 
 LEAST = 10
-"""Rows, or contexts, from which anything is estimated."""
+"""Rows, or contexts, from which anything is compared, and from which an interval is the bootstrap's."""
+
+MANY_TRIALS = 50
+"""Contexts from which the interval of a share is the bootstrap's."""
 
 FOLDS = 5
 
@@ -47,7 +51,7 @@ DISTANCE = "levenshtein:word/none"
 
 
 class Estimate(NamedTuple):
-    """A figure with its 95% interval.
+    """A figure with its 95% interval, which of few independent observations is Wilson's or Student's.
 
     Attributes:
         value: It.
@@ -127,7 +131,7 @@ class Diagnosis:
 
 
 def diagnose(
-    records: Sequence[Record],
+    records: Log | Sequence[Record],
     *,
     base: Policy | None = None,
     cost: Cost | str | None = None,
@@ -137,7 +141,7 @@ def diagnose(
     """Look at a log.
 
     Args:
-        records: Its rows, in the order of time.
+        records: A log, or its rows; in the order of time.
         base: Whose responses they are, or the base to be trained; None leaves out what needs one.
         cost: Δ, or its name; the default cost if not given.
         seed: Of resampling.
@@ -161,7 +165,7 @@ def diagnose(
     changed = np.array([each.status == "edited" for each in answered])
     paid = price(log.responses, log.texts)
     findings = [
-        Finding("edited", log.mean(changed.astype(float)), "share", EDITED),
+        Finding("edited", log.share(changed.astype(float)), "share", EDITED),
         _size(log, paid, changed),
         _chains(log),
         _revisions(log),
@@ -253,6 +257,16 @@ class _Answered:
         """Of one value for each row, or for some of the rows."""
         return _ratio(values, np.ones_like(values), self.clusters[rows], self.rng)
 
+    def share(self, values: Floats) -> Estimate:
+        """Of the rows for which a value is 1, among all."""
+        contexts = len(np.unique(self.clusters))
+        known = self.mean(values) if contexts >= MANY_TRIALS else None
+        if known is not None and known.low < known.high:
+            return known
+        share = float(values.mean())
+        low, high = share_interval(share, contexts) or (0.0, 1.0)
+        return Estimate(share, low, high, contexts)
+
     def pairs(
         self, key: Callable[[Record], Hashable], fits: Callable[[Record, Record], bool]
     ) -> list[tuple[int, int]]:
@@ -275,7 +289,13 @@ def _size(log: _Answered, paid: Floats, changed: Any) -> Finding:
     name, unit = "edit size", log.price.name
     if not changed.any():
         return Finding(name, None, unit, "no row was edited", "rows with edits")
-    return Finding(name, log.mean(paid[changed], changed), unit, "mean cost of the rows that were edited")
+    found = log.mean(paid[changed], changed)
+    if found is None:
+        n = len(np.unique(log.clusters[changed]))
+        return Finding(
+            name, None, unit, f"edits that cost the same, in too few contexts (n = {n})", "more edits"
+        )
+    return Finding(name, found, unit, "mean cost of the rows that were edited")
 
 
 def _chains(log: _Answered) -> Finding:
@@ -465,12 +485,21 @@ def _median(values: Floats, rng: np.random.Generator) -> Estimate:
 
 
 def _ratio(over: Floats, under: Floats, clusters: Any, rng: np.random.Generator) -> Estimate | None:
-    """Σ over / Σ under, with a bootstrap over clusters; None where nothing is to be divided by."""
+    """Σ over / Σ under, with a bootstrap over clusters, or Student's t where they are few.
+
+    None where nothing is to be divided by, or few clusters are all alike.
+    """
     _, place = np.unique(clusters, return_inverse=True)
     tops, bottoms = np.bincount(place, over), np.bincount(place, under)
     if not (np.isfinite(tops).all() and bottoms.sum() > 0):
         return None
     n = len(tops)
+    if n < LEAST:
+        value = float(tops.sum() / bottoms.sum())
+        wrong = (tops - value * bottoms) / bottoms.mean()
+        error = float(wrong.std(ddof=1)) / n**0.5 if n > 1 else 0.0
+        few = mean_interval(value, error, n)
+        return few and Estimate(value, *few, n)
     drawn = []
     for _ in range(RESAMPLES):
         some = rng.integers(n, size=n)

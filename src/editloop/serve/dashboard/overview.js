@@ -114,7 +114,7 @@ function arms(found) {
     cells: [
       [armName(each.arm), each.played ? null : h("span", { class: "tag" }, "retired")],
       h("span", { class: "measure" }, h("span", { class: "value" }, number(each.mean)),
-        h("span", { class: "note" }, each.interval ? `${number(each.interval[0])} to ${number(each.interval[1])}` : each.n ? "too few for an interval" : "no edits yet"),
+        h("span", { class: "note" }, each.interval ? `${number(each.interval[0])} to ${number(each.interval[1])}` : each.n ? (each.n > 1 ? `all alike (n = ${each.n})` : "one alone tells no interval") : "no edits yet"),
         interval(each.mean, each.interval, max)),
       count(each.n),
       h("span", { class: "measure" }, h("span", { class: "value" }, percent(each.share)), share(each.share)),

@@ -1,0 +1,36 @@
+"""A context as it is given by hand: text, or a chat whose messages may be plain dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from editloop.edits.record import Context, Message
+from editloop.errors import ConfigError
+
+__all__ = ["ContextLike", "as_context"]
+
+ContextLike = Context | Sequence[Message | Mapping[str, Any]]
+"""What `as_context` takes."""
+
+
+def as_context(given: ContextLike) -> Context:
+    """Return a context as records have it.
+
+    Raises:
+        ConfigError: It is neither text nor messages of a role and a text.
+    """
+    if isinstance(given, str):
+        return given
+    do = "give text, or a list of {role, content} messages"
+    if not isinstance(given, Sequence) or isinstance(given, bytes) or not given:
+        raise ConfigError("a context is text or a chat of at least one message", seen=given, do=do)
+    try:
+        return tuple(m if isinstance(m, Message) else Message.model_validate(m) for m in given)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "a message"
+        raise ConfigError(
+            f"this is no chat: {where}: {error.errors()[0]['msg']}", seen=given, do=do
+        ) from error
