@@ -11,7 +11,6 @@ It is read without torch; that is loaded where a policy is.
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from safetensors import SafetensorError
 
 from editloop.edits.writing import atomic, json_text
 from editloop.errors import RunError
+from editloop.io import parse_json
 
 if TYPE_CHECKING:
     from editloop.policy.model import Policy
@@ -85,7 +85,7 @@ class RunFolder:
                 "no run folder: no run.json in it", seen=str(self.path), do="make one by editloop fit"
             )
         try:
-            content: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            content: dict[str, Any] = parse_json(self.manifest_path.read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise ValueError("not an object")
         except ValueError as error:

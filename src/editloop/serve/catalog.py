@@ -47,7 +47,7 @@ def _served(folder: RunFolder, manifest: Mapping[str, Any], name: str) -> Served
             for part, weight in manifest["mixture"]["weights"].items()
             if weight > 0
         }
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
         return Served(f"mixture@{digest[:8]}", name, path, parts)
     weights = hashlib.sha256(manifest["base"]["fingerprint"].encode())
     place = folder.policy_path(name)

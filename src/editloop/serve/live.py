@@ -163,7 +163,7 @@ class Live:
                 await self._writer.stop()
                 await asyncio.sleep(0)  # what the writer told last
                 await self._snapshot()
-        except (OSError, EditLoopError) as error:
+        except (OSError, ValueError, EditLoopError) as error:
             log.warning("no snapshot: %s", error)
         finally:
             for task in self._tasks:
@@ -206,7 +206,7 @@ class Live:
         try:
             row = json.loads(self._snapshot_file.read_text(encoding="utf-8"))
             bandit = Bandit.from_json(row["bandit"])
-            if json.dumps(row["bandit"]["config"]) != json.dumps(asdict(self.config)):
+            if json.dumps(row["bandit"]["config"]) != json.dumps(asdict(self.config), allow_nan=False):
                 return None  # it counted otherwise
             found = {str(arm): (str(run), str(name)) for arm, (run, name) in row["policies"].items()}
             return _Snapshot(bandit, int(row["seq"]), str(row["salt"]), int(row.get("repriced", 0)), found)
@@ -226,7 +226,9 @@ class Live:
 
     def _keep(self, row: dict[str, Any]) -> None:
         with atomic(self._snapshot_file) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-            for part in json.JSONEncoder().iterencode(row):  # in parts: the event loop has its turns
+            for part in json.JSONEncoder(allow_nan=False).iterencode(
+                row
+            ):  # in parts: the event loop has its turns
                 file.write(part)
 
     async def _keep_snapshots(self) -> None:
@@ -236,7 +238,7 @@ class Live:
             if self._seq > self._written:
                 try:
                     pause = max(SNAPSHOT_EVERY, SNAPSHOT_SHARE * await self._snapshot())
-                except (OSError, EditLoopError) as error:
+                except (OSError, ValueError, EditLoopError) as error:
                     log.warning("no snapshot: %s", error)
 
     # Learning
@@ -279,7 +281,7 @@ class Live:
 
     def digest(self, content: Any) -> str:
         """By which a content is known again, and nobody else can tell what it was."""
-        text = json.dumps([self._salt, content], sort_keys=True, default=str)
+        text = json.dumps([self._salt, content], sort_keys=True, default=str, allow_nan=False)
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     def price(self, response: str, edit: str) -> float:
