@@ -126,8 +126,8 @@ def test_a_run_folder_that_reads_two_ways_is_damaged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", ["NaN", "1e400"])
 def test_a_model_server_that_says_no_json_is_not_passed_on(number: str) -> None:
     """Neither whole nor in parts; another arm answers in its place."""
-    choice = f'{{"message": {{"role": "assistant", "content": "Hi"}}, "delta": {{}}, "logprobs": {{"a": {number}}}}}'
-    body = f'{{"choices": [{choice}]}}'
+    message = '"message": {"role": "assistant", "content": "Hi"}'
+    body = f'{{"choices": [{{{message}, "delta": {{}}, "logprobs": {{"a": {number}}}}}]}}'
 
     async def answer(request: web.Request) -> web.Response:
         stream = (await request.json())["stream"]

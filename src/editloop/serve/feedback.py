@@ -142,15 +142,13 @@ def _record(row: Row[Any]) -> dict[str, Any]:
     """A row of the log as JSON types."""
     record = dict(row._mapping)
     record["context"] = _stored(record["context"])
-    metadata = _stored(record["metadata"])
-    record["metadata"] = (
-        metadata if isinstance(metadata, dict) else {"unreadable": metadata} if metadata else {}
-    )
+    metadata = _stored(record["metadata"]) or {}
+    record["metadata"] = metadata if isinstance(metadata, dict) else {"unreadable": metadata}
     return record
 
 
 def _stored(text: str | None) -> Any:
-    """What a JSON text of the store says. Earlier versions let in numbers that are none, and now read as null."""
+    """What a JSON text of the store says. Numbers that are none, which earlier versions let in, read as null."""
     if text is None:
         return None
     try:
