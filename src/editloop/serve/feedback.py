@@ -148,7 +148,7 @@ def _record(row: Row[Any]) -> dict[str, Any]:
 
 
 def _stored(text: str | None) -> Any:
-    """What a JSON text of the store says. Numbers that are none, which earlier versions let in, read as null."""
+    """What a JSON text of the store says. Numbers that are none, as earlier versions took, read as null."""
     if text is None:
         return None
     try:

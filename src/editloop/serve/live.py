@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from editloop.edits import get_cost
 from editloop.edits.writing import atomic
-from editloop.errors import BanditError, EditLoopError, StoreError
+from editloop.errors import BanditError, EditLoopError, StoreError, StoreUnreachableError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
 from editloop.serve.costs import CostVersion, settle_cost
 from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, ForgetUser, Route
@@ -178,8 +178,8 @@ class Live:
             self._salt = self.store.fact("salt")
             self._version, told = settle_cost(self.store, self.config.cost, reprice=self._reprice)
             last = self.store.last()
-        except StoreError as error:
-            if known is None or "does not answer" not in str(error):
+        except StoreUnreachableError as error:
+            if known is None:
                 raise
             log.warning("%s; going on from the snapshot", error)
             self.bandit, self._salt, self.policies = known.bandit, known.salt, known.policies
@@ -226,9 +226,8 @@ class Live:
 
     def _keep(self, row: dict[str, Any]) -> None:
         with atomic(self._snapshot_file) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-            for part in json.JSONEncoder(allow_nan=False).iterencode(
-                row
-            ):  # in parts: the event loop has its turns
+            # In parts: the event loop has its turns.
+            for part in json.JSONEncoder(allow_nan=False).iterencode(row):
                 file.write(part)
 
     async def _keep_snapshots(self) -> None:
