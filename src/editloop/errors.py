@@ -14,7 +14,8 @@ EditLoopError
 ├── WorldError           a world of the exact lab that cannot be, or has no solution
 ├── RunError             a run folder that is missing, damaged or belongs to another configuration
 └── ServeError           what the live loop cannot do
-    ├── StoreError           a store that is locked, of another version, or down
+    ├── StoreError           a store that is locked, of another version, damaged, or counted by another cost
+    │   └── StoreUnreachableError  a store that does not answer, and may later
     └── Problem              a request that is refused, with its HTTP status (`editloop.serve.problem`)
 """
 
@@ -33,6 +34,7 @@ __all__ = [
     "RunError",
     "ServeError",
     "StoreError",
+    "StoreUnreachableError",
     "TooManyBadRows",
     "UserError",
     "WorldError",
@@ -104,7 +106,11 @@ class ServeError(EditLoopError):
 
 
 class StoreError(ServeError):
-    """A store that is locked, of another version, or down."""
+    """A store that is locked, of another version, damaged, or counted by another cost."""
+
+
+class StoreUnreachableError(StoreError):
+    """A store that does not answer; it may later."""
 
 
 class UserError(EditLoopError):

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from editloop.bench.postgres import Postgres
 from editloop.edits import journal
-from editloop.errors import StoreError
+from editloop.errors import StoreError, StoreUnreachableError
 from editloop.online import Bandit, Decided
 from editloop.serve.entries import Ask, Epoch, Finish, spooled_to_json
 from editloop.serve.keys import create_key
@@ -101,6 +101,30 @@ def test_a_server_starts_from_its_snapshot_while_the_database_is_down(
                 await asyncio.to_thread(postgres.start)
 
     run(work())
+
+
+def test_only_a_store_that_does_not_answer_is_done_without(tmp_path: Path) -> None:
+    """What an error says decides nothing: neither a name in it, nor that a file is damaged."""
+    folder = tmp_path / "does not answer"
+    folder.mkdir()
+    url = f"sqlite:///{folder}/edits.db"
+
+    async def work() -> None:
+        async with serving(url, tmp_path / "state") as service:
+            await service.ask()
+            await service.live._snapshot()
+            with pytest.raises(StoreError, match="another process serves"):
+                async with serving(url, tmp_path / "state", arms=()):
+                    pass
+        (folder / "edits.db").write_bytes(b"no database " * 1000)
+        with pytest.raises(StoreError, match="the store cannot be used: file is not a database") as told:
+            async with serving(url, tmp_path / "state", arms=()):
+                pass
+        assert not isinstance(told.value, StoreUnreachableError)
+
+    run(work())
+    with pytest.raises(StoreUnreachableError, match="does not answer"):
+        Store("postgresql://nobody@127.0.0.1:1/none").open()
 
 
 def test_a_database_that_stands_still_is_left_behind(

@@ -202,7 +202,8 @@ def need() -> None:
     Raises:
         ConfigError: It is not installed.
     """
-    for module in ("aiohttp", "fastapi", "uvicorn", "sqlalchemy", "alembic", "httpx", "prometheus_client"):
+    needed = "aiohttp alembic fastapi filelock httpx prometheus_client sqlalchemy uvicorn"
+    for module in needed.split():
         if find_spec(module) is None:  # nothing is imported that the verb does not use
             raise ConfigError(
                 "a library of the server is missing", seen=module, do="pip install 'editloop[serve]'"

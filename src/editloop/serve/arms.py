@@ -99,7 +99,7 @@ async def promote(
             "name": each.name,
             "run": str(each.run),
             "time": now,
-            "metrics": json.dumps(measured[each.arm]),
+            "metrics": json.dumps(measured[each.arm], allow_nan=False),
             "read_until": read_until,
         }
         for each in served

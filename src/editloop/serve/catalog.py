@@ -99,7 +99,7 @@ def _served(folder: RunFolder, manifest: Mapping[str, Any], name: str) -> Served
             for part, weight in _weights(manifest).items()
             if weight > 0
         }
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
         return Served(f"mixture@{digest[:8]}", name, path, parts)
     place = folder.policy_path(name)
     check_policy(place, path, manifest["base"].get("name"))

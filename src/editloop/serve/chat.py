@@ -116,7 +116,7 @@ async def _events(streamed: Streamed, *, with_usage: bool) -> AsyncIterator[str]
     }
 
     def event(body: dict[str, Any]) -> str:
-        return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+        return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"
 
     usage = None
     try:

@@ -21,6 +21,7 @@ import httpx
 
 from editloop.edits.journal import append_rows, drop_rows, read_rows
 from editloop.errors import ServeError
+from editloop.io import parse_json
 
 __all__ = ["AsyncClient", "Client", "Draft", "Taken"]
 
@@ -184,7 +185,7 @@ def _checked(answer: httpx.Response) -> dict[str, Any]:
     if answer.is_error and answer.status_code not in REFUSALS:
         answer.raise_for_status()
     try:
-        body: dict[str, Any] = answer.json()
+        body: dict[str, Any] = parse_json(answer.content)
         if answer.is_error:
             missing = body["error"].get("code") == "response_not_found"
             kind = _MissingResponseError if missing else ServeError

@@ -93,7 +93,7 @@ class Pen:
         """Append an event; scope and arm stand beside feedback, so that costs can be summed by them."""
         row: dict[str, Any] = {"time": time, "revision": revision}
         if isinstance(event, Arms):
-            row |= {"kind": "arms", "epoch": event.epoch, "arms": json.dumps(event.arms)}
+            row |= {"kind": "arms", "epoch": event.epoch, "arms": json.dumps(event.arms, allow_nan=False)}
             row |= {"cost_name": self.facts.get(COST)}
         elif isinstance(event, Decided):
             row |= {"kind": "decided", **event._asdict()}

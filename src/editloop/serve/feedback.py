@@ -119,7 +119,8 @@ async def find(
     more = len(rows) > limit
     page = rows[:limit]
     following = f"{page[-1]['time']!r}:{page[-1]['id']}" if more else None
-    return Response(json.dumps({"object": "list", "data": page, "next": following}), media_type=JSON)
+    body = json.dumps({"object": "list", "data": page, "next": following}, allow_nan=False)
+    return Response(body, media_type=JSON)
 
 
 JSON = "application/json"
@@ -140,11 +141,20 @@ def _older(before: str) -> Any:
 def _record(row: Row[Any]) -> dict[str, Any]:
     """A row of the log as JSON types."""
     record = dict(row._mapping)
-    for name in ("context", "metadata"):
-        record[name] = None if record[name] is None else json.loads(record[name])
-    if record["metadata"] is None:
-        record["metadata"] = {}
+    record["context"] = _stored(record["context"])
+    metadata = _stored(record["metadata"]) or {}
+    record["metadata"] = metadata if isinstance(metadata, dict) else {"unreadable": metadata}
     return record
+
+
+def _stored(text: str | None) -> Any:
+    """What a JSON text of the store says. Numbers that are none, as earlier versions took, read as null."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except ValueError:  # a redaction has changed more than its strings
+        return text
 
 
 def _with_costs(connection: Connection, rows: list[Row[Any]]) -> list[dict[str, Any]]:
@@ -174,7 +184,7 @@ async def _lines(room: Room, query: Select[Any]) -> Any:
         with room.live.store.reader.connect() as connection:
             for row in connection.execution_options(yield_per=500).execute(ordered):
                 kept = {name: value for name, value in _record(row).items() if value is not None}
-                yield json.dumps(kept, ensure_ascii=False) + "\n"
+                yield json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n"
 
     source = lines()
     while part := await asyncio.to_thread(_some, source):
@@ -210,7 +220,7 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
             "user": draft.user,
             "policy": draft.policy,
             "propensity": draft.propensity,
-            "context": None if draft.context is None else json.loads(draft.context),
+            "context": _stored(draft.context),
             "response": draft.response,
             "finish": draft.finish,
             "revisions": [

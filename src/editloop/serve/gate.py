@@ -117,7 +117,7 @@ class Keys:
         if known != self._known:
             self._known = known
             with suppress(EditLoopError, OSError), atomic(self.file) as unfinished:
-                unfinished.write_text(json.dumps(found), encoding="utf-8")
+                unfinished.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
 
     def _from_file(self) -> dict[str, Key] | None:
         try:
@@ -332,7 +332,7 @@ def _is_open(path: str) -> bool:
 
 async def answer_problem(problem: Problem, send: Send) -> None:
     """Answer a request by a problem."""
-    body = json.dumps(problem.body()).encode()
+    body = json.dumps(problem.body(), allow_nan=False).encode()
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **problem.headers()}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from editloop.edits import get_cost
 from editloop.edits.writing import atomic
-from editloop.errors import BanditError, EditLoopError, StoreError
+from editloop.errors import BanditError, EditLoopError, StoreError, StoreUnreachableError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
 from editloop.serve.costs import CostVersion, settle_cost
 from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, ForgetUser, Route
@@ -163,7 +163,7 @@ class Live:
                 await self._writer.stop()
                 await asyncio.sleep(0)  # what the writer told last
                 await self._snapshot()
-        except (OSError, EditLoopError) as error:
+        except (OSError, ValueError, EditLoopError) as error:
             log.warning("no snapshot: %s", error)
         finally:
             for task in self._tasks:
@@ -178,8 +178,8 @@ class Live:
             self._salt = self.store.fact("salt")
             self._version, told = settle_cost(self.store, self.config.cost, reprice=self._reprice)
             last = self.store.last()
-        except StoreError as error:
-            if known is None or "does not answer" not in str(error):
+        except StoreUnreachableError as error:
+            if known is None:
                 raise
             log.warning("%s; going on from the snapshot", error)
             self.bandit, self._salt, self.policies = known.bandit, known.salt, known.policies
@@ -206,7 +206,7 @@ class Live:
         try:
             row = json.loads(self._snapshot_file.read_text(encoding="utf-8"))
             bandit = Bandit.from_json(row["bandit"])
-            if json.dumps(row["bandit"]["config"]) != json.dumps(asdict(self.config)):
+            if json.dumps(row["bandit"]["config"]) != json.dumps(asdict(self.config), allow_nan=False):
                 return None  # it counted otherwise
             found = {str(arm): (str(run), str(name)) for arm, (run, name) in row["policies"].items()}
             return _Snapshot(bandit, int(row["seq"]), str(row["salt"]), int(row.get("repriced", 0)), found)
@@ -226,7 +226,8 @@ class Live:
 
     def _keep(self, row: dict[str, Any]) -> None:
         with atomic(self._snapshot_file) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-            for part in json.JSONEncoder().iterencode(row):  # in parts: the event loop has its turns
+            # In parts: the event loop has its turns.
+            for part in json.JSONEncoder(allow_nan=False).iterencode(row):
                 file.write(part)
 
     async def _keep_snapshots(self) -> None:
@@ -236,7 +237,7 @@ class Live:
             if self._seq > self._written:
                 try:
                     pause = max(SNAPSHOT_EVERY, SNAPSHOT_SHARE * await self._snapshot())
-                except (OSError, EditLoopError) as error:
+                except (OSError, ValueError, EditLoopError) as error:
                     log.warning("no snapshot: %s", error)
 
     # Learning
@@ -279,7 +280,7 @@ class Live:
 
     def digest(self, content: Any) -> str:
         """By which a content is known again, and nobody else can tell what it was."""
-        text = json.dumps([self._salt, content], sort_keys=True, default=str)
+        text = json.dumps([self._salt, content], sort_keys=True, default=str, allow_nan=False)
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     def price(self, response: str, edit: str) -> float:

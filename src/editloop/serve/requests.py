@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from editloop.io import UnsafeJSONError, parse_json
 from editloop.serve.problem import Problem
 
 __all__ = ["ChatRequest", "EditRequest", "PromoteRequest", "check_texts", "documented", "parse"]
 
 Asked = TypeVar("Asked", bound=BaseModel)
+
+MOST_LEVELS = 64
+"""Of arrays and objects in each other."""
 
 ID = r"^[A-Za-z0-9._:\-]{1,128}$"
 
@@ -98,22 +101,38 @@ def parse(kind: type[Asked], body: bytes) -> Asked:
     """The request that a body holds.
 
     Raises:
-        Problem: 400, with the field at fault.
+        Problem: 400, with the field at fault, or why the body is no JSON that everybody reads alike.
     """
     try:
-        found = json.loads(body, parse_constant=_refuse_constant)
+        found = parse_json(body)
+        _check_depth(found, body)
         return kind.model_validate(found)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or None
         what = f"{where}: {first['msg']}" if where else first["msg"]
         raise Problem(400, what, code="invalid_request", param=where) from None
+    except UnsafeJSONError as error:
+        raise Problem(400, f"JSON that is not taken: {error}", code="invalid_json") from None
     except (ValueError, RecursionError) as error:
         raise Problem(400, f"not JSON in UTF-8: {error}", code="invalid_json") from None
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+def _check_depth(value: Any, body: bytes) -> None:
+    """Refuse what is nested more deeply than the code after this goes.
+
+    Raises:
+        UnsafeJSONError: It is.
+    """
+    if body.count(b"[") + body.count(b"{") <= MOST_LEVELS:
+        return
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MOST_LEVELS + 1):
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+        level = [each for each in level if isinstance(each, (dict, list))]
+        if not level:
+            return
+    raise UnsafeJSONError(f"nested too deeply, more than {MOST_LEVELS} levels")
 
 
 def check_texts(request: BaseModel, longest: int) -> dict[str, Any]:

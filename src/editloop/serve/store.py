@@ -6,7 +6,6 @@ It is opened, brought to this version's schema, and read here. All that is writt
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -16,15 +15,23 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import lock_descriptor
 from sqlalchemy import Connection, Engine, Row, create_engine, event, func, make_url, select, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.pool import QueuePool
 
-from editloop.errors import StoreError
+from editloop.errors import StoreError, StoreUnreachableError
 from editloop.online import Arms, Decided, Event, Feedback, Rerouted
 from editloop.serve.schema import events, facts
 
-__all__ = ["ONE_AT_A_TIME", "PATIENCE", "Store", "down", "folded", "newer", "storing"]
+__all__ = ["ONE_AT_A_TIME", "PATIENCE", "UNREACHABLE", "Store", "down", "folded", "newer", "storing"]
 
 T = TypeVar("T")
 
@@ -41,12 +48,17 @@ REVISION = "2"
 """Of the schema: the last of `editloop.serve.migrations.versions`."""
 
 
+UNREACHABLE = (OperationalError, InterfaceError, NoConnectionError, sqlite3.OperationalError, OSError)
+"""What a database raises that does not answer; anything else is wrong with what it was asked, or with it."""
+
+
 @contextmanager
 def storing() -> Iterator[None]:
     """What the database raises, as one line.
 
     Raises:
-        StoreError: In place of it.
+        StoreUnreachableError: In place of what says that it does not answer.
+        StoreError: In place of all else.
     """
     try:
         yield
@@ -55,9 +67,11 @@ def storing() -> Iterator[None]:
 
 
 def down(error: Exception) -> StoreError:
-    """What a database raises, in a line."""
-    reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-    return StoreError(f"the store does not answer: {reason.splitlines()[0]}")
+    """What a database raises, in a line; whether it does not answer is told by its type alone."""
+    reason = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, UNREACHABLE):
+        return StoreUnreachableError(f"the store does not answer: {reason}")
+    return StoreError(f"the store cannot be used: {reason}")
 
 
 class Store:
@@ -167,14 +181,20 @@ class Store:
                 f"the store cannot be written, {error.strerror}", seen=str(path), do="choose another --store"
             ) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lock of the operating system: it ends with the process, however that ends.
+            mine = lock_descriptor(self._lock, blocking=False)
         except OSError as error:
+            self.close()
+            raise StoreError(
+                f"the store cannot be locked, {error.strerror}", seen=str(path), do="choose another --store"
+            ) from error
+        if not mine:
             self.close()
             raise StoreError(
                 "another process serves from this store",
                 seen=str(path),
                 do="stop it, or use PostgreSQL for several",
-            ) from error
+            )
 
     def close(self) -> None:
         """Let go of connections and of the file."""

@@ -7,7 +7,6 @@ models is compared with what is played every while, and what it lost (by a resta
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -18,6 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from editloop.errors import ServeError
+from editloop.io import parse_json
 from editloop.serve.backend import (
     Chunk,
     Completion,
@@ -114,7 +114,7 @@ class Upstream:
             async with self._ask("GET", "models") as answer:
                 if answer.status != 200:
                     raise ValueError(f"status {answer.status}")
-                return {str(each["id"]) for each in json.loads(await answer.read())["data"]}
+                return {str(each["id"]) for each in parse_json(await answer.read())["data"]}
         except (*FAILS, ValueError, KeyError, TypeError) as error:
             raise ServeError(
                 "the model server does not list its models", seen=_told(error), do="check --upstream"
@@ -190,7 +190,7 @@ class Upstream:
         if answer.status >= 300:
             raise _refusal(answer, read)
         try:
-            body = json.loads(read)
+            body = parse_json(read)
             choice = body["choices"][0]
             message = dict(choice["message"])
             text, finish = message.get("content"), choice.get("finish_reason") or "stop"
@@ -256,7 +256,7 @@ async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:
 
 def _chunk(data: str) -> Chunk:
     try:
-        body = json.loads(data)
+        body = parse_json(data)
         if "error" in body:
             raise Unanswered("error", body["error"])
         choice = body["choices"][0] if body.get("choices") else {}
@@ -273,7 +273,7 @@ def _refusal(answer: aiohttp.ClientResponse, body: bytes) -> ServeError:
         return Unanswered("missing", text)
     if answer.status in (400, 413, 422, 429):
         try:
-            refusal = json.loads(text)
+            refusal = parse_json(text)
         except ValueError:
             refusal = text
         return Refused(answer.status, refusal, answer.headers.get("Retry-After"))

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoConnection
+from sqlalchemy.exc import SQLAlchemyError
 
 from editloop.edits.journal import append_rows, drop_rows, left_rows, read_rows
 from editloop.errors import StoreError
@@ -31,7 +30,7 @@ from editloop.serve.costs import CostVersion
 from editloop.serve.entries import Pen, Price, Spooled, spooled_from_json, spooled_to_json
 from editloop.serve.problem import Problem
 from editloop.serve.schema import COST, FORGOTTEN, REPRICED, events, facts
-from editloop.serve.store import ONE_AT_A_TIME, PATIENCE, Store, down, folded, newer
+from editloop.serve.store import ONE_AT_A_TIME, PATIENCE, UNREACHABLE, Store, down, folded, newer
 
 __all__ = ["Entry", "Writer"]
 
@@ -50,10 +49,6 @@ AT_ONCE = 1.0
 
 AGAIN = 0.5
 """Seconds between two looks at a database: whether it is back, and what other replicas have written."""
-
-
-DOWN = (OperationalError, InterfaceError, NoConnection, OSError)
-"""What a database raises that does not answer; anything else is an entry's own fault."""
 
 
 class Entry(Protocol[T_co]):
@@ -256,7 +251,7 @@ class Writer:
                         found.append(entry.apply(pen))
                     except Problem as refused:
                         found.append(refused)
-        except DOWN as error:
+        except UNREACHABLE as error:  # anything else is an entry's own fault
             raise down(error) from error
         finally:
             self._begun = None
