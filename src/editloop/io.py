@@ -7,11 +7,11 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 from editloop.errors import ConfigError
 
-__all__ = ["UnsafeJSONError", "guard_outputs", "parse_json"]
+__all__ = ["UnsafeJSONError", "guard_outputs", "parse_json", "resolved"]
 
 
 class UnsafeJSONError(ValueError):
@@ -85,14 +85,33 @@ def guard_outputs(inputs: Iterable[str | Path | None], outputs: Iterable[str | P
             raise ConfigError("the output would replace its own input", seen=str(each), do="name another file")
 
 
+class _Resolvable(Protocol):
+    def resolve(self) -> Self: ...
+
+
+P = TypeVar("P", bound=_Resolvable)
+
+
+def resolved(path: P) -> P:
+    """Return a path, or what is given in place of one, without links.
+
+    Raises:
+        ConfigError: Its links lead in a circle.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError
+        raise ConfigError("this path cannot be resolved", seen=str(path), do="check its links") from error
+
+
 class _Place:
     """A path, and the file that is there, if there is one."""
 
     def __init__(self, path: str | Path) -> None:
+        self.resolved = resolved(Path(path))
         try:
-            self.resolved = Path(path).resolve()
             self.stat = os.stat(self.resolved) if self.resolved.exists() else None
-        except (OSError, RuntimeError) as error:  # a loop of links; Python 3.11 and 3.12 raise RuntimeError
+        except OSError as error:
             raise ConfigError("this path cannot be resolved", seen=str(path), do="check its links") from error
 
     def is_same(self, other: _Place) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from editloop.errors import ConfigError
+from editloop.io import resolved
 from editloop.listener import Listener
 
 if TYPE_CHECKING:
@@ -55,10 +56,10 @@ class Reading:
         """
         from editloop.edits import iter_records
 
-        place = out.resolve()
+        place = resolved(out)
         beside = place.parent / f"{place.name.removesuffix('.jsonl')}-quarantine.jsonl"
         quarantine = self.quarantine or beside
-        if place in (log.resolve(), quarantine.resolve()):
+        if place in (resolved(log), resolved(quarantine)):
             raise ConfigError(
                 "the log or its quarantine would be overwritten", seen=str(out), do="choose another --out"
             )

@@ -14,6 +14,7 @@ from typing import IO
 
 from editloop.edits.database import DatabaseLog
 from editloop.errors import ConfigError
+from editloop.io import resolved
 
 SHOWN = 1000
 """Characters of a bad row that are kept."""
@@ -30,7 +31,7 @@ class Quarantine:
     """
 
     def __init__(self, path: Path | None, log: Path | DatabaseLog) -> None:
-        if path is not None and path.resolve() == log.resolve():
+        if path is not None and resolved(path) == resolved(log):
             raise ConfigError(
                 "the quarantine would overwrite the log", seen=str(path), do="name another file"
             )
