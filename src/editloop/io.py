@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from editloop.errors import ConfigError
 
-__all__ = ["UnsafeJSONError", "guard_outputs", "parse_json"]
+__all__ = ["UnsafeJSONError", "guard_outputs", "parse_json", "resolved"]
 
 
 class UnsafeJSONError(ValueError):
@@ -89,14 +89,26 @@ def guard_outputs(inputs: Iterable[str | Path | None], outputs: Iterable[str | P
             )
 
 
+def resolved(path: str | Path) -> Path:
+    """Return a path without links.
+
+    Raises:
+        ConfigError: Its links lead in a circle.
+    """
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError
+        raise ConfigError("this path cannot be resolved", seen=str(path), do="check its links") from error
+
+
 class _Place:
     """A path, and the file that is there, if there is one."""
 
     def __init__(self, path: str | Path) -> None:
+        self.resolved = resolved(path)
         try:
-            self.resolved = Path(path).resolve()
             self.stat = self.resolved.stat() if self.resolved.exists() else None
-        except (OSError, RuntimeError) as error:  # a loop of links; Python 3.11 and 3.12 raise RuntimeError
+        except OSError as error:
             raise ConfigError("this path cannot be resolved", seen=str(path), do="check its links") from error
 
     def is_same(self, other: _Place) -> bool:

@@ -32,9 +32,21 @@ def lab_log(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run_folder(lab_log, tmp_path_factory) -> Path:
     """A run made by the command itself, in a process of its own."""
-    out = tmp_path_factory.mktemp("fit") / "run"
+    out, reading = tmp_path_factory.mktemp("fit") / "run", ["--max-bad-share", "0.1"]
     done = subprocess.run(
-        [sys.executable, "-m", "editloop", "fit", lab_log, "--base", "lab:email", "--out", out, *QUICK],
+        [
+            sys.executable,
+            "-m",
+            "editloop",
+            "fit",
+            lab_log,
+            "--base",
+            "lab:email",
+            "--out",
+            out,
+            *QUICK,
+            *reading,
+        ],
         capture_output=True,
         text=True,
         timeout=240,
@@ -43,6 +55,9 @@ def run_folder(lab_log, tmp_path_factory) -> Path:
     assert "device cpu" in done.stdout and "float32" in done.stdout
     assert "context trees" in done.stdout
     assert "Warning" not in done.stderr + done.stdout
+    assert (
+        f"-m editloop evaluate {out} HELD_OUT_LOG --max-bad-share 0.1" in done.stdout
+    )  # read as this one was
     return out
 
 

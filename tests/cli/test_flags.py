@@ -213,6 +213,30 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
     assert "nan" not in out and "0.500 ± –" in out
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "inspect loop",
+        "inspect log.jsonl --out loop",
+        "inspect log.jsonl --quarantine loop",
+        "inspect log.jsonl --config loop",
+        "diagnose log.jsonl --out loop",
+        "export log.jsonl --to trl-dpo --out loop",
+        "fit log.jsonl --base lab:email --out loop",
+        "fit log.jsonl --base lab:email --out loop/run",
+        "fit log.jsonl --base ./loop",
+        "evaluate loop log.jsonl",
+        "simulate loop",
+        "promote loop",
+    ],
+)
+def test_links_that_lead_in_a_circle_are_one_line(editloop, tmp_path, verb):
+    rows(tmp_path / "log.jsonl", 3)
+    (tmp_path / "loop").symlink_to("back")
+    (tmp_path / "back").symlink_to("loop")
+    fails(editloop(*verb.split()), "loop")
+
+
 def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, monkeypatch, tmp_path):
     """A policy that moved the right way, and still likes its own response better, in 12 pairs of 12."""
     monkeypatch.setattr(console, "width", 160)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 from editloop.lab import base_path, get_domain, make_log
@@ -20,15 +21,48 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert replaced == 1
     domain = get_domain("email")
     records = make_log(domain, get_user("strong", domain), 60, 0, policy=load_base(base_path("email")))
-    foreign = [{"id": r.id, "prompt": r.context, "draft": r.response, "final": r.edit} for r in records[:40]]
-    own = [{"id": r.id, "context": r.context, "response": r.response, "edit": r.edit} for r in records[40:]]
+    foreign = [{"id": r.id, "prompt": r.context, "draft": r.response, "final": r.edit} for r in records]
     monkeypatch.chdir(tmp_path)
-    for name, rows in (("edits.jsonl", foreign), ("held-out.jsonl", own)):
+    for name, rows in (("edits.jsonl", foreign[:40]), ("held-out.jsonl", foreign[40:])):
         Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     exec(compile(code, str(README), "exec"), {})
     out = capsys.readouterr().out
     assert "'0.5'" in out  # the cost's quantiles
     assert all(f"'{name}': " in out for name in ("base", "sft", "dpo", "early"))
+    for name in ("mean", "se", "n", "interval"):  # an accuracy is never without what it is worth
+        assert f"'{name}': " in out
+
+
+def test_the_readme_says_how_to_install_it_and_where_the_command_is():
+    text = README.read_text(encoding="utf-8")
+    install = text.partition("\n## Install\n")[2].partition("\n## ")[0]
+    assert "pip install -c constraints.txt -e ." in install and ".venv/bin/editloop" in install
+    made = (README.parent / "Makefile").read_text(encoding="utf-8")
+    assert "VENV := .venv" in made and "pip install -q -c constraints.txt -e ." in made
+
+
+def test_hints_can_be_typed(monkeypatch, tmp_path):
+    """They call the command as it was called, and read another log as this one was read."""
+    from editloop.cli.console import called
+    from editloop.cli.reading import Reading
+
+    assert Reading().again() == ""
+    given = Reading(map="context=my prompt,edit=final", keep_duplicates=True, quarantine=Path("bad.jsonl"))
+    assert given.again() == " --map 'context=my prompt,edit=final' --keep-duplicates"
+    script = tmp_path / "bin/editloop"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    for path, typed, expected in [
+        ("/nowhere", "bin/editloop", "bin/editloop"),
+        (str(script.parent), str(script), "editloop"),
+        ("/nowhere", "editloop", "editloop"),
+        ("/nowhere", "src/editloop/__main__.py", f"{Path(sys.executable).name} -m editloop"),
+    ]:
+        monkeypatch.setenv("PATH", path)
+        monkeypatch.setattr(sys, "argv", [typed])
+        assert called() == expected
 
 
 def test_the_links_of_the_readme_lead_somewhere():

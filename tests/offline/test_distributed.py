@@ -83,8 +83,11 @@ def test_two_processes_give_the_losses_of_one(base: Any, tmp_path: Path) -> None
         mine, theirs = (run.manifest()["policies"][name]["candidates"][0] for run in (one, two))
         assert theirs["sampled"]["examples"] == mine["sampled"]["examples"]
         for key, value in mine["validation"].items():
-            assert theirs["validation"][key] == pytest.approx(value, abs=1e-3), key
-    assert sorted(p.name for p in two.path.iterdir()) == ["policies", "run.json"]
+            for part, number in value.items():
+                assert theirs["validation"][key][part] == pytest.approx(number, abs=1e-3), (key, part)
+    left = ["policies", "report.html", "rows.npy", "run.json"]
+    assert sorted(p.name for p in two.path.iterdir()) == left
+    assert two.rows.read_bytes() == one.rows.read_bytes()
 
 
 def test_two_processes_price_and_choose_as_one(base: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from editloop.errors import RunError
 from editloop.listener import Listener
 from editloop.offline import EditTrainer, FitConfig, fit, make_fit_config
 from editloop.policy import Policy, RunFolder, load_base
-from small_log import small_log
+from small_log import Told, small_log
 
 CONFIG: dict[str, Any] = {
     "methods": ["sft", "dpo"],
@@ -155,6 +157,43 @@ def test_killed_while_a_checkpoint_is_written(
         text = (last / "trainer_state.json").read_text()
         (last / "trainer_state.json").write_text(text[:200] if how == "state cut" else "")
     assert result(run_fit(policy, out)) == whole
+
+
+class Filling(Told):
+    """A listener with whom the disk gets full at a step of the first training: no file can be as long.
+
+    It is no simulation: the system itself refuses to write the state of the optimiser whole.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.limits = folder, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        super().progress(task, done, total, note)
+        if (task, done) == ("sft", 5):
+            (state,) = self.folder.glob("checkpoint-4/optimizer.pt")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (state.stat().st_size - 1, self.limits[1]))
+
+
+def test_a_disk_that_gets_full_while_a_checkpoint_is_written(
+    policy: Policy, whole: Result, tmp_path: Path
+) -> None:
+    """One line; the checkpoint before it is there still, and from it the fit goes on."""
+    out = tmp_path / "run"
+    full = Filling(out / ".work/sft/lr0.01")
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(RunError, match=r"cannot write to the run folder: .*free space and run") as caught:
+            run_fit(policy, out, full)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, full.limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert "\n" not in str(caught.value)
+    assert full.steps[-1][:2] == ("sft", 6)  # the checkpoint of step 6 is the one that was not written
+    told = Told()
+    assert result(run_fit(policy, out, told)) == whole
+    assert [done for task, done, _ in told.steps if task == "sft"][:2] == [5, 6]  # on from the one of step 4
 
 
 def test_killed_while_a_file_or_a_policy_is_written(policy: Policy, whole: Result, tmp_path: Path) -> None:

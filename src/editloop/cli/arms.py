@@ -14,6 +14,7 @@ from editloop.cli.flags import Config
 from editloop.cli.places import Place
 from editloop.cli.serve import need
 from editloop.errors import ServeError
+from editloop.io import resolved
 
 Server = Annotated[str, typer.Option(help="Of the server.")]
 KeyFlag = Annotated[str | None, typer.Option(help="An admin key [$EDITLOOP_KEY].")]
@@ -33,7 +34,7 @@ def promote(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    body: dict[str, Any] = {"run": str(run.resolve()), "replace": replace, "force": force}
+    body: dict[str, Any] = {"run": str(resolved(run)), "replace": replace, "force": force}
     if policies:
         body["policies"] = [name.strip() for name in policies.split(",")]
     _show_epoch(_ask(server, key, "POST", "/v1/arms", body))

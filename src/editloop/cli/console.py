@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from editloop.listener import Shown, plain_console, show_progress
 
-__all__ = ["Shown", "console", "fail", "show_table", "shown", "write_json"]
+__all__ = ["Shown", "called", "console", "fail", "show_table", "shown", "write_json"]
 
 console = plain_console()
 
@@ -21,6 +22,16 @@ def fail(line: str, status: int = 1) -> NoReturn:
     """Print an error in one line on standard error and end."""
     print(f"editloop: error: {line}", file=sys.stderr)
     raise SystemExit(status)
+
+
+def called() -> str:
+    """How the command was called, for hints: `editloop` alone where the shell would find this one."""
+    here = Path(sys.argv[0])
+    if here.name == "__main__.py":
+        return f"{Path(sys.executable).name} -m editloop"
+    found = shutil.which(here.name)
+    same = here.name == str(here) or (found and here.exists() and Path(found).samefile(here))
+    return here.name if same else str(here)
 
 
 def shown() -> AbstractContextManager[Shown]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from editloop.cli.console import console, show_table, shown
+from editloop.cli.console import called, console, show_table, shown
 from editloop.cli.flags import Config
 from editloop.cli.places import Place
 
@@ -35,8 +35,9 @@ def demo(
     show_table(result.table())
     console.print(f"\nReport: {result.report}")
     console.print("With your own log:")
-    console.print("  editloop inspect LOG --map context=prompt,response=draft,edit=final")
-    console.print("  editloop fit LOG --base MODEL --out run")
-    console.print("  editloop evaluate run HELD_OUT_LOG")
+    columns = "--map context=prompt,response=draft,edit=final"
+    console.print(f"  {called()} inspect LOG {columns}")
+    console.print(f"  {called()} fit LOG {columns} --base MODEL --out run")
+    console.print(f"  {called()} evaluate run HELD_OUT_LOG {columns}")
     console.print("Other users and algorithms, online:")
-    console.print(f"  editloop simulate {out}/weak --user other --algorithm thompson")
+    console.print(f"  {called()} simulate {out}/weak --user other --algorithm thompson")

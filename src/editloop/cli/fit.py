@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editloop.cli.console import console, show_table, shown
+from editloop.cli.console import called, console, show_table, shown
 from editloop.cli.flags import Base, Config, Device, Dtype, LogPath, Quantize, TrustRemoteCode
 from editloop.cli.places import Place
 from editloop.cli.reading import Reading, reads
@@ -141,7 +141,7 @@ def fit(
         return
     print_run(run)
     console.print(f"\nRun folder {run.path}, report {run.report}")
-    console.print(f"Next: editloop evaluate {run.path} HELD_OUT_LOG")
+    console.print(f"Next: {called()} evaluate {run.path} HELD_OUT_LOG{reading.again()}")
 
 
 def _read(

@@ -6,6 +6,7 @@ The flags are the fields of `Reading`; `reads` gives them to a verb that takes a
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -71,6 +72,16 @@ class Reading:
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Keep rows that equal an earlier one.")
     ] = False
+
+    def again(self) -> str:
+        """The flags that another log like this one is read with, as they are typed."""
+        told = ""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name not in ("quarantine", "parallel") and value != each.default:
+                told += f" --{each.name.replace('_', '-')}"
+                told += "" if value is True else f" {shlex.quote(str(value))}"
+        return told
 
     def stream(
         self, log: Path | DatabaseLog, out: Path, listener: Listener, *, writes: Sequence[Path] = ()

@@ -218,6 +218,10 @@ def choice_loss(
     return weighted_likelihood_loss(log_probs, bound, group, beta=beta, count=count)
 
 
+TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container", "iostream error")
+"""What torch's RuntimeErrors say where a file cannot be written: it depends on how much of it could."""
+
+
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
     """What the libraries raise where they cannot write, as one line.
@@ -228,9 +232,11 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_CANNOT_WRITE):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, RuntimeError):  # torch's own words are of offsets in a file
+            reason = "no space left, or no file may be so long"
         raise RunError(
             f"cannot write to the run folder: {reason}",
             seen=str(folder),
