@@ -43,6 +43,9 @@ class Parrot:
     async def retire(self, arm: str) -> None:
         self.retired.append(arm)
 
+    def check(self, request: Mapping[str, Any]) -> None:
+        pass
+
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         self.asked.append((arm, request))
         if self.waits:

@@ -177,6 +177,17 @@ class Backend(Protocol):
         """Let go of a policy."""
         ...
 
+    def check(self, request: Mapping[str, Any]) -> None:
+        """Look whether a request can be answered at all, before anything is decided.
+
+        Args:
+            request: As of OpenAI's API.
+
+        Raises:
+            Refused: It asks for something that no policy here can do, which is named.
+        """
+        ...
+
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """A whole response.
 

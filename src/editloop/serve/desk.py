@@ -149,6 +149,7 @@ class Desk:
             Problem: No policy answers, the id is another's, or the store and the spool are down.
             Refused: By the model's server.
         """
+        self.backend.check(question.body)
         with self._only(question.response_id):
             return await self._answer(question)
 
@@ -172,6 +173,7 @@ class Desk:
         Raises:
             As of `answer`.
         """
+        self.backend.check(question.body)
         with self._only(question.response_id) as mine:
             return await self._stream(question, mine)
 

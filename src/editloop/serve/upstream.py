@@ -179,6 +179,9 @@ class Upstream:
         model = arm if policy is None else self._called(policy.drawn(response_id))
         return {**request, "model": model, "stream": stream}
 
+    def check(self, request: Mapping[str, Any]) -> None:
+        """See `Backend.check`: the server says itself what it cannot do."""
+
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""
         try:
