@@ -23,6 +23,8 @@ from editloop.serve.store import Store
 class Parrot:
     """A backend that says who it is; some arms can be told to fail."""
 
+    down: str | None = None
+
     def __init__(self) -> None:
         self.fails: dict[str, Exception] = {}
         self.says: Callable[[str, Mapping[str, Any]], str] = lambda arm, request: f"Hello from {arm}"

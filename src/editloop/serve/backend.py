@@ -153,6 +153,11 @@ def seconds_left() -> float | None:
 class Backend(Protocol):
     """Where policies run."""
 
+    @property
+    def down(self) -> str | None:
+        """Why no policy can answer now, without an address, as anyone may be told; None if they can."""
+        ...
+
     async def start(self) -> None:
         """Get ready.
 

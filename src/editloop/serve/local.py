@@ -94,6 +94,11 @@ class Local:
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
 
+    @property
+    def down(self) -> str | None:
+        """See `Backend.down`."""
+        return None
+
     async def start(self) -> None:
         """See `Backend.start`."""
         self._thread.start()
