@@ -18,9 +18,17 @@ from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
 from editloop.errors import RunError
-from editloop.policy import RunFolder, check_name, check_policy
+from editloop.policy import (
+    LoraSettings,
+    RunFolder,
+    attach_adapter,
+    check_name,
+    check_policy,
+    load_base,
+)
 from editloop.policy.verify import read_header
 from small_run import IN, MODULE, OUT, RANK, adapter_weights, make_run, save_adapter
+from tiny import FAMILIES
 
 A, B = (f"base_model.model.{MODULE}.lora_{side}.weight" for side in "AB")
 
@@ -268,3 +276,16 @@ def test_names_go_anywhere() -> None:
     for name in ("", ".", "..", "a/b", "a\nb", "a\n", "x" * 65, "é", None, 1):
         with pytest.raises(RunError, match="not a name"):
             check_name(name)
+
+
+WIDER = {"gpt2": {"n_embd": 64}, "mpt": {"d_model": 64}}
+
+
+@pytest.mark.parametrize("family", [each for each in FAMILIES if each != "mamba"])  # PEFT knows no way
+def test_a_real_adapter_fits_its_base_and_no_other(base: Any, tmp_path: Path, family: str) -> None:
+    own, other = base(family), base(family, **WIDER.get(family, {"hidden_size": 64}))
+    adapted = attach_adapter(load_base(own, device="cpu"), LoraSettings(rank=2), seed=0)
+    adapted.model.save_pretrained(str(tmp_path / "sft"))
+    check_policy(tmp_path / "sft", tmp_path, str(own))
+    with pytest.raises(RunError, match="where the base's are"):
+        check_policy(tmp_path / "sft", tmp_path, str(other))

@@ -23,6 +23,8 @@ from editloop.serve.store import Store
 class Parrot:
     """A backend that says who it is; some arms can be told to fail."""
 
+    down: str | None = None
+
     def __init__(self) -> None:
         self.fails: dict[str, Exception] = {}
         self.says: Callable[[str, Mapping[str, Any]], str] = lambda arm, request: f"Hello from {arm}"
@@ -42,6 +44,9 @@ class Parrot:
 
     async def retire(self, arm: str) -> None:
         self.retired.append(arm)
+
+    def check(self, request: Mapping[str, Any]) -> None:
+        pass
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         self.asked.append((arm, request))

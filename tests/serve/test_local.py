@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from serving import run, serving
 
 from editloop.errors import ModelError
@@ -169,6 +170,60 @@ def test_what_cannot_be_answered_is_told(folder: RunFolder) -> None:
         await backend.stop()
 
     run(work())
+
+
+def test_what_is_refused_leaves_no_trace(folder: RunFolder, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/edits.db"
+    options = {"runs": [folder.path]}
+    folder.write_manifest(folder.manifest() | {"mixture": None})
+
+    async def work() -> None:
+        backend = Local(max_new_tokens=4)
+        async with serving(url, tmp_path, (), backend, options) as service:
+            for more, told in (
+                ({"response_format": {"type": "json_object"}}, "cannot do `response_format`"),
+                ({"messages": [{"role": "user", "content": "word " * 99}]}, "leave no room"),
+            ):
+                for stream in (False, True):
+                    answer = await service.ask(stream=stream, **more)
+                    assert answer.status_code == 400 and told in answer.json()["error"]["message"]
+            assert (await service.http.get("/v1/edits")).json()["data"] == []
+            assert (await service.ask("x", temperature=0)).status_code == 200
+
+    run(work())
+
+
+def test_an_adapter_that_is_not_whole_is_refused(folder: RunFolder) -> None:
+    """By who loads it, also where the base's files could not be looked at before."""
+    served = {each.name: each for each in find_policies(folder.path, ["sft", "dpo", "base"])}
+    whole = folder.policy_path("sft") / "adapter_model.safetensors"
+    weights = load_file(whole)
+    for change in (
+        lambda kept: [kept.pop(name) for name in list(kept)[:2]],
+        lambda kept: kept.update({"base_model.model.model.layers.9.lora_A.weight": torch.zeros(2, 2)}),
+    ):
+        kept = dict(weights)
+        change(kept)
+        save_file(kept, whole)
+
+        async def work() -> None:
+            backend = Local(max_new_tokens=8)
+            await backend.start()
+            for first in ("sft", "dpo", "sft"):
+                if first == "dpo":
+                    await backend.prepare(served["dpo"])
+                    continue
+                with pytest.raises(ModelError, match="weights missing"):
+                    await backend.prepare(served["sft"])
+            with pytest.raises(Unanswered, match="missing"):
+                await backend.complete(served["sft"].arm, ask("x"), "r")
+            policy = folder.load_base()
+            with folder.policy("dpo", policy) as alone:
+                (expected,) = alone.sample(["x"], temperature=0, max_new_tokens=8)
+            assert (await backend.complete(served["dpo"].arm, ask("x"), "r")).text == expected.text
+            await backend.stop()
+
+        run(work())
 
 
 def test_names_of_arms_follow_what_they_are(folder: RunFolder) -> None:

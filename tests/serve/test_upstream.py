@@ -35,6 +35,7 @@ class Vllm:
         self.broken_off, self.pause = 0, 0.0
         self.status, self.text = 200, ""
         self.is_down, self.loads_adapters = False, True
+        self.says = ""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if self.is_down:
@@ -45,6 +46,8 @@ class Vllm:
         if request.path == "/v1/load_lora_adapter":
             if not self.loads_adapters:
                 return web.Response(status=404, text="Not Found")
+            if self.says:
+                return web.json_response({"error": {"message": self.says, "code": 400}}, status=400)
             self.loads += 1
             assert (Path(body["lora_path"]) / "adapter_config.json").is_file()
             self.models.add(body["lora_name"])
@@ -333,6 +336,110 @@ def test_a_server_that_cannot_be_used_is_told(sft: Served) -> None:
     run(work())
 
 
+@pytest.mark.parametrize(
+    ("says", "advice"),
+    [
+        ("LoRA rank 32 is greater than max_lora_rank 16.", "--max-lora-rank 32 or more"),
+        ("LoRA is not enabled. Use --enable-lora to enable LoRA.", "start vLLM with --enable-lora"),
+        ("Loading lora sft@1 failed: No adapter found for /runs/1", "has to see the run folder"),
+        ("too many adapters, max_loras is 1", "larger --max-loras"),
+        ("CUDA error: already out of memory", "the model server's log"),
+    ],
+)
+def test_why_an_adapter_is_refused_is_told_in_full(sft: Served, says: str, advice: str) -> None:
+    config = sft.run / "policies" / "sft" / "adapter_config.json"
+    config.write_text(json.dumps({"r": 8, "rank_pattern": {"q_proj": 32}}))
+    vllm = Vllm()
+    vllm.says = f"{says} {'Much more is said. ' * 20}The end"
+
+    async def work() -> None:
+        async with served(vllm) as client:
+            with pytest.raises(ServeError) as refused:
+                await client.prepare(sft)
+            assert vllm.says in str(refused.value) and advice in str(refused.value)
+
+    run(work())
+
+
+def test_an_adapter_that_another_replica_has_loaded_is_there(sft: Served) -> None:
+    vllm = Vllm()
+
+    class Quicker(set[str]):
+        """Names of models, one of which appears after it was looked for."""
+
+        looked = 0
+
+        def __iter__(self) -> Any:
+            self.looked += 1
+            return iter(["org/base", "sft@1"] if self.looked > looked_before else ["org/base"])
+
+    vllm.says = "The lora adapter 'sft@1' has been loaded"
+
+    async def work() -> None:
+        nonlocal looked_before
+        async with served(vllm) as client:
+            await asyncio.sleep(0.1)  # it looks once by itself
+            vllm.models = Quicker()
+            looked_before = 1
+            await client.prepare(sft)
+
+    looked_before = 0
+    run(work())
+
+
+def test_a_server_that_is_down_makes_this_one_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("editloop.serve.upstream.RETRY_EVERY", 0.05)
+    vllm = Vllm()
+    vllm.models |= {"a@1", "b@2"}
+
+    def made() -> web.Application:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", vllm.answer)
+        return app
+
+    async def until_ready(service: Any, status: int) -> str:
+        async with asyncio.timeout(10):
+            while (answer := await service.http.get("/readyz")).status_code != status:
+                await asyncio.sleep(0.02)
+        return str(answer.text)
+
+    async def work() -> None:
+        server = TestServer(made())
+        await server.start_server()
+        host, port = server.host, server.port
+        client = Upstream(str(server.make_url("/v1")), base="org/base")
+        async with serving(sqlite(tmp_path), tmp_path, backend=client) as service:
+            assert (await service.ask()).status_code == 200
+            assert (await service.http.get("/readyz")).status_code == 200
+            vllm.is_down = True
+            answer = await service.ask(id="r-1")
+            assert "r-1" in error(answer, 502, "upstream_error")["message"]
+            vllm.is_down = False
+            await server.close()
+            told = [
+                (await service.ask(id="r-2")).text,
+                (await service.ask(id="r-3", stream=True)).text,
+                await until_ready(service, 503),
+                (await service.http.post("/v1/arms", json={"run": str(tmp_path)})).text,
+            ]
+            assert "upstream_error" in told[0] and "r-2" in told[0]
+            assert "nobody answers at its address" in told[2]
+            assert not [each for each in told if str(port) in each or host in each]
+            assert f"{host}:{port}" in caplog.text and "r-2: a@1 could not answer" in caplog.text
+            again = TestServer(made(), port=port)
+            await again.start_server()
+            assert json.loads(await until_ready(service, 200)) == {"status": "ok"}
+            assert (await service.ask()).status_code == 200
+            vllm.is_down = True
+            client._look_again.set()
+            assert "status 503" in await until_ready(service, 503)
+            await again.close()
+
+    run(work())
+
+
 def test_what_could_not_be_loaded_at_first_is_loaded_later(sft: Served) -> None:
     vllm = Vllm()
     vllm.is_down = True
@@ -351,7 +458,9 @@ def test_what_could_not_be_loaded_at_first_is_loaded_later(sft: Served) -> None:
     run(work())
 
 
-def test_a_proxy_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_taken_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     vllm = Vllm()
@@ -361,8 +470,9 @@ def test_a_proxy_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
             await client.prepare(BASE)
         far = Upstream("http://models.example/v1")
         await far.start()
-        with pytest.raises(ServeError, match=r"127\.0\.0\.1"):
+        with pytest.raises(ServeError, match="nobody answers at its address"):
             await far.prepare(BASE)
         await far.stop()
+        assert "127.0.0.1" in caplog.text  # the proxy's
 
     run(work())

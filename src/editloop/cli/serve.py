@@ -32,6 +32,10 @@ def serve(
     store: StoreUrl = "edits.db",
     host: Annotated[str, typer.Option(help="Without keys a name of this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8040,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name by which it is asked, a proxy's say; may be repeated."),
+    ] = None,
     upstream: Annotated[
         str | None,
         typer.Option(help="An OpenAI-compatible server that runs the policies, vLLM say; its URL with /v1."),
@@ -115,7 +119,8 @@ def serve(
         body_seconds=body_timeout,
         answer_seconds=None if upstream is None else upstream_timeout,
     )
-    app = create_app(live, backend, runs=runs or (), limits=limits, redact=_redaction(redact))
+    names = [*(host_name or ()), *([] if host in ("0.0.0.0", "::") else [host])]
+    app = create_app(live, backend, runs=runs or (), limits=limits, redact=_redaction(redact), hosts=names)
     with listen(host, port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, live.folder):
             raise ServeError(

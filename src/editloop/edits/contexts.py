@@ -25,7 +25,7 @@ def as_context(given: ContextLike) -> Context:
     if isinstance(given, str):
         return given
     do = "give text, or a list of {role, content} messages"
-    if not isinstance(given, Sequence) or isinstance(given, bytes) or not given:
+    if not isinstance(given, Sequence) or not given:
         raise ConfigError("a context is text or a chat of at least one message", seen=given, do=do)
     try:
         return tuple(m if isinstance(m, Message) else Message.model_validate(m) for m in given)

@@ -18,6 +18,7 @@ from editloop.serve import arms, chat, feedback, overview, pages
 from editloop.serve.backend import Backend
 from editloop.serve.desk import Desk
 from editloop.serve.gate import Gate, Keys, Limits
+from editloop.serve.hosts import Hosts
 from editloop.serve.live import Live
 from editloop.serve.metrics import Metrics
 from editloop.serve.problem import Problem
@@ -34,6 +35,7 @@ def create_app(
     runs: Sequence[str | Path] = (),
     limits: Limits | None = None,
     redact: Redact = str,
+    hosts: Sequence[str] = (),
 ) -> FastAPI:
     """The server as an ASGI application.
 
@@ -43,7 +45,12 @@ def create_app(
         runs: Run folders whose policies are the first arms, if the store has none yet.
         limits: Of requests.
         redact: What is done to each text before it is kept; what it raises refuses the request.
+        hosts: Names of the server beside its address, as of `Hosts`.
+
+    Raises:
+        ConfigError: One of `hosts` is none.
     """
+    known_hosts = Hosts(hosts)
     limits = limits or Limits()
     keys = Keys(live.store, live.folder / "keys.json")
 
@@ -70,6 +77,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # they load scripts from elsewhere; the dashboard has a page of its own
         redoc_url=None,
+        redirect_slashes=False,  # such a redirect would lead to whatever Host was named
     )
     for part in (chat.router, feedback.router, arms.router, overview.router, pages.router):
         app.include_router(part)
@@ -78,7 +86,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unforeseen)
-    app.add_middleware(Gate, keys=keys, limits=limits)
+    app.add_middleware(Gate, keys=keys, limits=limits, hosts=known_hosts)
     return app
 
 
@@ -108,10 +116,10 @@ def _health(app: FastAPI) -> None:
 
     @app.get("/readyz", tags=["health"])
     async def readyz(request: Request) -> Response:
-        """Whether requests can be answered: 503 if there is no policy, or no store to write to."""
-        live = room_of(request).live
+        """Whether requests can be answered: 503 if there is no policy, or nothing to write to or to ask."""
+        live, backend = room_of(request).live, room_of(request).backend
         down = live.down and live.down.partition(":")[0]  # not the database's address to everybody
-        reason = down or (None if live.bandit.arms else "no policy is served yet")
+        reason = down or (backend.down if live.bandit.arms else "no policy is served yet")
         body = {"status": "ok"} if reason is None else {"status": "not ready", "reason": reason}
         return JSONResponse(body, 200 if reason is None else 503)
 

@@ -153,6 +153,11 @@ def seconds_left() -> float | None:
 class Backend(Protocol):
     """Where policies run."""
 
+    @property
+    def down(self) -> str | None:
+        """Why no policy can answer now, without an address, as anyone may be told; None if they can."""
+        ...
+
     async def start(self) -> None:
         """Get ready.
 
@@ -175,6 +180,17 @@ class Backend(Protocol):
 
     async def retire(self, arm: str) -> None:
         """Let go of a policy."""
+        ...
+
+    def check(self, request: Mapping[str, Any]) -> None:
+        """Look whether a request can be answered at all, before anything is decided.
+
+        Args:
+            request: As of OpenAI's API.
+
+        Raises:
+            Refused: It asks for something that no policy here can do, which is named.
+        """
         ...
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from editloop.serve.backend import Refused, Unanswered
-from editloop.serve.desk import Answered, Question, Streamed
+from editloop.serve.desk import Answered, Question, Streamed, unanswered
 from editloop.serve.problem import Problem
 from editloop.serve.requests import ChatRequest, check_texts, documented, parse
 from editloop.serve.room import Room, room_of
@@ -126,8 +126,9 @@ async def _events(streamed: Streamed, *, with_usage: bool) -> AsyncIterator[str]
                 choice = {"index": 0, "delta": chunk.delta, "finish_reason": chunk.finish}
                 yield event({**frame, "choices": [choice | {"logprobs": chunk.logprobs}]})
     except (Unanswered, Problem) as error:
-        problem = error if isinstance(error, Problem) else Problem(502, str(error), code="upstream_error")
-        yield event(problem.body())
+        if isinstance(error, Unanswered):
+            error = unanswered(error, streamed.arm, streamed.response_id)
+        yield event(error.body())
         return
     if with_usage:
         yield event({**frame, "choices": [], "usage": usage})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,7 +26,9 @@ from editloop.serve.problem import Problem
 from editloop.serve.redaction import WORDS, Redact, redact_leaves, redact_text
 from editloop.serve.schema import drafts
 
-__all__ = ["Answered", "Desk", "Question", "Streamed"]
+__all__ = ["Answered", "Desk", "Question", "Streamed", "unanswered"]
+
+log = logging.getLogger("editloop.serve")
 
 T = TypeVar("T")
 
@@ -97,6 +100,17 @@ class _Turn:
     model_seconds: float = 0.0
 
 
+def unanswered(error: Unanswered, arm: str, response_id: str) -> Problem:
+    """What a client is told of an arm that could not answer; the whole of it, addresses too, is logged."""
+    log.warning("%s: %s could not answer (%s): %.2000r", response_id, arm, error.reason, error.seen)
+    return Problem(
+        504 if error.reason == "timeout" else 502,
+        f"the policy could not answer ({error.reason})",
+        code=f"upstream_{error.reason}",
+        do=f"the server's log says more under {response_id}",
+    )
+
+
 def context_of(messages: Any, redact: Redact) -> Any:
     """What is logged of the messages: the text of a user's only message, else all of them.
 
@@ -156,6 +170,7 @@ class Desk:
             Problem: No policy answers, the id is another's, or the store and the spool are down.
             Refused: By the model's server.
         """
+        self.backend.check(question.body)
         with self._only(question.response_id):
             return await self._answer(question)
 
@@ -183,6 +198,7 @@ class Desk:
         Raises:
             As of `answer`.
         """
+        self.backend.check(question.body)
         with self._only(question.response_id) as mine:
             return await self._stream(question, mine)
 
@@ -321,10 +337,10 @@ class Desk:
                     return await ask(turn.arm)
             except Unanswered as error:
                 self._failed(turn.arm, error.reason)
+                told = unanswered(error, turn.arm, turn.decision.response_id)
                 others = self.live.others(turn.decision.scope, tried)
                 if not others or (until is not None and clock() >= until):
-                    status = 504 if error.reason == "timeout" else 502
-                    raise Problem(status, str(error), code=f"upstream_{error.reason}") from error
+                    raise told from error
             finally:
                 turn.model_seconds += time.perf_counter() - started
             turn.attempts += 1

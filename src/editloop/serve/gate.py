@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from editloop.edits.writing import atomic
 from editloop.errors import EditLoopError, StoreError
+from editloop.serve.hosts import Hosts
 from editloop.serve.keys import Key, digest, list_keys
 from editloop.serve.places import Places
 from editloop.serve.problem import Problem
@@ -161,10 +162,11 @@ class Gate:
         app: What is behind it.
         keys: Who may pass.
         limits: With how much.
+        hosts: By which names.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits) -> None:
-        self.app, self.keys, self.limits = app, keys, limits
+    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits, hosts: Hosts | None = None) -> None:
+        self.app, self.keys, self.limits, self.hosts = app, keys, limits, hosts or Hosts()
         self._buckets: dict[str, tuple[float, float]] = {}
         share = limits.share
         self._under_way = Places(
@@ -177,7 +179,15 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
-        path = get_route_path(scope) if scope["type"] == "http" else ""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = get_route_path(scope)
+        try:
+            self.hosts.check(scope)
+        except Problem as problem:
+            await answer_problem(problem, send)
+            return
         if not path or _is_open(path):
             await self.app(scope, receive, send)
             return

@@ -26,7 +26,8 @@ from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
 from editloop.policy.sampling import own_defaults, trim_loops
 from editloop.policy.verify import ADAPTER, read_header
-from editloop.serve.backend import Chunk, Completion, Refused, Served, Unanswered, freed
+from editloop.serve.abilities import IN_PROCESS, check_request, refused
+from editloop.serve.backend import Chunk, Completion, Served, Unanswered, freed
 from editloop.serve.desk import context_of
 
 __all__ = ["Local"]
@@ -93,6 +94,11 @@ class Local:
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
 
+    @property
+    def down(self) -> str | None:
+        """See `Backend.down`."""
+        return None
+
     async def start(self) -> None:
         """See `Backend.start`."""
         self._thread.start()
@@ -156,7 +162,7 @@ class Local:
             if not is_first and arm in model.peft_config:
                 model.delete_adapter(arm)
             elif isinstance(model, PeftModel) and is_first:
-                del model.unload().peft_config
+                model.unload().__dict__.pop("peft_config", None)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(f"the adapter cannot be loaded: {reason}", seen=str(place)) from error
         self._model = model
@@ -199,19 +205,33 @@ class Local:
         finally:
             job.done = job.done or "stop"  # nobody listens any more
 
-    def _job(self, arm: str, request: Mapping[str, Any]) -> _Job:
-        assert self._base is not None
-        encoder = self._base.encoder
+    def check(self, request: Mapping[str, Any]) -> None:
+        """See `Backend.check`: by a table, and by the base's own limits."""
+        check_request(request, IN_PROCESS)
+        if self._base is not None:
+            self._prompt(request, self._base)
+
+    def _prompt(self, request: Mapping[str, Any], base: Policy) -> tuple[int, ...]:
+        """The tokens of the messages, if a response can follow them.
+
+        Raises:
+            Refused: None can.
+        """
         context = context_of(request["messages"], str)
         try:
             if not isinstance(context, str):
                 context = tuple(Message.model_validate(each) for each in context)
-            prompt = encoder.prompt(context)
+            prompt = base.encoder.prompt(context)
         except (EditLoopError, ValueError) as error:
-            raise _refused(f"this policy takes messages of texts only: {error}", "messages") from error
-        room = encoder.max_length - len(prompt)
-        if room < 1:
-            raise _refused(f"{len(prompt)} tokens leave no room for a response", "messages")
+            raise refused(f"this policy takes messages of texts only: {error}", "messages") from error
+        if len(prompt) >= base.encoder.max_length:
+            raise refused(f"{len(prompt)} tokens leave no room for a response", "messages")
+        return tuple(prompt)
+
+    def _job(self, arm: str, request: Mapping[str, Any]) -> _Job:
+        assert self._base is not None
+        prompt = self._prompt(request, self._base)
+        room = self._base.encoder.max_length - len(prompt)
         asked = request.get("max_completion_tokens") or request.get("max_tokens") or self._limit
         temperature = request.get("temperature")
         settings = (1.0 if temperature is None else temperature, request.get("top_p"), request.get("seed"))
@@ -344,8 +364,3 @@ class _Done(StoppingCriteria):  # type: ignore[misc]
 def _overlap(text: str, stop: str) -> int:
     """How much of the end of a text may be the beginning of a stop."""
     return max((n for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
-
-
-def _refused(what: str, param: str) -> Refused:
-    error = {"message": what, "type": "invalid_request_error", "param": param, "code": "invalid_request"}
-    return Refused(400, {"error": error})

@@ -46,11 +46,18 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    n: Literal[1] | None = None
+    n: int | None = Field(None, ge=1, description="1: each response has an id of its own")
     stop: str | list[str] | None = None
     user: str | None = Field(None, min_length=1, max_length=256, description="Who edits; one bandit each")
     metadata: dict[str, Any] | None = None
     id: str | None = Field(None, pattern=ID, description="The response's id, if the client chooses it")
+
+    @field_validator("n")
+    @classmethod
+    def _one(cls, n: int | None) -> int | None:
+        if n is not None and n > 1:
+            raise PydanticCustomError("one", "EditLoop cannot do `n` larger than 1: ask as often as needed")
+        return n
 
 
 class EditRequest(_Request):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -34,11 +36,38 @@ log = logging.getLogger("editloop.serve")
 
 COMPARE_EVERY = 30.0
 
+RETRY_EVERY = 2.0
+"""While the server is down."""
+
+LIST_SECONDS = 10.0
+"""For its list of models: one that does not give even that is down."""
+
 KEEP_ALIVE = 1.5
 """Seconds for which an idle connection is kept: less than servers do (uvicorn's 5, gunicorn's 2)."""
 
 FAILS = (aiohttp.ClientError, TimeoutError)
 """What a server that cannot be reached, or does not answer, raises."""
+
+ADVICE = (
+    (r"rank", "start vLLM with --max-lora-rank {rank} or more"),
+    (r"max_(cpu_)?loras", "start vLLM with larger --max-loras and --max-cpu-loras"),
+    (r"not enabled|enable.lora", "start vLLM with --enable-lora"),
+    (r"no adapter|no such file|does not exist", "it has to see the run folder under the same path"),
+    (r"^(404|405) ", "start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
+    (r"^401 |^403 ", "give its key as EDITLOOP_UPSTREAM_KEY"),
+    (r"", "the model server's log may say more"),
+)
+"""What to do, by what a server says, its status first, when it does not load an adapter."""
+
+CAUSES: tuple[tuple[type[Exception], str], ...] = (
+    (TimeoutError, "no answer in time"),
+    (aiohttp.ClientConnectorDNSError, "its name is not known"),
+    (aiohttp.ClientSSLError, "no trusted connection"),
+    (aiohttp.ClientConnectorError, "nobody answers at its address"),
+    (aiohttp.ServerDisconnectedError, "it closes the connection"),
+    (ValueError, "no list of models"),
+)
+"""Why it cannot be used, in words that anyone may read: the errors' own texts hold its address."""
 
 
 class Upstream:
@@ -66,6 +95,24 @@ class Upstream:
         self._base = base
         self._policies: dict[str, Served] = {}
         self._task: asyncio.Task[None] | None = None
+        self._down: str | None = None
+        self._look_again = asyncio.Event()
+
+    @property
+    def down(self) -> str | None:
+        """See `Backend.down`: as it was when the server was last asked for something."""
+        return self._down
+
+    def _found(self, error: Exception | None) -> None:
+        """Note what asking came to; an error is told in full in the log, once."""
+        down = None if error is None else f"the model server does not answer: {_cause(error)}"
+        if down != self._down:
+            if error is None:
+                log.warning("the model server answers again")
+            else:
+                log.warning("%s (%s)", down, _told(error))
+                self._look_again.set()
+            self._down = down
 
     async def start(self) -> None:
         """See `Backend.start`: the server need not be up yet."""
@@ -110,15 +157,24 @@ class Upstream:
                         pass
 
     async def _models(self) -> set[str]:
+        """The models that the server has.
+
+        Raises:
+            ServeError: It does not say.
+        """
         try:
-            async with self._ask("GET", "models") as answer:
+            async with asyncio.timeout(LIST_SECONDS), self._ask("GET", "models") as answer:
                 if answer.status != 200:
-                    raise ValueError(f"status {answer.status}")
-                return {str(each["id"]) for each in parse_json(await answer.read())["data"]}
-        except (*FAILS, ValueError, KeyError, TypeError) as error:
+                    raise _Status(answer.status)
+                models = {str(each["id"]) for each in parse_json(await answer.read())["data"]}
+        except (*FAILS, _Status, ValueError, KeyError, TypeError) as error:
+            self._found(error)
             raise ServeError(
-                "the model server does not list its models", seen=_told(error), do="check --upstream"
+                f"the model server does not list its models: {_cause(error)}",
+                do="check --upstream; the log of this server says more",
             ) from error
+        self._found(None)
+        return models
 
     def _called(self, policy: Served) -> str:
         """What a policy is called there."""
@@ -142,29 +198,35 @@ class Upstream:
             async with self._ask("POST", "load_lora_adapter", body) as answer:
                 status, text = answer.status, (await answer.read()).decode(errors="replace")
         except FAILS as error:
-            raise ServeError("the model server does not answer", seen=_told(error)) from error
-        if status >= 300 and "already" not in text:
+            self._found(error)
+            raise ServeError(f"the model server does not answer: {_cause(error)}") from error
+        if status >= 300 and name not in await self._models():  # another replica may have been quicker
+            said = _message(text)
             raise ServeError(
-                "the model server does not load the adapter",
-                seen=text or status,
-                do="start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
+                f"the model server does not load the adapter: {status} {said}",
+                do=_advice(f"{status} {said}", folder),
             )
 
     async def _keep_comparing(self) -> None:
         while True:
-            await asyncio.sleep(COMPARE_EVERY)
+            self._look_again.clear()
             try:
                 await self.compare()
             except Exception:  # whatever it is, it is looked at again
                 log.exception("the model server's models could not be compared")
+            if self._down is not None:
+                await asyncio.sleep(RETRY_EVERY)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COMPARE_EVERY):
+                    await self._look_again.wait()
 
     async def compare(self) -> None:
         """Load what the server should have and has not."""
         parts = {part.arm: part for each in self._policies.values() for part in each.parts()}
         try:
             models = await self._models()
-        except ServeError as error:
-            log.warning("%s", error)
+        except ServeError:  # which is logged
             return
         for part in parts.values():
             try:
@@ -179,6 +241,9 @@ class Upstream:
         model = arm if policy is None else self._called(policy.drawn(response_id))
         return {**request, "model": model, "stream": stream}
 
+    def check(self, request: Mapping[str, Any]) -> None:
+        """See `Backend.check`: the server says itself what it cannot do."""
+
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""
         try:
@@ -186,7 +251,7 @@ class Upstream:
             async with self._ask("POST", "chat/completions", sent, _time_left()) as answer:
                 read = await answer.read()
         except FAILS as error:
-            raise _unanswered(error) from error
+            raise self._unanswered(error) from error
         if answer.status >= 300:
             raise _refusal(answer, read)
         try:
@@ -214,7 +279,46 @@ class Upstream:
                         continue
                     yield _chunk(data)
         except FAILS as error:
-            raise _unanswered(error) from error
+            raise self._unanswered(error) from error
+
+    def _unanswered(self, error: Exception) -> Unanswered:
+        if isinstance(error, TimeoutError):  # this response takes too long; others may not
+            self._look_again.set()
+            return Unanswered("timeout")
+        self._found(error)
+        return Unanswered("error", _told(error))
+
+
+class _Status(Exception):
+    """A status where there should be a list; its text is the number."""
+
+
+def _cause(error: Exception) -> str:
+    """Why the server cannot be used, without its address."""
+    if isinstance(error, _Status):
+        return f"status {error}"
+    return next((cause for kind, cause in CAUSES if isinstance(error, kind)), type(error).__name__)
+
+
+def _message(text: str) -> str:
+    """What a server says in an error, whole, in whichever of the usual forms."""
+    try:
+        body = parse_json(text)
+        error = body.get("error", body)
+        said = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+    except (ValueError, AttributeError, RecursionError):
+        said = text
+    return str(said or text)[:2000]
+
+
+def _advice(said: str, folder: Path) -> str:
+    try:
+        config = parse_json((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        rank = "R"
+    advice = next(advice for pattern, advice in ADVICE if re.search(pattern, said, re.IGNORECASE))
+    return advice.format(rank=rank)
 
 
 def _proxy(url: str) -> str | None:
@@ -238,10 +342,6 @@ def _time_left() -> dict[str, str]:
 
 def _told(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _unanswered(error: Exception) -> Unanswered:
-    return Unanswered("timeout") if isinstance(error, TimeoutError) else Unanswered("error", _told(error))
 
 
 async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:

@@ -1,0 +1,77 @@
+"""By which names a server may be asked: any name can be made to lead to it, by a page elsewhere say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from starlette.types import Scope
+
+from editloop.errors import ConfigError
+from editloop.serve.problem import Problem
+
+__all__ = ["Hosts"]
+
+NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
+HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+
+
+class Hosts:
+    """The hosts that requests may name.
+
+    Those are `localhost`, this machine's loopback addresses, and the address on which the request came in.
+    Where that is one of the network's, any address may be named (a machine behind address translation does
+    not know its own): no page has an address for its name. Any other name has to be given. Ports are not
+    looked at, as a tunnel changes them.
+
+    Args:
+        names: More of them, of a proxy say.
+
+    Raises:
+        ConfigError: One is no name of a host.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names = {"localhost"}
+        for name in names:
+            if not (NAME.fullmatch(name) or _address(name)):
+                raise ConfigError("not the name of a host", seen=name, do="give it without scheme and port")
+            self.names.add(name.lower().strip("[]").rstrip("."))
+
+    def check(self, scope: Scope) -> None:
+        """Look at a request's Host; one of HTTP/1.0 may have none.
+
+        Raises:
+            Problem: 421, it is not ours; 400, there are several, or it is no host at all.
+        """
+        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        if not given:
+            return
+        found = HOST.fullmatch(given[0])
+        if len(given) > 1 or found is None:
+            raise Problem(400, "not one proper Host", code="invalid_host", seen=", ".join(given))
+        name = found["name"].lower().strip("[]").rstrip(".")
+        here = (scope.get("server") or ("",))[0]
+        if name in self.names or _leads_here(_address(name), _address(here)):
+            return
+        raise Problem(
+            421, "not a name of this server", code="unknown_host", seen=name, do="--host-name adds one"
+        )
+
+
+Address = IPv4Address | IPv6Address
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return ip_address(text.strip("[]"))
+    except ValueError:
+        return None
+
+
+def _leads_here(asked: Address | None, here: Address | None) -> bool:
+    """Whether a request that came in at one address may name another."""
+    if asked is None:
+        return False
+    return asked.is_loopback or asked == here or (here is not None and not here.is_loopback)
