@@ -29,15 +29,19 @@ PATIENCE = 120.0
 
 
 def make_run(folder: Path, names: Sequence[str] = ("concise", "formal")) -> Path:
-    """A run folder with policies of these names that hold nothing."""
+    """A run folder with policies of these names: the smallest adapters that are in order."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
     run = RunFolder(folder)
     cost = {"mean": 0.3, "se": 0.02, "n": 100}
     candidate = {"sampled": {"cost": cost}}
     policies = {name: {"chosen": 0, "candidates": [candidate], "alarms": []} for name in names}
-    for name in names:
+    for number, name in enumerate(names):
         run.policy_path(name).mkdir(parents=True)
-        (run.policy_path(name) / "adapter_config.json").write_text("{}")
-        (run.policy_path(name) / "adapter_model.safetensors").write_bytes(name.encode())
+        (run.policy_path(name) / "adapter_config.json").write_text('{"r": 1}')
+        weights = {f"layer.lora_{side}.weight": np.full((1, 1), number, np.float32) for side in "AB"}
+        save_file(weights, run.policy_path(name) / "adapter_model.safetensors")
     base = {"name": "stub", "fingerprint": "0" * 64, "sampled": {"cost": cost}}
     run.write_manifest({"base": base, "policies": policies})
     return folder

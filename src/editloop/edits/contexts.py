@@ -25,10 +25,11 @@ def as_context(given: ContextLike) -> Context:
     if isinstance(given, str):
         return given
     do = "give text, or a list of {role, content} messages"
-    if not isinstance(given, Sequence) or not given:
+    messages: object = given  # whatever it says it is
+    if not isinstance(messages, list | tuple) or not messages:
         raise ConfigError("a context is text or a chat of at least one message", seen=given, do=do)
     try:
-        return tuple(m if isinstance(m, Message) else Message.model_validate(m) for m in given)
+        return tuple(m if isinstance(m, Message) else Message.model_validate(m) for m in messages)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "a message"
         raise ConfigError(

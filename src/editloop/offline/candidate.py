@@ -176,8 +176,8 @@ def _validation_loss(
     assert sft is not None and dpo is not None
     if method == "dpo":
         return float(dpo["mean"])
-    loss = float(sft["mean"]) + (candidate.dpo_weight or 0.0) * float(dpo["mean"])
-    return loss + (candidate.rl_weight or 0.0) * rl
+    preference = float(dpo["mean"])
+    return float(sft["mean"]) + (candidate.dpo_weight or 0.0) * preference + (candidate.rl_weight or 0.0) * rl
 
 
 def _rl_loss(candidate: Candidate, held: Sequence[Example], log_probs: Sequence[Sequence[float]]) -> float:
