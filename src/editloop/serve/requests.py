@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from editloop.io import parse_json
 from editloop.serve.problem import Problem
 
 __all__ = ["ChatRequest", "EditRequest", "PromoteRequest", "check_texts", "documented", "parse"]
@@ -108,19 +108,14 @@ def parse(kind: type[Asked], body: bytes) -> Asked:
         Problem: 400, with the field at fault.
     """
     try:
-        found = json.loads(body, parse_constant=_refuse_constant)
-        return kind.model_validate(found)
+        return kind.model_validate(parse_json(body))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or None
         what = f"{where}: {first['msg']}" if where else first["msg"]
         raise Problem(400, what, code="invalid_request", param=where) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise Problem(400, f"not JSON in UTF-8: {error}", code="invalid_json") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
 
 
 def check_texts(request: BaseModel, longest: int) -> dict[str, Any]:
