@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -22,7 +21,7 @@ from editloop.serve.backend import Served
 from editloop.serve.entries import Epoch
 from editloop.serve.gate import Limits
 from editloop.serve.live import Live
-from editloop.serve.running import server_settings
+from editloop.serve.running import listen, server_settings
 from editloop.serve.store import Store
 
 
@@ -41,7 +40,7 @@ class Site:
         self.limits, self.app_options = limits, app_options
         self.live = Live(Store(f"sqlite:///{folder}/edits.db"), folder)
         self.ready = threading.Event()
-        self.socket = socket.create_server(("127.0.0.1", port))
+        self.socket = listen("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve(arms)), daemon=True)
         self.thread.start()
@@ -49,7 +48,7 @@ class Site:
         self.http = httpx.Client(base_url=self.url, timeout=10)
 
     async def _serve(self, arms: tuple[str, ...]) -> None:
-        app = create_app(self.live, self.backend, limits=self.limits, **self.app_options)
+        app = self.app = create_app(self.live, self.backend, limits=self.limits, **self.app_options)
         self.loop = asyncio.get_running_loop()
         self.server = uvicorn.Server(server_settings(app, self.limits))
         async with app.router.lifespan_context(app):
