@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -96,9 +97,12 @@ def resolved(path: str | Path) -> Path:
         ConfigError: Its links lead in a circle.
     """
     try:
-        return Path(path).resolve()
-    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError
+        found = Path(path).resolve()
+        if any(each.is_symlink() for each in (found, *found.parents)):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # Python 3.13 leaves a circle as it is
+    except (OSError, RuntimeError) as error:  # before, it is a RuntimeError
         raise ConfigError("this path cannot be resolved", seen=str(path), do="check its links") from error
+    return found
 
 
 class _Place:

@@ -12,6 +12,7 @@ import pytest
 from serving import Service, run, serving
 from sqlalchemy import insert
 
+from editloop.serve.overview import Sums
 from editloop.serve.problem import unavailable
 from editloop.serve.schema import events
 
@@ -132,6 +133,14 @@ def test_a_rerouted_response_counts_for_who_answered(url: str, tmp_path: Path) -
             assert [each["share"] for each in found["arms"]] == [0.0, 1.0]
 
     run(work())
+
+
+def test_costs_that_are_all_alike_have_no_interval() -> None:
+    """Two edits of cost .5 each are no "0.500 to 0.500"; nor are many drafts that were kept as they were."""
+    assert Sums(2, 1.0, 0.5).figures()["interval"] is None
+    kept = Sums(40, 0.0, 0.0, 40).figures()
+    assert kept == {"n": 40, "mean": 0.0, "se": 0.0, "interval": None, "share_kept": 1.0}
+    assert Sums(3, 0.1 * 3, 0.1**2 * 3).figures()["interval"] is None  # sums of squares are rounded
 
 
 def test_a_period_without_events(url: str, tmp_path: Path) -> None:

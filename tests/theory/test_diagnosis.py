@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from editloop.cli.diagnose import print_diagnosis
 from editloop.edits import Record, read_log
 from editloop.errors import EmptyViewError
 from editloop.offline import make_examples, reference_pass
@@ -157,6 +158,12 @@ def test_of_two_rows_no_interval_is_a_point() -> None:
     assert mixed["edit size"].estimate == Estimate(
         0.75, pytest.approx(0.75 - reach), pytest.approx(0.75 + reach), 2
     )
+
+
+def test_what_was_the_same_throughout_is_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    print_diagnosis(diagnose([row(i, "a b", "a c") for i in range(12)]))
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("edit size  ")]
+    assert line.split() == ["edit", "size", "0.50", "all", "alike", "12"]
 
 
 def test_the_rule() -> None:
