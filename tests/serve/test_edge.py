@@ -16,7 +16,7 @@ from site_server import Site
 
 from editloop.serve.gate import Limits
 from editloop.serve.keys import create_key
-from editloop.serve.places import Places
+from editloop.serve.places import Places, Waiting
 from editloop.serve.problem import Problem
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
@@ -62,13 +62,42 @@ def test_heads_without_bodies_take_nobodys_place(tmp_path: Path) -> None:
         assert site.http.get("/v1/models").status_code == 200
 
 
-def test_bodies_that_do_not_come_are_not_endless(tmp_path: Path) -> None:
-    with site_at(tmp_path, limits=Limits(waiting=3, body_seconds=30)) as site, ExitStack() as opened:
-        for _ in range(3):
-            opened.enter_context(connect(site, HEAD))
-        time.sleep(0.3)
-        error(site.http.get("/v1/models"), 429, "waiting_limit")
-        assert site.http.get("/healthz").status_code == 200
+def test_who_waits_longest_for_a_body_makes_room(tmp_path: Path) -> None:
+    with site_at(tmp_path, limits=Limits(waiting=3, body_seconds=60)) as site, ExitStack() as opened:
+        idle = []
+        for _ in range(5):
+            idle.append(opened.enter_context(connect(site, HEAD)))
+            time.sleep(0.1)
+        assert site.http.get("/v1/models").status_code == 200
+        for each in idle[:3]:
+            assert everything(each).startswith(b"HTTP/1.1 408 ")
+        for each in idle[3:]:
+            each.sendall(b" " * 1000)
+            assert each.recv(100).startswith(b"HTTP/1.1 400 ")  # its body came in time
+
+
+def test_the_key_with_the_most_makes_room() -> None:
+    async def work() -> None:
+        waiting, ended = Waiting(3, 60.0), []
+
+        async def wait(key: str, number: int) -> None:
+            try:
+                async with waiting.one(key):
+                    await asyncio.sleep(60)
+            except TimeoutError:
+                ended.append((key, number))
+
+        tasks = []
+        for number, key in enumerate(["modest", "greedy", "greedy", "greedy", "greedy", "other"]):
+            tasks.append(asyncio.create_task(wait(key, number)))
+            await asyncio.sleep(0.01)
+        assert ended == [("greedy", 1), ("greedy", 2), ("greedy", 3)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert waiting._by_key == {}
+
+    run(work())
 
 
 def test_bytes_in_memory_are_not_endless(tmp_path: Path) -> None:

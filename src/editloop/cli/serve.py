@@ -155,7 +155,7 @@ def serve_demo(
     from editloop.lab import base_path, fit_settings, get_domain, stream_log
     from editloop.offline import fit
     from editloop.policy import load_base
-    from editloop.serve import Live, Store, create_app
+    from editloop.serve import Limits, Live, Store, create_app
     from editloop.serve.local import Local
     from editloop.serve.running import listen, run_server
     from editloop.serve.traffic import drive
@@ -174,7 +174,8 @@ def serve_demo(
             settings = fit_settings("email").model_copy(update={"methods": ("sft", "dpo", "early")})
             run = fit(read_log(log), base, out / "run", settings, report=False, listener=listener)
         live = Live(Store(str(out / "edits.db")), out / "state")
-        app = create_app(live, Local(max_new_tokens=settings.max_new_tokens), runs=[run.path])
+        limits = Limits(answer_seconds=None)  # all arms wait for one processor: another is no quicker
+        app = create_app(live, Local(max_new_tokens=settings.max_new_tokens), runs=[run.path], limits=limits)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
 
         def started() -> None:

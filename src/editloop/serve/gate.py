@@ -20,7 +20,7 @@ from editloop.edits.writing import atomic
 from editloop.errors import EditLoopError, StoreError
 from editloop.serve.hosts import Hosts
 from editloop.serve.keys import Key, digest, list_keys
-from editloop.serve.places import Places
+from editloop.serve.places import Places, Waiting
 from editloop.serve.problem import Problem
 from editloop.serve.store import PATIENCE, Store
 
@@ -51,9 +51,10 @@ class Limits:
         rate: Requests per second of one key, over a burst; None for as many as come.
         burst: Requests that may come at once.
         concurrency: Requests under way, over all keys. One counts from when its body is there.
-        waiting: Requests whose body is not there yet, over all keys.
+        waiting: Requests whose body is not there yet, over all keys; one more ends the one that has waited
+            longest, of the key with the most.
         held: Bytes of bodies in memory, over all keys.
-        share: Of these three, that one key may have: the others go on whatever it does.
+        share: Of requests under way and of bytes, that one key may have: the others go on whatever it does.
         head_seconds: In which the line and the headers of a request come.
         body_seconds: In which a body comes.
         answer_seconds: In which a request is answered, or its stream begins, however many arms are tried;
@@ -172,9 +173,7 @@ class Gate:
         self._under_way = Places(
             limits.concurrency, share, what="requests under way", code="concurrency_limit"
         )
-        self._waiting = Places(
-            limits.waiting, share, what="requests whose body has not come", code="waiting_limit"
-        )
+        self._waiting = Waiting(limits.waiting, limits.body_seconds)
         self._held = Places(limits.held, share, what="bytes of requests under way", code="memory_limit")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -219,8 +218,12 @@ class Gate:
         if size.isdigit() and int(size) > self.limits.body:
             raise self._too_large()
         body = places.enter_context(_Body(self._held, name))
-        with self._waiting.one(name):
-            await self._read(body, receive)
+        try:
+            async with self._waiting.one(name):
+                await self._read(body, receive)
+        except TimeoutError:
+            what = f"the request's body did not come soon enough, in {self.limits.body_seconds:g} s at most"
+            raise Problem(408, what, code="body_timeout") from None
         places.enter_context(self._under_way.one(name))
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         state["key"] = name
@@ -230,23 +233,18 @@ class Gate:
         """Read a request's body to its end.
 
         Raises:
-            Problem: It is too long, 413; takes too long, 408; or there is no memory for it, 429.
+            Problem: It is too long, 413; or there is no memory for it, 429.
             _Gone: The client has broken off.
         """
-        try:
-            async with asyncio.timeout(self.limits.body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _Gone
-                    body.add(message.get("body", b""))
-                    if body.size > self.limits.body:
-                        raise self._too_large()
-                    if not message.get("more_body", False):
-                        return
-        except TimeoutError:
-            what = f"the request's body did not come within {self.limits.body_seconds:g} s"
-            raise Problem(408, what, code="body_timeout") from None
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            body.add(message.get("body", b""))
+            if body.size > self.limits.body:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return
 
     def _too_large(self) -> Problem:
         return Problem(413, f"the request is longer than {self.limits.body} bytes", code="request_too_large")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from editloop.serve.problem import Problem
 
-__all__ = ["Places"]
+__all__ = ["Places", "Waiting"]
 
 
 class Places:
@@ -62,3 +63,48 @@ class Places:
             yield
         finally:
             self.leave(key)
+
+
+class Waiting:
+    """Those who wait for something that should come soon: so many, and each no longer than a limit.
+
+    Where there are too many, a newcomer has the place of who has waited longest, among those of the key with
+    the most. What is sent as it should be comes soon, and never waits long enough to lose its place.
+
+    Args:
+        most: In all.
+        seconds: For each.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self.most, self.seconds = most, seconds
+        self._by_key: dict[str | None, dict[asyncio.Timeout, None]] = {}
+
+    @asynccontextmanager
+    async def one(self, key: str | None) -> AsyncIterator[None]:
+        """Within it, one more waits.
+
+        Raises:
+            TimeoutError: It has waited too long, or lost its place.
+        """
+        async with asyncio.timeout(self.seconds) as limit:
+            if sum(map(len, self._by_key.values())) >= self.most:
+                self._end_one()
+            self._by_key.setdefault(key, {})[limit] = None
+            try:
+                yield
+            finally:
+                self._leave(key, limit)
+
+    def _end_one(self) -> None:
+        key = max(self._by_key, key=lambda each: len(self._by_key[each]))
+        oldest = next(iter(self._by_key[key]))
+        self._leave(key, oldest)
+        if not oldest.expired():
+            oldest.reschedule(asyncio.get_running_loop().time())
+
+    def _leave(self, key: str | None, limit: asyncio.Timeout) -> None:
+        mine = self._by_key.get(key, {})
+        mine.pop(limit, None)
+        if not mine:
+            self._by_key.pop(key, None)
