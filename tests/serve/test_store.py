@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from serving import run
-from sqlalchemy import inspect, select, text
+from sqlalchemy import insert, inspect, select, text
+from sqlalchemy.exc import IntegrityError
 
 from editloop.bench.postgres import Postgres
 from editloop.errors import StoreError
@@ -262,6 +263,18 @@ def test_texts_go_and_costs_stay(url: str, tmp_path: Path) -> None:
             assert told.value.status == 410
 
     run(work())
+
+
+def test_an_error_of_the_database_tells_no_text(url: str) -> None:
+    """It goes to the log, where nobody removes it."""
+    store = Store(url)
+    store.open()
+    row = {"response_id": "1", "time": 1.0, "response": "Secret"}
+    with pytest.raises(IntegrityError) as told, store.writer.begin() as connection:
+        for _ in range(2):
+            connection.execute(insert(drafts).values(row))
+    assert "Secret" not in str(told.value)
+    store.close()
 
 
 def test_texts_from_elsewhere_are_nothing_for_a_bandit(url: str, tmp_path: Path) -> None:

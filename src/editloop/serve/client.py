@@ -63,8 +63,8 @@ class _MissingResponseError(ServeError):
     """The server that was asked knows no such response: another replica may have it in its spool."""
 
 
-class _Round:
-    """One passage through the spool: what becomes of each row."""
+class _Flush:
+    """One passage through the spool, and what becomes of each row."""
 
     def __init__(self, retry_missing: float) -> None:
         self.retry_missing = retry_missing
@@ -157,7 +157,7 @@ class _Base:
         """Whether an edit that was refused may be taken later."""
         return isinstance(error, _MissingResponseError) and self.spool is not None and self.retry_missing > 0
 
-    def _end(self, done: _Round) -> int:
+    def _end(self, done: _Flush) -> int:
         """Take out of the spool what was sent; returns how many rows are there no more.
 
         What was refused is kept beside the spool, and what waits on stays before the rest of it.
@@ -277,7 +277,7 @@ class Client(_Base):
             httpx.HTTPError: The server does not answer; what was not sent stays.
         """
         with self._lock:
-            passage = _Round(self.retry_missing)
+            passage = _Flush(self.retry_missing)
             try:
                 for row in self._rows():
                     if passage.waits(row):
@@ -347,7 +347,7 @@ class AsyncClient(_Base):
     async def flush(self) -> int:
         """See `Client.flush`."""
         async with self._flushing:
-            passage = _Round(self.retry_missing)
+            passage = _Flush(self.retry_missing)
             try:
                 for row in self._rows():
                     if passage.waits(row):

@@ -7,6 +7,7 @@ It is opened, brought to this version's schema, and read here. All that is writt
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import sqlite3
@@ -34,6 +35,8 @@ from editloop.serve.schema import events, facts
 __all__ = ["ONE_AT_A_TIME", "PATIENCE", "UNREACHABLE", "Store", "down", "folded", "newer", "storing"]
 
 T = TypeVar("T")
+
+log = logging.getLogger("editloop.serve")
 
 PATIENCE = 5
 """Seconds after which a database that does not answer is taken to be down."""
@@ -126,8 +129,9 @@ class Store:
                 "tcp_user_timeout": 1000 * PATIENCE,
                 "options": f"-c statement_timeout={1000 * PATIENCE}",
             }
-            return create_engine(self.url, connect_args=options, pool_pre_ping=True)
-        engine = create_engine(self.url, connect_args={"timeout": PATIENCE}, poolclass=QueuePool)
+            return create_engine(self.url, connect_args=options, pool_pre_ping=True, hide_parameters=True)
+        timeout = {"timeout": PATIENCE}
+        engine = create_engine(self.url, connect_args=timeout, poolclass=QueuePool, hide_parameters=True)
 
         @event.listens_for(engine, "connect")
         def settings(connection: Any, _: Any) -> None:
@@ -167,8 +171,8 @@ class Store:
         with storing(), closing(self.writer.raw_connection()) as connection:
             try:
                 connection.cursor().execute("VACUUM")
-            except sqlite3.Error as error:
-                raise down(error) from error
+            except sqlite3.Error as error:  # for want of room, say; the store can be used all the same
+                log.warning("texts that were removed may still be in free space, %s: VACUUM %s", error, self)
 
     def _claim(self) -> None:
         assert self.url.database is not None
