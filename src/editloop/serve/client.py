@@ -208,7 +208,7 @@ class Client(_Base):
         spool: File in which edits wait while the server is down; without one they raise.
         retry_missing: Seconds for which an edit of a response that the server does not know is kept in the
             spool, and sent again: another replica may have it in its own.
-        timeout: Seconds.
+        timeout: Seconds; more than the 120 in which the server answers.
         http: An httpx client to use.
     """
 
@@ -219,7 +219,7 @@ class Client(_Base):
         key: str | None = None,
         spool: str | Path | None = None,
         retry_missing: float = 3600.0,
-        timeout: float = 60.0,
+        timeout: float = 150.0,
         http: httpx.Client | None = None,
     ) -> None:
         super().__init__(base_url, key, spool, retry_missing)
@@ -302,7 +302,7 @@ class AsyncClient(_Base):
         key: str | None = None,
         spool: str | Path | None = None,
         retry_missing: float = 3600.0,
-        timeout: float = 60.0,
+        timeout: float = 150.0,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         super().__init__(base_url, key, spool, retry_missing)
