@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -73,7 +74,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
         rows.append([name, *cells])
     console.print(f"\n{figures_note(result['rows'], result['pairs'])}")
     show_table(rows)
-    console.print(ACCURACIES)
+    console.print(fill(ACCURACIES, console.width))
     if mixture := result.get("mixture"):
         shares = show_weights(mixture["weights"], mixture["errors"])
         console.print(f"\nMixture, fitted by {mixture['by']}: {shares}")
