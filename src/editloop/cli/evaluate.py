@@ -1,4 +1,4 @@
-"""`editloop evaluate RUN LOG`: held-out likelihood and preference accuracy of a run's policies."""
+"""`editloop evaluate RUN LOG`: held-out likelihood and accuracies of a run's policies."""
 
 from __future__ import annotations
 
