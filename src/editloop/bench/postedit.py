@@ -39,8 +39,8 @@ FIT = FitConfig(
 )
 FIGURES = {
     "edit_nll_per_token": "−log-likelihood per token of the edit",
-    "accuracy": "accuracy, policy",
-    "reference_accuracy": "accuracy, against the reference",
+    "accuracy": "accuracy",
+    "reference_accuracy": "reference accuracy",
     "chosen_shift": "shift of the edit",
     "rejected_shift": "shift of the response",
 }

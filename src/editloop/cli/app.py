@@ -45,7 +45,7 @@ VERBS: dict[Callable[..., None], str] = {
     diagnose.diagnose: "What a log says about its users, and which method to expect to win.",
     fit.fit: "Train policies from a log.",
     simulate.simulate: "The online phase: choose among a run's policies while a user edits.",
-    evaluate.evaluate: "Held-out likelihood and preference accuracy of a run's policies.",
+    evaluate.evaluate: "Held-out likelihood and accuracies of a run's policies.",
     serve.serve: "The live loop: policies behind one endpoint, which learns from edits.",
     serve.serve_demo: "The live loop with simulated people, to look at.",
     arms.promote: "Make a run's policies arms of a server.",

@@ -1,8 +1,9 @@
-"""`editloop evaluate RUN LOG`: held-out likelihood and preference accuracy of a run's policies."""
+"""`editloop evaluate RUN LOG`: held-out likelihood and accuracies of a run's policies."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -76,7 +77,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
         rows.append([name, *cells])
     console.print(f"\n{figures_note(result['rows'], result['pairs'])}")
     show_table(rows)
-    console.print(ACCURACIES)
+    console.print(fill(ACCURACIES, console.width))
     if mixture := result.get("mixture"):
         shares = show_weights(mixture["weights"], mixture["errors"])
         console.print(f"\nMixture, fitted by {mixture['by']}: {shares}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -206,7 +207,7 @@ def print_run(run: Any) -> None:
     held = manifest["data"]["validation"]
     console.print(f"\nValidation: {figures_note(held['examples'], held['pairs'])}")
     show_table(rows)
-    console.print(ACCURACIES)
+    console.print(fill(ACCURACIES, console.width))
 
 
 def _names(text: str) -> tuple[str, ...]:

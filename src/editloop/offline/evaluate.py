@@ -69,7 +69,8 @@ def evaluate(
     data = make_examples((*observed, *unobserved), base.encoder)
     counts = data.counts + unseen
     if not data.examples:
-        raise EmptyViewError("no row to evaluate on", seen=dict(counts), do="give edited or accepted rows")
+        do = "give rows that were not seen in training" if dropped else "give edited or accepted rows"
+        raise EmptyViewError("no row to evaluate on", seen=dict(counts), do=do)
     for reason, count in counts.items():
         listener.say(f"  {count} rows: {reason}")
     rows, world = len(data.examples), processes(base.device).num_processes
