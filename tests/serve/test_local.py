@@ -142,8 +142,13 @@ def test_limits_and_stops_are_a_rows_own(folder: RunFolder) -> None:
         assert (cut.text, cut.finish) == (whole.text[:at], "stop")
         streamed = await collect(backend, sft.arm, ask("x", max_tokens=9, stop=stop))
         assert "".join(each.delta.get("content", "") for each in streamed) == whole.text[:at]
-        a, b = [await backend.complete(sft.arm, ask("x", temperature=1, seed=3), "r") for _ in range(2)]
-        assert a.text == b.text
+        before = torch.get_rng_state()
+        seeded = [ask("x", temperature=1, seed=seed) for seed in (3, 4, 3)]
+        alone = [(await backend.complete(sft.arm, each, "r")).text for each in seeded]
+        beside = await asyncio.gather(*(backend.complete(sft.arm, each, "r") for each in seeded))
+        assert alone == [each.text for each in beside]
+        assert alone[0] == alone[2] != alone[1]
+        assert torch.equal(torch.get_rng_state(), before)  # nobody else's randomness is touched
         await backend.stop()
 
     run(work())

@@ -17,7 +17,7 @@ from editloop.errors import ConfigError, ModelError
 from editloop.policy.encode import Encoder
 from editloop.policy.mode import core_of, evaluating
 
-__all__ = ["Sample", "sample", "trim_loops"]
+__all__ = ["Draw", "Sample", "numbers", "own_defaults", "sample", "trim_loops"]
 
 LOOP_LENGTH = 200  # characters; the paper trims runs of at least so many
 LOOP_PERIOD = 40  # the longest unit whose repetition counts as a loop, in characters
@@ -107,7 +107,8 @@ def sample(
                 pad_token_id=encoder.pad,
                 bos_token_id=encoder.tokenizer.bos_token_id,
             )
-            draw = [_Draw(_uniform(seed, members, room), temperature, width)] if temperature > 0 else []
+            streams = [np.random.SeedSequence(seed % 2**128, spawn_key=(i,)) for i in members]
+            draw = [Draw(numbers(streams, room), temperature, width)] if temperature > 0 else []
             drawn = with_own_defaults(model).generate(
                 ids.to(device),
                 attention_mask=seen.long().to(device),
@@ -122,13 +123,12 @@ def sample(
     return [s for s in samples if s is not None]
 
 
-def _uniform(seed: int, members: Sequence[int], steps: int) -> torch.Tensor:
-    """Numbers in [0, 1) for each member's steps; a member's are the same whoever is beside it [n, steps]."""
-    streams = [np.random.SeedSequence(seed % 2**128, spawn_key=(i,)) for i in members]
+def numbers(streams: Sequence[np.random.SeedSequence], steps: int) -> torch.Tensor:
+    """Numbers in [0, 1) for the steps of each stream; they are the same whoever is beside it [n, steps]."""
     return torch.from_numpy(np.stack([np.random.default_rng(each).random(steps) for each in streams]))
 
 
-class _Draw:
+class Draw:
     """Leaves the token that is drawn of each step's: the first whose cumulative share exceeds u.
 
     One number in double precision decides, so that no token is too rare to be drawn.
@@ -137,14 +137,23 @@ class _Draw:
         uniform: u of every step [n, steps].
         temperature: Above 0.
         width: Tokens of the prompts.
+        top_p: Draw among the likeliest tokens only, as few as have this share together; None for all.
     """
 
-    def __init__(self, uniform: torch.Tensor, temperature: float, width: int) -> None:
-        self.uniform, self.temperature, self.width = uniform, temperature, width
+    def __init__(
+        self, uniform: torch.Tensor, temperature: float, width: int, top_p: float | None = None
+    ) -> None:
+        self.uniform, self.temperature, self.width, self.top_p = uniform, temperature, width, top_p
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores with the drawn tokens' at 0 and all others at minus infinity [n, vocabulary]."""
         exact = torch.float32 if scores.device.type == "mps" else torch.float64  # Apple's GPUs have no other
-        shares = (scores.to(exact) / self.temperature).softmax(-1).cumsum(-1)
+        shares = (scores.to(exact) / self.temperature).softmax(-1)
+        if self.top_p is not None:
+            ranked, tokens = shares.sort(-1, descending=True)
+            ranked[ranked.cumsum(-1) - ranked >= self.top_p] = 0.0  # the likeliest stays, whatever its share
+            shares = torch.zeros_like(shares).scatter(-1, tokens, ranked)
+        shares = shares.cumsum(-1)
         total = shares[:, -1:]
         if not bool(torch.isfinite(total).all()):
             raise ModelError("the model's probabilities are no numbers", do="was it trained to divergence?")

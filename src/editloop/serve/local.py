@@ -16,15 +16,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from editloop.edits.record import Message
 from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
-from editloop.policy.sampling import own_defaults, trim_loops
+from editloop.policy.sampling import Draw, numbers, own_defaults, trim_loops
 from editloop.policy.verify import ADAPTER, read_header
 from editloop.serve.abilities import IN_PROCESS, check_request, refused
 from editloop.serve.backend import Chunk, Completion, Served, Unanswered, freed
@@ -48,7 +49,8 @@ class _Job:
         whole: The model, if it is one of its own; None on the base.
         prompt: Token ids.
         room: Most tokens.
-        settings: Of sampling; a batch has one.
+        settings: Temperature and top-p; a batch has one of each.
+        stream: Of the numbers that draw its tokens.
         stops: Texts that end a response.
         loop: Of who asked.
         parts: Chunks for who asked, or why there are none.
@@ -61,7 +63,8 @@ class _Job:
     whole: Policy | None
     prompt: tuple[int, ...]
     room: int
-    settings: tuple[Any, ...]
+    settings: tuple[float, float | None]
+    stream: np.random.SeedSequence
     stops: tuple[str, ...]
     loop: asyncio.AbstractEventLoop
     parts: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
@@ -234,11 +237,13 @@ class Local:
         room = self._base.encoder.max_length - len(prompt)
         asked = request.get("max_completion_tokens") or request.get("max_tokens") or self._limit
         temperature = request.get("temperature")
-        settings = (1.0 if temperature is None else temperature, request.get("top_p"), request.get("seed"))
+        settings = (1.0 if temperature is None else temperature, request.get("top_p"))
+        seed = request.get("seed")
+        stream = np.random.SeedSequence(None if seed is None else seed % 2**128)
         stop = request.get("stop") or ()
         stops = (stop,) if isinstance(stop, str) else tuple(map(str, stop))
         loop, whole = asyncio.get_running_loop(), self._whole.get(arm)
-        return _Job(arm, whole, prompt, min(room, asked), settings, stops, loop)
+        return _Job(arm, whole, prompt, min(room, asked), settings, stream, stops, loop)
 
     # In the thread that answers
 
@@ -260,7 +265,6 @@ class Local:
             first = kept[0]
             alike = [job for job in kept if job.settings == first.settings and job.whole is first.whole]
             alike = alike[:BATCH]
-            alike = alike[:1] if alike[0].settings[2] is not None else alike  # a seed is of one request
             kept = [job for job in kept if job not in alike]
             try:
                 with self._model_lock:
@@ -280,14 +284,14 @@ class Local:
         for row, job in enumerate(jobs):
             ids[row, width - len(job.prompt) :] = torch.tensor(job.prompt)
         seen = torch.arange(width) >= width - torch.tensor([len(job.prompt) for job in jobs])[:, None]
-        temperature, top_p, seed = jobs[0].settings
-        draws = temperature > 0
+        temperature, top_p = jobs[0].settings
+        room = max(job.room for job in jobs)
+        draw = []
+        if temperature > 0:
+            draw = [Draw(numbers([job.stream for job in jobs], room), temperature, width, top_p)]
         config = GenerationConfig(
-            do_sample=draws,
-            temperature=temperature if draws else None,
-            top_p=top_p if draws else None,
-            top_k=0 if draws else None,
-            max_new_tokens=max(job.room for job in jobs),
+            do_sample=False,  # the draw is ours, or the likeliest token
+            max_new_tokens=room,
             eos_token_id=encoder.end,
             pad_token_id=encoder.pad,
             bos_token_id=encoder.tokenizer.bos_token_id,
@@ -296,13 +300,12 @@ class Local:
         model = self._model if jobs[0].whole is None else jobs[0].whole.model
         if model is self._model is not self._base.model:
             named["adapter_names"] = [BASE if job.arm.startswith("base@") else job.arm for job in jobs]
-        if seed is not None:
-            torch.manual_seed(seed)
         with own_defaults(model):
             model.generate(
                 input_ids=ids.to(device),
                 attention_mask=seen.long().to(device),
                 generation_config=config,
+                logits_processor=LogitsProcessorList(draw),
                 streamer=_Teller(jobs, self._base),
                 stopping_criteria=StoppingCriteriaList([_Done(jobs)]),
                 **named,
