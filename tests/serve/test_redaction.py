@@ -155,6 +155,22 @@ def leaves(value: Any) -> int:
     return sum(map(leaves, value)) if isinstance(value, list) else 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"José": "\\u00e9"}',
+        r'{"José": "\\\u00e9"}',
+        r'{"José": "\u0022 \u005c \u000a \u00e9"}',
+        r'{"José": "\ud83d\ude00 \\\\ud83d"}',
+        r'{"José": "\\\\\u00e9\u00e9"}',
+    ],
+)
+def test_json_that_is_redacted_stays_json(text: str) -> None:
+    kept = json.loads(redact_text(text, redact))
+    (key,) = kept
+    assert SECRET not in key and isinstance(kept[key], str)
+
+
 @settings(max_examples=200, deadline=None)
 @given(messages(), st.dictionaries(texts, values, max_size=4))
 def test_nothing_that_is_kept_holds_the_secret(chat: list[dict[str, Any]], metadata: dict[str, Any]) -> None:

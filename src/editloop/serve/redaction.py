@@ -29,7 +29,7 @@ WORDS = frozenset(
 # A JSON string inside a text, or the beginning of one that was cut off. Both end whatever stands in the text,
 # so that one pass is enough for it: a pattern that may fail would begin again at each quotation mark.
 _LITERAL = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-_ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
+_ESCAPES = re.compile(r"(?<!\\)(\\*)((?:\\u[0-9a-fA-F]{4})+)")
 
 
 def redact_leaves(value: Any, redact: Redact, *, words: Set[str] = frozenset()) -> Any:
@@ -88,7 +88,7 @@ def redact_text(text: str, redact: Redact) -> str:
     """
     if "\\" in text:
         text = _LITERAL.sub(lambda found: _redact_literal(found[0], redact), text)
-        plain = _ESCAPES.sub(lambda found: _plain(found[0]), text)
+        plain = _ESCAPES.sub(_plain, text)
         if plain != text and _checked(plain, redact) != plain:
             text = plain
     return _checked(text, redact)
@@ -116,9 +116,15 @@ def _ends_escaped(text: str) -> bool:
     return (len(text) - len(text.rstrip("\\"))) % 2 == 1
 
 
-def _plain(escapes: str) -> str:
-    """The characters that escapes stand for, without those that no database takes."""
-    return _storable(json.loads(f'"{escapes}"')).replace("\0", "")
+def _plain(found: re.Match[str]) -> str:
+    """The characters that escapes stand for, without those that no database takes.
+
+    JSON that the text may be stays JSON: of the backslashes before them an even number is left, and what has
+    to be escaped in it is.
+    """
+    before, escapes = found.groups()
+    characters = _storable(json.loads(f'"{escapes}"')).replace("\0", "")
+    return before[: len(before) // 2 * 2] + json.dumps(characters, ensure_ascii=False)[1:-1]
 
 
 def _storable(text: str) -> str:
