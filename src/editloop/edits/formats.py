@@ -272,22 +272,26 @@ def _delimited(path: Path, format: Format, given: Dialect) -> Source:
     own = names == list(OWN_COLUMNS)
 
     def rows() -> Iterator[RawRow]:
-        for line, done, cells, problem, text in lines:
+        for line, done, cells, problem, text, several in lines:
             if not problem and len(cells) != len(names):
                 problem = f"{'fewer' if len(cells) < len(names) else 'more'} cells than the header"
                 problem = problem if text.endswith("\n") else TRUNCATED
             if problem:
                 yield RawRow(line, done, None, problem, _shown(text))
             else:
-                suspicion = "" if own else next(filter(None, (suspect(cell) for cell in cells)), "")
+                suspicion = ""
+                if several and not own:
+                    suspicion = SWALLOWED if any(map(swallowed, cells)) else ""
+                elif not quote and '""' in text:
+                    suspicion = QUOTED if any(map(quoted, cells)) else ""
                 yield RawRow(line, done, dict(zip(names, cells, strict=True)), suspicion)
 
-    def suspect(cell: str) -> str:
-        """What a row may owe to quotes that were read as what they are not."""
-        if quote:
-            at = cell.find("\n")
-            return SWALLOWED if at >= 0 and delimiter in cell[at:] else ""
-        return QUOTED if cell[:1] == cell[-1:] == '"' and '""' in cell[1:-1] else ""
+    def swallowed(cell: str) -> bool:
+        at = cell.find("\n")
+        return at >= 0 and delimiter in cell[at:]
+
+    def quoted(cell: str) -> bool:
+        return cell[:1] == cell[-1:] == '"' and '""' in cell[1:-1]
 
     told = (DELIMITERS.get(delimiter, repr(delimiter)), "quoted" if quote else "not quoted")
     return Source(format, names, path.stat().st_size, _readable(rows(), path), told)
@@ -335,6 +339,8 @@ class _Cells(NamedTuple):
     problem: str
     text: str
     """The last line of the row that was read."""
+    several: bool
+    """Whether the row was over several lines."""
 
 
 def _cells(path: Path, delimiter: str, quote: str) -> Iterator[_Cells]:
@@ -376,7 +382,7 @@ def _cells(path: Path, delimiter: str, quote: str) -> Iterator[_Cells]:
                 reader = rows(file)
             problem = problem or error
             if cells or problem:
-                yield _Cells(number, last.done, cells, problem, last.text)
+                yield _Cells(number, last.done, cells, problem, last.text, taken > 1)
             number += taken
 
 

@@ -83,6 +83,8 @@ def _read_time(value: object) -> object:
     """
     if isinstance(value, str):
         text = value.strip()
+        if text[4:5] == "-" and not text.endswith(("C", "c")):
+            return text  # ISO 8601, by far the most
         if text.upper().endswith("UTC"):
             text = text[:-3].rstrip() + "Z"
         if text[:1].isalpha() or (text[:2].strip().isdigit() and " " in text[:3]):
