@@ -278,10 +278,10 @@ def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, 
     for shown in (fitted, evaluated, reported):
         (heading,) = [line for line in shown.splitlines() if line.startswith("policy ")]
         assert "accuracy reference accuracy" in " ".join(heading.split())
-        assert shown.index("0.000 [0.000, 0.242]") < shown.index("1.000 [0.758, 1.000]")  # Wilson, 12 of 12
+        assert shown.index("0.000 [0.00,0.24]") < shown.index("1.000 [0.76,1.00]")  # Wilson, 12 of 12
     assert all("14 rows, 12 pairs" in each for each in (fitted, evaluated, *run_sections(run)[1].paragraphs))
     assert "0.500 (n = 2)" in fitted and "0.500 (n = 2)" in reported  # two samples that cost the same
-    assert "1.000 [-5.353, 7.353]" in evaluated  # t of 12.706 with one degree of freedom
+    assert "1.000 [-5.35,7.35]" in evaluated  # t of 12.706 with one degree of freedom
 
 
 def test_a_demo_does_not_reuse_the_logs_of_another(tmp_path):

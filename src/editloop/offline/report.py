@@ -263,7 +263,8 @@ def show_estimate(estimate: Mapping[str, Any] | None) -> str:
     if n >= (FEW_PAIRS if "interval" in estimate else FEW_ROWS):
         return f"{mean} ± {show_number(estimate['se'])}"
     interval = estimate.get("interval") or mean_interval(estimate["mean"], estimate["se"] or 0.0, n)
-    return f"{mean} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{mean} (n = {n})"
+    # One word: where a table is narrow the interval goes to the next line whole.
+    return f"{mean} [{interval[0]:.2f},{interval[1]:.2f}]" if interval else f"{mean} (n = {n})"
 
 
 def show_weights(weights: Mapping[str, float], errors: Mapping[str, float]) -> str:
