@@ -183,7 +183,7 @@ def test_what_was_read_is_told_with_what_had_to_be_decided(editloop, tmp_path):
     status, out, _ = editloop(
         "inspect", "log.txt", "--columns", "context,response,edit", "--delimiter", "\\t"
     )
-    assert status == 0 and "log.txt (TSV, tab, not quoted)" in out
+    assert status == 0 and "log.txt (TSV, tab, not quoted, no header)" in out
 
 
 def test_report_accounts_for_every_row(tmp_path):

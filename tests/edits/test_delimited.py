@@ -80,6 +80,7 @@ def test_a_table_without_a_header_is_given_one(write: Write, columns: Any) -> No
     path = write("c\tr\te", "c\ts\te", name="a.tsv")
     log = read_log(path, columns=columns)
     assert [record.response for record in log] == ["r", "s"] and log.report.rows_read == 2
+    assert log.report.read_as == ("TSV", "tab", "not quoted", "no header")
     with pytest.raises(LogFormatError, match="leave --columns out"):
         read_log(write("context\tresponse\tedit", "c\tr\te", name="b.tsv"), columns=columns)
 

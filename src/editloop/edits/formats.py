@@ -64,7 +64,7 @@ class Source(NamedTuple):
     total: int
     rows: Iterator[RawRow]
     dialect: tuple[str, ...] = ()
-    """How a delimited log is written: `semicolon`, `quoted`."""
+    """How a delimited log is written: `semicolon`, `quoted`, `no header`."""
 
 
 class Dialect(NamedTuple):
@@ -293,8 +293,9 @@ def _delimited(path: Path, format: Format, given: Dialect) -> Source:
     def quoted(cell: str) -> bool:
         return cell[:1] == cell[-1:] == '"' and '""' in cell[1:-1]
 
-    told = (DELIMITERS.get(delimiter, repr(delimiter)), "quoted" if quote else "not quoted")
-    return Source(format, names, path.stat().st_size, _readable(rows(), path), told)
+    told = [DELIMITERS.get(delimiter, repr(delimiter)), "quoted" if quote else "not quoted"]
+    told += ["no header"] if given.columns else []
+    return Source(format, names, path.stat().st_size, _readable(rows(), path), tuple(told))
 
 
 SWALLOWED = "a cell holds a line break and a delimiter behind it"
