@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -120,7 +121,7 @@ def test_neither_configuration_contexts_nor_texts_are_replaced(editloop, tmp_pat
 def test_a_store_is_not_replaced_by_what_is_read_of_it(editloop, tmp_path):
     import sqlite3
 
-    with sqlite3.connect(tmp_path / "edits.db") as database:
+    with closing(sqlite3.connect(tmp_path / "edits.db")) as database, database:
         database.execute("CREATE TABLE log (context, response, edit)")
         database.execute("INSERT INTO log VALUES ('c', 'r', 'e')")
     before = (tmp_path / "edits.db").read_bytes()

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -41,7 +42,7 @@ def test_a_wrong_start_is_told_in_a_line(editloop, tmp_path, monkeypatch):
     assert "scale of this cost is not known" in line(editloop("serve", "--cost", "levenshtein:word/none"))
     told = line(editloop("serve", "--cost", "ter:word/edit", *upstream))
     assert "counted by levenshtein:word/response, not by ter:word/edit" in told and "--reprice" in told
-    with sqlite3.connect("edits.db") as store:
+    with closing(sqlite3.connect("edits.db")) as store, store:
         store.execute("UPDATE alembic_version SET version_num = '99'")
     store.close()
     assert "newer version: '99'" in line(editloop("serve", *upstream))

@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def first_version(path: Path) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "1")
     store.close()
-    with sqlite3.connect(path) as old:
+    with closing(sqlite3.connect(path)) as old, old:
         old.execute("PRAGMA secure_delete=OFF")
         old.execute("INSERT INTO facts VALUES ('salt', 'abc')")
         columns = "seq, time, kind, response_id, revision, scope, arm, propensity, epoch, cost, arms"
