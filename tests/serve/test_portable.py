@@ -43,7 +43,9 @@ def test_a_store_is_one_process_s_until_that_ends(tmp_path: Path) -> None:
             assert holder.stdout is not None and holder.stdout.readline() == "mine\n"
             with pytest.raises(StoreError, match="another process serves from this store"):
                 Store(path).open()
-            Store(path).open(claim=False)  # a tool may look, and make keys
+            tool = Store(path)
+            tool.open(claim=False)  # a tool may look, and make keys
+            tool.close()
         finally:
             holder.kill()
             holder.communicate()

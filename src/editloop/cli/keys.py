@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,20 +35,21 @@ def create(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    opened = _opened(store)
-    from editloop.serve import create_key
+    with closing(_opened(store)) as opened:
+        from editloop.serve import create_key
 
-    print(create_key(opened, name, role))  # type: ignore[arg-type]
+        print(create_key(opened, name, role))  # type: ignore[arg-type]
 
 
 @keys.command("list", help="Names, roles and dates.")
 def list_all(store: StoreUrl = "edits.db", config: Config = None) -> None:
     """Run the verb."""
-    opened = _opened(store)
-    from editloop.serve import list_keys
-
     rows = [["name", "role", "created", "revoked"]]
-    for key in list_keys(opened):
+    with closing(_opened(store)) as opened:
+        from editloop.serve import list_keys
+
+        found = list_keys(opened)
+    for key in found:
         rows.append([key.name, key.role, _date(key.created), _date(key.revoked) if key.revoked else ""])
     show_table(rows)
 
@@ -59,10 +61,10 @@ def revoke(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    opened = _opened(store)
-    from editloop.serve import revoke_key
+    with closing(_opened(store)) as opened:
+        from editloop.serve import revoke_key
 
-    revoke_key(opened, name)
+        revoke_key(opened, name)
     console.print(f"{name} is revoked")
 
 
