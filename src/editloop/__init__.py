@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from editloop import errors
 from editloop.lazy import lazily
 
 if TYPE_CHECKING:
@@ -69,24 +70,7 @@ _MODULES = {
         "summarize",
         "write_log",
     ),
-    "errors": (
-        "BanditError",
-        "BudgetError",
-        "ConfigError",
-        "CostError",
-        "EditLoopError",
-        "EmptyViewError",
-        "LogError",
-        "LogFormatError",
-        "ModelError",
-        "RunError",
-        "ServeError",
-        "StoreError",
-        "StoreUnreachableError",
-        "TooManyBadRows",
-        "UserError",
-        "WorldError",
-    ),
+    "errors": errors.__all__,
     "listener": ("EditLoopWarning", "Listener", "show_progress"),
     "offline": ("FitConfig", "evaluate", "fit"),
     "online": ("Bandit", "BanditConfig"),

@@ -38,6 +38,8 @@ def evaluate(
     folder.manifest()  # a wrong folder is told before anything is read
     with shown() as listener:
         records = reading.read(log, run / f"evaluation-{stem(log)}", listener)
+        file = run / f"evaluation-{stem(log)}-{str(records.report.sha256)[:8]}.json"
+        guard_outputs(files_of(log), [file])
         base = folder.load_base(
             device=device, dtype=dtype, quantize=quantize, trust_remote_code=trust_remote_code
         )
@@ -46,8 +48,6 @@ def evaluate(
         result = editloop.evaluate(
             folder, records, base=base, samples=samples, seed=seed, drop_seen=drop_seen, listener=listener
         )
-    file = run / f"evaluation-{stem(log)}-{str(records.report.sha256)[:8]}.json"
-    guard_outputs(files_of(log), [file])
     write_json(file, {"log": {"path": str(log), "sha256": records.report.sha256}, **result})
     print_evaluation(result)
     console.print(f"\nWritten to {file}")
