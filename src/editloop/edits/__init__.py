@@ -4,7 +4,7 @@ Imports neither torch nor transformers, nor, until one is needed, datasets, pyar
 """
 
 from editloop.edits.columns import parse_map
-from editloop.edits.contexts import ContextLike, as_context
+from editloop.edits.contexts import ContextLike, as_context, as_contexts
 from editloop.edits.cost import Cost, get_cost, register_cost
 from editloop.edits.database import DatabaseLog, locate
 from editloop.edits.exporting import Exported, export
@@ -50,6 +50,7 @@ __all__ = [
     "Status",
     "View",
     "as_context",
+    "as_contexts",
     "context_text",
     "costs",
     "export",

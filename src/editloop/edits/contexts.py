@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from editloop.edits.record import Context, Message
 from editloop.errors import ConfigError
 
-__all__ = ["ContextLike", "as_context"]
+__all__ = ["ContextLike", "as_context", "as_contexts"]
 
 ContextLike = Context | Sequence[Message | Mapping[str, Any]]
 """What `as_context` takes."""
@@ -35,3 +35,14 @@ def as_context(given: ContextLike) -> Context:
         raise ConfigError(
             f"this is no chat: {where}: {error.errors()[0]['msg']}", seen=given, do=do
         ) from error
+
+
+def as_contexts(given: Sequence[ContextLike]) -> list[Context]:
+    """Return contexts as records have them.
+
+    Raises:
+        ConfigError: One text in place of a list, or a context that is neither text nor a chat.
+    """
+    if isinstance(given, str):
+        raise ConfigError("contexts come as a list", seen=given, do="give one text as [text]")
+    return [as_context(context) for context in given]

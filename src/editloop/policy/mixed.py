@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from editloop.edits import ContextLike, as_context
-from editloop.errors import ConfigError
+from editloop.edits import ContextLike, as_contexts
 from editloop.policy.model import Policy
 from editloop.policy.sampling import Sample
 from editloop.policy.tree import ContextTree
@@ -49,9 +48,7 @@ class MixedPolicy(Policy):
 
     def sample(self, contexts: Sequence[ContextLike], *, seed: int = 0, **options: Any) -> list[Sample]:
         """One response for each context; which policy draws it follows seed, place and context."""
-        if isinstance(contexts, str):
-            raise ConfigError("contexts come as a list", seen=contexts, do="give one text as [text]")
-        contexts = [as_context(context) for context in contexts]
+        contexts = as_contexts(contexts)
         names = [
             random.Random(repr((seed, i, context))).choices([*self.weights], [*self.weights.values()])[0]
             for i, context in enumerate(contexts)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from editloop.edits import ContextLike
-from editloop.errors import ConfigError, ModelError
+from editloop.edits import ContextLike, as_contexts
+from editloop.errors import ModelError
 from editloop.policy.encode import Encoder
 from editloop.policy.mode import core_of, evaluating
 
@@ -75,9 +75,7 @@ def sample(
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
-    if isinstance(contexts, str):
-        raise ConfigError("contexts come as a list", seen=contexts, do="give one text as [text]")
-    prompts = [encoder.prompt(context) for context in contexts]
+    prompts = [encoder.prompt(context) for context in as_contexts(contexts)]
     longest = max((len(prompt) for prompt in prompts), default=0)
     if longest >= encoder.max_length:
         raise ModelError(

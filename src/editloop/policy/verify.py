@@ -34,8 +34,8 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 AGAIN = "fit it again"
 REMOVE = "a policy's folder holds files only"
 LONGEST_JSON = 64 * 2**20
-AT_ONCE = 2**22
-"""Numbers that are looked at together."""
+CHUNK = 2**25
+"""Bytes of weights that are looked at together."""
 
 FLOATS = {
     "F64": (8, 0x7FF0_0000_0000_0000),
@@ -240,7 +240,7 @@ def _parts(file: BufferedReader, tensor: Tensor, path: Path) -> Iterator[bytes]:
     file.seek(tensor.start)
     left = tensor.end - tensor.start
     while left > 0:
-        part = file.read(min(left, 8 * AT_ONCE))
+        part = file.read(min(left, CHUNK))
         if not part:  # it was cut off meanwhile
             raise RunError("the weights are damaged: they end too early", seen=str(path))
         left -= len(part)
