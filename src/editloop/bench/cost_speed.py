@@ -12,7 +12,6 @@ The arms take turns, several times; medians are reported.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from editloop.bench.postedit import READ
+from editloop.bench.real_edits import READ, real_folder
 from editloop.edits import get_cost, read_log
 from editloop.errors import ConfigError
 from editloop.listener import Listener, Silent
@@ -62,7 +61,7 @@ def run(
         ConfigError: NLTK or editdistance is missing.
     """
     listener = listener or Silent()
-    folder = Path(data or os.environ.get("EDITLOOP_DATA", "../shared/data"))
+    folder = real_folder(data)
     texts = _real(folder) or _synthetic()
     arms = _arms()
     results = []

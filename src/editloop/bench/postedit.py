@@ -7,15 +7,14 @@ prefers an edit to the response. Settings are chosen on a validation part of the
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from editloop.bench.real_edits import READ, real_files
 from editloop.edits import read_log
-from editloop.errors import ConfigError
 from editloop.lab import TextRecipe, pretrain_text
 from editloop.listener import Listener, Silent
 from editloop.offline import FitConfig, evaluate, fit
@@ -24,8 +23,6 @@ from editloop.policy import LoraSettings, load_base
 from editloop.results import write_result
 
 FILES = ("ro-en.train", "ro-en.test", "et-en.train")
-READ: dict[str, Any] = {"map": "context=src,response=mt,edit=pe", "quote": '"'}
-"""How the files of MLQE-PE are read: they quote, which few files that are divided by tabs do."""
 FIT = FitConfig(
     learning_rate={"sft": (1e-3,), "dpo": (3e-5, 1e-4), "early": (1e-3,)},
     select="cost",
@@ -88,23 +85,6 @@ def run(
         }
     write_result("postedit", measured, _markdown(measured), out)
     return measured
-
-
-def real_files(folder: str | Path | None, names: Iterable[str]) -> list[Path]:
-    """The files of post-edits of those names, in `EDITLOOP_DATA` or `../shared/data` if no folder is given.
-
-    Raises:
-        ConfigError: One is not there.
-    """
-    place = Path(folder or os.environ.get("EDITLOOP_DATA", "../shared/data"))
-    files = [place / f"mlqe_pe.{name}.tsv" for name in names]
-    if missing := [file.name for file in files if not file.is_file()]:
-        raise ConfigError(
-            f"no {', '.join(missing)} there",
-            seen=str(place),
-            do="set EDITLOOP_DATA to the folder of real edits",
-        )
-    return files
 
 
 def make_base(files: Iterable[Path], place: Path, minutes: float, listener: Listener) -> Path:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.bench.cells import WORK
-from editloop.bench.postedit import READ, make_base, real_files
+from editloop.bench.postedit import make_base
+from editloop.bench.real_edits import READ, real_files
 from editloop.edits import get_cost, read_log
 from editloop.listener import Listener, Silent, counter
 from editloop.offline import ExampleSet, feature_pass, fidelity, fit_cost_model, make_examples
