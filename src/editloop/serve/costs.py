@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from editloop.edits import get_cost
 from editloop.edits.cost import Cost
 from editloop.errors import StoreError
 from editloop.online.events import check_cost
-from editloop.serve.schema import COST, REPRICED, drafts, edits, events, facts
+from editloop.serve.schema import COST, REPRICED, drafts, edits, events, facts, keep_fact
 from editloop.serve.store import ONE_AT_A_TIME, Store, storing
 
 __all__ = ["CostVersion", "settle_cost"]
@@ -88,8 +88,7 @@ def settle_cost(store: Store, cost: str, *, reprice: bool = False) -> tuple[Cost
 def _keep(connection: Connection, version: CostVersion) -> None:
     """Write down what all costs are counted by, with each epoch too."""
     for name, value in ((COST, version.name), (REPRICED, str(version.repriced))):
-        if not connection.execute(update(facts).where(facts.c.name == name).values(value=value)).rowcount:
-            connection.execute(insert(facts).values(name=name, value=value))
+        keep_fact(connection, name, value)
     connection.execute(update(events).where(events.c.kind == "arms").values(cost_name=version.name))
 
 

@@ -27,6 +27,7 @@ from editloop.serve.schema import (
     edits,
     events,
     facts,
+    keep_fact,
     policies,
 )
 
@@ -130,9 +131,7 @@ class Pen:
 
     def keep(self, name: str, value: str) -> None:
         """Keep something under a name, in place of what was there."""
-        done = self.connection.execute(update(facts).where(facts.c.name == name).values(value=value))
-        if not done.rowcount:
-            self.connection.execute(insert(facts).values(name=name, value=value))
+        keep_fact(self.connection, name, value)
 
     def is_forgotten(self, user: str | None, time: float) -> bool:
         """Whether a user was forgotten after this time: an entry of theirs has waited in a spool since."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Float,
     Index,
     Integer,
@@ -17,6 +18,8 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    insert,
+    update,
 )
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "edits",
     "events",
     "facts",
+    "keep_fact",
     "keys",
     "log_view",
     "policies",
@@ -131,3 +135,9 @@ COST, REPRICED = "cost", "repriced"
 
 FORGOTTEN = "forgotten"
 """Name of the fact when a user was forgotten last; those of each user begin with it, and hold a digest."""
+
+
+def keep_fact(connection: Connection, name: str, value: str) -> None:
+    """Keep a fact, in place of what was there."""
+    if not connection.execute(update(facts).where(facts.c.name == name).values(value=value)).rowcount:
+        connection.execute(insert(facts).values(name=name, value=value))
