@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from editloop.edits import cost
 from llm_server import Server
 from tiny import tiny_model, tiny_tokenizer
 
@@ -21,6 +22,12 @@ settings.load_profile("alike")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache of reference passes."""
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def _own_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cost that a test registers is no other test's."""
+    monkeypatch.setattr(cost, "_registered", dict(cost._registered))
 
 
 @pytest.fixture
