@@ -19,8 +19,8 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-system
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff check src tests docs
-	$(BIN)/ruff format --check src tests docs
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_house.py
 	$(BIN)/python docs/generate.py --check
@@ -30,7 +30,7 @@ docs: $(VENV)/.installed-dev
 
 # make bench NAME=train-speed
 bench: $(VENV)/.installed-dev
-	$(BIN)/editloop bench $(NAME)
+	$(BIN)/python -m benchmarks $(NAME)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

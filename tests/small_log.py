@@ -1,4 +1,4 @@
-"""A small log to train on: a user who wants one word more, or accepts. And a listener
+"""A small log to train on: a user who wants one word more, or accepts. And a callback
 that keeps what it hears.
 """
 
@@ -20,13 +20,13 @@ def small_log(rows: int = 40, *, accepted: int = 5) -> list[Record]:
 
 
 class Told:
-    """A listener that keeps what it hears."""
+    """A callback that keeps what it hears."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.steps: list[tuple[str, int, int]] = []
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         self.lines.append(line)
 
     def warn(self, line: str) -> None:

@@ -15,14 +15,14 @@ from editloop import errors
 
 SOURCE = Path(editloop.__file__).parent
 # Top to bottom, as in docs/design.md; a room may import those after it.
-ROOMS = ["cli", "serve", "bench", "theory", "lab", "users", "online", "offline", "policy", "edits"]
+ROOMS = ["cli", "serve", "diagnosis", "theory", "lab", "users", "online", "offline", "policy", "edits"]
 GROUND = {
     "errors",
     "intervals",
     "io",
     "lazy",
-    "listener",
     "parallel",
+    "progress",
     "results",
 }  # modules that every room may import
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE)
@@ -54,7 +54,9 @@ def test_every_folder_is_a_room_that_is_named_here():
     assert {path.stem for path in SOURCE.glob("*.py")} <= GROUND | {"__init__", "__main__"}
 
 
-@pytest.mark.parametrize("room", ["edits", "policy", "offline", "online", "users", "lab", "theory", "serve"])
+@pytest.mark.parametrize(
+    "room", ["edits", "policy", "offline", "online", "users", "lab", "theory", "diagnosis", "serve"]
+)
 def test_names_of_a_room_agree_with_what_it_imports(room):
     module = importlib.import_module(f"editloop.{room}")  # ruff keeps __all__ sorted
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))

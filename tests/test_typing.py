@@ -23,8 +23,8 @@ def main(path: str) -> None:
     print(editloop.summarize(log).cost_quantiles, len(log))
     own = Record(context=(Message(role="user", content="Hi"),), response="Hello", edit="Hello!")
     config = FitConfig(methods=("sft", "dpo"), epochs=1.0, learning_rate={"sft": (1e-4,), "dpo": (1e-5,)})
-    with editloop.show_progress() as listener:
-        run = editloop.fit([*log, own], "lab:email", "run", config, listener=listener)
+    with editloop.show_progress() as callback:
+        run = editloop.fit([*log, own], "lab:email", "run", config, callback=callback)
     figures = editloop.evaluate(run, log, drop_seen=True)["policies"]
     print({name: policy["accuracy"] for name, policy in figures.items()}, run.report)
     policy = editloop.load_policy(run, "sft")

@@ -15,9 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from editloop import errors
-from editloop.lazy import lazily
+from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
+    from editloop.diagnosis import diagnose
     from editloop.edits import (
         Log,
         Message,
@@ -48,12 +49,11 @@ if TYPE_CHECKING:
         UserError,
         WorldError,
     )
-    from editloop.listener import EditLoopWarning, Listener, show_progress
     from editloop.offline import FitConfig, evaluate, fit
     from editloop.online import Bandit, BanditConfig
     from editloop.policy import Policy, RunFolder, Sample, load_base, load_policy
+    from editloop.progress import EditLoopWarning, ProgressCallback, show_progress
     from editloop.serve.client import AsyncClient, Client
-    from editloop.theory.diagnosis import diagnose
 
 __version__ = "0.1.0"
 
@@ -71,14 +71,14 @@ _MODULES = {
         "write_log",
     ),
     "errors": errors.__all__,
-    "listener": ("EditLoopWarning", "Listener", "show_progress"),
+    "progress": ("EditLoopWarning", "ProgressCallback", "show_progress"),
     "offline": ("FitConfig", "evaluate", "fit"),
     "online": ("Bandit", "BanditConfig"),
     "policy": ("Policy", "RunFolder", "Sample", "load_base", "load_policy"),
     "serve.client": ("AsyncClient", "Client"),
     "theory.diagnosis": ("diagnose",),
 }
-__getattr__, __dir__ = lazily(__name__, _MODULES)
+__getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
 __all__ = [
     "AsyncClient",
@@ -93,13 +93,13 @@ __all__ = [
     "EditLoopWarning",
     "EmptyViewError",
     "FitConfig",
-    "Listener",
     "Log",
     "LogError",
     "LogFormatError",
     "Message",
     "ModelError",
     "Policy",
+    "ProgressCallback",
     "Record",
     "RunError",
     "RunFolder",

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from editloop.errors import RunError
-from editloop.listener import Listener
+from editloop.progress import ProgressCallback
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -30,15 +30,15 @@ def cores() -> int:
 
 
 def in_parallel(
-    work: Callable[[Job], Result], jobs: Sequence[Job], task: str, listener: Listener
+    work: Callable[[Job], Result], jobs: Sequence[Job], task: str, callback: ProgressCallback
 ) -> Iterator[tuple[Job, Result]]:
     """Each job with its result, as they end. After one that fails no further one is begun.
 
     Args:
         work: A function of a module, so that a process can find it.
         jobs: What it is called with, one at a time.
-        task: The name under which the listener hears of progress.
-        listener: Hears of it.
+        task: The name under which the callback hears of progress.
+        callback: Receives it.
 
     Raises:
         RunError: A process was killed.
@@ -50,11 +50,11 @@ def in_parallel(
         workers, context, initializer=_start, initargs=(max(1, cores() // workers),)
     ) as pool:
         futures = {pool.submit(work, job): job for job in jobs}
-        listener.progress(task, 0, len(jobs))
+        callback.progress(task, 0, len(jobs))
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 yield futures[future], future.result()
-                listener.progress(task, done, len(jobs))
+                callback.progress(task, done, len(jobs))
         except BrokenProcessPool as error:
             raise RunError(
                 "a process of the benchmark was killed, for want of memory perhaps",

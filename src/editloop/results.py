@@ -51,17 +51,17 @@ def write_result(
     folder: str | Path,
     figure: Figure | None = None,
     *,
-    command: str = "bench",
+    command: str = "make bench NAME=",
 ) -> tuple[Path, Path]:
     """Write `NAME.json` and `NAME.md` with hardware and date, and return their paths.
 
     Args:
-        name: As in `editloop bench NAME`.
+        name: As in `make bench NAME=...`.
         data: What was measured, as `json.dumps` takes it.
         markdown: The same for people, without a title.
         folder: Made if it is not there.
         figure: Written to `NAME.png`, and shown on top of the page.
-        command: The verb that measures it.
+        command: What measures it, up to the name.
     """
     machine, date = hardware(), datetime.now(UTC).date().isoformat()
     where = ", ".join(
@@ -82,7 +82,7 @@ def write_result(
         with atomic(Path(folder) / f"{name}.png") as unfinished:
             unfinished.write_bytes(figure_png(figure))
     result = {"name": name, "date": date, "hardware": machine, **data}
-    footer = f"Measured on {where}, on {date}, by `editloop {command} {name}`."
+    footer = f"Measured on {where}, on {date}, by `{command}{name}`."
     for path, text in zip(
         paths,
         (json.dumps(result, indent=2, allow_nan=False), f"# {name}\n\n{markdown.strip()}\n\n{footer}"),

@@ -210,7 +210,6 @@ def test_lab_pretrain_makes_a_base_from_text_that_fit_takes(editloop, tmp_path):
         (["evaluate", "folder", "good.jsonl"], ["run.json"]),
         (["simulate", "folder"], ["run.json"]),
         (["export", "good.jsonl", "--to", "stone"], ["stone"]),
-        (["bench", "everything"], ["everything"]),
         (["lab", "log", "x.jsonl", "--user", "nobody"], ["nobody"]),
         (["lab", "log", "x.jsonl", "--domain", "poems"], ["poems"]),
         (["lab", "log", "x.jsonl", "--texts", "web"], ["web", "hub"]),

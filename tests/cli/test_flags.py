@@ -109,25 +109,11 @@ def test_no_verb_shows_the_help(editloop):
     [
         (["lab", "pretrain", "--text", "t.txt", "--steps", "3"], "--steps"),
         (["lab", "pretrain", "--epochs", "3", "--documents", "files"], "--text"),
-        (["bench", "cost-speed", "--sizes", "3b"], "--sizes"),
-        (["bench", "postedit"], "mlqe_pe.ro-en.train.tsv, mlqe_pe.ro-en.test.tsv, mlqe_pe.et-en.train.tsv"),
     ],
 )
 def test_flags_that_would_be_ignored_are_refused(editloop, monkeypatch, arguments, word):
     monkeypatch.setenv("EDITLOOP_DATA", "nowhere")
     fails(editloop(*arguments), word)
-
-
-def test_sizes_are_stripped(editloop, monkeypatch, tmp_path):
-    from editloop.bench import train_speed
-
-    def run(out: Path, **options: Any) -> None:
-        out.mkdir()
-        (out / "train-speed.md").write_text(str(options["sizes"]))
-
-    monkeypatch.setattr(train_speed, "run", run)
-    status, out, _ = editloop("bench", "train-speed", "--sizes", "0.5b, 3b,", "--out", "results")
-    assert status == 0 and "['0.5b', '3b']" in out
 
 
 @pytest.mark.parametrize("given", ['["a.txt", "b.txt"]', "a.txt"])

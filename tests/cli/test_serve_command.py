@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from editloop.bench.served import make_run, running_stub
+from benchmarks.served import make_run, running_stub
 from editloop.policy import RunFolder
 
 

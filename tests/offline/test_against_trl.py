@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from editloop.bench.train_workload import build_tokenizer, make_pairs
+from benchmarks.train_workload import build_tokenizer, make_pairs
 from editloop.edits import Record
 from editloop.offline import Candidate, EditTrainer, Example, FitConfig, Method, make_examples, reference_pass
 from editloop.offline.trainer import training_arguments

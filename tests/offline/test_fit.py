@@ -19,7 +19,6 @@ from transformers import Trainer
 from editloop.edits import split
 from editloop.edits.record import Record
 from editloop.errors import ConfigError, EmptyViewError, RunError
-from editloop.listener import EditLoopWarning
 from editloop.offline import (
     EditTrainer,
     Estimate,
@@ -31,6 +30,7 @@ from editloop.offline import (
     make_fit_config,
 )
 from editloop.policy import ContextTree, Policy, RunFolder, load_base, load_policy
+from editloop.progress import EditLoopWarning
 from small_log import Told, small_log
 
 TREES = [ContextTree((40, 41, 42), ((20, 21, 2), (20, 22, 23, 2)))]
@@ -64,7 +64,7 @@ def finished(
     folder, told = tmp_path_factory.mktemp("fit") / "run", Told()
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("EDITLOOP_CACHE", str(folder.parent / "cache"))
-        fit([*small_log(), pending()], policy, folder, config(), listener=told)
+        fit([*small_log(), pending()], policy, folder, config(), callback=told)
     return RunFolder(folder), told, before
 
 
@@ -161,7 +161,7 @@ def test_plain_peft_loads_an_adapter_and_gives_the_same_numbers(
 def test_a_second_run_has_nothing_to_do(finished: Finished, policy: Policy) -> None:
     run, told = finished[0], Told()
     before = run.manifest_path.stat().st_mtime_ns
-    again = fit([*small_log(), pending()], policy, run.path, config(), listener=told)
+    again = fit([*small_log(), pending()], policy, run.path, config(), callback=told)
     assert again.path == run.path
     assert "nothing to do" in told.lines[-1]
     assert told.steps == []
@@ -170,7 +170,7 @@ def test_a_second_run_has_nothing_to_do(finished: Finished, policy: Policy) -> N
 
 def test_the_order_of_the_rows_makes_no_other_run(finished: Finished, policy: Policy) -> None:
     told = Told()
-    fit([pending(), *small_log()[::-1]], policy, finished[0].path, config(), listener=told)
+    fit([pending(), *small_log()[::-1]], policy, finished[0].path, config(), callback=told)
     assert "nothing to do" in told.lines[-1]
 
 
@@ -219,7 +219,7 @@ def test_rows_that_were_seen_in_training_are_told_whatever_file_they_stand_in(
     old = [each.model_copy(update={"id": f"again {each.id}", "user": "ada"}) for each in small_log()[:20]]
     new = [Record(context=f"mail {50 + i}", response="see Ann", edit="hi! see Ann") for i in range(2)]
     told = Told()
-    found = evaluate(finished[0], old, base=policy, listener=told)
+    found = evaluate(finished[0], old, base=policy, callback=told)
     assert (found["seen"], found["rows"]) == (20, 20)
     assert any(line.startswith("20 of 20 rows were seen in training") for line in told.lines)
     with pytest.warns(EditLoopWarning, match="20 of 22 rows were seen in training"):
@@ -272,7 +272,7 @@ def test_alarms_are_warnings_where_nobody_listens(policy: Policy, tmp_path: Path
         run = fit(small_log(), policy, tmp_path / "run", options, report=False)
     assert not run.report.exists()
     told = Told()
-    fit(small_log(), policy, run, options, listener=told)  # nothing to do but the report
+    fit(small_log(), policy, run, options, callback=told)  # nothing to do but the report
     assert run.report.is_file() and "nothing to do" in told.lines[-1]
 
 
@@ -280,7 +280,7 @@ def test_the_grid_is_chosen_from_by_validation_loss(policy: Policy, tmp_path: Pa
     rates = (1e-6, 1e-2, 3e-3)
     told, plain = Told(), policy.log_probs(TREES)
     options = config(methods=("sft",), learning_rate={"sft": rates})
-    run = fit(small_log(), policy, tmp_path / "run", options, listener=told)
+    run = fit(small_log(), policy, tmp_path / "run", options, callback=told)
     entry = run.manifest()["policies"]["sft"]
     losses = [c["validation_loss"] for c in entry["candidates"]]
     assert [c["learning_rate"] for c in entry["candidates"]] == list(rates)
@@ -352,8 +352,8 @@ def test_a_training_that_diverges_is_an_alarm_and_no_crash(policy: Policy, tmp_p
 def test_a_second_fit_on_the_same_log_runs_no_reference_pass(policy: Policy, tmp_path: Path) -> None:
     first, second = Told(), Told()
     options = {"methods": ("sft",), "epochs": 0.5, "samples": 0}
-    fit(small_log(), policy, tmp_path / "a", config(**options), listener=first)
-    fit(small_log(), policy, tmp_path / "b", config(**options, dpo_weight=(0.5,)), listener=second)
+    fit(small_log(), policy, tmp_path / "a", config(**options), callback=first)
+    fit(small_log(), policy, tmp_path / "b", config(**options, dpo_weight=(0.5,)), callback=second)
     assert any(line.startswith("reference pass done") for line in first.lines)
     assert any(line.startswith("reference pass from the cache") for line in second.lines)
 
@@ -361,7 +361,7 @@ def test_a_second_fit_on_the_same_log_runs_no_reference_pass(policy: Policy, tmp
 def test_a_reference_pass_is_from_the_cache_if_all_of_it_is(policy: Policy, tmp_path: Path) -> None:
     told, options = Told(), {"methods": ("dpo",), "epochs": 0.5, "samples": 0}
     fit(small_log(), policy, tmp_path / "a", config(**options))
-    fit(small_log(), policy, tmp_path / "b", config(**options, validation_rows=5), listener=told)
+    fit(small_log(), policy, tmp_path / "b", config(**options, validation_rows=5), callback=told)
     assert any(line.startswith("reference pass done") for line in told.lines)
 
 

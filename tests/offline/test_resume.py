@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from editloop.errors import RunError
-from editloop.listener import Listener
 from editloop.offline import EditTrainer, FitConfig, fit, make_fit_config
 from editloop.policy import Policy, RunFolder, load_base
+from editloop.progress import ProgressCallback
 from small_log import Told, small_log
 
 CONFIG: dict[str, Any] = {
@@ -40,13 +40,13 @@ class Killed(BaseException):
 
 
 class KillAt:
-    """A listener that stops the fit when a task has made its n-th step."""
+    """A callback that stops the fit when a task has made its n-th step."""
 
     def __init__(self, task: str, step: int) -> None:
         self.task, self.step = task, step
         self.lines: list[str] = []
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         self.lines.append(line)
 
     def warn(self, line: str) -> None:
@@ -66,8 +66,8 @@ def policy(base: Any) -> Policy:
     return load_base(base("gpt2"), device="cpu")
 
 
-def run_fit(policy: Policy, out: Path, listener: Listener | None = None, **changes: Any) -> RunFolder:
-    return fit(small_log(), policy, out, config(**changes), listener=listener)
+def run_fit(policy: Policy, out: Path, callback: ProgressCallback | None = None, **changes: Any) -> RunFolder:
+    return fit(small_log(), policy, out, config(**changes), callback=callback)
 
 
 Result = dict[str, Any]
@@ -160,7 +160,7 @@ def test_killed_while_a_checkpoint_is_written(
 
 
 class Filling(Told):
-    """A listener with whom the disk gets full at a step of the first training: no file can be as long.
+    """A callback with whom the disk gets full at a step of the first training: no file can be as long.
 
     It is no simulation: the system itself refuses to write the state of the optimiser whole.
     """

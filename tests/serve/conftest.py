@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from editloop.bench.postgres import Postgres, find_binaries
+from benchmarks.postgres import Postgres, find_binaries
 
 
 @pytest.fixture(scope="session")

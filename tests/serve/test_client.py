@@ -12,7 +12,7 @@ import pytest
 from serving import run, serving
 from site_server import served
 
-from editloop.bench.postgres import Postgres
+from benchmarks.postgres import Postgres
 from editloop.errors import ServeError
 from editloop.serve import AsyncClient, Client
 

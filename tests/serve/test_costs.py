@@ -18,7 +18,7 @@ from alembic.config import Config
 from serving import Service, error, run, serving, sqlite
 from sqlalchemy import select
 
-from editloop.bench.postgres import Postgres
+from benchmarks.postgres import Postgres
 from editloop.edits import register_cost
 from editloop.errors import BanditError, StoreError
 from editloop.online import Bandit, BanditConfig

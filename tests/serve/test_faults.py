@@ -14,7 +14,7 @@ import pytest
 from serving import Parrot, Service, run, serving
 from sqlalchemy import select
 
-from editloop.bench.postgres import Postgres
+from benchmarks.postgres import Postgres
 from editloop.edits import journal
 from editloop.errors import StoreError, StoreUnreachableError
 from editloop.online import Bandit, Decided

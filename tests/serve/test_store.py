@@ -11,7 +11,7 @@ from serving import run
 from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
-from editloop.bench.postgres import Postgres
+from benchmarks.postgres import Postgres
 from editloop.errors import StoreError
 from editloop.online import Arms, Bandit, Decided, Feedback, Rerouted
 from editloop.serve.entries import Ask, Edit, Epoch, Expire, External, Finish, Forget, Route

@@ -11,7 +11,6 @@ import typer
 
 from editloop.cli import (
     arms,
-    bench,
     demo,
     diagnose,
     evaluate,
@@ -52,7 +51,6 @@ VERBS: dict[Callable[..., None], str] = {
     arms.retire: "Play an arm of a server no more.",
     export.export: "The views of a log in other tools' formats.",
     demo.demo: "The whole loop on the embedded lab: logs, policies, their costs, a report.",
-    bench.bench: f"Measure: {', '.join(bench.BENCHES)}.",
     theory.theory: f"The paper's claims where all is known: {', '.join(theory.CLAIMS)}.",
 }
 for verb, help_line in VERBS.items():
@@ -62,7 +60,7 @@ app.add_typer(lab.lab, name="lab")
 
 
 INTERRUPTED = 130
-GOES_ON = ("fit", "demo", "simulate", "bench", "serve-demo")
+GOES_ON = ("fit", "demo", "simulate", "serve-demo")
 """Verbs that, run again, continue what was interrupted."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 from rich.table import Table
 
-from editloop.listener import Shown, plain_console, show_progress
+from editloop.progress import ConsoleCallback, plain_console, show_progress
 
-__all__ = ["Shown", "called", "console", "fail", "show_table", "shown", "write_json"]
+__all__ = ["ConsoleCallback", "called", "console", "fail", "show_table", "shown_progress", "write_json"]
 
 console = plain_console()
 
@@ -34,8 +34,8 @@ def called() -> str:
     return here.name if same else str(here)
 
 
-def shown() -> AbstractContextManager[Shown]:
-    """A listener for the time of a verb."""
+def shown_progress() -> AbstractContextManager[ConsoleCallback]:
+    """A callback for the time of a verb."""
     return show_progress(console)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from editloop.cli.console import called, console, show_table, shown
+from editloop.cli.console import called, console, show_table, shown_progress
 from editloop.cli.flags import Config
 from editloop.cli.places import Place
 
@@ -27,9 +27,9 @@ def demo(
 
     given = {} if epochs is None else {"epochs": epochs}
     fit_config = make_fit_config(**fit_settings("email").model_dump() | given)
-    with shown() as listener:
+    with shown_progress() as callback:
         result = run_demo(
-            out, rows=rows, responses=responses, seed=seed, config=fit_config, listener=listener
+            out, rows=rows, responses=responses, seed=seed, config=fit_config, callback=callback
         )
     console.print(f"\nMean edit cost on {responses} fresh contexts, lower is better ({result.seconds:.0f} s)")
     show_table(result.table())

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editloop.cli.console import console, show_table, shown, write_json
+from editloop.cli.console import console, show_table, shown_progress, write_json
 from editloop.cli.flags import Config, CostName, Device, Dtype, LogPath, TrustRemoteCode
 from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reads
 
 if TYPE_CHECKING:
-    from editloop.theory.diagnosis import Diagnosis
+    from editloop.diagnosis import Diagnosis
 
 
 @reads
@@ -35,19 +35,19 @@ def diagnose(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    from editloop.theory.diagnosis import diagnose as look
+    from editloop.diagnosis import diagnose as look
 
     file = out or Path(f"{stem(log)}-diagnosis.json")
-    with shown() as listener:
-        records = reading.read(log, file, listener)
+    with shown_progress() as callback:
+        records = reading.read(log, file, callback)
         policy = None
         if base is not None:
             from editloop.policy import load_base
 
             policy = load_base(base, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
             for line in policy.decisions:
-                listener.say(line)
-        found = look(tuple(records), base=policy, cost=cost, seed=seed, listener=listener)
+                callback.message(line)
+        found = look(tuple(records), base=policy, cost=cost, seed=seed, callback=callback)
     print_diagnosis(found)
     write_json(file, found.to_json())
     console.print(f"\nWritten to {file}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from editloop.cli.console import console, show_table, shown, write_json
+from editloop.cli.console import console, show_table, shown_progress, write_json
 from editloop.cli.flags import Config, Device, Dtype, LogPath, Quantize, TrustRemoteCode
 from editloop.cli.places import Place, files_of, stem
 from editloop.cli.reading import Reading, reads
@@ -36,17 +36,17 @@ def evaluate(
 
     folder = editloop.RunFolder(run)
     folder.manifest()  # a wrong folder is told before anything is read
-    with shown() as listener:
-        records = reading.read(log, run / f"evaluation-{stem(log)}", listener)
+    with shown_progress() as callback:
+        records = reading.read(log, run / f"evaluation-{stem(log)}", callback)
         file = run / f"evaluation-{stem(log)}-{str(records.report.sha256)[:8]}.json"
         guard_outputs(files_of(log), [file])
         base = folder.load_base(
             device=device, dtype=dtype, quantize=quantize, trust_remote_code=trust_remote_code
         )
         for line in base.decisions:
-            listener.say(line)
+            callback.message(line)
         result = editloop.evaluate(
-            folder, records, base=base, samples=samples, seed=seed, drop_seen=drop_seen, listener=listener
+            folder, records, base=base, samples=samples, seed=seed, drop_seen=drop_seen, callback=callback
         )
     write_json(file, {"log": {"path": str(log), "sha256": records.report.sha256}, **result})
     print_evaluation(result)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from editloop.cli.console import console, shown
+from editloop.cli.console import console, shown_progress
 from editloop.cli.flags import Config, CostName, LogPath
 from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reading_line, reads
@@ -30,9 +30,9 @@ def export(
     from editloop.edits.cost import DEFAULT_COST
 
     file = out or Path(f"{stem(log)}.{to}.jsonl")
-    with shown() as listener:
-        stream = reading.stream(log, file, listener)
+    with shown_progress() as callback:
+        stream = reading.stream(log, file, callback)
         done = export_view(stream, file, to, cost=get_cost(cost or DEFAULT_COST))
-        listener.say(reading_line(stream.report))
+        callback.message(reading_line(stream.report))
     dropped = ", ".join(f"{count} {reason}" for reason, count in done.dropped.items()) or "none"
     console.print(f"{done.rows} rows written to {file}; left out: {dropped}")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editloop.cli.console import called, console, show_table, shown
+from editloop.cli.console import called, console, show_table, shown_progress
 from editloop.cli.flags import Base, Config, Device, Dtype, LogPath, Quantize, TrustRemoteCode
 from editloop.cli.places import Place
 from editloop.cli.reading import Reading, reads
-from editloop.listener import Listener
+from editloop.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from editloop.edits import DatabaseLog, Log
@@ -126,8 +126,8 @@ def fit(
     from editloop.offline import make_fit_config
 
     fit_config = make_fit_config(**{key: value for key, value in options.items() if value is not None})
-    with shown() as listener:
-        records, read = _read(reading, log, out, listener)
+    with shown_progress() as callback:
+        records, read = _read(reading, log, out, callback)
         policy = editloop.load_base(
             base,
             device=device,
@@ -137,8 +137,8 @@ def fit(
             end_token=end_token,
             trust_remote_code=trust_remote_code,
         )
-        run = editloop.fit(records, policy, out, fit_config, read=read, listener=listener)
-    if not listener.first_process:
+        run = editloop.fit(records, policy, out, fit_config, read=read, callback=callback)
+    if not callback.first_process:
         return
     print_run(run)
     console.print(f"\nRun folder {run.path}, report {run.report}")
@@ -146,7 +146,7 @@ def fit(
 
 
 def _read(
-    reading: Reading, log: Path | DatabaseLog, out: Path, listener: Listener
+    reading: Reading, log: Path | DatabaseLog, out: Path, callback: ProgressCallback
 ) -> tuple[Log, dict[str, Any] | None]:
     """The log, and what is to be recorded of it.
 
@@ -159,14 +159,14 @@ def _read(
 
     if not isinstance(log, DatabaseLog):
         made = [out / "run.json", out / "report.html"]
-        return reading.read(log, out, listener, writes=made), None
+        return reading.read(log, out, callback, writes=made), None
     run = RunFolder(out)
     rows, about = run.work / "log.jsonl", run.work / "read.json"
     if about.is_file():
         read = json.loads(about.read_text(encoding="utf-8"))
-        listener.say(f"going on with the {read['rows']} rows that were read of {read['path']}")
+        callback.message(f"going on with the {read['rows']} rows that were read of {read['path']}")
         return read_log(rows, keep_duplicates=True), read
-    records = reading.read(log, out, listener)
+    records = reading.read(log, out, callback)
     where = records.report.path
     assert isinstance(where, DatabaseLog)
     read = {"path": str(where), "sha256": records.report.sha256, "rows": records.report.rows_read}

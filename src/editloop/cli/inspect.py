@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from editloop.cli.console import console, show_table, shown, write_json
+from editloop.cli.console import console, show_table, shown_progress, write_json
 from editloop.cli.flags import Config, CostName, LogPath
 from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reading_line, reads
@@ -28,10 +28,10 @@ def inspect(
     from editloop.edits.cost import DEFAULT_COST
 
     folder = out or Path(f"{stem(log)}-inspect")
-    with shown() as listener:
-        stream = reading.stream(log, folder, listener, writes=[folder / "inspect.json"])
+    with shown_progress() as callback:
+        stream = reading.stream(log, folder, callback, writes=[folder / "inspect.json"])
         summary = summarize(stream, cost=get_cost(cost or DEFAULT_COST))
-        listener.say(reading_line(stream.report))
+        callback.message(reading_line(stream.report))
     print_summary(summary)
     write_json(folder / "inspect.json", summary.to_json())
     plots = plot_costs(summary, folder)

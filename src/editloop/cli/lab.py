@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from editloop.cli.console import console, shown
+from editloop.cli.console import console, shown_progress
 from editloop.cli.flags import Config, Device
-from editloop.cli.people import (
+from editloop.cli.places import Place, guarded
+from editloop.cli.user_flags import (
     LLM,
     BaseUrl,
     Budget,
@@ -23,10 +24,9 @@ from editloop.cli.people import (
     get_editor,
     get_world,
 )
-from editloop.cli.places import Place, guarded
 from editloop.errors import ConfigError
 from editloop.io import guard_outputs
-from editloop.listener import Listener
+from editloop.progress import ProgressCallback
 
 lab = typer.Typer(help="The embedded world: base models and logs.", no_args_is_help=True)
 
@@ -64,14 +64,14 @@ def pretrain(
     if text:
         guard_outputs(text, [out / each.name for each in text])
         recipe = TextRecipe(seed=seed, **given)
-        with shown() as listener:
-            made = pretrain_text(text, out, recipe, progress=_told(listener))
+        with shown_progress() as callback:
+            made = pretrain_text(text, out, recipe, progress=_told(callback))
     else:
         world = get_domain(domain)
         plan = shipped_recipe(world)
         plan = replace(plan, seed=seed, steps=plan.steps if steps is None else steps)
-        with shown() as listener:
-            made = pretrain_domain(world, out, plan, progress=_told(listener))
+        with shown_progress() as callback:
+            made = pretrain_domain(world, out, plan, progress=_told(callback))
     for key, value in made.items():
         console.print(f"{key}: {value}")
     console.print(f"Base written to {out}; use it by --base {out}")
@@ -109,19 +109,19 @@ def log(
     if texts == "hub" and base is None:
         raise ConfigError("the lab's bases cannot read real texts", do="give --base MODEL")
     real: dict[str, Any] = {} if texts == "lab" else {"max_new_tokens": 512, "chunk": 16}
-    with shown() as listener:
+    with shown_progress() as callback:
         policy = load_base(base or f"lab:{domain}", device=device)
 
         def told() -> Any:
             made = stream_log(world, editor, rows, seed, policy=policy, **real)
             for done, record in enumerate(made, 1):
-                listener.progress("log", done, rows)
+                callback.progress("log", done, rows)
                 yield record
 
         count = write_log(told(), out)
     console.print(f"{count} rows written to {out}")
 
 
-def _told(listener: Listener) -> Callable[[int, int, float], None]:
+def _told(callback: ProgressCallback) -> Callable[[int, int, float], None]:
     """What a pretraining calls after each step."""
-    return lambda done, total, loss: listener.progress("pretraining", done, total, f"loss {loss:.3f}")
+    return lambda done, total, loss: callback.progress("pretraining", done, total, f"loss {loss:.3f}")

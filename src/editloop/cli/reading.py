@@ -17,7 +17,7 @@ import typer
 
 from editloop.cli.places import Place, files_of
 from editloop.io import guard_outputs
-from editloop.listener import Listener
+from editloop.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from editloop.edits import DatabaseLog, Log, ReadReport, RecordStream
@@ -84,14 +84,14 @@ class Reading:
         return told
 
     def stream(
-        self, log: Path | DatabaseLog, out: Path, listener: Listener, *, writes: Sequence[Path] = ()
+        self, log: Path | DatabaseLog, out: Path, callback: ProgressCallback, *, writes: Sequence[Path] = ()
     ) -> RecordStream:
         """The records of a log, as they are read; bad rows go to a file beside `out`.
 
         Args:
             log: The log; of parallel files, the contexts.
             out: The file or folder that the verb makes.
-            listener: Hears how far reading has come.
+            callback: Receives the progress of reading.
             writes: All files that the verb will write, if they are not `out` itself.
 
         Raises:
@@ -107,18 +107,18 @@ class Reading:
         if self.delimiter is not None:
             options["delimiter"] = self.delimiter.replace("\\t", "\t")
         return iter_records(
-            log, **options, progress=lambda done, total: listener.progress("reading", done, total)
+            log, **options, progress=lambda done, total: callback.progress("reading", done, total)
         )
 
     def read(
-        self, log: Path | DatabaseLog, out: Path, listener: Listener, *, writes: Sequence[Path] = ()
+        self, log: Path | DatabaseLog, out: Path, callback: ProgressCallback, *, writes: Sequence[Path] = ()
     ) -> Log:
         """The whole log, and a line of what reading came to."""
         from editloop.edits import Log
 
-        stream = self.stream(log, out, listener, writes=writes)
+        stream = self.stream(log, out, callback, writes=writes)
         records = tuple(stream)
-        listener.say(reading_line(stream.report))
+        callback.message(reading_line(stream.report))
         return Log(records, stream.report)
 
 

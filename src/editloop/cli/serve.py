@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editloop.cli.console import console, shown
+from editloop.cli.console import console, shown_progress
 from editloop.cli.flags import Config, CostName, Device, Dtype, StoreUrl
 from editloop.cli.places import Place
 from editloop.errors import ConfigError, ServeError, StoreError
@@ -163,8 +163,8 @@ def serve_demo(
 
     domain, log = get_domain("email"), out / "log.jsonl"
     with listen("127.0.0.1", port) as listening:
-        with shown() as listener:
-            listener.say(
+        with shown_progress() as callback:
+            callback.message(
                 f"First policies, from {rows} emails that a strong user has edited (a minute or two):"
             )
             base = load_base(base_path("email"))
@@ -172,7 +172,7 @@ def serve_demo(
                 editor = get_user("strong", domain, seed=0)
                 write_log(stream_log(domain, editor, rows, 0, policy=base), log)
             settings = fit_settings("email").model_copy(update={"methods": ("sft", "dpo", "early")})
-            run = fit(read_log(log), base, out / "run", settings, report=False, listener=listener)
+            run = fit(read_log(log), base, out / "run", settings, report=False, callback=callback)
         live = Live(Store(str(out / "edits.db")), out / "state")
         limits = Limits(answer_seconds=None)  # all arms wait for one processor: another is no quicker
         app = create_app(live, Local(max_new_tokens=settings.max_new_tokens), runs=[run.path], limits=limits)

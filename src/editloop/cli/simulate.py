@@ -11,9 +11,10 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from editloop.cli.console import console, show_table, shown, write_json
+from editloop.cli.console import console, show_table, shown_progress, write_json
 from editloop.cli.flags import Config, CostName, Device, Dtype
-from editloop.cli.people import (
+from editloop.cli.places import Place
+from editloop.cli.user_flags import (
     LLM,
     BaseUrl,
     Budget,
@@ -25,7 +26,6 @@ from editloop.cli.people import (
     get_editor,
     get_world,
 )
-from editloop.cli.places import Place
 from editloop.errors import ConfigError
 from editloop.io import guard_outputs
 
@@ -126,7 +126,7 @@ def simulate(
         seed=seed,
     )
     real = {"max_new_tokens": manifest["config"]["max_new_tokens"]} if log or texts == "hub" else {}
-    with shown() as listener:
+    with shown_progress() as callback:
         base = folder.load_base(device=device, dtype=dtype)
     for line in base.decisions:
         console.print(line)
@@ -141,7 +141,7 @@ def simulate(
             arms=[name.strip() for name in arms.split(",")] if arms else None,
             config=bandit,
             seed=seed,
-            listener=listener,
+            callback=callback,
             told=table.add,
             **real,
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from editloop.cli.console import console, shown
+from editloop.cli.console import console, shown_progress
 from editloop.cli.flags import Config
 from editloop.cli.places import Place
 from editloop.errors import ConfigError
@@ -25,6 +25,6 @@ def theory(
     """Run the verb."""
     if name not in CLAIMS:
         raise ConfigError("unknown claim", seen=name, do=f"choose one of {', '.join(CLAIMS)}")
-    with shown() as listener:
-        import_module(f"editloop.theory.claims.{name}").run(out, seed=seed, listener=listener)
+    with shown_progress() as callback:
+        import_module(f"editloop.theory.claims.{name}").run(out, seed=seed, callback=callback)
     console.print((out / f"{name}.md").read_text(encoding="utf-8"))

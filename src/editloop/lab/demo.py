@@ -22,10 +22,10 @@ from editloop.lab.folder import claim
 from editloop.lab.log import stream_log
 from editloop.lab.settings import LOG_ROWS, fit_settings
 from editloop.lab.simulation import Simulation, plot_rounds, simulate
-from editloop.listener import Listener, Silent
 from editloop.offline import FitConfig, fit
 from editloop.offline.report import COLOURS, Section, figure_png, run_sections, tidy, write_report
 from editloop.policy import RunFolder, load_base, write_atomic
+from editloop.progress import ProgressCallback, WarningCallback
 from editloop.users import get_user
 
 __all__ = ["DemoResult", "run_demo"]
@@ -70,7 +70,7 @@ def run_demo(
     responses: int = 200,
     seed: int = 0,
     config: FitConfig | None = None,
-    listener: Listener | None = None,
+    callback: ProgressCallback | None = None,
 ) -> DemoResult:
     """Run the demo.
 
@@ -80,12 +80,12 @@ def run_demo(
         responses: Fresh contexts that each policy answers.
         seed: Of the logs and the evaluation.
         config: How the policies are trained; by default as `fit_settings` says.
-        listener: Hears of decisions and progress.
+        callback: Receives decisions and progress.
 
     Raises:
         RunError: The folder holds another demo.
     """
-    listener, started = listener or Silent(), time.monotonic()
+    callback, started = callback or WarningCallback(), time.monotonic()
     config = config or fit_settings("email")
     claim(out, "demo", {"rows": rows, "seed": seed})
     domain, base = get_domain("email"), load_base(base_path("email"))
@@ -93,25 +93,25 @@ def run_demo(
     costs: dict[str, dict[str, dict[str, Evaluation]]] = {}
     online: dict[str, Simulation] = {}
     for user in USERS:
-        listener.say(f"\n1. The base writes {rows} emails; the {user} user edits them.")
+        callback.message(f"\n1. The base writes {rows} emails; the {user} user edits them.")
         path = out / f"{user}.jsonl"
         if not path.is_file():
             editor = get_user(user, domain, seed=seed)
             made = stream_log(domain, editor, rows, seed, policy=base)
-            write_log(_counted(made, rows, listener), path)
-        listener.say("2. The log is checked.")
+            write_log(_counted(made, rows, callback), path)
+        callback.message("2. The log is checked.")
         log = read_log(path)
         summary = summarize(log)
-        listener.say("   " + log_line(summary))
-        listener.say("3. Policies are trained from it.")
-        run = fit(log, base, out / user, config, report=False, listener=listener)
-        listener.say("4. Every policy answers fresh contexts of both users.")
-        costs[user] = _evaluate(run, domain, base, responses, seed, listener, with_base=not costs)
-        listener.say(f"5. LateEnsemble chooses among them for {responses} rounds, the strong user edits.")
+        callback.message("   " + log_line(summary))
+        callback.message("3. Policies are trained from it.")
+        run = fit(log, base, out / user, config, report=False, callback=callback)
+        callback.message("4. Every policy answers fresh contexts of both users.")
+        costs[user] = _evaluate(run, domain, base, responses, seed, callback, with_base=not costs)
+        callback.message(f"5. LateEnsemble chooses among them for {responses} rounds, the strong user edits.")
         contexts = list(islice(domain.contexts(seed + 1, stream="online"), responses))
         rounds = out / f"{user}-{responses}-rounds"
         editor = get_user("strong", domain, seed=seed + 1)
-        online[user] = simulate(run, base, contexts, editor, rounds, seed=seed + 1, listener=listener)
+        online[user] = simulate(run, base, contexts, editor, rounds, seed=seed + 1, callback=callback)
         plots = plot_costs(summary, out / user)
         sections.append(Section(f"The log of the {user} user", [log_line(summary)], images=plots))
         sections += [_titled(section, user) for section in run_sections(run)]
@@ -156,19 +156,26 @@ def log_line(summary: LogSummary) -> str:
     )
 
 
-def _counted(records: Any, rows: int, listener: Listener) -> Any:
+def _counted(records: Any, rows: int, callback: ProgressCallback) -> Any:
     for done, record in enumerate(records, 1):
-        listener.progress("log", done, rows)
+        callback.progress("log", done, rows)
         yield record
 
 
 def _evaluate(
-    run: RunFolder, domain: Any, base: Any, responses: int, seed: int, listener: Listener, *, with_base: bool
+    run: RunFolder,
+    domain: Any,
+    base: Any,
+    responses: int,
+    seed: int,
+    callback: ProgressCallback,
+    *,
+    with_base: bool,
 ) -> dict[str, dict[str, Evaluation]]:
     names = [*(["base"] if with_base else []), *run.policy_names()]
     found: dict[str, dict[str, Evaluation]] = {}
     for done, name in enumerate(names):
-        listener.progress("evaluation", done, len(names), name)
+        callback.progress("evaluation", done, len(names), name)
         with run.policy(name, base) as policy:
             found[name] = {
                 user: evaluate_on_user(
@@ -176,7 +183,7 @@ def _evaluate(
                 )
                 for user in USERS
             }
-    listener.progress("evaluation", len(names), len(names))
+    callback.progress("evaluation", len(names), len(names))
     return found
 
 

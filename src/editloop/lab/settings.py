@@ -1,6 +1,6 @@
 """How policies of the lab are trained, by domain: what the demo and the paper's tables use.
 
-The hyperparameters were chosen by `editloop bench tune`, on validation data of logs whose seed no table
+The hyperparameters were chosen by `make bench NAME=tune`, on validation data of logs whose seed no table
 reports. How many passes, and the adapter, were fixed from the single methods' curves (docs/lab.md).
 """
 

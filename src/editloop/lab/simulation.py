@@ -18,10 +18,10 @@ from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import BudgetError, RunError, UserError
 from editloop.lab.folder import claim
 from editloop.lab.log import MAX_NEW_TOKENS
-from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
 from editloop.online import Bandit, BanditConfig, Decided
 from editloop.policy import Policy, RunFolder
+from editloop.progress import ProgressCallback, WarningCallback
 from editloop.users import User
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def simulate(
     config: BanditConfig | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     seed: int = 0,
-    listener: Listener | None = None,
+    callback: ProgressCallback | None = None,
     told: Callable[[Round], None] | None = None,
 ) -> Simulation:
     """Plays a round for each context, or those that are left in a folder that holds some.
@@ -109,7 +109,7 @@ def simulate(
         config: How an arm is chosen, and the cost of an edit.
         max_new_tokens: Most tokens of a response.
         seed: Of the responses.
-        listener: Hears of progress.
+        callback: Receives progress.
         told: Called with each round that is played.
 
     Raises:
@@ -117,7 +117,7 @@ def simulate(
         UserError: The user could not answer several rounds in a row, or a budget is spent. The rounds
             before are kept.
     """
-    listener, config = listener or Silent(), config or BanditConfig()
+    callback, config = callback or WarningCallback(), config or BanditConfig()
     cost = get_cost(config.cost, tokenize=base.encoder.tokenize)
     arms = list(arms or run.policy_names())
     if not arms:
@@ -148,7 +148,7 @@ def simulate(
         context = texts[number]
         decision = bandit.decide(str(number))
         if decision.arm not in responses:
-            listener.say(f"{decision.arm} answers {len(contexts)} contexts")
+            callback.message(f"{decision.arm} answers {len(contexts)} contexts")
             with run.policy(decision.arm, base) as policy:
                 samples = policy.sample(contexts, seed=seed, max_new_tokens=max_new_tokens)
             responses[decision.arm] = [sample.text for sample in samples]
@@ -159,7 +159,7 @@ def simulate(
         except BudgetError:
             raise
         except UserError as error:
-            listener.say(f"round {number + 1} has no answer: {error}")
+            callback.message(f"round {number + 1} has no answer: {error}")
             if len(unanswered) + 1 == MOST_FAILURES:
                 raise
         paid = None if edit is None else float(cost([response], [edit])[0])
@@ -172,7 +172,7 @@ def simulate(
         rounds.append(played)
         if told is not None:
             told(played)
-        listener.progress("rounds", number + 1, len(contexts))
+        callback.progress("rounds", number + 1, len(contexts))
     return Simulation(tuple(rounds), bandit)
 
 

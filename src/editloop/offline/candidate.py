@@ -20,7 +20,6 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from editloop.edits import get_cost
-from editloop.listener import Listener, counter
 from editloop.offline.alarms import check_samples
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example
@@ -35,6 +34,7 @@ from editloop.policy import (
     trainable_copy,
     write_atomic,
 )
+from editloop.progress import ProgressCallback, counter
 
 __all__ = ["train_candidate"]
 
@@ -48,7 +48,7 @@ def train_candidate(
     rows: Sequence[Example],
     held: Sequence[Example],
     name: str,
-    listener: Listener,
+    callback: ProgressCallback,
 ) -> dict[str, Any]:
     """Train one candidate, or take up where an earlier process stopped.
 
@@ -60,15 +60,15 @@ def train_candidate(
         config: The fit's configuration.
         rows: What it is trained on.
         held: What it is validated on.
-        name: How it is called before the listener.
-        listener: Hears of progress.
+        name: How it is called before the callback.
+        callback: Receives progress.
 
     Returns:
         Its figures, as they are kept in `run.json`.
     """
     result_file = folder / "result.json"
     if result_file.is_file():
-        listener.say(f"{name}: kept from before")
+        callback.message(f"{name}: kept from before")
         return json.loads(result_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     state = processes(policy.device)
     started = time.monotonic()
@@ -82,7 +82,7 @@ def train_candidate(
 
         def validate() -> dict[str, float]:
             task = f"{name}, validation"
-            scores = score(trained, held, progress=counter(listener, task, len(held), state.num_processes))
+            scores = score(trained, held, progress=counter(callback, task, len(held), state.num_processes))
             figures.update(scores.figures(candidate.beta or config.beta["dpo"][0]))
             means = {key: value["mean"] for key, value in figures.items() if value}
             rl = 0.0
@@ -102,7 +102,7 @@ def train_candidate(
             arguments=arguments,
             train=rows,
             validate=validate,
-            callbacks=[_Told(name, listener)],
+            callbacks=[_Told(name, callback)],
         )
         trainer.train_from(_last_whole_checkpoint(folder, state))
         # The base sets the starting point, whether this process saw it or continued an earlier one.
@@ -119,7 +119,7 @@ def train_candidate(
             cost,
             seed=config.seed,
             max_new_tokens=config.max_new_tokens,
-            progress=counter(listener, f"{name}, samples", len(shown)),
+            progress=counter(callback, f"{name}, samples", len(shown)),
         )
         result = {
             **candidate.model_dump(exclude_none=True),
@@ -212,17 +212,17 @@ def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:
 
 
 class _Told(TrainerCallback):  # type: ignore[misc]
-    """Tells the listener of each step."""
+    """Tells the callback of each step."""
 
-    def __init__(self, name: str, listener: Listener) -> None:
-        self.name, self.listener, self.note = name, listener, ""
+    def __init__(self, name: str, callback: ProgressCallback) -> None:
+        self.name, self.callback, self.note = name, callback, ""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.listener.progress(self.name, state.global_step, state.max_steps, self.note)
+        self.callback.progress(self.name, state.global_step, state.max_steps, self.note)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
         self.note = f"validation loss {metrics['eval_loss']:.4f}"
-        self.listener.progress(self.name, state.global_step, state.max_steps, self.note)
+        self.callback.progress(self.name, state.global_step, state.max_steps, self.note)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.listener.progress(self.name, state.max_steps, state.max_steps, self.note)
+        self.callback.progress(self.name, state.max_steps, state.max_steps, self.note)

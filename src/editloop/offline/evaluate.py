@@ -13,7 +13,6 @@ import numpy as np
 
 from editloop.edits import Log, Record, get_cost, row_hashes
 from editloop.errors import EmptyViewError, RunError
-from editloop.listener import Listener, Silent, counter
 from editloop.offline.alarms import check_samples
 from editloop.offline.config import FitConfig
 from editloop.offline.examples import make_examples
@@ -21,6 +20,7 @@ from editloop.offline.pricing import told_costs
 from editloop.offline.reference import reference_pass
 from editloop.offline.score import score
 from editloop.policy import Policy, RunFolder, processes
+from editloop.progress import ProgressCallback, WarningCallback, counter
 
 __all__ = ["evaluate"]
 
@@ -33,7 +33,7 @@ def evaluate(
     samples: int = 0,
     seed: int = 0,
     drop_seen: bool = False,
-    listener: Listener | None = None,
+    callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Likelihood of the edits and accuracies, of the base and every policy of a run, or of one policy.
 
@@ -44,7 +44,7 @@ def evaluate(
         samples: Responses to sample for each policy, for their cost against the logged edits.
         seed: Of the sampling.
         drop_seen: Leave out the rows that the run was trained or validated on.
-        listener: Hears of warnings and progress; without one, warnings are Python's (`EditLoopWarning`).
+        callback: Hears of warnings and progress; without one, warnings are Python's (`EditLoopWarning`).
 
     Returns:
         `rows`, `pairs` and `counts` of the log; `seen`, on how many of these rows the run was trained or
@@ -56,12 +56,12 @@ def evaluate(
         EmptyViewError: No row was observed, or none could be encoded, or all were seen and left out.
         RunError: The run is unusable, or is not known to have seen what should be left out.
     """
-    listener = listener or Silent()
+    callback = callback or WarningCallback()
     one = run if isinstance(run, Policy) else None
     folder = None if isinstance(run, Policy) else RunFolder(run)
     manifest = folder.manifest() if folder else {}
     config = manifest["config"] if folder else FitConfig().model_dump()
-    observed, seen, dropped = _unseen(folder, [each for each in log if each.is_observed], drop_seen, listener)
+    observed, seen, dropped = _unseen(folder, [each for each in log if each.is_observed], drop_seen, callback)
     base = one or base or (folder.load_base() if folder else None)
     assert base is not None
     unseen = Counter({"seen in training": dropped})
@@ -72,15 +72,15 @@ def evaluate(
         do = "give rows that were not seen in training" if dropped else "give edited or accepted rows"
         raise EmptyViewError("no row to evaluate on", seen=dict(counts), do=do)
     for reason, count in counts.items():
-        listener.say(f"  {count} rows: {reason}")
+        callback.message(f"  {count} rows: {reason}")
     rows, world = len(data.examples), processes(base.device).num_processes
-    held, _ = reference_pass(base, data.examples, progress=counter(listener, "reference", rows, world))
+    held, _ = reference_pass(base, data.examples, progress=counter(callback, "reference", rows, world))
     cost = get_cost(config["cost"], tokenize=base.encoder.tokenize)
     policies: dict[str, Any] = {}
     for name, borrowed in _arms(folder, base):
         with borrowed as policy:
             beta = _chosen(manifest, name).get("beta", config["beta"]["dpo"][0])
-            scores = score(policy, held, progress=counter(listener, name, rows, world))
+            scores = score(policy, held, progress=counter(callback, name, rows, world))
             figures: dict[str, Any] = dict(scores.figures(beta))
             # A policy that diverged has no distribution to sample from.
             shown = held[:samples] if np.isfinite(scores.chosen).all() else []
@@ -90,7 +90,7 @@ def evaluate(
                 cost,
                 seed=seed,
                 max_new_tokens=config["max_new_tokens"],
-                progress=counter(listener, f"{name}, samples", len(shown)),
+                progress=counter(callback, f"{name}, samples", len(shown)),
             )
             policies[name] = figures | ({"sampled": sampled.to_json()} if sampled else {})
     mixture = manifest.get("mixture")
@@ -108,7 +108,7 @@ def evaluate(
 
 
 def _unseen(
-    run: RunFolder | None, rows: Sequence[Record], drop: bool, listener: Listener
+    run: RunFolder | None, rows: Sequence[Record], drop: bool, callback: ProgressCallback
 ) -> tuple[Sequence[Record], int | None, int]:
     """The rows to evaluate on, how many of them the run has seen (if known), and how many were left out."""
     known = run.seen(row_hashes(rows)) if run else None
@@ -124,12 +124,12 @@ def _unseen(
     if drop:
         return [row for row, old in zip(rows, known, strict=True) if not old], 0, count
     if count:
-        listener.warn(
+        callback.warn(
             f"{count} of {len(rows)} rows were seen in training, so that their figures are not held out "
             "(leave these rows out by --drop-seen, in Python drop_seen=True)"
         )
     else:
-        listener.say(f"none of {len(rows)} rows was seen in training")
+        callback.message(f"none of {len(rows)} rows was seen in training")
     return rows, count, 0
 
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from editloop.edits import Cost, Log, Record, get_cost, row_hashes, split
 from editloop.errors import ConfigError, EmptyViewError, RunError
-from editloop.listener import Listener, Silent, counter
 from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
 from editloop.offline.candidate import train_candidate
 from editloop.offline.config import FitConfig, Method
@@ -28,6 +27,7 @@ from editloop.offline.pricing import predicted_costs, price, save_cost_model
 from editloop.offline.reference import on_all_processes, reference_pass
 from editloop.offline.report import show_weights, write_run_report
 from editloop.policy import Policy, RunFolder, check_device, load_base, processes
+from editloop.progress import ProgressCallback, WarningCallback, counter
 
 __all__ = ["fit"]
 
@@ -58,7 +58,7 @@ def fit(
     *,
     read: dict[str, Any] | None = None,
     report: bool = True,
-    listener: Listener | None = None,
+    callback: ProgressCallback | None = None,
 ) -> RunFolder:
     """Train policies from a log.
 
@@ -69,7 +69,7 @@ def fit(
         config: The configuration; by default `FitConfig()`.
         read: What was read, for the record in `run.json`; a `Log` brings its own.
         report: Whether `report.html` is written, which takes about a second.
-        listener: Hears of decisions, alarms and progress: one of your own, or what `editloop.show_progress`
+        callback: Hears of decisions, alarms and progress: one of your own, or what `editloop.show_progress`
             gives. Without one, alarms are Python warnings (`EditLoopWarning`).
 
     Returns:
@@ -82,7 +82,7 @@ def fit(
         ConfigError: The base is quantised but should be trained itself, lies on the wrong GPU, or a batch
             cannot be divided among the processes.
     """
-    config, listener, run = config or FitConfig(), listener or Silent(), RunFolder(out)
+    config, callback, run = config or FitConfig(), callback or WarningCallback(), RunFolder(out)
     if isinstance(log, Log):
         read = read or {
             "path": str(log.report.path),
@@ -97,18 +97,20 @@ def fit(
             "a quantised base cannot be trained itself", seen=policy.quantize, do="drop --full or --quantize"
         )
     for line in policy.decisions:
-        listener.say(line)
+        callback.message(line)
     # An order of the records' own: that of the log makes no difference, and its first rows, which may be
     # all of one user, are not the first here.
     records = tuple(sorted(log, key=lambda record: hashlib.blake2b(record.id.encode()).digest()))
-    data = _prepare(records, policy, config, listener)
+    data = _prepare(records, policy, config, callback)
     identity = _identity(policy, config, data)
     manifest = _open(run, identity)
     if state.is_main_process:
         run.remove_leftovers()
     state.wait_for_everyone()  # before any process writes what another would read here
     if manifest.get("status") == "done":
-        listener.say(f"nothing to do: {run.path} holds the finished run of this log, base and configuration")
+        callback.message(
+            f"nothing to do: {run.path} holds the finished run of this log, base and configuration"
+        )
         if (
             report and state.is_main_process and not run.report.is_file()
         ):  # killed before it, or not asked for
@@ -117,15 +119,15 @@ def fit(
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
     priced = None
     if config.prices:
-        priced = price(run, data.train.examples, data.validation.examples, policy, config, cost, listener)
+        priced = price(run, data.train.examples, data.validation.examples, policy, config, cost, callback)
     if priced is None:
-        data = _with_reference(data, policy, config, listener)
+        data = _with_reference(data, policy, config, callback)
     else:  # the pass over the alternatives has seen edits and responses, too
         data = _Data(
             ExampleSet(priced.train, data.train.counts), ExampleSet(priced.held, data.validation.counts)
         )
     if config.samples:
-        listener.say(f"cost {cost.name}, between a sampled response and the row's edit")
+        callback.message(f"cost {cost.name}, between a sampled response and the row's edit")
     shown = list(data.validation.examples[: config.samples])
     base_check = check_samples(
         policy,
@@ -133,7 +135,7 @@ def fit(
         cost,
         seed=config.seed,
         max_new_tokens=config.max_new_tokens,
-        progress=counter(listener, "base, samples", len(shown)),
+        progress=counter(callback, "base, samples", len(shown)),
     )
     manifest |= {
         "status": "running",
@@ -166,13 +168,13 @@ def fit(
     for method in config.methods:
         if method in manifest["policies"]:
             continue
-        manifest["policies"][method] = _train_method(run, policy, method, config, data, base_check, listener)
+        manifest["policies"][method] = _train_method(run, policy, method, config, data, base_check, callback)
         if state.is_main_process:
             run.write_manifest(manifest)
     if config.mixture != "none" and len(config.methods) > 1:
         mixture = _mixed(run, policy, config, data.validation.examples, cost)
         if mixture is not None:
-            listener.say(f"mixture by {mixture.by}: {show_weights(mixture.weights, mixture.errors)}")
+            callback.message(f"mixture by {mixture.by}: {show_weights(mixture.weights, mixture.errors)}")
             manifest["mixture"] = mixture.to_json()
     manifest["status"] = "done"
     if state.is_main_process:
@@ -189,19 +191,21 @@ def _load(base: str | Path, config: FitConfig) -> Policy:
     return load_base(base, max_length=config.max_length, dtype="float32" if config.full else "auto")
 
 
-def _prepare(records: tuple[Record, ...], policy: Policy, config: FitConfig, listener: Listener) -> _Data:
+def _prepare(
+    records: tuple[Record, ...], policy: Policy, config: FitConfig, callback: ProgressCallback
+) -> _Data:
     """Split and encode; every row that a method will not see is told."""
     parts = split(records, by=config.split_by, validation=config.validation, seed=config.seed)
     data = _Data(
         make_examples(parts.train, policy.encoder),
         make_examples(parts.validation[: config.validation_rows], policy.encoder),
     )
-    listener.say(
+    callback.message(
         f"rows: {len(data.train.examples)} to train on ({len(data.train.pairs)} edited), "
         f"{len(data.validation.examples)} to validate on ({len(data.validation.pairs)} edited)"
     )
     for reason, count in (data.train.counts + data.validation.counts).items():
-        listener.say(f"  {count} rows: {reason}")
+        callback.message(f"  {count} rows: {reason}")
     for method in config.methods:
         for part, found in (("train", data.train), ("validation", data.validation)):
             if not (found.examples if method in ("sft", "rl") else found.pairs):
@@ -216,12 +220,12 @@ def _prepare(records: tuple[Record, ...], policy: Policy, config: FitConfig, lis
     return data
 
 
-def _with_reference(data: _Data, policy: Policy, config: FitConfig, listener: Listener) -> _Data:
+def _with_reference(data: _Data, policy: Policy, config: FitConfig, callback: ProgressCallback) -> _Data:
     """The data with log π_ref where a loss or a figure needs it: SFT trains without."""
     world = processes(policy.device).num_processes
 
     def scored(task: str, rows: Sequence[Example]) -> tuple[list[Example], bool]:
-        return reference_pass(policy, rows, progress=counter(listener, task, len(rows), world))
+        return reference_pass(policy, rows, progress=counter(callback, task, len(rows), world))
 
     held, known = scored("reference, validation", data.validation.examples)
     train, count = data.train, len(held)
@@ -229,7 +233,7 @@ def _with_reference(data: _Data, policy: Policy, config: FitConfig, listener: Li
         pairs, pairs_known = scored("reference", train.pairs)
         known, count, left = known and pairs_known, count + len(pairs), iter(pairs)
         train = ExampleSet(tuple(next(left) if e.is_pair else e for e in train.examples), train.counts)
-    listener.say(f"reference pass {'from the cache' if known else 'done'}: {count} rows")
+    callback.message(f"reference pass {'from the cache' if known else 'done'}: {count} rows")
     return _Data(train, ExampleSet(tuple(held), data.validation.counts))
 
 
@@ -275,7 +279,7 @@ def _train_method(
     config: FitConfig,
     data: _Data,
     base_check: SampleCheck | None,
-    listener: Listener,
+    callback: ProgressCallback,
 ) -> dict[str, Any]:
     """Train every candidate of a method, keep the best, and say what it is like."""
     grid = config.grid(method)
@@ -292,7 +296,7 @@ def _train_method(
                 data.of(method),
                 data.validation.examples,
                 name,
-                listener,
+                callback,
             )
         )
     criterion = "validation_loss" if config.select == "loss" else "validation_cost"
@@ -313,12 +317,12 @@ def _train_method(
         sampled=sampled,
         base=base_check,
     )
-    listener.say(
+    callback.message(
         f"{method}: {criterion.replace('_', ' ')} {figures[best]:.4f} with {grid[best].name}"
         + (f", the best of {len(grid)}" if len(grid) > 1 else "")
     )
     for alarm in alarms:
-        listener.warn(f"{method}: {alarm}")
+        callback.warn(f"{method}: {alarm}")
     return {"chosen": best, "selected_by": config.select, "alarms": alarms, "candidates": results}
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from editloop.edits import Cost
 from editloop.errors import EmptyViewError
-from editloop.listener import Listener, counter
 from editloop.offline.alternatives import (
     Priced,
     alternative_trees,
@@ -29,6 +28,7 @@ from editloop.offline.report import show_number
 from editloop.offline.trainer import disk_errors
 from editloop.offline.tuned import tuned_features
 from editloop.policy import ContextTree, Policy, RunFolder, detach_adapter, load_adapter, processes
+from editloop.progress import ProgressCallback, counter
 
 __all__ = ["model_name", "predicted_costs", "price", "save_cost_model", "told_costs"]
 
@@ -40,7 +40,7 @@ def price(
     policy: Policy,
     config: FitConfig,
     cost: Cost,
-    listener: Listener,
+    callback: ProgressCallback,
 ) -> Priced:
     """The cost model, and the alternatives that RL chooses among with their price.
 
@@ -51,7 +51,7 @@ def price(
         policy: The base.
         config: The fit's configuration.
         cost: Δ.
-        listener: Hears of progress.
+        callback: Receives progress.
 
     Raises:
         EmptyViewError: No context of a part has two alternatives to choose from, or all costs are equal.
@@ -64,11 +64,11 @@ def price(
         config.candidates,
         seed=config.seed,
         max_new_tokens=config.max_new_tokens,
-        progress=counter(listener, "responses to choose among", len(examples), world),
+        progress=counter(callback, "responses to choose among", len(examples), world),
     )
     unfinished = sum(not draw.finished for draws in drawn for draw in draws)
     if unfinished:
-        listener.say(f"{unfinished} of {config.candidates * len(examples)} drawn responses were cut")
+        callback.message(f"{unfinished} of {config.candidates * len(examples)} drawn responses were cut")
     trees = alternative_trees(policy, examples, drawn)
     for part, mine in (("train", trees[:n]), ("validation", trees[n:])):
         if all(len(tree.continuations) < 2 for tree in mine):
@@ -77,9 +77,9 @@ def price(
                 seen=f"{len(mine)} rows, {config.candidates} responses drawn for each",
                 do="raise --candidates, or leave rl out",
             )
-    scored, known = feature_pass(policy, trees, progress=counter(listener, "features", len(trees), world))
+    scored, known = feature_pass(policy, trees, progress=counter(callback, "features", len(trees), world))
     total = sum(len(tree.continuations) for tree in trees)
-    listener.say(f"features {'from the cache' if known else 'gathered'}: {total} responses")
+    callback.message(f"features {'from the cache' if known else 'gathered'}: {total} responses")
     costs = cost([e.response for e in examples], [e.edit for e in examples])
     if np.ptp(costs[:n]) == 0:
         raise EmptyViewError(
@@ -89,14 +89,14 @@ def price(
         )
     tuned: list[NDArray[np.float32]] = []
     if config.cost_model in ("tuned", "auto"):
-        listener.say("tuning features on the costs")
+        callback.message("tuning features on the costs")
         first = tuning_rows(n)
         tuned = tuned_features(policy, train[:first], costs[:first], trees, config, run.work / "cost_model")
     priced = price_alternatives(
         train, held, trees, scored, costs, kind=config.cost_model, tuned=tuned, seed=config.seed
     )
     model, length = priced.report["model"], priced.report["length"]
-    listener.say(
+    callback.message(
         f"cost model ({model_name(priced.report)}): R² {show_number(model['r2'])}, correlation "
         f"{show_number(model['pearson'])} on {model['rows']} validation rows (by length alone "
         f"{show_number(length['r2'])}, {show_number(length['pearson'])})"

@@ -314,7 +314,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
             data_collator=lambda rows: {"batch": make_batch(policy, rows, method, candidate.kappa)},
             callbacks=[EarlyStoppingCallback(config.patience), *callbacks],
         )
-        self.remove_callback(PrinterCallback)  # the listener hears what there is to hear
+        self.remove_callback(PrinterCallback)  # the callback hears what there is to hear
         # Our losses are already divided by the counts of the whole batch (see _get_num_items_in_batch).
         self.model_accepts_loss_kwargs = True
 

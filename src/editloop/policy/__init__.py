@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from editloop.lazy import lazily
+from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from editloop.policy.adapters import (
@@ -40,7 +40,7 @@ _MODULES = {
     "tree": ("ContextTree", "Layout", "TreeBatch", "pack"),
     "verify": ("check_name", "check_policy"),
 }
-__getattr__, __dir__ = lazily(__name__, _MODULES)
+__getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
 __all__ = [
     "ContextTree",

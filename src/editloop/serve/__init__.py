@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from editloop.lazy import lazily
+from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from editloop.serve.app import create_app
@@ -28,7 +28,7 @@ _MODULES = {
     "live": ("Live",),
     "store": ("Store",),
 }
-__getattr__, __dir__ = lazily(__name__, _MODULES)
+__getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
 __all__ = [
     "AsyncClient",

@@ -1,7 +1,4 @@
-"""The exact lab: worlds in which every quantity of the paper is known, and its claims as experiments.
-
-`editloop.theory.diagnosis` looks at real logs in its terms.
-"""
+"""The exact lab: worlds in which every quantity of the paper is known, and its claims as experiments."""
 
 from __future__ import annotations
 

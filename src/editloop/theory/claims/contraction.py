@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
+from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.bounds import lemma_1
 from editloop.theory.draws import balanced_world, simplex
@@ -22,7 +22,7 @@ KINDS = {"as it was": 1.0, "a local edit or as it was": 0.5, "a local edit": 0.0
 
 
 def run(
-    out: str | Path, *, seed: int = 0, worlds: int = 10_000, listener: Listener | None = None
+    out: str | Path, *, seed: int = 0, worlds: int = 10_000, callback: ProgressCallback | None = None
 ) -> dict[str, Any]:
     """Measure the contraction in random worlds, and write `contraction`.
 
@@ -30,9 +30,9 @@ def run(
         out: The folder.
         seed: Of the worlds.
         worlds: How many, over all kinds of users.
-        listener: Hears of progress.
+        callback: Receives progress.
     """
-    listener = listener or Silent()
+    callback = callback or WarningCallback()
     rng = np.random.default_rng(seed)
     each = -(-worlds // len(KINDS))
     found: dict[str, Any] = {}
@@ -46,7 +46,7 @@ def run(
             before = total_variation(policy, world.optimum)
             rows[i] = left[0] / before[0], 1 - world.gamma_min, world.dobrushin, (right - left).min()
             if i % 500 == 0:
-                listener.progress("worlds", done * each + i, len(KINDS) * each, kind)
+                callback.progress("worlds", done * each + i, len(KINDS) * each, kind)
         factor, bound, dobrushin, slack = rows.T
         points[kind] = rows
         found[kind] = {
@@ -78,7 +78,7 @@ best bound that holds for all policies.
 
 {table}"""
     data = {"seed": seed, "kinds": found}
-    write_result("contraction", data, page, out, _figure(points), command="theory")
+    write_result("contraction", data, page, out, _figure(points), command="editloop theory ")
     return data
 
 

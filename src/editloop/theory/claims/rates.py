@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
+from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory import bounds
 from editloop.theory.draws import tasteful_world
@@ -34,7 +34,7 @@ TERMS = {"sft": bounds.sft_term, "dpo": bounds.dpo_term, "rl": bounds.rl_term}
 
 
 def run(
-    out: str | Path, *, seed: int = 0, logs: int = 100, listener: Listener | None = None
+    out: str | Path, *, seed: int = 0, logs: int = 100, callback: ProgressCallback | None = None
 ) -> dict[str, Any]:
     """Learn from logs of growing size, and write `rates`.
 
@@ -42,9 +42,9 @@ def run(
         out: The folder.
         seed: Of the worlds and the logs.
         logs: For each user; each log is learned from at every size.
-        listener: Hears of progress.
+        callback: Receives progress.
     """
-    listener = listener or Silent()
+    callback = callback or WarningCallback()
     found: dict[str, dict[str, Any]] = {}
     rng = np.random.default_rng(seed)
     for user, gamma in USERS.items():
@@ -60,7 +60,7 @@ def run(
                     policy = learner(world, shown)
                     subopt[i, log, k] = world.suboptimality(policy)
                     chance[i, log, k] = world.beta * world.mean(kl(policy, limits[name]))
-            listener.progress("logs", len(found) * logs + log + 1, len(USERS) * logs, user)
+            callback.progress("logs", len(found) * logs + log + 1, len(USERS) * logs, user)
         found[user] = {"gamma": gamma, "gamma_min": world.gamma_min, "beta": world.beta}
         found[user]["bias_bounds"] = {"sft": bounds.sft_bias(world), "dpo": bounds.dpo_bias(world)}
         found[user]["methods"] = {
@@ -74,7 +74,7 @@ def run(
         "sizes": list(SIZES),
         "users": found,
     }
-    write_result("rates", data, _page(data), out, _figure(found), command="theory")
+    write_result("rates", data, _page(data), out, _figure(found), command="editloop theory ")
     return data
 
 

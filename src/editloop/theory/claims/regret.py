@@ -10,10 +10,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from editloop.errors import WorldError
-from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
 from editloop.online import Algorithm, get_algorithm
 from editloop.online.algorithms import ALPHA
+from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.draws import tasteful_world
 from editloop.theory.learners import LEARNERS, METHODS, seen
@@ -103,7 +103,7 @@ def minimax(arms: int, t: int) -> float:
 
 
 def run(
-    out: str | Path, *, seed: int = 0, seeds: int = 40, listener: Listener | None = None
+    out: str | Path, *, seed: int = 0, seeds: int = 40, callback: ProgressCallback | None = None
 ) -> dict[str, Any]:
     """Play, and write `regret`.
 
@@ -111,9 +111,9 @@ def run(
         out: The folder.
         seed: Of worlds and rounds.
         seeds: Repetitions.
-        listener: Hears of progress.
+        callback: Receives progress.
     """
-    listener = listener or Silent()
+    callback = callback or WarningCallback()
     instances = {"policies of a world": learned_arms(seed), "policies that are close": close_arms()}
     played: dict[str, Any] = {}
     jobs = len(ALGORITHMS) * (len(instances) + len(HARD))
@@ -132,7 +132,7 @@ def run(
                 "mean": moments.mean(axis=0).tolist(),
                 "error": (moments.std(axis=0, ddof=1) / math.sqrt(seeds)).tolist(),
             }
-            listener.progress("games", done := done + 1, jobs, name)
+            callback.progress("games", done := done + 1, jobs, name)
     hardest: list[dict[str, Any]] = []
     for rounds in HARD:
         row: dict[str, Any] = {"rounds": rounds, "minimax": minimax(5, rounds), "regret": {}}
@@ -144,10 +144,10 @@ def run(
             ]
             worst = max(totals, key=lambda total: float(total.mean()))
             row["regret"][label] = [float(worst.mean()), float(worst.std(ddof=1) / math.sqrt(seeds))]
-            listener.progress("games", done := done + 1, jobs, "hardest")
+            callback.progress("games", done := done + 1, jobs, "hardest")
         hardest.append(row)
     data = {"seed": seed, "seeds": seeds, "moments": list(MOMENTS), "instances": played, "hardest": hardest}
-    write_result("regret", data, _page(data), out, _figure(data), command="theory")
+    write_result("regret", data, _page(data), out, _figure(data), command="editloop theory ")
     return data
 
 

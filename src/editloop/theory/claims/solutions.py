@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
+from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.balance import Description, balanced
 from editloop.theory.responses import edit_distances, neighbours, strings
@@ -22,7 +22,12 @@ GAMMA = 0.9
 
 
 def run(
-    out: str | Path, *, seed: int = 0, worlds: int = 50, starts: int = 12, listener: Listener | None = None
+    out: str | Path,
+    *,
+    seed: int = 0,
+    worlds: int = 50,
+    starts: int = 12,
+    callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Solve random descriptions on the 14 strings over {a, b} of length 1 to 3, and write `solutions`.
 
@@ -31,9 +36,9 @@ def run(
         seed: Of references and starts.
         worlds: Random references.
         starts: Random starts for each, by damped iteration and by Newton's method.
-        listener: Hears of progress.
+        callback: Receives progress.
     """
-    listener = listener or Silent()
+    callback = callback or WarningCallback()
     distance = edit_distances(strings("ab", 3))
     proposal = neighbours(distance)
     rows: list[dict[str, Any]] = []
@@ -44,7 +49,7 @@ def run(
             reference = rng.dirichlet(np.ones(len(distance)))
             description = Description(reference, distance, beta, GAMMA, proposal)
             found.append(balanced(description, starts=starts, rng=rng))
-            listener.progress(
+            callback.progress(
                 "descriptions", len(rows) * worlds + number + 1, len(BETAS) * worlds, f"β {beta}"
             )
         attracting = [sum(each.attracts for each in one.found) for one in found]
@@ -84,7 +89,7 @@ the largest total variation between two solutions' optima.
 
 {table}"""
     data = {"seed": seed, "gamma": GAMMA, "worlds": worlds, "starts": starts, "betas": rows}
-    write_result("solutions", data, page, out, _figure(rows, worlds), command="theory")
+    write_result("solutions", data, page, out, _figure(rows, worlds), command="editloop theory ")
     return data
 
 

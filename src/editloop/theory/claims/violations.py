@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
+from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.bounds import dpo_bias, lemma_1, sft_bias
 from editloop.theory.draws import simplex, tasteful_world, violated_world
@@ -29,7 +29,7 @@ def run(
     seed: int = 0,
     worlds: int = 20,
     checked: int = 2_000,
-    listener: Listener | None = None,
+    callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Let users violate the assumption more and more, check the bounds, and write `violations`.
 
@@ -38,17 +38,17 @@ def run(
         seed: Of worlds and logs.
         worlds: Random optima for each kind and size of violation.
         checked: Random worlds in which the bounds are checked.
-        listener: Hears of progress.
+        callback: Receives progress.
     """
-    listener = listener or Silent()
+    callback = callback or WarningCallback()
     kinds: dict[str, list[dict[str, Any]]] = {}
     for kind in VIOLATIONS:
         kinds[kind] = []
         for share in SHARES:
             kinds[kind].append(_measure(kind, share, seed, worlds))
             done = (len(kinds) - 1) * len(SHARES) + len(kinds[kind])
-            listener.progress("violations", done, len(VIOLATIONS) * len(SHARES), kind)
-    bounds = _check(seed, checked, listener)
+            callback.progress("violations", done, len(VIOLATIONS) * len(SHARES), kind)
+    bounds = _check(seed, checked, callback)
     data: dict[str, Any] = {
         "seed": seed,
         "worlds": worlds,
@@ -57,7 +57,7 @@ def run(
         "rows": ROWS,
     }
     data |= {"kinds": kinds, "bounds": bounds}
-    write_result("violations", data, _page(data), out, _figure(kinds), command="theory")
+    write_result("violations", data, _page(data), out, _figure(kinds), command="editloop theory ")
     return data
 
 
@@ -86,7 +86,7 @@ def _measure(kind: str, share: float, seed: int, worlds: int) -> dict[str, Any]:
     }
 
 
-def _check(seed: int, checked: int, listener: Listener) -> dict[str, dict[str, Any]]:
+def _check(seed: int, checked: int, callback: ProgressCallback) -> dict[str, dict[str, Any]]:
     """Exceptions to each bound in random worlds, and how much of it was reached."""
     rng = np.random.default_rng([seed, checked])
     shares: dict[str, list[float]] = {"Lemma 1 with δ": [], "SFT's limit": [], "DPO's limit": []}
@@ -99,7 +99,7 @@ def _check(seed: int, checked: int, listener: Listener) -> dict[str, dict[str, A
         if 1e-9 < bound < math.inf:
             shares["DPO's limit"].append(world.suboptimality(limit(world, "dpo")) / bound)
         if number % 100 == 0:
-            listener.progress("bounds", number, checked)
+            callback.progress("bounds", number, checked)
     return {
         name: {
             "worlds": len(each),

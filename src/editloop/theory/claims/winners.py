@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.listener import Listener, Silent
 from editloop.offline.report import COLOURS, tidy
+from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.draws import tasteful_world
 from editloop.theory.learners import LEARNERS, METHODS, seen
@@ -25,7 +25,7 @@ SIZES = (30, 300, 3_000)
 
 
 def run(
-    out: str | Path, *, seed: int = 0, worlds: int = 12, listener: Listener | None = None
+    out: str | Path, *, seed: int = 0, worlds: int = 12, callback: ProgressCallback | None = None
 ) -> dict[str, Any]:
     """Compare the methods over a grid, and write `winners`.
 
@@ -33,9 +33,9 @@ def run(
         out: The folder.
         seed: Of worlds and logs.
         worlds: Random optima, each with one log, for each cell.
-        listener: Hears of progress.
+        callback: Receives progress.
     """
-    listener = listener or Silent()
+    callback = callback or WarningCallback()
     kl = np.empty((len(GAMMAS), len(COVERAGES), worlds, len(SIZES), len(METHODS)))
     for i, gamma in enumerate(GAMMAS):
         for j, concentrability in enumerate(COVERAGES):
@@ -47,7 +47,7 @@ def run(
                     shown = seen(world, rows.first(n))
                     learned = [learner(world, shown) for learner in LEARNERS.values()]
                     kl[i, j, number, k] = [world.suboptimality(policy) / world.beta for policy in learned]
-            listener.progress("cells", i * len(COVERAGES) + j + 1, len(GAMMAS) * len(COVERAGES))
+            callback.progress("cells", i * len(COVERAGES) + j + 1, len(GAMMAS) * len(COVERAGES))
     means = kl.mean(axis=2)
     data = {
         "seed": seed,
@@ -58,7 +58,7 @@ def run(
         "methods": list(METHODS),
         "kl": means.tolist(),
     }
-    write_result("winners", data, _page(data, means), out, _figure(data, means), command="theory")
+    write_result("winners", data, _page(data, means), out, _figure(data, means), command="editloop theory ")
     return data
 
 

@@ -1,0 +1,190 @@
+"""Clients of a server that fails: they try again as clients should, and keep account of what they were told.
+
+Each asks for a completion under an id of its own, edits it under a key of its own, and goes on to the next.
+What was acknowledged to them has to be in the store at the end (`benchmarks.fault_check`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.load import Answer, Client, question
+
+__all__ = ["Account", "Clients", "KeptEdit"]
+
+TRIES = 10
+"""Of one request; a sample of the edits is sent as often even after it was acknowledged."""
+
+TIMEOUT = 15.0
+"""Seconds for one answer."""
+
+
+@dataclass
+class KeptEdit:
+    """An edit as a client knows it.
+
+    Attributes:
+        response_id: Of what.
+        text: Of the edit; None for accepted as it was.
+        told: Revision and cost by its first acknowledgement; None without one. There is no cost while the
+            response's text is on its way to the store.
+    """
+
+    response_id: str
+    text: str | None
+    told: tuple[int, float | None] | None = None
+
+
+@dataclass
+class Account:
+    """What clients have sent and were told.
+
+    Attributes:
+        asked: Ids of completions that were asked for.
+        completions: Arm and text of those that were acknowledged, by id.
+        edits: All that were sent, by key.
+        answers: How often what came of a try: `completion 200`, `edit 503`, `edit broken` ...
+        disagreements: Acknowledgements of the same edit that differ.
+        unhelpful: Answers 503 to an edit that do not say when to try again.
+    """
+
+    asked: set[str] = field(default_factory=set)
+    completions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    edits: dict[str, KeptEdit] = field(default_factory=dict)
+    answers: Counter[str] = field(default_factory=Counter)
+    disagreements: list[str] = field(default_factory=list)
+    unhelpful: int = 0
+
+    @property
+    def requests(self) -> int:
+        """How often the server was asked."""
+        return sum(self.answers.values())
+
+    @property
+    def acknowledged(self) -> dict[str, KeptEdit]:
+        """The edits that were acknowledged, by key."""
+        return {key: edit for key, edit in self.edits.items() if edit.told is not None}
+
+
+class Clients:
+    """Clients that work at the same time, each on one completion after the other.
+
+    Args:
+        port: Of the server.
+        account: Where they keep what they know.
+        number: Of clients.
+        pause: Mean seconds between two completions of a client.
+        edits: Share of the completions that are edited; a tenth of these are accepted as they are.
+        repeated: Share of the edits that are sent `TRIES` times in any case.
+        name: With which the ids of their completions begin.
+        mark: What is added to a question, by its number.
+        seed: Of what they do.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        account: Account,
+        *,
+        number: int = 8,
+        pause: float = 0.1,
+        edits: float = 0.7,
+        repeated: float = 0.05,
+        name: str = "c",
+        mark: Callable[[int], str] = lambda number: "",
+        seed: int = 0,
+    ) -> None:
+        self.account, self.pause, self.edits, self.repeated = account, pause, edits, repeated
+        self._client, self._name, self._mark = Client(port), name, mark
+        self._random = random.Random(seed)
+        self._stopping = asyncio.Event()
+        self._number = 0
+        self._tasks = [asyncio.create_task(self._work(each)) for each in range(number)]
+
+    async def stop(self) -> None:
+        """Let each finish what it is at."""
+        self._stopping.set()
+        await asyncio.gather(*self._tasks)
+        self._client.close()
+
+    async def _work(self, user: int) -> None:
+        while not self._stopping.is_set():
+            self._number += 1
+            response_id = f"{self._name}-{self._number}"
+            text = await self._complete(response_id, self._number, user)
+            if text is not None and self._random.random() < self.edits:
+                await self._edit(response_id, text)
+            await self._rest(2 * self.pause * self._random.random())
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but not longer than until the end."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _try(self, what: str, path: str, body: Any) -> Answer | None:
+        """An answer; None if there was none."""
+        try:
+            answer = await self._client.ask("POST", path, body, timeout=TIMEOUT)
+        except TimeoutError:
+            self.account.answers[f"{what} timed out"] += 1
+        except OSError:
+            self.account.answers[f"{what} broken"] += 1
+        else:
+            self.account.answers[f"{what} {answer.status}"] += 1
+            return answer
+        return None
+
+    async def _complete(self, response_id: str, number: int, user: int) -> str | None:
+        """The text of a completion, if the server gives one."""
+        body = question(number, user) | {"id": response_id}
+        body["messages"][0]["content"] += self._mark(number)
+        self.account.asked.add(response_id)
+        for count in range(TRIES):
+            answer = await self._try("completion", "/v1/chat/completions", body)
+            if answer is not None and answer.status == 200:
+                found = answer.json()
+                text = str(found["choices"][0]["message"]["content"])
+                self.account.completions[response_id] = found["model"], text
+                return text
+            if answer is not None and answer.status < 500:
+                return None
+            await asyncio.sleep(_wait(count))
+        return None
+
+    async def _edit(self, response_id: str, text: str) -> None:
+        """Send an edit until it is acknowledged, or for a sample as often as can be."""
+        key = f"key-{response_id}"
+        accepted, again = self._random.random() < 0.1, self._random.random() < self.repeated
+        words = text.split(" ")
+        wanted = None if accepted else " ".join([*words[: self._random.randrange(len(words))], response_id])
+        edit = self.account.edits[key] = KeptEdit(response_id, wanted)
+        body = {"response_id": response_id, "key": key}
+        body |= {"accepted": True} if wanted is None else {"edit": wanted}  # type: ignore[dict-item]
+        for count in range(TRIES):
+            answer = await self._try("edit", "/v1/edits", body)
+            if answer is None or answer.status != 200:
+                if answer is not None and answer.status == 503:
+                    self.account.unhelpful += "retry-after" not in answer.headers
+                await asyncio.sleep(_wait(count))
+                continue
+            found = answer.json()
+            told = int(found["revision"]), found["cost"]
+            if edit.told is None:
+                edit.told = told
+            elif told != edit.told and edit.told[1] is not None:
+                self.account.disagreements.append(f"{key}: {edit.told} and {told}")
+            if not again:
+                return
+
+
+def _wait(count: int) -> float:
+    """Seconds before the next try."""
+    return min(0.05 * 2.0**count, 2.0)

@@ -1,0 +1,118 @@
+"""A PostgreSQL server of one's own on loopback, to be stopped and started: for benchmarks and tests."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from uuid import uuid4
+
+from benchmarks.served import free_port
+from editloop.errors import RunError
+
+__all__ = ["Postgres", "find_binaries"]
+
+
+def find_binaries() -> Path | None:
+    """Where `initdb` and `postgres` lie: Debian keeps them out of the path."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    found = shutil.which("initdb")
+    folders += [Path(found).resolve().parent] if found else []
+    return next((each for each in folders if (each / "postgres").exists()), None)
+
+
+class Postgres:
+    """A server with an empty database, which runs as the user `postgres` where this is root.
+
+    Args:
+        binaries: As of `find_binaries`.
+    """
+
+    def __init__(self, binaries: Path) -> None:
+        self._binaries = binaries
+        self._user = "postgres" if os.getuid() == 0 else None  # it does not run as root
+        self._folder = Path(tempfile.mkdtemp(prefix="editloop-postgres-"))
+        if self._user:
+            entry = pwd.getpwnam(self._user)
+            os.chown(self._folder, entry.pw_uid, entry.pw_gid)
+        self.port = free_port()
+        self.url = f"postgresql://tester@127.0.0.1:{self.port}/postgres"
+        self._run("initdb", "-D", "data", "-U", "tester", "--auth=trust", "--no-sync")
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def _run(self, name: str, *arguments: str) -> None:
+        command = [str(self._binaries / name), *arguments]
+        done = subprocess.run(command, cwd=self._folder, user=self._user, capture_output=True, check=False)
+        if done.returncode:
+            raise RunError(f"{name} of PostgreSQL fails", seen=done.stderr.decode(errors="replace").strip())
+
+    def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        Raises:
+            RunError: It does not.
+        """
+        import psycopg
+
+        command = ["-D", "data", "-p", str(self.port), "-k", str(self._folder), "-h", "127.0.0.1"]
+        with (self._folder / "log").open("ab") as log:
+            self._server = subprocess.Popen(
+                [str(self._binaries / "postgres"), *command],
+                cwd=self._folder,
+                user=self._user,
+                stdout=log,
+                stderr=log,
+            )
+        for _ in range(300):
+            try:
+                psycopg.connect(self.url, connect_timeout=2).close()
+                return
+            except psycopg.OperationalError:
+                time.sleep(0.1)
+        raise RunError("PostgreSQL does not start", seen=(self._folder / "log").read_text()[-300:])
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Stop it: in order, or at once, so that it has to recover from its log."""
+        if self._server is not None:
+            self._run("pg_ctl", "-D", "data", "-m", "immediate" if at_once else "fast", "-w", "stop")
+            self._server.wait(20)
+            self._server = None
+
+    def pause(self) -> None:
+        """Let it stand still: it takes bytes and answers none."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._server is not None
+        pid = self._server.pid
+        own = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
+        for each in (pid, *map(int, own.split())):
+            os.kill(each, number)
+
+    def new(self) -> str:
+        """The address of a new database."""
+        import psycopg
+
+        name = f"t{uuid4().hex}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url.removesuffix("postgres") + name
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started."""
+        return self._server is not None
+
+    def close(self) -> None:
+        """Stop it, and remove its files."""
+        self.stop(at_once=True)
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,136 @@
+"""How much LateEnsemble depends on its arms (`ablation`) and on α (`alpha`), on the policies of Table 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cells import AMONG, ARMS, COLUMNS, Workplace, column_costs, paid, play
+from editloop.offline.report import COLOURS, tidy
+from editloop.online import BanditConfig
+from editloop.online.algorithms import ALPHA
+from editloop.progress import ProgressCallback, WarningCallback
+from editloop.results import markdown_table, mean_and_error, plus_minus, write_result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ORDERS = 20
+"""Orders in which the rounds of a seed are played: rounds are exchangeable, and one order tells little."""
+
+WITHOUT_RL = tuple(arm for arm in ARMS if arm != "rl")
+SUBSETS: tuple[tuple[str, ...], ...] = (
+    *((arm,) for arm in ARMS),
+    ("sft", "dpo"),
+    ("sft", "rl"),
+    ("dpo", "rl"),
+    ("sft", "early"),
+    ("dpo", "early"),
+    ("sft", "dpo", "rl"),
+    WITHOUT_RL,
+    ARMS,
+    ("base", *ARMS),
+)
+TITLES = tuple(column.title for column in COLUMNS)
+ALPHAS = tuple(float(alpha) for alpha in np.geomspace(0.045, 4.5, 9))
+
+
+def ablation(
+    out: str | Path, *, place: Workplace | None = None, callback: ProgressCallback | None = None
+) -> dict[str, Any]:
+    """LateEnsemble over subsets of its arms: write `ablation.json` and `ablation.md`."""
+    place = place or Workplace()
+    tables, _ = column_costs(place, "strong", callback or WarningCallback())
+    single = ("base", *ARMS)
+    best = np.array([tables[column][:, :, : len(single)].mean(axis=1).min(axis=1) for column in COLUMNS])
+    results, rows = [], []
+    by_seed: dict[tuple[str, ...], NDArray[np.float64]] = {}
+    for subset in SUBSETS:
+        picked = [single.index(arm) for arm in subset]
+        found = np.array([played(tables[column][:, :, picked], BanditConfig()) for column in COLUMNS])
+        columns = {column.title: mean_and_error(found[k]) for k, column in enumerate(COLUMNS)}
+        by_seed[subset] = (found - best).max(axis=0)
+        worst = mean_and_error(by_seed[subset])
+        results.append({"arms": list(subset), "columns": columns, "max_subopt": worst})
+        rows.append([", ".join(subset), *(plus_minus(*cell) for cell in [*columns.values(), worst])])
+    with_rl = mean_and_error(by_seed[ARMS] - by_seed[WITHOUT_RL])
+    text = (
+        f"{_lead(place)} Max SubOpt: the largest distance to the best single policy of a column, the base "
+        "among them.\n\n" + markdown_table(["arms", *TITLES, "Max SubOpt"], rows) + "\n\nWith RL among the "
+        f"arms, Max SubOpt of all less that of {', '.join(WITHOUT_RL)}, by seed: {plus_minus(*with_rl)}."
+    )
+    data = {"results": results, "with_rl": with_rl, "seeds": place.seeds, "orders": ORDERS}
+    write_result("ablation", data, text, out)
+    return data
+
+
+def alpha(
+    out: str | Path, *, place: Workplace | None = None, callback: ProgressCallback | None = None
+) -> dict[str, Any]:
+    """LateEnsemble at values of α over two decades: write `alpha.json`, `alpha.md` and `alpha.png`."""
+    place = place or Workplace()
+    tables, _ = column_costs(place, "strong", callback or WarningCallback())
+    results = {
+        value: [mean_and_error(played(tables[c][:, :, AMONG], BanditConfig(alpha=value))) for c in COLUMNS]
+        for value in ALPHAS
+    }
+    best = [float(tables[column][:, :, AMONG].mean(axis=(0, 1)).min()) for column in COLUMNS]
+    rows = [[f"{value:.3g}", *(plus_minus(*cell) for cell in cells)] for value, cells in results.items()]
+    rows.append(["best arm", *(f"{mean:.3f}" for mean in best)])
+    text = f"{_lead(place)} The default is {ALPHA:g}.\n\n" + markdown_table(["α", *TITLES], rows)
+    data = {
+        "results": [
+            {"alpha": value, "columns": dict(zip(TITLES, cells, strict=True))}
+            for value, cells in results.items()
+        ],
+        "best_arm": dict(zip(TITLES, best, strict=True)),
+        "seeds": place.seeds,
+        "orders": ORDERS,
+    }
+    write_result("alpha", data, text, out, _figure(results, best))
+    return data
+
+
+def _lead(place: Workplace) -> str:
+    return (
+        f"Mean cost of a round over {place.rounds} rounds, mean ± standard error over seeds "
+        f"{', '.join(map(str, place.seeds))}, each the mean of {ORDERS} orders of its rounds; the policies "
+        "and the user are those of Table 1."
+    )
+
+
+def played(tables: NDArray[np.float64], config: BanditConfig) -> NDArray[np.float64]:
+    """The mean cost of a round for each seed [seeds], over several orders of the rounds.
+
+    Args:
+        tables: Costs [seeds, T, arms].
+        config: Of the bandit.
+    """
+    means = []
+    for seed, table in enumerate(tables):
+        generator = np.random.default_rng(seed)
+        orders = [table[generator.permutation(len(table))] for _ in range(ORDERS)]
+        means.append(np.mean([paid(order, play(order, config)).mean() for order in orders]))
+    return np.array(means)
+
+
+def _figure(results: Mapping[float, Sequence[tuple[float, float | None]]], best: Sequence[float]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 2.8), dpi=160, layout="constrained")
+    axes = figure.subplots(1, len(COLUMNS))
+    for k, one in enumerate(axes):
+        cells = [cells[k] for cells in results.values()]
+        errors = [error or 0.0 for _, error in cells]
+        one.errorbar(list(results), [mean for mean, _ in cells], errors, color=COLOURS["late"])
+        one.axhline(best[k], color="#333", linestyle=":", linewidth=1, label="best arm")
+        one.axvline(ALPHA, color="#bbb", linewidth=1, label="default")
+        one.set_xscale("log")
+        one.set_ylim(bottom=0)
+        tidy(one, TITLES[k], "α", "" if k else "mean cost of a round")
+    axes[0].legend(fontsize=7, frameon=False)
+    return figure

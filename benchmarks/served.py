@@ -1,0 +1,211 @@
+"""A server as a user starts it, in a process of its own, for the benchmarks that measure and break it.
+
+It is spoken to over HTTP alone. Before it stands a run folder whose policies hold nothing, as the model
+server (`benchmarks.stub`) does not read them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks import ROOT
+from editloop.errors import RunError
+from editloop.policy import RunFolder
+
+__all__ = ["Process", "editloop_server", "free_port", "make_run", "running_stub"]
+
+PATIENCE = 120.0
+"""Seconds in which a server has to be ready."""
+
+
+def make_run(folder: Path, names: Sequence[str] = ("concise", "formal")) -> Path:
+    """A run folder with policies of these names: the smallest adapters that are in order."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    run = RunFolder(folder)
+    cost = {"mean": 0.3, "se": 0.02, "n": 100}
+    candidate = {"sampled": {"cost": cost}}
+    policies = {name: {"chosen": 0, "candidates": [candidate], "alarms": []} for name in names}
+    for number, name in enumerate(names):
+        run.policy_path(name).mkdir(parents=True)
+        (run.policy_path(name) / "adapter_config.json").write_text('{"r": 1}')
+        weights = {f"layer.lora_{side}.weight": np.full((1, 1), number, np.float32) for side in "AB"}
+        save_file(weights, run.policy_path(name) / "adapter_model.safetensors")
+    base = {"name": "stub", "fingerprint": "0" * 64, "sampled": {"cost": cost}}
+    run.write_manifest({"base": base, "policies": policies})
+    return folder
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class Process:
+    """A server in a process of its own, which can be killed and started again.
+
+    Args:
+        command: That starts it.
+        port: On which it listens.
+        ready: The path that is answered by 200 when it can be used.
+        log: The file for what it prints.
+        environment: In place of this process's.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        port: int,
+        ready: str,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.command, self.port, self.log = list(command), port, log
+        self._ready, self._environment = ready, environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        """Start it, and do not wait."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
+
+    def wait(self) -> float:
+        """Wait until it is ready; returns the seconds that it took.
+
+        Raises:
+            RunError: It ended, or is not ready in time.
+        """
+        assert self._process is not None
+        started = time.monotonic()
+        while time.monotonic() < started + PATIENCE and self._process.poll() is None:
+            if self._is_ready():
+                return time.monotonic() - started
+            time.sleep(0.02)
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        raise RunError("the server is not ready", seen=lines[-1] if lines else "", do=f"see {self.log}")
+
+    def start(self) -> float:
+        """Start it and wait until it is ready; returns the seconds that it took."""
+        self.begin()
+        return self.wait()
+
+    def _is_ready(self) -> bool:
+        with suppress(OSError, http.client.HTTPException), self._connection() as connection:
+            connection.request("GET", self._ready)
+            return connection.getresponse().status == 200
+        return False
+
+    def _connection(self) -> closing[http.client.HTTPConnection]:
+        return closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30))
+
+    def kill(self) -> None:
+        """End it with no chance to finish anything."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        self._end(signal.SIGTERM)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Within it the server stands still, and uses no processor."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def processor_seconds(self) -> float | None:
+        """What it has used of processors since its start; None where that is not told."""
+        if self._process is None:
+            return None
+        with suppress(OSError):
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return None
+
+    def get(self, path: str) -> Any:
+        """What it answers to a GET: JSON, or a text.
+
+        Raises:
+            RunError: Not with 200.
+        """
+        try:
+            with self._connection() as connection:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                text = answer.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            raise RunError("the server does not answer", seen=str(error), do=f"see {self.log}") from error
+        if answer.status != 200:
+            raise RunError("the server refuses", seen=text, do=f"see {self.log}")
+        return json.loads(text) if "json" in (answer.getheader("Content-Type") or "") else text
+
+
+def editloop_server(
+    run: Path, store: str, upstream: int, log: Path, options: Sequence[str] = (), port: int | None = None
+) -> Process:
+    """`editloop serve`, ready to be started.
+
+    Args:
+        run: Its run folder.
+        store: As of `--store`.
+        upstream: Port of the model server.
+        log: The file for what it prints.
+        options: More flags.
+        port: On which it listens; None for a free one.
+    """
+    port = port or free_port()
+    flags = ["--store", store, "--upstream", f"http://127.0.0.1:{upstream}/v1", "--port", str(port)]
+    command = [sys.executable, "-m", "editloop", "serve", str(run), *flags, *options]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EDITLOOP_")}
+    return Process(command, port, "/readyz", log, environment)
+
+
+@contextmanager
+def running_stub(log: Path) -> Iterator[int]:
+    """Within it a model server without a model runs; gives its port.
+
+    Raises:
+        RunError: It does not start.
+    """
+    command = [sys.executable, "-m", "benchmarks.stub"]
+    with (
+        log.open("ab") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            if not line.strip().isdigit():
+                raise RunError("the benchmark's model server does not start", seen=line, do=f"see {log}")
+            yield int(line)
+        finally:
+            process.kill()

@@ -1,0 +1,108 @@
+"""A model server without a model: it answers at once, so that what stands before it can be measured.
+
+Run as `python -m benchmarks.stub`, it prints its port. It knows no more of HTTP than its clients need.
+A question with a mark like `[hang 7]` in it is never answered when it comes for the first time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from contextlib import suppress
+from typing import cast
+
+__all__ = ["RESPONSE"]
+
+RESPONSE = (
+    "Dear Ada, I would like to invite you to the demo of our new editor on Friday at ten. It takes half an "
+    "hour, and there will be time for questions afterwards. Please let me know whether you can come, so "
+    "that I can reserve a seat for you. Kind regards, Bob"
+)
+"""What it answers."""
+
+HANG = re.compile(rb"\[hang \d+\]")
+
+
+class _Models:
+    """What all connections share: the names of the models, and what was left hanging."""
+
+    def __init__(self) -> None:
+        self.names = ["stub"]
+        self.hanging: set[bytes] = set()
+
+    def answer(self, path: bytes, body: bytes) -> bytes | None:
+        """The body of an answer; None leaves the question hanging."""
+        if path.endswith(b"/chat/completions"):
+            for mark in HANG.findall(body):
+                if mark not in self.hanging:
+                    self.hanging.add(mark)
+                    return None
+            return COMPLETION
+        if path.endswith(b"/models"):
+            return json.dumps({"data": [{"id": name, "object": "model"} for name in self.names]}).encode()
+        if path.endswith(b"/load_lora_adapter"):
+            self.names.append(json.loads(body)["lora_name"])
+        return b"{}"
+
+
+COMPLETION = json.dumps(
+    {
+        "id": "chatcmpl-0",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "stub",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": RESPONSE}, "finish_reason": "stop"}
+        ],
+        "usage": {"prompt_tokens": 60, "completion_tokens": 50, "total_tokens": 110},
+    }
+).encode()
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, models: _Models) -> None:
+        self._models = models
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            head = self._buffer[:end]
+            found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+            whole = end + 4 + (int(found[1]) if found else 0)
+            if len(self._buffer) < whole:
+                return
+            body, self._buffer = self._buffer[end + 4 : whole], self._buffer[whole:]
+            answer = self._models.answer(head.split(b" ", 2)[1], body)
+            if answer is not None:
+                self._transport.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                    % (len(answer), answer)
+                )
+
+
+async def _serve() -> None:
+    models = _Models()
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(models), "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+def _main() -> None:
+    factory = None
+    with suppress(ImportError):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner, suppress(KeyboardInterrupt):
+        runner.run(_serve())
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,210 @@
+"""Table 1 and 2 of the paper in the lab: what each method costs, by domain and by who edited the log.
+
+Table 1 has one evaluating user in all columns, the strong one; Table 2 another than anybody trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cells import (
+    AMONG,
+    ARMS,
+    COLUMNS,
+    COMPARED,
+    DOMAINS,
+    Column,
+    Workplace,
+    column_costs,
+    paid,
+    play,
+)
+from editloop.lab.settings import TUNED
+from editloop.offline.report import COLOURS, show_settings, tidy
+from editloop.progress import ProgressCallback, WarningCallback
+from editloop.results import markdown_table, plus_minus, recent_mean, write_result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METHODS = {
+    "base": "Base",
+    "sft": "SFT",
+    "dpo": "DPO",
+    "rl": "RL",
+    "early": "EarlyEnsemble",
+    "mixture": "Mixture",
+    "late": "LateEnsemble",
+}
+PAPER = {
+    "base": (0.9455, 0.9445, 0.5108, 0.4923, 0.7364),
+    "sft": (0.5377, 0.9304, 0.4159, 0.4539, 0.5772),
+    "dpo": (1.0790, 0.8267, 0.3365, 0.3368, 0.8698),
+    "early": (0.2092, 0.3586, 0.3438, 0.4864, 0.1612),
+    "late": (0.2768, 0.4403, 0.4202, 0.3739, 0.1586),
+}
+"""Table 1 of the paper, which has no RL and no mixture: the columns in our order, and Max SubOpt."""
+
+WINDOW = 20
+"""Rounds over which a share of an arm is shown."""
+
+Costs = Mapping[Column, Mapping[str, NDArray[np.float64]]]
+"""By column and method, what each round cost [seeds, T]."""
+
+
+def table1(
+    out: str | Path, *, place: Workplace | None = None, callback: ProgressCallback | None = None
+) -> dict[str, Any]:
+    """Measure and write `table1.json`, `table1.md` and `table1.png`.
+
+    Args:
+        out: The folder for the results.
+        place: Where the policies are trained and kept, and at what size.
+        callback: Receives progress.
+    """
+    lead = "Evaluated by the strong user in all columns; the columns differ in who edited the log."
+    return _table("table1", "strong", lead, out, place or Workplace(), callback or WarningCallback())
+
+
+def table2(
+    out: str | Path, *, place: Workplace | None = None, callback: ProgressCallback | None = None
+) -> dict[str, Any]:
+    """As `table1`, with a user who edits in another way: two wrong parts pass, of more all are repaired."""
+    lead = (
+        "Evaluated by another user than anybody trained on: `other` lets two wrong parts pass and repairs "
+        "all where there are more. The policies are those of Table 1."
+    )
+    return _table("table2", "other", lead, out, place or Workplace(), callback or WarningCallback())
+
+
+def _table(
+    name: str, evaluator: str, lead: str, out: str | Path, place: Workplace, callback: ProgressCallback
+) -> dict[str, Any]:
+    tables, seconds = column_costs(place, evaluator, callback)
+    costs: dict[Column, dict[str, NDArray[np.float64]]] = {}
+    chosen: dict[Column, NDArray[np.int64]] = {}
+    for column, table in tables.items():
+        arms = table[:, :, AMONG]
+        chosen[column] = np.stack([play(one) for one in arms])
+        late = np.stack([paid(one, picks) for one, picks in zip(arms, chosen[column], strict=True)])
+        fixed = {method: table[:, :, i] for i, method in enumerate(COMPARED)}
+        costs[column] = {**fixed, "late": late}
+    cells = {"cells": len(COLUMNS) * len(place.seeds), "seconds": round(seconds, 1)}
+    data = {"evaluator": evaluator, "seeds": place.seeds, **cells, **_numbers(costs, chosen)}
+    write_result(name, data, _markdown(name, lead, data, place), out, _figure(costs, chosen))
+    return data
+
+
+def max_subopt(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest distance of each method to the best one of a column, by seed.
+
+    Args:
+        means: Mean costs [methods, columns, seeds].
+
+    Returns:
+        [methods, seeds].
+    """
+    found: NDArray[np.float64] = (means - means.min(axis=0)).max(axis=1)
+    return found
+
+
+def _numbers(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> dict[str, Any]:
+    means = np.array([[costs[column][method].mean(axis=1) for column in COLUMNS] for method in METHODS])
+    worst = max_subopt(means)
+    late = list(METHODS).index("late")
+    best_arm = means[AMONG].mean(axis=2).min(axis=0)
+    return {
+        "methods": {
+            method: {
+                "columns": {c.title: _spread(means[i, k]) for k, c in enumerate(COLUMNS)},
+                "max_subopt": _spread(worst[i]),
+            }
+            for i, method in enumerate(METHODS)
+        },
+        "shares": {
+            c.title: {arm: float((chosen[c] == i).mean()) for i, arm in enumerate(ARMS)} for c in COLUMNS
+        },
+        "late_above_best_arm": {
+            c.title: float(means[late, k].mean() - best_arm[k]) for k, c in enumerate(COLUMNS)
+        },
+    }
+
+
+def _spread(values: NDArray[np.float64]) -> dict[str, Any]:
+    sd = float(values.std(ddof=1)) if len(values) > 1 else None
+    return {"mean": float(values.mean()), "sd": sd, "by_seed": values.tolist()}
+
+
+def _markdown(name: str, lead: str, data: Mapping[str, Any], place: Workplace) -> str:
+    titles = [column.title for column in COLUMNS]
+    headings = ["method", *titles, "Max SubOpt"]
+    rows = []
+    for method, label in METHODS.items():
+        row = data["methods"][method]
+        spreads = [*(row["columns"][title] for title in titles), row["max_subopt"]]
+        rows.append([label, *(plus_minus(spread["mean"], spread["sd"]) for spread in spreads)])
+    shares = [[METHODS[arm], *(f"{data['shares'][title][arm]:.0%}" for title in titles)] for arm in ARMS]
+    above = ", ".join(f"{data['late_above_best_arm'][title]:+.3f} ({title})" for title in titles)
+    settings = "; ".join(f"{domain}, {show_settings(_tuned(domain))}" for domain in DOMAINS)
+    text = [
+        "Mean cost of a round (levenshtein:word/response), mean ± sd over seeds "
+        f"{', '.join(map(str, place.seeds))}; {place.rounds} rounds each; lower is better. {lead} Max SubOpt "
+        "is the largest distance to the best method of a column, by seed. LateEnsemble chooses among SFT, "
+        "DPO, RL and EarlyEnsemble; Mixture draws from them with weights fitted by likelihood on the "
+        f"validation part. RL: {settings}.",
+        markdown_table(headings, rows),
+        f"LateEnsemble less the best of its arms (the arm with the least mean over seeds): {above}.",
+        markdown_table(["share of the rounds", *titles], shares),
+        f"The {data['cells']} logs with their trainings and responses took {data['seconds'] / 60:.0f} min of "
+        "a process, several running at a time.",
+    ]
+    if name == "table1":
+        paper = [[METHODS[method], *(f"{x:.3f}" for x in row)] for method, row in PAPER.items()]
+        text += [
+            "The paper's table, for its shape (another base, other users):",
+            markdown_table(headings, paper),
+        ]
+    return "\n\n".join(text)
+
+
+def _tuned(domain: str) -> dict[str, Any]:
+    """What RL is trained with in a domain."""
+    return TUNED[domain]["rl"].model_dump(exclude_none=True)
+
+
+def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
+    """Above the cumulative cost by round, mean and sd over seeds; below the share of each arm."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5), dpi=160, layout="constrained")
+    axes = figure.subplots(2, len(COLUMNS), sharex=True, height_ratios=(1.6, 1))
+    for k, column in enumerate(COLUMNS):
+        upper, lower = axes[0, k], axes[1, k]
+        for method, label in METHODS.items():
+            if method == "mixture":
+                continue  # between its policies, and one line too many
+            total = costs[column][method].cumsum(axis=1)
+            rounds = np.arange(1, total.shape[1] + 1)
+            mean, spread = total.mean(axis=0), total.std(axis=0, ddof=1) if len(total) > 1 else 0.0
+            wide = 2.2 if method == "late" else 1.3
+            upper.plot(rounds, mean, color=COLOURS[method], label=label, linewidth=wide)
+            upper.fill_between(
+                rounds, mean - spread, mean + spread, color=COLOURS[method], alpha=0.15, linewidth=0
+            )
+        tidy(upper, column.title, "", "" if k else "cumulative cost")
+        played = np.stack([(chosen[column] == i).mean(axis=0) for i in range(len(ARMS))])
+        smooth = np.stack([recent_mean(row, WINDOW) for row in played])
+        lower.stackplot(rounds, smooth, colors=[COLOURS[arm] for arm in ARMS], alpha=0.85)
+        lower.set_ylim(0, 1)
+        lower.set_xlim(1, len(rounds))
+        tidy(lower, "", "round", "" if k else "share of rounds")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(METHODS) - 1, fontsize=8, frameon=False
+    )
+    return figure

@@ -1,0 +1,69 @@
+"""Jobs in processes: all results come, and neither a failure nor a kill leaves anything behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from editloop.errors import ConfigError, RunError
+from editloop.parallel import in_parallel
+from editloop.progress import WarningCallback
+
+
+def square(number: int) -> int:
+    if number < 0:
+        raise ConfigError("a negative number", seen=number)
+    if number == 99:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def test_every_job_has_its_result() -> None:
+    assert dict(in_parallel(square, [3, 1, 2], "squares", WarningCallback())) == {1: 1, 2: 4, 3: 9}
+
+
+def test_an_error_and_a_kill_are_one_line() -> None:
+    with pytest.raises(ConfigError, match="a negative number: -1"):
+        dict(in_parallel(square, [1, -1], "squares", WarningCallback()))
+    with pytest.raises(RunError, match="a process of the benchmark was killed"):
+        dict(in_parallel(square, [99], "squares", WarningCallback()))
+
+
+SLEEPER = """
+import os, sys, time
+from editloop.parallel import in_parallel
+from editloop.progress import WarningCallback
+
+def sleep(note):
+    open(note, "w").write(str(os.getpid()))
+    time.sleep(60)
+
+if __name__ == "__main__":
+    list(in_parallel(sleep, [sys.argv[1]], "sleep", WarningCallback()))
+"""
+
+
+def is_alive(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_parent_that_is_killed_takes_its_processes_along(tmp_path: Path) -> None:
+    script, note = tmp_path / "sleeper.py", tmp_path / "pid"
+    script.write_text(SLEEPER)
+    parent = subprocess.Popen([sys.executable, script, note])
+    deadline = time.monotonic() + 60
+    while not (note.is_file() and note.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child = int(note.read_text())
+    parent.kill()
+    parent.wait()
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_alive(child)
