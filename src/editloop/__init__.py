@@ -76,7 +76,7 @@ _MODULES = {
     "online": ("Bandit", "BanditConfig"),
     "policy": ("Policy", "RunFolder", "Sample", "load_base", "load_policy"),
     "serve.client": ("AsyncClient", "Client"),
-    "theory.diagnosis": ("diagnose",),
+    "diagnosis": ("diagnose",),
 }
 __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
