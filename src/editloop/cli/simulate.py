@@ -30,6 +30,7 @@ from editloop.errors import ConfigError
 from editloop.io import guard_outputs
 
 if TYPE_CHECKING:
+    from editloop.policy.manifest import Manifest
     from editloop.edits import Context, Log
     from editloop.lab import Round, World
     from editloop.users import User
@@ -114,7 +115,7 @@ def simulate(
     if style is None:
         for context in asked:  # a foreign one is told before anything is loaded
             world.describe(context_text(context))
-    cost = cost or str(manifest["config"]["cost"])
+    cost = cost or manifest.config.cost
     scale, why = _scale(cost, scale, alpha, log)
     bandit = BanditConfig(
         algorithm=algorithm,
@@ -125,7 +126,7 @@ def simulate(
         prior=_validation_costs(manifest, cost) if prior else None,
         seed=seed,
     )
-    real = {"max_new_tokens": manifest["config"]["max_new_tokens"]} if log or texts == "hub" else {}
+    real = {"max_new_tokens": manifest.config.max_new_tokens} if log or texts == "hub" else {}
     with shown_progress() as callback:
         base = folder.load_base(device=device, dtype=dtype)
     for line in base.decisions:
@@ -194,18 +195,19 @@ def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None)
         return alpha / ALPHA, "from alpha"
 
 
-def _validation_costs(manifest: Mapping[str, Any], cost: str) -> dict[str, float]:
+def _validation_costs(manifest: Manifest, cost: str) -> dict[str, float]:
     """What the responses of each policy cost on the fit's validation part."""
-    if cost != manifest["config"]["cost"]:
+    if cost != manifest.config.cost:
         raise ConfigError(
             "the run's validation costs are in another cost",
-            seen=manifest["config"]["cost"],
+            seen=manifest.config.cost,
             do="omit --prior",
         )
-    chosen = {name: policy["candidates"][policy["chosen"]] for name, policy in manifest["policies"].items()}
-    known = {name: each["validation_cost"] for name, each in chosen.items()}
-    if None in known.values() or not known:
-        raise ConfigError("the run has no validation costs", seen=known, do="fit with --samples above 0")
+    costs = {name: policy.best.validation_cost for name, policy in manifest.policies.items()}
+    known = {name: cost for name, cost in costs.items() if cost is not None}
+    if not known or len(known) < len(costs):
+        do = "fit with --validation-samples above 0"
+        raise ConfigError("the run has no validation costs", seen=costs, do=do)
     return known
 
 

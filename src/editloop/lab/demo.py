@@ -23,7 +23,7 @@ from editloop.lab.log import stream_log
 from editloop.lab.settings import LOG_ROWS, fit_settings
 from editloop.lab.simulation import Simulation, plot_rounds, simulate
 from editloop.offline import FitConfig, fit
-from editloop.offline.report import COLOURS, Section, figure_png, run_sections, tidy, write_report
+from editloop.offline.report import Section, colour_of, figure_png, run_sections, tidy, write_report
 from editloop.policy import RunFolder, load_base, write_atomic
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.users import get_user
@@ -216,7 +216,7 @@ def _bars(costs: Mapping[str, Mapping[str, Mapping[str, Evaluation]]]) -> Any:
         for x, (trained, name) in enumerate(bars):
             evaluation = costs[trained][name][user]
             axes.bar(
-                x, evaluation.mean, 0.72, color=COLOURS[name], yerr=evaluation.standard_error, ecolor="#333"
+                x, evaluation.mean, 0.72, color=colour_of(name), yerr=evaluation.standard_error, ecolor="#333"
             )
         tidy(axes, f"evaluated by the {user} user", "", "" if i else "mean edit cost")
         labels = [name if trained == "none" else f"{name}\n{trained}" for trained, name in bars]

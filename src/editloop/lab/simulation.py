@@ -18,7 +18,7 @@ from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import BudgetError, RunError, UserError
 from editloop.lab.folder import claim
 from editloop.lab.log import MAX_NEW_TOKENS
-from editloop.offline.report import COLOURS, tidy
+from editloop.offline.report import colour_of, tidy
 from editloop.online import Bandit, BanditConfig, Decided
 from editloop.policy import Policy, RunFolder
 from editloop.progress import ProgressCallback, WarningCallback
@@ -124,16 +124,16 @@ def simulate(
         raise RunError("the run has no policies", seen=str(run.path), do="fit some first")
     if unknown := set(arms) - set(run.arm_names()):
         raise RunError("no such policy in the run", seen=sorted(unknown), do=f"use {run.arm_names()}")
-    bandit = Bandit(arms, config)
+    bandit, mixture = Bandit(arms, config), run.manifest().mixture
     settings = {
-        "run": run.manifest()["identity"],
+        "run": run.manifest().identity,
         "arms": arms,
         "user": dict(user.settings),
         "bandit": asdict(config),
         "rounds": len(contexts),
         "seed": seed,
         "max_new_tokens": max_new_tokens,
-        **({"mixture": run.manifest()["mixture"]["weights"]} if "mixture" in arms else {}),
+        **({"mixture": mixture.weights} if mixture and "mixture" in arms else {}),
     }
     if not (out / "rounds.jsonl").exists():
         (out / "settings.json").unlink(missing_ok=True)  # of a simulation that played nothing
@@ -187,7 +187,7 @@ def plot_rounds(simulation: Simulation) -> Figure:
     left.plot(numbers, _running([each.cost or 0.0 for each in counted]), color="#333")
     for arm in simulation.bandit.arms:
         shares = _running([float(each.arm == arm) for each in simulation.rounds])
-        right.plot(range(1, len(shares) + 1), shares, color=COLOURS.get(arm), label=arm)
+        right.plot(range(1, len(shares) + 1), shares, color=colour_of(arm), label=arm)
     right.set_ylim(0, 1)
     right.legend(fontsize=8, frameon=False)
     tidy(left, "mean cost so far", "round")
