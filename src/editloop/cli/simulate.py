@@ -11,7 +11,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from editloop.cli.console import console, show_table, shown_progress, write_json
+from editloop.cli.console import console, show_table, shown_progress
 from editloop.cli.flags import Config, CostName, Device, Dtype
 from editloop.cli.places import Place
 from editloop.cli.user_flags import (
@@ -27,7 +27,7 @@ from editloop.cli.user_flags import (
     get_world,
 )
 from editloop.errors import ConfigError
-from editloop.io import guard_outputs
+from editloop.io import guard_outputs, write_bytes, write_json
 
 if TYPE_CHECKING:
     from editloop.edits import Context, Log
@@ -145,7 +145,7 @@ def simulate(
             told=table.add,
             **real,
         )
-    (out / "rounds.png").write_bytes(figure_png(plot_rounds(result)))
+    write_bytes(out / "rounds.png", figure_png(plot_rounds(result)))
     summary = {
         "rounds": len(result.rounds),
         "counted": len(result.costs),
