@@ -179,6 +179,7 @@ def _asked(log: Log | None, world: World, rounds: int, seed: int) -> list[Contex
 def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None) -> tuple[float, str]:
     """The scale of the cost, and why it is that."""
     from editloop.edits import costs, get_cost
+    from editloop.edits.cost import describe_cost
     from editloop.online import resolve_scale
     from editloop.online.algorithms import ALPHA
 
@@ -187,7 +188,7 @@ def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None)
     try:
         return resolve_scale(cost)
     except ConfigError:
-        if log is not None and "token" not in cost:
+        if log is not None and describe_cost(cost).unit != "token":
             return resolve_scale(cost, [each.cost for each in costs(log, get_cost(cost)).rows])
         if alpha is None or not alpha > 0:
             raise
