@@ -25,11 +25,11 @@ def test_heavy_libraries_are_not_loaded() -> None:
     assert out.stdout.strip() == "[]"
 
 
-GROUND = ("editloop.errors", "editloop.io")  # what needs nothing itself
+GROUND = ("editloop.errors", "editloop.io", "editloop.registry")  # what needs nothing itself
 
 
 def test_nothing_of_the_package_but_its_ground_is_imported() -> None:
-    for path in Path(edits.__path__[0]).iterdir():
+    for path in Path(edits.__path__[0]).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("editloop"):
                 assert node.module.startswith("editloop.edits") or node.module in GROUND
