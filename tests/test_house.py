@@ -20,6 +20,7 @@ GROUND = {
     "errors",
     "intervals",
     "io",
+    "journal",
     "lazy",
     "parallel",
     "progress",

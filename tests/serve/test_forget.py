@@ -13,7 +13,7 @@ import pytest
 from serving import Service, error, run, serving, sqlite
 from sqlalchemy import select
 
-from editloop.edits import journal
+from editloop import journal
 from editloop.online import Decided
 from editloop.serve.entries import Ask, Finish, spooled_to_json
 from editloop.serve.schema import drafts, edits, facts

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editloop.errors import RunError
 from editloop.intervals import mean_interval
 from editloop.offline.methods import METHODS, Method
-from editloop.policy import RunFolder, write_atomic
+from editloop.policy import RunFolder
 from editloop.policy.manifest import (
     CostModelRecord,
     DataRecord,
@@ -22,6 +23,7 @@ from editloop.policy.manifest import (
     MixtureRecord,
     PolicyRecord,
 )
+from editloop.io import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +97,7 @@ def write_report(path: Path, title: str, lead: str, sections: Sequence[Section])
     shown = [
         {**vars(section), "images": [encoded(image) for image in section.images]} for section in sections
     ]
-    write_atomic(path, template.render(title=title, lead=lead, sections=shown))
+    write_text(path, template.render(title=title, lead=lead, sections=shown), RunError)
     return path
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from editloop.edits.writing import atomic
 from editloop.errors import EditLoopError, StoreError
+from editloop.io import write_text
 from editloop.serve.hosts import Hosts
 from editloop.serve.keys import Key, digest, list_keys
 from editloop.serve.places import Places, Waiting
@@ -118,8 +118,8 @@ class Keys:
         known = {key.digest: key for key in found}
         if known != self._known:
             self._known = known
-            with suppress(EditLoopError, OSError), atomic(self.file) as unfinished:
-                unfinished.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+            with suppress(EditLoopError):
+                write_text(self.file, json.dumps(found, allow_nan=False))
 
     def _from_file(self) -> dict[str, Key] | None:
         try:

@@ -21,8 +21,8 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import ColumnElement, Connection, select
 
 from editloop.edits import get_cost
-from editloop.edits.writing import atomic
 from editloop.errors import BanditError, EditLoopError, StoreError, StoreUnreachableError
+from editloop.io import atomic_file
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
 from editloop.serve.costs import CostVersion, settle_cost
 from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, ForgetUser, Route
@@ -225,7 +225,7 @@ class Live:
         return took
 
     def _keep(self, row: dict[str, Any]) -> None:
-        with atomic(self._snapshot_file) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        with atomic_file(self._snapshot_file) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             # In parts: the event loop has its turns.
             for part in json.JSONEncoder(allow_nan=False).iterencode(row):
                 file.write(part)

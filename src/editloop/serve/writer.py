@@ -23,8 +23,8 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from editloop.edits.journal import append_rows, drop_rows, left_rows, read_rows
 from editloop.errors import StoreError
+from editloop.journal import append_rows, drop_rows, left_rows, read_rows
 from editloop.online import Event
 from editloop.serve.costs import CostVersion
 from editloop.serve.entries import Pen, Price, Spooled, spooled_from_json, spooled_to_json

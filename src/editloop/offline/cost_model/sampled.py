@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from accelerate.utils import broadcast_object_list
 
-from editloop.edits.writing import atomic
 from editloop.errors import EditLoopError
+from editloop.io import write_text
 from editloop.offline.examples import SAMPLED, Completions, Example
 from editloop.offline.reference import cache_folder, on_all_processes
 from editloop.policy import ContextTree, Policy, processes
@@ -85,8 +85,8 @@ def sample_completions(
     with policy.reference():
         drawn = on_all_processes(policy.device, examples, draw)
     if state.is_main_process:
-        with suppress(OSError, EditLoopError), atomic(file) as unfinished:
-            unfinished.write_text(json.dumps(drawn), encoding="utf-8")
+        with suppress(EditLoopError):
+            write_text(file, json.dumps(drawn))
     return drawn
 
 

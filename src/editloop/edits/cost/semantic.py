@@ -1,17 +1,18 @@
-"""The semantic cost of an edit: how far its meaning lies from the response's, by a sentence encoder."""
+"""The semantic cost of an edit: how far its meaning is from the response's, by a sentence encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from editloop.edits.cost.base import Cost, CostFamily, Tokenize
 from editloop.errors import CostError
 
-__all__ = ["semantic_distance"]
+__all__ = ["SEMANTIC", "semantic_distance"]
 
 
 def semantic_distance(encoder: str, responses: Sequence[str], edits: Sequence[str]) -> NDArray[np.float64]:
@@ -46,10 +47,20 @@ def _load(encoder: str) -> Any:
         raise CostError(
             "a library is missing for the semantic cost",
             seen="sentence-transformers",
-            do="install editloop[semantic]",
+            do="pip install 'editloop[semantic]'",
         ) from error
     try:
         return SentenceTransformer(encoder)
     except Exception as error:  # whatever the hub, the files or the model's own code raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CostError(f"the sentence encoder cannot be loaded: {reason}", seen=encoder) from error
+
+
+def _make(name: str, encoder: str, _: Tokenize | None) -> Cost | None:
+    """The cost by one encoder. Its bound, 2, is far above what edits cost, so it declares no scale."""
+    if not encoder:
+        return None
+    return Cost(name, partial(semantic_distance, encoder), unit="meaning", label="distance of meaning")
+
+
+SEMANTIC = CostFamily("semantic:ENCODER", _make)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import BanditError, UserError
+from editloop.journal import append_rows, read_rows
 
 
 def test_rows_are_added_and_read(tmp_path: Path) -> None:
