@@ -35,6 +35,7 @@ GROUND = {
     "lazy",
     "parallel",
     "progress",
+    "registry",
     "results",
 }  # modules that every room may import
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE)
