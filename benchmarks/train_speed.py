@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
-from benchmarks.train_arms import NUM_SAMPLES, LAB, VALIDATION, WARM_UP, Spec
+from benchmarks.train_arms import LAB, NUM_SAMPLES, VALIDATION, WARM_UP, Spec
 from editloop.errors import ConfigError, RunError
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.live import Live
@@ -30,9 +29,9 @@ from editloop.errors import ConfigError
 from editloop.io import guard_outputs, write_bytes, write_json
 
 if TYPE_CHECKING:
-    from editloop.policy.manifest import Manifest
     from editloop.edits import Context, Log
     from editloop.lab import Round, World
+    from editloop.policy.manifest import Manifest
     from editloop.users import User
 
 SHOWN = 12

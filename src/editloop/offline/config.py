@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from editloop.edits import SplitBy
 from editloop.edits.cost import DEFAULT_COST
@@ -188,35 +188,48 @@ class FitConfig(BaseModel):
             return {**values, "hyperparameters": listed}
         return values
 
+    @field_validator("methods", mode="after")
+    @classmethod
+    def _known(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        if not methods or len(set(methods)) != len(methods):
+            raise ValueError("methods must be named, each once")
+        for name in methods:
+            METHODS.get(name)
+        return methods
+
+    @field_validator("hyperparameters", mode="after")
+    @classmethod
+    def _typed(cls, given: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, tuple[Any, ...]]]:
+        """The values as the methods' models have them: numbers as numbers, whatever they were written as."""
+        typed: dict[str, dict[str, tuple[Any, ...]]] = {}
+        for name, fields in given.items():
+            model, typed[name] = METHODS.get(name).hyperparameters, {}
+            for field, values in fields.items():
+                if not values:
+                    raise ValueError(f"{name}.{field} has no value")
+                try:
+                    made = [model.model_validate({field: value}) for value in values]
+                except ValidationError as error:
+                    known = "" if field in model.model_fields else f"; it has {', '.join(model.model_fields)}"
+                    raise ValueError(f"{name}.{field}: {error.errors()[0]['msg']}{known}") from error
+                typed[name][field] = tuple(getattr(each, field) for each in made)
+        return typed
+
     @model_validator(mode="after")
     def _check(self) -> FitConfig:
-        if not self.methods or len(set(self.methods)) != len(self.methods):
-            raise ValueError("methods must be named, each once")
-        for name in (*self.methods, *self.hyperparameters):
-            METHODS.get(name)
-        for name in dict.fromkeys((*self.methods, *self.hyperparameters)):
-            self._check_trials(name)
         if "cost" in (self.select, self.mixture) and self.validation_samples == 0:
             raise ValueError("select and mixture by cost need validation_samples above 0")
+        for name in self.methods if self.select == "loss" else ():
+            model = METHODS.get(name).hyperparameters
+            same: dict[str, Any] = {
+                field: None for field in model.model_fields if model.extra(field)["comparable"]
+            }
+            losses = {tuple((t.hyperparameters.model_dump() | same).items()) for t in self.trials(name)}
+            if len(losses) > 1:
+                raise ValueError(
+                    f"the losses of {name} with different hyperparameters cannot be compared: use select cost"
+                )
         return self
-
-    def _check_trials(self, name: str) -> None:
-        model = METHODS.get(name).hyperparameters
-        try:
-            trials = model.grid(self.hyperparameters.get(name, {}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            known = "" if field in model.model_fields else f"; {name} has {', '.join(model.model_fields)}"
-            raise ValueError(f"{name}.{field}: {first['msg']}{known}") from error
-        if not trials:
-            raise ValueError(f"a hyperparameter of {name} has no value")
-        same = {field: None for field in model.model_fields if model.extra(field)["comparable"]}
-        losses = {tuple((trial.model_dump() | same).items()) for trial in trials}
-        if name in self.methods and self.select == "loss" and len(losses) > 1:
-            raise ValueError(
-                f"the losses of {name} with different hyperparameters cannot be compared: use select cost"
-            )
 
     def trials(self, method: str) -> list[Trial]:
         """All points of a method's grid.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from editloop.errors import RunError
 from editloop.intervals import mean_interval
+from editloop.io import write_text
 from editloop.offline.methods import METHODS, Method
 from editloop.policy import RunFolder
 from editloop.policy.manifest import (
@@ -23,7 +24,6 @@ from editloop.policy.manifest import (
     MixtureRecord,
     PolicyRecord,
 )
-from editloop.io import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

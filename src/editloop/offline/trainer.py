@@ -46,7 +46,7 @@ __all__ = [
 T = TypeVar("T")
 
 TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container", "iostream error")
-"""Words of torch's RuntimeErrors where a file cannot be written; which, depends on how much of it could be."""
+"""Words of torch's RuntimeErrors where a file cannot be written: one of them, by how much of it could."""
 
 
 @contextmanager

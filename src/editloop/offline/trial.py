@@ -22,8 +22,6 @@ from transformers.trainer_utils import get_last_checkpoint
 from editloop.edits import get_cost
 from editloop.errors import RunError
 from editloop.io import write_text
-from editloop.errors import RunError
-from editloop.io import write_text
 from editloop.offline.alarms import check_samples
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.examples import Completions, Example
