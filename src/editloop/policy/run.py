@@ -12,6 +12,7 @@ It is read without torch; that is loaded where a policy is.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -95,6 +96,7 @@ class RunFolder:
             )
         try:
             content = parse_json(self.manifest_path.read_text(encoding="utf-8"))
+            _check_texts(content)
             if not isinstance(content, dict):
                 raise ValueError("not an object")
             if content.get("format") not in range(1, FORMAT + 1):
@@ -278,6 +280,14 @@ def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any)
             )
         return load_base(run if isinstance(run, str) else folder.path, **options)
     return folder.load_policy(name, folder.load_base(**options))
+
+
+def _check_texts(content: Any) -> None:
+    """Refuse half a surrogate pair, which JSON can escape and no file or answer can hold."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UnsafeJSONError("a text in it is not Unicode") from error
 
 
 def _reason(error: Exception) -> str:

@@ -173,8 +173,13 @@ class Method(ABC):
         return self.loss(batch, hyperparameters)
 
     def report_line(self, hyperparameters: Any) -> str:
-        """A trial in a few words, for tables."""
-        return ", ".join(f"{key} {_text(value)}" for key, value in hyperparameters.shown().items())
+        """A trial in a few words, for tables: its numbers, and its choices where they are not the default."""
+        usual = type(hyperparameters)().shown()
+        return ", ".join(
+            f"{key} {_text(value)}"
+            for key, value in hyperparameters.shown().items()
+            if not isinstance(value, str) or value != usual.get(key)
+        )
 
 
 def _text(value: Any) -> str:
