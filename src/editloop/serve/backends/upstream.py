@@ -20,7 +20,7 @@ import aiohttp
 
 from editloop.errors import ServeError
 from editloop.io import parse_json
-from editloop.serve.backend import (
+from editloop.serve.backends.base import (
     Chunk,
     Completion,
     Refused,

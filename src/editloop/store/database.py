@@ -1,23 +1,22 @@
 """The store: SQLite by default, PostgreSQL for several replicas, the same tables on both.
 
 It is opened, brought to this version's schema, and read here. All that is written goes through one thread
-(`editloop.serve.writer`), so that many requests share a commit.
+(`editloop.serve.loop.writer`), so that many requests share a commit.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import lock_descriptor
-from sqlalchemy import Connection, Engine, Row, create_engine, event, func, make_url, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import (
     ArgumentError,
     InterfaceError,
@@ -29,14 +28,13 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.pool import QueuePool
 
 from editloop.errors import StoreError, StoreUnreachableError
-from editloop.online import Arms, Decided, Event, Feedback, Rerouted
-from editloop.serve.schema import events, facts
+from editloop.store.schema import events, facts
 
-__all__ = ["ONE_AT_A_TIME", "PATIENCE", "UNREACHABLE", "Store", "down", "folded", "newer", "storing"]
+__all__ = ["ONE_AT_A_TIME", "PATIENCE", "UNREACHABLE", "Store", "down", "newer", "storing"]
 
 T = TypeVar("T")
 
-log = logging.getLogger("editloop.serve")
+log = logging.getLogger("editloop.store")
 
 PATIENCE = 5
 """Seconds after which a database that does not answer is taken to be down."""
@@ -48,7 +46,7 @@ ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(26011905)")
 """What keeps PostgreSQL's writers apart until the transaction ends."""
 
 REVISION = "2"
-"""Of the schema: the last of `editloop.serve.migrations.versions`."""
+"""Of the schema: the last of `editloop.store.migrations.versions`."""
 
 
 UNREACHABLE = (OperationalError, InterfaceError, NoConnectionError, sqlite3.OperationalError, OSError)
@@ -249,12 +247,6 @@ class Store:
         """The number of events."""
         return self.read(lambda c: c.scalar(select(func.max(events.c.seq)))) or 0
 
-    def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
-        """The events that a bandit folds, with their numbers, in order."""
-        with storing(), self.reader.connect() as connection:
-            rows = connection.execution_options(yield_per=1000).execute(newer(after))
-            yield from folded(rows)
-
 
 def migrate(connection: Connection, name: str) -> str | None:
     """Run the migrations that a database lacks; returns which it had.
@@ -269,7 +261,7 @@ def migrate(connection: Connection, name: str) -> str | None:
     from alembic.util.exc import CommandError
 
     config = Config()
-    config.set_main_option("script_location", "editloop.serve:migrations")
+    config.set_main_option("script_location", "editloop.store:migrations")
     config.attributes["connection"] = connection
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision == REVISION:
@@ -288,24 +280,3 @@ def migrate(connection: Connection, name: str) -> str | None:
 def newer(after: int) -> Any:
     """The query for the events after a number."""
     return select(events).where(events.c.seq > after).order_by(events.c.seq)
-
-
-def folded(rows: Iterable[Row[Any]]) -> Iterator[tuple[int, Event]]:
-    """Those of the rows that a bandit folds, as events with their numbers."""
-    for row in rows:
-        found = event_of(row)
-        if found is not None:
-            yield row.seq, found
-
-
-def event_of(row: Row[Any]) -> Event | None:
-    """The event that a row holds; None for the cost of a text that no arm wrote."""
-    if row.kind == "arms":
-        return Arms(row.epoch, tuple(json.loads(row.arms)))
-    if row.kind == "decided":
-        return Decided(row.response_id, row.scope, row.arm, row.propensity, row.epoch)
-    if row.kind == "rerouted":
-        return Rerouted(row.response_id, row.arm)
-    if row.kind == "external":
-        return None
-    return Feedback(row.response_id, row.kind, row.cost, row.revision)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from editloop.serve.backend import Refused
+from editloop.serve.backends.base import Refused
 
 __all__ = ["IN_PROCESS", "check_request", "refused"]
 

@@ -14,13 +14,13 @@ from fastapi.responses import Response, StreamingResponse
 from sqlalchemy import Connection, Row, Select, func, select
 
 from editloop.edits import redline
-from editloop.serve.desk import context_of, metadata_of
-from editloop.serve.entries import Edited, External
+from editloop.serve.api.schemas import EditRequest, check_texts, documented, parse
+from editloop.serve.api.state import Room, room_of
+from editloop.serve.loop.commands import Edited, External
+from editloop.serve.loop.completions import context_of, metadata_of
+from editloop.serve.loop.redaction import redact_text
 from editloop.serve.problem import Problem
-from editloop.serve.redaction import redact_text
-from editloop.serve.requests import EditRequest, check_texts, documented, parse
-from editloop.serve.room import Room, room_of
-from editloop.serve.schema import drafts, edits, events, log_view, policies
+from editloop.store.schema import drafts, edits, events, log_view, policies
 
 __all__ = ["router"]
 

@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from editloop.errors import EditLoopError, StoreError
 from editloop.io import write_text
-from editloop.serve.hosts import Hosts
-from editloop.serve.keys import Key, digest, list_keys
-from editloop.serve.places import Places, Waiting
+from editloop.serve.api.hosts import Hosts
+from editloop.serve.api.quotas import Places, Waiting
 from editloop.serve.problem import Problem
-from editloop.serve.store import PATIENCE, Store
+from editloop.store.database import PATIENCE, Store
+from editloop.store.keys import Key, digest, list_keys
 
 __all__ = ["Gate", "Keys", "Limits"]
 

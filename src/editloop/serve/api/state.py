@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from editloop.serve.backend import Backend
-from editloop.serve.desk import Desk
-from editloop.serve.gate import Limits
-from editloop.serve.live import Live
-from editloop.serve.metrics import Metrics
+from editloop.serve.api.metrics import Metrics
+from editloop.serve.api.middleware import Limits
+from editloop.serve.backends.base import Backend
+from editloop.serve.loop.completions import Desk
+from editloop.serve.loop.feedback import Live
 
 __all__ = ["Room", "room_of"]
 

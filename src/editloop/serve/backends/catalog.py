@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from editloop.errors import RunError
 from editloop.policy import RunFolder, check_name, check_policy
 from editloop.policy.verify import open_regular
-from editloop.serve.backend import Served
+from editloop.serve.backends.base import Served
 
 __all__ = ["find_policies", "in_time", "objection", "validation"]
 

@@ -17,10 +17,10 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy import Connection, Integer, Row, and_, case, cast, func, select
 
 from editloop.intervals import mean_interval
-from editloop.serve.live import Live
+from editloop.serve.api.state import room_of
+from editloop.serve.loop.feedback import Live
 from editloop.serve.problem import Problem
-from editloop.serve.room import room_of
-from editloop.serve.schema import DECIDED, EXPIRED, events
+from editloop.store.schema import DECIDED, EXPIRED, events
 
 __all__ = ["Sums", "router"]
 

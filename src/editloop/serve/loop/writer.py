@@ -26,11 +26,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from editloop.errors import StoreError
 from editloop.journal import append_rows, drop_rows, left_rows, read_rows
 from editloop.online import Event
-from editloop.serve.costs import CostVersion
-from editloop.serve.entries import Pen, Price, Spooled, spooled_from_json, spooled_to_json
+from editloop.serve.loop.commands import Pen, Price, Spooled, spooled_from_json, spooled_to_json
+from editloop.serve.loop.costs import CostVersion
+from editloop.serve.loop.events import folded
 from editloop.serve.problem import Problem
-from editloop.serve.schema import COST, FORGOTTEN, REPRICED, events, facts
-from editloop.serve.store import ONE_AT_A_TIME, PATIENCE, UNREACHABLE, Store, down, folded, newer
+from editloop.store.database import ONE_AT_A_TIME, PATIENCE, UNREACHABLE, Store, down, newer
+from editloop.store.schema import COST, FORGOTTEN, REPRICED, events, facts
 
 __all__ = ["Entry", "Writer"]
 

@@ -14,8 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from editloop.errors import ServeError
-from editloop.serve.connection import patient
-from editloop.serve.gate import Limits
+from editloop.serve.api.connection import patient
+from editloop.serve.api.middleware import Limits
 
 __all__ = ["listen", "run_server", "server_settings"]
 

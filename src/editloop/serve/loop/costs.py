@@ -15,8 +15,8 @@ from editloop.edits import get_cost
 from editloop.edits.cost import Cost
 from editloop.errors import StoreError
 from editloop.online.events import check_cost
-from editloop.serve.schema import COST, REPRICED, drafts, edits, events, facts, keep_fact
-from editloop.serve.store import ONE_AT_A_TIME, Store, storing
+from editloop.store.database import ONE_AT_A_TIME, Store, storing
+from editloop.store.schema import COST, REPRICED, drafts, edits, events, facts, keep_fact
 
 __all__ = ["CostVersion", "settle_cost"]
 

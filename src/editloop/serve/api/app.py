@@ -14,16 +14,17 @@ from starlette.exceptions import HTTPException
 
 from editloop import __version__
 from editloop.online import Arms, Event
-from editloop.serve import arms, chat, feedback, overview, pages
-from editloop.serve.backend import Backend
-from editloop.serve.desk import Desk
-from editloop.serve.gate import Gate, Keys, Limits
-from editloop.serve.hosts import Hosts
-from editloop.serve.live import Live
-from editloop.serve.metrics import Metrics
+from editloop.serve.api import arms, chat, edits, overview
+from editloop.serve.api.hosts import Hosts
+from editloop.serve.api.metrics import Metrics
+from editloop.serve.api.middleware import Gate, Keys, Limits
+from editloop.serve.api.state import Room, room_of
+from editloop.serve.backends.base import Backend
+from editloop.serve.dashboard import pages
+from editloop.serve.loop.completions import Desk
+from editloop.serve.loop.feedback import Live
+from editloop.serve.loop.redaction import Redact
 from editloop.serve.problem import Problem
-from editloop.serve.redaction import Redact
-from editloop.serve.room import Room, room_of
 
 __all__ = ["create_app"]
 
@@ -79,7 +80,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # such a redirect would lead to whatever Host was named
     )
-    for part in (chat.router, feedback.router, arms.router, overview.router, pages.router):
+    for part in (chat.router, edits.router, arms.router, overview.router, pages.router):
         app.include_router(part)
     _health(app)
     app.add_exception_handler(Problem, _problem)

@@ -32,7 +32,7 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 
-_FOLDER = files("editloop.serve").joinpath("dashboard")
+_FOLDER = files("editloop.serve.dashboard").joinpath("static")
 
 
 def _file(name: str) -> Response:

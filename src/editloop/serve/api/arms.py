@@ -15,14 +15,14 @@ from fastapi import APIRouter, Request
 from sqlalchemy import select
 
 from editloop.errors import EditLoopError, RunError, ServeError
-from editloop.serve.backend import Served
-from editloop.serve.catalog import find_policies, in_time, objection, validation
-from editloop.serve.entries import Epoch
-from editloop.serve.live import Live
+from editloop.serve.api.schemas import PromoteRequest, check_texts, documented, parse
+from editloop.serve.api.state import Room, room_of
+from editloop.serve.backends.base import Served
+from editloop.serve.backends.catalog import find_policies, in_time, objection, validation
+from editloop.serve.loop.commands import Epoch
+from editloop.serve.loop.feedback import Live
 from editloop.serve.problem import Problem
-from editloop.serve.requests import PromoteRequest, check_texts, documented, parse
-from editloop.serve.room import Room, room_of
-from editloop.serve.schema import policies
+from editloop.store.schema import policies
 
 __all__ = ["follow", "promote", "router"]
 

@@ -19,12 +19,12 @@ from uuid import uuid4
 from sqlalchemy import select
 
 from editloop.online import Decided
-from editloop.serve.backend import Backend, Chunk, Completion, Unanswered, attempt_within
-from editloop.serve.entries import Ask
-from editloop.serve.live import Live
+from editloop.serve.backends.base import Backend, Chunk, Completion, Unanswered, attempt_within
+from editloop.serve.loop.commands import Ask
+from editloop.serve.loop.feedback import Live
+from editloop.serve.loop.redaction import WORDS, Redact, redact_leaves, redact_text
 from editloop.serve.problem import Problem
-from editloop.serve.redaction import WORDS, Redact, redact_leaves, redact_text
-from editloop.serve.schema import drafts
+from editloop.store.schema import drafts
 
 __all__ = ["Answered", "Desk", "Question", "Streamed", "unanswered"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from editloop.online import Event, Feedback
-from editloop.serve.live import Live
+from editloop.serve.loop.feedback import Live
 
 __all__ = ["Metrics"]
 

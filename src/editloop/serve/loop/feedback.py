@@ -24,12 +24,13 @@ from editloop.edits import get_cost
 from editloop.errors import BanditError, EditLoopError, StoreError, StoreUnreachableError
 from editloop.io import atomic_file
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
-from editloop.serve.costs import CostVersion, settle_cost
-from editloop.serve.entries import Ask, Edit, Edited, Expire, Finish, Forget, ForgetUser, Route
+from editloop.serve.loop.commands import Ask, Edit, Edited, Expire, Finish, Forget, ForgetUser, Route
+from editloop.serve.loop.costs import CostVersion, settle_cost
+from editloop.serve.loop.events import read_events
+from editloop.serve.loop.writer import Entry, Writer
 from editloop.serve.problem import Problem, unavailable
-from editloop.serve.schema import DECIDED, EXPIRED, drafts, events, policies
-from editloop.serve.store import PATIENCE, Store
-from editloop.serve.writer import Entry, Writer
+from editloop.store.database import PATIENCE, Store
+from editloop.store.schema import DECIDED, EXPIRED, drafts, events, policies
 
 __all__ = ["Live", "Scope"]
 
@@ -193,7 +194,7 @@ class Live:
         if known is not None and known.seq <= last and (known.salt, known.repriced) == mine:
             self.bandit, seq = known.bandit, known.seq
         self._written = seq
-        for number, event in self.store.events(seq):
+        for number, event in read_events(self.store, seq):
             self._fold(event)
             last = max(last, number)
         return last

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple, get_args
 from sqlalchemy import insert, select, update
 
 from editloop.errors import ConfigError
-from editloop.serve.schema import keys
-from editloop.serve.store import Store, storing
+from editloop.store.database import Store, storing
+from editloop.store.schema import keys
 
 __all__ = ["Key", "Role", "create_key", "digest", "list_keys", "revoke_key"]
 

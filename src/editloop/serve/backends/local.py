@@ -27,9 +27,9 @@ from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
 from editloop.policy.sampling import Draw, numbers, own_defaults, trim_loops
 from editloop.policy.verify import ADAPTER, read_header
-from editloop.serve.abilities import IN_PROCESS, check_request, refused
-from editloop.serve.backend import Chunk, Completion, Served, Unanswered, freed
-from editloop.serve.desk import context_of
+from editloop.serve.backends.base import Chunk, Completion, Served, Unanswered, freed
+from editloop.serve.backends.capabilities import IN_PROCESS, check_request, refused
+from editloop.serve.loop.completions import context_of
 
 __all__ = ["Local"]
 

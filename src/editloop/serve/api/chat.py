@@ -10,11 +10,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from editloop.serve.backend import Refused, Unanswered
-from editloop.serve.desk import Answered, Question, Streamed, unanswered
+from editloop.serve.api.schemas import ChatRequest, check_texts, documented, parse
+from editloop.serve.api.state import Room, room_of
+from editloop.serve.backends.base import Refused, Unanswered
+from editloop.serve.loop.completions import Answered, Question, Streamed, unanswered
 from editloop.serve.problem import Problem
-from editloop.serve.requests import ChatRequest, check_texts, documented, parse
-from editloop.serve.room import Room, room_of
 
 __all__ = ["ANY", "router"]
 

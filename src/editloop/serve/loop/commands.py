@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 from editloop.online import Arms, Decided, Event, Feedback, Rerouted
 from editloop.online.events import Outcome
 from editloop.serve.problem import Problem
-from editloop.serve.schema import (
+from editloop.store.schema import (
     COST,
     DECIDED,
     EXPIRED,
