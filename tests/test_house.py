@@ -20,6 +20,7 @@ GROUND = {
     "errors",
     "intervals",
     "io",
+    "extras",
     "lazy",
     "parallel",
     "progress",

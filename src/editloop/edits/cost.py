@@ -25,6 +25,7 @@ from rapidfuzz.distance import Levenshtein
 
 from editloop.edits.semantic import semantic_distance
 from editloop.errors import CostError
+from editloop.extras import requires
 
 DEFAULT_COST = "levenshtein:word/response"
 UNITS = {"levenshtein": ("token", "word", "char"), "ter": ("word",)}
@@ -133,6 +134,7 @@ def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost
 
 
 def _ter(response: Sequence[str], edit: Sequence[str]) -> int:
+    requires("ter")
     from sacrebleu.metrics.lib_ter import translation_edit_rate
 
     edits, _ = translation_edit_rate(list(response), list(edit))

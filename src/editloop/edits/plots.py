@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from editloop.edits.summary import LogSummary
 from editloop.edits.writing import atomic
+from editloop.extras import requires
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +62,7 @@ def plot_costs(summary: LogSummary, folder: str | Path) -> list[Path]:
 
     Raises:
         LogError: The files cannot be written.
+        MissingExtraError: matplotlib is not installed.
     """
     sample = summary.sample[~np.isnan(summary.sample["cost"])]
     if not len(sample):
@@ -94,6 +96,7 @@ def plot_costs(summary: LogSummary, folder: str | Path) -> list[Path]:
 @contextmanager
 def _figure(path: Path, panels: int) -> Iterator[list[Axes]]:
     """Give the panels of a figure and save it; no global state of pyplot is touched."""
+    requires("plots")
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

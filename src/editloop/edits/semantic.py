@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.errors import CostError
+from editloop.extras import requires
 
 __all__ = ["semantic_distance"]
 
@@ -23,7 +24,8 @@ def semantic_distance(encoder: str, responses: Sequence[str], edits: Sequence[st
         edits: Their edits [n].
 
     Raises:
-        CostError: sentence-transformers is missing, or the encoder cannot be loaded.
+        CostError: The encoder cannot be loaded.
+        MissingExtraError: sentence-transformers is not installed.
     """
     texts = list(dict.fromkeys([*responses, *edits]))
     if not texts:
@@ -40,14 +42,9 @@ def semantic_distance(encoder: str, responses: Sequence[str], edits: Sequence[st
 
 @lru_cache(maxsize=2)
 def _load(encoder: str) -> Any:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise CostError(
-            "a library is missing for the semantic cost",
-            seen="sentence-transformers",
-            do="install editloop[semantic]",
-        ) from error
+    requires("semantic")
+    from sentence_transformers import SentenceTransformer
+
     try:
         return SentenceTransformer(encoder)
     except Exception as error:  # whatever the hub, the files or the model's own code raise
