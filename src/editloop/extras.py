@@ -2,18 +2,21 @@
 
 `pip install editloop` installs what reads logs, counts costs, chooses among policies and calls a server.
 Everything heavier belongs to an extra, and is imported where it is used. Code of the light rooms calls
-`requires` before such an import; the names of the heavy rooms are loaded by `lazy_getattr`, and the command's
-verbs run in `main`: both turn a `ModuleNotFoundError` into the same error by `missing_extra`.
+`requires` before such an import. Modules that are found by name (those of the heavy rooms, and the built-in
+parts of a registry) are imported by `load_module`, and the command's `main` looks at what a verb could not
+import: so the same line is said wherever the import fails.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import NamedTuple
 
 from editloop.errors import MissingExtraError
 
-__all__ = ["EXTRAS", "Extra", "missing_extra", "requires"]
+__all__ = ["EXTRAS", "Extra", "load_module", "missing_extra", "requires"]
 
 
 class Extra(NamedTuple):
@@ -72,6 +75,20 @@ def requires(extra: str, *modules: str) -> None:
     for module in modules or EXTRAS[extra].modules:
         if not _installed(module):
             raise _error(extra, module)
+
+
+def load_module(name: str) -> ModuleType:
+    """Import a module of this package that may need an extra.
+
+    Raises:
+        MissingExtraError: It imports a library that is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if (missing := missing_extra(error)) is None:
+            raise
+        raise missing from error
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from editloop.extras import missing_extra
+from editloop.extras import load_module
 
 __all__ = ["lazy_getattr"]
 
@@ -25,12 +25,7 @@ def lazy_getattr(
     def load(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        try:
-            return getattr(import_module(f"{package}.{home[name]}"), name)
-        except ModuleNotFoundError as error:
-            if (missing := missing_extra(error)) is None:
-                raise
-            raise missing from error
+        return getattr(load_module(f"{package}.{home[name]}"), name)
 
     def names() -> list[str]:
         return sorted({*home, *vars(import_module(package))})
