@@ -28,8 +28,8 @@ coverage: $(VENV)/.installed-dev $(VENV)/.installed-system
 	$(BIN)/python tests/coverage_by_room.py
 
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff check src tests benchmarks docs
-	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs examples .ci
+	$(BIN)/ruff format --check src tests benchmarks docs examples .ci
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_house.py
 	$(BIN)/python docs/generate.py --check
