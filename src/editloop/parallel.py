@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from editloop.errors import RunError
+from editloop.extras import requires
 from editloop.progress import ProgressCallback
 
 Job = TypeVar("Job")
@@ -66,6 +67,7 @@ def in_parallel(
 
 
 def _start(threads: int) -> None:
+    requires("train", "torch")
     import torch
 
     warnings.simplefilter("ignore")  # as in the command that started it
