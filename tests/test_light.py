@@ -162,7 +162,7 @@ CALLS = {
     "from editloop.edits import plot_costs; plot_costs(editloop.summarize(log), 'out')": "plots",
     "from editloop.users import LLMUser, LLMSettings; LLMUser(LLMSettings('m'), 'short')": "llm",
     "from editloop.policy import Encoder": "train",
-    "from editloop.serve import Store": "serve",
+    "from editloop.store import Store": "serve",
 }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from editloop.edits import LogSummary, plot_costs, read_log, summarize, write_log
+from editloop.io import write_bytes, write_text
 from editloop.lab.domains import base_path, get_domain
 from editloop.lab.evaluation import Evaluation, evaluate_on_user
 from editloop.lab.folder import claim
@@ -24,7 +25,7 @@ from editloop.lab.settings import LOG_ROWS, fit_settings
 from editloop.lab.simulation import Simulation, plot_rounds, simulate
 from editloop.offline import FitConfig, fit
 from editloop.offline.report import COLOURS, Section, figure_png, run_sections, tidy, write_report
-from editloop.policy import RunFolder, load_base, write_atomic
+from editloop.policy import RunFolder, load_base
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.users import get_user
 
@@ -120,7 +121,7 @@ def run_demo(
     seconds = time.monotonic() - started
     result = DemoResult(out / "report.html", result_costs, online, seconds)
     figure = figure_png(_bars(result_costs))
-    (out / "costs.png").write_bytes(figure)
+    write_bytes(out / "costs.png", figure)
     summary_sections = [
         Section(
             "What the policies cost",
@@ -141,7 +142,7 @@ def run_demo(
         f"From {rows} edited emails of each of two users to three policies each, in {seconds:.0f} s.",
         summary_sections + sections,
     )
-    write_atomic(out / "demo.json", json.dumps(_numbers(result), indent=2) + "\n")
+    write_text(out / "demo.json", json.dumps(_numbers(result), indent=2) + "\n")
     return result
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editloop.errors import RunError
 from editloop.intervals import mean_interval
-from editloop.policy import RunFolder, write_atomic
+from editloop.io import write_text
+from editloop.policy import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +87,7 @@ def write_report(path: Path, title: str, lead: str, sections: Sequence[Section])
     shown = [
         {**vars(section), "images": [encoded(image) for image in section.images]} for section in sections
     ]
-    write_atomic(path, template.render(title=title, lead=lead, sections=shown))
+    write_text(path, template.render(title=title, lead=lead, sections=shown), RunError)
     return path
 
 
