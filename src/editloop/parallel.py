@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, which share the cores, and how they report to the process that started them."""
+"""Jobs in processes of their own, which share the cores, and how their progress reaches who waits."""
 
 from __future__ import annotations
 

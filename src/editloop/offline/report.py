@@ -1,4 +1,4 @@
-"""The HTML report of a run: the verdict first, then the policies, two drafts of each, and how they were trained."""
+"""The HTML report of a run: the verdict, the policies, drafts of each, and how they were trained."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def run_sections(run: RunFolder) -> list[Section]:
 
 
 def _drafts(manifest: Mapping[str, Any]) -> list[Section]:
-    """Drafts of the base and of every policy for the first contexts, the cheapest policy's next to the base's."""
+    """Drafts for the first contexts: the base's, then those of the policies, the cheapest policy first."""
     sampled = {name: _best(policy)["sampled"] for name, policy in manifest["policies"].items()}
     sampled = {name: each for name, each in sampled.items() if each and each["examples"]}
     ranked = sorted(sampled, key=lambda name: sampled[name]["cost"]["mean"])
@@ -132,8 +132,8 @@ def _drafts(manifest: Mapping[str, Any]) -> list[Section]:
         drafts = [Draft(name, row["sample"], row["edit"], row.get("cost")) for name, row in rows.items()]
         comparisons.append(Comparison(first["context"], drafts))
     told = (
-        f"The first {len(comparisons)} contexts of the validation part, not selected. Struck words would have "
-        "to go and underlined words to come to make the edit of the log out of each draft."
+        f"The first {len(comparisons)} contexts of the validation part, not selected. Each draft is shown "
+        "with what turns it into the edit of the log: struck words are deleted, underlined words inserted."
     )
     return [Section("Before and after", [told], comparisons=comparisons)]
 
@@ -182,7 +182,8 @@ COLUMN_NOTES = {
     "Loss per token:": "how unlikely the edits are; lower is better.",
     "Accuracy:": "how often the edit is likelier than the response.",
     "Reference accuracy:": "how often it is so by more than under the base.",
-    "Shift of edits:": "how far the edits' log-probability moved from the base's; below 0 they became less likely.",
+    "Shift of edits:": "how far the edits' log-probability moved from the base's; negative where they became "
+    "less likely.",
 }
 """What the columns of the policies' table mean."""
 

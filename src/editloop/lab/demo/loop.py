@@ -160,7 +160,11 @@ def _run_user(job: _Job) -> UserResult:
     callback.message(line)
     seen = summary.sample["cost"][~np.isnan(summary.sample["cost"])]
     if len(seen):
-        callback.message("\n".join([f"What the edits of the {job.user} user cost:", *plot_text(seen)]))
+        callback.message(
+            "\n".join(
+                [f"What the edits of the {job.user} user cost, by share of the rows:", *plot_text(seen)]
+            )
+        )
     plots = plot_costs(summary, job.out / f"{job.user}-log")
     run = fit(log, base, job.out / job.user, settings.config, report=False, callback=callback)
     names = [*(["base"] if job.user == USERS[0] else []), *run.policy_names()]  # one base for all logs

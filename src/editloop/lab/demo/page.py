@@ -77,8 +77,9 @@ def _before_and_after(result: DemoResult) -> Section:
         ]
         comparisons.append(Comparison(costs["base"][EVALUATOR].contexts[i], drafts))
     told = (
-        f"The first {SHOWN} contexts, not selected. Each draft is shown with the {EVALUATOR} user's edit of it: "
-        f"struck words were deleted, underlined words inserted. The policies learned from the {EVALUATOR} user's log."
+        f"The first {SHOWN} contexts, not selected. The policies learned from the {EVALUATOR} user's log; "
+        f"each draft is shown with the {EVALUATOR} user's edit of it: struck words were deleted, underlined "
+        "words inserted."
     )
     return Section("Before and after", [told], comparisons=comparisons)
 

@@ -12,7 +12,7 @@ WIDTH = 40
 
 
 def plot_text(costs: NDArray[np.float64]) -> list[str]:
-    """A histogram of costs, a line for each interval; costs of 0, which are unedited drafts, are a line apart.
+    """A histogram of costs, a line for each interval; unedited drafts, of cost 0, have a line of their own.
 
     Plain characters, so that every terminal and every file can show it.
 

@@ -38,7 +38,8 @@ class Difference(NamedTuple):
         return is_within_error(self.mean, self.standard_error)
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.standard_error:.2f}"
+        direction = "more" if self.mean > 0 else "less"
+        return f"{abs(self.mean):.2f} ± {self.standard_error:.2f} {direction}"
 
 
 def demo_verdict(
@@ -57,12 +58,12 @@ def demo_verdict(
     chosen = min(
         methods, key=lambda method: max(float(trained[log][method].mean()) - best[log] for log in logs)
     )
-    gains = {log: Difference.of(base, trained[log][chosen]) for log in logs}
-    helped = [log for log in logs if gains[log].mean > 0 and not gains[log].is_within_error]
+    changes = {log: Difference.of(trained[log][chosen], base) for log in logs}
+    helped = [log for log in logs if changes[log].mean < 0 and not changes[log].is_within_error]
     reasons = [
-        f"Costs are those of {len(base)} fresh drafts for the same contexts, ± standard error; within two of them "
-        "policies are called equally good.",
-        *(_of_log(log, chosen, trained[log], gains[log]) for log in logs),
+        f"Every policy drafted for the same {len(base)} fresh contexts. Differences are means ± standard "
+        "error; within two standard errors policies are called equally good.",
+        *(_of_log(log, chosen, trained[log], changes[log]) for log in logs),
         _over_logs(chosen, trained),
         "Choosing among the policies online, without knowing any of this beforehand (LateEnsemble), cost "
         + listed([f"{short_cost(online[log])} a round with those of the {log} user's log" for log in online])
@@ -82,24 +83,18 @@ def _headline(chosen: str, base: float, trained: Mapping[str, Mapping[str, Costs
     return f"Train {chosen}: {change}; {served}."
 
 
-def _of_log(log: str, chosen: str, policies: Mapping[str, Costs], gain: Difference) -> str:
+def _of_log(log: str, chosen: str, policies: Mapping[str, Costs], change: Difference) -> str:
     """What the chosen method makes of a log, and how the others compare to it."""
     others = {m: Difference.of(costs, policies[chosen]) for m, costs in policies.items() if m != chosen}
     cost = short_cost(float(policies[chosen].mean()))
-    parts = [f"With the {log} user's log {chosen} costs {cost}, {gain} less than the base"]
+    parts = [f"With the {log} user's log {chosen} costs {cost}, {change} than the base"]
     equal = [method for method, each in others.items() if each.is_within_error]
     if equal:
         parts.append(f"{listed(equal)} {'is' if len(equal) == 1 else 'are'} equally good")
     for method, each in others.items():
         if method not in equal:
-            parts.append(
-                f"{method} costs {abs(each.mean):.2f} ± {each.standard_error:.2f} {_more(each.mean)}"
-            )
+            parts.append(f"{method} costs {each}")
     return "; ".join(parts) + "."
-
-
-def _more(difference: float) -> str:
-    return "more" if difference > 0 else "less"
 
 
 def _over_logs(chosen: str, trained: Mapping[str, Mapping[str, Costs]]) -> str:
