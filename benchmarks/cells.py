@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.edits import Cost, get_cost, read_log, write_log
-from editloop.edits.writing import atomic
+from editloop.io import write_text
 from editloop.lab import Domain, base_path, fit_settings, get_domain, stream_log
 from editloop.lab.folder import claim
 from editloop.lab.log import MAX_NEW_TOKENS
@@ -264,8 +264,7 @@ def _make(job: tuple[Cell, Workplace]) -> Answers:
             samples = policy.sample(contexts, seed=cell.seed, max_new_tokens=MAX_NEW_TOKENS)
         responses[name] = [sample.text for sample in samples]
     answers = Answers(contexts, responses, time.monotonic() - started)
-    with atomic(folder / "answers.json") as unfinished:
-        unfinished.write_text(json.dumps(vars(answers)), encoding="utf-8")
+    write_text(folder / "answers.json", json.dumps(vars(answers)))
     return answers
 
 

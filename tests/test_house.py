@@ -15,14 +15,28 @@ from editloop import errors
 
 SOURCE = Path(editloop.__file__).parent
 # Top to bottom, as in docs/design.md; a room may import those after it.
-ROOMS = ["cli", "serve", "diagnosis", "theory", "lab", "users", "online", "offline", "policy", "edits"]
+ROOMS = [
+    "cli",
+    "serve",
+    "diagnosis",
+    "theory",
+    "lab",
+    "users",
+    "online",
+    "offline",
+    "policy",
+    "edits",
+    "store",
+]
 GROUND = {
     "errors",
     "intervals",
     "io",
+    "journal",
     "lazy",
     "parallel",
     "progress",
+    "registry",
     "results",
 }  # modules that every room may import
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE)
@@ -55,7 +69,7 @@ def test_every_folder_is_a_room_that_is_named_here():
 
 
 @pytest.mark.parametrize(
-    "room", ["edits", "policy", "offline", "online", "users", "lab", "theory", "diagnosis", "serve"]
+    "room", ["edits", "policy", "offline", "online", "users", "lab", "theory", "diagnosis", "serve", "store"]
 )
 def test_names_of_a_room_agree_with_what_it_imports(room):
     module = importlib.import_module(f"editloop.{room}")  # ruff keeps __all__ sorted
@@ -92,7 +106,7 @@ def test_what_a_package_has_is_listed_before_it_is_used():
         "import editloop.edits",
         "import editloop.online",
         "from editloop.policy import RunFolder",
-        "import editloop.serve.upstream",
+        "import editloop.serve.backends.upstream",
         "from editloop.cli import app",
         "import sys; sys.argv = ['editloop', '--help']\nfrom editloop.cli import main\n"
         "try: main()\nexcept SystemExit: pass",

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from editloop.serve.app import create_app
-from editloop.serve.backend import Backend, Chunk, Completion, Served
-from editloop.serve.entries import Epoch
-from editloop.serve.keys import Role, create_key
-from editloop.serve.live import Live
-from editloop.serve.store import Store
+from editloop.serve.api.app import create_app
+from editloop.serve.backends.base import Backend, Chunk, Completion, Served
+from editloop.serve.loop.commands import Epoch
+from editloop.serve.loop.feedback import Live
+from editloop.store.database import Store
+from editloop.store.keys import Role, create_key
 
 
 class Parrot:

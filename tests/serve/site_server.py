@@ -15,14 +15,14 @@ import pytest
 import uvicorn
 from serving import Parrot
 
-from editloop.serve import arms as arms_module
-from editloop.serve.app import create_app
-from editloop.serve.backend import Served
-from editloop.serve.entries import Epoch
-from editloop.serve.gate import Limits
-from editloop.serve.live import Live
-from editloop.serve.running import listen, server_settings
-from editloop.serve.store import Store
+from editloop.serve.api import arms as arms_module
+from editloop.serve.api.app import create_app
+from editloop.serve.api.middleware import Limits
+from editloop.serve.api.server import listen, server_settings
+from editloop.serve.backends.base import Served
+from editloop.serve.loop.commands import Epoch
+from editloop.serve.loop.feedback import Live
+from editloop.store.database import Store
 
 
 class Site:

@@ -10,9 +10,9 @@ import pytest
 from serving import Parrot, error, run, serving, sqlite
 from sqlalchemy import func, select
 
-from editloop.serve.abilities import IN_PROCESS, check_request
-from editloop.serve.backend import Refused
-from editloop.serve.schema import drafts, events
+from editloop.serve.backends.base import Refused
+from editloop.serve.backends.capabilities import IN_PROCESS, check_request
+from editloop.store.schema import drafts, events
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}

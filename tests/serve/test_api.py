@@ -16,9 +16,10 @@ from sqlalchemy import Connection, event, select
 
 from editloop.edits import Record
 from editloop.online import Bandit
-from editloop.serve.backend import Chunk, Completion, Refused, Unanswered
-from editloop.serve.desk import Desk, Question
-from editloop.serve.schema import drafts, events
+from editloop.serve.backends.base import Chunk, Completion, Refused, Unanswered
+from editloop.serve.loop.completions import Desk, Question
+from editloop.serve.loop.events import read_events
+from editloop.store.schema import drafts, events
 
 
 def test_a_response_is_answered_and_its_edit_learned_from(url: str, tmp_path: Path) -> None:
@@ -330,7 +331,7 @@ def test_what_is_restarted_knows_what_was_known(url: str, tmp_path: Path) -> Non
             async with serving(url, tmp_path) as service:
                 assert service.live.bandit.to_json() == known
                 replay = Bandit.replay(
-                    (event for _, event in service.live.store.events()), service.live.config
+                    (event for _, event in read_events(service.live.store)), service.live.config
                 )
                 assert replay.to_json() == known
 

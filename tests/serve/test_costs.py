@@ -22,8 +22,9 @@ from benchmarks.postgres import Postgres
 from editloop.edits import register_cost
 from editloop.errors import BanditError, StoreError
 from editloop.online import Bandit, BanditConfig
-from editloop.serve.schema import events, facts
-from editloop.serve.store import Store
+from editloop.serve.loop.events import read_events
+from editloop.store.database import Store
+from editloop.store.schema import events, facts
 
 SHARE = BanditConfig()
 WORDS = BanditConfig(cost="levenshtein:word/none", scale=3.0)
@@ -36,7 +37,7 @@ def counted(service: Service) -> dict[tuple[str, int], tuple[str, float | None]]
 
 
 def is_replay(service: Service) -> bool:
-    replay = Bandit.replay((event for _, event in service.live.store.events()), service.live.config)
+    replay = Bandit.replay((event for _, event in read_events(service.live.store)), service.live.config)
     return replay.to_json() == service.live.bandit.to_json()
 
 
@@ -157,7 +158,7 @@ def first_version(path: Path) -> None:
     """A store as the first version left it: an edit, its cost, and a removed text in a free page."""
     store = Store(str(path))
     config = Config()
-    config.set_main_option("script_location", "editloop.serve:migrations")
+    config.set_main_option("script_location", "editloop.store:migrations")
     with store.writer.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "1")

@@ -17,11 +17,11 @@ from fuzzing import body_requests
 from serving import key_of, run, serving, sqlite
 from site_server import Site, stub_runs
 
-from editloop.serve import pages
-from editloop.serve.backend import Unanswered
-from editloop.serve.entries import Epoch
-from editloop.serve.keys import create_key
-from editloop.serve.live import Live
+from editloop.serve.backends.base import Unanswered
+from editloop.serve.dashboard import pages
+from editloop.serve.loop.commands import Epoch
+from editloop.serve.loop.feedback import Live
+from editloop.store.keys import create_key
 
 SWITCHES = [
     "--headless",
@@ -318,7 +318,7 @@ def test_a_search_and_an_opened_redline(site: Site, open_page: Open) -> None:
 def test_a_key_is_asked_for_and_forgotten(
     site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.02)
+    monkeypatch.setattr("editloop.serve.api.middleware.REFRESH", 0.02)
     response_id = site.ask("Write to Ada.", edit="Hello")
     admin = create_key(site.live.store, "boss", "admin")
     app = create_key(site.live.store, "app")

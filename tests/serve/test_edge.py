@@ -14,10 +14,10 @@ import pytest
 from serving import error, run, serving, sqlite
 from site_server import Site
 
-from editloop.serve.gate import Limits
-from editloop.serve.keys import create_key
-from editloop.serve.places import Places, Waiting
+from editloop.serve.api.middleware import Limits
+from editloop.serve.api.quotas import Places, Waiting
 from editloop.serve.problem import Problem
+from editloop.store.keys import create_key
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
 
@@ -155,7 +155,7 @@ def test_an_answer_takes_longer_than_a_head_may(tmp_path: Path) -> None:
 
 
 def test_a_key_takes_no_more_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.02)
+    monkeypatch.setattr("editloop.serve.api.middleware.REFRESH", 0.02)
 
     async def work() -> None:
         options = {"limits": Limits(concurrency=4, share=0.75)}

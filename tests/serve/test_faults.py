@@ -15,13 +15,14 @@ from serving import Parrot, Service, run, serving
 from sqlalchemy import select
 
 from benchmarks.postgres import Postgres
-from editloop.edits import journal
+from editloop import journal
 from editloop.errors import StoreError, StoreUnreachableError
 from editloop.online import Bandit, Decided
-from editloop.serve.entries import Ask, Epoch, Finish, spooled_to_json
-from editloop.serve.keys import create_key
-from editloop.serve.schema import events
-from editloop.serve.store import Store
+from editloop.serve.loop.commands import Ask, Epoch, Finish, spooled_to_json
+from editloop.serve.loop.events import read_events
+from editloop.store.database import Store
+from editloop.store.keys import create_key
+from editloop.store.schema import events
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
@@ -38,7 +39,7 @@ async def known_again(service: Service) -> None:
         return service.live.down is None and not service.live.writer.spooled()
 
     await until(up)
-    replay = Bandit.replay((event for _, event in service.live.store.events()), service.live.config)
+    replay = Bandit.replay((event for _, event in read_events(service.live.store)), service.live.config)
     assert replay.to_json() == service.live.bandit.to_json()
 
 
@@ -130,9 +131,9 @@ def test_only_a_store_that_does_not_answer_is_done_without(tmp_path: Path) -> No
 def test_a_database_that_stands_still_is_left_behind(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.writer.PATIENCE", 0.2)
-    monkeypatch.setattr("editloop.serve.live.PATIENCE", 0.5)
-    monkeypatch.setattr("editloop.serve.live.TEND_EVERY", 0.1)
+    monkeypatch.setattr("editloop.serve.loop.writer.PATIENCE", 0.2)
+    monkeypatch.setattr("editloop.serve.loop.feedback.PATIENCE", 0.5)
+    monkeypatch.setattr("editloop.serve.loop.feedback.TEND_EVERY", 0.1)
     url = postgres.new()
 
     async def work() -> None:
@@ -155,7 +156,7 @@ def test_a_database_that_stands_still_is_left_behind(
 def test_keys_hold_while_the_database_is_down(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.02)
+    monkeypatch.setattr("editloop.serve.api.middleware.REFRESH", 0.02)
     url = postgres.new()
 
     async def work() -> None:
@@ -187,8 +188,8 @@ def test_what_can_be_written_nowhere_is_refused(tmp_path: Path, monkeypatch: pyt
         async with serving(f"sqlite:///{tmp_path}/edits.db", tmp_path) as service:
             done = (await service.ask()).json()["id"]
             with monkeypatch.context() as broken:
-                broken.setattr("editloop.serve.writer.Writer._pen", full)
-                broken.setattr("editloop.serve.writer.append_rows", full)
+                broken.setattr("editloop.serve.loop.writer.Writer._pen", full)
+                broken.setattr("editloop.serve.loop.writer.append_rows", full)
                 for answer in (
                     await service.ask(),
                     await service.ask(stream=True),
@@ -267,8 +268,8 @@ def test_a_second_server_on_sqlite_is_refused(tmp_path: Path) -> None:
 def test_a_long_spool_is_written_back_in_order(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.writer.MOST", 7)
-    monkeypatch.setattr("editloop.serve.writer.AT_ONCE", 0.02)
+    monkeypatch.setattr("editloop.serve.loop.writer.MOST", 7)
+    monkeypatch.setattr("editloop.serve.loop.writer.AT_ONCE", 0.02)
 
     async def work() -> None:
         async with serving(url, tmp_path):

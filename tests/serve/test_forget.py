@@ -13,10 +13,10 @@ import pytest
 from serving import Service, error, run, serving, sqlite
 from sqlalchemy import select
 
-from editloop.edits import journal
+from editloop import journal
 from editloop.online import Decided
-from editloop.serve.entries import Ask, Finish, spooled_to_json
-from editloop.serve.schema import drafts, edits, facts
+from editloop.serve.loop.commands import Ask, Finish, spooled_to_json
+from editloop.store.schema import drafts, edits, facts
 
 TEXT = "Zoë's secret plan"
 
@@ -65,7 +65,7 @@ def test_a_forgotten_text_is_in_no_file(tmp_path: Path) -> None:
 
 
 def test_texts_that_are_too_old_are_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.serve.live.TEND_EVERY", 0.1)
+    monkeypatch.setattr("editloop.serve.loop.feedback.TEND_EVERY", 0.1)
 
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path / "state", keep_for=2.0) as service:
@@ -88,7 +88,7 @@ def test_who_reads_what_was_there_before_is_waited_for(
             with service.live.store.reader.connect() as reader:
                 assert reader.scalar(select(drafts.c.response).limit(1))
                 with monkeypatch.context() as hurried:
-                    hurried.setattr("editloop.serve.live.PATIENCE", 0.2)
+                    hurried.setattr("editloop.serve.loop.feedback.PATIENCE", 0.2)
                     busy = await service.http.delete("/v1/users/zoe")
                     error(busy, 503, "store_busy")
                     assert int(busy.headers["Retry-After"]) >= 1 and copies(tmp_path) > 0
@@ -168,8 +168,8 @@ def test_what_another_replica_spooled_before_comes_without_texts(url: str, tmp_p
 def test_what_came_late_out_of_a_spool_is_not_kept_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.live.TEND_EVERY", 0.1)
-    monkeypatch.setattr("editloop.serve.live.LOOK_BACK_EVERY", 0.5)
+    monkeypatch.setattr("editloop.serve.loop.feedback.TEND_EVERY", 0.1)
+    monkeypatch.setattr("editloop.serve.loop.feedback.LOOK_BACK_EVERY", 0.5)
 
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path / "state", keep_for=100.0) as service:

@@ -12,8 +12,8 @@ from serving import error, key_of, run, serving, sqlite
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from editloop.serve.gate import Limits
-from editloop.serve.keys import create_key, revoke_key
+from editloop.serve.api.middleware import Limits
+from editloop.store.keys import create_key, revoke_key
 
 
 def test_limits_are_held(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ async def read_again() -> None:
 
 
 def test_keys_open_what_they_may(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.serve.gate.REFRESH", 0.02)
+    monkeypatch.setattr("editloop.serve.api.middleware.REFRESH", 0.02)
 
     async def work() -> None:
         async with serving(url, tmp_path) as service:

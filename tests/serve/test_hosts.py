@@ -10,7 +10,7 @@ import pytest
 from serving import error, key_of, run, serving, sqlite
 
 from editloop.errors import ConfigError
-from editloop.serve.hosts import Hosts
+from editloop.serve.api.hosts import Hosts
 from editloop.serve.problem import Problem
 
 PATHS = ("/", "/docs", "/healthz", "/readyz", "/dashboard/main.js", "/openapi.json", "/metrics", "/v1/models")

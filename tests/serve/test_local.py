@@ -14,9 +14,9 @@ from serving import run, serving
 
 from editloop.errors import ModelError
 from editloop.policy import LoraSettings, RunFolder, attach_adapter, detach_adapter, load_base
-from editloop.serve.backend import Chunk, Refused, Served, Unanswered
-from editloop.serve.catalog import find_policies, objection, validation
-from editloop.serve.local import Local
+from editloop.serve.backends.base import Chunk, Refused, Served, Unanswered
+from editloop.serve.backends.catalog import find_policies, objection, validation
+from editloop.serve.backends.local import Local
 
 
 def cost(mean: float) -> dict[str, Any]:

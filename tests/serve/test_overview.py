@@ -12,9 +12,9 @@ import pytest
 from serving import Service, run, serving
 from sqlalchemy import insert
 
-from editloop.serve.overview import Sums
+from editloop.serve.api.overview import Sums
 from editloop.serve.problem import unavailable
-from editloop.serve.schema import events
+from editloop.store.schema import events
 
 COLUMNS = dict.fromkeys(("response_id", "revision", "arm", "propensity", "cost", "arms"))
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from editloop.errors import StoreError
-from editloop.serve.store import Store
+from editloop.store.database import Store
 
 HOLD = """
 import sys
-from editloop.serve.store import Store
+from editloop.store.database import Store
 Store(sys.argv[1]).open()
 print("mine", flush=True)
 input()
@@ -27,7 +27,7 @@ import editloop, editloop.serve
 for module in (editloop, editloop.serve):
     for name in module.__all__:
         getattr(module, name)
-import editloop.cli.serve, editloop.serve.store
+import editloop.cli.serve, editloop.store.database
 print("imported")
 """
 

@@ -15,8 +15,8 @@ from serving import error, run, serving, sqlite
 
 from editloop.errors import RunError
 from editloop.policy import RunFolder
-from editloop.serve import catalog
-from editloop.serve.catalog import find_policies, objection, validation
+from editloop.serve.backends import catalog
+from editloop.serve.backends.catalog import find_policies, objection, validation
 from editloop.serve.problem import Problem
 from small_run import adapter_weights, cost, make_run, save_adapter
 
@@ -188,7 +188,7 @@ def test_a_folder_that_cannot_be_read_in_time_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "CHECK_SECONDS", 0.2)
-    monkeypatch.setattr("editloop.serve.arms.find_policies", lambda run, names: time.sleep(60))
+    monkeypatch.setattr("editloop.serve.api.arms.find_policies", lambda run, names: time.sleep(60))
 
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path) as service:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from serving import error, run, serving, sqlite
 from sqlalchemy import select
 
-from editloop.serve.backend import Completion
-from editloop.serve.desk import context_of, metadata_of
-from editloop.serve.redaction import redact_leaves, redact_text
-from editloop.serve.schema import drafts, edits
+from editloop.serve.backends.base import Completion
+from editloop.serve.loop.completions import context_of, metadata_of
+from editloop.serve.loop.redaction import redact_leaves, redact_text
+from editloop.store.schema import drafts, edits
 
 SECRET = "José"
 

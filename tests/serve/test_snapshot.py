@@ -10,7 +10,7 @@ from pathlib import Path
 from serving import run, serving
 
 from editloop.online import Bandit
-from editloop.serve.entries import Ask
+from editloop.serve.loop.commands import Ask
 
 
 def test_a_snapshot_of_a_busy_loop_knows_what_it_lacks(tmp_path: Path) -> None:

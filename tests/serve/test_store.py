@@ -14,12 +14,13 @@ from sqlalchemy.exc import IntegrityError
 from benchmarks.postgres import Postgres
 from editloop.errors import StoreError
 from editloop.online import Arms, Bandit, Decided, Feedback, Rerouted
-from editloop.serve.entries import Ask, Edit, Epoch, Expire, External, Finish, Forget, Route
-from editloop.serve.keys import create_key, digest, list_keys, revoke_key
+from editloop.serve.loop.commands import Ask, Edit, Epoch, Expire, External, Finish, Forget, Route
+from editloop.serve.loop.events import read_events
+from editloop.serve.loop.writer import Writer
 from editloop.serve.problem import Problem
-from editloop.serve.schema import drafts, edits, events, log_view, metadata, policies
-from editloop.serve.store import Store
-from editloop.serve.writer import Writer
+from editloop.store.database import Store
+from editloop.store.keys import create_key, digest, list_keys, revoke_key
+from editloop.store.schema import drafts, edits, events, log_view, metadata, policies
 
 
 class Desk:
@@ -93,9 +94,9 @@ def test_events_come_back_as_they_were(url: str, tmp_path: Path) -> None:
                 Feedback("2", "expired", None, 0),
             ]
             assert desk.told == expected
-            assert list(desk.store.events()) == list(enumerate(expected, 1))
-            assert list(desk.store.events(4)) == list(enumerate(expected[4:], 5))
-            tally = Bandit.replay(event for _, event in desk.store.events()).state.tally("s", "b@2")
+            assert list(read_events(desk.store)) == list(enumerate(expected, 1))
+            assert list(read_events(desk.store, 4)) == list(enumerate(expected[4:], 5))
+            tally = Bandit.replay(event for _, event in read_events(desk.store)).state.tally("s", "b@2")
             assert (tally.observed, tally.cost, tally.pending) == (1, 1.0, 0)
 
     run(work())
@@ -127,7 +128,7 @@ def test_a_question_that_came_again_is_routed_anew(url: str, tmp_path: Path) -> 
                 await desk.writer.write(entry)  # type: ignore[arg-type]
             done = await desk.writer.write(Edit("1", "Hi", None, None, 5.0))
             assert (done.policy, desk.store.last()) == ("a@1", 5)
-            state = Bandit.replay(event for _, event in desk.store.events()).state
+            state = Bandit.replay(event for _, event in read_events(desk.store)).state
             assert (state.tally("s", "a@1").observed, state.tally("s", "b@2").pending) == (1, 0)
 
     run(work())
@@ -285,7 +286,7 @@ def test_texts_from_elsewhere_are_nothing_for_a_bandit(url: str, tmp_path: Path)
             await write(one)
             await write(one)
             assert (await write(Edit("e", "Hi", None, None, 2.0))).cost == 1.0
-            assert desk.told == [] and desk.store.last() == 1 and list(desk.store.events()) == []
+            assert desk.told == [] and desk.store.last() == 1 and list(read_events(desk.store)) == []
             row = desk.store.read(lambda c: c.execute(select(log_view)).one())
             assert (row.status, row.edit, row.policy) == ("edited", "Hi", "gpt")
             with pytest.raises(Problem, match="another response has this id"):
@@ -351,7 +352,7 @@ def test_two_replicas_learn_from_each_other(postgres: Postgres, tmp_path: Path) 
             while len(a.told) < 41 or len(b.told) < 41:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
-            assert a.told == b.told == [event for _, event in a.store.events()]
+            assert a.told == b.told == [event for _, event in read_events(a.store)]
             assert a.store.last() == 41
 
     run(work())

@@ -13,9 +13,9 @@ from sqlalchemy import update
 
 from editloop.errors import RunError
 from editloop.policy import RunFolder
-from editloop.serve.backend import Unanswered
-from editloop.serve.schema import drafts
-from editloop.serve.upstream import Upstream
+from editloop.serve.backends.base import Unanswered
+from editloop.serve.backends.upstream import Upstream
+from editloop.store.schema import drafts
 
 
 def strict(text: str) -> Any:

@@ -16,9 +16,9 @@ from aiohttp.test_utils import TestServer
 from serving import error, run, serving, sqlite
 
 from editloop.errors import ServeError
-from editloop.serve.backend import Chunk, Refused, Served, Unanswered
-from editloop.serve.gate import Limits
-from editloop.serve.upstream import Upstream
+from editloop.serve.api.middleware import Limits
+from editloop.serve.backends.base import Chunk, Refused, Served, Unanswered
+from editloop.serve.backends.upstream import Upstream
 
 BASE = Served("base@0", "base", Path("run"))
 REQUEST: dict[str, Any] = {"model": "editloop", "messages": [{"role": "user", "content": "Hi"}], "top_p": 0.5}
@@ -390,7 +390,7 @@ def test_an_adapter_that_another_replica_has_loaded_is_there(sft: Served) -> Non
 def test_a_server_that_is_down_makes_this_one_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("editloop.serve.upstream.RETRY_EVERY", 0.05)
+    monkeypatch.setattr("editloop.serve.backends.upstream.RETRY_EVERY", 0.05)
     vllm = Vllm()
     vllm.models |= {"a@1", "b@2"}
 

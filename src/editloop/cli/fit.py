@@ -154,7 +154,7 @@ def _read(
     an interrupted one goes on with the same rows.
     """
     from editloop.edits import DatabaseLog, read_log, write_log
-    from editloop.edits.writing import atomic
+    from editloop.io import write_text
     from editloop.policy import RunFolder
 
     if not isinstance(log, DatabaseLog):
@@ -174,8 +174,7 @@ def _read(
     if run.exists() or not out.exists() or not any(out.iterdir()):
         run.work.mkdir(parents=True, exist_ok=True)
         write_log(records, rows)
-        with atomic(about) as unfinished:
-            unfinished.write_text(json.dumps(read), encoding="utf-8")
+        write_text(about, json.dumps(read))
     return records, read
 
 

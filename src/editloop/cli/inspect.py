@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from editloop.cli.console import console, show_table, shown_progress, write_json
+from editloop.cli.console import console, show_table, shown_progress
 from editloop.cli.flags import Config, CostName, LogPath
 from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reading_line, reads
+from editloop.io import write_json
 
 
 @reads

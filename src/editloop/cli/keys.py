@@ -13,14 +13,14 @@ from editloop.cli.flags import Config, StoreUrl
 from editloop.cli.serve import need
 
 if TYPE_CHECKING:
-    from editloop.serve import Store
+    from editloop.store import Store
 
 keys = typer.Typer(help="Who may ask a server.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def _opened(store: str) -> Store:
     need()
-    from editloop.serve import Store
+    from editloop.store import Store
 
     opened = Store(store)
     opened.open(claim=False)
@@ -36,7 +36,7 @@ def create(
 ) -> None:
     """Run the verb."""
     with closing(_opened(store)) as opened:
-        from editloop.serve import create_key
+        from editloop.store import create_key
 
         print(create_key(opened, name, role))  # type: ignore[arg-type]
 
@@ -46,7 +46,7 @@ def list_all(store: StoreUrl = "edits.db", config: Config = None) -> None:
     """Run the verb."""
     rows = [["name", "role", "created", "revoked"]]
     with closing(_opened(store)) as opened:
-        from editloop.serve import list_keys
+        from editloop.store import list_keys
 
         found = list_keys(opened)
     for key in found:
@@ -62,7 +62,7 @@ def revoke(
 ) -> None:
     """Run the verb."""
     with closing(_opened(store)) as opened:
-        from editloop.serve import revoke_key
+        from editloop.store import revoke_key
 
         revoke_key(opened, name)
     console.print(f"{name} is revoked")

@@ -18,7 +18,8 @@ from editloop.cli.places import Place
 from editloop.errors import ConfigError, ServeError, StoreError
 
 if TYPE_CHECKING:
-    from editloop.serve import Backend, Store
+    from editloop.serve import Backend
+    from editloop.store import Store
 
 DAY = 86_400.0
 
@@ -87,8 +88,9 @@ def serve(
     from editloop.edits import get_cost
     from editloop.edits.cost import DEFAULT_COST
     from editloop.online import BanditConfig, resolve_scale
-    from editloop.serve import Limits, Live, Store, create_app
-    from editloop.serve.running import listen, run_server
+    from editloop.serve import Limits, Live, create_app
+    from editloop.serve.api.server import listen, run_server
+    from editloop.store import Store
 
     if scope not in ("user", "all"):
         raise ConfigError("no such scope", seen=scope, do="choose user or all")
@@ -155,10 +157,11 @@ def serve_demo(
     from editloop.lab import base_path, fit_settings, get_domain, stream_log
     from editloop.offline import fit
     from editloop.policy import load_base
-    from editloop.serve import Limits, Live, Store, create_app
-    from editloop.serve.local import Local
-    from editloop.serve.running import listen, run_server
+    from editloop.serve import Limits, Live, create_app
+    from editloop.serve.api.server import listen, run_server
+    from editloop.serve.backends.local import Local
     from editloop.serve.traffic import drive
+    from editloop.store import Store
     from editloop.users import get_user
 
     domain, log = get_domain("email"), out / "log.jsonl"
@@ -190,7 +193,7 @@ def serve_demo(
 
 def _has_keys(store: Store, folder: Path) -> bool:
     """Whether there is a key that holds; by what was known of them, while the database is down."""
-    from editloop.serve import list_keys
+    from editloop.store import list_keys
 
     try:
         store.open(claim=False)
@@ -227,12 +230,12 @@ def _backend(
     upstream: str | None, base: str | None, timeout: float, max_new_tokens: int, device: str, dtype: str
 ) -> Backend:
     if upstream is not None:
-        from editloop.serve.upstream import Upstream
+        from editloop.serve.backends.upstream import Upstream
 
         if not upstream.startswith(("http://", "https://")):
             raise ConfigError("not the URL of a server", seen=upstream, do="http://HOST:PORT/v1")
         return Upstream(upstream, key=os.environ.get("EDITLOOP_UPSTREAM_KEY"), base=base, timeout=timeout)
-    from editloop.serve.local import Local
+    from editloop.serve.backends.local import Local
 
     return Local(max_new_tokens=max_new_tokens, device=device, dtype=dtype)
 

@@ -11,7 +11,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from editloop.cli.console import console, show_table, shown_progress, write_json
+from editloop.cli.console import console, show_table, shown_progress
 from editloop.cli.flags import Config, CostName, Device, Dtype
 from editloop.cli.places import Place
 from editloop.cli.user_flags import (
@@ -27,7 +27,7 @@ from editloop.cli.user_flags import (
     get_world,
 )
 from editloop.errors import ConfigError
-from editloop.io import guard_outputs
+from editloop.io import guard_outputs, write_bytes, write_json
 
 if TYPE_CHECKING:
     from editloop.edits import Context, Log
@@ -145,7 +145,7 @@ def simulate(
             told=table.add,
             **real,
         )
-    (out / "rounds.png").write_bytes(figure_png(plot_rounds(result)))
+    write_bytes(out / "rounds.png", figure_png(plot_rounds(result)))
     summary = {
         "rounds": len(result.rounds),
         "counted": len(result.costs),
@@ -179,6 +179,7 @@ def _asked(log: Log | None, world: World, rounds: int, seed: int) -> list[Contex
 def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None) -> tuple[float, str]:
     """The scale of the cost, and why it is that."""
     from editloop.edits import costs, get_cost
+    from editloop.edits.cost import describe_cost
     from editloop.online import resolve_scale
     from editloop.online.algorithms import ALPHA
 
@@ -187,7 +188,7 @@ def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None)
     try:
         return resolve_scale(cost)
     except ConfigError:
-        if log is not None and "token" not in cost:
+        if log is not None and describe_cost(cost).unit != "token":
             return resolve_scale(cost, [each.cost for each in costs(log, get_cost(cost)).rows])
         if alpha is None or not alpha > 0:
             raise

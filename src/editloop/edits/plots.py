@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.edits.summary import LogSummary
-from editloop.edits.writing import atomic
+from editloop.errors import LogError
+from editloop.io import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def _figure(path: Path, panels: int) -> Iterator[list[Axes]]:
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06, wspace=0.04)
         figure = Figure(figsize=(8, 3.2), dpi=160, layout=layout)
         yield list(figure.subplots(1, panels, squeeze=False)[0])
-        with atomic(path) as unfinished:
+        with atomic_file(path, LogError) as unfinished:
             figure.savefig(unfinished, format="png", facecolor="white")
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from editloop.edits.writing import json_text
 from editloop.errors import RunError
-from editloop.policy import write_atomic
+from editloop.io import json_text, write_text
 
 __all__ = ["claim"]
 
@@ -28,8 +27,7 @@ def claim(folder: Path, what: str, settings: Mapping[str, Any]) -> None:
     path = folder / "settings.json"
     wanted = json_text(settings)
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, wanted)
+        write_text(path, wanted, RunError)
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

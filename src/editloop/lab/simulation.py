@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editloop.edits import Context, context_text, get_cost
-from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import BudgetError, RunError, UserError
+from editloop.journal import append_rows, read_rows
 from editloop.lab.folder import claim
 from editloop.lab.log import MAX_NEW_TOKENS
 from editloop.offline.report import COLOURS, tidy

@@ -19,8 +19,8 @@ import numpy as np
 from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
-from editloop.edits.writing import atomic
 from editloop.errors import EditLoopError
+from editloop.io import write_text
 from editloop.offline.config import CostModelKind
 from editloop.offline.cost_model import CostModel, Fidelity, fidelity, fit_cost_model
 from editloop.offline.examples import Alternatives, Example
@@ -120,8 +120,8 @@ def draw_responses(
     with policy.reference():
         drawn = on_all_processes(policy.device, examples, draw)
     if state.is_main_process:
-        with suppress(OSError, EditLoopError), atomic(file) as unfinished:
-            unfinished.write_text(json.dumps(drawn), encoding="utf-8")
+        with suppress(EditLoopError):
+            write_text(file, json.dumps(drawn))
     return drawn
 
 

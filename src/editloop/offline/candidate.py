@@ -20,6 +20,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from editloop.edits import get_cost
+from editloop.errors import RunError
+from editloop.io import write_text
 from editloop.offline.alarms import check_samples
 from editloop.offline.config import Candidate, FitConfig, Method
 from editloop.offline.examples import Example
@@ -32,7 +34,6 @@ from editloop.policy import (
     detach_adapter,
     processes,
     trainable_copy,
-    write_atomic,
 )
 from editloop.progress import ProgressCallback, counter
 
@@ -138,7 +139,7 @@ def train_candidate(
                 trained.model.save_pretrained(str(folder / "policy"))
                 if config.full:
                     policy.encoder.tokenizer.save_pretrained(str(folder / "policy"))
-            write_atomic(result_file, json.dumps(result))
+            write_text(result_file, json.dumps(result), RunError)
             for checkpoint in folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint, ignore_errors=True)
         state.wait_for_everyone()

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from editloop.edits.writing import atomic, json_text
 from editloop.errors import ConfigError, RunError
+from editloop.io import atomic_file, write_json
 
 __all__ = ["CostModel", "Fidelity", "fidelity", "fit_cost_model"]
 
@@ -137,11 +137,10 @@ class CostModel:
         """Write `cost_model.safetensors` and `cost_model.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {key: value for key, value in vars(self).items() if isinstance(value, np.ndarray)}
-        with atomic(folder / "cost_model.safetensors", RunError) as unfinished:
+        with atomic_file(folder / "cost_model.safetensors", RunError) as unfinished:
             save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, unfinished)
         content = {"noise": self.noise, "settings": dict(self.settings)}
-        with atomic(folder / "cost_model.json", RunError) as unfinished:
-            unfinished.write_text(json_text(content), encoding="utf-8")
+        write_json(folder / "cost_model.json", content, RunError)
 
     @classmethod
     def load(cls, folder: Path) -> CostModel:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from editloop.edits import redline
+from editloop.errors import RunError
+from editloop.io import write_text
 from editloop.offline.verdict import Verdict
-from editloop.policy import write_atomic
 
 __all__ = ["Comparison", "Draft", "Section", "write_report"]
 
@@ -90,7 +91,7 @@ def write_report(
     page = environment.get_template("page.html").render(
         title=title, lead=lead, verdict=verdict, sections=shown
     )
-    write_atomic(path, page)
+    write_text(path, page, RunError)
     return path
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from editloop.edits import Cost
-from editloop.errors import EmptyViewError
+from editloop.errors import EmptyViewError, RunError
+from editloop.io import atomic_folder
 from editloop.offline.alternatives import (
     Priced,
     alternative_trees,
@@ -110,18 +109,10 @@ def save_cost_model(run: RunFolder, priced: Priced) -> None:
     Raises:
         RunError: There is no space or permission to write.
     """
-    with disk_errors(run.path):
-        fresh = Path(tempfile.mkdtemp(dir=run.path, prefix=".cost_model."))
-        try:
-            priced.model.save(fresh)
-            if priced.report["kind"] == "tuned":
-                shutil.copytree(run.work / "cost_model", fresh / "adapter")
-            fresh.chmod(0o755)
-            shutil.rmtree(run.cost_model, ignore_errors=True)
-            fresh.replace(run.cost_model)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
+    with atomic_folder(run.cost_model, RunError) as unfinished, disk_errors(run.path):
+        priced.model.save(unfinished)
+        if priced.report["kind"] == "tuned":
+            shutil.copytree(run.work / "cost_model", unfinished / "adapter")
 
 
 def predicted_costs(

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from editloop.errors import EditLoopError
+from editloop.io import atomic_file
 from editloop.offline.examples import Example
 from editloop.policy import ContextTree, Policy, processes
 
@@ -164,15 +166,10 @@ def _read(file: Path, trees: Sequence[ContextTree], features: bool) -> list[Scor
 
 
 def _write(file: Path, found: Sequence[Scored]) -> None:
-    fresh = file.with_suffix(f".{os.getpid()}")
     content = {
         "log_probs": np.concatenate([np.array(each.log_probs, np.float64) for each in found]),
         "features": np.concatenate([each.features for each in found]),
     }
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(content, fresh)
-        fresh.replace(file)
-    except (OSError, SafetensorError):
-        with suppress(OSError):
-            fresh.unlink()
+    # A cache that cannot be written costs time, not the fit.
+    with suppress(EditLoopError), atomic_file(file, failures=(SafetensorError,)) as unfinished:
+        save_file(content, unfinished)

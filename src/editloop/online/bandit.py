@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from editloop.edits.cost import DEFAULT_COST
+from editloop.edits.cost import DEFAULT_COST, describe_cost
 from editloop.errors import BanditError, ConfigError
 from editloop.online.algorithms import ALPHA, Algorithm, get_algorithm
 from editloop.online.events import Arms, Decided, Event, Feedback, Outcome, check_cost
@@ -89,17 +89,19 @@ class BanditConfig:
 
 
 def resolve_scale(cost: str, costs: Sequence[float] = ()) -> tuple[float, str]:
-    """The scale of a cost and why.
+    """Return the scale of a cost, and how it was found.
 
     Args:
-        cost: Its name.
-        costs: Costs of a log; needed unless the cost is normalised.
+        cost: The cost's name.
+        costs: Costs of a log; needed if the cost declares no scale.
 
     Raises:
-        ConfigError: The cost is not normalised and no positive cost is given.
+        ConfigError: The cost declares no scale, and no positive cost is given.
+        CostError: There is no such cost.
     """
-    if cost.endswith(("/response", "/edit", "/longest")):
-        return 1.0, f"{cost} is normalised"
+    declared = describe_cost(cost).scale
+    if declared is not None:
+        return declared, f"{cost} declares it"
     ranked = sorted(value for value in costs if math.isfinite(value))
     scale = ranked[int(0.95 * (len(ranked) - 1))] if ranked else 0.0
     if scale <= 0:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from editloop.policy.logprob import batch_features, batch_log_probs, context_columns, tree_mask
     from editloop.policy.mixed import MixedPolicy
     from editloop.policy.model import Policy, load_base
-    from editloop.policy.run import RunFolder, library_versions, load_policy, write_atomic
+    from editloop.policy.run import RunFolder, library_versions, load_policy
     from editloop.policy.sampling import Sample, sample, trim_loops
     from editloop.policy.tree import ContextTree, Layout, TreeBatch, pack
     from editloop.policy.verify import check_name, check_policy
@@ -35,7 +35,7 @@ _MODULES = {
     "logprob": ("batch_features", "batch_log_probs", "context_columns", "tree_mask"),
     "mixed": ("MixedPolicy",),
     "model": ("Policy", "load_base"),
-    "run": ("RunFolder", "library_versions", "load_policy", "write_atomic"),
+    "run": ("RunFolder", "library_versions", "load_policy"),
     "sampling": ("Sample", "sample", "trim_loops"),
     "tree": ("ContextTree", "Layout", "TreeBatch", "pack"),
     "verify": ("check_name", "check_policy"),
@@ -72,5 +72,4 @@ __all__ = [
     "trainable_copy",
     "tree_mask",
     "trim_loops",
-    "write_atomic",
 ]

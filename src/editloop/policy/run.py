@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -26,27 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from editloop.edits.writing import atomic, json_text
 from editloop.errors import RunError
-from editloop.io import UnsafeJSONError, parse_json
+from editloop.io import UnsafeJSONError, atomic_file, atomic_folder, parse_json, write_json
 
 if TYPE_CHECKING:
     from editloop.policy.model import Policy
 
-__all__ = ["RunFolder", "library_versions", "load_policy", "write_atomic"]
+__all__ = ["RunFolder", "library_versions", "load_policy"]
 
 FORMAT = 1
 LIBRARIES = ("editloop", "torch", "transformers", "peft", "accelerate", "rapidfuzz")
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one.
-
-    Raises:
-        RunError: The folder cannot be written to (no space left, no permission).
-    """
-    with atomic(path, RunError) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
 
 
 class RunFolder:
@@ -120,7 +108,7 @@ class RunFolder:
     def write_manifest(self, content: dict[str, Any]) -> None:
         """Replace `run.json`; the format and the library versions are added, NaN and infinity become null."""
         full = {"format": FORMAT, **content, "versions": library_versions()}
-        write_atomic(self.manifest_path, json_text(full))
+        write_json(self.manifest_path, full, RunError)
 
     def write_rows(self, hashes: NDArray[np.uint64]) -> None:
         """Keep the hashes of the rows that are trained and validated on (`editloop.edits.row_hashes`).
@@ -128,7 +116,7 @@ class RunFolder:
         Raises:
             RunError: The folder cannot be written to.
         """
-        with atomic(self.rows, RunError) as unfinished, unfinished.open("wb") as file:
+        with atomic_file(self.rows, RunError) as unfinished, unfinished.open("wb") as file:
             np.save(file, np.sort(hashes), allow_pickle=False)
 
     def seen(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_] | None:
@@ -191,22 +179,8 @@ class RunFolder:
             RunError: There is no space or permission to write.
         """
         target = self.policy_path(name)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}."))
-            try:
-                save(fresh)
-                if target.exists():
-                    shutil.rmtree(target)
-                fresh.chmod(0o755)
-                fresh.replace(target)
-            except BaseException:
-                shutil.rmtree(fresh, ignore_errors=True)
-                raise
-        except (OSError, SafetensorError) as error:
-            raise RunError(
-                f"cannot write policy {name}: {error}", seen=str(self.path), do="free space or change --out"
-            ) from error
+        with atomic_folder(target, RunError, failures=(SafetensorError,)) as unfinished:
+            save(unfinished)
         return target
 
     def load_policy(self, name: str, base: Policy) -> Policy:

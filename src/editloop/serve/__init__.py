@@ -11,22 +11,18 @@ from typing import TYPE_CHECKING
 from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from editloop.serve.app import create_app
-    from editloop.serve.backend import Backend, Chunk, Completion, Refused, Served, Unanswered
+    from editloop.serve.api.app import create_app
+    from editloop.serve.api.middleware import Limits
+    from editloop.serve.backends.base import Backend, Chunk, Completion, Refused, Served, Unanswered
     from editloop.serve.client import AsyncClient, Client, Draft, Taken
-    from editloop.serve.gate import Limits
-    from editloop.serve.keys import create_key, list_keys, revoke_key
-    from editloop.serve.live import Live
-    from editloop.serve.store import Store
+    from editloop.serve.loop.feedback import Live
 
 _MODULES = {
-    "app": ("create_app",),
-    "backend": ("Backend", "Chunk", "Completion", "Refused", "Served", "Unanswered"),
+    "api.app": ("create_app",),
+    "backends.base": ("Backend", "Chunk", "Completion", "Refused", "Served", "Unanswered"),
     "client": ("AsyncClient", "Client", "Draft", "Taken"),
-    "gate": ("Limits",),
-    "keys": ("create_key", "list_keys", "revoke_key"),
-    "live": ("Live",),
-    "store": ("Store",),
+    "api.middleware": ("Limits",),
+    "loop.feedback": ("Live",),
 }
 __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
@@ -41,11 +37,7 @@ __all__ = [
     "Live",
     "Refused",
     "Served",
-    "Store",
     "Taken",
     "Unanswered",
     "create_app",
-    "create_key",
-    "list_keys",
-    "revoke_key",
 ]

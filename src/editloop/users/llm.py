@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import BudgetError, ConfigError, UserError
+from editloop.journal import append_rows, read_rows
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from editloop.edits import LogSummary, Record, plot_costs, read_log, summarize, write_log
+from editloop.io import write_text
 from editloop.lab.demo.settings import DemoSettings, quick_settings
 from editloop.lab.demo.terminal import plot_text
 from editloop.lab.demo.verdict import demo_verdict
@@ -30,7 +31,7 @@ from editloop.lab.simulation import Simulation, simulate
 from editloop.offline import fit
 from editloop.offline.verdict import Verdict
 from editloop.parallel import RelayedCallback, in_parallel, relay
-from editloop.policy import Policy, RunFolder, load_base, write_atomic
+from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.users import get_user
 
@@ -141,7 +142,7 @@ def run_demo(
     seconds = time.monotonic() - started
     result = DemoResult(out / "report.html", _verdict(users), users, seconds)
     write_demo_page(result, settings)
-    write_atomic(out / "demo.json", json.dumps(_numbers(result), indent=2) + "\n")
+    write_text(out / "demo.json", json.dumps(_numbers(result), indent=2) + "\n")
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from editloop.io import write_bytes
 from editloop.lab.demo.loop import EVALUATOR, USERS, DemoResult
 from editloop.lab.demo.settings import DemoSettings
 from editloop.lab.simulation import Simulation, plot_rounds
@@ -38,7 +39,7 @@ def write_demo_page(result: DemoResult, settings: DemoSettings) -> None:
     """
     out = result.report.parent
     figure = figure_png(_bars(result))
-    (out / "costs.png").write_bytes(figure)
+    write_bytes(out / "costs.png", figure)
     sections = [
         Section(
             "What the policies cost",

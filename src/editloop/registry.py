@@ -1,0 +1,132 @@
+"""Parts by name: what is built in, what a program registers, and what installed packages bring.
+
+Methods, domains, log formats, bandit algorithms, serving backends and costs are each found through one
+`Registry`. A part is added in one of three ways, and nothing else has to know its name:
+
+- in this package: its file, and a line in the registry's table of built-in parts;
+- in a program: `registry.register(name, part)`;
+- in another package: an entry point in the registry's group, whose name is the part's:
+
+      [project.entry-points."editloop.bandits"]
+      exp3 = "my_package.exp3:Exp3"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from editloop.errors import ConfigError, EditLoopError
+
+__all__ = ["Registry"]
+
+Part = TypeVar("Part")
+
+
+class Registry(Generic[Part]):
+    """The parts of one kind, by name. Built-in and installed parts are imported when they are asked for.
+
+    Iterating gives the names: built-in parts in the order of their table, then registered and then installed
+    ones, each in alphabetical order. A built-in part cannot be replaced, and a registered one comes before an
+    installed one of the same name.
+
+    Args:
+        kind: What a part is called in messages, `method` say.
+        group: The entry point group in which other packages name their parts.
+        built_in: Where each built-in part is, by name: `package.module:attribute`.
+        attributes: What every part must have; checked where a part comes from outside.
+        error: What is raised for a name that is unknown or taken, or a part that cannot be used.
+        hint: What the message for an unknown name says beside the names that there are.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        built_in: Mapping[str, str],
+        *,
+        attributes: Sequence[str] = (),
+        error: type[EditLoopError] = ConfigError,
+        hint: str = "",
+    ) -> None:
+        self.kind, self.group = kind, group
+        self.built_in = dict(built_in)
+        self.registered: dict[str, Part] = {}
+        self._attributes, self._error, self._hint = tuple(attributes), error, hint
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(
+            list(dict.fromkeys([*self.built_in, *sorted(self.registered), *sorted(self._installed())]))
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.built_in or name in self.registered or name in self._installed()
+
+    def get(self, name: str) -> Part:
+        """Return the part of that name.
+
+        Raises:
+            EditLoopError: The registry's `error`: no part has that name, or an installed one cannot be
+                loaded.
+        """
+        if name in self.built_in:
+            module, _, attribute = self.built_in[name].partition(":")
+            return cast("Part", getattr(import_module(module), attribute))
+        if name in self.registered:
+            return self.registered[name]
+        # Installed packages are searched last: reading their metadata takes longer than all the rest.
+        installed = self._installed()
+        if name in installed:
+            return self._load(installed[name])
+        raise self._error(f"unknown {self.kind}", seen=name, do=self._choices())
+
+    def parts(self) -> Iterator[Part]:
+        """Yield every part, in the order of the names; each is loaded when it is reached."""
+        return (self.get(name) for name in self)
+
+    def register(self, name: str, part: Part) -> Part:
+        """Add a part in this process, and return it. Registering the same part again changes nothing.
+
+        Raises:
+            EditLoopError: The registry's `error`: the name is empty or taken, or the part lacks an attribute.
+        """
+        if not name or name in self.built_in or self.registered.get(name, part) is not part:
+            raise self._error(
+                f"a {self.kind} cannot have this name: it is empty or taken",
+                seen=name,
+                do="choose another name",
+            )
+        self.registered[name] = self._checked(name, part)
+        return part
+
+    def _installed(self) -> dict[str, EntryPoint]:
+        return {each.name: each for each in entry_points(group=self.group)}
+
+    def _load(self, entry: EntryPoint) -> Part:
+        try:
+            part = entry.load()
+        except Exception as error:  # importing another package may raise anything
+            raise self._error(
+                f"the {self.kind} {entry.name} of {entry.value} cannot be loaded", seen=f"{error}"
+            ) from error
+        return self._checked(entry.name, part)
+
+    def _checked(self, name: str, part: Any) -> Part:
+        lacking = [each for each in self._attributes if not hasattr(part, each)]
+        if lacking:
+            raise self._error(
+                f"the {self.kind} {name} lacks {', '.join(lacking)}",
+                seen=part,
+                do="see the protocol that such a part follows",
+            )
+        return cast("Part", part)
+
+    def _choices(self) -> str:
+        names = ", ".join(self)
+        return (
+            f"use {self._hint}{f', or one of {names}' if names else ''}"
+            if self._hint
+            else f"use one of {names}"
+        )

@@ -1,0 +1,134 @@
+"""What may be asked of the policies in this process: a table of parameters, each with what of it they can do.
+
+A request is held against it before anything is decided, so that one which is refused leaves no trace. What is
+not in the table is refused by its name: a parameter that is ignored is a wrong answer that looks right.
+Backends that pass requests on have no table; who is behind them knows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from editloop.serve.backends.base import Refused
+
+__all__ = ["IN_PROCESS", "check_request", "refused"]
+
+
+class Objection(NamedTuple):
+    """What cannot be done, and where in the request it stands."""
+
+    what: str
+    param: str
+
+
+Check = Callable[[str, Any], Iterator[Objection]]
+
+
+def any_value(name: str, value: Any) -> Iterator[Objection]:
+    """Done, or of no consequence to a text."""
+    yield from ()
+
+
+def only(*values: Any) -> Check:
+    """Nothing but values that ask for nothing."""
+
+    def check(name: str, value: Any) -> Iterator[Objection]:
+        if not any(value == each and type(value) in _alike(each) for each in values):
+            told = [json.dumps(each) for each in values if each]
+            yield Objection(f"`{name}`" + (f" other than {' or '.join(told)}" if told else ""), name)
+
+    return check
+
+
+def _alike(value: Any) -> tuple[type, ...]:
+    return (int, float) if type(value) in (int, float) else (type(value),)
+
+
+def whole_number(name: str, value: Any) -> Iterator[Objection]:
+    """A number that a generator can be seeded with."""
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        yield Objection(f"`{name}` other than a whole number of 64 bits", name)
+
+
+def texts(name: str, value: Any) -> Iterator[Objection]:
+    """A text, or several, none of them empty."""
+    several = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, str) and each for each in several):
+        yield Objection(f"`{name}` that is empty", name)
+
+
+def text_messages(name: str, messages: Any) -> Iterator[Objection]:
+    """Messages that have a speaker and a text, and nothing else."""
+    for i, message in enumerate(messages):
+        where = f"{name}.{i}"
+        for key, value in message.items():
+            if key not in ("role", "content") and value is not None:
+                yield Objection(f"`{key}` of a message", f"{where}.{key}")
+        content = message.get("content")
+        if content is None:
+            yield Objection("a message without a text", f"{where}.content")
+        for j, part in enumerate(content if isinstance(content, list) else ()):
+            kind = part.get("type")
+            if kind != "text" or not isinstance(part.get("text"), str):
+                shown = kind if isinstance(kind, str) else "?"
+                yield Objection(f"content of the type `{shown[:40]}`", f"{where}.content.{j}")
+
+
+IN_PROCESS: Mapping[str, Check] = {
+    "model": any_value,
+    "messages": text_messages,
+    "stream": any_value,
+    "stream_options": any_value,
+    "max_tokens": any_value,
+    "max_completion_tokens": any_value,
+    "temperature": any_value,
+    "top_p": any_value,
+    "seed": whole_number,
+    "stop": texts,
+    "n": only(1),
+    "tools": only([]),
+    "tool_choice": only("none"),
+    "parallel_tool_calls": any_value,  # there are none
+    "functions": only([]),
+    "function_call": only("none"),
+    "response_format": only({"type": "text"}),
+    "logprobs": only(False),
+    "top_logprobs": only(0),
+    "frequency_penalty": only(0),
+    "presence_penalty": only(0),
+    "logit_bias": only({}),
+    "modalities": only(["text"]),
+    "audio": only(),
+    "reasoning_effort": only("none"),
+    "web_search_options": only(),
+    "prediction": any_value,  # a hint that makes others faster
+    "store": only(False),
+    "service_tier": only("auto", "default"),
+    "prompt_cache_key": any_value,  # hints to a service with many users
+    "safety_identifier": any_value,
+}
+"""By parameter, as OpenAI's API names them; null is the same as none."""
+
+
+def check_request(request: Mapping[str, Any], table: Mapping[str, Check]) -> None:
+    """Hold a request against a table.
+
+    Raises:
+        Refused: 400, it asks for something else; the first such thing is named.
+    """
+    for name, value in request.items():
+        if value is None:
+            continue
+        if name not in table:
+            raise refused(f"this backend does not know `{name[:64]}`", name[:64], "unsupported_parameter")
+        for objection in table[name](name, value):
+            what = f"this backend cannot do {objection.what} (editloop serve --upstream has one that may)"
+            raise refused(what, objection.param, "unsupported_parameter")
+
+
+def refused(what: str, param: str, code: str = "invalid_request") -> Refused:
+    """A refusal in the form of OpenAI's API."""
+    error = {"message": what, "type": "invalid_request_error", "param": param, "code": code}
+    return Refused(400, {"error": error})

@@ -1,0 +1,193 @@
+"""Policies of run folders as arms: immutable names, and whether offline evaluation lets them in.
+
+A run folder comes from elsewhere. It is checked wholly before anything of it is taken, and what is not in
+order is refused, whoever forces it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from editloop.errors import RunError
+from editloop.policy import RunFolder, check_name, check_policy
+from editloop.policy.verify import open_regular
+from editloop.serve.backends.base import Served
+
+__all__ = ["find_policies", "in_time", "objection", "validation"]
+
+T = TypeVar("T")
+
+CHECK_SECONDS = 600.0
+"""For reading a run folder wholly: a large model from a slow disk takes minutes, a dead mount for ever."""
+
+
+async def in_time(work: Callable[[], T]) -> T:
+    """What work in a thread gives; a thread that hangs is left behind, and keeps no process from ending.
+
+    Raises:
+        RunError: It takes too long.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[T] = loop.create_future()
+
+    def told(tell: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(lambda: None if found.done() else tell())
+
+    def run() -> None:
+        try:
+            result = work()
+        except Exception as error:
+            failure = error  # the name that an except clause binds is gone when it is told
+            told(lambda: found.set_exception(failure))
+        else:
+            told(lambda: found.set_result(result))
+
+    threading.Thread(target=run, name="run folder", daemon=True).start()
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await found
+    except TimeoutError:
+        raise RunError(
+            f"the run folder could not be read in {CHECK_SECONDS:g} s", do="check its disk or mount"
+        ) from None
+
+
+def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[Served]:
+    """Policies of a run folder as arms, the folder checked.
+
+    Args:
+        run: The folder.
+        names: Which; by default all that were trained.
+
+    Raises:
+        RunError: No such folder, no such policy in it, or something in it is not in order.
+    """
+    folder = RunFolder(run)
+    try:
+        manifest = folder.manifest()
+        for name in manifest["policies"]:
+            check_name(name)
+        wanted = list(dict.fromkeys(names or folder.policy_names()))
+        have = folder.arm_names()
+        if unknown := [name for name in wanted if name not in have]:
+            raise RunError("no such policy in the run", seen=unknown[0], do=f"choose of {', '.join(have)}")
+        if not wanted:
+            raise RunError("the run has no policies", seen=str(run), do="fit some first")
+        str(folder.path.resolve()).encode()
+        return [_served(folder, manifest, name) for name in wanted]
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RunError(f"the run cannot be read: {error!r}", seen=str(run)) from error
+
+
+def _served(folder: RunFolder, manifest: Mapping[str, Any], name: str) -> Served:
+    path = folder.path.resolve()
+    fingerprint = check_name(manifest["base"]["fingerprint"])
+    if name == "base":
+        return Served(f"base@{fingerprint[:8]}", name, path)
+    if name == "mixture":
+        parts = {
+            _served(folder, manifest, part).arm: weight
+            for part, weight in _weights(manifest).items()
+            if weight > 0
+        }
+        digest = hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
+        return Served(f"mixture@{digest[:8]}", name, path, parts)
+    place = folder.policy_path(name)
+    check_policy(place, path, manifest["base"].get("name"))
+    weights = hashlib.sha256(fingerprint.encode())
+    for file in (*sorted(place.glob("*.safetensors")), *place.glob("adapter_config.json")):
+        with open_regular(file) as opened:
+            weights.update(hashlib.file_digest(opened, "sha256").digest())
+    return Served(f"{name}@{weights.hexdigest()[:8]}", name, path)
+
+
+def _weights(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """The weights of the run's mixture.
+
+    Raises:
+        RunError: They are none.
+    """
+    weights: Mapping[str, Any] = manifest["mixture"]["weights"]
+    for name, weight in weights.items():
+        if name not in manifest["policies"] or not _is_number(weight) or not 0 <= weight <= 1:
+            raise RunError("the mixture's weights are not in order", seen={name: weight}, do="fit it again")
+    if not math.isclose(sum(weights.values()), 1.0, abs_tol=1e-3):
+        raise RunError("the mixture's weights do not come to 1", seen=sum(weights.values()))
+    return {name: float(weight) for name, weight in weights.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def validation(run: Path, name: str) -> dict[str, Any]:
+    """What the fit measured: cost of the policy's responses to validation contexts, and the base's.
+
+    Raises:
+        RunError: The run holds figures that are none.
+    """
+    try:
+        return _validation(RunFolder(run).manifest(), name)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"the run's figures cannot be read: {error!r}", seen=str(run)) from error
+
+
+def _validation(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+    base = _cost(manifest["base"])
+    if name == "base":
+        return {"cost": base, "base": base, "alarms": []}
+    if name == "mixture":
+        parts = {part: weight for part, weight in _weights(manifest).items() if weight > 0}
+        known = {part: _validation(manifest, part)["cost"] for part in parts}
+        if None in known.values():
+            return {"cost": None, "base": base, "alarms": []}
+        mean = sum(parts[part] * each["mean"] for part, each in known.items())
+        error = math.hypot(*(parts[part] * (each["se"] or 0.0) for part, each in known.items()))
+        n = min(each["n"] for each in known.values())
+        return {"cost": {"mean": mean, "se": error, "n": n}, "base": base, "alarms": []}
+    policy = manifest["policies"][name]
+    alarms = policy["alarms"]
+    if not all(isinstance(each, str) for each in alarms):
+        raise TypeError("alarms are texts")
+    json.dumps(alarms, ensure_ascii=False).encode()
+    return {"cost": _cost(policy["candidates"][policy["chosen"]]), "base": base, "alarms": alarms}
+
+
+def _cost(measured: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A mean cost with its standard error, None if it was not measured.
+
+    Raises:
+        RunError: It was, and is no number.
+    """
+    cost = (measured.get("sampled") or {}).get("cost")
+    if cost is None:
+        return None
+    mean, error, n = cost["mean"], cost["se"], cost["n"]
+    if not _is_number(mean) or not (error is None or (_is_number(error) and error >= 0)):
+        raise RunError("a validation cost is no number", seen={"mean": mean, "se": error}, do="fit it again")
+    if type(n) is not int or n < 1:
+        raise RunError("a validation cost is of no responses", seen=n, do="fit it again")
+    return dict(cost)
+
+
+def objection(measured: Mapping[str, Any]) -> str | None:
+    """Why a policy should not answer users; None if offline evaluation has nothing against it.
+
+    Its validation cost may be above the base's by no more than the standard error of their difference.
+    """
+    cost, base = measured["cost"], measured["base"]
+    if cost is None or base is None:
+        return "the run has no validation costs"
+    error = math.hypot(cost["se"] or 0.0, base["se"] or 0.0)
+    if not cost["mean"] <= base["mean"] + error:  # not `>`, of which NaN would be none
+        return f"its validation cost is {cost['mean']:.3f}, the base's {base['mean']:.3f} ± {error:.3f}"
+    return None

@@ -1,0 +1,23 @@
+"""The event store: schema, migrations and queries, on SQLite or PostgreSQL.
+
+Needs the extra `serve`. It keeps rows, and knows neither bandits nor HTTP, so the rooms above can read and
+write the same tables without knowing them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from editloop.lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from editloop.store.database import Store
+    from editloop.store.keys import create_key, list_keys, revoke_key
+
+_MODULES = {
+    "database": ("Store",),
+    "keys": ("create_key", "list_keys", "revoke_key"),
+}
+__getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
+
+__all__ = ["Store", "create_key", "list_keys", "revoke_key"]
