@@ -218,7 +218,7 @@ def short_help(*common: str) -> Callable[[Verb], Verb]:
 
 
 def _hidden(parameter: inspect.Parameter, decided: Collection[str]) -> inspect.Parameter:
-    """The parameter with its option hidden, if that is not decided; a copy, for other verbs may have it, too."""
+    """The parameter with its option hidden, if that is not decided; a copy, for others may share it."""
     kind, *more = get_args(parameter.annotation) or (parameter.annotation,)
     changed = []
     for each in more:

@@ -1,19 +1,18 @@
-"""The HTML report of a run: one file, its pictures inside, readable on a desk and on a phone."""
+"""The HTML report of a run: the verdict, the policies, drafts of each, and how they were trained."""
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editloop.errors import RunError
 from editloop.intervals import mean_interval
-from editloop.io import write_text
 from editloop.offline.methods import METHODS, Method
+from editloop.offline.page import Comparison, Draft, Section, write_report
+from editloop.offline.scoring import Estimate
+from editloop.offline.verdict import Verdict, run_verdict
 from editloop.policy import RunFolder
 from editloop.policy.manifest import (
     CostModelRecord,
@@ -23,6 +22,7 @@ from editloop.policy.manifest import (
     Manifest,
     MixtureRecord,
     PolicyRecord,
+    SamplesRecord,
 )
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCURACIES",
+    "COLUMN_NOTES",
     "FIGURES",
-    "Section",
     "colour_of",
     "cost_model_table",
     "figure_png",
@@ -42,7 +42,7 @@ __all__ = [
     "show_number",
     "show_weights",
     "tidy",
-    "write_report",
+    "verdict_of",
     "write_run_report",
 ]
 
@@ -57,50 +57,6 @@ def colour_of(name: str) -> str:
     return METHODS.get(name).colour if name in METHODS else Method.colour
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of a report; whatever is given is shown, in the order of the fields.
-
-    Attributes:
-        title: Heading.
-        paragraphs: Plain text.
-        alarms: Lines that must not be missed.
-        table: Rows of cells, the heading first.
-        images: PNG files or their bytes.
-        texts: Named texts, each mapping a block.
-        code: A command or other fixed-width text.
-    """
-
-    title: str
-    paragraphs: Sequence[str] = ()
-    alarms: Sequence[str] = ()
-    table: Sequence[Sequence[str]] = ()
-    images: Sequence[Path | bytes] = ()
-    texts: Sequence[Mapping[str, str]] = ()
-    code: str = ""
-
-
-def write_report(path: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
-    """Write a report.
-
-    Raises:
-        RunError: It cannot be written.
-    """
-    from jinja2 import Environment, PackageLoader
-
-    def encoded(image: Path | bytes) -> str:
-        return base64.b64encode(image if isinstance(image, bytes) else image.read_bytes()).decode("ascii")
-
-    template = Environment(loader=PackageLoader("editloop.offline", "."), autoescape=True).get_template(
-        "report.html"
-    )
-    shown = [
-        {**vars(section), "images": [encoded(image) for image in section.images]} for section in sections
-    ]
-    write_text(path, template.render(title=title, lead=lead, sections=shown), RunError)
-    return path
-
-
 def write_run_report(run: RunFolder) -> Path:
     """Write what a run folder knows of itself into it.
 
@@ -109,54 +65,114 @@ def write_run_report(run: RunFolder) -> Path:
     """
     manifest = run.manifest()
     title = f"EditLoop: {Path(manifest.read.path or run.path).name}"
-    return write_report(run.report, title, f"Policies trained on {manifest.base.name}.", run_sections(run))
+    lead = f"Policies trained on {manifest.base.name}."
+    return write_report(run.report, title, lead, run_sections(run), verdict_of(manifest))
+
+
+def verdict_of(manifest: Manifest) -> Verdict:
+    """Which policy of a run to serve, by the sampled costs of its validation rows."""
+    return run_verdict(
+        _sampled_cost(manifest.base.sampled),
+        {name: _sampled_cost(policy.best.sampled) for name, policy in manifest.policies.items()},
+        [name for name, policy in manifest.policies.items() if policy.alarms],
+    )
+
+
+def _sampled_cost(sampled: SamplesRecord | None) -> Estimate | None:
+    if sampled is None or sampled.cost.mean is None:
+        return None
+    cost = sampled.cost
+    return Estimate(sampled.cost.mean, math.nan if cost.se is None else cost.se, cost.n or 0)
 
 
 def run_sections(run: RunFolder) -> list[Section]:
-    """What a run folder knows of itself, as sections."""
+    """What a run folder knows of itself, as sections: the policies first, then how they were trained."""
     manifest = run.manifest()
+    policies, data = manifest.policies, manifest.data
     sections = []
-    if manifest.data is not None:
-        sections += [_learned_from(manifest, manifest.data), _policies(manifest, manifest.data)]
+    if data is not None:
+        sections.append(
+            Section(
+                "The policies on the validation part",
+                [f"{figures_note(data.validation.examples, data.validation.pairs)}."],
+                [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy.alarms],
+                _figures_table(manifest),
+                COLUMN_NOTES,
+            )
+        )
+    sections += _drafts(manifest)
+    if data is not None:
+        sections.append(Section("What was learned from", _learned_from(manifest, data)))
+    sections.append(
+        Section(
+            "The trainings",
+            ["Loss by optimiser step. The grey line marks the step whose weights were kept."],
+            table=_settings_table(policies),
+            images=[figure_png(_curves(policies))],
+        )
+    )
     if manifest.cost_model is not None:
         sections.append(_cost_model(manifest.cost_model))
     if manifest.mixture is not None:
         sections.append(_mixture(manifest.mixture))
-    for name, policy in manifest.policies.items():
-        sampled = policy.best.sampled
-        if sampled and sampled.examples:
-            shown = [{"context": s.context, name: s.sample, "edit": s.edit} for s in sampled.examples[:2]]
-            sections.append(Section(f"Samples of {name}", texts=shown))
     return sections
 
 
-def _learned_from(manifest: Manifest, data: DataRecord) -> Section:
+def _learned_from(manifest: Manifest, data: DataRecord) -> list[str]:
     parts = {"train on": data.train, "validate on": data.validation}
     rows = " and ".join(f"{p.examples} rows to {verb}, {p.pairs} of them edited" for verb, p in parts.items())
     kept = [f"{count} rows: {reason}" for part in parts.values() for reason, count in part.counts.items()]
-    return Section("What was learned from", [rows, *manifest.base.decisions, *kept])
+    return [rows, *manifest.base.decisions, *kept]
 
 
-def _policies(manifest: Manifest, data: DataRecord) -> Section:
-    return Section(
-        "The policies on the validation part",
-        [f"{figures_note(data.validation.examples, data.validation.pairs)}. {ACCURACIES}"],
-        [f"{name}: {alarm}" for name, policy in manifest.policies.items() for alarm in policy.alarms],
-        _figures_table(manifest),
-        [figure_png(_curves(manifest.policies))],
+def _drafts(manifest: Manifest) -> list[Section]:
+    """Drafts for the first contexts: the base's, then those of the policies, the cheapest policy first."""
+    sampled = {name: policy.best.sampled for name, policy in manifest.policies.items()}
+    trained = {name: each for name, each in sampled.items() if each and each.examples}
+    if not trained:
+        return []
+
+    def cost(name: str) -> float:
+        mean = trained[name].cost.mean
+        return math.inf if mean is None else mean
+
+    ranked = sorted(trained, key=cost)
+    shown = {"base": manifest.base.sampled} if manifest.base.sampled else {}
+    shown |= {name: trained[name] for name in ranked}
+    comparisons = []
+    for i, first in enumerate(trained[ranked[0]].examples[:DRAFTS]):
+        rows = {name: each.examples[i] for name, each in shown.items()}
+        drafts = [Draft(name, row.sample, row.edit, row.cost) for name, row in rows.items()]
+        comparisons.append(Comparison(first.context, drafts))
+    note = (
+        f"The first {len(comparisons)} contexts of the validation part, not selected. Each draft is shown "
+        "with what turns it into the edit of the log: struck words are deleted, underlined words inserted."
     )
+    return [Section("Before and after", [note], comparisons=comparisons)]
+
+
+DRAFTS = 2
+"""Contexts whose drafts are shown."""
 
 
 def _figures_table(manifest: Manifest) -> list[list[str]]:
-    rows = [["policy", "chosen", *FIGURES.values(), "sampled cost"]]
+    """The policies' figures, the sampled cost first."""
     base = manifest.base.sampled
-    rows.append(["base", "", *([""] * len(FIGURES)), show_estimate(base.cost) if base else ""])
+    rows = [["policy", "sampled cost", *FIGURES.values()]]
+    rows.append(["base", show_estimate(base.cost) if base else "", *([""] * len(FIGURES))])
     for name, policy in manifest.policies.items():
         best = policy.best
         cost = show_estimate(best.sampled.cost) if best.sampled else ""
-        rows.append(
-            [name, best.settings, *(show_estimate(best.validation.get(key)) for key in FIGURES), cost]
-        )
+        rows.append([name, cost, *(show_estimate(best.validation.get(key)) for key in FIGURES)])
+    return rows
+
+
+def _settings_table(policies: Mapping[str, PolicyRecord]) -> list[list[str]]:
+    """What each policy was trained with."""
+    rows = [["policy", "trials", "chosen", "step kept"]]
+    for name, policy in policies.items():
+        best = policy.best
+        rows.append([name, str(len(policy.trials)), best.settings, f"{best.best_step or 0} of {best.steps}"])
     return rows
 
 
@@ -172,6 +188,16 @@ ACCURACIES = (
     "Accuracy: how often the edit is likelier than the response; reference accuracy: how often it is so by "
     "more than under the base."
 )
+
+COLUMN_NOTES = {
+    "Sampled cost:": "what it costs to turn a sampled response into the edit of the log; lower is better.",
+    "Loss per token:": "how unlikely the edits are; lower is better.",
+    "Accuracy:": "how often the edit is likelier than the response.",
+    "Reference accuracy:": "how often it is so by more than under the base.",
+    "Shift of edits:": "how far the edits' log-probability moved from the base's; negative where they became "
+    "less likely.",
+}
+"""What the columns of the policies' table mean."""
 
 FEW_PAIRS, FEW_ROWS = 50, 10
 """Below which a share, and a mean, is shown with its 95% interval in place of its standard error."""
@@ -279,7 +305,8 @@ def _curves(policies: Mapping[str, PolicyRecord]) -> Plot:
 
 def _points(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[list[float], list[float]]:
     """The two coordinates of points; what is missing leaves a gap."""
-    return tuple([math.nan if pair[k] is None else float(pair[k] or 0) for pair in pairs] for k in (0, 1))  # type: ignore[return-value]
+    steps, values = ([math.nan if x is None else x for x in each] for each in zip(*pairs, strict=True))
+    return steps, values
 
 
 def tidy(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:

@@ -54,6 +54,7 @@ class SampleRecord(_Record):
     context: str
     sample: str
     edit: str
+    cost: float | None = None
 
 
 class SamplesRecord(_Record):

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Hyperparameters", "Method", "Need", "hyperparameter"]
 
 Need = Literal["reference", "completions", "cost_model"]
-"""What is prepared before a method trains: log π_ref of its completions, completions that are sampled from the
-reference, and their estimated costs."""
+"""What is prepared before a method trains: log π_ref of its completions; completions that are sampled from
+the reference; their estimated costs."""
 
 
 def hyperparameter(*grid: Any, symbol: str, description: str, comparable: bool = False, **limits: Any) -> Any:
