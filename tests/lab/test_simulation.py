@@ -168,7 +168,7 @@ def test_a_run_without_policies_or_with_another_base_is_refused(
         play(run, other, tmp_path / "b")
     empty = RunFolder(tmp_path / "empty")
     empty.path.mkdir()
-    empty.write_manifest({**run.manifest(), "policies": {}})
+    empty.write_manifest(run.manifest().model_copy(update={"policies": {}}))
     with pytest.raises(RunError, match="the run has no policies"):
         play(empty, lab_base, tmp_path / "c")
 
