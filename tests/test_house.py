@@ -32,6 +32,7 @@ GROUND = {
     "errors",
     "intervals",
     "io",
+    "extras",
     "journal",
     "lazy",
     "parallel",

@@ -2,6 +2,7 @@
 
 EditLoopError
 ├── ConfigError          a flag, a config file or an argument that cannot be used
+│   └── MissingExtraError    a library is not installed; the line says which extra of EditLoop brings it
 ├── LogError             an edit log that cannot be read or used
 │   ├── LogFormatError       not in the format that its name says, or columns missing
 │   ├── TooManyBadRows       more rows in quarantine than the set share
@@ -30,6 +31,7 @@ __all__ = [
     "EmptyViewError",
     "LogError",
     "LogFormatError",
+    "MissingExtraError",
     "ModelError",
     "RunError",
     "ServeError",
@@ -63,6 +65,10 @@ class EditLoopError(Exception):
 
 class ConfigError(EditLoopError):
     """A flag, a config file or an argument that cannot be used."""
+
+
+class MissingExtraError(ConfigError, ImportError):
+    """A library that is not installed; the line says which extra of EditLoop brings it."""
 
 
 class LogError(EditLoopError):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from editloop.extras import load_module
+
 __all__ = ["lazy_getattr"]
 
 
@@ -16,13 +18,14 @@ def lazy_getattr(
 
     Raises:
         AttributeError: By the first of what is returned, for a name that none has.
+        MissingExtraError: By the same, for a name that needs a library which is not installed.
     """
     home = {name: module for module, names in modules.items() for name in names}
 
     def load(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{home[name]}"), name)
+        return getattr(load_module(f"{package}.{home[name]}"), name)
 
     def names() -> list[str]:
         return sorted({*home, *vars(import_module(package))})

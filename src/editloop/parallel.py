@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from editloop.errors import RunError
+from editloop.extras import requires
 from editloop.progress import ProgressCallback
 
 Job = TypeVar("Job")
@@ -120,6 +121,7 @@ def relay(callback: ProgressCallback) -> Iterator[Any]:
 
 
 def _start(threads: int) -> None:
+    requires("train", "torch")
     import torch
 
     warnings.simplefilter("ignore")  # as in the command that started it

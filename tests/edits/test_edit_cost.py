@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from editloop.edits import get_cost, register_cost
 from editloop.edits.cost import describe_cost
-from editloop.errors import CostError
+from editloop.errors import CostError, MissingExtraError
 from plug_in import install_plug_in
 
 
@@ -179,7 +179,7 @@ def test_a_sentence_encoder_that_cannot_be_had_is_one_line(
     with pytest.raises(CostError, match="the sentence encoder cannot be loaded"):
         get_cost(f"semantic:{tmp_path / 'nothing'}")(["a"], ["b"])
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(CostError, match=r"pip install 'editloop\[semantic\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'editloop\[semantic\]'"):
         get_cost("semantic:some/other")(["a"], ["b"])
     with pytest.raises(CostError, match="unknown cost"):
         get_cost("semantic:")

@@ -25,7 +25,12 @@ def test_heavy_libraries_are_not_loaded() -> None:
     assert out.stdout.strip() == "[]"
 
 
-GROUND = ("editloop.errors", "editloop.io", "editloop.registry")  # what needs nothing itself
+GROUND = (
+    "editloop.errors",
+    "editloop.extras",
+    "editloop.io",
+    "editloop.registry",
+)  # what needs nothing itself
 
 
 def test_nothing_of_the_package_but_its_ground_is_imported() -> None:

@@ -26,6 +26,7 @@ from editloop.cli import (
 from editloop.cli.console import fail
 from editloop.cli.places import guarded
 from editloop.errors import EditLoopError
+from editloop.extras import missing_extra
 
 __all__ = ["app", "main"]
 
@@ -76,6 +77,10 @@ def main() -> None:
         status = app(standalone_mode=False)
     except EditLoopError as error:
         fail(str(error))
+    except ModuleNotFoundError as error:
+        if (missing := missing_extra(error)) is None:
+            raise
+        fail(str(missing))
     except typer.TyperException as error:
         line = error.format_message()
         if not line.startswith("Usage:"):  # a verb was given

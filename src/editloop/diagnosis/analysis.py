@@ -13,18 +13,20 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from editloop.edits import Cost, Log, Record, get_cost
 from editloop.errors import EmptyViewError
 from editloop.intervals import mean_interval, share_interval
 from editloop.progress import ProgressCallback, WarningCallback, counter
-from editloop.theory.world import Floats
 
 if TYPE_CHECKING:
     from editloop.offline.examples import Example
     from editloop.policy import Policy
 
 __all__ = ["Advice", "Diagnosis", "Estimate", "Finding", "advise", "diagnose"]
+
+Floats = NDArray[np.float64]
 
 RESAMPLES = 1_000
 MOST_READ = 1_000

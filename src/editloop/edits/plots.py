@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from editloop.edits.summary import LogSummary
 from editloop.errors import LogError
+from editloop.extras import requires
 from editloop.io import atomic_file
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def plot_costs(summary: LogSummary, folder: str | Path) -> list[Path]:
 
     Raises:
         LogError: The files cannot be written.
+        MissingExtraError: matplotlib is not installed.
     """
     sample = summary.sample[~np.isnan(summary.sample["cost"])]
     if not len(sample):
@@ -95,6 +97,7 @@ def plot_costs(summary: LogSummary, folder: str | Path) -> list[Path]:
 @contextmanager
 def _figure(path: Path, panels: int) -> Iterator[list[Axes]]:
     """Give the panels of a figure and save it; no global state of pyplot is touched."""
+    requires("plots")
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

@@ -17,6 +17,7 @@ from editloop.edits.formats import OWN_COLUMNS, SUFFIXES, Format
 from editloop.edits.reading import RecordStream
 from editloop.edits.record import Context, Record
 from editloop.errors import LogError, LogFormatError
+from editloop.extras import requires
 from editloop.io import atomic_file, atomic_folder, guard_outputs
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _delimited(records: Iterator[Record], path: Path, delimiter: str) -> None:
 
 
 def _parquet(records: Iterator[Record], path: Path, _: str) -> None:
+    requires("parquet")
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(path, _schema()) as writer:
@@ -113,6 +115,7 @@ def _parquet(records: Iterator[Record], path: Path, _: str) -> None:
 
 
 def _dataset(records: Iterator[Record], path: Path, _: str) -> None:
+    requires("datasets")
     import datasets
     import pyarrow as pa
 

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from editloop.errors import RunError
+from editloop.extras import requires
 from editloop.io import UnsafeJSONError, atomic_file, atomic_folder, parse_json, write_json
 
 if TYPE_CHECKING:
@@ -178,6 +178,9 @@ class RunFolder:
         Raises:
             RunError: There is no space or permission to write.
         """
+        requires("train", "safetensors")
+        from safetensors import SafetensorError
+
         target = self.policy_path(name)
         with atomic_folder(target, RunError, failures=(SafetensorError,)) as unfinished:
             save(unfinished)
@@ -191,9 +194,7 @@ class RunFolder:
         Raises:
             RunError: There is no such policy, or the base is another one.
         """
-        from editloop.policy.adapters import load_adapter
-        from editloop.policy.mixed import MixedPolicy
-        from editloop.policy.model import load_base
+        from editloop.policy import MixedPolicy, load_adapter, load_base
 
         manifest = self.manifest()
         if name == "base":
@@ -226,7 +227,7 @@ class RunFolder:
     @contextmanager
     def policy(self, name: str, base: Policy) -> Iterator[Policy]:
         """Within it, the policy of that name; afterwards the base carries no adapter again."""
-        from editloop.policy.adapters import detach_adapter
+        from editloop.policy import detach_adapter
 
         policy = self.load_policy(name, base)
         try:
@@ -245,7 +246,7 @@ class RunFolder:
         Raises:
             RunError: The base runs code of its own, which a run folder alone may not ask for.
         """
-        from editloop.policy.model import load_base
+        from editloop.policy import load_base
 
         base = self.manifest()["base"]
         recorded = {key: base.get(key) for key in ("max_length", "end_token", "quantize", "dtype")}
@@ -269,7 +270,7 @@ def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any)
         RunError: The run has no such policy.
         ModelError: The base cannot be loaded.
     """
-    from editloop.policy.model import load_base
+    from editloop.policy import load_base
 
     folder = RunFolder(run)
     if not folder.exists():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from editloop.edits.cost.base import Cost, CostFamily, Tokenize
 from editloop.errors import CostError
+from editloop.extras import requires
 
 __all__ = ["SEMANTIC", "semantic_distance"]
 
@@ -24,7 +25,8 @@ def semantic_distance(encoder: str, responses: Sequence[str], edits: Sequence[st
         edits: Their edits [n].
 
     Raises:
-        CostError: sentence-transformers is missing, or the encoder cannot be loaded.
+        CostError: The encoder cannot be loaded.
+        MissingExtraError: sentence-transformers is not installed.
     """
     texts = list(dict.fromkeys([*responses, *edits]))
     if not texts:
@@ -41,14 +43,9 @@ def semantic_distance(encoder: str, responses: Sequence[str], edits: Sequence[st
 
 @lru_cache(maxsize=2)
 def _load(encoder: str) -> Any:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise CostError(
-            "a library is missing for the semantic cost",
-            seen="sentence-transformers",
-            do="pip install 'editloop[semantic]'",
-        ) from error
+    requires("semantic")
+    from sentence_transformers import SentenceTransformer
+
     try:
         return SentenceTransformer(encoder)
     except Exception as error:  # whatever the hub, the files or the model's own code raise

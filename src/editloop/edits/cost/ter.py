@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from editloop.edits.cost.normalised import edit_distance_family
+from editloop.extras import requires
 
 __all__ = ["TER"]
 
 
 def _edits(response: Sequence[str], edit: Sequence[str]) -> int:
+    requires("ter")
     from sacrebleu.metrics.lib_ter import translation_edit_rate
 
     edits, _ = translation_edit_rate(list(response), list(edit))
