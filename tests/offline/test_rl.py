@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from editloop.offline.alternatives import Draw, Priced, alternative_trees, draw_responses, price_alternatives
+from editloop.offline.pricing import told_costs
+from editloop.offline.tuned import tuned_features
 
 from editloop.edits import get_cost, register_cost
 from editloop.errors import ConfigError, CostError, EmptyViewError
@@ -31,11 +34,8 @@ from editloop.offline import (
     reference_pass,
     training_arguments,
 )
-from editloop.offline.alternatives import Draw, Priced, alternative_trees, draw_responses, price_alternatives
 from editloop.offline.config import RLLoss
 from editloop.offline.examples import Alternatives
-from editloop.offline.pricing import told_costs
-from editloop.offline.tuned import tuned_features
 from editloop.policy import (
     ContextTree,
     LoraSettings,
