@@ -102,7 +102,7 @@ class RelayedCallback:
 
 @contextmanager
 def relay(callback: ProgressCallback) -> Iterator[Any]:
-    """Return a context manager with a queue for `RelayedCallback`, whose events are passed on to the callback."""
+    """Return a context manager with a queue for `RelayedCallback`; its events reach the callback."""
     with multiprocessing.get_context("spawn").Manager() as manager:
         queue = manager.Queue()
 

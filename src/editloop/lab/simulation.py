@@ -129,7 +129,7 @@ def simulate(
         "run": run.manifest().identity,
         "arms": arms,
         "user": dict(user.settings),
-        "bandit": asdict(config),
+        "bandit": config.model_dump(mode="json"),
         "rounds": len(contexts),
         "seed": seed,
         "max_new_tokens": max_new_tokens,
