@@ -1,4 +1,4 @@
-"""The folder of a job that goes on when it is run again: it keeps the settings that the job was begun with."""
+"""The folder of a job that goes on when it is run again: it keeps the settings it was begun with."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Round", "Simulation", "plot_rounds", "simulate"]
 
 MOST_FAILURES = 5
-"""Rounds in a row without an answer, after which a simulation stops. They are not kept, and are played again."""
+"""Rounds in a row without an answer, after which a simulation stops. They are played again."""
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ def run_verdict(
         )
     figures = f"On {chosen.n} validation rows the responses of {best} cost {_shown(chosen)}"
     held_out = (
-        "The weights were chosen on the same validation rows; for the cost on new rows, evaluate the run on a "
-        "held-out log."
+        "The weights were chosen on the same validation rows; for the cost on new rows, evaluate the run on "
+        "a held-out log."
     )
     peers = _peers(best, costs)
     if base is None:
