@@ -131,11 +131,11 @@ def _drafts(manifest: Mapping[str, Any]) -> list[Section]:
         rows = {name: each["examples"][i] for name, each in shown.items()}
         drafts = [Draft(name, row["sample"], row["edit"], row.get("cost")) for name, row in rows.items()]
         comparisons.append(Comparison(first["context"], drafts))
-    told = (
+    note = (
         f"The first {len(comparisons)} contexts of the validation part, not selected. Each draft is shown "
         "with what turns it into the edit of the log: struck words are deleted, underlined words inserted."
     )
-    return [Section("Before and after", [told], comparisons=comparisons)]
+    return [Section("Before and after", [note], comparisons=comparisons)]
 
 
 DRAFTS = 2
@@ -254,11 +254,11 @@ def _mixture(mixture: Mapping[str, Any]) -> Section:
     axes.plot(range(1, len(mixture["curve"]) + 1), mixture["curve"], color=COLOURS["mixture"])
     axes.set_xscale("log")
     tidy(axes, "", "step of the fit", unit)
-    told = (
+    note = (
         f"Weights fitted by {mixture['by']} on {mixture['rows']} validation rows, ± standard error by "
         "bootstrap. Each response of the mixture is drawn from one policy, by its weight."
     )
-    return Section("The mixture", [told], table=rows, images=[figure_png(figure)])
+    return Section("The mixture", [note], table=rows, images=[figure_png(figure)])
 
 
 def show_number(value: float | None) -> str:
