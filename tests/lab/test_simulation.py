@@ -70,10 +70,10 @@ def test_a_killed_simulation_goes_on_to_the_same_end(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        play(run, lab_base, tmp_path / "cut", told=stop)
+        play(run, lab_base, tmp_path / "cut", on_round=stop)
     with (tmp_path / "cut/rounds.jsonl").open("a") as file:
         file.write('{"number": 5, "arm": "sf')
-    resumed = play(run, lab_base, tmp_path / "cut", told=played.append)
+    resumed = play(run, lab_base, tmp_path / "cut", on_round=played.append)
     assert resumed.rounds == whole.rounds
     assert tuple(played) == whole.rounds
     assert resumed.bandit.to_json() == whole.bandit.to_json()

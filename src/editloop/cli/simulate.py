@@ -126,7 +126,7 @@ def simulate(
             config=bandit,
             seed=seed,
             callback=callback,
-            told=table.add,
+            on_round=table.add,
             **real,
         )
     write_bytes(out / "rounds.png", figure_png(plot_rounds(result)))
