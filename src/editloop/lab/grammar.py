@@ -14,9 +14,10 @@ import json
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from string import Formatter
+from typing import Any
 
 from editloop.errors import ConfigError
 from editloop.users import Draft
@@ -53,6 +54,8 @@ class Domain:
         attributes: For each style attribute, the template of each of its values.
         neutral: The style that the base model mostly writes: a value for each attribute.
         styles: For each kind, the hidden style that users want: a value for each attribute.
+        hyperparameters: For each method, what its policies of this domain are trained with (chosen by
+            `make bench NAME=tune`, see docs/lab.md). They are no part of the world, nor of its fingerprint.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Domain:
     attributes: Mapping[str, Mapping[str, str]]
     neutral: Mapping[str, str]
     styles: Mapping[str, Mapping[str, str]]
+    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
 
     def contexts(self, seed: int, *, stream: str = "log") -> Iterator[str]:
         """Endless contexts, drawn uniformly over kinds, templates and facts.
@@ -185,8 +189,9 @@ class Domain:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash over the tables: a base model that was trained on other tables can be told by it."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
+        """A hash over the tables, by which a base model that was trained on other tables is recognised."""
+        tables = {name: value for name, value in asdict(self).items() if name != "hyperparameters"}
+        return hashlib.sha256(json.dumps(tables).encode()).hexdigest()
 
     @cached_property
     def _source_patterns(self) -> dict[str, list[re.Pattern[str]]]:

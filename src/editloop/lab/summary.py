@@ -143,4 +143,19 @@ SUMMARY = Domain(
             "ending": "none",
         },
     },
+    hyperparameters={
+        "sft": {"learning_rate": 1.5e-3, "reduction": "sequence"},
+        "dpo": {"learning_rate": 5e-4, "beta": 1.0},
+        "rl": {"learning_rate": 1e-3, "epochs": 4.0, "beta": 0.05, "kappa": 0.0, "loss": "weighted"},
+        "early": {
+            "learning_rate": 1.5e-3,
+            "reduction": "sequence",
+            "beta": 3.0,
+            "dpo_weight": 10.0,
+            # The RL term has no weight here; with one it would be trained as RL alone is.
+            "rl_beta": 0.05,
+            "kappa": 0.0,
+            "rl_loss": "weighted",
+        },
+    },
 )

@@ -108,6 +108,7 @@ def run_sections(run: RunFolder) -> list[Section]:
             "The trainings",
             ["Loss by optimiser step. The grey line marks the step whose weights were kept."],
             table=_settings_table(policies),
+            notes=_symbols(policies),
             images=[figure_png(_curves(policies))],
         )
     )
@@ -174,6 +175,26 @@ def _settings_table(policies: Mapping[str, PolicyRecord]) -> list[list[str]]:
         best = policy.best
         rows.append([name, str(len(policy.trials)), best.settings, f"{best.best_step or 0} of {best.steps}"])
     return rows
+
+
+def _symbols(policies: Mapping[str, PolicyRecord]) -> dict[str, str]:
+    """What the short names of the hyperparameters mean, as the methods describe them."""
+    notes: dict[str, str] = {}
+    for name, policy in policies.items():
+        if name not in METHODS:  # trained by a method that is not installed here
+            continue
+        model = METHODS.get(name).hyperparameters
+        for field, info in model.model_fields.items():
+            if field in policy.best.hyperparameters:
+                notes.setdefault(f"{model.extra(field)['symbol']} ({name}):", info.description or "")
+    # One line for what several methods describe alike.
+    alike: dict[str, list[str]] = {}
+    for label, description in notes.items():
+        alike.setdefault(description, []).append(label)
+    return {
+        labels[0] if len(labels) == 1 else labels[0].partition(" ")[0] + ":": description
+        for description, labels in alike.items()
+    }
 
 
 FIGURES = {
