@@ -1,8 +1,8 @@
 """How policies of the lab are trained: what the demo and the paper's tables use.
 
 A domain brings the hyperparameters of its methods. They were chosen by `make bench NAME=tune`, on validation
-data of logs whose seed no table reports. The number of passes and the adapter were fixed from the curves of the
-single methods (docs/lab.md).
+data of logs whose seed no table reports. The number of passes and the adapter were fixed from the curves of
+the single methods (docs/lab.md).
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from editloop.intervals import mean_interval
 from editloop.offline.methods import METHODS, Method
 from editloop.offline.page import Comparison, Draft, Section, write_report
@@ -184,9 +186,14 @@ def _symbols(policies: Mapping[str, PolicyRecord]) -> dict[str, str]:
         if name not in METHODS:  # trained by a method that is not installed here
             continue
         model = METHODS.get(name).hyperparameters
-        for field, info in model.model_fields.items():
-            if field in policy.best.hyperparameters:
-                notes.setdefault(f"{model.extra(field)['symbol']} ({name}):", info.description or "")
+        try:
+            chosen = model.model_validate(policy.best.hyperparameters)
+        except ValidationError:  # as an older version named them
+            continue
+        for field in model.model_fields:
+            symbol = model.extra(field)["symbol"]
+            if symbol in chosen.shown():
+                notes[f"{symbol} ({name}):"] = model.model_fields[field].description or ""
     # One line for what several methods describe alike.
     alike: dict[str, list[str]] = {}
     for label, description in notes.items():
@@ -249,6 +256,11 @@ def _cost_model(record: CostModelRecord) -> Section:
             f"{record.kind} with {settings['features']}, of strength {settings['ridge']:.3g}."
         ],
         table=cost_model_table({**tried, "its length": record.length, "nothing": record.mean}),
+        notes={
+            "f̂:": "the predicted cost of a response.",
+            "u:": "how uncertain that prediction is; at f̂ + u most costs should lie below.",
+            "R²:": "the share of the costs' variance that is predicted.",
+        },
     )
 
 
