@@ -1,15 +1,17 @@
-"""Jobs of a benchmark in processes of their own, which share the cores."""
+"""Jobs in processes of their own, which share the cores, and how their progress reaches who waits."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from editloop.errors import RunError
 from editloop.extras import requires
@@ -64,6 +66,58 @@ def in_parallel(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+PROGRESS_INTERVAL = 0.2
+"""Seconds between two reports of a job on the progress of one task: each crosses to another process."""
+
+
+class RelayedCallback:
+    """A progress callback for a job in another process: what it hears reaches the callback given to `relay`.
+
+    Args:
+        queue: From `relay`.
+        label: Stands before every line and every task, to tell the jobs apart.
+    """
+
+    def __init__(self, queue: Any, label: str) -> None:
+        self.queue, self.label = queue, label
+        self.sent: dict[str, float] = {}
+
+    def message(self, line: str) -> None:
+        """Relay the line."""
+        self.queue.put(("message", (self.label + line,)))
+
+    def warn(self, line: str) -> None:
+        """Relay the warning."""
+        self.queue.put(("warn", (self.label + line,)))
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        """Relay the progress, a few times a second and at the end."""
+        now = time.monotonic()
+        if done >= total or now - self.sent.get(task, 0.0) >= PROGRESS_INTERVAL:
+            self.sent[task] = now
+            self.queue.put(("progress", (self.label + task, done, total, note)))
+
+
+@contextmanager
+def relay(callback: ProgressCallback) -> Iterator[Any]:
+    """Within it, a queue for `RelayedCallback`; what comes through it is passed on to the callback."""
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        queue = manager.Queue()
+
+        def pass_on() -> None:
+            while (event := queue.get()) is not None:
+                name, arguments = event
+                getattr(callback, name)(*arguments)
+
+        thread = threading.Thread(target=pass_on, daemon=True)
+        thread.start()
+        try:
+            yield queue
+        finally:
+            queue.put(None)
+            thread.join()
 
 
 def _start(threads: int) -> None:

@@ -1,18 +1,17 @@
-"""The HTML report of a run: one file, its pictures inside, readable on a desk and on a phone."""
+"""The HTML report of a run: the verdict, the policies, drafts of each, and how they were trained."""
 
 from __future__ import annotations
 
-import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editloop.errors import RunError
 from editloop.intervals import mean_interval
-from editloop.io import write_text
+from editloop.offline.page import Comparison, Draft, Section, write_report
+from editloop.offline.score import Estimate
+from editloop.offline.verdict import Verdict, run_verdict
 from editloop.policy import RunFolder
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCURACIES",
+    "COLUMN_NOTES",
     "FIGURES",
-    "Section",
     "cost_model_table",
     "figure_png",
     "figures_note",
@@ -32,7 +31,7 @@ __all__ = [
     "show_settings",
     "show_weights",
     "tidy",
-    "write_report",
+    "verdict_of",
     "write_run_report",
 ]
 
@@ -47,50 +46,6 @@ COLOURS = {
 }
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of a report; whatever is given is shown, in the order of the fields.
-
-    Attributes:
-        title: Heading.
-        paragraphs: Plain text.
-        alarms: Lines that must not be missed.
-        table: Rows of cells, the heading first.
-        images: PNG files or their bytes.
-        texts: Named texts, each mapping a block.
-        code: A command or other fixed-width text.
-    """
-
-    title: str
-    paragraphs: Sequence[str] = ()
-    alarms: Sequence[str] = ()
-    table: Sequence[Sequence[str]] = ()
-    images: Sequence[Path | bytes] = ()
-    texts: Sequence[Mapping[str, str]] = ()
-    code: str = ""
-
-
-def write_report(path: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
-    """Write a report.
-
-    Raises:
-        RunError: It cannot be written.
-    """
-    from jinja2 import Environment, PackageLoader
-
-    def encoded(image: Path | bytes) -> str:
-        return base64.b64encode(image if isinstance(image, bytes) else image.read_bytes()).decode("ascii")
-
-    template = Environment(loader=PackageLoader("editloop.offline", "."), autoescape=True).get_template(
-        "report.html"
-    )
-    shown = [
-        {**vars(section), "images": [encoded(image) for image in section.images]} for section in sections
-    ]
-    write_text(path, template.render(title=title, lead=lead, sections=shown), RunError)
-    return path
-
-
 def write_run_report(run: RunFolder) -> Path:
     """Write what a run folder knows of itself into it.
 
@@ -99,18 +54,44 @@ def write_run_report(run: RunFolder) -> Path:
     """
     manifest = run.manifest()
     title = f"EditLoop: {Path(manifest['read'].get('path', run.path)).name}"
-    return write_report(
-        run.report, title, f"Policies trained on {manifest['base']['name']}.", run_sections(run)
+    lead = f"Policies trained on {manifest['base']['name']}."
+    return write_report(run.report, title, lead, run_sections(run), verdict_of(manifest))
+
+
+def verdict_of(manifest: Mapping[str, Any]) -> Verdict:
+    """Which policy of a run to serve, by the sampled costs of its validation rows."""
+    return run_verdict(
+        _sampled_cost(manifest["base"]["sampled"]),
+        {name: _sampled_cost(_best(policy)["sampled"]) for name, policy in manifest["policies"].items()},
+        [name for name, policy in manifest["policies"].items() if policy["alarms"]],
     )
 
 
+def _sampled_cost(sampled: Mapping[str, Any] | None) -> Estimate | None:
+    return Estimate(**sampled["cost"]) if sampled else None
+
+
+def _best(policy: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures of a policy's chosen trial."""
+    best: Mapping[str, Any] = policy["candidates"][policy["chosen"]]
+    return best
+
+
 def run_sections(run: RunFolder) -> list[Section]:
-    """What a run folder knows of itself, as sections."""
+    """What a run folder knows of itself, as sections: the policies first, then how they were trained."""
     manifest = run.manifest()
     policies: dict[str, Any] = manifest["policies"]
     data = manifest["data"]
     kept = [f"{count} rows: {reason}" for part in data.values() for reason, count in part["counts"].items()]
     sections = [
+        Section(
+            "The policies on the validation part",
+            [f"{figures_note(data['validation']['examples'], data['validation']['pairs'])}."],
+            [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy["alarms"]],
+            _figures_table(manifest),
+            COLUMN_NOTES,
+        ),
+        *_drafts(manifest),
         Section(
             "What was learned from",
             [
@@ -123,44 +104,63 @@ def run_sections(run: RunFolder) -> list[Section]:
             ],
         ),
         Section(
-            "The policies on the validation part",
-            [f"{figures_note(data['validation']['examples'], data['validation']['pairs'])}. {ACCURACIES}"],
-            [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy["alarms"]],
-            _figures_table(manifest),
-            [figure_png(_curves(policies))],
+            "The trainings",
+            ["Loss by optimiser step. The grey line marks the step whose weights were kept."],
+            table=_settings_table(policies),
+            images=[figure_png(_curves(policies))],
         ),
     ]
     if "cost_model" in manifest:
         sections.append(_cost_model(manifest["cost_model"]))
     if "mixture" in manifest:
         sections.append(_mixture(manifest["mixture"]))
-    for name, policy in policies.items():
-        sampled = policy["candidates"][policy["chosen"]]["sampled"]
-        if sampled and sampled["examples"]:
-            shown = [
-                {"context": s["context"], name: s["sample"], "edit": s["edit"]}
-                for s in sampled["examples"][:2]
-            ]
-            sections.append(Section(f"Samples of {name}", texts=shown))
     return sections
 
 
+def _drafts(manifest: Mapping[str, Any]) -> list[Section]:
+    """Drafts for the first contexts: the base's, then those of the policies, the cheapest policy first."""
+    sampled = {name: _best(policy)["sampled"] for name, policy in manifest["policies"].items()}
+    sampled = {name: each for name, each in sampled.items() if each and each["examples"]}
+    ranked = sorted(sampled, key=lambda name: sampled[name]["cost"]["mean"])
+    shown = {**({"base": manifest["base"]["sampled"]} if manifest["base"]["sampled"] else {})}
+    shown |= {name: sampled[name] for name in ranked}
+    if not ranked:
+        return []
+    comparisons = []
+    for i, first in enumerate(sampled[ranked[0]]["examples"][:DRAFTS]):
+        rows = {name: each["examples"][i] for name, each in shown.items()}
+        drafts = [Draft(name, row["sample"], row["edit"], row.get("cost")) for name, row in rows.items()]
+        comparisons.append(Comparison(first["context"], drafts))
+    told = (
+        f"The first {len(comparisons)} contexts of the validation part, not selected. Each draft is shown "
+        "with what turns it into the edit of the log: struck words are deleted, underlined words inserted."
+    )
+    return [Section("Before and after", [told], comparisons=comparisons)]
+
+
+DRAFTS = 2
+"""Contexts whose drafts are shown."""
+
+
 def _figures_table(manifest: Mapping[str, Any]) -> list[list[str]]:
-    head = [
-        "policy",
-        "chosen",
-        *FIGURES.values(),
-        "sampled cost",
-    ]
-    rows = [head]
+    """The policies' figures, the sampled cost first."""
     base = manifest["base"]["sampled"]
-    rows.append(["base", "", *([""] * len(FIGURES)), show_estimate(base["cost"]) if base else ""])
+    rows = [["policy", "sampled cost", *FIGURES.values()]]
+    rows.append(["base", show_estimate(base["cost"]) if base else "", *([""] * len(FIGURES))])
     for name, policy in manifest["policies"].items():
-        best = policy["candidates"][policy["chosen"]]
-        figures = best["validation"]
-        sampled = best["sampled"]
-        cost = show_estimate(sampled["cost"]) if sampled else ""
-        rows.append([name, show_settings(best), *(show_estimate(figures.get(key)) for key in FIGURES), cost])
+        best = _best(policy)
+        cost = show_estimate(best["sampled"]["cost"]) if best["sampled"] else ""
+        rows.append([name, cost, *(show_estimate(best["validation"].get(key)) for key in FIGURES)])
+    return rows
+
+
+def _settings_table(policies: Mapping[str, Any]) -> list[list[str]]:
+    """What each policy was trained with."""
+    rows = [["policy", "trials", "chosen", "step kept"]]
+    for name, policy in policies.items():
+        best = _best(policy)
+        step = f"{best['best_step'] or 0} of {best['steps']}"
+        rows.append([name, str(len(policy["candidates"])), show_settings(best), step])
     return rows
 
 
@@ -176,6 +176,16 @@ ACCURACIES = (
     "Accuracy: how often the edit is likelier than the response; reference accuracy: how often it is so by "
     "more than under the base."
 )
+
+COLUMN_NOTES = {
+    "Sampled cost:": "what it costs to turn a sampled response into the edit of the log; lower is better.",
+    "Loss per token:": "how unlikely the edits are; lower is better.",
+    "Accuracy:": "how often the edit is likelier than the response.",
+    "Reference accuracy:": "how often it is so by more than under the base.",
+    "Shift of edits:": "how far the edits' log-probability moved from the base's; negative where they became "
+    "less likely.",
+}
+"""What the columns of the policies' table mean."""
 
 FEW_PAIRS, FEW_ROWS = 50, 10
 """Below which a share, and a mean, is shown with its 95% interval in place of its standard error."""
