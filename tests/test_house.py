@@ -29,6 +29,7 @@ ROOMS = [
     "edits",
 ]
 GROUND = {
+    "configuration",
     "errors",
     "intervals",
     "io",

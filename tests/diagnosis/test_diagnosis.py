@@ -14,6 +14,7 @@ from editloop.diagnosis import Diagnosis, Estimate, advise, diagnose
 from editloop.edits import Record, read_log
 from editloop.errors import EmptyViewError
 from editloop.offline import make_examples, reference_pass
+from editloop.offline.examples import EDIT, RESPONSE
 from editloop.policy import load_base
 
 DATA = Path(os.environ.get("EDITLOOP_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -129,7 +130,8 @@ def test_coverage_and_costs_by_a_base(base: Any) -> None:
     rows = [row(i, "say " + "1 " * int(rng.integers(1, 9)), f"say {i % 7}") for i in range(40)]
     found = diagnose(rows, base=policy)
     held, _ = reference_pass(policy, make_examples(rows, policy.encoder).examples)
-    gaps = [e.reference[1] - e.reference[0] for e in held if e.reference and e.reference[1] is not None]
+    sides = [(e.completions, e.completions.reference) for e in held if e.is_pair]
+    gaps = [each[own.of(RESPONSE)] - each[own.of(EDIT)] for own, each in sides if each]
     assert value(found, "coverage") == pytest.approx(float(np.median(gaps)))
     # A cost that the length decides is predicted; one that nothing decides is not.
     assert value(found, "predicted cost") > 0.3

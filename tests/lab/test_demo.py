@@ -13,7 +13,7 @@ from editloop.errors import RunError
 from editloop.lab.demo import DemoSettings, full_settings, quick_settings, run_demo
 from editloop.lab.demo.terminal import plot_text
 from editloop.lab.demo.verdict import Difference, demo_verdict
-from editloop.offline import make_fit_config
+from editloop.offline import FitConfig
 
 N = 200
 
@@ -90,7 +90,7 @@ def tiny() -> DemoSettings:
         "samples": 4,
         "methods": ("sft", "dpo"),
     }
-    return DemoSettings(rows=40, responses=6, config=make_fit_config(**options))
+    return DemoSettings(rows=40, responses=6, config=FitConfig(**options))
 
 
 def test_a_demo_ends_with_a_verdict_and_goes_on_to_the_same(tmp_path: Path, tiny: DemoSettings) -> None:

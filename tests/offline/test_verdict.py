@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from editloop.offline.score import Estimate
+from editloop.offline.scoring import Estimate
 from editloop.offline.verdict import is_within_error, listed, run_verdict, short_cost
 
 BASE = Estimate(0.69, 0.02, 64)

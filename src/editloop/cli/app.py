@@ -23,6 +23,7 @@ from editloop.cli import (
     simulate,
     theory,
 )
+from editloop.cli.configured import SectionedCommand
 from editloop.cli.console import fail
 from editloop.cli.places import guarded
 from editloop.errors import EditLoopError
@@ -55,7 +56,7 @@ VERBS: dict[Callable[..., None], str] = {
     theory.theory: f"The paper's claims where all is known: {', '.join(theory.CLAIMS)}.",
 }
 for verb, help_line in VERBS.items():
-    app.command(help=help_line)(guarded(verb))
+    app.command(help=help_line, cls=SectionedCommand)(guarded(verb))
 app.add_typer(keys.keys, name="keys")
 app.add_typer(lab.lab, name="lab")
 

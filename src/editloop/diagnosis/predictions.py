@@ -38,6 +38,7 @@ def by_length(log: AnsweredRows, costs: Floats) -> list[Finding]:
 def by_base(log: AnsweredRows, costs: Floats, base: Policy, callback: ProgressCallback) -> list[Finding]:
     """Return the base's coverage of the edits, and how well the cost model on its features predicts costs."""
     from editloop.offline import feature_pass, fit_cost_model, make_examples, reference_pass
+    from editloop.offline.examples import EDIT, RESPONSE
     from editloop.policy import context_columns
 
     some = np.sort(log.rng.permutation(len(log.records))[:MOST_READ])
@@ -47,10 +48,10 @@ def by_base(log: AnsweredRows, costs: Floats, base: Policy, callback: ProgressCa
         explanation = "this base can read none of the rows"
         return [Finding(COVERAGE, None, "nats", explanation), Finding(PREDICTED, None, R2, explanation)]
     held, _ = reference_pass(base, made, progress=counter(callback, "likelihoods", len(made)))
-    gaps = [e.reference[1] - e.reference[0] for e in held if e.reference and e.reference[1] is not None]
-    scored, _ = feature_pass(
-        base, [e.response_tree for e in made], progress=counter(callback, "features", len(made))
-    )
+    sides = [(e.completions, e.completions.reference) for e in held if e.is_pair]
+    gaps = [each[own.of(RESPONSE)] - each[own.of(EDIT)] for own, each in sides if each]
+    trees = [e.completions.only(RESPONSE).tree for e in made]
+    scored, _ = feature_pass(base, trees, progress=counter(callback, "features", len(made)))
     features = np.concatenate([each.features for each in scored]).astype(np.float64)
     width = context_columns(features.shape[1])
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from editloop.edits import Cost, context_text
 from editloop.offline.examples import Example
-from editloop.offline.score import Estimate
+from editloop.offline.scoring import Estimate
 from editloop.policy import Policy
 
 __all__ = ["SampleCheck", "check_samples", "raise_alarms"]

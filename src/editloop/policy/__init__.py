@@ -12,7 +12,6 @@ from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from editloop.policy.adapters import (
-        LoraSettings,
         attach_adapter,
         detach_adapter,
         load_adapter,
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from editloop.policy.device import check_device, choose_device, choose_dtype, processes
     from editloop.policy.encode import Encoder
     from editloop.policy.logprob import batch_features, batch_log_probs, context_columns, tree_mask
+    from editloop.policy.lora import LoraSettings
     from editloop.policy.mixed import MixedPolicy
     from editloop.policy.model import Policy, load_base
     from editloop.policy.run import RunFolder, library_versions, load_policy
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from editloop.policy.verify import check_name, check_policy
 
 _MODULES = {
-    "adapters": ("LoraSettings", "attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"),
+    "adapters": ("attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"),
     "device": ("check_device", "choose_device", "choose_dtype", "processes"),
     "encode": ("Encoder",),
+    "lora": ("LoraSettings",),
     "logprob": ("batch_features", "batch_log_probs", "context_columns", "tree_mask"),
     "mixed": ("MixedPolicy",),
     "model": ("Policy", "load_base"),

@@ -10,7 +10,7 @@ from editloop.lab.demo.loop import EVALUATOR, USERS, DemoResult
 from editloop.lab.demo.settings import DemoSettings
 from editloop.lab.simulation import Simulation, plot_rounds
 from editloop.offline.page import Comparison, Draft, Section, write_report
-from editloop.offline.report import COLOURS, figure_png, run_sections, tidy
+from editloop.offline.report import colour_of, figure_png, run_sections, tidy
 from editloop.policy import RunFolder
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ def _before_and_after(result: DemoResult) -> Section:
             for name, each in ((name, costs[name][EVALUATOR]) for name in ranked)
         ]
         comparisons.append(Comparison(costs["base"][EVALUATOR].contexts[i], drafts))
-    told = (
+    note = (
         f"The first {SHOWN} contexts, not selected. The policies learned from the {EVALUATOR} user's log; "
         f"each draft is shown with the {EVALUATOR} user's edit of it: struck words were deleted, underlined "
         "words inserted."
     )
-    return Section("Before and after", [told], comparisons=comparisons)
+    return Section("Before and after", [note], comparisons=comparisons)
 
 
 def _online(user: str, simulation: Simulation) -> Section:
@@ -110,7 +110,7 @@ def _bars(result: DemoResult) -> Figure:
     for axes, user in zip(panels, USERS, strict=True):
         for x, (_, name, by_user) in enumerate(bars):
             error = by_user[user].standard_error
-            axes.bar(x, by_user[user].mean, 0.72, color=COLOURS[name], yerr=error, ecolor="#333")
+            axes.bar(x, by_user[user].mean, 0.72, color=colour_of(name), yerr=error, ecolor="#333")
         tidy(axes, f"evaluated by the {user} user", "", "mean edit cost" if user == USERS[0] else "")
         labels = [f"{name}\n{log} log" if log else name for log, name, _ in bars]
         axes.set_xticks(range(len(bars)), labels, fontsize=6.5)

@@ -121,8 +121,8 @@ def _read_until(run: Any, live: Live) -> float | None:
     """Up to when a run read this store's log; None if it learned from another."""
     from editloop.policy import RunFolder
 
-    read = RunFolder(run).manifest().get("read", {})
-    return float(read["until"]) if read.get("store") == live.store.fact("salt") else None
+    read = RunFolder(run).manifest().read
+    return read.until if read.store == live.store.fact("salt") else None
 
 
 @router.delete("/v1/arms/{arm}", tags=["policies"])

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from editloop.offline.config import Candidate, FitConfig
-from editloop.offline.examples import Example
+from editloop.offline.config import FitConfig
+from editloop.offline.examples import RESPONSE, Example
 from editloop.offline.reference import on_all_processes
-from editloop.offline.trainer import Rows, disk_errors, training_arguments
+from editloop.offline.trainer import disk_errors, training_arguments
 from editloop.policy import (
     ContextTree,
     Policy,
@@ -76,17 +76,18 @@ def tuned_features(
 def _tune(
     tuned: Policy, examples: Sequence[Example], costs: NDArray[np.float64], config: FitConfig, folder: Path
 ) -> None:
-    rates = [rate for method in config.methods for rate in config.learning_rate[method]]
-    candidate = Candidate(learning_rate=max(rates))
-    arguments = training_arguments(config, candidate, folder, tuned, examples)
+    trials = [trial for method in config.methods for trial in config.trials(method)]
+    rate = max(trial.hyperparameters.learning_rate for trial in trials)
+    trees = [e.completions.only(RESPONSE).tree for e in examples]
+    arguments = training_arguments(config, folder, tuned, trees, learning_rate=rate)
     arguments.eval_strategy, arguments.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
     arguments.load_best_model_at_end = False
-    trees = [e.response_tree for e in examples]
+    arguments.train_sampling_strategy = "random"
     standard = (costs - costs.mean()) / (costs.std() or 1.0)
     trainer = _RegressionTrainer(
         model=_Regressor(tuned, trees),
         args=arguments,
-        train_dataset=Rows(list(zip(trees, standard.tolist(), strict=True))),
+        train_dataset=list(zip(trees, standard.tolist(), strict=True)),
         data_collator=lambda rows: {
             "trees": tuned.pack([tree for tree, _ in rows]),
             "costs": torch.tensor([cost for _, cost in rows]),

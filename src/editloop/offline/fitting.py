@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,20 @@ import numpy as np
 from editloop.edits import Cost, Log, Record, get_cost, row_hashes, split
 from editloop.errors import ConfigError, EmptyViewError, RunError
 from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
-from editloop.offline.candidate import train_candidate
-from editloop.offline.config import FitConfig, Method
-from editloop.offline.examples import Example, ExampleSet, make_examples
+from editloop.offline.config import FitConfig, Trial
+from editloop.offline.cost_model.preparation import estimate_costs
+from editloop.offline.cost_model.saved import predicted_costs, save_cost_model
+from editloop.offline.examples import EDIT, Example, ExampleSet, make_examples
+from editloop.offline.methods import METHODS
 from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
-from editloop.offline.pricing import predicted_costs, price, save_cost_model
-from editloop.offline.reference import on_all_processes, reference_pass
+from editloop.offline.reference import on_all_processes, reference_of, reference_pass
 from editloop.offline.report import show_weights, write_run_report
+from editloop.offline.trial import TrialRows, train_trial
 from editloop.policy import Policy, RunFolder, check_device, load_base, processes
+from editloop.policy.manifest import Manifest, MixtureRecord, PolicyRecord
 from editloop.progress import ProgressCallback, WarningCallback, counter
 
 __all__ = ["fit"]
-
-MESSAGES = {
-    "sft": "SFT needs rows that were edited or accepted",
-    "dpo": "DPO needs rows whose edit differs from the response",
-    "rl": "RL needs rows that were edited or accepted",
-    "early": "EarlyEnsemble needs rows whose edit differs from the response",
-}
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,6 @@ class _Data:
 
     train: ExampleSet
     validation: ExampleSet
-
-    def of(self, method: Method) -> tuple[Example, ...]:
-        return self.train.pairs if method == "dpo" else self.train.examples
 
 
 def fit(
@@ -103,33 +96,76 @@ def fit(
     records = tuple(sorted(log, key=lambda record: hashlib.blake2b(record.id.encode()).digest()))
     data = _prepare(records, policy, config, callback)
     identity = _identity(policy, config, data)
-    manifest = _open(run, identity)
+    before = _open(run, identity)
     if state.is_main_process:
         run.remove_leftovers()
     state.wait_for_everyone()  # before any process writes what another would read here
-    if manifest.get("status") == "done":
+    if before is not None and before.status == "done":
         callback.message(
             f"nothing to do: {run.path} holds the finished run of this log, base and configuration"
         )
-        if (
-            report and state.is_main_process and not run.report.is_file()
-        ):  # killed before it, or not asked for
+        # Killed before it was written, or it was not asked for then.
+        if report and state.is_main_process and not run.report.is_file():
             write_run_report(run)
         return run
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
-    priced = None
-    if config.prices:
-        priced = price(run, data.train.examples, data.validation.examples, policy, config, cost, callback)
-    if priced is None:
-        data = _with_reference(data, policy, config, callback)
-    else:  # the pass over the alternatives has seen edits and responses, too
-        data = _Data(
-            ExampleSet(priced.train, data.train.counts), ExampleSet(priced.held, data.validation.counts)
+    estimates = None
+    if "cost_model" in config.needs:
+        estimates = estimate_costs(
+            run, data.train.examples, data.validation.examples, policy, config, cost, callback
         )
-    if config.samples:
+        data = _Data(
+            ExampleSet(estimates.train, data.train.counts),
+            ExampleSet(estimates.held, data.validation.counts),
+        )
+    else:
+        data = _with_reference(data, policy, config, callback)
+    base_check = _check_base(policy, config, data, cost, callback)
+    manifest = _manifest(
+        identity,
+        read or {"rows": len(records)},
+        data,
+        policy,
+        config,
+        base_check,
+        estimates.report if estimates else None,
+        before.policies if before else {},
+    )
+    if state.is_main_process:
+        run.write_manifest(manifest)
+        run.write_rows(row_hashes(records))
+        if estimates is not None:
+            save_cost_model(run, estimates)
+    state.wait_for_everyone()
+    for method in config.methods:
+        if method in manifest.policies:
+            continue
+        manifest.policies[method] = _train_method(run, policy, method, config, data, base_check, callback)
+        if state.is_main_process:
+            run.write_manifest(manifest)
+    if config.mixture != "none" and len(config.methods) > 1:
+        mixture = _mixed(run, policy, config, data.validation.examples, cost)
+        if mixture is not None:
+            callback.message(f"mixture by {mixture.by}: {show_weights(mixture.weights, mixture.errors)}")
+            manifest.mixture = MixtureRecord.model_validate(mixture.to_json(), strict=False)
+    manifest.status = "done"
+    if state.is_main_process:
+        run.write_manifest(manifest)
+        shutil.rmtree(run.work, ignore_errors=True)
+        if report:
+            write_run_report(run)
+    state.wait_for_everyone()
+    return run
+
+
+def _check_base(
+    policy: Policy, config: FitConfig, data: _Data, cost: Cost, callback: ProgressCallback
+) -> SampleCheck | None:
+    """What sampled responses of the base look like, which those of the policies are compared with."""
+    if config.validation_samples:
         callback.message(f"cost {cost.name}, between a sampled response and the row's edit")
-    shown = list(data.validation.examples[: config.samples])
-    base_check = check_samples(
+    shown = list(data.validation.examples[: config.validation_samples])
+    return check_samples(
         policy,
         shown,
         cost,
@@ -137,10 +173,23 @@ def fit(
         max_new_tokens=config.max_new_tokens,
         progress=counter(callback, "base, samples", len(shown)),
     )
-    manifest |= {
+
+
+def _manifest(
+    identity: str,
+    read: Mapping[str, Any],
+    data: _Data,
+    policy: Policy,
+    config: FitConfig,
+    base_check: SampleCheck | None,
+    cost_model: Mapping[str, Any] | None,
+    policies: Mapping[str, PolicyRecord],
+) -> Manifest:
+    """What is known of a run before its first training."""
+    content = {
         "status": "running",
         "identity": identity,
-        "read": read or {"rows": len(records)},
+        "read": read,
         "data": {
             part: {"examples": len(s.examples), "pairs": len(s.pairs), "counts": dict(s.counts)}
             for part, s in (("train", data.train), ("validation", data.validation))
@@ -157,33 +206,10 @@ def fit(
             "sampled": base_check.to_json() if base_check else None,
         },
         "config": config.model_dump(mode="json"),
-        "policies": manifest.get("policies", {}),
-    } | ({"cost_model": priced.report} if priced else {})
-    if state.is_main_process:
-        run.write_manifest(manifest)
-        run.write_rows(row_hashes(records))
-        if priced is not None:
-            save_cost_model(run, priced)
-    state.wait_for_everyone()
-    for method in config.methods:
-        if method in manifest["policies"]:
-            continue
-        manifest["policies"][method] = _train_method(run, policy, method, config, data, base_check, callback)
-        if state.is_main_process:
-            run.write_manifest(manifest)
-    if config.mixture != "none" and len(config.methods) > 1:
-        mixture = _mixed(run, policy, config, data.validation.examples, cost)
-        if mixture is not None:
-            callback.message(f"mixture by {mixture.by}: {show_weights(mixture.weights, mixture.errors)}")
-            manifest["mixture"] = mixture.to_json()
-    manifest["status"] = "done"
-    if state.is_main_process:
-        run.write_manifest(manifest)
-        shutil.rmtree(run.work, ignore_errors=True)
-        if report:
-            write_run_report(run)
-    state.wait_for_everyone()
-    return run
+        "cost_model": cost_model,
+    }
+    manifest = Manifest.model_validate(content, strict=False)
+    return manifest.model_copy(update={"policies": dict(policies)})
 
 
 def _load(base: str | Path, config: FitConfig) -> Policy:
@@ -206,14 +232,15 @@ def _prepare(
     )
     for reason, count in (data.train.counts + data.validation.counts).items():
         callback.message(f"  {count} rows: {reason}")
-    for method in config.methods:
+    for name in config.methods:
+        method = METHODS.get(name)
         for part, found in (("train", data.train), ("validation", data.validation)):
-            if not (found.examples if method in ("sft", "rl") else found.pairs):
+            if not method.suffices(found.examples):
                 seen = ", ".join(
                     f"{n} {reason}" for reason, n in (data.train.counts + data.validation.counts).items()
                 )
                 raise EmptyViewError(
-                    f"{MESSAGES[method]}, and the {part} part has none",
+                    f"{method.title} needs {method.learns_from}, and the {part} part has none",
                     seen=seen or f"{len(records)} rows in the log",
                     do="give more rows, or choose other --methods",
                 )
@@ -221,7 +248,11 @@ def _prepare(
 
 
 def _with_reference(data: _Data, policy: Policy, config: FitConfig, callback: ProgressCallback) -> _Data:
-    """The data with log π_ref where a loss or a figure needs it: SFT trains without."""
+    """The data with log π_ref where a loss or a figure needs it.
+
+    Of the training rows only the pairs' is needed by several methods; what a method needs beside it is
+    computed when it is its turn.
+    """
     world = processes(policy.device).num_processes
 
     def scored(task: str, rows: Sequence[Example]) -> tuple[list[Example], bool]:
@@ -229,7 +260,7 @@ def _with_reference(data: _Data, policy: Policy, config: FitConfig, callback: Pr
 
     held, known = scored("reference, validation", data.validation.examples)
     train, count = data.train, len(held)
-    if set(config.methods) != {"sft"}:
+    if "reference" in config.needs:
         pairs, pairs_known = scored("reference", train.pairs)
         known, count, left = known and pairs_known, count + len(pairs), iter(pairs)
         train = ExampleSet(tuple(next(left) if e.is_pair else e for e in train.examples), train.counts)
@@ -250,8 +281,8 @@ def _is_foreign(path: Path) -> bool:
     return path.name != ".work" and not path.name.startswith((".run.json.", ".cost_model."))
 
 
-def _open(run: RunFolder, identity: str) -> dict[str, Any]:
-    """The manifest of the fit to continue, or an empty one.
+def _open(run: RunFolder, identity: str) -> Manifest | None:
+    """The manifest of the fit to continue; None for a new one.
 
     Raises:
         RunError: The folder holds something else.
@@ -261,9 +292,9 @@ def _open(run: RunFolder, identity: str) -> dict[str, Any]:
             raise RunError(
                 "the output folder holds something else", seen=str(run.path), do="choose another --out"
             )
-        return {}
+        return None
     manifest = run.manifest()
-    if manifest.get("identity") != identity:
+    if manifest.identity != identity:
         raise RunError(
             "the output folder holds the run of another log, base or configuration",
             seen=str(run.path),
@@ -275,38 +306,34 @@ def _open(run: RunFolder, identity: str) -> dict[str, Any]:
 def _train_method(
     run: RunFolder,
     policy: Policy,
-    method: Method,
+    name: str,
     config: FitConfig,
     data: _Data,
     base_check: SampleCheck | None,
     callback: ProgressCallback,
-) -> dict[str, Any]:
-    """Train every candidate of a method, keep the best, and say what it is like."""
-    grid = config.grid(method)
-    results = []
-    for candidate in grid:
-        name = f"{method} {candidate.name}" if len(grid) > 1 else method
-        results.append(
-            train_candidate(
-                run.work / method / candidate.name,
-                policy,
-                method,
-                candidate,
-                config,
-                data.of(method),
-                data.validation.examples,
-                name,
-                callback,
-            )
+) -> PolicyRecord:
+    """Train every trial of a method, keep the best, and say what it is like."""
+    trials = config.trials(name)
+    results = [
+        train_trial(
+            run.work / name / trial.name,
+            policy,
+            trial,
+            config,
+            _rows_of(trial, policy, data, callback),
+            f"{name} {trial.name}" if len(trials) > 1 else name,
+            callback,
         )
+        for trial in trials
+    ]
     criterion = "validation_loss" if config.select == "loss" else "validation_cost"
     figures = [math.nan if result[criterion] is None else result[criterion] for result in results]
     # What diverged has no figure; it is kept, with its alarm, only if nothing else is there.
-    best = min(range(len(grid)), key=lambda i: math.inf if math.isnan(figures[i]) else figures[i])
-    chosen = run.work / method / grid[best].name / "policy"
+    best = min(range(len(trials)), key=lambda i: math.inf if math.isnan(figures[i]) else figures[i])
+    chosen = run.work / name / trials[best].name / "policy"
     state = processes(policy.device)
     if state.is_main_process:
-        run.save_policy(method, lambda fresh: _copy(chosen, fresh))
+        run.save_policy(name, lambda fresh: _copy(chosen, fresh))
     state.wait_for_everyone()
     result = results[best]
     sampled = SampleCheck.from_json(result["sampled"]) if result["sampled"] else None
@@ -318,12 +345,36 @@ def _train_method(
         base=base_check,
     )
     callback.message(
-        f"{method}: {criterion.replace('_', ' ')} {figures[best]:.4f} with {grid[best].name}"
-        + (f", the best of {len(grid)}" if len(grid) > 1 else "")
+        f"{name}: {criterion.replace('_', ' ')} {figures[best]:.4f} with {trials[best].name}"
+        + (f", the best of {len(trials)}" if len(trials) > 1 else "")
     )
     for alarm in alarms:
-        callback.warn(f"{method}: {alarm}")
-    return {"chosen": best, "selected_by": config.select, "alarms": alarms, "candidates": results}
+        callback.warn(f"{name}: {alarm}")
+    record = {"chosen": best, "selected_by": config.select, "alarms": alarms, "trials": results}
+    return PolicyRecord.model_validate(record, strict=False)
+
+
+def _rows_of(trial: Trial, policy: Policy, data: _Data, callback: ProgressCallback) -> TrialRows:
+    """The completions that a trial learns from and is validated on, with log π_ref where it is needed."""
+    method, hyperparameters = trial.method, trial.hyperparameters
+    train = [e for e in data.train.examples if method.rows(e)]
+    held = [e for e in data.validation.examples if method.rows(e)]
+    rows = [method.completions(part, hyperparameters) for part in (train, held)]
+    # The validation figure of the base itself is made of its reference, whatever the loss needs.
+    wanted = [("train", "reference" in trial.needs), ("validation", True)]
+    for part, (task, is_needed) in zip(rows, wanted, strict=True):
+        unknown = [i for i, each in enumerate(part) if is_needed and each.reference is None]
+        if unknown:
+            progress = counter(
+                callback,
+                f"{method.name}, reference, {task}",
+                len(unknown),
+                processes(policy.device).num_processes,
+            )
+            found, _ = reference_of(policy, [part[i] for i in unknown], progress=progress)
+            for i, each in zip(unknown, found, strict=True):
+                part[i] = each
+    return TrialRows(rows[0], rows[1], data.validation.examples, held)
 
 
 def _mixed(
@@ -332,10 +383,10 @@ def _mixed(
     """The mixture of a run's policies, fitted on the validation part; one that diverged is left out."""
     table: dict[str, list[float]] = {}
     texts: dict[str, list[str]] = {}
-    shown = held[: config.samples]
+    shown = held[: config.validation_samples]
     for name in config.methods:
         with run.policy(name, policy) as trained:
-            trees = [e.edit_only().tree for e in held]
+            trees = [e.completions.only(EDIT).tree for e in held]
             log_probs = [each[0] for each in on_all_processes(policy.device, trees, trained.log_probs)]
             if not np.isfinite(log_probs).all():
                 continue
@@ -350,7 +401,7 @@ def _mixed(
         return mix_by_likelihood(table, seed=config.seed)
     costs: dict[str, Sequence[float]] = {}
     for arm, drafts in texts.items():
-        if config.prices:
+        if "cost_model" in config.needs:
             encoded = [policy.encoder.tree(e.context, [text]) for e, text in zip(shown, drafts, strict=True)]
             costs[arm] = predicted_costs(run, policy, [tree for tree in encoded if tree])[0].tolist()
         else:

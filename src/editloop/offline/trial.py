@@ -1,4 +1,4 @@
-"""One training: a candidate of a method's grid, from the base to its figures, however often it is killed."""
+"""One trial: a point of a method's grid, from the base to its figures, however often it is killed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
@@ -23,11 +23,12 @@ from editloop.edits import get_cost
 from editloop.errors import RunError
 from editloop.io import write_text
 from editloop.offline.alarms import check_samples
-from editloop.offline.config import Candidate, FitConfig, Method
-from editloop.offline.examples import Example
+from editloop.offline.config import FitConfig, Trial
+from editloop.offline.examples import Completions, Example
+from editloop.offline.methods.batch import Batch, Layout
 from editloop.offline.reference import on_all_processes
-from editloop.offline.score import Scores, score
-from editloop.offline.trainer import EditTrainer, choice_loss, disk_errors, training_arguments
+from editloop.offline.scoring import DEFAULT_BETA, scores_of
+from editloop.offline.trainer import EditTrainer, disk_errors, training_arguments
 from editloop.policy import (
     Policy,
     attach_adapter,
@@ -37,31 +38,44 @@ from editloop.policy import (
 )
 from editloop.progress import ProgressCallback, counter
 
-__all__ = ["train_candidate"]
+__all__ = ["TrialRows", "train_trial"]
 
 
-def train_candidate(
+@dataclass(frozen=True)
+class TrialRows:
+    """What a trial is trained and validated on, prepared as its method needs it.
+
+    Attributes:
+        train: The completions of the training rows.
+        held: Those of the validation rows that the method learns from.
+        examples: All examples of the validation part, for the figures that every method has.
+        held_examples: Those of `held`.
+    """
+
+    train: Sequence[Completions]
+    held: Sequence[Completions]
+    examples: Sequence[Example]
+    held_examples: Sequence[Example]
+
+
+def train_trial(
     folder: Path,
     policy: Policy,
-    method: Method,
-    candidate: Candidate,
+    trial: Trial,
     config: FitConfig,
-    rows: Sequence[Example],
-    held: Sequence[Example],
+    rows: TrialRows,
     name: str,
     callback: ProgressCallback,
 ) -> dict[str, Any]:
-    """Train one candidate, or take up where an earlier process stopped.
+    """Train one trial, or take up where an earlier process stopped.
 
     Args:
         folder: Where its checkpoints, its policy and `result.json` go.
         policy: The base.
-        method: The method.
-        candidate: The point of the grid.
+        trial: The method and its hyperparameters.
         config: The fit's configuration.
-        rows: What it is trained on.
-        held: What it is validated on.
-        name: How it is called before the callback.
+        rows: What it is trained and validated on.
+        name: How it is called in messages.
         callback: Receives progress.
 
     Returns:
@@ -73,46 +87,46 @@ def train_candidate(
         return json.loads(result_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     state = processes(policy.device)
     started = time.monotonic()
+    hyperparameters = trial.hyperparameters
     with ExitStack() as stack:
         if config.full:
             trained = stack.enter_context(trainable_copy(policy))
         else:
             trained = attach_adapter(policy, config.lora, seed=config.seed)
             stack.callback(detach_adapter, trained)
+        validation = _Validation(trial, rows)
         figures: dict[str, Any] = {}
 
         def validate() -> dict[str, float]:
-            task = f"{name}, validation"
-            scores = score(trained, held, progress=counter(callback, task, len(held), state.num_processes))
-            figures.update(scores.figures(candidate.beta or config.beta["dpo"][0]))
+            progress = counter(callback, f"{name}, validation", len(rows.examples), state.num_processes)
+            trees = [e.tree for e in rows.examples]
+            found = on_all_processes(
+                policy.device, trees, lambda mine: trained.log_probs(mine, progress=progress)
+            )
+            figures.update(scores_of(rows.examples, found).figures(_beta(trial)))
             means = {key: value["mean"] for key, value in figures.items() if value}
-            rl = 0.0
-            if candidate.kappa is not None:
-                trees = [e.alternatives.tree for e in held if e.alternatives]
-                found = on_all_processes(policy.device, trees, trained.log_probs)
-                rl = _rl_loss(candidate, held, found)
-            loss = _validation_loss(method, candidate, config, scores, rl)
-            return {"loss": loss, **means}
+            return {"loss": validation.figure(trained, found), **means}
 
-        arguments = training_arguments(config, candidate, folder, trained, rows)
+        arguments = training_arguments(
+            config,
+            folder,
+            trained,
+            [each.tree for each in rows.train],
+            learning_rate=hyperparameters.learning_rate,
+            epochs=hyperparameters.epochs,
+        )
         trainer = EditTrainer(
             policy=trained,
-            method=method,
-            candidate=candidate,
+            trial=trial,
             config=config,
             arguments=arguments,
-            train=rows,
+            train=rows.train,
             validate=validate,
-            callbacks=[_Told(name, callback)],
+            callbacks=[_ProgressOfSteps(name, callback)],
         )
         trainer.train_from(_last_whole_checkpoint(folder, state))
-        # The base sets the starting point, whether this process saw it or continued an earlier one.
-        rl = 0.0
-        if candidate.kappa is not None:
-            rl = _rl_loss(candidate, held, [e.alternatives.reference for e in held if e.alternatives])
-        initial = _validation_loss(method, candidate, config, _untrained(held), rl)
         final = validate()
-        shown = list(held[: config.samples]) if math.isfinite(final["loss"]) else []
+        shown = list(rows.examples[: config.validation_samples]) if math.isfinite(final["loss"]) else []
         cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
         sampled = check_samples(
             trained,
@@ -123,8 +137,10 @@ def train_candidate(
             progress=counter(callback, f"{name}, samples", len(shown)),
         )
         result = {
-            **candidate.model_dump(exclude_none=True),
-            "initial_loss": initial,
+            "hyperparameters": hyperparameters.model_dump(mode="json"),
+            "settings": trial.method.report_line(hyperparameters),
+            # The base sets the starting point, whether this process saw it or continued an earlier one.
+            "initial_loss": validation.initial,
             "validation_loss": final["loss"],
             "validation_cost": sampled.cost.mean if sampled else None,
             "validation": figures,
@@ -148,50 +164,54 @@ def train_candidate(
     return result
 
 
+class _Validation:
+    """A method's validation figure on the validation part, as one batch in float64."""
+
+    def __init__(self, trial: Trial, rows: TrialRows) -> None:
+        self._trial, self._rows = trial, rows
+        lengths = [len(tokens) for each in rows.held for tokens in each.tree.continuations]
+        self._layout = Layout(rows.held, torch.tensor(lengths, dtype=torch.long))
+        self._place = {id(example): i for i, example in enumerate(rows.examples)}
+
+    @property
+    def initial(self) -> float:
+        """That of the reference itself, which needs no forward."""
+        return self._figure(self._layout.known("reference"))
+
+    def figure(self, policy: Policy, scored: Sequence[Sequence[float]]) -> float:
+        """That of a policy whose log-probabilities of the examples' edits and responses are known.
+
+        Completions beyond these, sampled ones say, are read by the policy here.
+        """
+        table: list[Sequence[float] | None] = []
+        for example, each in zip(self._rows.held_examples, self._rows.held, strict=True):
+            known = dict(zip(example.tree.continuations, scored[self._place[id(example)]], strict=True))
+            wanted = each.tree.continuations
+            table.append([known[c] for c in wanted] if all(c in known for c in wanted) else None)
+        unknown = [i for i, found in enumerate(table) if found is None]
+        trees = [self._rows.held[i].tree for i in unknown]
+        if trees:
+            for i, found in zip(
+                unknown, on_all_processes(policy.device, trees, policy.log_probs), strict=True
+            ):
+                table[i] = found
+        values = [value for found in table for value in found or ()]
+        return self._figure(torch.tensor(values, dtype=torch.float64))
+
+    def _figure(self, log_probs: torch.Tensor) -> float:
+        method = self._trial.method
+        batch = Batch(self._layout, log_probs, method.totals(self._layout))
+        return float(method.validation_figure(batch, self._trial.hyperparameters))
+
+
+def _beta(trial: Trial) -> float:
+    """The β by which the preference loss of a policy is reported: its own, if it has one."""
+    return float(getattr(trial.hyperparameters, "beta", DEFAULT_BETA))
+
+
 def _without_epoch(entry: dict[str, float]) -> dict[str, float]:
     """The library takes the whole training for one epoch."""
     return {key: value for key, value in entry.items() if key != "epoch"}
-
-
-def _untrained(examples: Sequence[Example]) -> Scores:
-    """The scores of the reference itself, from the reference pass."""
-    pair = np.array([i for i, e in enumerate(examples) if e.is_pair], np.int64)
-    reference = np.array([e.reference for e in examples], np.float64).reshape(-1, 2)
-    lengths = np.array([len(e.tree.continuations[0]) for e in examples], np.float64)
-    rejected = reference[pair, 1]
-    return Scores(reference[:, 0], lengths, reference[:, 0], pair, rejected, rejected)
-
-
-def _validation_loss(
-    method: Method, candidate: Candidate, config: FitConfig, scores: Scores, rl: float
-) -> float:
-    """The method's loss (Eq. 3, 4, 6 or 7) on the validation part, of which the RL loss is given."""
-    if method == "rl":
-        return rl
-    figures = scores.figures(candidate.beta or 1.0)
-    sft = figures["edit_nll_per_token" if config.sft_reduction == "token" else "edit_nll_per_edit"]
-    dpo = figures["preference_nll"]
-    if method == "sft":
-        assert sft is not None
-        return float(sft["mean"])
-    assert sft is not None and dpo is not None
-    if method == "dpo":
-        return float(dpo["mean"])
-    preference = float(dpo["mean"])
-    return float(sft["mean"]) + (candidate.dpo_weight or 0.0) * preference + (candidate.rl_weight or 0.0) * rl
-
-
-def _rl_loss(candidate: Candidate, held: Sequence[Example], log_probs: Sequence[Sequence[float]]) -> float:
-    """The RL loss on the validation rows; log π of the alternatives of each are given."""
-    alternatives = [e.alternatives for e in held if e.alternatives is not None]
-
-    def flat(values: Sequence[Sequence[float]]) -> torch.Tensor:
-        return torch.tensor([each for row in values for each in row], dtype=torch.float64)
-
-    bounds = [each.bound(candidate.kappa or 0.0) for each in alternatives]
-    group = torch.repeat_interleave(torch.tensor([len(each.cost) for each in alternatives]))
-    reference = flat([each.reference for each in alternatives])
-    return float(choice_loss(flat(log_probs), reference, flat(bounds), group, candidate))
 
 
 def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:
@@ -212,8 +232,8 @@ def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
-class _Told(TrainerCallback):  # type: ignore[misc]
-    """Tells the callback of each step."""
+class _ProgressOfSteps(TrainerCallback):  # type: ignore[misc]
+    """Reports each step of a training."""
 
     def __init__(self, name: str, callback: ProgressCallback) -> None:
         self.name, self.callback, self.note = name, callback, ""

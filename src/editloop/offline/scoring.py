@@ -11,14 +11,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from editloop.intervals import share_interval
-from editloop.offline.examples import Example
-from editloop.policy import Policy, processes
+from editloop.offline.examples import EDIT, RESPONSE, Example
+from editloop.offline.reference import on_all_processes
+from editloop.policy import Policy
 
-__all__ = ["Estimate", "Scores", "score"]
+__all__ = ["DEFAULT_BETA", "Estimate", "Scores", "score", "scores_of"]
+
+
+DEFAULT_BETA = 0.1
+"""The β of the preference loss that is reported for a policy whose method has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class Scores:
         spread = Estimate.of(residual)
         return Estimate(float(ratio), spread.se if spread else math.nan, len(self.chosen))
 
-    def figures(self, beta: float = 0.1) -> dict[str, dict[str, Any] | None]:
+    def figures(self, beta: float = DEFAULT_BETA) -> dict[str, dict[str, Any] | None]:
         """All figures by name, each as mean, standard error and number of rows (None: no rows).
 
         `accuracy` is the share of pairs whose edit is likelier than the response (a tie counts half),
@@ -110,25 +114,28 @@ def score(
     policy: Policy, examples: Sequence[Example], *, progress: Callable[[int], None] | None = None
 ) -> Scores:
     """Score examples; the processes of a distributed run share the work and all get the result."""
-    state = processes(policy.device)
-    mine = examples[state.process_index :: state.num_processes]
-    found = policy.log_probs([e.tree for e in mine], progress=progress)
-    if state.num_processes > 1:
-        merged: list[list[float]] = [[] for _ in examples]
-        for rank, part in enumerate(gather_object([found])):
-            merged[rank :: state.num_processes] = part
-        found = merged
+    trees = [e.tree for e in examples]
+    log_probs = on_all_processes(policy.device, trees, lambda mine: policy.log_probs(mine, progress=progress))
+    return scores_of(examples, log_probs)
+
+
+def scores_of(examples: Sequence[Example], log_probs: Sequence[Sequence[float]]) -> Scores:
+    """The scores of examples, given the log-probabilities of the continuations of each tree [n][K]."""
     pair = [i for i, e in enumerate(examples) if e.is_pair]
-    references = [e.reference or (np.nan, np.nan) for e in examples]
 
-    def array(values: Sequence[float | None]) -> NDArray[np.float64]:
-        return np.array(values, np.float64)
+    def values(
+        table: Sequence[Sequence[float] | None], role: str, rows: Sequence[int]
+    ) -> NDArray[np.float64]:
+        found = [(table[i] or (), examples[i].completions.of(role)) for i in rows]
+        return np.array([each[index] if each else np.nan for each, index in found], np.float64)
 
+    everything, references = range(len(examples)), [e.completions.reference for e in examples]
+    lengths = [len(e.tree.continuations[e.completions.of(EDIT)]) for e in examples]
     return Scores(
-        chosen=array([s[0] for s in found]),
-        lengths=array([len(e.tree.continuations[0]) for e in examples]),
-        ref_chosen=array([r[0] for r in references]),
+        chosen=values(log_probs, EDIT, everything),
+        lengths=np.array(lengths, np.float64),
+        ref_chosen=values(references, EDIT, everything),
         pair=np.array(pair, np.int64),
-        rejected=array([found[i][1] for i in pair]),
-        ref_rejected=array([references[i][1] for i in pair]),
+        rejected=values(log_probs, RESPONSE, pair),
+        ref_rejected=values(references, RESPONSE, pair),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, fields
 from os import PathLike
@@ -14,12 +14,12 @@ import numpy as np
 from editloop.edits import Log, Record, get_cost, row_hashes
 from editloop.errors import EmptyViewError, RunError
 from editloop.offline.alarms import check_samples
-from editloop.offline.config import FitConfig
+from editloop.offline.cost_model.saved import cost_fidelity
 from editloop.offline.examples import make_examples
-from editloop.offline.pricing import told_costs
 from editloop.offline.reference import reference_pass
-from editloop.offline.score import score
+from editloop.offline.scoring import DEFAULT_BETA, score
 from editloop.policy import Policy, RunFolder, processes
+from editloop.policy.manifest import ConfigRecord, Manifest
 from editloop.progress import ProgressCallback, WarningCallback, counter
 
 __all__ = ["evaluate"]
@@ -59,8 +59,8 @@ def evaluate(
     callback = callback or WarningCallback()
     one = run if isinstance(run, Policy) else None
     folder = None if isinstance(run, Policy) else RunFolder(run)
-    manifest = folder.manifest() if folder else {}
-    config = manifest["config"] if folder else FitConfig().model_dump()
+    manifest = folder.manifest() if folder else None
+    config = manifest.config if manifest else ConfigRecord()
     observed, seen, dropped = _unseen(folder, [each for each in log if each.is_observed], drop_seen, callback)
     base = one or base or (folder.load_base() if folder else None)
     assert base is not None
@@ -75,11 +75,11 @@ def evaluate(
         callback.message(f"  {count} rows: {reason}")
     rows, world = len(data.examples), processes(base.device).num_processes
     held, _ = reference_pass(base, data.examples, progress=counter(callback, "reference", rows, world))
-    cost = get_cost(config["cost"], tokenize=base.encoder.tokenize)
+    cost = get_cost(config.cost, tokenize=base.encoder.tokenize)
     policies: dict[str, Any] = {}
     for name, borrowed in _arms(folder, base):
         with borrowed as policy:
-            beta = _chosen(manifest, name).get("beta", config["beta"]["dpo"][0])
+            beta = _beta(manifest, name)
             scores = score(policy, held, progress=counter(callback, name, rows, world))
             figures: dict[str, Any] = dict(scores.figures(beta))
             # A policy that diverged has no distribution to sample from.
@@ -89,22 +89,24 @@ def evaluate(
                 shown,
                 cost,
                 seed=seed,
-                max_new_tokens=config["max_new_tokens"],
+                max_new_tokens=config.max_new_tokens,
                 progress=counter(callback, f"{name}, samples", len(shown)),
             )
             policies[name] = figures | ({"sampled": sampled.to_json()} if sampled else {})
-    mixture = manifest.get("mixture")
-    priced = folder is not None and folder.cost_model.is_dir()
-    return {
+    mixture = manifest.mixture if manifest else None
+    found = {
         "rows": len(held),
         "pairs": sum(e.is_pair for e in held),
         "counts": dict(counts),
         "seen": seen,
         "cost": cost.name,
         "policies": policies,
-        **({"mixture": {key: mixture[key] for key in ("by", "weights", "errors")}} if mixture else {}),
-        **({"cost_model": asdict(told_costs(folder, base, held, cost))} if folder and priced else {}),
     }
+    if mixture:
+        found["mixture"] = mixture.model_dump(include={"by", "weights", "errors"})
+    if folder and folder.cost_model.is_dir():
+        found["cost_model"] = asdict(cost_fidelity(folder, base, held, cost))
+    return found
 
 
 def _unseen(
@@ -151,7 +153,7 @@ def _referred(policy: Policy) -> Iterator[Policy]:
         yield Policy(**{each.name: getattr(policy, each.name) for each in fields(Policy)})
 
 
-def _chosen(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The candidate that a policy was chosen as; empty for all others."""
-    policy = manifest.get("policies", {}).get(name)
-    return policy["candidates"][policy["chosen"]] if policy else {}
+def _beta(manifest: Manifest | None, name: str) -> float:
+    """The β by which the preference loss of an arm is told: its own, where it was trained with one."""
+    policy = manifest.policies.get(name) if manifest else None
+    return float(policy.best.hyperparameters.get("beta", DEFAULT_BETA)) if policy else DEFAULT_BETA
