@@ -13,11 +13,13 @@ from editloop.lazy import lazy_getattr
 if TYPE_CHECKING:
     from editloop.store.database import Store
     from editloop.store.keys import create_key, list_keys, revoke_key
+    from editloop.store.log import DatabaseLog
 
 _MODULES = {
     "database": ("Store",),
+    "log": ("DatabaseLog",),
     "keys": ("create_key", "list_keys", "revoke_key"),
 }
 __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
-__all__ = ["Store", "create_key", "list_keys", "revoke_key"]
+__all__ = ["DatabaseLog", "Store", "create_key", "list_keys", "revoke_key"]
