@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.edits import Cost, get_cost, read_log, write_log
-from editloop.edits.writing import atomic
+from editloop.io import write_text
 from editloop.lab import Domain, base_path, fit_settings, get_domain, stream_log
 from editloop.lab.folder import claim
 from editloop.lab.log import MAX_NEW_TOKENS
 from editloop.lab.settings import LOG_ROWS
-from editloop.offline import FitConfig, Method, fit
+from editloop.offline import FitConfig, fit
 from editloop.online import Bandit, BanditConfig
 from editloop.parallel import in_parallel
 from editloop.policy import load_base
@@ -41,7 +41,7 @@ SEEDS = (1, 2, 3, 4, 5)
 
 DOMAINS = ("summary", "email")
 TRAINED = ("strong", "weak")
-ARMS: tuple[Method, ...] = ("sft", "dpo", "rl", "early")
+ARMS: tuple[str, ...] = ("sft", "dpo", "rl", "early")
 """What LateEnsemble chooses among."""
 
 COMPARED = ("base", *ARMS, "mixture")
@@ -106,7 +106,7 @@ class Workplace(NamedTuple):
         seeds: The seeds that are reported.
         rounds: T of the online phase.
         rows: Of a log.
-        changes: Fields of the fit's configuration and their values.
+        changes: Changes of the fit's configuration, as of `FitConfig.changed`.
     """
 
     folder: Path = WORK
@@ -118,7 +118,7 @@ class Workplace(NamedTuple):
     def config(self, cell: Cell) -> FitConfig:
         """The configuration of a cell's fit."""
         changes = {"methods": ARMS, **dict(self.changes)}
-        return fit_settings(cell.domain, seed=cell.seed).model_copy(update=changes)
+        return fit_settings(cell.domain, seed=cell.seed).changed(changes)
 
     def claim(self, cell: Cell) -> Path:
         """The cell's folder, if what it holds was made as it would be made now.
@@ -264,8 +264,7 @@ def _make(job: tuple[Cell, Workplace]) -> Answers:
             samples = policy.sample(contexts, seed=cell.seed, max_new_tokens=MAX_NEW_TOKENS)
         responses[name] = [sample.text for sample in samples]
     answers = Answers(contexts, responses, time.monotonic() - started)
-    with atomic(folder / "answers.json") as unfinished:
-        unfinished.write_text(json.dumps(vars(answers)), encoding="utf-8")
+    write_text(folder / "answers.json", json.dumps(vars(answers)))
     return answers
 
 

@@ -19,18 +19,23 @@ from editloop.lab import TextRecipe, pretrain_text
 from editloop.offline import FitConfig, evaluate, fit
 from editloop.offline.report import show_estimate
 from editloop.policy import LoraSettings, load_base
+from editloop.policy.manifest import PolicyRecord
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import write_result
 
 FILES = ("ro-en.train", "ro-en.test", "et-en.train")
 FIT = FitConfig(
-    learning_rate={"sft": (1e-3,), "dpo": (3e-5, 1e-4), "early": (1e-3,)},
+    hyperparameters={
+        "sft": {"learning_rate": (1e-3,)},
+        "dpo": {"learning_rate": (3e-5, 1e-4)},
+        "early": {"learning_rate": (1e-3,)},
+    },
     select="cost",
     epochs=1,
     lora=LoraSettings(rank=32, alpha=64),
     validation=0.05,
     validation_rows=250,
-    samples=150,
+    validation_samples=150,
     evaluations=5,
     max_new_tokens=96,
 )
@@ -79,8 +84,8 @@ def run(
             "fit_seconds": round(fitted - started, 1),
             "base": _recipe(base_folder),
             "config": config.model_dump(mode="json"),
-            "chosen": {n: _chosen(p) for n, p in made.manifest()["policies"].items()},
-            "alarms": {n: p["alarms"] for n, p in made.manifest()["policies"].items()},
+            "chosen": {n: _chosen(p) for n, p in made.manifest().policies.items()},
+            "alarms": {n: p.alarms for n, p in made.manifest().policies.items()},
             "test": result,
         }
     write_result("postedit", measured, _markdown(measured), out)
@@ -121,19 +126,9 @@ def _recipe(folder: Path) -> Any:
     return json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
 
 
-def _chosen(policy: dict[str, Any]) -> dict[str, Any]:
-    best = policy["candidates"][policy["chosen"]]
-    keys = (
-        "learning_rate",
-        "beta",
-        "dpo_weight",
-        "initial_loss",
-        "validation_loss",
-        "steps",
-        "best_step",
-        "seconds",
-    )
-    return {key: best[key] for key in keys if key in best}
+def _chosen(policy: PolicyRecord) -> dict[str, Any]:
+    figures = {"initial_loss", "validation_loss", "steps", "best_step", "seconds"}
+    return policy.best.hyperparameters | policy.best.model_dump(include=figures)
 
 
 def _markdown(measured: dict[str, Any]) -> str:

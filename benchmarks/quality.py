@@ -21,6 +21,7 @@ from benchmarks.postedit import make_base
 from benchmarks.real_edits import READ, real_files
 from editloop.edits import get_cost, read_log
 from editloop.offline import ExampleSet, feature_pass, fidelity, fit_cost_model, make_examples
+from editloop.offline.examples import RESPONSE
 from editloop.policy import Policy, context_columns, load_base
 from editloop.progress import ProgressCallback, WarningCallback, counter
 from editloop.results import markdown_table, write_result
@@ -95,7 +96,7 @@ def _features(
     base: Policy, examples: ExampleSet, task: str, callback: ProgressCallback
 ) -> NDArray[np.float32]:
     """Features of the responses [n, F]."""
-    trees = [e.response_tree for e in examples.examples]
+    trees = [e.completions.only(RESPONSE).tree for e in examples.examples]
     scored, _ = feature_pass(base, trees, progress=counter(callback, task, len(trees)))
     return np.concatenate([each.features for each in scored])
 

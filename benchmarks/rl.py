@@ -39,10 +39,10 @@ SIZES = (100, 400, 1600)
 VARIED = 400
 VARIANTS: Mapping[str, tuple[tuple[str, Any], ...]] = {
     **{
-        f"{loss}, κ {kappa:g}": (("methods", ("rl",)), ("rl_loss", (loss,)), ("kappa", (kappa,)))
+        f"{loss}, κ {kappa:g}": (("methods", ("rl",)), ("rl.loss", loss), ("rl.kappa", kappa))
         for loss, kappa in (("pairwise", 0.0), ("pairwise", 1.0), ("pairwise", 2.0), ("weighted", 2.0))
     },
-    "SFT + DPO + RL": (("methods", ("early",)), ("rl_weight", (1.0,))),
+    "SFT + DPO + RL": (("methods", ("early",)), ("early.rl_weight", 1.0)),
 }
 """Ways to train with RL besides the tables': changes of the fit's configuration. The β of the tables is also
 the best one of the regression by `bench tune`."""
@@ -153,18 +153,19 @@ TOLD = {"R²": ("model", "r2"), "correlation": ("model", "pearson"), "R², lengt
 
 def _told(folders: Sequence[Path]) -> dict[str, tuple[float, float | None] | None]:
     """What the cost models explain of the validation rows' costs, mean and standard error over seeds."""
-    found = [RunFolder(folder / "run").manifest()["cost_model"] for folder in folders]
+    found = [RunFolder(folder / "run").manifest().cost_model for folder in folders]
     told: dict[str, tuple[float, float | None] | None] = {}
     for name, (part, key) in TOLD.items():
-        known = [each[part][key] for each in found if each[part][key] is not None]
+        known = [getattr(getattr(each, part), key) for each in found if each]
         told[name] = mean_and_error(np.array(known)) if known else None  # of equal costs nothing is told
     return told
 
 
 def _weights(folders: Sequence[Path]) -> dict[str, tuple[float, float | None]]:
     """The mixture's weights, mean and standard error over seeds."""
-    found = [RunFolder(folder / "run").manifest()["mixture"]["weights"] for folder in folders]
-    return {arm: mean_and_error(np.array([each.get(arm, 0.0) for each in found])) for arm in ARMS}
+    found = [RunFolder(folder / "run").manifest().mixture for folder in folders]
+    weights = [each.weights for each in found if each]
+    return {arm: mean_and_error(np.array([each.get(arm, 0.0) for each in weights])) for arm in ARMS}
 
 
 def _mixed(folders: Sequence[Path]) -> dict[str, tuple[float, float | None]]:
@@ -173,10 +174,12 @@ def _mixed(folders: Sequence[Path]) -> dict[str, tuple[float, float | None]]:
     for folder in folders:
         manifest = RunFolder(folder / "run").manifest()
         costs = {
-            name: float(each["candidates"][each["chosen"]]["validation_cost"])
-            for name, each in manifest["policies"].items()
+            name: float(each.best.validation_cost)
+            for name, each in manifest.policies.items()
+            if each.best.validation_cost is not None
         }
-        by_likelihood.append(sum(w * costs[name] for name, w in manifest["mixture"]["weights"].items()))
+        weights = manifest.mixture.weights if manifest.mixture else {}
+        by_likelihood.append(sum(weight * costs[name] for name, weight in weights.items()))
         by_cost.append(min(costs.values()))
     return {
         "by likelihood": mean_and_error(np.array(by_likelihood)),
@@ -233,7 +236,7 @@ def _markdown(data: Mapping[str, Any]) -> str:
 def _figure(data: Mapping[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
-    from editloop.offline.report import COLOURS, tidy
+    from editloop.offline.report import colour_of, tidy
 
     figure = Figure(figsize=(11, 3), dpi=160, layout="constrained")
     axes = figure.subplots(1, len(USERS), sharey=True)
@@ -245,7 +248,7 @@ def _figure(data: Mapping[str, Any]) -> Figure:
                 sizes,
                 mean,
                 [each or 0.0 for each in error],
-                color=COLOURS[arm],
+                color=colour_of(arm),
                 label=METHODS[arm],
                 capsize=2,
                 marker="o",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cells import AMONG, ARMS, COLUMNS, Workplace, column_costs, paid, play
-from editloop.offline.report import COLOURS, tidy
+from editloop.offline.report import colour_of, tidy
 from editloop.online import BanditConfig
 from editloop.online.algorithms import ALPHA
 from editloop.progress import ProgressCallback, WarningCallback
@@ -126,7 +126,7 @@ def _figure(results: Mapping[float, Sequence[tuple[float, float | None]]], best:
     for k, one in enumerate(axes):
         cells = [cells[k] for cells in results.values()]
         errors = [error or 0.0 for _, error in cells]
-        one.errorbar(list(results), [mean for mean, _ in cells], errors, color=COLOURS["late"])
+        one.errorbar(list(results), [mean for mean, _ in cells], errors, color=colour_of("late"))
         one.axhline(best[k], color="#333", linestyle=":", linewidth=1, label="best arm")
         one.axvline(ALPHA, color="#bbb", linewidth=1, label="default")
         one.set_xscale("log")

@@ -22,6 +22,14 @@ from typing import Any
 from benchmarks import ROOT
 from editloop.errors import RunError
 from editloop.policy import RunFolder
+from editloop.policy.manifest import (
+    BaseRecord,
+    Figure,
+    Manifest,
+    PolicyRecord,
+    SamplesRecord,
+    TrialRecord,
+)
 
 __all__ = ["Process", "editloop_server", "free_port", "make_run", "running_stub"]
 
@@ -35,16 +43,15 @@ def make_run(folder: Path, names: Sequence[str] = ("concise", "formal")) -> Path
     from safetensors.numpy import save_file
 
     run = RunFolder(folder)
-    cost = {"mean": 0.3, "se": 0.02, "n": 100}
-    candidate = {"sampled": {"cost": cost}}
-    policies = {name: {"chosen": 0, "candidates": [candidate], "alarms": []} for name in names}
+    sampled = SamplesRecord(cost=Figure(mean=0.3, se=0.02, n=100))
+    policies = {name: PolicyRecord(trials=[TrialRecord(sampled=sampled)]) for name in names}
     for number, name in enumerate(names):
         run.policy_path(name).mkdir(parents=True)
         (run.policy_path(name) / "adapter_config.json").write_text('{"r": 1}')
         weights = {f"layer.lora_{side}.weight": np.full((1, 1), number, np.float32) for side in "AB"}
         save_file(weights, run.policy_path(name) / "adapter_model.safetensors")
-    base = {"name": "stub", "fingerprint": "0" * 64, "sampled": {"cost": cost}}
-    run.write_manifest({"base": base, "policies": policies})
+    base = BaseRecord(name="stub", fingerprint="0" * 64, sampled=sampled)
+    run.write_manifest(Manifest(base=base, policies=policies))
     return folder
 
 

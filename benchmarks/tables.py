@@ -25,7 +25,8 @@ from benchmarks.cells import (
     play,
 )
 from editloop.lab.settings import TUNED
-from editloop.offline.report import COLOURS, show_settings, tidy
+from editloop.offline import methods
+from editloop.offline.report import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, plus_minus, recent_mean, write_result
 
@@ -150,7 +151,7 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], place: Workplace) -
         rows.append([label, *(plus_minus(spread["mean"], spread["sd"]) for spread in spreads)])
     shares = [[METHODS[arm], *(f"{data['shares'][title][arm]:.0%}" for title in titles)] for arm in ARMS]
     above = ", ".join(f"{data['late_above_best_arm'][title]:+.3f} ({title})" for title in titles)
-    settings = "; ".join(f"{domain}, {show_settings(_tuned(domain))}" for domain in DOMAINS)
+    settings = "; ".join(f"{domain}, {_tuned(domain)}" for domain in DOMAINS)
     text = [
         "Mean cost of a round (levenshtein:word/response), mean ± sd over seeds "
         f"{', '.join(map(str, place.seeds))}; {place.rounds} rounds each; lower is better. {lead} Max SubOpt "
@@ -172,9 +173,10 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], place: Workplace) -
     return "\n\n".join(text)
 
 
-def _tuned(domain: str) -> dict[str, Any]:
+def _tuned(domain: str) -> str:
     """What RL is trained with in a domain."""
-    return TUNED[domain]["rl"].model_dump(exclude_none=True)
+    method = methods.METHODS.get("rl")
+    return method.report_line(method.hyperparameters(**TUNED[domain]["rl"]))
 
 
 def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
@@ -192,14 +194,14 @@ def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
             rounds = np.arange(1, total.shape[1] + 1)
             mean, spread = total.mean(axis=0), total.std(axis=0, ddof=1) if len(total) > 1 else 0.0
             wide = 2.2 if method == "late" else 1.3
-            upper.plot(rounds, mean, color=COLOURS[method], label=label, linewidth=wide)
+            upper.plot(rounds, mean, color=colour_of(method), label=label, linewidth=wide)
             upper.fill_between(
-                rounds, mean - spread, mean + spread, color=COLOURS[method], alpha=0.15, linewidth=0
+                rounds, mean - spread, mean + spread, color=colour_of(method), alpha=0.15, linewidth=0
             )
         tidy(upper, column.title, "", "" if k else "cumulative cost")
         played = np.stack([(chosen[column] == i).mean(axis=0) for i in range(len(ARMS))])
         smooth = np.stack([recent_mean(row, WINDOW) for row in played])
-        lower.stackplot(rounds, smooth, colors=[COLOURS[arm] for arm in ARMS], alpha=0.85)
+        lower.stackplot(rounds, smooth, colors=[colour_of(arm) for arm in ARMS], alpha=0.85)
         lower.set_ylim(0, 1)
         lower.set_xlim(1, len(rounds))
         tidy(lower, "", "round", "" if k else "share of rounds")

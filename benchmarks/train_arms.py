@@ -19,7 +19,7 @@ from typing import Any
 LEARNING_RATE, BETA, RANK, ALPHA = 1e-4, 0.1, 16, 32
 VALIDATION = 1e-6
 """Share of the log that `fit` keeps for validation: one row. TRL's processes are given the others."""
-CANDIDATES = 4
+NUM_SAMPLES = 4
 """Responses that RL has beside the edit and the response."""
 WARM_UP = 1
 """Steps that are taken before the clock starts."""
@@ -147,21 +147,21 @@ def _policy(spec: Spec) -> Any:
     return Policy(model, encoder, spec.size, spec.size, shares=probe_trees(model)[0])
 
 
-def _with_alternatives(policy: Any, examples: list[Any], spec: Spec) -> list[Any]:
+def _with_sampled(policy: Any, examples: list[Any], spec: Spec) -> list[Any]:
     """Examples for RL: of the lab with the base's own responses, else with made-up ones."""
-    from benchmarks.train_workload import made_up_costs, made_up_trees
+    from benchmarks.train_workload import made_up_completions, made_up_costs
 
     if spec.size in LAB:
         from editloop.lab.log import MAX_NEW_TOKENS
-        from editloop.offline.alternatives import alternative_trees, draw_responses
+        from editloop.offline.cost_model.sampled import add_sampled, sample_completions
 
-        drawn = draw_responses(
-            policy, examples, CANDIDATES, seed=0, max_new_tokens=MAX_NEW_TOKENS, cache=Path(spec.folder)
+        texts = sample_completions(
+            policy, examples, NUM_SAMPLES, seed=0, max_new_tokens=MAX_NEW_TOKENS, cache=Path(spec.folder)
         )
-        trees = alternative_trees(policy, examples, drawn)
+        completions = add_sampled(policy, examples, texts)
     else:
-        trees = made_up_trees(examples, CANDIDATES)
-    return made_up_costs(policy, examples, trees)
+        completions = made_up_completions(examples, NUM_SAMPLES)
+    return made_up_costs(policy, examples, completions)
 
 
 def _ours_steps(spec: Spec, clock: Any) -> int:
@@ -170,9 +170,10 @@ def _ours_steps(spec: Spec, clock: Any) -> int:
     Returns the distinct tokens of the timed steps' trees.
     """
     from editloop.offline import (
-        Candidate,
+        METHODS,
         EditTrainer,
         FitConfig,
+        Trial,
         make_examples,
         reference_pass,
         training_arguments,
@@ -183,30 +184,30 @@ def _ours_steps(spec: Spec, clock: Any) -> int:
     policy, (method,) = _policy(spec), spec.methods
     examples = list(make_examples(rows, policy.encoder).examples)
     if method == "rl":
-        examples = _with_alternatives(policy, examples, spec)
+        examples = _with_sampled(policy, examples, spec)
     elif method != "sft":
         examples, _ = reference_pass(policy, examples, cache=Path(spec.folder))
     policy = attach_adapter(policy, LoraSettings(rank=RANK, alpha=ALPHA), seed=0)
     config = FitConfig(batch_size=batch, epochs=1, evaluations=1)
-    candidate = Candidate(
-        learning_rate=LEARNING_RATE,
-        beta=BETA,
-        **({"kappa": 1.0, "rl_loss": "pairwise"} if method == "rl" else {"dpo_weight": 1.0}),
-    )
-    arguments = training_arguments(config, candidate, Path(spec.folder), policy, examples)
-    arguments.train_sampling_strategy = "sequential"
+    model = METHODS.get(method).hyperparameters
+    ours = {"learning_rate": LEARNING_RATE, "beta": BETA}
+    values = {name: value for name, value in ours.items() if name in model.model_fields}
+    trial = Trial(METHODS.get(method), model.model_validate(values))
+    train = trial.method.completions(examples, trial.hyperparameters)
+    trees = [each.tree for each in train]
+    arguments = training_arguments(config, Path(spec.folder), policy, trees, learning_rate=LEARNING_RATE)
     EditTrainer(
         policy=policy,
-        method=method,  # type: ignore[arg-type]
-        candidate=candidate,
+        trial=trial,
         config=config,
         arguments=arguments,
-        train=examples,
+        train=train,
         validate=lambda: {"loss": 0.0},
         callbacks=[clock],
+        shuffle=False,
     ).train()
-    trees = [e.alternatives.tree if e.alternatives else e.tree for e in examples[WARM_UP * batch :]]
-    return sum(len(tree.layout) for tree in trees)
+    looked_at = [e.sampled.tree if e.sampled else e.tree for e in examples[WARM_UP * batch :]]
+    return sum(len(tree.layout) for tree in looked_at)
 
 
 def _passes(spec: Spec) -> dict[str, Any]:
@@ -247,18 +248,24 @@ def _ours_whole(spec: Spec) -> None:
     """One `fit` of all methods: from a log and a base's folder to a run folder."""
     from benchmarks.train_workload import SIZES
     from editloop.edits import read_log
-    from editloop.offline import FitConfig, fit
+    from editloop.offline import METHODS, FitConfig, fit
 
     assert spec.log is not None and spec.base is not None
     config = FitConfig(
         methods=spec.methods,
-        learning_rate=dict.fromkeys(spec.methods, (LEARNING_RATE,)),
+        hyperparameters={
+            method: {
+                name: (value,)
+                for name, value in {"learning_rate": LEARNING_RATE, "beta": BETA}.items()
+                if name in METHODS.get(method).hyperparameters.model_fields
+            }
+            for method in spec.methods
+        },
         batch_size=SIZES[spec.size].batch,
-        beta=(BETA,),
         epochs=1,
         evaluations=1,
         validation=VALIDATION,
-        samples=0,
+        validation_samples=0,
     )
     fit(read_log(spec.log), spec.base, Path(spec.folder) / "run", config, report=False)
 

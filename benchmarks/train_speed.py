@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
-from benchmarks.train_arms import CANDIDATES, LAB, VALIDATION, WARM_UP, Spec
+from benchmarks.train_arms import LAB, NUM_SAMPLES, VALIDATION, WARM_UP, Spec
 from editloop.errors import ConfigError, RunError
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
@@ -314,10 +314,10 @@ def _markdown(measured: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        f"RL with {CANDIDATES} drawn responses beside edit and response, by pairwise regression, against DPO "
-        "on the same rows, both ours; `tokens`: how many times as many distinct ones its trees have. On "
-        "made-up rows what is drawn is as long as the response and shares the context only; the last rows "
-        "are the lab's, weak edits and the base's own responses.",
+        f"RL with {NUM_SAMPLES} sampled completions beside edit and response, by pairwise regression, "
+        "against DPO on the same rows, both ours; `tokens`: how many times as many distinct ones its trees "
+        "have. On made-up rows what is sampled is as long as the response and shares the context only; the "
+        "last rows are the lab's, weak edits and the base's own responses.",
         "",
         markdown_table(["base", "shared", "tokens", "RL, s", "DPO, s", "RL / DPO", "goal, at most"], choices),
         "",

@@ -15,7 +15,7 @@ import torch
 
 from editloop.edits import Record
 from editloop.errors import ConfigError
-from editloop.offline.examples import Alternatives, Example
+from editloop.offline.examples import SAMPLED, Completions, Example
 from editloop.policy import ContextTree, Policy
 
 WORDS = 8190
@@ -139,31 +139,36 @@ def make_pairs(count: int, *, tokens: int, shared: float, seed: int = 0) -> list
     return records
 
 
-def made_up_trees(examples: Sequence[Example], count: int, *, seed: int = 0) -> list[ContextTree]:
-    """Each example's tree with `count` further continuations, as long as the response, of random words.
+def made_up_completions(examples: Sequence[Example], count: int, *, seed: int = 0) -> list[Completions]:
+    """Each example's completions and `count` more, as long as the response, of random words.
 
     They share the context alone. Samples of a real model share beginnings, too, so this is the most that RL
     can cost.
     """
     random = np.random.default_rng(seed)
-    trees = []
+    found = []
     for example in examples:
-        length = len(example.tree.continuations[1]) - 1
+        own = example.tree.continuations
+        length = len(own[1]) - 1
         drawn = [(*random.integers(2, WORDS, length).tolist(), 1) for _ in range(count)]
-        trees.append(ContextTree(example.tree.context, (*example.tree.continuations, *drawn)))
-    return trees
+        tree = ContextTree(example.tree.context, (*own, *drawn))
+        roles = {**example.completions.roles, SAMPLED: tuple(range(len(own), len(own) + count))}
+        found.append(Completions(tree, roles))
+    return found
 
 
 def made_up_costs(
-    policy: Policy, examples: Sequence[Example], trees: Sequence[ContextTree], *, seed: int = 0
+    policy: Policy, examples: Sequence[Example], completions: Sequence[Completions], *, seed: int = 0
 ) -> list[Example]:
-    """Examples as RL takes them: the trees of their alternatives, and costs that are made up."""
+    """Examples as RL takes them: with sampled completions, and costs that are made up."""
     random = np.random.default_rng(seed)
     found = []
-    for example, tree, scores in zip(examples, trees, policy.log_probs(trees), strict=True):
+    log_probs = policy.log_probs([each.tree for each in completions])
+    for example, each, scores in zip(examples, completions, log_probs, strict=True):
         costs = tuple(random.random(len(scores)).tolist())
-        alternatives = Alternatives(tree, tuple(scores), costs, costs)
-        found.append(replace(example, reference=(scores[0], scores[1]), alternatives=alternatives))
+        sampled = replace(each, reference=tuple(scores), cost=costs, spread=costs)
+        own = example.completions.with_reference(scores[: len(example.completions)])
+        found.append(replace(example, completions=own, sampled=sampled))
     return found
 
 

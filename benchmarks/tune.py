@@ -1,6 +1,6 @@
 """Which hyperparameters a method takes in a domain, chosen on validation data of logs that no table reports.
 
-For each domain a log of the strong and one of the weak user are made with seed 0, and every candidate is
+For each domain a log of the strong and one of the weak user are made with seed 0, and every trial is
 trained on both. The one is taken whose responses cost least against the edits of the validation parts, the
 mean over the two logs. The user of the online phase is not asked here; epochs and adapter are older, from the
 single methods' curves (docs/lab.md). `editloop.lab.settings` holds what came out.
@@ -18,8 +18,7 @@ from editloop.edits import read_log, write_log
 from editloop.lab import base_path, fit_settings, get_domain, stream_log
 from editloop.lab.folder import claim
 from editloop.lab.settings import LOG_ROWS
-from editloop.offline import Method, fit
-from editloop.offline.config import BETAS
+from editloop.offline import fit
 from editloop.parallel import in_parallel
 from editloop.policy import load_base
 from editloop.progress import ProgressCallback, WarningCallback
@@ -27,20 +26,20 @@ from editloop.results import markdown_table, plus_minus, write_result
 from editloop.users import get_user
 
 SEED = 0
-GRIDS: Sequence[tuple[Method, dict[str, tuple[Any, ...]]]] = (
+GRIDS: Sequence[tuple[str, dict[str, tuple[Any, ...]]]] = (
     ("sft", {"learning_rate": (5e-4, 1.5e-3)}),
     ("dpo", {"learning_rate": (2e-4, 5e-4, 1e-3), "beta": (1.0, 3.0)}),
-    ("rl", {"learning_rate": (1e-3,), "beta": (0.05, 0.1), "kappa": (0.0, 2.0), "rl_loss": ("pairwise",)}),
-    ("rl", {"learning_rate": (1e-3,), "beta": (0.05, 0.1), "kappa": (0.0,), "rl_loss": ("weighted",)}),
+    ("rl", {"learning_rate": (1e-3,), "beta": (0.05, 0.1), "kappa": (0.0, 2.0), "loss": ("pairwise",)}),
+    ("rl", {"learning_rate": (1e-3,), "beta": (0.05, 0.1), "kappa": (0.0,), "loss": ("weighted",)}),
     ("early", {"learning_rate": (5e-4, 1.5e-3), "beta": (3.0,), "dpo_weight": (1.0, 3.0, 10.0)}),
 )
 """What is tried; a method's grids are put together."""
 
 METHODS = tuple(dict.fromkeys(method for method, _ in GRIDS))
-POINT = ("learning_rate", "beta", "dpo_weight", "kappa", "rl_loss")
+POINT = ("learning_rate", "beta", "dpo_weight", "kappa", "loss")
 
 
-class Trial(NamedTuple):
+class Job(NamedTuple):
     """A grid, of `GRIDS`, on one log."""
 
     domain: str
@@ -56,7 +55,7 @@ def run(
     *,
     work: Path = WORK,
     rows: int = LOG_ROWS,
-    methods: Sequence[Method] = METHODS,
+    methods: Sequence[str] = METHODS,
     changes: Sequence[tuple[str, Any]] = (),
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
@@ -73,8 +72,8 @@ def run(
     callback = callback or WarningCallback()
     # The longest first.
     grids = sorted((i for i, (method, _) in enumerate(GRIDS) if method in methods), reverse=True)
-    trials = [
-        Trial(domain, user, i, work / "tune", rows, tuple(changes))
+    jobs = [
+        Job(domain, user, i, work / "tune", rows, tuple(changes))
         for i in grids
         for user in TRAINED
         for domain in DOMAINS
@@ -82,7 +81,7 @@ def run(
     for domain in DOMAINS:
         for user in TRAINED:
             _log(domain, user, work / "tune", rows)
-    measured = dict(in_parallel(_train, trials, "trials", callback))
+    measured = dict(in_parallel(_train, jobs, "trials", callback))
     known = Path(out) / "tune.json"
     kept = json.loads(known.read_text(encoding="utf-8"))["results"] if known.is_file() else []
     results = []
@@ -93,9 +92,9 @@ def run(
                 continue
             by_user: dict[str, list[dict[str, Any]]] = {user: [] for user in TRAINED}
             for i, (each, _) in enumerate(GRIDS):
-                for trial, found in measured.items():
-                    if (trial.domain, trial.grid, each) == (domain, i, method):
-                        by_user[trial.user] += found
+                for job, found in measured.items():
+                    if (job.domain, job.grid, each) == (domain, i, method):
+                        by_user[job.user] += found
             results.append({"domain": domain, "method": method, **_choose(by_user)})
     data = {"seed": SEED, "rows": rows, "results": results}
     write_result("tune", data, _markdown(results), out)
@@ -112,51 +111,49 @@ def _log(domain: str, user: str, folder: Path, rows: int) -> Path:
     return path
 
 
-def _train(trial: Trial) -> list[dict[str, Any]]:
-    """The candidates of a grid, each with its figures on the validation part."""
-    method, grid = GRIDS[trial.grid]
-    by_method = {"learning_rate": {}, "beta": BETAS}
-    config = fit_settings(trial.domain, seed=SEED).model_copy(
-        update={
+def _train(job: Job) -> list[dict[str, Any]]:
+    """The trials of a grid, each with its figures on the validation part."""
+    method, grid = GRIDS[job.grid]
+    config = fit_settings(job.domain, seed=SEED).changed(
+        {
             "methods": (method,),
             "select": "cost",
-            "samples": 500,
-            **{
-                key: {**by_method[key], method: values} if key in by_method else values
-                for key, values in grid.items()
-            },
-            **dict(trial.changes),
+            "validation_samples": 500,
+            **{f"{method}.{name}": values for name, values in grid.items()},
+            **dict(job.changes),
         }
     )
-    log = read_log(_log(trial.domain, trial.user, trial.folder, trial.rows))
-    out = trial.folder / f"{trial.domain}-{trial.user}-{method}-{trial.grid}"
-    fitted = fit(log, load_base(base_path(trial.domain)), out, config, report=False)
-    kept = (*POINT, "validation_loss", "validation_cost", "seconds")
+    log = read_log(_log(job.domain, job.user, job.folder, job.rows))
+    out = job.folder / f"{job.domain}-{job.user}-{method}-{job.grid}"
+    fitted = fit(log, load_base(base_path(job.domain)), out, config, report=False)
     return [
-        {key: candidate[key] for key in kept if key in candidate}
-        | {"cost_se": candidate["sampled"]["cost"]["se"]}
-        for candidate in fitted.manifest()["policies"][method]["candidates"]
+        {
+            **{name: value for name, value in trial.hyperparameters.items() if name in grid},
+            **trial.model_dump(include={"validation_loss", "validation_cost", "seconds"}),
+            "cost_se": trial.sampled.cost.se if trial.sampled else None,
+        }
+        for trial in fitted.manifest().policies[method].trials
     ]
 
 
 def _choose(by_user: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The candidates with their mean validation cost over the logs, and which is the best."""
-    candidates = []
+    """The trials with their mean validation cost over the logs, and which is the best."""
+    trials = []
     for alike in zip(*(by_user[user] for user in TRAINED), strict=True):
         point = {key: alike[0][key] for key in POINT if key in alike[0]}
         costs = {user: found["validation_cost"] for user, found in zip(TRAINED, alike, strict=True)}
         errors = {user: found["cost_se"] for user, found in zip(TRAINED, alike, strict=True)}
-        candidates.append({**point, "cost": costs, "se": errors, "mean": sum(costs.values()) / len(costs)})
-    best = min(range(len(candidates)), key=lambda i: candidates[i]["mean"])
-    return {"chosen": best, "candidates": candidates}
+        trials.append({**point, "cost": costs, "se": errors, "mean": sum(costs.values()) / len(costs)})
+    best = min(range(len(trials)), key=lambda i: trials[i]["mean"])
+    return {"chosen": best, "trials": trials}
 
 
 def _markdown(results: Sequence[dict[str, Any]]) -> str:
     rows = []
     for result in results:
-        for i, point in enumerate(result["candidates"]):
+        for i, point in enumerate(result["trials"]):
             given = [f"{point[key]:g}" if key in point else "" for key in POINT[:-1]]
-            given.append(point.get("rl_loss", ""))
+            given.append(point.get("loss", ""))
             costs = [plus_minus(point["cost"][user], point["se"][user]) for user in TRAINED]
             mean = f"**{point['mean']:.3f}**" if i == result["chosen"] else f"{point['mean']:.3f}"
             rows.append([result["domain"], result["method"], *given, *costs, mean])
@@ -173,6 +170,6 @@ def _markdown(results: Sequence[dict[str, Any]]) -> str:
     ]
     return (
         "Cost between a sampled response and the row's edit on the validation part of a log, mean ± standard "
-        f"error over rows, seed {SEED}. The candidate with the least mean over both logs is taken (bold); "
+        f"error over rows, seed {SEED}. The trial with the least mean over both logs is taken (bold); "
         "the user of the online phase has no part in it.\n\n" + markdown_table(headings, rows, left=2)
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from editloop.edits import cost
+from editloop.edits.cost import COSTS
 from llm_server import Server
 from tiny import tiny_model, tiny_tokenizer
 
@@ -27,7 +27,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture(autouse=True)
 def _own_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cost that a test registers is no other test's."""
-    monkeypatch.setattr(cost, "_registered", dict(cost._registered))
+    monkeypatch.setattr(COSTS, "registered", dict(COSTS.registered))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 def install_plug_in(
     folder: Path, monkeypatch: pytest.MonkeyPatch, group: str, source: str, **parts: str
 ) -> None:
-    """Write the package `plug_in` with this source, and put it on the path until the test ends.
+    """Write the package `outside_package` with this source, and put it on the path until the test ends.
 
     Args:
         folder: An empty folder.
@@ -20,11 +20,13 @@ def install_plug_in(
         source: The module's text.
         parts: Name of each part to its name in the module.
     """
-    (folder / "plug_in.py").write_text(source, encoding="utf-8")
-    about = folder / "plug_in-1.0.dist-info"
+    (folder / "outside_package.py").write_text(source, encoding="utf-8")
+    about = folder / "outside_package-1.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in\nVersion: 1.0\n", encoding="utf-8")
-    lines = "".join(f"{name} = plug_in:{attribute}\n" for name, attribute in parts.items())
+    (about / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: outside-package\nVersion: 1.0\n", encoding="utf-8"
+    )
+    lines = "".join(f"{name} = outside_package:{attribute}\n" for name, attribute in parts.items())
     (about / "entry_points.txt").write_text(f"[{group}]\n{lines}", encoding="utf-8")
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "plug_in", raising=False)
+    monkeypatch.delitem(sys.modules, "outside_package", raising=False)

@@ -29,9 +29,12 @@ ROOMS = [
     "store",
 ]
 GROUND = {
+    "configuration",
     "errors",
     "intervals",
     "io",
+    "extras",
+    "journal",
     "lazy",
     "parallel",
     "progress",

@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 
 import pytest
+from scipy.special import stdtrit
 
 from editloop.intervals import mean_interval, share_interval
 
 
-@pytest.mark.parametrize(("n", "quantile"), [(2, 12.7062), (3, 4.3027), (6, 2.5706), (31, 2.0423)])
+@pytest.mark.parametrize(
+    ("n", "quantile"), [(2, 12.7062), (3, 4.3027), (6, 2.5706), (31, 2.0423), (201, 1.9719)]
+)
 def test_a_mean_of_few_is_less_sure_than_its_error_says(n: int, quantile: float) -> None:
     low, high = mean_interval(0.5, 0.25, n) or pytest.fail()
     assert (low, high) == pytest.approx((0.5 - 0.25 * quantile, 0.5 + 0.25 * quantile), abs=1e-4)
+
+
+def test_the_quantiles_are_those_of_scipy() -> None:
+    for freedom in (*range(1, 250), 1_000, 10**6):
+        _, high = mean_interval(0.0, 1.0, freedom + 1) or pytest.fail()
+        assert high == pytest.approx(float(stdtrit(freedom, 0.975)), rel=1e-9), freedom
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from editloop.errors import ConfigError, CostError
 from editloop.registry import Registry
-from tests.plug_in import install_plug_in
+from plug_in import install_plug_in
 
 
 @pytest.fixture
@@ -77,7 +77,9 @@ def test_an_installed_part_replaces_no_built_in_one(registry, install):
 
 def test_an_installed_part_that_cannot_be_loaded_is_told_in_one_line(registry, install):
     install("raise RuntimeError('no licence')\n", broken="decode")
-    with pytest.raises(ConfigError, match="the decoder broken of plug_in:decode cannot be loaded") as failure:
+    with pytest.raises(
+        ConfigError, match="the decoder broken of outside_package:decode cannot be loaded"
+    ) as failure:
         registry.get("broken")
     assert "no licence" in str(failure.value)
     assert registry.get("json")  # one broken package does not break the others' parts

@@ -2,10 +2,11 @@
 
 EditLoopError
 ├── ConfigError          a flag, a config file or an argument that cannot be used
+│   └── MissingExtraError    a library is not installed; the line says which extra of EditLoop brings it
 ├── LogError             an edit log that cannot be read or used
 │   ├── LogFormatError       not in the format that its name says, or columns missing
 │   ├── TooManyBadRows       more rows in quarantine than the set share
-│   └── EmptyViewError       no row is left for a view (all rows unedited, say)
+│   └── EmptyViewError       no row is left for a view, for example because all rows are unedited
 ├── CostError            an unknown cost, or one whose inputs are missing
 ├── ModelError           a base model, tokenizer or adapter that cannot be loaded or used
 ├── BanditError          an event, a cost or a state that the online phase cannot take
@@ -30,6 +31,7 @@ __all__ = [
     "EmptyViewError",
     "LogError",
     "LogFormatError",
+    "MissingExtraError",
     "ModelError",
     "RunError",
     "ServeError",
@@ -42,7 +44,7 @@ __all__ = [
 
 
 class EditLoopError(Exception):
-    """An error told in one line: what is wrong, the value seen, what to do.
+    """An error in one line: what is wrong, the value that was seen, what to do.
 
     Args:
         what: What is wrong, without a full stop at its end.
@@ -63,6 +65,10 @@ class EditLoopError(Exception):
 
 class ConfigError(EditLoopError):
     """A flag, a config file or an argument that cannot be used."""
+
+
+class MissingExtraError(ConfigError, ImportError):
+    """A library that is not installed; the line says which extra of EditLoop brings it."""
 
 
 class LogError(EditLoopError):

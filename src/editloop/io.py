@@ -1,4 +1,8 @@
-"""JSON from outside, and outputs that must not replace inputs: what every room does at its edges."""
+"""Files: written whole or not at all, strict JSON, and outputs that must not replace inputs.
+
+Every file and folder that this package writes is written by `atomic_file` or `atomic_folder`, or, if it grows
+row by row, by `editloop.journal`.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,165 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from editloop.errors import ConfigError
+from editloop.errors import ConfigError, EditLoopError
 
-__all__ = ["UnsafeJSONError", "guard_outputs", "parse_json", "resolved"]
+__all__ = [
+    "UnsafeJSONError",
+    "atomic_file",
+    "atomic_folder",
+    "guard_outputs",
+    "json_text",
+    "parse_json",
+    "resolved",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+
+@contextmanager
+def atomic_file(
+    path: str | os.PathLike[str],
+    error: type[EditLoopError] = EditLoopError,
+    *,
+    failures: tuple[type[Exception], ...] = (),
+) -> Iterator[Path]:
+    """Give a path to write a file to, which takes the place of `path` once its content is on the disk.
+
+    A reader sees the old file or the whole new one. If the block raises, or the process is killed, what was
+    at `path` is still there; a kill leaves `.NAME.PID.unfinished` beside it.
+
+    Args:
+        path: The file; its folder is made if it is not there.
+        error: What an OSError, a full disk say, is raised as.
+        failures: Further exceptions that mean the same: those of a library that writes the file.
+
+    Raises:
+        EditLoopError: The `error`, where the file cannot be written.
+    """
+    target, unfinished = _unfinished(path)
+    with _write_errors(target, error, failures):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            _sync(unfinished)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(
+    path: str | os.PathLike[str],
+    error: type[EditLoopError] = EditLoopError,
+    *,
+    failures: tuple[type[Exception], ...] = (),
+) -> Iterator[Path]:
+    """Give an empty folder to write to, which takes the place of `path` once its content is on the disk.
+
+    What was at `path` is removed only then. A folder cannot be replaced in one step as a file can: a kill at
+    the very end leaves no folder at `path`, but never half of one. See `atomic_file` for the rest.
+
+    Raises:
+        EditLoopError: The `error`, where the folder cannot be written.
+    """
+    target, unfinished = _unfinished(path)
+    with _write_errors(target, error, failures):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.mkdir()
+            yield unfinished
+            for each in unfinished.rglob("*"):
+                if each.is_file():
+                    _sync(each)
+            if target.exists():
+                shutil.rmtree(target)
+            unfinished.replace(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str, error: type[EditLoopError] = EditLoopError) -> None:
+    """Write a text file in UTF-8; see `atomic_file`."""
+    with atomic_file(path, error) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_bytes(
+    path: str | os.PathLike[str], content: bytes, error: type[EditLoopError] = EditLoopError
+) -> None:
+    """Write a file; see `atomic_file`."""
+    with atomic_file(path, error) as unfinished:
+        unfinished.write_bytes(content)
+
+
+def write_json(
+    path: str | os.PathLike[str], content: Any, error: type[EditLoopError] = EditLoopError
+) -> None:
+    """Write a JSON document as `json_text` has it; see `atomic_file`."""
+    write_text(path, json_text(content), error)
+
+
+def _unfinished(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """The absolute path, and that to write to; the process's number keeps those of two processes apart."""
+    target = Path(path).absolute()  # the current folder, ".", has a name then
+    return target, target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
+
+
+@contextmanager
+def _write_errors(
+    target: Path, error: type[EditLoopError], failures: tuple[type[Exception], ...]
+) -> Iterator[None]:
+    expected: tuple[type[Exception], ...] = (OSError, *failures)
+    try:
+        yield
+    except expected as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else None
+        raise error(
+            f"cannot write {target.name}: {reason or failure}",
+            seen=str(target.parent),
+            do="free space or change --out",
+        ) from failure
+
+
+def json_text(content: Any) -> str:
+    """Return an indented JSON document.
+
+    JSON has neither NaN nor infinity, so they become null; objects of other types become their text.
+    """
+    return (
+        json.dumps(_only_finite(content), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    )
+
+
+def _only_finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _only_finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_only_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class UnsafeJSONError(ValueError):
-    """JSON that Python takes, and that means two things or nothing; its text is the reason."""
+    """JSON that Python's own reader takes although its meaning is not certain; the text says why."""
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON document says, if every reader of it would agree.
+    """Return the value of a JSON document that every reader would understand in the same way.
 
-    Python's own reader keeps the last of two equal keys, takes NaN and Infinity, and makes infinity of 1e400.
-    What is written from such a value is no JSON any more, so it is refused where it comes in.
+    Python's own reader keeps the last of two equal keys, accepts NaN and Infinity, and reads 1e400 as
+    infinity. Such a value could not be written as JSON again, so it is refused where it comes in.
 
     Args:
         text: A document; bytes are UTF-8.
@@ -64,17 +209,17 @@ def _refuse_constant(name: str) -> NoReturn:
     raise UnsafeJSONError(f"{name} is no JSON number")
 
 
-# One decoder for all: making one for each document would take longer than reading a short one.
+# One decoder for all documents: making one takes longer than reading a short document.
 _STRICT = json.JSONDecoder(
     object_pairs_hook=_unique, parse_float=_finite, parse_int=_whole, parse_constant=_refuse_constant
 )
 
 
 def guard_outputs(inputs: Iterable[str | Path | None], outputs: Iterable[str | Path | None]) -> None:
-    """Refuse to write to a file that is being read, by whatever name.
+    """Refuse to write to a file that is being read, under whatever name.
 
-    Paths are compared resolved, and files by identity, so that a symbolic or hard link to an input counts as
-    it. None stands for an input or output that was not given.
+    Paths are compared without their links, and files by identity, so a symbolic or hard link to an input is
+    the input. None stands for an input or output that was not given.
 
     Raises:
         ConfigError: An output is an input, or a path cannot be resolved.
@@ -86,12 +231,14 @@ def guard_outputs(inputs: Iterable[str | Path | None], outputs: Iterable[str | P
         place = _Place(each)
         if any(place.is_same(other) for other in read):
             raise ConfigError(
-                "the output would replace its own input", seen=str(each), do="name another file, --out say"
+                "the output would replace its own input",
+                seen=str(each),
+                do="name another file, by --out perhaps",
             )
 
 
 def resolved(path: str | Path) -> Path:
-    """Return a path without links.
+    """Return the absolute path with all symbolic links followed.
 
     Raises:
         ConfigError: Its links lead in a circle.
@@ -99,14 +246,14 @@ def resolved(path: str | Path) -> Path:
     try:
         found = Path(path).resolve()
         if any(each.is_symlink() for each in (found, *found.parents)):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # Python 3.13 leaves a circle as it is
-    except (OSError, RuntimeError) as error:  # before, it is a RuntimeError
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # Python 3.13 returns a circle unresolved
+    except (OSError, RuntimeError) as error:  # up to Python 3.12, a circle raises RuntimeError
         raise ConfigError("this path cannot be resolved", seen=str(path), do="check its links") from error
     return found
 
 
 class _Place:
-    """A path, and the file that is there, if there is one."""
+    """A resolved path, and the identity of the file there, if there is one."""
 
     def __init__(self, path: str | Path) -> None:
         self.resolved = resolved(path)

@@ -1,24 +1,27 @@
-"""Jobs of a benchmark in processes of their own, which share the cores."""
+"""Jobs in processes of their own that share the cores, and the way of their progress back to the caller."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from editloop.errors import RunError
+from editloop.extras import requires
 from editloop.progress import ProgressCallback
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 MOST = 8
-"""Processes at a time: a GPU's memory and a laptop's fan are shared by all."""
+"""The most processes at a time: all of them share the memory of one GPU, if there is one."""
 
 
 def cores() -> int:
@@ -32,10 +35,10 @@ def cores() -> int:
 def in_parallel(
     work: Callable[[Job], Result], jobs: Sequence[Job], task: str, callback: ProgressCallback
 ) -> Iterator[tuple[Job, Result]]:
-    """Each job with its result, as they end. After one that fails no further one is begun.
+    """Yield each job with its result, in the order in which they end; after a failure no further one begins.
 
     Args:
-        work: A function of a module, so that a process can find it.
+        work: A function at the top level of a module, so that another process can import it.
         jobs: What it is called with, one at a time.
         task: The name under which the callback hears of progress.
         callback: Receives it.
@@ -57,15 +60,68 @@ def in_parallel(
                 callback.progress(task, done, len(jobs))
         except BrokenProcessPool as error:
             raise RunError(
-                "a process of the benchmark was killed, for want of memory perhaps",
-                do="run it again: what is done is kept",
+                "a process was killed, perhaps because there was not enough memory",
+                do="run it again: finished jobs are kept",
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
+PROGRESS_INTERVAL = 0.2
+"""Seconds between two reports of a job on the progress of one task: each crosses to another process."""
+
+
+class RelayedCallback:
+    """A progress callback for a job in another process: it passes everything on to the callback of `relay`.
+
+    Args:
+        queue: From `relay`.
+        label: A prefix of every message and task that tells the jobs apart.
+    """
+
+    def __init__(self, queue: Any, label: str) -> None:
+        self.queue, self.label = queue, label
+        self.sent: dict[str, float] = {}
+
+    def message(self, line: str) -> None:
+        """Relay the line."""
+        self.queue.put(("message", (self.label + line,)))
+
+    def warn(self, line: str) -> None:
+        """Relay the warning."""
+        self.queue.put(("warn", (self.label + line,)))
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        """Relay the progress, a few times a second and at the end."""
+        now = time.monotonic()
+        if done >= total or now - self.sent.get(task, 0.0) >= PROGRESS_INTERVAL:
+            self.sent[task] = now
+            self.queue.put(("progress", (self.label + task, done, total, note)))
+
+
+@contextmanager
+def relay(callback: ProgressCallback) -> Iterator[Any]:
+    """Return a context manager with a queue for `RelayedCallback`; its events reach the callback."""
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        queue = manager.Queue()
+
+        def pass_on() -> None:
+            while (event := queue.get()) is not None:
+                name, arguments = event
+                getattr(callback, name)(*arguments)
+
+        thread = threading.Thread(target=pass_on, daemon=True)
+        thread.start()
+        try:
+            yield queue
+        finally:
+            queue.put(None)
+            thread.join()
+
+
 def _start(threads: int) -> None:
+    requires("train", "torch")
     import torch
 
     warnings.simplefilter("ignore")  # as in the command that started it

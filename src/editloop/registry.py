@@ -14,11 +14,11 @@ Methods, domains, log formats, bandit algorithms, serving backends and costs are
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from editloop.errors import ConfigError, EditLoopError
+from editloop.extras import load_module
 
 __all__ = ["Registry"]
 
@@ -70,10 +70,11 @@ class Registry(Generic[Part]):
         Raises:
             EditLoopError: The registry's `error`: no part has that name, or an installed one cannot be
                 loaded.
+            MissingExtraError: A built-in part needs a library that is not installed.
         """
         if name in self.built_in:
             module, _, attribute = self.built_in[name].partition(":")
-            return cast("Part", getattr(import_module(module), attribute))
+            return cast("Part", getattr(load_module(module), attribute))
         if name in self.registered:
             return self.registered[name]
         # Installed packages are searched last: reading their metadata takes longer than all the rest.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.edits.writing import atomic
+from editloop.io import write_bytes, write_text
 from editloop.parallel import cores
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def write_result(
         from editloop.offline.report import figure_png  # with torch, which not every benchmark should load
 
         markdown = f"![{name}]({name}.png)\n\n{markdown}"
-        with atomic(Path(folder) / f"{name}.png") as unfinished:
-            unfinished.write_bytes(figure_png(figure))
+        write_bytes(Path(folder) / f"{name}.png", figure_png(figure))
     result = {"name": name, "date": date, "hardware": machine, **data}
     footer = f"Measured on {where}, on {date}, by `{command}{name}`."
     for path, text in zip(
@@ -88,8 +87,7 @@ def write_result(
         (json.dumps(result, indent=2, allow_nan=False), f"# {name}\n\n{markdown.strip()}\n\n{footer}"),
         strict=True,
     ):
-        with atomic(path) as unfinished:
-            unfinished.write_text(text + "\n", encoding="utf-8")
+        write_text(path, text + "\n")
     return paths
 
 

@@ -35,10 +35,13 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_readme_says_how_to_install_it_and_where_the_command_is():
     text = README.read_text(encoding="utf-8")
-    install = text.partition("\n## Install\n")[2].partition("\n## ")[0]
-    assert "pip install -c constraints.txt -e ." in install and ".venv/bin/editloop" in install
+    assert len(text.splitlines()) < 80
+    for page in (text, (README.parent / "docs/start.md").read_text(encoding="utf-8")):
+        install = page.partition("\n## Install\n")[2].partition("\n## ")[0]
+        assert ".venv/bin/pip install -c constraints.txt -e '.[train]'" in install
+        assert ".venv/bin/editloop --help" in install
     made = (README.parent / "Makefile").read_text(encoding="utf-8")
-    assert "VENV := .venv" in made and "pip install -q -c constraints.txt -e ." in made
+    assert "VENV := .venv" in made and 'pip install -q -c constraints.txt -e ".[train]"' in made
 
 
 def test_hints_can_be_typed(monkeypatch, tmp_path):
@@ -65,7 +68,17 @@ def test_hints_can_be_typed(monkeypatch, tmp_path):
         assert called() == expected
 
 
-def test_the_links_of_the_readme_lead_somewhere():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8"))
-    assert links
-    assert [link for link in links if not (README.parent / link).exists()] == []
+def test_the_links_of_all_pages_lead_somewhere():
+    root = README.parent
+    for page in (*root.glob("*.md"), *root.glob("docs/**/*.md")):
+        links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if not (page.parent / link).exists()] == [], page
+
+
+def test_the_readme_names_every_verb():
+    from typer.main import get_command
+
+    from editloop.cli import app
+
+    text = README.read_text(encoding="utf-8")
+    assert [verb for verb in get_command(app).commands if not re.search(rf"`{verb}[ `]", text)] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editloop.edits import cost as cost_module
 from editloop.edits import get_cost, register_cost
-from editloop.errors import CostError
-
-
-@pytest.fixture
-def registered() -> Iterator[None]:
-    import editloop.edits.cost as cost
-
-    before = dict(cost._registered)
-    yield
-    cost._registered.clear()
-    cost._registered.update(before)
+from editloop.edits.cost import describe_cost
+from editloop.errors import CostError, MissingExtraError
+from plug_in import install_plug_in
 
 
 @pytest.mark.parametrize(
@@ -82,10 +72,10 @@ def test_tokens_come_from_the_tokenizer() -> None:
     [
         ("levenshtein", "unknown cost"),
         ("levenshtein:line/response", "unknown cost"),
-        ("levenshtein:word/reference", "normaliser response|edit|longest|none"),
-        ("ter:char/edit", "ter:word/NORMALISER"),
+        ("levenshtein:word/reference", "char/response|edit|longest|none"),
+        ("ter:char/edit", "ter:word/response"),
         ("levenshtein:token/response", "needs the policy's tokenizer"),
-        ("bleu", "use levenshtein:UNIT/NORMALISER"),
+        ("bleu", "use levenshtein:token|word|char/"),
     ],
 )
 def test_unknown_costs_say_what_there_is(name: str, match: str) -> None:
@@ -103,31 +93,55 @@ def test_ter_counts_a_moved_stretch_as_one_edit() -> None:
     assert get_cost("ter:word/longest")([], []).shape == (0,)
 
 
-class Installed:
-    """An entry point of a package."""
+PLUG_IN = """
+from editloop.edits.cost import Cost, CostFamily
 
-    def __init__(self, name: str, found: object) -> None:
-        self.name, self.value, self.found = name, f"package:{name}", found
+def words(responses, edits):
+    return [float(len(each.split())) for each in edits]
 
-    def load(self) -> object:
-        if isinstance(self.found, Exception):
-            raise self.found
-        return self.found
+def capped(name, rest, tokenize):
+    return Cost(name, lambda ys, es: [min(len(e), int(rest)) for e in es], scale=float(rest), bounded=True)
+
+CAPPED = CostFamily("capped:N", capped)
+"""
 
 
-def test_costs_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = [
-        Installed("words", lambda responses, edits: [float(len(each.split())) for each in edits]),
-        Installed("broken", ImportError("no such module")),
-    ]
-    monkeypatch.setattr(
-        cost_module, "entry_points", lambda group: installed if group == "editloop.costs" else []
+def test_costs_of_installed_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plug_in(
+        tmp_path, monkeypatch, "editloop.costs", PLUG_IN, words="words", capped="CAPPED", broken="nothing"
     )
     assert get_cost("words")(["x"], ["a b"]).tolist() == [2]
-    with pytest.raises(CostError, match="package:broken cannot be loaded: 'no such module'"):
+    assert get_cost("capped:3")(["x", "x"], ["a", "abcd"]).tolist() == [1, 3]
+    assert describe_cost("capped:3").bounded
+    with pytest.raises(CostError, match="the cost broken of outside_package:nothing cannot be loaded"):
         get_cost("broken")
-    with pytest.raises(CostError, match="; or one of broken, words"):
+    with pytest.raises(CostError, match="; or one of broken, capped, words"):
         get_cost("bleu")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "normaliser", "scale", "bounded", "label"),
+    [
+        ("levenshtein:word/response", "word", "response", 1, False, "words changed per word of the draft"),
+        (
+            "levenshtein:char/longest",
+            "character",
+            "longest",
+            1,
+            True,
+            "characters changed per character of the",
+        ),
+        ("levenshtein:token/none", "token", "none", None, False, "tokens changed"),
+        ("ter:word/edit", "word", "edit", 1, False, "words changed per word of the edit"),
+        ("semantic:x", "meaning", "none", None, False, "distance of meaning"),
+    ],
+)
+def test_a_cost_declares_what_its_numbers_mean(
+    name: str, unit: str, normaliser: str, scale: float | None, bounded: bool, label: str
+) -> None:
+    cost = describe_cost(name)
+    assert (cost.unit, cost.normaliser, cost.scale, cost.bounded) == (unit, normaliser, scale, bounded)
+    assert cost.label.startswith(label)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +179,7 @@ def test_a_sentence_encoder_that_cannot_be_had_is_one_line(
     with pytest.raises(CostError, match="the sentence encoder cannot be loaded"):
         get_cost(f"semantic:{tmp_path / 'nothing'}")(["a"], ["b"])
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(CostError, match=r"install editloop\[semantic\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'editloop\[semantic\]'"):
         get_cost("semantic:some/other")(["a"], ["b"])
     with pytest.raises(CostError, match="unknown cost"):
         get_cost("semantic:")
@@ -187,6 +201,7 @@ def test_levenshtein_is_a_metric_within_its_bounds(pairs: list[tuple[str, str]],
         assert abs(len(cut(y)) - len(cut(e))) <= value <= max(len(cut(y)), len(cut(e)))
         assert (value == 0) == (cut(y) == cut(e))
     assert (get_cost(f"levenshtein:{unit}/longest")(left, right) <= 1).all()
+    assert (get_cost("ter:word/longest")(left, right) <= 1).all()
 
 
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=8))
@@ -196,21 +211,21 @@ def test_a_batch_is_its_rows(pairs: list[tuple[str, str]]) -> None:
     assert get_cost()(left, right).tolist() == rows
 
 
-@pytest.mark.usefixtures("registered")
 def test_costs_of_ones_own() -> None:
     mine = register_cost("length", lambda responses, edits: [float(len(each)) for each in edits])
     assert mine(["a"], ["bcd"]).tolist() == [3.0]
     assert get_cost("length")(["a", "b"], ["", "cd"]).tolist() == [0.0, 2.0]
-    with pytest.raises(CostError, match="already has a cost"):
+    assert register_cost("length", mine.function) == mine
+    with pytest.raises(CostError, match="a cost cannot have this name: it is empty or taken: 'length'"):
         register_cost("length", lambda responses, edits: [0.0 for _ in edits])
-    with pytest.raises(CostError, match="one of length"):
+    assert register_cost("share", mine.function, scale=2.0).scale == describe_cost("share").scale == 2.0
+    with pytest.raises(CostError, match="one of length, share"):
         get_cost("lengths")
     for name in ("", "levenshtein:mine"):
-        with pytest.raises(CostError, match="not free"):
+        with pytest.raises(CostError, match="choose another name"):
             register_cost(name, lambda responses, edits: [0.0])
 
 
-@pytest.mark.usefixtures("registered")
 def test_a_cost_must_give_a_finite_number_per_pair() -> None:
     with pytest.raises(CostError, match="wrong shape"):
         register_cost("short", lambda responses, edits: [0.0])(["a", "b"], ["a", "b"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from editloop.edits import Message, Record, iter_records, read_log, write_log
-from editloop.edits.writing import atomic, json_text
 from editloop.errors import LogError, LogFormatError
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -118,28 +115,6 @@ def test_a_log_that_fails_while_it_is_read_is_told_as_such(
     with pytest.raises(LogError, match="the log cannot be read, Input/output error"):
         write_log(iter_records(path), tmp_path / "copy.jsonl")
     assert [each.name for each in tmp_path.iterdir()] == ["log.jsonl"]
-
-
-def test_the_mode_of_what_is_written_is_the_umasks(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        with atomic(tmp_path / "file") as unfinished:
-            unfinished.write_text("x")
-    finally:
-        os.umask(before)
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
-
-
-def test_the_current_folder_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(LogError, match="cannot write"), atomic(Path()) as unfinished:
-        unfinished.write_text("x")
-    assert list(tmp_path.parent.glob(".*unfinished")) == []
-
-
-def test_json_has_no_nan() -> None:
-    content = {"loss": math.nan, "all": [(1.5, math.inf)], "at": Path("x")}
-    assert json.loads(json_text(content)) == {"loss": None, "all": [[1.5, None]], "at": "x"}
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:

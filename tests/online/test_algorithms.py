@@ -8,7 +8,9 @@ import random
 import pytest
 
 from editloop.errors import ConfigError
-from editloop.online import KLUCB, UCB, Fixed, Thompson, Uniform, get_algorithm
+from editloop.online import KLUCB, UCB, Bandit, BanditConfig, Fixed, Thompson, Uniform, get_algorithm
+from editloop.online.algorithms import ALGORITHMS
+from plug_in import install_plug_in
 
 
 def never() -> float:
@@ -106,3 +108,40 @@ def test_algorithms_by_name():
             UCB(bad)
     with pytest.raises(ConfigError, match="scale of a cost"):
         Thompson(0.0)
+
+
+def test_an_algorithm_is_made_for_the_scale_of_a_cost():
+    made = {name: ALGORITHMS.get(name).for_costs(10.0) for name in ALGORITHMS.built_in}
+    assert made == {
+        "ucb": UCB(4.5),
+        "kl-ucb": KLUCB(10.0),
+        "thompson": Thompson(10.0),
+        "uniform": Uniform(),
+        "fixed": Fixed(),
+    }
+    assert all(name == algorithm.name for name, algorithm in made.items())
+    assert ALGORITHMS.get("ucb").for_costs(10.0, alpha=2.0) == UCB(2.0)
+
+
+GREEDY = """
+class Greedy:
+    name = "greedy"
+
+    @classmethod
+    def for_costs(cls, scale, *, alpha=None):
+        return cls()
+
+    def choose(self, pulls, observed, means, uniform):
+        return min(range(len(means)), key=lambda arm: means[arm] if observed[arm] else 0.0), 1.0
+"""
+
+
+def test_an_algorithm_from_another_package_is_played(tmp_path, monkeypatch):
+    install_plug_in(tmp_path, monkeypatch, "editloop.bandits", GREEDY, greedy="Greedy")
+    bandit = Bandit(["a", "b"], BanditConfig(algorithm="greedy"))
+    assert bandit.decide("1").arm == "a"
+    bandit.edited("1", 0.5)
+    assert bandit.decide("2").arm == "b"
+    assert Bandit.from_json(bandit.to_json()).algorithm.name == "greedy"
+    with pytest.raises(ConfigError, match=r"unknown algorithm: 'exp3' \(use one of ucb, .*, greedy\)"):
+        BanditConfig(algorithm="exp3")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ from editloop.policy import (
     library_versions,
     load_base,
     load_policy,
-    write_atomic,
 )
+from small_run import make_manifest
 
 TREES = [ContextTree((10, 11), ((20, 21), (22,)))]
 
@@ -39,17 +38,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder(tmp_path / "run")
-    run.write_manifest({"policies": {}, "n": 1})
+    run.write_manifest(make_manifest(identity="1"))
     for broken in ("fsync", "replace"):
         with monkeypatch.context() as patched:
             patched.setattr(os, broken, full_disk)
             with pytest.raises(RunError, match=r"run\.json: No space left on device.*--out") as caught:
-                run.write_manifest({"policies": {}, "n": 2})
+                run.write_manifest(make_manifest(identity="2"))
         assert "\n" not in str(caught.value)
-        assert run.manifest()["n"] == 1
+        assert run.manifest().identity == "1"
         assert [p.name for p in run.path.iterdir()] == ["run.json"]
-    run.write_manifest({"policies": {}, "n": 3})
-    assert run.manifest()["n"] == 3
+    run.write_manifest(make_manifest(identity="3"))
+    assert run.manifest().identity == "3"
 
 
 def test_a_run_folder_is_a_path(base: Any, tmp_path: Path) -> None:
@@ -61,61 +60,36 @@ def test_a_run_folder_is_a_path(base: Any, tmp_path: Path) -> None:
         load_policy(run, "sft")
     policy = load_base(base(), device="cpu")
     recorded = {"name": policy.base, "fingerprint": policy.fingerprint}
-    run.write_manifest({"policies": {}, "base": recorded})
+    run.write_manifest(make_manifest(base=recorded))
     assert load_policy(run).fingerprint == load_policy(str(run.path)).fingerprint == policy.fingerprint
     assert load_policy(RunFolder(base())).fingerprint == policy.fingerprint  # a base, by its folder
-
-
-def test_a_file_may_not_grow_and_the_old_one_is_there_still(tmp_path: Path) -> None:
-    """No simulation: the system refuses to write more than 4 kB, as a full disk would."""
-    write_atomic(tmp_path / "run.json", "old")
-    program = (
-        "import resource, signal, sys\n"
-        "from pathlib import Path\n"
-        "from editloop.errors import RunError\n"
-        "from editloop.policy import write_atomic\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "try:\n    write_atomic(Path(sys.argv[1]), 'x' * 100_000)\n"
-        "except RunError as error:\n    print(error)\n"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "run.json")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert told.stdout.startswith("cannot write run.json: File too large")
-    assert told.stdout.count("\n") == 1
-    assert (tmp_path / "run.json").read_text() == "old"
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_an_interrupt_in_a_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_atomic(tmp_path / "a.txt", "old")
-
-    def interrupted(_: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomic(tmp_path / "a.txt", "new")
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.txt": "old"}
 
 
 def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
     with pytest.raises(RunError, match=r"cannot write run\.json"):
-        RunFolder(tmp_path / "run").write_manifest({})
+        RunFolder(tmp_path / "run").write_manifest(make_manifest())
 
 
 def test_the_manifest_names_the_versions_and_holds_what_json_can_hold(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.write_manifest({"policies": {}, "loss": float("nan"), "all": [(1.5, float("inf"))], "text": "Zoë"})
+    nan, inf = float("nan"), float("inf")
+    trial = {
+        "validation_loss": nan,
+        "steps": 2,
+        "history": [{"step": 1, "loss": 1.5}, {"step": 2, "loss": inf}],
+    }
+    policies = {"sft": {"trials": [trial]}}
+    run.write_manifest(
+        make_manifest(format=1, policies=policies, read={"path": "Zoë"}, versions={"torch": "0"})
+    )
     manifest = run.manifest()
-    assert (manifest["format"], manifest["loss"], manifest["all"]) == (1, None, [[1.5, None]])
-    assert manifest["versions"] == library_versions()
-    assert manifest["versions"]["torch"] == torch.__version__
+    best = manifest.policies["sft"].best
+    assert (manifest.format, best.validation_loss, best.steps) == (2, None, 2)
+    assert best.history == [{"step": 1, "loss": 1.5}, {"step": 2, "loss": None}]
+    assert manifest.versions == library_versions()
+    assert manifest.versions["torch"] == torch.__version__
+    assert manifest.read.path == "Zoë"
     assert "Zoë" in run.manifest_path.read_text(encoding="utf-8")
 
 
@@ -126,10 +100,13 @@ def test_a_damaged_manifest_is_one_line(tmp_path: Path, content: bytes) -> None:
         RunFolder(tmp_path).manifest()
 
 
-@pytest.mark.parametrize(("content", "seen"), [({}, None), ({"format": 2}, 2)])
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [({}, None), ({"format": 3}, 3), ({"format": 0}, 0), ({"format": "2"}, "2"), ({"format": [2]}, [2])],
+)
 def test_a_manifest_of_another_format_is_one_line(tmp_path: Path, content: Any, seen: int | None) -> None:
     (tmp_path / "run.json").write_text(json.dumps(content))
-    with pytest.raises(RunError, match=r"another format.*expected 1") as caught:
+    with pytest.raises(RunError, match=r"another format.*expected up to 2") as caught:
         RunFolder(tmp_path).manifest()
     assert caught.value.seen == seen
 
@@ -157,7 +134,7 @@ def test_a_policy_that_cannot_be_written_leaves_nothing_or_the_old_one(
         raise error
 
     for before in ([], ["sft"]):
-        with pytest.raises(RunError, match=r"cannot write policy sft.*No space") as caught:
+        with pytest.raises(RunError, match=r"cannot write sft: .*No space.*policies") as caught:
             run.save_policy("sft", failing)
         assert "\n" not in str(caught.value)
         assert [p.name for p in (tmp_path / "policies").iterdir()] == before
@@ -182,7 +159,7 @@ def trained(base: Any, tmp_path: Path) -> tuple[RunFolder, Policy, list[list[flo
     run.save_policy("sft", lambda folder: adapted.model.save_pretrained(str(folder)))
     detach_adapter(adapted)
     about = {"name": policy.base, "fingerprint": policy.fingerprint, "max_length": 99, "end_token": "<|end|>"}
-    run.write_manifest({"base": about, "policies": {"sft": {}}})
+    run.write_manifest(make_manifest(base=about, policies={"sft": {"trials": [{}]}}))
     return run, policy, scores
 
 
@@ -208,13 +185,13 @@ def test_a_base_is_loaded_again_as_it_was(
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(sys.modules["editloop.policy.model"], "load_base", lambda _, **o: asked.append(o))
     manifest = run.manifest()
-    manifest["base"] |= {"quantize": "4bit", "dtype": "bfloat16", "trust_remote_code": False}
+    manifest.base.quantize, manifest.base.dtype = "4bit", "bfloat16"
     run.write_manifest(manifest)
     recorded = {"max_length": 99, "end_token": "<|end|>", "quantize": "4bit", "dtype": "bfloat16"}
     run.load_base(device="auto", dtype="auto", quantize=None)  # as the command does without flags
     run.load_base(device="cpu", dtype="float32", max_length=50)
     assert asked == [recorded, recorded | {"device": "cpu", "dtype": "float32", "max_length": 50}]
-    manifest["base"]["trust_remote_code"] = True
+    manifest.base.trust_remote_code = True
     run.write_manifest(manifest)
     with pytest.raises(RunError, match=r"code of its own.*trust_remote_code"):
         run.load_base()

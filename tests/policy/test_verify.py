@@ -34,7 +34,7 @@ A, B = (f"base_model.model.{MODULE}.lora_{side}.weight" for side in "AB")
 
 
 def check(run: RunFolder) -> None:
-    check_policy(run.policy_path("sft"), run.path, run.manifest()["base"]["name"])
+    check_policy(run.policy_path("sft"), run.path, run.manifest().base.name)
 
 
 def written(header: dict[str, Any] | str, numbers: bytes, length: int | None = None) -> bytes:
@@ -264,10 +264,10 @@ def test_a_whole_model_has_the_bases_shapes(tmp_path: Path) -> None:
     for shape, fits in (((OUT, IN), True), ((OUT, IN + 1), False)):
         save_file({f"{MODULE}.weight": np.ones(shape, np.float32)}, whole / "model.safetensors")
         if fits:
-            check_policy(whole, run.path, run.manifest()["base"]["name"])
+            check_policy(whole, run.path, run.manifest().base.name)
         else:
             with pytest.raises(RunError, match=r"\[6, 5\] where the base's are \[6, 4\]"):
-                check_policy(whole, run.path, run.manifest()["base"]["name"])
+                check_policy(whole, run.path, run.manifest().base.name)
 
 
 def test_names_go_anywhere() -> None:

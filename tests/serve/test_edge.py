@@ -161,7 +161,7 @@ def test_a_key_takes_no_more_than_its_share(tmp_path: Path, monkeypatch: pytest.
         options = {"limits": Limits(concurrency=4, share=0.75)}
         async with serving(sqlite(tmp_path), tmp_path, app_options=options) as service:
             greedy, modest = [
-                {"Authorization": f"Bearer {await asyncio.to_thread(create_key, service.live.store, name)}"}
+                {"Authorization": f"Bearer {await asyncio.to_thread(create_key, service.loop.store, name)}"}
                 for name in ("greedy", "modest")
             ]
             await asyncio.sleep(0.3)

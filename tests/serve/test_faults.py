@@ -15,7 +15,7 @@ from serving import Parrot, Service, run, serving
 from sqlalchemy import select
 
 from benchmarks.postgres import Postgres
-from editloop.edits import journal
+from editloop import journal
 from editloop.errors import StoreError, StoreUnreachableError
 from editloop.online import Bandit, Decided
 from editloop.serve.loop.commands import RecordDecision, RecordResponse, StartEpoch

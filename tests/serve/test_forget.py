@@ -13,7 +13,7 @@ import pytest
 from serving import Service, error, run, serving, sqlite
 from sqlalchemy import select
 
-from editloop.edits import journal
+from editloop import journal
 from editloop.online import Decided
 from editloop.serve.loop.commands import RecordDecision, RecordResponse
 from editloop.serve.loop.spool import spooled_to_json

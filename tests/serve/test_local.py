@@ -17,10 +17,7 @@ from editloop.policy import LoraSettings, RunFolder, attach_adapter, detach_adap
 from editloop.serve.backends.base import BackendUnavailableError, Chunk, ServedPolicy, UpstreamRejectedError
 from editloop.serve.backends.catalog import find_policies, objection, validation
 from editloop.serve.backends.local import LocalBackend
-
-
-def cost(mean: float) -> dict[str, Any]:
-    return {"sampled": {"cost": {"mean": mean, "se": 0.03, "n": 9}}}
+from small_run import cost, make_manifest
 
 
 @pytest.fixture
@@ -38,11 +35,11 @@ def folder(base: Any, tmp_path: Path) -> RunFolder:
         detach_adapter(adapted)
     about = {"name": policy.base, "fingerprint": policy.fingerprint, "max_length": 60, **cost(0.5)}
     policies = {
-        name: {"chosen": 0, "alarms": [], "candidates": [cost(mean)]}
+        name: {"chosen": 0, "alarms": [], "trials": [cost(mean)]}
         for name, mean in (("sft", 0.2), ("dpo", 0.9))
     }
     mixture = {"weights": {"sft": 0.5, "dpo": 0.5}}
-    made.write_manifest({"base": about, "policies": policies, "mixture": mixture, "read": {}})
+    made.write_manifest(make_manifest(base=about, policies=policies, mixture=mixture))
     return made
 
 
@@ -96,8 +93,9 @@ def test_a_whole_model_answers_beside_the_adapters(folder: RunFolder) -> None:
 
     folder.save_policy("early", save)
     manifest = folder.manifest()
-    manifest["policies"]["early"] = manifest["policies"]["sft"]
-    folder.write_manifest(manifest | {"mixture": {"weights": {"sft": 0.5, "early": 0.5}}})
+    manifest.policies["early"] = manifest.policies["sft"]
+    folder.write_manifest(manifest)
+    folder.keep_mixture({"weights": {"sft": 0.5, "early": 0.5}})
     served = find_policies(folder.path, ["sft", "early", "mixture"])
 
     async def work() -> None:
@@ -169,7 +167,8 @@ def test_what_cannot_be_answered_is_told(folder: RunFolder) -> None:
         with pytest.raises(BackendUnavailableError, match="missing"):
             await backend.complete("other@1", ask("x"), "r")
         manifest = folder.manifest()
-        folder.write_manifest(manifest | {"base": manifest["base"] | {"fingerprint": "0" * 16}})
+        manifest.base.fingerprint = "0" * 16
+        folder.write_manifest(manifest)
         with pytest.raises(ModelError, match="another base is loaded"):
             await backend.prepare(ServedPolicy("new@1", "dpo", folder.path))
         await backend.stop()
@@ -180,7 +179,7 @@ def test_what_cannot_be_answered_is_told(folder: RunFolder) -> None:
 def test_what_is_refused_leaves_no_trace(folder: RunFolder, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/edits.db"
     options = {"runs": [folder.path]}
-    folder.write_manifest(folder.manifest() | {"mixture": None})
+    folder.write_manifest(folder.manifest().model_copy(update={"mixture": None}))
 
     async def work() -> None:
         backend = LocalBackend(max_new_tokens=4)

@@ -33,7 +33,7 @@ async def fill(service: Service, rows: int, first: int = 0) -> None:
 def test_a_policy_is_trained_from_the_store_and_promoted(tmp_path: Path) -> None:
     url, out = f"sqlite:///{tmp_path}/edits.db", tmp_path / "run"
     command = [sys.executable, "-m", "editloop", "fit", url, "--base", "lab:email", "--out", str(out)]
-    command += ["--methods", "sft", "--epochs", "1", "--samples", "4", "--validation", "0.2"]
+    command += ["--methods", "sft", "--epochs", "1", "--validation-samples", "4", "--validation", "0.2"]
 
     async def work() -> None:
         async with serving(url, tmp_path) as service:
@@ -41,9 +41,9 @@ def test_a_policy_is_trained_from_the_store_and_promoted(tmp_path: Path) -> None
             done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             assert "read 40 rows of edits.db" in done.stdout
-            read = RunFolder(out).manifest()["read"]
-            assert read["store"] == service.loop.store.fact("salt") and read["rows"] == 40
-            assert read["path"].startswith(f"sqlite:///{tmp_path}/edits.db?until=")
+            read = RunFolder(out).manifest().read
+            assert read.store == service.loop.store.fact("salt") and read.rows == 40
+            assert read.path is not None and read.path.startswith(f"sqlite:///{tmp_path}/edits.db?until=")
             body = {"run": str(out), "force": True, "replace": True}
             promoted = (await service.http.post("/v1/arms", json=body)).json()
             assert promoted["arms"][0].startswith("sft@")
@@ -62,13 +62,13 @@ def test_an_interrupted_fit_goes_on_with_what_it_has_read(tmp_path: Path) -> Non
         async with serving(url, tmp_path) as service:
             await fill(service, 4)
             first, read = _read(Reading(), locate(url), out, WarningCallback())
-            assert read is not None and read["rows"] == 4
+            assert read is not None and read.rows == 4
             await fill(service, 3, first=1)
             await service.edit(first.records[0].id, "Another edit")
             again, same = _read(Reading(), locate(url), out, WarningCallback())
             assert again.records == first.records and same == read
             (out / ".work" / "read.json").unlink()
             anew, read = _read(Reading(), locate(url), out, WarningCallback())
-            assert len(anew) == 7 and read is not None and read["rows"] == 7
+            assert len(anew) == 7 and read is not None and read.rows == 7
 
     run(work())

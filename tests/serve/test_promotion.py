@@ -18,7 +18,7 @@ from editloop.policy import RunFolder
 from editloop.serve.backends import catalog
 from editloop.serve.backends.catalog import find_policies, objection, validation
 from editloop.serve.problem import Problem
-from small_run import adapter_weights, cost, make_run, save_adapter
+from small_run import adapter_weights, cost, make_run, save_adapter, write_format_1
 
 Damage = Callable[[RunFolder], None]
 
@@ -27,7 +27,7 @@ def with_manifest(change: Callable[[dict[str, Any]], object]) -> Damage:
     """A run whose run.json says something else, NaN as such."""
 
     def damage(folder: RunFolder) -> None:
-        manifest = folder.manifest()
+        manifest = json.loads(folder.manifest_path.read_text())
         change(manifest)
         folder.manifest_path.write_text(json.dumps(manifest))
 
@@ -35,7 +35,7 @@ def with_manifest(change: Callable[[dict[str, Any]], object]) -> Damage:
 
 
 def with_cost(**figures: Any) -> Damage:
-    return with_manifest(lambda m: m["policies"]["sft"]["candidates"][0]["sampled"]["cost"].update(figures))
+    return with_manifest(lambda m: m["policies"]["sft"]["trials"][0]["sampled"]["cost"].update(figures))
 
 
 def renamed(name: str) -> Damage:
@@ -78,24 +78,38 @@ def mixture(**parts: Any) -> Damage:
 DAMAGE: dict[str, tuple[Damage, str]] = {
     "a cost that is NaN": (with_cost(mean=float("nan")), "NaN is no JSON number"),
     "a cost that is null": (with_cost(mean=None), "a validation cost is no number"),
-    "a cost that is true": (with_cost(mean=True), "a validation cost is no number"),
+    "a cost that is true": (
+        with_cost(mean=True),
+        "run.json is damaged, policies.sft.trials.0.sampled.cost.mean: Input should be a valid number",
+    ),
     "a cost that is infinite": (with_cost(mean=float("-inf")), "Infinity is no JSON number"),
     "an error below zero": (with_cost(se=-1.0), "a validation cost is no number"),
     "a cost of nothing": (with_cost(n=0), "of no responses"),
     "a cost that is a list": (
-        with_manifest(lambda m: m["policies"]["sft"]["candidates"][0]["sampled"].update(cost=[1])),
-        "figures cannot be read",
+        with_manifest(lambda m: m["policies"]["sft"]["trials"][0]["sampled"].update(cost=[1])),
+        "run.json is damaged, policies.sft.trials.0.sampled.cost",
     ),
     "alarms that are no text": (
         with_manifest(lambda m: m["policies"]["sft"].update(alarms=["\ud800"])),
-        "figures cannot be read",
+        "run.json is damaged, a text in it is not Unicode",
     ),
-    "no base": (with_manifest(lambda m: m.pop("base")), "cannot be read"),
+    "no base": (with_manifest(lambda m: m.pop("base")), "run.json is damaged, base: Field required"),
     "a base with a path for a hash": (
         with_manifest(lambda m: m["base"].update(fingerprint="../../x\r\ny")),
         "not a name",
     ),
-    "policies in a list": (with_manifest(lambda m: m.update(policies=["sft"])), "cannot be read"),
+    "policies in a list": (
+        with_manifest(lambda m: m.update(policies=["sft"])),
+        "run.json is damaged, policies: Input should be a valid dictionary",
+    ),
+    "a choice that is no trial": (
+        with_manifest(lambda m: m["policies"]["sft"].update(chosen=1)),
+        "run.json is damaged, policies.sft: Value error, chosen is no trial",
+    ),
+    "a policy without a trial": (
+        with_manifest(lambda m: m["policies"]["sft"].update(trials=[])),
+        "run.json is damaged, policies.sft.trials",
+    ),
     "a pipe as weights": (fifo, "not a regular file"),
     "a link to elsewhere": (linked, "leads out of the run folder"),
     "weights that were cut off": (cut_off, "the weights are damaged"),
@@ -143,7 +157,7 @@ def test_a_damaged_run_is_refused_even_by_force(tmp_path: Path, what: str) -> No
         ({"sft": 0.5, "dpo": float("nan")}, "NaN is no JSON number"),
         ({"sft": 0.5, "none": 0.5}, "weights are not in order"),
         ({"sft": 1.5, "dpo": -0.5}, "weights are not in order"),
-        ({"sft": "1", "dpo": 0}, "weights are not in order"),
+        ({"sft": "1", "dpo": 0}, r"damaged, mixture\.weights\.sft: Input should be a valid number"),
         ({"sft": 0.5, "dpo": 0.2}, "do not come to 1"),
     ],
 )
@@ -202,13 +216,47 @@ def test_a_folder_that_cannot_be_read_in_time_is_told(
 
 def test_what_is_not_measured_is_for_force_to_take(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", ("sft",))
-    with_manifest(lambda m: m["policies"]["sft"]["candidates"][0].update(sampled=None))(folder)
+    with_manifest(lambda m: m["policies"]["sft"]["trials"][0].update(sampled=None))(folder)
 
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path) as service:
             body = {"run": str(folder.path)}
             error(await service.http.post("/v1/arms", json=body), 409, "evaluation_gate")
             assert (await service.http.post("/v1/arms", json=body | {"force": True})).status_code == 200
+
+    run(work())
+
+
+def test_a_run_of_an_older_version_is_promoted_by_the_figures_that_it_has(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", ("sft", "dpo", "early"))
+    as_it_is_written_today = find_policies(folder.path)
+    content = write_format_1(folder)
+    assert find_policies(folder.path) == as_it_is_written_today
+    assert [validation(folder.path, name)["cost"]["mean"] for name in ("sft", "dpo", "early", "base")] == [
+        0.4,
+        0.2,
+        0.9,
+        0.5,
+    ]
+    assert validation(folder.path, "early")["alarms"] == ["samples cost more"]
+    mixed = validation(folder.path, "mixture")["cost"]
+    assert mixed["mean"] == pytest.approx(0.25 * 0.4 + 0.75 * 0.2) and mixed["n"] == 9
+    (mixture,) = find_policies(folder.path, ["mixture"])
+    assert sorted(mixture.weights.values()) == [0.25, 0.75]
+
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service:
+            body = {"run": str(folder.path)}
+            answer = await service.http.post("/v1/arms", json=body)
+            message = error(answer, 409, "evaluation_gate")["message"]
+            assert "early" in message and "0.900" in message
+            body["policies"] = ["sft", "dpo"]
+            promoted = (await service.http.post("/v1/arms", json=body)).json()
+            assert [arm.partition("@")[0] for arm in promoted["arms"][-2:]] == ["sft", "dpo"]
+        content["policies"]["sft"]["candidates"][1]["sampled"]["cost"]["mean"] = True
+        folder.manifest_path.write_text(json.dumps(content))
+        with pytest.raises(RunError, match=r"damaged, policies\.sft\.trials\.1\.sampled\.cost\.mean"):
+            find_policies(folder.path)
 
     run(work())
 

@@ -23,9 +23,11 @@ from editloop.cli import (
     simulate,
     theory,
 )
+from editloop.cli.configured import SectionedCommand
 from editloop.cli.console import fail
 from editloop.cli.places import guarded
 from editloop.errors import EditLoopError
+from editloop.extras import missing_extra
 
 __all__ = ["app", "main"]
 
@@ -54,7 +56,7 @@ VERBS: dict[Callable[..., None], str] = {
     theory.theory: f"The paper's claims where all is known: {', '.join(theory.CLAIMS)}.",
 }
 for verb, help_line in VERBS.items():
-    app.command(help=help_line)(guarded(verb))
+    app.command(help=help_line, cls=SectionedCommand)(guarded(verb))
 app.add_typer(keys.keys, name="keys")
 app.add_typer(lab.lab, name="lab")
 
@@ -76,6 +78,10 @@ def main() -> None:
         status = app(standalone_mode=False)
     except EditLoopError as error:
         fail(str(error))
+    except ModuleNotFoundError as error:
+        if (missing := missing_extra(error)) is None:
+            raise
+        fail(str(missing))
     except typer.TyperException as error:
         line = error.format_message()
         if not line.startswith("Usage:"):  # a verb was given

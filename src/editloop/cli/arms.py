@@ -12,7 +12,6 @@ import typer
 from editloop.cli.console import console
 from editloop.cli.flags import Config
 from editloop.cli.places import Place
-from editloop.cli.serve import need
 from editloop.errors import ServeError
 from editloop.io import resolved
 
@@ -56,7 +55,6 @@ def _ask(server: str, key: str | None, method: str, path: str, body: Any = None)
     Raises:
         ServeError: It does not, or refuses.
     """
-    need()
     import httpx
 
     key = key or os.environ.get("EDITLOOP_KEY")

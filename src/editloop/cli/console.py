@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rich.table import Table
 
 from editloop.progress import ConsoleCallback, plain_console, show_progress
 
-__all__ = ["ConsoleCallback", "called", "console", "fail", "show_table", "shown_progress", "write_json"]
+__all__ = ["ConsoleCallback", "called", "console", "fail", "show_table", "shown_progress"]
 
 console = plain_console()
 
@@ -47,11 +47,3 @@ def show_table(rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     for row in rows[1:]:
         table.add_row(*row)
     console.print(table, soft_wrap=False)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write what was printed for machines, atomically."""
-    from editloop.edits.writing import atomic, json_text
-
-    with atomic(path) as unfinished:
-        unfinished.write_text(json_text(content), encoding="utf-8")

@@ -14,30 +14,45 @@ from editloop.cli.places import Place
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for all that it makes."), Place.WRITTEN] = Path("demo"),
-    rows: Annotated[int, typer.Option(min=2, help="Rows of each user's log.")] = 1500,
-    responses: Annotated[int, typer.Option(min=2, help="Fresh contexts that each policy answers.")] = 200,
+    full: Annotated[
+        bool, typer.Option("--full", help="Rows and passes as in the paper's tables: about twice as long.")
+    ] = False,
+    rows: Annotated[int | None, typer.Option(min=2, help="Rows of each user's log.")] = None,
+    responses: Annotated[
+        int | None, typer.Option(min=2, help="Fresh contexts that each policy answers.")
+    ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over each log.")] = None,
-    seed: Annotated[int, typer.Option(help="Of logs and evaluation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the logs and the evaluation.")] = 0,
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    from editloop.lab import fit_settings
-    from editloop.lab.demo import run_demo
-    from editloop.offline import make_fit_config
+    from dataclasses import replace
 
+    from editloop.lab.demo import full_settings, quick_settings, run_demo
+    from editloop.offline import FitConfig
+    from editloop.parallel import cores
+
+    settings = full_settings() if full else quick_settings()
     given = {} if epochs is None else {"epochs": epochs}
-    fit_config = make_fit_config(**fit_settings("email").model_dump() | given)
+    settings = replace(
+        settings,
+        rows=settings.rows if rows is None else rows,
+        responses=settings.responses if responses is None else responses,
+        config=FitConfig(**settings.config.model_dump() | given),
+        seed=seed,
+    )
     with shown_progress() as callback:
-        result = run_demo(
-            out, rows=rows, responses=responses, seed=seed, config=fit_config, callback=callback
-        )
-    console.print(f"\nMean edit cost on {responses} fresh contexts, lower is better ({result.seconds:.0f} s)")
+        result = run_demo(out, settings, parallel=cores() > 1, callback=callback)
+    console.print(
+        f"\nMean edit cost on {settings.responses} fresh contexts, lower is better ({result.seconds:.0f} s)"
+    )
     show_table(result.table())
-    console.print(f"\nReport: {result.report}")
-    console.print("With your own log:")
+    console.print("\nWith your own log:")
     columns = "--map context=prompt,response=draft,edit=final"
     console.print(f"  {called()} inspect LOG {columns}")
     console.print(f"  {called()} fit LOG {columns} --base MODEL --out run")
     console.print(f"  {called()} evaluate run HELD_OUT_LOG {columns}")
     console.print("Other users and algorithms, online:")
     console.print(f"  {called()} simulate {out}/weak --user other --algorithm thompson")
+    console.print(f"\nReport: {result.report}")
+    console.print(result.verdict.headline)

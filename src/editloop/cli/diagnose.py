@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editloop.cli.console import console, show_table, shown_progress, write_json
+from editloop.cli.console import console, show_table, shown_progress
 from editloop.cli.flags import Config, CostName, Device, Dtype, LogPath, TrustRemoteCode
 from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reads
+from editloop.io import write_json
 
 if TYPE_CHECKING:
     from editloop.diagnosis import Diagnosis

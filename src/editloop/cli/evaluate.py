@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from editloop.cli.console import console, show_table, shown_progress, write_json
+from editloop.cli.console import console, show_table, shown_progress
 from editloop.cli.flags import Config, Device, Dtype, LogPath, Quantize, TrustRemoteCode
 from editloop.cli.places import Place, files_of, stem
 from editloop.cli.reading import Reading, reads
-from editloop.io import guard_outputs
+from editloop.io import guard_outputs, write_json
 
 
 @reads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,20 +64,41 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise ConfigError("the configuration is not YAML", seen=str(path)) from error
     if not isinstance(content, dict):
         raise ConfigError("the configuration is no mapping of flags to values", seen=content)
-    known = {p.name: p for p in context.command.params if p.name not in ("config", "help")}
+    known = {p.name: p for p in context.command.params if p.name not in ("config", "help", "help_all")}
     values: dict[str, Any] = {}
-    for key, value in content.items():
+    for key, value in _flattened(content, known):
         name = str(key).replace("-", "_")
         if name not in known:
             raise ConfigError(
                 "unknown flag in the configuration", seen=key, do=f"choose of {', '.join(sorted(known))}"
             )
         if getattr(known[name], "multiple", False) or known[name].nargs != 1:
-            values[name] = [str(item) for item in (value if isinstance(value, list) else [value])]
+            values[name] = _as_list(value)
         else:
             values[name] = _as_flag(name, value)
     context.default_map = {**(context.default_map or {}), **values}
     return path
+
+
+def _flattened(content: dict[Any, Any], known: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """The entries of a configuration; `lora: {rank: 8}` is `lora_rank: 8` where that is the flag."""
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in known and isinstance(value, dict):
+            yield from ((f"{name}_{part}", each) for part, each in value.items())
+        else:
+            yield key, value
+
+
+def _as_list(value: Any) -> list[str]:
+    """What a flag that is repeated is given: `{dpo: {beta: [0.1, 1]}}` is `dpo.beta=0.1,1`."""
+    if isinstance(value, dict):
+        return [
+            f"{name}.{field}={_as_flag(field, each)}"
+            for name, fields in value.items()
+            for field, each in (fields.items() if isinstance(fields, dict) else [("", fields)])
+        ]
+    return [str(item) for item in (value if isinstance(value, list) else [value])]
 
 
 def _as_flag(name: str, value: Any) -> Any:

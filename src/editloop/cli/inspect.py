@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from editloop.cli.console import console, show_table, shown_progress, write_json
+from editloop.cli.console import console, show_table, shown_progress
 from editloop.cli.flags import Config, CostName, LogPath
 from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reading_line, reads
+from editloop.errors import MissingExtraError
+from editloop.io import write_json
 
 
 @reads
@@ -34,7 +36,11 @@ def inspect(
         callback.message(reading_line(stream.report))
     print_summary(summary)
     write_json(folder / "inspect.json", summary.to_json())
-    plots = plot_costs(summary, folder)
+    try:
+        plots = plot_costs(summary, folder)
+    except MissingExtraError as error:  # what was found is told without its pictures
+        console.print(f"\nNo plots: {error}")
+        plots = []
     console.print(f"\nWritten to {folder}: inspect.json" + "".join(f", {p.name}" for p in plots))
 
 

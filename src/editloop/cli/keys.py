@@ -10,7 +10,7 @@ import typer
 
 from editloop.cli.console import console, show_table
 from editloop.cli.flags import Config, StoreUrl
-from editloop.cli.serve import need
+from editloop.extras import requires
 
 if TYPE_CHECKING:
     from editloop.store import Store
@@ -19,7 +19,7 @@ keys = typer.Typer(help="Who may ask a server.", no_args_is_help=True, rich_mark
 
 
 def _opened(store: str) -> Store:
-    need()
+    requires("serve")
     from editloop.store import Store
 
     opened = Store(store)

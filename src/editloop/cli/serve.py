@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from editloop.cli.console import console, shown_progress
 from editloop.cli.flags import Config, CostName, Device, Dtype, StoreUrl
 from editloop.cli.places import Place
 from editloop.errors import ConfigError, ServeError, StoreError
+from editloop.extras import requires
 
 if TYPE_CHECKING:
     from editloop.serve import Backend
@@ -84,7 +84,7 @@ def serve(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    need()
+    requires("serve")
     from editloop.edits import get_cost
     from editloop.edits.cost import DEFAULT_COST
     from editloop.online import BanditConfig, resolve_scale
@@ -152,7 +152,7 @@ def serve_demo(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    need()
+    requires("serve")
     from editloop.edits import read_log, write_log
     from editloop.lab import base_path, fit_settings, get_domain, stream_log
     from editloop.offline import fit
@@ -205,20 +205,6 @@ def _has_keys(store: Store, folder: Path) -> bool:
         if not known.is_file():
             raise
         return bool(json.loads(known.read_text(encoding="utf-8")))
-
-
-def need() -> None:
-    """What the verbs of the live loop stand on.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
-    needed = "aiohttp alembic fastapi filelock httpx prometheus_client sqlalchemy uvicorn"
-    for module in needed.split():
-        if find_spec(module) is None:  # nothing is imported that the verb does not use
-            raise ConfigError(
-                "a library of the server is missing", seen=module, do="pip install 'editloop[serve]'"
-            )
 
 
 def _state_folder(store: Store) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,9 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from editloop.cli.console import console, show_table, shown_progress, write_json
-from editloop.cli.flags import Config, CostName, Device, Dtype
+from editloop.cli.configured import configured
+from editloop.cli.console import console, show_table, shown_progress
+from editloop.cli.flags import Config, Device, Dtype
 from editloop.cli.places import Place
 from editloop.cli.user_flags import (
     LLM,
@@ -27,19 +27,23 @@ from editloop.cli.user_flags import (
     get_world,
 )
 from editloop.errors import ConfigError
-from editloop.io import guard_outputs
+from editloop.io import guard_outputs, write_bytes, write_json
+from editloop.online import BanditConfig
 
 if TYPE_CHECKING:
     from editloop.edits import Context, Log
     from editloop.lab import Round, World
+    from editloop.policy.manifest import Manifest
     from editloop.users import User
 
 SHOWN = 12
 EVERY = 20
 
 
+@configured(BanditConfig, skip=("prior", "prior_strength", "memory", "seed"))
 def simulate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."), Place.READ],
+    given: dict[str, Any],
     user: UserName = "strong",
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 200,
     domain: DomainName = "email",
@@ -53,21 +57,9 @@ def simulate(
     arms: Annotated[
         str | None, typer.Option(help="Policies to choose from [all of the run]: sft,dpo")
     ] = None,
-    algorithm: Annotated[
-        str, typer.Option(help="ucb, kl-ucb, thompson, uniform, fixed (the first arm).")
-    ] = "ucb",
-    cost: CostName = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Of ucb, in the unit of the cost [0.45 of its scale].")
-    ] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(help="A typical large cost [1 if normalised, else from the log of --contexts]."),
-    ] = None,
     prior: Annotated[
         bool, typer.Option("--prior", help="Start from the policies' validation cost, worth 5 pulls.")
     ] = False,
-    discount: Annotated[float, typer.Option(help="Weight an observation keeps per round.")] = 1.0,
     drift: Annotated[
         int | None, typer.Option(help="Round from which the user wants each kind of text as another kind.")
     ] = None,
@@ -87,7 +79,6 @@ def simulate(
     from editloop.lab import Domain, HubTexts, plot_rounds
     from editloop.lab import simulate as play
     from editloop.offline.report import figure_png, show_number
-    from editloop.online import BanditConfig
     from editloop.policy import RunFolder
     from editloop.users import DriftingUser, LLMUser
 
@@ -114,18 +105,11 @@ def simulate(
     if style is None:
         for context in asked:  # a foreign one is told before anything is loaded
             world.describe(context_text(context))
-    cost = cost or str(manifest["config"]["cost"])
-    scale, why = _scale(cost, scale, alpha, log)
-    bandit = BanditConfig(
-        algorithm=algorithm,
-        cost=cost,
-        scale=scale,
-        alpha=alpha,
-        discount=discount,
-        prior=_validation_costs(manifest, cost) if prior else None,
-        seed=seed,
-    )
-    real = {"max_new_tokens": manifest["config"]["max_new_tokens"]} if log or texts == "hub" else {}
+    cost = given.pop("cost", manifest.config.cost)
+    scale, why = _scale(cost, given.pop("scale", None), given.get("alpha"), log)
+    costs = _validation_costs(manifest, cost) if prior else None
+    bandit = BanditConfig(cost=cost, scale=scale, prior=costs, seed=seed, **given)
+    real = {"max_new_tokens": manifest.config.max_new_tokens} if log or texts == "hub" else {}
     with shown_progress() as callback:
         base = folder.load_base(device=device, dtype=dtype)
     for line in base.decisions:
@@ -142,10 +126,10 @@ def simulate(
             config=bandit,
             seed=seed,
             callback=callback,
-            told=table.add,
+            on_round=table.add,
             **real,
         )
-    (out / "rounds.png").write_bytes(figure_png(plot_rounds(result)))
+    write_bytes(out / "rounds.png", figure_png(plot_rounds(result)))
     summary = {
         "rounds": len(result.rounds),
         "counted": len(result.costs),
@@ -179,6 +163,7 @@ def _asked(log: Log | None, world: World, rounds: int, seed: int) -> list[Contex
 def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None) -> tuple[float, str]:
     """The scale of the cost, and why it is that."""
     from editloop.edits import costs, get_cost
+    from editloop.edits.cost import describe_cost
     from editloop.online import resolve_scale
     from editloop.online.algorithms import ALPHA
 
@@ -187,25 +172,26 @@ def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None)
     try:
         return resolve_scale(cost)
     except ConfigError:
-        if log is not None and "token" not in cost:
+        if log is not None and describe_cost(cost).unit != "token":
             return resolve_scale(cost, [each.cost for each in costs(log, get_cost(cost)).rows])
         if alpha is None or not alpha > 0:
             raise
         return alpha / ALPHA, "from alpha"
 
 
-def _validation_costs(manifest: Mapping[str, Any], cost: str) -> dict[str, float]:
+def _validation_costs(manifest: Manifest, cost: str) -> dict[str, float]:
     """What the responses of each policy cost on the fit's validation part."""
-    if cost != manifest["config"]["cost"]:
+    if cost != manifest.config.cost:
         raise ConfigError(
             "the run's validation costs are in another cost",
-            seen=manifest["config"]["cost"],
+            seen=manifest.config.cost,
             do="omit --prior",
         )
-    chosen = {name: policy["candidates"][policy["chosen"]] for name, policy in manifest["policies"].items()}
-    known = {name: each["validation_cost"] for name, each in chosen.items()}
-    if None in known.values() or not known:
-        raise ConfigError("the run has no validation costs", seen=known, do="fit with --samples above 0")
+    costs = {name: policy.best.validation_cost for name, policy in manifest.policies.items()}
+    known = {name: cost for name, cost in costs.items() if cost is not None}
+    if not known or len(known) < len(costs):
+        do = "fit with --validation-samples above 0"
+        raise ConfigError("the run has no validation costs", seen=costs, do=do)
     return known
 
 

@@ -13,18 +13,20 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from editloop.edits import Cost, Log, Record, get_cost
 from editloop.errors import EmptyViewError
 from editloop.intervals import mean_interval, share_interval
 from editloop.progress import ProgressCallback, WarningCallback, counter
-from editloop.theory.world import Floats
 
 if TYPE_CHECKING:
     from editloop.offline.examples import Example
     from editloop.policy import Policy
 
 __all__ = ["Advice", "Diagnosis", "Estimate", "Finding", "advise", "diagnose"]
+
+Floats = NDArray[np.float64]
 
 RESAMPLES = 1_000
 MOST_READ = 1_000
@@ -414,6 +416,7 @@ def _with_base(
             _told(told, _foretold(_by_length, length, paid, log.clusters, log.rng), says),
         ]
     from editloop.offline import feature_pass, fit_cost_model, make_examples, reference_pass
+    from editloop.offline.examples import EDIT, RESPONSE
     from editloop.policy import context_columns
 
     some = np.sort(log.rng.permutation(len(log.records))[:MOST_READ])
@@ -423,10 +426,10 @@ def _with_base(
         says = "no row can be read by this base"
         return [Finding(coverage, None, "nats", says), Finding(told, None, "R²", says)]
     held, _ = reference_pass(base, made, progress=counter(callback, "likelihoods", len(made)))
-    gaps = [e.reference[1] - e.reference[0] for e in held if e.reference and e.reference[1] is not None]
-    scored, _ = feature_pass(
-        base, [e.response_tree for e in made], progress=counter(callback, "features", len(made))
-    )
+    sides = [(e.completions, e.completions.reference) for e in held if e.is_pair]
+    gaps = [each[own.of(RESPONSE)] - each[own.of(EDIT)] for own, each in sides if each]
+    trees = [e.completions.only(RESPONSE).tree for e in made]
+    scored, _ = feature_pass(base, trees, progress=counter(callback, "features", len(made)))
     features = np.concatenate([each.features for each in scored]).astype(np.float64)
     width = context_columns(features.shape[1])
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editloop.errors import ConfigError, LogError, LogFormatError
+from editloop.extras import requires
 from editloop.io import parse_json
 
 if TYPE_CHECKING:
@@ -167,19 +168,17 @@ def locate(log: str | Path | DatabaseLog) -> Path | DatabaseLog:
     """A log's path, or where it is in a database.
 
     Raises:
-        ConfigError: Not the address of a database, a bound that is no time, or SQLAlchemy is not installed.
+        ConfigError: Not the address of a database, or a bound that is no time.
+        MissingExtraError: SQLAlchemy is not installed.
     """
     if isinstance(log, (Path, DatabaseLog)):
         return log
     if "://" not in log:
         return Path(log)
-    try:
-        from sqlalchemy import make_url
-        from sqlalchemy.exc import ArgumentError
-    except ImportError as error:
-        raise ConfigError(
-            "a log in a database needs SQLAlchemy", do="pip install 'editloop[serve]'"
-        ) from error
+    requires("serve", "sqlalchemy")
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         url = make_url(log)
     except ArgumentError as error:

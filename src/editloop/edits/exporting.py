@@ -17,8 +17,9 @@ from typing import Any
 from editloop.edits.cost import Cost, get_cost
 from editloop.edits.record import Context, Record
 from editloop.edits.views import costs, preferences, supervision
-from editloop.edits.writing import atomic, context_json, guard_source
-from editloop.errors import ConfigError, EmptyViewError
+from editloop.edits.writing import context_json, guard_source
+from editloop.errors import ConfigError, EmptyViewError, LogError
+from editloop.io import atomic_file
 
 Row = dict[str, Any]
 BATCH = 1000
@@ -54,7 +55,7 @@ def export(records: Iterable[Record], path: str | Path, to: str, *, cost: Cost |
     guard_source(records, Path(path))
     records = iter(records)
     done = Exported()
-    with atomic(Path(path)) as unfinished:
+    with atomic_file(path, LogError) as unfinished:
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
             while batch := list(islice(records, BATCH)):
                 rows, dropped = EXPORTS[to](batch, cost)

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from editloop.edits.database import DatabaseLog
 from editloop.edits.plain import Plain
 from editloop.errors import ConfigError, LogError, LogFormatError
+from editloop.extras import requires
 from editloop.io import UnsafeJSONError, parse_json
 
 if TYPE_CHECKING:
@@ -397,6 +398,7 @@ def _decoded(file: IO[bytes]) -> Iterator[_Line]:
 
 
 def _parquet(path: Path, wanted: Collection[str] | None) -> Source:
+    requires("parquet")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -418,6 +420,7 @@ def _dataset(path: Path, wanted: Collection[str] | None) -> Source:
         raise LogFormatError(
             "this folder is no dataset", seen=str(path), do="give a file, or a folder that save_to_disk wrote"
         )
+    requires("datasets")
     import datasets
 
     try:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from editloop.errors import ConfigError, LogError, LogFormatError
+from editloop.extras import requires
 
 __all__ = ["STANDARD_INPUT", "Plain", "make_plain"]
 
@@ -35,6 +36,7 @@ BLOCK = 2**20
 
 
 def _open_zstd(path: Path) -> Any:
+    requires("parquet")
     import pyarrow as pa
 
     return pa.input_stream(str(path), compression="zstd")

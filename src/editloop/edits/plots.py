@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.edits.summary import LogSummary
-from editloop.edits.writing import atomic
+from editloop.errors import LogError
+from editloop.extras import requires
+from editloop.io import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +63,7 @@ def plot_costs(summary: LogSummary, folder: str | Path) -> list[Path]:
 
     Raises:
         LogError: The files cannot be written.
+        MissingExtraError: matplotlib is not installed.
     """
     sample = summary.sample[~np.isnan(summary.sample["cost"])]
     if not len(sample):
@@ -94,6 +97,7 @@ def plot_costs(summary: LogSummary, folder: str | Path) -> list[Path]:
 @contextmanager
 def _figure(path: Path, panels: int) -> Iterator[list[Axes]]:
     """Give the panels of a figure and save it; no global state of pyplot is touched."""
+    requires("plots")
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -102,7 +106,7 @@ def _figure(path: Path, panels: int) -> Iterator[list[Axes]]:
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06, wspace=0.04)
         figure = Figure(figsize=(8, 3.2), dpi=160, layout=layout)
         yield list(figure.subplots(1, panels, squeeze=False)[0])
-        with atomic(path) as unfinished:
+        with atomic_file(path, LogError) as unfinished:
             figure.savefig(unfinished, format="png", facecolor="white")
 
 

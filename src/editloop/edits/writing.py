@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,8 +16,9 @@ from editloop.edits.database import DatabaseLog
 from editloop.edits.formats import OWN_COLUMNS, SUFFIXES, Format
 from editloop.edits.reading import RecordStream
 from editloop.edits.record import Context, Record
-from editloop.errors import EditLoopError, LogError, LogFormatError
-from editloop.io import guard_outputs
+from editloop.errors import LogError, LogFormatError
+from editloop.extras import requires
+from editloop.io import atomic_file, atomic_folder, guard_outputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +57,8 @@ def write_log(records: Iterable[Record], path: str | Path, *, format: Format | N
     write = {"jsonl": _jsonl, "csv": _delimited, "tsv": _delimited, "parquet": _parquet, "dataset": _dataset}
     guard_source(records, path)
     counted = _Counted(records)
-    with atomic(path) as unfinished:
+    whole = atomic_folder if found == "dataset" else atomic_file
+    with whole(path, LogError) as unfinished:
         write[found](counted, unfinished, "\t" if found == "tsv" else ",")
     return counted.count
 
@@ -74,37 +72,6 @@ def guard_source(records: Iterable[Record], path: Path) -> None:
     if isinstance(records, RecordStream):
         log = records.report.path
         guard_outputs([log.file if isinstance(log, DatabaseLog) else log], [path])
-
-
-@contextmanager
-def atomic(path: Path, failure: type[EditLoopError] = LogError) -> Iterator[Path]:
-    """Give a path beside `path` to write a file or folder to; it takes the name of `path` once it is on disk.
-
-    Raises:
-        EditLoopError: The `failure`, on an OSError, a full disk say. Nothing is left behind, and what was at
-            `path` is still.
-    """
-    path = path.absolute()  # the current folder has a name, too
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        for each in [unfinished, *unfinished.rglob("*")]:
-            if each.is_file():
-                with each.open("rb+") as file:
-                    os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        raise failure(
-            f"cannot write {path.name}: {error.strerror or error}",
-            seen=str(path.parent),
-            do="free space or change --out",
-        ) from error
-    finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        elif unfinished.exists():
-            unfinished.unlink()
 
 
 class _Counted(Iterator[Record]):
@@ -139,6 +106,7 @@ def _delimited(records: Iterator[Record], path: Path, delimiter: str) -> None:
 
 
 def _parquet(records: Iterator[Record], path: Path, _: str) -> None:
+    requires("parquet")
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(path, _schema()) as writer:
@@ -147,6 +115,7 @@ def _parquet(records: Iterator[Record], path: Path, _: str) -> None:
 
 
 def _dataset(records: Iterator[Record], path: Path, _: str) -> None:
+    requires("datasets")
     import datasets
     import pyarrow as pa
 
@@ -198,19 +167,6 @@ def context_json(context: Context) -> str | list[dict[str, str]]:
     if isinstance(context, str):
         return context
     return [{"role": message.role, "content": message.content} for message in context]
-
-
-def json_text(content: Any) -> str:
-    """Return a JSON document; NaN and infinity, which JSON has not, become null, and other objects text."""
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _iso(record: Record) -> str | None:

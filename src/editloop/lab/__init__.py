@@ -7,7 +7,7 @@ are trained or chosen.
 from __future__ import annotations
 
 from editloop.lab.domains import base_path, get_domain
-from editloop.lab.evaluation import Evaluation, evaluate_on_user
+from editloop.lab.evaluation import Evaluation, evaluate_on_user, evaluate_on_users
 from editloop.lab.grammar import Domain, Notes
 from editloop.lab.hub import HubTexts, Source
 from editloop.lab.log import World, make_log, stream_log
@@ -29,6 +29,7 @@ __all__ = [
     "World",
     "base_path",
     "evaluate_on_user",
+    "evaluate_on_users",
     "fit_settings",
     "get_domain",
     "make_log",

@@ -1,11 +1,12 @@
-"""What a policy costs a user: fresh responses, fresh edits, one cost each.
+"""What a policy costs a user: fresh responses, fresh edits, and the cost of each edit.
 
-The log is not looked at: contexts come from a stream of their own, which no log draws from. This module
-does not know how the policy was trained.
+Contexts come from a stream of their own, which no log draws from. This module does not know how the policy
+was trained.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,19 +20,19 @@ from editloop.lab.log import MAX_NEW_TOKENS
 from editloop.policy import Policy
 from editloop.users import User
 
-__all__ = ["Evaluation", "evaluate_on_user"]
+__all__ = ["Evaluation", "evaluate_on_user", "evaluate_on_users"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A policy's responses to fresh contexts and what a user made of them; all of length n.
+    """A policy's responses to fresh contexts and a user's edits of them; all of length n.
 
     Attributes:
         contexts: The contexts.
         responses: The policy's responses.
         edits: The user's edits.
         costs: float64 [n], the cost of each edit.
-        well_formed: bool [n], whether the response could be parsed.
+        well_formed: bool [n], whether the domain could parse the response.
     """
 
     contexts: tuple[str, ...]
@@ -52,37 +53,46 @@ class Evaluation:
 
     @property
     def share_well_formed(self) -> float:
-        """The share of responses that are not garbled."""
+        """The share of responses that the domain could parse."""
         return float(self.well_formed.mean())
 
 
 def evaluate_on_user(
     policy: Policy, domain: Domain, user: User, n: int, seed: int, *, cost: Cost | None = None
 ) -> Evaluation:
-    """Samples n responses at temperature 1 and lets a user edit them.
+    """The evaluation of `evaluate_on_users` for one user."""
+    return evaluate_on_users(policy, domain, [user], n, seed, cost=cost)[0]
+
+
+def evaluate_on_users(
+    policy: Policy, domain: Domain, users: Sequence[User], n: int, seed: int, *, cost: Cost | None = None
+) -> list[Evaluation]:
+    """Sample n responses at temperature 1 and let each user edit the same responses.
 
     Args:
-        policy: The policy; its own contexts and draws follow the seed, so that policies of one base are
+        policy: The policy. Its contexts and its draws follow from the seed, so that policies of one base are
             compared on equal contexts.
         domain: Where the contexts come from.
-        user: Who edits.
+        users: Who edits.
         n: How many responses, at least 2.
         seed: Of the contexts and the responses.
-        cost: By default `get_cost()`.
+        cost: The cost of an edit; by default `get_cost()`.
+
+    Returns:
+        An evaluation for each user, in their order.
 
     Raises:
         ConfigError: `n` is below 2.
     """
     if n < 2:
         raise ConfigError("too few responses for a standard error", seen=n, do="give at least 2")
-    contexts = list(islice(domain.contexts(seed, stream="evaluation"), n))
+    contexts = tuple(islice(domain.contexts(seed, stream="evaluation"), n))
     samples = policy.sample(contexts, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
-    responses = [sample.text for sample in samples]
-    edits = [user.edit(context, text) for context, text in zip(contexts, responses, strict=True)]
-    return Evaluation(
-        tuple(contexts),
-        tuple(responses),
-        tuple(edits),
-        (cost or get_cost())(responses, edits),
-        np.array([domain.parse(text) is not None for text in responses]),
-    )
+    responses = tuple(sample.text for sample in samples)
+    well_formed = np.array([domain.parse(text) is not None for text in responses])
+    cost = cost or get_cost()
+    found = []
+    for user in users:
+        edits = tuple(user.edit(context, text) for context, text in zip(contexts, responses, strict=True))
+        found.append(Evaluation(contexts, responses, edits, cost(responses, edits), well_formed))
+    return found

@@ -1,4 +1,4 @@
-"""The folder of something that goes on when it is run again: it remembers what it was made with."""
+"""The folder of a job that goes on when it is run again: it keeps the settings it was begun with."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from editloop.edits.writing import json_text
 from editloop.errors import RunError
-from editloop.policy import write_atomic
+from editloop.io import json_text, write_text
 
 __all__ = ["claim"]
 
 
 def claim(folder: Path, what: str, settings: Mapping[str, Any]) -> None:
-    """Note the settings in a folder that has none, or see that they are the same.
+    """Write the settings into a folder that has none, or check that they are the same.
 
     Args:
-        folder: Made if it is not there.
-        what: What is in it, for the error.
+        folder: The folder; it is made if it is not there.
+        what: What the folder holds, for the error.
         settings: What its content depends on, as JSON types.
 
     Raises:
@@ -28,8 +27,7 @@ def claim(folder: Path, what: str, settings: Mapping[str, Any]) -> None:
     path = folder / "settings.json"
     wanted = json_text(settings)
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, wanted)
+        write_text(path, wanted, RunError)
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

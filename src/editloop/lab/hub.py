@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from editloop.edits import Record, context_text
 from editloop.errors import ConfigError
+from editloop.extras import requires
 
 __all__ = ["HubTexts", "Source"]
 
@@ -147,6 +148,7 @@ class HubTexts:
         return self.sources[self.kind(context)].style
 
     def _texts(self, source: Source, seed: int, stream: str) -> Iterator[str]:
+        requires("datasets")
         try:
             for row in _load(source).shuffle(seed=seed, buffer_size=SHUFFLED):
                 text = " ".join(_words(row, source.fields)[:LONGEST])

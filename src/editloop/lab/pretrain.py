@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from editloop.errors import ConfigError
+from editloop.io import write_bytes, write_json
 from editloop.lab.grammar import PIECE, Domain
 
 __all__ = [
@@ -238,17 +239,17 @@ def pretrain(
 def save_base(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, about: dict[str, Any]
 ) -> None:
-    """Writes a base with `about` as its recipe.json; a file is there whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write a base, and `about` as its recipe.json; each file is written whole or not at all."""
     model.generation_config = GenerationConfig(
         do_sample=True, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id
     )
-    with tempfile.TemporaryDirectory(dir=out) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        (Path(folder) / "recipe.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        # File by file, because `out` may hold files of others, which `atomic_folder` would remove.
         for file in sorted(Path(folder).iterdir()):
-            file.replace(out / file.name)
+            write_bytes(out / file.name, file.read_bytes())
+    write_json(out / "recipe.json", about)
 
 
 def _drafts(domain: Domain, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:

@@ -1,27 +1,64 @@
-"""Learning policies from a log (Eq. 3 to 7): losses, reference pass, cost model, trainer, fit, mixture."""
+"""Learning policies from a log (Eq. 3 to 7): methods, losses, reference pass, cost model, trainer, mixture.
 
-from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
-from editloop.offline.config import Candidate, FitConfig, Method, make_fit_config
-from editloop.offline.cost_model import CostModel, Fidelity, fidelity, fit_cost_model
-from editloop.offline.evaluate import evaluate
-from editloop.offline.examples import Example, ExampleSet, make_examples
-from editloop.offline.fit import fit
-from editloop.offline.losses import (
-    Reduction,
-    dpo_loss,
-    early_ensemble_loss,
-    pairwise_regression_loss,
-    preference_margin,
-    sft_loss,
-    weighted_likelihood_loss,
-)
-from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
-from editloop.offline.reference import Scored, cache_folder, feature_pass, reference_pass
-from editloop.offline.score import Estimate, Scores, score
-from editloop.offline.trainer import EditTrainer, TrainingBatch, make_batch, method_loss, training_arguments
+The names are loaded when they are first used: a configuration needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from editloop.lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
+    from editloop.offline.config import FitConfig, Trial
+    from editloop.offline.cost_model.ridge import CostModel, Fidelity, fidelity, fit_cost_model
+    from editloop.offline.evaluation import evaluate
+    from editloop.offline.examples import Completions, Example, ExampleSet, make_examples
+    from editloop.offline.fitting import fit
+    from editloop.offline.losses import (
+        dpo_loss,
+        early_ensemble_loss,
+        pairwise_regression_loss,
+        preference_margin,
+        sft_loss,
+        weighted_likelihood_loss,
+    )
+    from editloop.offline.methods import METHODS, Hyperparameters, Method, hyperparameter
+    from editloop.offline.methods.batch import Batch, Layout, pack_completions
+    from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
+    from editloop.offline.reference import Scored, cache_folder, feature_pass, reference_of, reference_pass
+    from editloop.offline.scoring import Estimate, Scores, score
+    from editloop.offline.trainer import EditTrainer, training_arguments
+
+_MODULES = {
+    "alarms": ("SampleCheck", "check_samples", "raise_alarms"),
+    "config": ("FitConfig", "Trial"),
+    "cost_model.ridge": ("CostModel", "Fidelity", "fidelity", "fit_cost_model"),
+    "evaluation": ("evaluate",),
+    "examples": ("Completions", "Example", "ExampleSet", "make_examples"),
+    "fitting": ("fit",),
+    "losses": (
+        "dpo_loss",
+        "early_ensemble_loss",
+        "pairwise_regression_loss",
+        "preference_margin",
+        "sft_loss",
+        "weighted_likelihood_loss",
+    ),
+    "methods": ("METHODS", "Hyperparameters", "Method", "hyperparameter"),
+    "methods.batch": ("Batch", "Layout", "pack_completions"),
+    "mixture": ("Mixture", "mix_by_cost", "mix_by_likelihood"),
+    "reference": ("Scored", "cache_folder", "feature_pass", "reference_of", "reference_pass"),
+    "scoring": ("Estimate", "Scores", "score"),
+    "trainer": ("EditTrainer", "training_arguments"),
+}
+__getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
 __all__ = [
-    "Candidate",
+    "METHODS",
+    "Batch",
+    "Completions",
     "CostModel",
     "EditTrainer",
     "Estimate",
@@ -29,13 +66,14 @@ __all__ = [
     "ExampleSet",
     "Fidelity",
     "FitConfig",
+    "Hyperparameters",
+    "Layout",
     "Method",
     "Mixture",
-    "Reduction",
     "SampleCheck",
     "Scored",
     "Scores",
-    "TrainingBatch",
+    "Trial",
     "cache_folder",
     "check_samples",
     "dpo_loss",
@@ -45,15 +83,15 @@ __all__ = [
     "fidelity",
     "fit",
     "fit_cost_model",
-    "make_batch",
+    "hyperparameter",
     "make_examples",
-    "make_fit_config",
-    "method_loss",
     "mix_by_cost",
     "mix_by_likelihood",
+    "pack_completions",
     "pairwise_regression_loss",
     "preference_margin",
     "raise_alarms",
+    "reference_of",
     "reference_pass",
     "score",
     "sft_loss",

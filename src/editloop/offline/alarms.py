@@ -11,7 +11,7 @@ import numpy as np
 
 from editloop.edits import Cost, context_text
 from editloop.offline.examples import Example
-from editloop.offline.score import Estimate
+from editloop.offline.scoring import Estimate
 from editloop.policy import Policy
 
 __all__ = ["SampleCheck", "check_samples", "raise_alarms"]
@@ -31,7 +31,7 @@ class SampleCheck:
         looping: Share of samples from which a repetition loop was trimmed.
         unfinished: Share of samples that did not end within the limit.
         length_ratio: Mean length of the samples over that of the edits, in characters.
-        examples: The first few samples: context, sample, edit.
+        examples: The first few samples: context, sample, edit, cost.
         empty: Share of samples without a word.
     """
 
@@ -68,7 +68,8 @@ def check_samples(
         [e.context for e in examples], seed=seed, max_new_tokens=max_new_tokens, progress=progress
     )
     edits = [e.edit for e in examples]
-    estimate = Estimate.of(np.asarray(cost([s.text for s in samples], edits), np.float64))
+    costs = np.asarray(cost([s.text for s in samples], edits), np.float64)
+    estimate = Estimate.of(costs)
     assert estimate is not None
     return SampleCheck(
         cost=estimate,
@@ -76,8 +77,8 @@ def check_samples(
         unfinished=float(np.mean([not s.finished for s in samples])),
         length_ratio=sum(len(s.text) for s in samples) / max(1, sum(len(e) for e in edits)),
         examples=[
-            {"context": context_text(e.context), "sample": s.text, "edit": e.edit}
-            for e, s in list(zip(examples, samples, strict=True))[:5]
+            {"context": context_text(e.context), "sample": s.text, "edit": e.edit, "cost": float(c)}
+            for e, s, c in list(zip(examples, samples, costs, strict=True))[:5]
         ],
         empty=float(np.mean([not s.text.strip() for s in samples])),
     )

@@ -1,233 +1,255 @@
-"""What `fit` can be told, validated where it is made and saved beside what it produced."""
+"""What `fit` can be told: validated where it is made, saved beside what it produced.
+
+The fields are the only place of a default, a range and a help text: the command's flags, its YAML and its
+documentation are made of them. The hyperparameters of a method stand with the method.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from itertools import product
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
+from editloop.configuration import Configuration, setting
 from editloop.edits import SplitBy
 from editloop.edits.cost import DEFAULT_COST
-from editloop.errors import ConfigError
-from editloop.offline.losses import Reduction
-from editloop.policy import LoraSettings
+from editloop.offline.methods import METHODS, Hyperparameters, Method, Need
+from editloop.policy.lora import LoraSettings
 
-__all__ = ["Candidate", "FitConfig", "Method", "make_fit_config"]
+__all__ = ["CostModelKind", "FitConfig", "Trial"]
 
-Method = Literal["sft", "dpo", "rl", "early"]
-RLLoss = Literal["pairwise", "weighted"]
 CostModelKind = Literal["ridge", "bootstrap", "tuned", "auto"]
 
 
-LEARNING_RATES: Mapping[Method, tuple[float, ...]] = {
-    "sft": (1e-4, 3e-4),
-    "dpo": (2e-5, 1e-4),
-    "rl": (2e-5, 1e-4),
-    "early": (1e-4, 3e-4),
-}
+@dataclass(frozen=True)
+class Trial:
+    """One point of a method's grid.
 
+    Attributes:
+        method: The method.
+        hyperparameters: An instance of `method.hyperparameters`.
+    """
 
-BETAS: Mapping[Method, tuple[float, ...]] = {"dpo": (0.1,), "rl": (0.1,), "early": (0.1,)}
-
-
-class Candidate(BaseModel):
-    """One point of a method's grid."""
-
-    model_config = ConfigDict(frozen=True)
-
-    learning_rate: float
-    beta: float | None = None
-    dpo_weight: float | None = None
-    kappa: float | None = None
-    rl_weight: float | None = None
-    rl_beta: float | None = None
-    rl_loss: RLLoss | None = None
+    method: Method
+    hyperparameters: Hyperparameters
 
     @property
     def name(self) -> str:
-        """A short name, unique in its grid and safe in a path."""
-        parts = {
-            "lr": self.learning_rate,
-            "beta": self.beta,
-            "w": self.dpo_weight,
-            "kappa": self.kappa,
-            "rl": self.rl_weight,
-            "rlbeta": self.rl_beta,
-        }
-        named = [f"{key}{value:g}" for key, value in parts.items() if value is not None]
-        return "-".join([*named, *([self.rl_loss] if self.rl_loss else [])])
+        """A short name, unique in the method's grid and safe in a path."""
+        return self.hyperparameters.name
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What has to be prepared before it trains."""
+        return self.method.needs(self.hyperparameters)
 
 
-class FitConfig(BaseModel):
-    """The configuration of `editloop fit`.
+METHOD, TRAINING, CHOICE, SAMPLING = (
+    "What is learned",
+    "Training",
+    "Validation and choice",
+    "Sampling and cost",
+)
 
-    Attributes:
-        methods: What to train, in this order.
-        learning_rate: Learning rates to try for each method.
-        beta: Values of β (Eq. 4 and 6) to try for `dpo`, `rl` and `early`; a single list is for all. That of
-            `rl` is in units of the train part's mean cost, so that it means the same whatever the cost is
-            counted in; it is also that of the RL term of `early`.
-        dpo_weight: Values of λ (Eq. 7) to try for `early`.
-        rl_weight: Values of λ_RL to try for `early`; 0 leaves RL out of it.
-        kappa: Values of κ to try wherever there is RL: how many u are added to f̂.
-        rl_loss: Losses of RL to try: `pairwise` regression of log-ratios, likelihood `weighted` by e^(−f̄/β).
-        candidates: Responses that are drawn from the reference for each context, for RL.
-        cost_model: `ridge` on the reference's features, `bootstrap` regressions on them, ridge on features
-            `tuned` by an adapter, or `auto`: what validates best of the three.
-        select: How the best of the grid is chosen on the validation part: by validation `loss`, or by
-            `cost`: the mean cost between a sampled response and the row's edit.
-        sft_reduction: See `editloop.offline.sft_loss`.
-        epochs: Passes over the train part; fractions are allowed. The last step is filled up from a
-            further pass.
-        rl_epochs: Passes of `rl`, which sees more of each context than the others; by default `epochs`.
-        batch_size: Contexts in an optimiser step, over all processes.
-        micro_batch_size: Contexts in one forward of one process; by default what memory can bear (see
-            `editloop.offline.trainer.micro_batch`). The next lower divisor of the batch is taken, so that
-            it changes no result.
-        gradient_checkpointing: Keep fewer activations and compute them again: less memory, more time.
-        evaluations: How often in a training the validation loss is looked at; the best state is kept.
-        patience: Stop after so many evaluations without a better one.
-        warmup: Share of the steps in which the learning rate rises; afterwards it falls linearly.
-        full: Train all weights instead of a LoRA adapter.
-        lora: The adapter.
-        validation: Share of the log that is kept for choosing.
-        split_by: See `editloop.edits.split`.
-        validation_rows: Most rows of the validation part that are used; the others are left out.
-        samples: Responses sampled from each trained candidate on the validation part: they show degenerate
-            text, and they are what `select="cost"` chooses by. 0 samples none.
-        mixture: What the weights of the mixture are fitted by, on the validation part: the `likelihood` of
-            its edits, or the `cost` of sampled responses (by the cost model where there is RL, else against
-            the row's edit); `none` fits none, nor does a run of one method.
-        cost: The cost's name, for `select="cost"` and the report.
-        max_new_tokens: Longest sampled response.
-        max_length: As of `editloop.policy.load_base`.
-        seed: Decides the split, the adapters' start, the order of the data and the sampling.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class FitConfig(Configuration):
+    """The configuration of `editloop fit`. `FitConfig.model_fields` has a description of every field."""
 
-    methods: tuple[Method, ...] = ("sft", "dpo", "early")
-    learning_rate: Mapping[Method, tuple[float, ...]] = LEARNING_RATES
-    beta: Mapping[Method, tuple[float, ...]] = BETAS
-    dpo_weight: tuple[float, ...] = (1.0,)
-    rl_weight: tuple[float, ...] = (0.0,)
-    kappa: tuple[float, ...] = (1.0,)
-    rl_loss: tuple[RLLoss, ...] = ("pairwise",)
-    candidates: int = Field(default=4, ge=0)
-    cost_model: CostModelKind = "ridge"
-    select: Literal["loss", "cost"] = "loss"
-    sft_reduction: Reduction = "token"
-    epochs: float = Field(default=3.0, gt=0)
-    rl_epochs: float | None = Field(default=None, gt=0)
-    batch_size: int = Field(default=32, ge=1)
-    micro_batch_size: int | None = Field(default=None, ge=1)
-    gradient_checkpointing: bool = False
-    evaluations: int = Field(default=8, ge=1)
-    patience: int = Field(default=3, ge=1)
-    warmup: float = Field(default=0.1, ge=0, le=1)
-    full: bool = False
-    lora: LoraSettings = LoraSettings()
-    validation: float = Field(default=0.1, gt=0, lt=1)
-    split_by: SplitBy = "record"
-    validation_rows: int = Field(default=500, ge=1)
-    samples: int = Field(default=64, ge=0)
-    mixture: Literal["likelihood", "cost", "none"] = "likelihood"
-    cost: str = DEFAULT_COST
-    max_new_tokens: int = Field(default=256, ge=1)
-    max_length: int | None = Field(default=None, ge=8)
-    seed: int = 0
+    methods: tuple[str, ...] = setting(
+        ("sft", "dpo", "early"), "The methods to train, in this order.", section=METHOD, common=True
+    )
+    hyperparameters: Mapping[str, Mapping[str, tuple[Any, ...]]] = setting(
+        {},
+        "For each method the values of its hyperparameters to try, such as {dpo: {beta: [0.1, 1]}}; what is "
+        "not named has the method's own grid.",
+        section=METHOD,
+    )
+    full: bool = setting(False, "Train all weights instead of a LoRA adapter.", section=METHOD)
+    lora: LoraSettings = setting(LoraSettings(), "The LoRA adapter.", section=METHOD)
+    epochs: float = setting(
+        3.0,
+        "Passes over the rows that a method learns from; fractions are allowed. The last step is filled up "
+        "from a further pass.",
+        section=TRAINING,
+        common=True,
+        gt=0,
+    )
+    batch_size: int = setting(
+        32, "Contexts in an optimiser step, over all processes.", section=TRAINING, common=True, ge=1
+    )
+    micro_batch_size: int | None = setting(
+        None,
+        "Contexts in one forward of one process, at most; by default what memory can bear. The next lower "
+        "divisor of the batch is taken, so that it changes no loss that is a mean.",
+        section=TRAINING,
+        ge=1,
+    )
+    gradient_checkpointing: bool = setting(
+        False, "Keep fewer activations and compute them again: less memory, more time.", section=TRAINING
+    )
+    warmup: float = setting(
+        0.1,
+        "Share of the steps in which the learning rate rises; afterwards it falls linearly.",
+        section=TRAINING,
+        ge=0,
+        le=1,
+    )
+    seed: int = setting(
+        0,
+        "Decides the split, the adapters' start, the order of the rows, and the sampling.",
+        section=TRAINING,
+        common=True,
+    )
+    max_length: int | None = setting(
+        None,
+        "Most tokens of a context and its completion; by default what the base can read.",
+        section=TRAINING,
+        ge=8,
+    )
+    validation: float = setting(
+        0.1, "Share of the log that is kept for validation.", section=CHOICE, common=True, gt=0, lt=1
+    )
+    split_by: SplitBy = setting(
+        "record", "How the validation part is split off.", section=CHOICE, common=True
+    )
+    validation_rows: int = setting(
+        500, "Most rows of the validation part that are used; the others are left out.", section=CHOICE, ge=1
+    )
+    validation_samples: int = setting(
+        64,
+        "Responses sampled from each trained policy on the validation part: they show degenerate text, and "
+        "`select: cost` chooses by them. 0 samples none.",
+        section=CHOICE,
+        ge=0,
+    )
+    evaluations: int = setting(
+        8,
+        "How often in a training the validation loss is computed; the best state is kept.",
+        section=CHOICE,
+        ge=1,
+    )
+    patience: int = setting(3, "Stop after so many evaluations without a better one.", section=CHOICE, ge=1)
+    select: Literal["loss", "cost"] = setting(
+        "loss",
+        "How the best trial of a method is chosen on the validation part: by its validation loss, or by the "
+        "mean cost between a sampled response and the row's edit.",
+        section=CHOICE,
+    )
+    mixture: Literal["likelihood", "cost", "none"] = setting(
+        "likelihood",
+        "What the weights of the mixture are fitted by on the validation part: the likelihood of its edits, "
+        "or the cost of sampled responses (estimated where there is a cost model, else against the row's "
+        "edit). A run of one method has no mixture.",
+        section=CHOICE,
+    )
+    cost: str = setting(
+        DEFAULT_COST, "The name of the cost, for RL, choice and report.", section=SAMPLING, common=True
+    )
+    num_samples: int = setting(
+        4,
+        "Completions sampled from the reference for each context, for methods that choose among them.",
+        section=SAMPLING,
+        ge=0,
+    )
+    cost_model: CostModelKind = setting(
+        "ridge",
+        "What predicts costs: ridge regression on the reference's features, bootstrap regressions on them, "
+        "ridge on features tuned by an adapter, or auto: what validates best of the three.",
+        section=SAMPLING,
+    )
+    max_new_tokens: int = setting(
+        256, "Longest sampled response, in tokens.", section=SAMPLING, common=True, ge=1
+    )
 
-    @field_validator("beta", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _for_each_method(cls, values: Any) -> Any:
-        return {**BETAS, **values} if isinstance(values, Mapping) else dict.fromkeys(BETAS, values)
+    def _listed(cls, values: Any) -> Any:
+        """Take a single value of a hyperparameter for a list of one."""
+        if isinstance(values, Mapping) and isinstance(given := values.get("hyperparameters"), Mapping):
+            listed = {
+                name: {
+                    field: each if isinstance(each, (list, tuple)) else (each,) for field, each in own.items()
+                }
+                if isinstance(own, Mapping)
+                else own
+                for name, own in given.items()
+            }
+            return {**values, "hyperparameters": listed}
+        return values
+
+    @field_validator("methods", mode="after")
+    @classmethod
+    def _known(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        if not methods or len(set(methods)) != len(methods):
+            raise ValueError("methods must be named, each once")
+        for name in methods:
+            METHODS.get(name)
+        return methods
+
+    @field_validator("hyperparameters", mode="after")
+    @classmethod
+    def _typed(cls, given: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, tuple[Any, ...]]]:
+        """The values as the methods' models have them: numbers as numbers, whatever they were written as."""
+        typed: dict[str, dict[str, tuple[Any, ...]]] = {}
+        for name, fields in given.items():
+            model, typed[name] = METHODS.get(name).hyperparameters, {}
+            for field, values in fields.items():
+                if not values:
+                    raise ValueError(f"{name}.{field} has no value")
+                try:
+                    made = [model.model_validate({field: value}) for value in values]
+                except ValidationError as error:
+                    known = "" if field in model.model_fields else f"; it has {', '.join(model.model_fields)}"
+                    raise ValueError(f"{name}.{field}: {error.errors()[0]['msg']}{known}") from error
+                typed[name][field] = tuple(getattr(each, field) for each in made)
+        return typed
 
     @model_validator(mode="after")
     def _check(self) -> FitConfig:
-        if not self.methods or len(set(self.methods)) != len(self.methods):
-            raise ValueError("methods must be named, each once")
-        missing = [m for m in self.methods if not self.learning_rate.get(m)]
-        if missing:
-            raise ValueError(f"no learning rate for {', '.join(missing)}")
-        above = (*self.beta.values(), *self.learning_rate.values())
-        if not all(0 < x < math.inf for values in above for x in values):
-            raise ValueError("learning rates and beta must be above 0")
-        if unknown := set(self.beta) - set(BETAS):
-            raise ValueError(f"{min(unknown)} has no beta")
-        for name, values in (
-            ("dpo_weight", self.dpo_weight),
-            ("rl_weight", self.rl_weight),
-            ("kappa", self.kappa),
-        ):
-            if not values or not all(0 <= x < math.inf for x in values):
-                raise ValueError(f"{name} needs a value, none below 0")
-        for name, given in (("beta", all(self.beta.values())), ("rl_loss", self.rl_loss)):
-            if not given:
-                raise ValueError(f"{name} needs a value")
-        if "cost" in (self.select, self.mixture) and self.samples == 0:
-            raise ValueError("select and mixture by cost need samples above 0")
-        compared = any(
-            len({c.model_copy(update={"learning_rate": 0.0}) for c in self.grid(method)}) > 1
-            for method in self.methods
-        )
-        if self.select == "loss" and compared:
-            raise ValueError(
-                "losses with different beta, kappa or weights cannot be compared: use select cost"
-            )
+        if "cost" in (self.select, self.mixture) and self.validation_samples == 0:
+            raise ValueError("select and mixture by cost need validation_samples above 0")
+        for name in self.methods if self.select == "loss" else ():
+            model = METHODS.get(name).hyperparameters
+            same: dict[str, Any] = {
+                field: None for field in model.model_fields if model.extra(field)["comparable"]
+            }
+            losses = {tuple((t.hyperparameters.model_dump() | same).items()) for t in self.trials(name)}
+            if len(losses) > 1:
+                raise ValueError(
+                    f"the losses of {name} with different hyperparameters cannot be compared: use select cost"
+                )
         return self
 
-    def grid(self, method: Method) -> list[Candidate]:
-        """All candidates of a method."""
-        none: tuple[float | None, ...] = (None,)
-        joint = method == "early"
-        plain = product(
-            self.learning_rate[method], self.beta.get(method, none), self.dpo_weight if joint else none
-        )
-        points = []
-        for rate, beta, weight in plain:
-            point = Candidate(learning_rate=rate, beta=beta, dpo_weight=weight)
-            if method == "rl":
-                points += [
-                    point.model_copy(update={"kappa": kappa, "rl_loss": loss})
-                    for kappa, loss in product(self.kappa, self.rl_loss)
-                ]
-            elif joint:
-                for rl_weight in self.rl_weight:
-                    rl = product(self.kappa, self.rl_loss, self.beta["rl"]) if rl_weight else ()
-                    points += [
-                        point.model_copy(
-                            update={
-                                "rl_weight": rl_weight,
-                                "kappa": kappa,
-                                "rl_loss": loss,
-                                "rl_beta": rl_beta,
-                            }
-                        )
-                        for kappa, loss, rl_beta in rl
-                    ] or [point]
-            else:
-                points.append(point)
-        return points
+    def trials(self, method: str) -> list[Trial]:
+        """All points of a method's grid.
+
+        Raises:
+            ConfigError: There is no such method.
+        """
+        part = METHODS.get(method)
+        grid = part.hyperparameters.grid(self.hyperparameters.get(method, {}))
+        return [Trial(part, point) for point in grid]
+
+    def changed(self, changes: Mapping[str, Any]) -> FitConfig:
+        """The configuration with other values.
+
+        Args:
+            changes: By field, or by `method.hyperparameter`: its value, or the values to try.
+
+        Raises:
+            ConfigError: There is no such field, or a value is wrong.
+        """
+        fields = {name: value for name, value in changes.items() if "." not in name}
+        given = {name: dict(values) for name, values in self.hyperparameters.items()}
+        for name, value in changes.items():
+            method, dot, field = name.partition(".")
+            if dot:
+                given.setdefault(method, {})[field] = value
+        return FitConfig(**{**self.model_dump(), "hyperparameters": given, **fields})
 
     @property
-    def prices(self) -> bool:
-        """Whether a method needs the cost model."""
-        return "rl" in self.methods or ("early" in self.methods and any(self.rl_weight))
-
-
-def make_fit_config(**options: object) -> FitConfig:
-    """A `FitConfig`; a wrong option is a one-line error.
-
-    Raises:
-        ConfigError: An option is unknown or has a wrong value.
-    """
-    try:
-        return FitConfig.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(f"{where}: {message}", seen=first["input"] if first["loc"] else None) from error
+    def needs(self) -> frozenset[Need]:
+        """What has to be prepared for any of the trials."""
+        return frozenset().union(*(trial.needs for name in self.methods for trial in self.trials(name)))

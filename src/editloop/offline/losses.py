@@ -7,14 +7,13 @@ add up to the loss of the whole. It may be a fraction, where the parts are avera
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from editloop.offline.methods.sft import Reduction
+
 __all__ = [
-    "Reduction",
     "dpo_loss",
     "early_ensemble_loss",
     "pairwise_regression_loss",
@@ -22,8 +21,6 @@ __all__ = [
     "sft_loss",
     "weighted_likelihood_loss",
 ]
-
-Reduction = Literal["sequence", "token"]
 
 NOTHING = 1e-9  # a count of nothing, whose sum is 0 anyway; real counts may be shares of 1
 

@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from editloop.offline.examples import Example
+from editloop.errors import EditLoopError
+from editloop.io import atomic_file
+from editloop.offline.examples import Completions, Example
 from editloop.policy import ContextTree, Policy, processes
 
-__all__ = ["Scored", "cache_folder", "feature_pass", "on_all_processes", "reference_pass"]
+__all__ = ["Scored", "cache_folder", "feature_pass", "on_all_processes", "reference_of", "reference_pass"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -57,23 +59,36 @@ def reference_pass(
     cache: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Example], bool]:
-    """The examples with log π_ref filled in, and whether the cache had them.
+    """The examples with log π_ref of edit and response filled in, and whether the cache had them.
+
+    Arguments are as of `reference_of`.
+    """
+    found, known = reference_of(policy, [e.completions for e in examples], cache=cache, progress=progress)
+    return [replace(e, completions=own) for e, own in zip(examples, found, strict=True)], known
+
+
+def reference_of(
+    policy: Policy,
+    completions: Sequence[Completions],
+    *,
+    cache: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Completions], bool]:
+    """Completions with log π_ref filled in, and whether the cache had them.
 
     The work is shared among the processes of a distributed run.
 
     Args:
         policy: The base (or a policy whose adapter is switched off meanwhile).
-        examples: To be scored.
+        completions: Of n contexts.
         cache: Folder of cached passes; by default `cache_folder()`. A cache that cannot be read or
             written costs time, never the run.
-        progress: Called with the number of this process's examples done.
+        progress: Called with the number of this process's contexts done.
     """
-    found, known = _pass(policy, [e.tree for e in examples], False, cache, progress)
-    filled = [
-        replace(example, reference=(scored.log_probs[0], scored.log_probs[1] if example.is_pair else None))
-        for example, scored in zip(examples, found, strict=True)
-    ]
-    return filled, known
+    found, known = _pass(policy, [each.tree for each in completions], False, cache, progress)
+    return [
+        each.with_reference(scored.log_probs) for each, scored in zip(completions, found, strict=True)
+    ], known
 
 
 def feature_pass(
@@ -83,7 +98,7 @@ def feature_pass(
     cache: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Scored], bool]:
-    """log π_ref and features of every continuation; arguments as of `reference_pass`."""
+    """log π_ref and features of every continuation; arguments as of `reference_of`."""
     return _pass(policy, trees, True, cache, progress)
 
 
@@ -164,15 +179,10 @@ def _read(file: Path, trees: Sequence[ContextTree], features: bool) -> list[Scor
 
 
 def _write(file: Path, found: Sequence[Scored]) -> None:
-    fresh = file.with_suffix(f".{os.getpid()}")
     content = {
         "log_probs": np.concatenate([np.array(each.log_probs, np.float64) for each in found]),
         "features": np.concatenate([each.features for each in found]),
     }
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(content, fresh)
-        fresh.replace(file)
-    except (OSError, SafetensorError):
-        with suppress(OSError):
-            fresh.unlink()
+    # A cache that cannot be written costs time, not the fit.
+    with suppress(EditLoopError), atomic_file(file, failures=(SafetensorError,)) as unfinished:
+        save_file(content, unfinished)

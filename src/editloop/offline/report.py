@@ -1,92 +1,60 @@
-"""The HTML report of a run: one file, its pictures inside, readable on a desk and on a phone."""
+"""The HTML report of a run: the verdict, the policies, drafts of each, and how they were trained."""
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editloop.intervals import mean_interval
-from editloop.policy import RunFolder, write_atomic
+from editloop.offline.methods import METHODS, Method
+from editloop.offline.page import Comparison, Draft, Section, write_report
+from editloop.offline.scoring import Estimate
+from editloop.offline.verdict import Verdict, run_verdict
+from editloop.policy import RunFolder
+from editloop.policy.manifest import (
+    CostModelRecord,
+    DataRecord,
+    FidelityRecord,
+    Figure,
+    Manifest,
+    MixtureRecord,
+    PolicyRecord,
+    SamplesRecord,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Plot
 
 __all__ = [
     "ACCURACIES",
+    "COLUMN_NOTES",
     "FIGURES",
-    "Section",
+    "colour_of",
     "cost_model_table",
     "figure_png",
     "figures_note",
     "run_sections",
     "show_estimate",
     "show_number",
-    "show_settings",
     "show_weights",
     "tidy",
-    "write_report",
+    "verdict_of",
     "write_run_report",
 ]
 
-COLOURS = {
-    "base": "#8b95a1",
-    "sft": "#2f6fb0",
-    "dpo": "#c2672d",
-    "rl": "#b23a63",
-    "early": "#3a8f5c",
-    "late": "#7a3e9d",
-    "mixture": "#8a7a2f",
-}
+OTHERS = {"base": "#8b95a1", "late": "#7a3e9d", "mixture": "#8a7a2f"}
+"""Colours of what is played beside the policies of the methods."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of a report; whatever is given is shown, in the order of the fields.
-
-    Attributes:
-        title: Heading.
-        paragraphs: Plain text.
-        alarms: Lines that must not be missed.
-        table: Rows of cells, the heading first.
-        images: PNG files or their bytes.
-        texts: Named texts, each mapping a block.
-        code: A command or other fixed-width text.
-    """
-
-    title: str
-    paragraphs: Sequence[str] = ()
-    alarms: Sequence[str] = ()
-    table: Sequence[Sequence[str]] = ()
-    images: Sequence[Path | bytes] = ()
-    texts: Sequence[Mapping[str, str]] = ()
-    code: str = ""
-
-
-def write_report(path: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
-    """Write a report.
-
-    Raises:
-        RunError: It cannot be written.
-    """
-    from jinja2 import Environment, PackageLoader
-
-    def encoded(image: Path | bytes) -> str:
-        return base64.b64encode(image if isinstance(image, bytes) else image.read_bytes()).decode("ascii")
-
-    template = Environment(loader=PackageLoader("editloop.offline", "."), autoescape=True).get_template(
-        "report.html"
-    )
-    shown = [
-        {**vars(section), "images": [encoded(image) for image in section.images]} for section in sections
-    ]
-    write_atomic(path, template.render(title=title, lead=lead, sections=shown))
-    return path
+def colour_of(name: str) -> str:
+    """The colour of an arm: that of its method, where it is one that is known here."""
+    if name in OTHERS:
+        return OTHERS[name]
+    return METHODS.get(name).colour if name in METHODS else Method.colour
 
 
 def write_run_report(run: RunFolder) -> Path:
@@ -96,69 +64,115 @@ def write_run_report(run: RunFolder) -> Path:
         RunError: It cannot be written.
     """
     manifest = run.manifest()
-    title = f"EditLoop: {Path(manifest['read'].get('path', run.path)).name}"
-    return write_report(
-        run.report, title, f"Policies trained on {manifest['base']['name']}.", run_sections(run)
+    title = f"EditLoop: {Path(manifest.read.path or run.path).name}"
+    lead = f"Policies trained on {manifest.base.name}."
+    return write_report(run.report, title, lead, run_sections(run), verdict_of(manifest))
+
+
+def verdict_of(manifest: Manifest) -> Verdict:
+    """Which policy of a run to serve, by the sampled costs of its validation rows."""
+    return run_verdict(
+        _sampled_cost(manifest.base.sampled),
+        {name: _sampled_cost(policy.best.sampled) for name, policy in manifest.policies.items()},
+        [name for name, policy in manifest.policies.items() if policy.alarms],
     )
 
 
+def _sampled_cost(sampled: SamplesRecord | None) -> Estimate | None:
+    if sampled is None or sampled.cost.mean is None:
+        return None
+    cost = sampled.cost
+    return Estimate(sampled.cost.mean, math.nan if cost.se is None else cost.se, cost.n or 0)
+
+
 def run_sections(run: RunFolder) -> list[Section]:
-    """What a run folder knows of itself, as sections."""
+    """What a run folder knows of itself, as sections: the policies first, then how they were trained."""
     manifest = run.manifest()
-    policies: dict[str, Any] = manifest["policies"]
-    data = manifest["data"]
-    kept = [f"{count} rows: {reason}" for part in data.values() for reason, count in part["counts"].items()]
-    sections = [
+    policies, data = manifest.policies, manifest.data
+    sections = []
+    if data is not None:
+        sections.append(
+            Section(
+                "The policies on the validation part",
+                [f"{figures_note(data.validation.examples, data.validation.pairs)}."],
+                [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy.alarms],
+                _figures_table(manifest),
+                COLUMN_NOTES,
+            )
+        )
+    sections += _drafts(manifest)
+    if data is not None:
+        sections.append(Section("What was learned from", _learned_from(manifest, data)))
+    sections.append(
         Section(
-            "What was learned from",
-            [
-                " and ".join(
-                    f"{rows['examples']} rows to {part}, {rows['pairs']} of them edited"
-                    for part, rows in (("train on", data["train"]), ("validate on", data["validation"]))
-                ),
-                *manifest["base"]["decisions"],
-                *kept,
-            ],
-        ),
-        Section(
-            "The policies on the validation part",
-            [f"{figures_note(data['validation']['examples'], data['validation']['pairs'])}. {ACCURACIES}"],
-            [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy["alarms"]],
-            _figures_table(manifest),
-            [figure_png(_curves(policies))],
-        ),
-    ]
-    if "cost_model" in manifest:
-        sections.append(_cost_model(manifest["cost_model"]))
-    if "mixture" in manifest:
-        sections.append(_mixture(manifest["mixture"]))
-    for name, policy in policies.items():
-        sampled = policy["candidates"][policy["chosen"]]["sampled"]
-        if sampled and sampled["examples"]:
-            shown = [
-                {"context": s["context"], name: s["sample"], "edit": s["edit"]}
-                for s in sampled["examples"][:2]
-            ]
-            sections.append(Section(f"Samples of {name}", texts=shown))
+            "The trainings",
+            ["Loss by optimiser step. The grey line marks the step whose weights were kept."],
+            table=_settings_table(policies),
+            images=[figure_png(_curves(policies))],
+        )
+    )
+    if manifest.cost_model is not None:
+        sections.append(_cost_model(manifest.cost_model))
+    if manifest.mixture is not None:
+        sections.append(_mixture(manifest.mixture))
     return sections
 
 
-def _figures_table(manifest: Mapping[str, Any]) -> list[list[str]]:
-    head = [
-        "policy",
-        "chosen",
-        *FIGURES.values(),
-        "sampled cost",
-    ]
-    rows = [head]
-    base = manifest["base"]["sampled"]
-    rows.append(["base", "", *([""] * len(FIGURES)), show_estimate(base["cost"]) if base else ""])
-    for name, policy in manifest["policies"].items():
-        best = policy["candidates"][policy["chosen"]]
-        figures = best["validation"]
-        sampled = best["sampled"]
-        cost = show_estimate(sampled["cost"]) if sampled else ""
-        rows.append([name, show_settings(best), *(show_estimate(figures.get(key)) for key in FIGURES), cost])
+def _learned_from(manifest: Manifest, data: DataRecord) -> list[str]:
+    parts = {"train on": data.train, "validate on": data.validation}
+    rows = " and ".join(f"{p.examples} rows to {verb}, {p.pairs} of them edited" for verb, p in parts.items())
+    kept = [f"{count} rows: {reason}" for part in parts.values() for reason, count in part.counts.items()]
+    return [rows, *manifest.base.decisions, *kept]
+
+
+def _drafts(manifest: Manifest) -> list[Section]:
+    """Drafts for the first contexts: the base's, then those of the policies, the cheapest policy first."""
+    sampled = {name: policy.best.sampled for name, policy in manifest.policies.items()}
+    trained = {name: each for name, each in sampled.items() if each and each.examples}
+    if not trained:
+        return []
+
+    def cost(name: str) -> float:
+        mean = trained[name].cost.mean
+        return math.inf if mean is None else mean
+
+    ranked = sorted(trained, key=cost)
+    shown = {"base": manifest.base.sampled} if manifest.base.sampled else {}
+    shown |= {name: trained[name] for name in ranked}
+    comparisons = []
+    for i, first in enumerate(trained[ranked[0]].examples[:DRAFTS]):
+        rows = {name: each.examples[i] for name, each in shown.items()}
+        drafts = [Draft(name, row.sample, row.edit, row.cost) for name, row in rows.items()]
+        comparisons.append(Comparison(first.context, drafts))
+    note = (
+        f"The first {len(comparisons)} contexts of the validation part, not selected. Each draft is shown "
+        "with what turns it into the edit of the log: struck words are deleted, underlined words inserted."
+    )
+    return [Section("Before and after", [note], comparisons=comparisons)]
+
+
+DRAFTS = 2
+"""Contexts whose drafts are shown."""
+
+
+def _figures_table(manifest: Manifest) -> list[list[str]]:
+    """The policies' figures, the sampled cost first."""
+    base = manifest.base.sampled
+    rows = [["policy", "sampled cost", *FIGURES.values()]]
+    rows.append(["base", show_estimate(base.cost) if base else "", *([""] * len(FIGURES))])
+    for name, policy in manifest.policies.items():
+        best = policy.best
+        cost = show_estimate(best.sampled.cost) if best.sampled else ""
+        rows.append([name, cost, *(show_estimate(best.validation.get(key)) for key in FIGURES)])
+    return rows
+
+
+def _settings_table(policies: Mapping[str, PolicyRecord]) -> list[list[str]]:
+    """What each policy was trained with."""
+    rows = [["policy", "trials", "chosen", "step kept"]]
+    for name, policy in policies.items():
+        best = policy.best
+        rows.append([name, str(len(policy.trials)), best.settings, f"{best.best_step or 0} of {best.steps}"])
     return rows
 
 
@@ -175,6 +189,16 @@ ACCURACIES = (
     "more than under the base."
 )
 
+COLUMN_NOTES = {
+    "Sampled cost:": "what it costs to turn a sampled response into the edit of the log; lower is better.",
+    "Loss per token:": "how unlikely the edits are; lower is better.",
+    "Accuracy:": "how often the edit is likelier than the response.",
+    "Reference accuracy:": "how often it is so by more than under the base.",
+    "Shift of edits:": "how far the edits' log-probability moved from the base's; negative where they became "
+    "less likely.",
+}
+"""What the columns of the policies' table mean."""
+
 FEW_PAIRS, FEW_ROWS = 50, 10
 """Below which a share, and a mean, is shown with its 95% interval in place of its standard error."""
 
@@ -184,69 +208,53 @@ def figures_note(rows: int, pairs: int) -> str:
     return f"{rows} rows, {pairs} pairs; mean ± standard error, of few [95% interval]"
 
 
-SETTINGS = {
-    "learning_rate": "lr",
-    "beta": "beta",
-    "dpo_weight": "weight",
-    "rl_weight": "rl",
-    "rl_beta": "rl beta",
-    "kappa": "kappa",
-}
-
-
-def show_settings(candidate: Mapping[str, Any]) -> str:
-    """The point of the grid that a candidate is."""
-    numbers = [f"{word} {candidate[key]:g}" for key, word in SETTINGS.items() if key in candidate]
-    return ", ".join([*numbers, *([candidate["rl_loss"]] if "rl_loss" in candidate else [])])
-
-
-def cost_model_table(kinds: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """The fidelity of cost models (`Fidelity` as plain data), by what they are called."""
+def cost_model_table(kinds: Mapping[str, FidelityRecord]) -> list[list[str]]:
+    """The fidelity of cost models, by what they are called."""
     rows = [["predicts from", "R²", "correlation", "of ranks", "costs below f̂", "f̂ + u", "f̂ + 2u"]]
     for label, found in kinds.items():
-        figures = [show_number(found[key]) for key in ("r2", "pearson", "spearman")]
-        rows.append([label, *figures, *(f"{share:.0%}" for share in found["covered"])])
+        figures = [show_number(figure) for figure in (found.r2, found.pearson, found.spearman)]
+        rows.append([label, *figures, *(f"{share:.0%}" for share in found.covered)])
     return rows
 
 
-def _cost_model(report: Mapping[str, Any]) -> Section:
+def _cost_model(record: CostModelRecord) -> Section:
     """How well the cost model predicts, beside what knows the length or nothing."""
-    settings, held = report["settings"], report["model"]["rows"]
-    tried = {f"{KINDS[kind]} ({kind})": found for kind, found in report["tried"].items()}
+    settings, held = record.settings, record.model.rows
+    tried = {f"{KINDS[kind]} ({kind})": found for kind, found in record.tried.items()}
     return Section(
         "The cost model",
         [
             f"Least squares on the costs of {settings['rows']} responses, on {held} validation rows; taken: "
-            f"{report['kind']} with {settings['features']}, of strength {settings['ridge']:.3g}."
+            f"{record.kind} with {settings['features']}, of strength {settings['ridge']:.3g}."
         ],
-        table=cost_model_table({**tried, "its length": report["length"], "nothing": report["mean"]}),
+        table=cost_model_table({**tried, "its length": record.length, "nothing": record.mean}),
     )
 
 
 KINDS = {"ridge": "the base's states", "bootstrap": "the base's states", "tuned": "states tuned on costs"}
 
 
-def _mixture(mixture: Mapping[str, Any]) -> Section:
+def _mixture(mixture: MixtureRecord) -> Section:
     """The weights, what the mixture gains over each policy alone, and the fit's curve."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Plot
 
-    by_cost = mixture["by"] == "cost"
-    unit = "mean cost" if by_cost else "log-likelihood of an edit"
+    unit = "mean cost" if mixture.by == "cost" else "log-likelihood of an edit"
     rows = [["policy", "weight", f"{unit}, alone"]]
-    for name, weight in mixture["weights"].items():
-        estimate = {"mean": weight, "se": mixture["errors"][name]}
-        rows.append([name, show_estimate(estimate), show_number(mixture["single"][name])])
-    rows.append(["mixture", "", show_number(mixture["objective"])])
-    figure = Figure(figsize=(9.3, 2.4), dpi=160, layout="constrained")
+    for name, weight in mixture.weights.items():
+        estimate = Figure(mean=weight, se=mixture.errors.get(name))
+        rows.append([name, show_estimate(estimate), show_number(mixture.single.get(name))])
+    rows.append(["mixture", "", show_number(mixture.objective)])
+    figure = Plot(figsize=(9.3, 2.4), dpi=160, layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(range(1, len(mixture["curve"]) + 1), mixture["curve"], color=COLOURS["mixture"])
+    curve = [math.nan if value is None else value for value in mixture.curve]
+    axes.plot(range(1, len(curve) + 1), curve, color=colour_of("mixture"))
     axes.set_xscale("log")
     tidy(axes, "", "step of the fit", unit)
-    told = (
-        f"Weights fitted by {mixture['by']} on {mixture['rows']} validation rows, ± standard error by "
+    note = (
+        f"Weights fitted by {mixture.by} on {mixture.rows} validation rows, ± standard error by "
         "bootstrap. Each response of the mixture is drawn from one policy, by its weight."
     )
-    return Section("The mixture", [told], table=rows, images=[figure_png(figure)])
+    return Section("The mixture", [note], table=rows, images=[figure_png(figure)])
 
 
 def show_number(value: float | None) -> str:
@@ -254,15 +262,18 @@ def show_number(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def show_estimate(estimate: Mapping[str, Any] | None) -> str:
+def show_estimate(estimate: Figure | Mapping[str, Any] | None) -> str:
     """Mean ± standard error, of few rows its 95% interval or their number; a dash where there is no mean."""
-    mean = show_number(estimate["mean"] if estimate else None)
-    if mean == "–" or not estimate:
+    if estimate is None:
+        return "–"
+    found = estimate if isinstance(estimate, Figure) else Figure.model_validate(estimate, strict=False)
+    mean = show_number(found.mean)
+    if found.mean is None or mean == "–":
         return mean
-    n = estimate.get("n", FEW_PAIRS)
-    if n >= (FEW_PAIRS if "interval" in estimate else FEW_ROWS):
-        return f"{mean} ± {show_number(estimate['se'])}"
-    interval = estimate.get("interval") or mean_interval(estimate["mean"], estimate["se"] or 0.0, n)
+    n = FEW_PAIRS if found.n is None else found.n
+    if n >= (FEW_PAIRS if found.interval else FEW_ROWS):
+        return f"{mean} ± {show_number(found.se)}"
+    interval = found.interval or mean_interval(found.mean, found.se or 0.0, n)
     # One word: where a table is narrow the interval goes to the next line whole.
     return f"{mean} [{interval[0]:.2f},{interval[1]:.2f}]" if interval else f"{mean} (n = {n})"
 
@@ -272,32 +283,30 @@ def show_weights(weights: Mapping[str, float], errors: Mapping[str, float]) -> s
     return ", ".join(f"{name} {weight:.2f} ± {errors[name]:.2f}" for name, weight in weights.items())
 
 
-def _curves(policies: Mapping[str, Any]) -> Figure:
-    """Training and validation loss of each policy's chosen candidate."""
-    from matplotlib.figure import Figure
+def _curves(policies: Mapping[str, PolicyRecord]) -> Plot:
+    """Training and validation loss of each policy's chosen trial."""
+    from matplotlib.figure import Figure as Plot
 
-    figure = Figure(figsize=(3.1 * max(len(policies), 2), 2.7), dpi=160, layout="constrained")
+    figure = Plot(figsize=(3.1 * max(len(policies), 2), 2.7), dpi=160, layout="constrained")
     for i, (name, policy) in enumerate(policies.items()):
         axes = figure.add_subplot(1, max(len(policies), 2), i + 1)
-        best = policy["candidates"][policy["chosen"]]
-        train = [(h["step"], h["loss"]) for h in best["history"] if "loss" in h]
-        held = [(0, best["initial_loss"])] + [
-            (h["step"], h["eval_loss"]) for h in best["history"] if "eval_loss" in h
+        best, colour = policy.best, colour_of(name)
+        train = [(h["step"], h["loss"]) for h in best.history if "loss" in h]
+        held = [(0, best.initial_loss)] + [
+            (h["step"], h["eval_loss"]) for h in best.history if "eval_loss" in h
         ]
-        colour = COLOURS.get(name, "#444")
-        axes.plot(*zip(*train, strict=True), color=colour, alpha=0.35, linewidth=1, label="training")
-        axes.plot(
-            *zip(*held, strict=True),
-            color=colour,
-            linewidth=1.8,
-            marker="o",
-            markersize=3,
-            label="validation",
-        )
-        axes.axvline(best["best_step"] or 0, color="#bbb", linewidth=0.8, zorder=0)
+        axes.plot(*_points(train), color=colour, alpha=0.35, linewidth=1, label="training")
+        axes.plot(*_points(held), color=colour, linewidth=1.8, marker="o", markersize=3, label="validation")
+        axes.axvline(best.best_step or 0, color="#bbb", linewidth=0.8, zorder=0)
         tidy(axes, name, "step")
         axes.legend(frameon=False, fontsize=7)
     return figure
+
+
+def _points(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[list[float], list[float]]:
+    """The two coordinates of points; what is missing leaves a gap."""
+    steps, values = ([math.nan if x is None else x for x in each] for each in zip(*pairs, strict=True))
+    return steps, values
 
 
 def tidy(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
@@ -309,7 +318,7 @@ def tidy(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> Non
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def figure_png(figure: Figure) -> bytes:
+def figure_png(figure: Plot) -> bytes:
     """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")

@@ -1,13 +1,23 @@
 """Choosing among policies while users edit (Algorithm 1): LateEnsemble and its relatives.
 
-What is known is a fold over events; an algorithm turns it into a choice. Neither torch nor transformers
-is needed. This room does not know what an arm writes, who edits, or how events are stored.
+What is known is a fold over events, and an algorithm turns it into a choice. This package needs neither
+torch nor transformers. It does not know what an arm writes, who edits, or where events are stored.
 """
 
 from __future__ import annotations
 
-from editloop.online.algorithms import KLUCB, UCB, Algorithm, Fixed, Thompson, Uniform, get_algorithm
-from editloop.online.bandit import Bandit, BanditConfig, resolve_scale
+from editloop.online.algorithms import (
+    ALGORITHMS,
+    KLUCB,
+    UCB,
+    Algorithm,
+    Fixed,
+    Thompson,
+    Uniform,
+    get_algorithm,
+)
+from editloop.online.bandit import Bandit
+from editloop.online.config import BanditConfig, resolve_scale
 from editloop.online.events import (
     Arms,
     Decided,
@@ -21,6 +31,7 @@ from editloop.online.events import (
 from editloop.online.state import State, Tally
 
 __all__ = [
+    "ALGORITHMS",
     "KLUCB",
     "UCB",
     "Algorithm",

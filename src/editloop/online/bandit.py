@@ -4,119 +4,34 @@
     decision = bandit.decide("response-1")      # play decision.arm
     bandit.edited("response-1", cost=0.3)       # whenever it is known
 
-Each scope (all requests, a segment, a user) has a bandit of its own, which starts from what the other
-scopes have seen: their mean cost of an arm counts as `weight` pulls. How many is learned from how much
-the scopes differ (see `pooled`), and never more than a cap. A prior from offline validation is capped too.
+Each scope (all requests, a segment, a user) has a bandit of its own, which starts from what the other scopes
+have seen: their mean cost of an arm counts as some pulls of this scope. How many is learned from how much the
+scopes differ (`editloop.online.pooling`), up to a cap. A prior from offline validation is capped as well.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import BanditError, ConfigError
-from editloop.online.algorithms import ALPHA, Algorithm, get_algorithm
+from editloop.online.config import BanditConfig
 from editloop.online.events import Arms, Decided, Event, Feedback, Outcome, check_cost
-from editloop.online.state import Pool, State, Tally
+from editloop.online.pooling import pooled_strength
+from editloop.online.state import State, Tally
 
-__all__ = ["Bandit", "BanditConfig", "resolve_scale"]
-
-POOL_CAP = 20.0
-"""Most pulls that the other scopes' experience of an arm can count for."""
-
-PRIOR_CAP = 5.0
-"""Most pulls that an offline prior can count for: a wrong one of strength 20 costs more than none saves."""
-
-VARIANCE = 0.05
-"""Of costs of unit scale around their arm's mean, before any is seen; counts as one observation."""
-
-
-@dataclass(frozen=True)
-class BanditConfig:
-    """How arms are chosen.
-
-    Attributes:
-        algorithm: A name of `get_algorithm`.
-        cost: The name of the cost that the feedback is in; α and the scale belong to it.
-        scale: A typical large cost, in the cost's unit: 1 for normalised costs (`resolve_scale`).
-        alpha: α of UCB in the cost's unit; None for 0.45 of the scale.
-        discount: Weight that an observation keeps per further decision of its scope; 1 for a user who
-            does not change.
-        pool: Pulls that the other scopes' experience counts for: `learned`, or a number (0: none).
-        prior: Offline validation cost of arms, by name.
-        prior_strength: Pulls that the offline prior counts for, at most 5.
-        seed: Of the algorithms that draw.
-        memory: Most responses that are kept for feedback.
-    """
-
-    algorithm: str = "ucb"
-    cost: str = DEFAULT_COST
-    scale: float = 1.0
-    alpha: float | None = None
-    discount: float = 1.0
-    pool: float | Literal["learned"] = "learned"
-    prior: Mapping[str, float] | None = None
-    prior_strength: float = PRIOR_CAP
-    seed: int = 0
-    memory: int = 100_000
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ConfigError("the scale of a cost is a positive number", seen=self.scale)
-        if not 0 < self.discount <= 1:
-            raise ConfigError("a discount is in (0, 1]", seen=self.discount)
-        if self.pool != "learned" and not (isinstance(self.pool, (int, float)) and self.pool >= 0):
-            raise ConfigError("pool is `learned` or a number of pulls, at least 0", seen=self.pool)
-        if not 0 <= self.prior_strength <= PRIOR_CAP:
-            raise ConfigError(f"a prior's strength is 0 to {PRIOR_CAP:g} pulls", seen=self.prior_strength)
-        if self.memory < 1:
-            raise ConfigError("memory is at least one response", seen=self.memory)
-        for cost in (self.prior or {}).values():
-            check_cost(cost, "edited")
-        self.make_algorithm()
-
-    def make_algorithm(self) -> Algorithm:
-        """The algorithm, its α or scale in the unit of the cost."""
-        if self.algorithm == "ucb":
-            return get_algorithm("ucb", alpha=ALPHA * self.scale if self.alpha is None else self.alpha)
-        if self.algorithm in ("kl-ucb", "thompson"):
-            return get_algorithm(self.algorithm, scale=self.scale)
-        return get_algorithm(self.algorithm)
-
-
-def resolve_scale(cost: str, costs: Sequence[float] = ()) -> tuple[float, str]:
-    """The scale of a cost and why.
-
-    Args:
-        cost: Its name.
-        costs: Costs of a log; needed unless the cost is normalised.
-
-    Raises:
-        ConfigError: The cost is not normalised and no positive cost is given.
-    """
-    if cost.endswith(("/response", "/edit", "/longest")):
-        return 1.0, f"{cost} is normalised"
-    ranked = sorted(value for value in costs if math.isfinite(value))
-    scale = ranked[int(0.95 * (len(ranked) - 1))] if ranked else 0.0
-    if scale <= 0:
-        raise ConfigError(
-            "the scale of this cost is not known", seen=cost, do="give costs of a log, a scale or alpha"
-        )
-    return scale, f"95% of {len(ranked)} costs are at most this"
+__all__ = ["Bandit"]
 
 
 class Bandit:
     """A bandit for each scope, over one set of arms.
 
-    Its state is a fold over `events`: what a bandit knows after some events does not depend on who
-    decided them.
+    Its state is a fold over events: what a bandit knows after some events does not depend on which bandit
+    made the decisions.
 
     Args:
-        arms: Names of the policies to choose from. Empty when events or a snapshot are to follow.
+        arms: Names of the policies to choose from. Empty if events or a snapshot follow.
         config: How they are chosen.
 
     Raises:
@@ -136,24 +51,24 @@ class Bandit:
         return self.state.arms
 
     def set_arms(self, arms: Iterable[str]) -> Arms:
-        """Starts a new epoch with these arms. Those that stay keep their counts; so do retired ones.
+        """Start a new epoch with these arms. Arms keep their counts, also while they are retired.
 
         Raises:
             ConfigError: No arms, arms without a name, or twice.
         """
         arms = tuple(arms)
         if not arms or not all(arms) or len(set(arms)) < len(arms):
-            raise ConfigError("arms have distinct names, at least one", seen=arms)
+            raise ConfigError("a bandit needs at least one arm, and arms need distinct names", seen=arms)
         event = Arms(self.state.epoch + 1, arms)
         self.state.apply(event)
         return event
 
     def decide(self, response_id: str, *, scope: str = "") -> Decided:
-        """Chooses the arm for a response.
+        """Choose the arm for a response, and count the decision.
 
         Args:
-            response_id: The key under which feedback will come; new.
-            scope: Whose bandit chooses: a user, a segment, or nothing for one bandit for all.
+            response_id: The key under which feedback will come; not used before.
+            scope: Whose bandit chooses: a user, a segment, or the empty text for one bandit for all.
 
         Raises:
             BanditError: The response was decided before.
@@ -165,12 +80,12 @@ class Bandit:
     def choose(
         self, response_id: str, *, scope: str = "", in_flight: Mapping[str, float] | None = None
     ) -> Decided:
-        """The decision that `decide` would make, without taking it in: for who writes it down first.
+        """Return the decision that `decide` would make without counting it, for a caller who stores it first.
 
         Args:
             response_id: As of `decide`.
             scope: As of `decide`.
-            in_flight: Decisions of the scope that were made and not taken in yet, by arm.
+            in_flight: Decisions of the scope that were made and are not counted yet, by arm.
 
         Raises:
             BanditError: The response was decided before.
@@ -184,7 +99,7 @@ class Bandit:
         return Decided(response_id, scope, self.arms[index], propensity, self.state.epoch)
 
     def edited(self, response_id: str, cost: float, *, revision: int = 0) -> Feedback:
-        """A response was edited at this cost; a higher revision replaces a lower one.
+        """Count that a response was edited at this cost. A higher revision replaces a lower one.
 
         Raises:
             BanditError: The cost is NaN, infinite or negative.
@@ -192,15 +107,15 @@ class Bandit:
         return self._feedback(response_id, "edited", cost, revision)
 
     def accepted(self, response_id: str, *, revision: int = 0) -> Feedback:
-        """A response was taken as it was: cost 0."""
+        """Count that a response was accepted unchanged: cost 0."""
         return self._feedback(response_id, "accepted", 0.0, revision)
 
     def expired(self, response_id: str) -> Feedback:
-        """No feedback is to be expected any more: the pull is taken out of N."""
+        """Count that no feedback is expected any more: the pull is taken out of N."""
         return self._feedback(response_id, "expired", None, 0)
 
     def beliefs(self, scope: str = "") -> tuple[list[float], list[float], list[float]]:
-        """N, pulls observed and mean cost of each arm in a scope, priors included."""
+        """Return N, the pulls observed and the mean cost of each arm in a scope, priors included."""
         pulls, observed, means = [], [], []
         informed = bool(self.config.prior) or (self.config.pool != 0 and self.state.n_scopes > 1)
         for arm in self.state.arms:
@@ -214,11 +129,11 @@ class Bandit:
         return pulls, observed, means
 
     def _prior(self, arm: str, tally: Tally) -> tuple[float, float]:
-        """The weight and the mean of what is known of an arm before its scope has seen it."""
+        """The weight and the mean of what other scopes and the offline prior say about an arm."""
         pool = self.state.pool(arm)
         n, cost = (pool.observed - tally.observed, pool.cost - tally.cost) if self.config.pool else (0.0, 0.0)
-        n = n if n > 1e-6 else 0.0  # what is left of a difference of equal sums
-        weight = pooled(pool, tally, self.config.pool, scale=self.config.scale) if n else 0.0
+        n = n if n > 1e-6 else 0.0  # rounding leaves a little of a difference of equal sums
+        weight = pooled_strength(pool, tally, self.config.pool, scale=self.config.scale) if n else 0.0
         offline = (self.config.prior or {}).get(arm)
         if offline is None:
             return weight, cost / n if n else 0.0
@@ -234,62 +149,34 @@ class Bandit:
         return event
 
     def _uniform(self, response_id: str) -> float:
-        """A number in [0, 1) that follows from the seed and the response, whatever came before."""
+        """A number in [0, 1) that depends on seed and response only, so that a replay draws it too."""
         digest = hashlib.blake2b(f"{self.config.seed}:{response_id}".encode(), digest_size=8).digest()
         return (int.from_bytes(digest, "big") >> 11) / 2**53
 
     def to_json(self) -> dict[str, Any]:
-        """A snapshot: the configuration and the state, as JSON types; `from_json` gives both back exactly."""
-        return {"config": asdict(self.config), "state": self.state.to_json()}
+        """Return a snapshot: configuration and state as JSON types, which `from_json` restores exactly."""
+        return {"config": self.config.model_dump(mode="json"), "state": self.state.to_json()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Bandit:
-        """The bandit of a snapshot.
+        """Return the bandit of a snapshot.
 
         Raises:
-            BanditError: It is of another version, or incomplete.
+            BanditError: The snapshot is of another version, or incomplete.
         """
         try:
             bandit = cls((), BanditConfig(**row["config"]))
             bandit.state = State.from_json(row["state"])
         except (KeyError, TypeError) as error:
             raise BanditError(
-                "a snapshot that is incomplete", seen=str(error), do="replay the events"
+                "the snapshot is incomplete", seen=str(error), do="replay the events"
             ) from error
         return bandit
 
     @classmethod
     def replay(cls, events: Iterable[Event], config: BanditConfig | None = None) -> Bandit:
-        """The bandit that has seen these events."""
+        """Return the bandit that has seen these events."""
         bandit = cls((), config)
         for event in events:
             bandit.state.apply(event)
         return bandit
-
-
-def pooled(pool: Pool, tally: Tally, strength: float | Literal["learned"], *, scale: float = 1.0) -> float:
-    """How many pulls the other scopes' mean cost of an arm is worth to one scope.
-
-    Learned: the scopes' true means are taken to spread by τ² around a common one, and costs by σ² around
-    their scope's mean (both by the method of moments, DerSimonian and Laird 1986). The others' mean then
-    tells of this scope's with variance v = τ² + σ²/n + τ² Σn_s²/n², as much as σ²/v pulls would.
-
-    Args:
-        pool: The arm over all scopes.
-        tally: The arm in the scope that asks.
-        strength: `learned` (at most 20 pulls), or a number of pulls.
-        scale: Of the cost.
-
-    Returns:
-        At most the pulls that the other scopes have observed.
-    """
-    others = pool.observed - tally.observed
-    if strength != "learned":
-        return min(strength, others)
-    within = max(pool.square - pool.between, 0.0)
-    variance = (within + VARIANCE * scale * scale) / (max(pool.observed - pool.scopes, 0.0) + 1)
-    spread = pool.between - pool.cost * pool.cost / pool.observed - (pool.scopes - 1) * variance
-    freedom = max(pool.observed - pool.observed_square / pool.observed, 0.0)
-    tau = max(spread, 0.0) / (freedom + 3)
-    uneven = max(pool.observed_square - tally.observed * tally.observed, 0.0) / (others * others)
-    return min(variance / (tau + variance / others + tau * uneven), others, POOL_CAP)

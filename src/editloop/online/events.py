@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import BanditError
+from editloop.journal import append_rows, read_rows
 
 __all__ = [
     "Arms",

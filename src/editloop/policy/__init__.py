@@ -12,7 +12,6 @@ from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from editloop.policy.adapters import (
-        LoraSettings,
         attach_adapter,
         detach_adapter,
         load_adapter,
@@ -21,21 +20,23 @@ if TYPE_CHECKING:
     from editloop.policy.device import check_device, choose_device, choose_dtype, processes
     from editloop.policy.encode import Encoder
     from editloop.policy.logprob import batch_features, batch_log_probs, context_columns, tree_mask
+    from editloop.policy.lora import LoraSettings
     from editloop.policy.mixed import MixedPolicy
     from editloop.policy.model import Policy, load_base
-    from editloop.policy.run import RunFolder, library_versions, load_policy, write_atomic
+    from editloop.policy.run import RunFolder, library_versions, load_policy
     from editloop.policy.sampling import Sample, sample, trim_loops
     from editloop.policy.tree import ContextTree, Layout, TreeBatch, pack
     from editloop.policy.verify import check_name, check_policy
 
 _MODULES = {
-    "adapters": ("LoraSettings", "attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"),
+    "adapters": ("attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"),
     "device": ("check_device", "choose_device", "choose_dtype", "processes"),
     "encode": ("Encoder",),
+    "lora": ("LoraSettings",),
     "logprob": ("batch_features", "batch_log_probs", "context_columns", "tree_mask"),
     "mixed": ("MixedPolicy",),
     "model": ("Policy", "load_base"),
-    "run": ("RunFolder", "library_versions", "load_policy", "write_atomic"),
+    "run": ("RunFolder", "library_versions", "load_policy"),
     "sampling": ("Sample", "sample", "trim_loops"),
     "tree": ("ContextTree", "Layout", "TreeBatch", "pack"),
     "verify": ("check_name", "check_policy"),
@@ -72,5 +73,4 @@ __all__ = [
     "trainable_copy",
     "tree_mask",
     "trim_loops",
-    "write_atomic",
 ]

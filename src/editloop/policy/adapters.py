@@ -12,24 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
 from editloop.errors import ModelError
+from editloop.policy.lora import LoraSettings
 from editloop.policy.model import Policy
 
-__all__ = ["LoraSettings", "attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"]
-
-
-class LoraSettings(BaseModel):
-    """What a LoRA adapter looks like."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: str | tuple[str, ...] = "all-linear"
+__all__ = ["attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"]
 
 
 def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Policy:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from editloop.edits import ContextLike
 from editloop.errors import ModelError
+from editloop.extras import requires
 from editloop.policy.bases import resolve_base
 from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
@@ -317,10 +318,7 @@ def _quantized(quantize: str, device: torch.device, dtype: torch.dtype) -> dict[
 
     if quantize != "4bit":
         raise ConfigError("unknown quantisation", seen=quantize, do="choose --quantize 4bit")
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("4-bit needs bitsandbytes", do="pip install 'editloop[quantized]'") from error
+    requires("quantized")
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)

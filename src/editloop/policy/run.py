@@ -12,10 +12,10 @@ It is read without torch; that is loaded where a policy is.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -24,29 +24,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from pydantic import ValidationError
 
-from editloop.edits.writing import atomic, json_text
 from editloop.errors import RunError
-from editloop.io import UnsafeJSONError, parse_json
+from editloop.extras import requires
+from editloop.io import UnsafeJSONError, atomic_file, atomic_folder, parse_json, write_json
+from editloop.policy.manifest import FORMAT, Manifest, MixtureRecord, upgraded
 
 if TYPE_CHECKING:
     from editloop.policy.model import Policy
 
-__all__ = ["RunFolder", "library_versions", "load_policy", "write_atomic"]
+__all__ = ["RunFolder", "library_versions", "load_policy"]
 
-FORMAT = 1
 LIBRARIES = ("editloop", "torch", "transformers", "peft", "accelerate", "rapidfuzz")
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one.
-
-    Raises:
-        RunError: The folder cannot be written to (no space left, no permission).
-    """
-    with atomic(path, RunError) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
 
 
 class RunFolder:
@@ -94,33 +84,34 @@ class RunFolder:
         """Whether there is a manifest."""
         return self.manifest_path.is_file()
 
-    def manifest(self) -> dict[str, Any]:
-        """The content of `run.json`.
+    def manifest(self) -> Manifest:
+        """The content of `run.json`; what an older version wrote is read as what it means now.
 
         Raises:
-            RunError: There is none, it is damaged, or another version wrote it.
+            RunError: There is none, it is damaged, or a newer version wrote it.
         """
         if not self.exists():
             raise RunError(
                 "no run folder: no run.json in it", seen=str(self.path), do="make one by editloop fit"
             )
         try:
-            content: dict[str, Any] = parse_json(self.manifest_path.read_text(encoding="utf-8"))
+            content = parse_json(self.manifest_path.read_text(encoding="utf-8"))
+            _check_texts(content)
             if not isinstance(content, dict):
                 raise ValueError("not an object")
-        except ValueError as error:
-            reason = f", {error}" if isinstance(error, UnsafeJSONError) else ""
+            if content.get("format") not in range(1, FORMAT + 1):
+                known = f"expected up to {FORMAT}"
+                raise RunError("run.json has another format", seen=content.get("format"), do=known)
+            return Manifest.model_validate(upgraded(content))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
-                f"run.json is damaged{reason}", seen=str(self.path), do="fit again into a new folder"
+                f"run.json is damaged{_reason(error)}", seen=str(self.path), do="fit again into a new folder"
             ) from error
-        if content.get("format") != FORMAT:
-            raise RunError("run.json has another format", seen=content.get("format"), do=f"expected {FORMAT}")
-        return content
 
-    def write_manifest(self, content: dict[str, Any]) -> None:
-        """Replace `run.json`; the format and the library versions are added, NaN and infinity become null."""
-        full = {"format": FORMAT, **content, "versions": library_versions()}
-        write_atomic(self.manifest_path, json_text(full))
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace `run.json`; the library versions are added, NaN and infinity become null."""
+        full = manifest.model_copy(update={"format": FORMAT, "versions": library_versions()})
+        write_json(self.manifest_path, full.model_dump(exclude_none=True), RunError)
 
     def write_rows(self, hashes: NDArray[np.uint64]) -> None:
         """Keep the hashes of the rows that are trained and validated on (`editloop.edits.row_hashes`).
@@ -128,7 +119,7 @@ class RunFolder:
         Raises:
             RunError: The folder cannot be written to.
         """
-        with atomic(self.rows, RunError) as unfinished, unfinished.open("wb") as file:
+        with atomic_file(self.rows, RunError) as unfinished, unfinished.open("wb") as file:
             np.save(file, np.sort(hashes), allow_pickle=False)
 
     def seen(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_] | None:
@@ -161,24 +152,23 @@ class RunFolder:
             mixture: `Mixture.to_json` of a fit by likelihood or by cost (`editloop.offline.mix_by_cost`).
 
         Raises:
-            RunError: It has a policy that the run has not.
+            RunError: A policy of the mixture is not in the run.
         """
         manifest = self.manifest()
-        if unknown := [name for name in mixture["weights"] if name not in manifest["policies"]]:
-            have = ", ".join(manifest["policies"])
-            raise RunError(
-                "the mixture has a policy that the run has not", seen=unknown[0], do=f"have {have}"
-            )
-        self.write_manifest(manifest | {"mixture": dict(mixture)})
+        record = MixtureRecord.model_validate(mixture, strict=False)
+        if unknown := [name for name in record.weights if name not in manifest.policies]:
+            have = ", ".join(manifest.policies)
+            raise RunError("a policy of the mixture is not in the run", seen=unknown[0], do=f"have {have}")
+        self.write_manifest(manifest.model_copy(update={"mixture": record}))
 
     def policy_names(self) -> list[str]:
         """Names of the policies in the folder, in the order in which they were trained."""
-        return list(self.manifest()["policies"])
+        return list(self.manifest().policies)
 
     def arm_names(self) -> list[str]:
         """All that can be asked for a response: the base, the trained policies, and their mixture."""
-        mixture = ["mixture"] if self.manifest().get("mixture") else []
-        return ["base", *self.policy_names(), *mixture]
+        manifest = self.manifest()
+        return ["base", *manifest.policies, *(["mixture"] if manifest.mixture else [])]
 
     def policy_path(self, name: str) -> Path:
         """Folder of a policy."""
@@ -190,23 +180,12 @@ class RunFolder:
         Raises:
             RunError: There is no space or permission to write.
         """
+        requires("train", "safetensors")
+        from safetensors import SafetensorError
+
         target = self.policy_path(name)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}."))
-            try:
-                save(fresh)
-                if target.exists():
-                    shutil.rmtree(target)
-                fresh.chmod(0o755)
-                fresh.replace(target)
-            except BaseException:
-                shutil.rmtree(fresh, ignore_errors=True)
-                raise
-        except (OSError, SafetensorError) as error:
-            raise RunError(
-                f"cannot write policy {name}: {error}", seen=str(self.path), do="free space or change --out"
-            ) from error
+        with atomic_folder(target, RunError, failures=(SafetensorError,)) as unfinished:
+            save(unfinished)
         return target
 
     def load_policy(self, name: str, base: Policy) -> Policy:
@@ -217,16 +196,14 @@ class RunFolder:
         Raises:
             RunError: There is no such policy, or the base is another one.
         """
-        from editloop.policy.adapters import load_adapter
-        from editloop.policy.mixed import MixedPolicy
-        from editloop.policy.model import load_base
+        from editloop.policy import MixedPolicy, load_adapter, load_base
 
         manifest = self.manifest()
         if name == "base":
             return base
-        if name == "mixture" and manifest.get("mixture"):
-            return MixedPolicy(base, manifest["mixture"]["weights"], lambda one: self.policy(one, base))
-        if name not in manifest["policies"]:
+        if name == "mixture" and manifest.mixture:
+            return MixedPolicy(base, manifest.mixture.weights, lambda one: self.policy(one, base))
+        if name not in manifest.policies:
             have = ", ".join(self.arm_names())
             raise RunError("no such policy in the run", seen=name, do=f"choose one of {have}")
         folder = self.policy_path(name)
@@ -241,7 +218,7 @@ class RunFolder:
                 end_token=base.encoder.end_token,
                 trust_remote_code=base.trust_remote_code,
             )
-        if base.fingerprint != manifest["base"]["fingerprint"]:
+        if base.fingerprint != manifest.base.fingerprint:
             raise RunError(
                 "the base is not the one that the adapters were trained on",
                 seen=base.base,
@@ -252,7 +229,7 @@ class RunFolder:
     @contextmanager
     def policy(self, name: str, base: Policy) -> Iterator[Policy]:
         """Within it, the policy of that name; afterwards the base carries no adapter again."""
-        from editloop.policy.adapters import detach_adapter
+        from editloop.policy import detach_adapter
 
         policy = self.load_policy(name, base)
         try:
@@ -271,16 +248,15 @@ class RunFolder:
         Raises:
             RunError: The base runs code of its own, which a run folder alone may not ask for.
         """
-        from editloop.policy.model import load_base
+        from editloop.policy import load_base
 
-        base = self.manifest()["base"]
-        recorded = {key: base.get(key) for key in ("max_length", "end_token", "quantize", "dtype")}
+        base = self.manifest().base
+        recorded = base.model_dump(include={"max_length", "end_token", "quantize", "dtype"})
         asked = {key: value for key, value in options.items() if value not in (None, "auto")}
-        if base.get("trust_remote_code") and not asked.get("trust_remote_code"):
-            raise RunError(
-                "the base runs code of its own", seen=base["name"], do="allow it by trust_remote_code"
-            )
-        return load_base(base["name"], **{k: v for k, v in (recorded | asked).items() if v is not None})
+        if base.trust_remote_code and not asked.get("trust_remote_code"):
+            do = "allow it by trust_remote_code"
+            raise RunError("the base runs code of its own", seen=base.name, do=do)
+        return load_base(base.name, **{k: v for k, v in (recorded | asked).items() if v is not None})
 
 
 def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any) -> Policy:
@@ -295,7 +271,7 @@ def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any)
         RunError: The run has no such policy.
         ModelError: The base cannot be loaded.
     """
-    from editloop.policy.model import load_base
+    from editloop.policy import load_base
 
     folder = RunFolder(run)
     if not folder.exists():
@@ -305,6 +281,26 @@ def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any)
             )
         return load_base(run if isinstance(run, str) else folder.path, **options)
     return folder.load_policy(name, folder.load_base(**options))
+
+
+def _check_texts(content: Any) -> None:
+    """Refuse half a surrogate pair, which JSON can escape and no file or answer can hold."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UnsafeJSONError("a text in it is not Unicode") from error
+
+
+def _reason(error: Exception) -> str:
+    """Where the content of a manifest is not as it has to be."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f", {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    if isinstance(error, KeyError):  # of what an older version wrote
+        return f", {error.args[0]}: missing"
+    if isinstance(error, TypeError | AttributeError):
+        return ", policies: not as an older version wrote them"
+    return f", {error}" if isinstance(error, UnsafeJSONError) else ""
 
 
 def library_versions() -> dict[str, str]:

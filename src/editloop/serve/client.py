@@ -19,9 +19,9 @@ from uuid import uuid4
 
 import httpx
 
-from editloop.edits.journal import append_rows, drop_rows, read_rows
 from editloop.errors import ServeError
 from editloop.io import parse_json
+from editloop.journal import append_rows, drop_rows, read_rows
 
 __all__ = ["AsyncClient", "Client", "Draft", "EditReceipt"]
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editloop.edits.journal import append_rows, read_rows
 from editloop.errors import BudgetError, ConfigError, UserError
+from editloop.extras import requires
+from editloop.journal import append_rows, read_rows
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -222,10 +223,9 @@ class _Ledger:
 
 
 def _client(settings: LLMSettings) -> OpenAI:
-    try:
-        from openai import OpenAI, OpenAIError
-    except ImportError as error:
-        raise ConfigError("the LLM user needs the openai package", do="pip install editloop[llm]") from error
+    requires("llm")
+    from openai import OpenAI, OpenAIError
+
     try:
         return OpenAI(
             base_url=settings.base_url,

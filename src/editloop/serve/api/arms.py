@@ -140,8 +140,8 @@ def _read_until(run: Path, loop: FeedbackLoop) -> float | None:
     """The time up to which a run read this store's log; None if it learned from another log."""
     from editloop.policy import RunFolder
 
-    read = RunFolder(run).manifest().get("read", {})
-    return float(read["until"]) if read.get("store") == loop.store.fact(SALT) else None
+    read = RunFolder(run).manifest().read
+    return read.until if read.store == loop.store.fact(SALT) else None
 
 
 @router.delete("/v1/arms/{arm}", tags=["policies"])

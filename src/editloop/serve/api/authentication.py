@@ -10,8 +10,8 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-from editloop.edits.writing import atomic
 from editloop.errors import EditLoopError, StoreError
+from editloop.io import write_text
 from editloop.serve.problem import Problem
 from editloop.store.database import TIMEOUT_SECONDS, Store
 from editloop.store.keys import Key, digest, list_keys
@@ -77,8 +77,8 @@ class KeyCache:
         known = {key.digest: key for key in found}
         if known != self._known:
             self._known = known
-            with suppress(EditLoopError, OSError), atomic(self.file) as unfinished:
-                unfinished.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+            with suppress(EditLoopError):  # the file is needed only for a start while the store is down
+                write_text(self.file, json.dumps(found, allow_nan=False))
 
     def _from_file(self) -> dict[str, Key] | None:
         try:

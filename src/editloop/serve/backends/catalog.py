@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from editloop.errors import RunError
 from editloop.policy import RunFolder, check_name, check_policy
+from editloop.policy.manifest import Manifest, SamplesRecord
 from editloop.policy.verify import open_regular
 from editloop.serve.backends.base import ServedPolicy
 
@@ -74,7 +75,7 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
     folder = RunFolder(run)
     try:
         manifest = folder.manifest()
-        for name in manifest["policies"]:
+        for name in manifest.policies:
             check_name(name)
         wanted = list(dict.fromkeys(names or folder.policy_names()))
         have = folder.arm_names()
@@ -88,9 +89,9 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
         raise RunError(f"the run cannot be read: {error!r}", seen=str(run)) from error
 
 
-def _served(folder: RunFolder, manifest: Mapping[str, Any], name: str) -> ServedPolicy:
+def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
     path = folder.path.resolve()
-    fingerprint = check_name(manifest["base"]["fingerprint"])
+    fingerprint = check_name(manifest.base.fingerprint)
     if name == "base":
         return ServedPolicy(f"base@{fingerprint[:8]}", name, path)
     if name == "mixture":
@@ -102,7 +103,7 @@ def _served(folder: RunFolder, manifest: Mapping[str, Any], name: str) -> Served
         digest = hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
         return ServedPolicy(f"mixture@{digest[:8]}", name, path, parts)
     place = folder.policy_path(name)
-    check_policy(place, path, manifest["base"].get("name"))
+    check_policy(place, path, manifest.base.name)
     weights = hashlib.sha256(fingerprint.encode())
     for file in (*sorted(place.glob("*.safetensors")), *place.glob("adapter_config.json")):
         with open_regular(file) as opened:
@@ -110,23 +111,19 @@ def _served(folder: RunFolder, manifest: Mapping[str, Any], name: str) -> Served
     return ServedPolicy(f"{name}@{weights.hexdigest()[:8]}", name, path)
 
 
-def _weights(manifest: Mapping[str, Any]) -> dict[str, float]:
+def _weights(manifest: Manifest) -> dict[str, float]:
     """The weights of the run's mixture.
 
     Raises:
         RunError: They are none.
     """
-    weights: Mapping[str, Any] = manifest["mixture"]["weights"]
+    weights = manifest.mixture.weights if manifest.mixture else {}
     for name, weight in weights.items():
-        if name not in manifest["policies"] or not _is_number(weight) or not 0 <= weight <= 1:
+        if name not in manifest.policies or not 0 <= weight <= 1:
             raise RunError("the mixture's weights are not in order", seen={name: weight}, do="fit it again")
     if not math.isclose(sum(weights.values()), 1.0, abs_tol=1e-3):
         raise RunError("the mixture's weights do not come to 1", seen=sum(weights.values()))
-    return {name: float(weight) for name, weight in weights.items()}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return weights
 
 
 def validation(run: Path, name: str) -> dict[str, Any]:
@@ -135,14 +132,11 @@ def validation(run: Path, name: str) -> dict[str, Any]:
     Raises:
         RunError: The run holds figures that are none.
     """
-    try:
-        return _validation(RunFolder(run).manifest(), name)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"the run's figures cannot be read: {error!r}", seen=str(run)) from error
+    return _validation(RunFolder(run).manifest(), name)
 
 
-def _validation(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
-    base = _cost(manifest["base"])
+def _validation(manifest: Manifest, name: str) -> dict[str, Any]:
+    base = _cost(manifest.base.sampled)
     if name == "base":
         return {"cost": base, "base": base, "alarms": []}
     if name == "mixture":
@@ -154,29 +148,25 @@ def _validation(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
         error = math.hypot(*(parts[part] * (each["se"] or 0.0) for part, each in known.items()))
         n = min(each["n"] for each in known.values())
         return {"cost": {"mean": mean, "se": error, "n": n}, "base": base, "alarms": []}
-    policy = manifest["policies"][name]
-    alarms = policy["alarms"]
-    if not all(isinstance(each, str) for each in alarms):
-        raise TypeError("alarms are texts")
-    json.dumps(alarms, ensure_ascii=False).encode()
-    return {"cost": _cost(policy["candidates"][policy["chosen"]]), "base": base, "alarms": alarms}
+    policy = manifest.policies[name]
+    return {"cost": _cost(policy.best.sampled), "base": base, "alarms": policy.alarms}
 
 
-def _cost(measured: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A mean cost with its standard error, None if it was not measured.
+def _cost(sampled: SamplesRecord | None) -> dict[str, Any] | None:
+    """A mean cost with its standard error; None if it was not measured.
 
     Raises:
-        RunError: It was, and is no number.
+        RunError: It was measured, and is no number or of no responses.
     """
-    cost = (measured.get("sampled") or {}).get("cost")
-    if cost is None:
+    if sampled is None:
         return None
-    mean, error, n = cost["mean"], cost["se"], cost["n"]
-    if not _is_number(mean) or not (error is None or (_is_number(error) and error >= 0)):
-        raise RunError("a validation cost is no number", seen={"mean": mean, "se": error}, do="fit it again")
-    if type(n) is not int or n < 1:
-        raise RunError("a validation cost is of no responses", seen=n, do="fit it again")
-    return dict(cost)
+    cost = sampled.cost
+    if cost.mean is None or (cost.se is not None and cost.se < 0):
+        seen = {"mean": cost.mean, "se": cost.se}
+        raise RunError("a validation cost is no number", seen=seen, do="fit it again")
+    if cost.n is None or cost.n < 1:
+        raise RunError("a validation cost is of no responses", seen=cost.n, do="fit it again")
+    return {"mean": cost.mean, "se": cost.se, "n": cost.n}
 
 
 def objection(measured: Mapping[str, Any]) -> str | None:

@@ -123,7 +123,7 @@ class LocalBackend:
 
     def _prepare(self, policy: ServedPolicy) -> None:
         folder = RunFolder(policy.run)
-        fingerprint = folder.manifest()["base"]["fingerprint"]
+        fingerprint = folder.manifest().base.fingerprint
         with self._model_lock:
             if self._base is None:
                 self._base = folder.load_base(**self._options)

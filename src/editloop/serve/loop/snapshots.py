@@ -12,12 +12,11 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from editloop.edits.writing import atomic
 from editloop.errors import EditLoopError
+from editloop.io import atomic_file
 from editloop.online import Bandit, BanditConfig
 
 __all__ = ["Snapshot", "Snapshots"]
@@ -66,7 +65,9 @@ class Snapshots:
         try:
             row = json.loads(self.path.read_text(encoding="utf-8"))
             bandit = Bandit.from_json(row["bandit"])
-            if json.dumps(row["bandit"]["config"]) != json.dumps(asdict(self._config), allow_nan=False):
+            if json.dumps(row["bandit"]["config"]) != json.dumps(
+                self._config.model_dump(mode="json"), allow_nan=False
+            ):
                 return None
             policies = {str(arm): (str(run), str(name)) for arm, (run, name) in row["policies"].items()}
             repriced = int(row.get("repriced", 0))
@@ -89,7 +90,7 @@ class Snapshots:
         return busy
 
     def _write(self, row: dict[str, Any]) -> None:
-        with atomic(self.path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        with atomic_file(self.path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             # In parts, because encoding all at once would hold the interpreter's lock, and so the event loop.
             for part in json.JSONEncoder(allow_nan=False).iterencode(row):
                 file.write(part)

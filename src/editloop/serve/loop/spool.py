@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from editloop.edits.journal import append_rows, drop_rows, left_rows, read_rows
 from editloop.errors import StoreError
+from editloop.journal import append_rows, drop_rows, left_rows, read_rows
 from editloop.online import Decided
 from editloop.serve.loop.commands import RecordDecision, RecordReroute, RecordResponse
 

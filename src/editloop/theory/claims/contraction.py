@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.offline.report import COLOURS, tidy
+from editloop.offline.report import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.bounds import lemma_1
@@ -88,7 +88,7 @@ def _figure(points: dict[str, Floats]) -> Figure:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     for axes, (kind, rows) in zip(figure.subplots(1, len(points), sharey=True), points.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="#444444", linewidth=0.8)
-        axes.scatter(rows[:, 1], rows[:, 0], s=3, alpha=0.25, color=COLOURS["sft"], linewidths=0)
+        axes.scatter(rows[:, 1], rows[:, 0], s=3, alpha=0.25, color=colour_of("sft"), linewidths=0)
         tidy(
             axes,
             f"else: {kind}",

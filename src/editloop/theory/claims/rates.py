@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.offline.report import COLOURS, tidy
+from editloop.offline.report import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory import bounds
@@ -162,14 +162,14 @@ def _figure(found: dict[str, dict[str, Any]]) -> Figure:
                 SIZES,
                 method["mean"],
                 method["error"],
-                color=COLOURS[name],
+                color=colour_of(name),
                 label=name,
                 marker="o",
                 markersize=3,
             )
             if method["term"]:
                 theory = np.array(method["term"]) + method["bias"]
-                axes.plot(SIZES, theory, color=COLOURS[name], linestyle=":", linewidth=1)
+                axes.plot(SIZES, theory, color=colour_of(name), linestyle=":", linewidth=1)
         axes.set(xscale="log", yscale="log")
         first = axes.get_subplotspec().is_first_col()
         tidy(axes, f"{user}: γ_min {each['gamma_min']:.2f}", "rows of the log", "SubOpt" if first else "")

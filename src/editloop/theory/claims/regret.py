@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from editloop.errors import WorldError
-from editloop.offline.report import COLOURS, tidy
+from editloop.offline.report import colour_of, tidy
 from editloop.online import Algorithm, get_algorithm
 from editloop.online.algorithms import ALPHA
 from editloop.progress import ProgressCallback, WarningCallback
@@ -245,7 +245,7 @@ def _figure(data: dict[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    colours = dict(zip(ALGORITHMS, (COLOURS["late"], COLOURS["dpo"], COLOURS["early"]), strict=True))
+    colours = dict(zip(ALGORITHMS, (colour_of("late"), colour_of("dpo"), colour_of("early")), strict=True))
     for axes, (name, each) in zip(
         figure.subplots(1, len(data["instances"])), data["instances"].items(), strict=True
     ):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.offline.report import COLOURS, tidy
+from editloop.offline.report import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.balance import Description, balanced
@@ -105,8 +105,8 @@ def _figure(rows: list[dict[str, Any]], worlds: int) -> Figure:
     axes = figure.subplots()
     places = np.arange(len(rows))
     for shift, key, label, colour in (
-        (-0.2, "several", "several solutions", COLOURS["sft"]),
-        (0.2, "several_attracting", "several that attract", COLOURS["dpo"]),
+        (-0.2, "several", "several solutions", colour_of("sft")),
+        (0.2, "several_attracting", "several that attract", colour_of("dpo")),
     ):
         axes.bar(places + shift, [row[key] / worlds for row in rows], 0.38, label=label, color=colour)
     axes.set_xticks(

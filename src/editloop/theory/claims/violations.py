@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.offline.report import COLOURS, tidy
+from editloop.offline.report import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.bounds import dpo_bias, lemma_1, sft_bias
@@ -152,12 +152,12 @@ def _figure(kinds: dict[str, list[dict[str, Any]]]) -> Figure:
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     for axes, (kind, several) in zip(figure.subplots(1, len(kinds), sharey=True), kinds.items(), strict=True):
         for name in METHODS:
-            axes.plot(SHARES, [each["limit"][name] for each in several], color=COLOURS[name], label=name)
+            axes.plot(SHARES, [each["limit"][name] for each in several], color=colour_of(name), label=name)
             axes.errorbar(
                 SHARES,
                 [each["learned"][name] for each in several],
                 [each["error"][name] for each in several],
-                color=COLOURS[name],
+                color=colour_of(name),
                 linestyle=":",
             )
         first = axes.get_subplotspec().is_first_col()

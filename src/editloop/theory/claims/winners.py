@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.offline.report import COLOURS, tidy
+from editloop.offline.report import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.draws import tasteful_world
@@ -86,7 +86,7 @@ def _figure(data: dict[str, Any], means: Floats) -> Figure:
     from matplotlib.patches import Patch
 
     figure = Figure(figsize=(10, 3.8), layout="constrained")
-    colours = ListedColormap([COLOURS[name] for name in METHODS])
+    colours = ListedColormap([colour_of(name) for name in METHODS])
     for k, axes in enumerate(figure.subplots(1, len(SIZES), sharey=True)):
         cell = means[:, :, k]
         axes.imshow(
@@ -102,6 +102,6 @@ def _figure(data: dict[str, Any], means: Floats) -> Figure:
         axes.set_xticks(range(len(COVERAGES)), [f"{each:g}" for each in COVERAGES])
         axes.set_yticks(range(len(GAMMAS)), [f"{gamma:g}" for gamma in GAMMAS])
         tidy(axes, f"{SIZES[k]:,} rows", "max π*/π_ref", "γ, at most γ_min" if k == 0 else "")
-    handles = [Patch(color=COLOURS[name], label=name) for name in METHODS]
+    handles = [Patch(color=colour_of(name), label=name) for name in METHODS]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(METHODS), fontsize=8, frameon=False)
     return figure

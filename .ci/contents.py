@@ -1,0 +1,33 @@
+"""Checks what is in a wheel and in a source distribution: `python .ci/contents.py WHEEL SDIST`."""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def check(wheel: str, sdist: str) -> None:
+    """Compare both with the source tree, and say what is missing or too much."""
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    own = {name for name in packed if not name.partition("/")[0].endswith(".dist-info")}
+    files = {path for path in (ROOT / "src/editloop").rglob("*") if path.is_file()}
+    source = {str(path.relative_to(ROOT / "src")) for path in files if "__pycache__" not in path.parts}
+    if own != source:
+        raise SystemExit(f"the wheel is not src/editloop: {sorted(own ^ source)}")
+    if not any(name.endswith("licenses/LICENSE") for name in packed):
+        raise SystemExit("the wheel has no LICENSE")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "constraints.txt", "mkdocs.yml"}
+    for folder in ("benchmarks", "docs", "examples", "tests"):
+        wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py")}
+    if missing := sorted(wanted - names):
+        raise SystemExit(f"the source distribution lacks {missing}")
+
+
+if __name__ == "__main__":
+    check(*sys.argv[1:])

@@ -1,0 +1,26 @@
+"""The cost of an edit, Δ(y, y'), by name: `FAMILY:UNIT/NORMALISER`, or one's own.
+
+`levenshtein` counts inserted, deleted and replaced units; `ter` counts a moved stretch of words as one edit.
+Units are `word` (separated by white space), `char` (code points) and `token` (the policy's own tokens);
+normalisers are `response` (divide by |y|, so values above 1 occur), `edit` (by |y'|), `longest` (by
+max(|y|, |y'|)) and `none`. `semantic:ENCODER` is the distance of the meanings, by a sentence encoder.
+
+A cost of one's own is registered in the process with `register_cost`, or comes with an installed package that
+names it in the entry point group `editloop.costs`: a `Cost`, a function, or a `CostFamily`. This package does
+not know where texts come from, and loads no tokenizer: the unit `token` is given one.
+"""
+
+from editloop.edits.cost.base import Cost, CostFamily, CostFunction, Tokenize
+from editloop.edits.cost.names import COSTS, DEFAULT_COST, describe_cost, get_cost, register_cost
+
+__all__ = [
+    "COSTS",
+    "DEFAULT_COST",
+    "Cost",
+    "CostFamily",
+    "CostFunction",
+    "Tokenize",
+    "describe_cost",
+    "get_cost",
+    "register_cost",
+]

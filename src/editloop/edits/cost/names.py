@@ -1,0 +1,105 @@
+"""Costs by name: those of the built-in families, and those that programs and installed packages add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from editloop.edits.cost.base import Cost, CostFamily, CostFunction, Tokenize
+from editloop.errors import CostError
+from editloop.registry import Registry
+
+__all__ = ["COSTS", "DEFAULT_COST", "describe_cost", "get_cost", "register_cost"]
+
+DEFAULT_COST = "levenshtein:word/response"
+
+COSTS: Registry[Any] = Registry(
+    "cost",
+    "editloop.costs",
+    {
+        "levenshtein": "editloop.edits.cost.levenshtein:LEVENSHTEIN",
+        "ter": "editloop.edits.cost.ter:TER",
+        "semantic": "editloop.edits.cost.semantic:SEMANTIC",
+    },
+    error=CostError,
+)
+"""Each part is a `Cost`, a function of responses and edits, or a `CostFamily`."""
+
+
+def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost:
+    """Return the cost of that name.
+
+    An empty side has length 0; the normalisers divide by at least 1, so that Δ("", y') is |y'| and
+    Δ("", "") is 0.
+
+    Args:
+        name: `levenshtein:UNIT/NORMALISER`, `ter:word/NORMALISER`, `semantic:ENCODER`, a registered name, or
+            that of an installed package's cost.
+        tokenize: The policy's tokenizer; needed by the unit `token` only.
+
+    Raises:
+        CostError: The name is unknown, or the unit is `token` and there is no `tokenize`.
+    """
+    cost = _make(name, tokenize)
+    if cost.unit == "token" and tokenize is None:
+        raise CostError(
+            "the unit token needs the policy's tokenizer",
+            seen=name,
+            do="give tokenize=, or use the unit word",
+        )
+    return cost
+
+
+def describe_cost(name: str) -> Cost:
+    """Return a cost for what it declares: its unit, scale and bound, without a tokenizer.
+
+    Raises:
+        CostError: The name is unknown.
+    """
+    return _make(name, None)
+
+
+def register_cost(
+    name: str,
+    function: CostFunction,
+    *,
+    unit: str = "",
+    normaliser: str = "none",
+    scale: float | None = None,
+    bounded: bool = False,
+    label: str = "",
+) -> Cost:
+    """Add a cost of one's own for `get_cost`, in this process. See `Cost` for what it declares.
+
+    Raises:
+        CostError: The name is empty, that of a built-in family, or taken by another cost.
+    """
+    if name.partition(":")[0] in COSTS.built_in:
+        raise CostError("this name is that of a built-in cost", seen=name, do="choose another name")
+    cost = Cost(name, function, unit, normaliser, scale, bounded, label)
+    if COSTS.registered.get(name) == cost:
+        return cost
+    registered: Cost = COSTS.register(name, cost)
+    return registered
+
+
+def _make(name: str, tokenize: Tokenize | None) -> Cost:
+    family, _, rest = name.partition(":")
+    # The whole name comes first, as a cost of one's own may have a colon in it. Built-in families come before
+    # what is installed, because searching the installed packages takes some milliseconds.
+    if name in COSTS.registered:
+        names = [name]
+    else:
+        names = [family, name] if family in COSTS.built_in else [name, family]
+    part = next((COSTS.get(each) for each in names if each in COSTS), None)
+    if isinstance(part, CostFamily):
+        part = part.make(name, rest, tokenize)
+    if part is None:
+        raise CostError("unknown cost", seen=name, do=f"use {'; '.join(_patterns())}")
+    return part if isinstance(part, Cost) else Cost(name, part)
+
+
+def _patterns() -> list[str]:
+    """The names that there are: the patterns of the built-in families, then all other names."""
+    patterns = [COSTS.get(family).pattern for family in COSTS.built_in]
+    others = [name for name in COSTS if name not in COSTS.built_in]
+    return patterns + ([f"or one of {', '.join(others)}"] if others else [])

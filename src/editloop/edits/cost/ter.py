@@ -1,0 +1,25 @@
+"""Translation edit rate: as Levenshtein, but a moved stretch of words counts as one edit (by sacrebleu).
+
+The shifts are found greedily, as usual for TER, so the count is an upper bound on the least number of edits.
+`ter:word/edit` is HTER.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from editloop.edits.cost.normalised import edit_distance_family
+from editloop.extras import requires
+
+__all__ = ["TER"]
+
+
+def _edits(response: Sequence[str], edit: Sequence[str]) -> int:
+    requires("ter")
+    from sacrebleu.metrics.lib_ter import translation_edit_rate
+
+    edits, _ = translation_edit_rate(list(response), list(edit))
+    return int(edits)
+
+
+TER = edit_distance_family("ter", _edits, ("word",))

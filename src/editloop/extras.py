@@ -1,0 +1,114 @@
+"""The optional parts of an installation: which extra brings which library, and what says that one is missing.
+
+`pip install editloop` installs what reads logs, counts costs, chooses among policies and calls a server.
+Everything heavier belongs to an extra, and is imported where it is used. Code of the light rooms calls
+`requires` before such an import. Modules that are found by name (those of the heavy rooms, and the built-in
+parts of a registry) are imported by `load_module`, and the command's `main` looks at what a verb could not
+import: so the same line is said wherever the import fails.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import NamedTuple
+
+from editloop.errors import MissingExtraError
+
+__all__ = ["EXTRAS", "Extra", "load_module", "missing_extra", "requires"]
+
+
+class Extra(NamedTuple):
+    """An optional part of the installation.
+
+    Attributes:
+        purpose: What it is for, as the subject of a sentence.
+        modules: The modules that only this extra installs, by the names that they are imported by.
+    """
+
+    purpose: str
+    modules: tuple[str, ...]
+
+
+EXTRAS = {
+    "parquet": Extra("reading and writing Parquet and zstd", ("pyarrow",)),
+    "datasets": Extra("reading and writing data sets in Hugging Face format", ("datasets",)),
+    "plots": Extra("drawing", ("matplotlib",)),
+    "theory": Extra("the exact lab", ("scipy",)),
+    "ter": Extra("the translation edit rate", ("sacrebleu",)),
+    "train": Extra(
+        "training and running policies",
+        ("torch", "transformers", "peft", "accelerate", "safetensors", "jinja2"),
+    ),
+    "serve": Extra(
+        "the server",
+        (
+            "aiohttp",
+            "alembic",
+            "fastapi",
+            "filelock",
+            "prometheus_client",
+            "psycopg",
+            "sqlalchemy",
+            "starlette",
+            "uvicorn",
+        ),
+    ),
+    "llm": Extra("a user played by an LLM", ("openai",)),
+    "semantic": Extra("the semantic cost", ("sentence_transformers",)),
+    "quantized": Extra("a base in 4 bits", ("bitsandbytes",)),
+}
+"""The extras of pyproject.toml by name; a test compares the two."""
+
+
+def requires(extra: str, *modules: str) -> None:
+    """Check that the libraries of an extra are installed; nothing is imported.
+
+    Args:
+        extra: A name of `EXTRAS`.
+        modules: The modules that are used. None means all of the extra's.
+
+    Raises:
+        MissingExtraError: One of them is not installed.
+    """
+    for module in modules or EXTRAS[extra].modules:
+        if not _installed(module):
+            raise _error(extra, module)
+
+
+def load_module(name: str) -> ModuleType:
+    """Import a module of this package that may need an extra.
+
+    Raises:
+        MissingExtraError: It imports a library that is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if (missing := missing_extra(error)) is None:
+            raise
+        raise missing from error
+
+
+def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
+    """The error that names the extra which brings a missing module, or None if no extra does."""
+    root = (error.name or "").partition(".")[0]
+    for name, extra in EXTRAS.items():
+        if root in extra.modules and not _installed(root):
+            return _error(name, root)
+    return None
+
+
+def _error(extra: str, module: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{EXTRAS[extra].purpose} needs {module}, which is not installed",
+        do=f"pip install 'editloop[{extra}]'",
+    )
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # a module that cannot be found, or that was put in place by hand
+        return False

@@ -1,0 +1,259 @@
+"""The loop of the demo: each user's log, the policies trained from it, and what they cost both users.
+
+A base is deployed to a strong and to a weak user. From each log SFT, DPO and EarlyEnsemble are trained, and
+every policy then answers fresh contexts of both users. At last LateEnsemble chooses among them, round by
+round, while the strong user edits. The two users do not depend on each other, so that they share the cores.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from editloop.edits import LogSummary, Record, plot_costs, read_log, summarize, write_log
+from editloop.io import write_text
+from editloop.lab.demo.settings import DemoSettings, quick_settings
+from editloop.lab.demo.terminal import plot_text
+from editloop.lab.demo.verdict import demo_verdict
+from editloop.lab.domains import base_path, get_domain
+from editloop.lab.evaluation import Evaluation, evaluate_on_users
+from editloop.lab.folder import claim
+from editloop.lab.grammar import Domain
+from editloop.lab.log import stream_log
+from editloop.lab.simulation import Simulation, simulate
+from editloop.offline import fit
+from editloop.offline.verdict import Verdict
+from editloop.parallel import RelayedCallback, in_parallel, relay
+from editloop.policy import Policy, RunFolder, load_base
+from editloop.progress import ProgressCallback, WarningCallback
+from editloop.users import get_user
+
+__all__ = ["EVALUATOR", "USERS", "DemoResult", "UserResult", "log_line", "run_demo"]
+
+USERS = ("strong", "weak")
+
+EVALUATOR = "strong"
+"""The user whose costs decide: the one who repairs nearly all that is wrong."""
+
+
+@dataclass(frozen=True)
+class UserResult:
+    """What the log of one user came to.
+
+    Attributes:
+        log_line: The log in a line.
+        plots: Pictures of its costs.
+        costs: For each policy the evaluation by each user; the base is among those of the first log.
+        online: The rounds of LateEnsemble with the strong user.
+    """
+
+    log_line: str
+    plots: tuple[Path, ...]
+    costs: Mapping[str, Mapping[str, Evaluation]]
+    online: Simulation
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demo came to.
+
+    Attributes:
+        report: The HTML report.
+        verdict: Which method to train and serve.
+        users: For each log's user, what came of the log.
+        seconds: How long it took.
+    """
+
+    report: Path
+    verdict: Verdict
+    users: Mapping[str, UserResult]
+    seconds: float
+
+    def table(self) -> list[list[str]]:
+        """Mean cost ± standard error to each user; a row for each policy, the heading first."""
+        rows = [["policy", *(f"cost, {user} user" for user in USERS), "well-formed"]]
+        for user, found in self.users.items():
+            for name, by_user in found.costs.items():
+                cells = [f"{by_user[u].mean:.3f} ± {by_user[u].standard_error:.3f}" for u in USERS]
+                label = name if name == "base" else f"{name}, {user} log"
+                rows.append([label, *cells, f"{by_user[EVALUATOR].share_well_formed:.0%}"])
+            rows.append([f"late, {user} log", f"{found.online.mean:.3f} by round", "", ""])
+        return rows
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The part of a demo that begins with one user's log."""
+
+    user: str
+    out: Path
+    settings: DemoSettings
+    callback: ProgressCallback
+
+
+def run_demo(
+    out: Path,
+    settings: DemoSettings | None = None,
+    *,
+    parallel: bool = False,
+    callback: ProgressCallback | None = None,
+) -> DemoResult:
+    """Run the demo.
+
+    Args:
+        out: Folder for the logs, the run folders and the report; an interrupted demo in it goes on.
+        settings: How large it is; by default `quick_settings()`.
+        parallel: Whether each user's log has a process of its own. A script that sets it must be guarded by
+            `if __name__ == "__main__"`, since the processes import it.
+        callback: Receives decisions and progress.
+
+    Raises:
+        RunError: The folder holds another demo.
+    """
+    from editloop.lab.demo.page import write_demo_page
+
+    settings, callback, started = (
+        settings or quick_settings(),
+        callback or WarningCallback(),
+        time.monotonic(),
+    )
+    claim(out, "demo", {"rows": settings.rows, "seed": settings.seed})
+    callback.message(
+        f"The base writes {settings.rows} emails to each of two users, who edit them; from each log "
+        f"{len(settings.config.methods)} policies are trained."
+    )
+    users: dict[str, UserResult] = {}
+    if parallel:
+        with relay(callback) as queue:
+            jobs = [_Job(user, out, settings, RelayedCallback(queue, f"{user} user: ")) for user in USERS]
+            for job, found in in_parallel(_run_user, jobs, "users", callback):
+                users[job.user] = found
+    else:
+        for user in USERS:
+            users[user] = _run_user(_Job(user, out, settings, callback))
+    users = {user: users[user] for user in USERS}
+    seconds = time.monotonic() - started
+    result = DemoResult(out / "report.html", _verdict(users), users, seconds)
+    write_demo_page(result, settings)
+    write_text(out / "demo.json", json.dumps(_numbers(result), indent=2) + "\n")
+    return result
+
+
+def _run_user(job: _Job) -> UserResult:
+    """Everything that follows from one user's log."""
+    settings, callback = job.settings, job.callback
+    domain, base = get_domain("email"), load_base(base_path("email"))
+    path = job.out / f"{job.user}.jsonl"
+    if not path.is_file():
+        editor = get_user(job.user, domain, seed=settings.seed)
+        made = stream_log(domain, editor, settings.rows, settings.seed, policy=base)
+        write_log(_counted(made, settings.rows, callback), path)
+    log = read_log(path)
+    summary = summarize(log)
+    line = log_line(summary)
+    callback.message(line)
+    seen = summary.sample["cost"][~np.isnan(summary.sample["cost"])]
+    if len(seen):
+        callback.message(
+            "\n".join(
+                [f"What the edits of the {job.user} user cost, by share of the rows:", *plot_text(seen)]
+            )
+        )
+    plots = plot_costs(summary, job.out / f"{job.user}-log")
+    run = fit(log, base, job.out / job.user, settings.config, report=False, callback=callback)
+    names = [*(["base"] if job.user == USERS[0] else []), *run.policy_names()]  # one base for all logs
+    costs = _evaluate(run, names, domain, base, settings, callback)
+    callback.message(f"LateEnsemble chooses among the policies for {settings.responses} rounds.")
+    online = _play(run, domain, base, job, f"{job.user}-{settings.responses}-rounds")
+    return UserResult(line, tuple(plots), costs, online)
+
+
+def _counted(records: Iterable[Record], rows: int, callback: ProgressCallback) -> Iterator[Record]:
+    for done, record in enumerate(records, 1):
+        callback.progress("log", done, rows)
+        yield record
+
+
+def _evaluate(
+    run: RunFolder,
+    names: Sequence[str],
+    domain: Domain,
+    base: Policy,
+    settings: DemoSettings,
+    callback: ProgressCallback,
+) -> dict[str, dict[str, Evaluation]]:
+    """These policies of a run, evaluated by both users on the same fresh contexts."""
+    seed = settings.seed + 1
+    editors = [get_user(user, domain, seed=seed) for user in USERS]
+    found: dict[str, dict[str, Evaluation]] = {}
+    for done, name in enumerate(names):
+        callback.progress("evaluation", done, len(names), name)
+        with run.policy(name, base) as policy:
+            evaluations = evaluate_on_users(policy, domain, editors, settings.responses, seed)
+        found[name] = dict(zip(USERS, evaluations, strict=True))
+    callback.progress("evaluation", len(names), len(names))
+    return found
+
+
+def _play(run: RunFolder, domain: Domain, base: Policy, job: _Job, folder: str) -> Simulation:
+    """The online phase: LateEnsemble chooses, the strong user edits."""
+    seed = job.settings.seed + 1
+    contexts = list(islice(domain.contexts(seed, stream="online"), job.settings.responses))
+    editor = get_user(EVALUATOR, domain, seed=seed)
+    return simulate(run, base, contexts, editor, job.out / folder, seed=seed, callback=job.callback)
+
+
+def log_line(summary: LogSummary) -> str:
+    """A log in a line."""
+    cost = summary.all.mean_cost
+    if cost is None:
+        return f"{summary.rows} rows, none observed"
+    return (
+        f"{summary.rows} rows, {summary.all.share_edited or 0:.0%} edited, "
+        f"mean cost {cost:.3f}, {summary.shared or 0:.0%} of a pair's words shared"
+    )
+
+
+def _verdict(users: Mapping[str, UserResult]) -> Verdict:
+    evaluated = {
+        user: {name: by_user[EVALUATOR].costs for name, by_user in found.costs.items()}
+        for user, found in users.items()
+    }
+    base = evaluated[USERS[0]]["base"]
+    trained = {
+        user: {name: costs for name, costs in policies.items() if name != "base"}
+        for user, policies in evaluated.items()
+    }
+    return demo_verdict(base, trained, {user: found.online.mean for user, found in users.items()})
+
+
+def _numbers(result: DemoResult) -> dict[str, Any]:
+    """The result as plain data, for `demo.json`."""
+    return {
+        "seconds": round(result.seconds, 1),
+        "verdict": result.verdict.headline,
+        "costs": {
+            user: {
+                name: {
+                    by: {"mean": e.mean, "se": e.standard_error, "well_formed": e.share_well_formed}
+                    for by, e in by_user.items()
+                }
+                for name, by_user in found.costs.items()
+            }
+            for user, found in result.users.items()
+        },
+        "online": {
+            user: {
+                "mean": found.online.mean,
+                "shares": {arm: found.online.share(arm) for arm in found.online.bandit.arms},
+            }
+            for user, found in result.users.items()
+        },
+    }

@@ -1,0 +1,78 @@
+"""The cost model of a run: kept with the run, and asked again afterwards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from editloop.edits import Cost
+from editloop.errors import RunError
+from editloop.io import atomic_folder
+from editloop.offline.cost_model.estimates import CostEstimates
+from editloop.offline.cost_model.ridge import CostModel, Fidelity, fidelity
+from editloop.offline.examples import RESPONSE, Example
+from editloop.offline.reference import feature_pass
+from editloop.offline.trainer import disk_errors
+from editloop.policy import ContextTree, Policy, RunFolder, detach_adapter, load_adapter
+
+__all__ = ["cost_fidelity", "model_name", "predicted_costs", "save_cost_model"]
+
+
+def save_cost_model(run: RunFolder, estimates: CostEstimates) -> None:
+    """Keep the cost model, with the adapter that its features need if they are tuned.
+
+    Raises:
+        RunError: There is no space or permission to write.
+    """
+    with atomic_folder(run.cost_model, RunError) as unfinished, disk_errors(run.path):
+        estimates.model.save(unfinished)
+        if estimates.report["kind"] == "tuned":
+            shutil.copytree(run.work / "cost_model", unfinished / "adapter")
+
+
+def predicted_costs(
+    run: RunFolder, base: Policy, trees: Sequence[ContextTree]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """f̂ and u, by a run's cost model, of the only continuation of each tree [n], [n].
+
+    Args:
+        run: A run that trained with RL.
+        base: Its base.
+        trees: A context and one continuation each [n].
+
+    Raises:
+        RunError: The run has no cost model, or it is damaged.
+    """
+    model, adapter = CostModel.load(run.cost_model), run.cost_model / "adapter"
+    if adapter.is_dir():
+        tuned = load_adapter(base, adapter)
+        try:
+            features = tuned.features(trees)[1]
+        finally:
+            detach_adapter(tuned)
+    else:
+        features = [each.features for each in feature_pass(base, trees)[0]]
+    return model.predict(np.concatenate(features))
+
+
+def cost_fidelity(run: RunFolder, base: Policy, examples: Sequence[Example], cost: Cost) -> Fidelity:
+    """How well a run's cost model predicts what responses cost.
+
+    Args:
+        run: As of `predicted_costs`.
+        base: Likewise.
+        examples: Rows that the run did not train on.
+        cost: Δ.
+    """
+    costs = cost([e.response for e in examples], [e.edit for e in examples])
+    return fidelity(*predicted_costs(run, base, [e.completions.only(RESPONSE).tree for e in examples]), costs)
+
+
+def model_name(report: Mapping[str, Any]) -> str:
+    """A cost model in a few words."""
+    settings = report["settings"]
+    return f"{report['kind']}, {settings['features']}, strength {settings['ridge']:.3g}"

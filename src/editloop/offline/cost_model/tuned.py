@@ -1,0 +1,138 @@
+"""Features of the cost model that know the costs: the reference with an adapter tuned on them.
+
+A LoRA adapter and a linear head on the features are trained together by the square loss on the train part's
+responses. The head is thrown away: the cost model is fitted on the tuned features of other rows, and has its
+uncertainty from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from editloop.offline.config import FitConfig
+from editloop.offline.examples import RESPONSE, Example
+from editloop.offline.reference import on_all_processes
+from editloop.offline.trainer import disk_errors, training_arguments
+from editloop.policy import (
+    ContextTree,
+    Policy,
+    TreeBatch,
+    attach_adapter,
+    batch_features,
+    detach_adapter,
+    load_adapter,
+    processes,
+)
+
+__all__ = ["tuned_features"]
+
+
+def tuned_features(
+    policy: Policy,
+    examples: Sequence[Example],
+    costs: NDArray[np.float64],
+    trees: Sequence[ContextTree],
+    config: FitConfig,
+    folder: Path,
+) -> list[NDArray[np.float32]]:
+    """The features of every continuation after tuning.
+
+    Args:
+        policy: The base.
+        examples: Whose responses are learned from [n].
+        costs: What these cost [n].
+        trees: Whose continuations get features.
+        config: The fit's configuration; the learning rate is the highest of all that it tries.
+        folder: Gets the adapter; one that is there already is taken.
+
+    Returns:
+        For each tree float32 [continuations, F].
+    """
+    if (folder / "adapter_config.json").is_file():
+        tuned = load_adapter(policy, folder)
+    else:
+        tuned = attach_adapter(policy, config.lora, seed=config.seed)
+        try:
+            _tune(tuned, examples, costs, config, folder)
+        except BaseException:
+            detach_adapter(tuned)
+            raise
+    try:
+        tuned.model.eval()
+        return on_all_processes(policy.device, trees, lambda mine: tuned.features(mine)[1])
+    finally:
+        detach_adapter(tuned)
+
+
+def _tune(
+    tuned: Policy, examples: Sequence[Example], costs: NDArray[np.float64], config: FitConfig, folder: Path
+) -> None:
+    trials = [trial for method in config.methods for trial in config.trials(method)]
+    rate = max(trial.hyperparameters.learning_rate for trial in trials)
+    trees = [e.completions.only(RESPONSE).tree for e in examples]
+    arguments = training_arguments(config, folder, tuned, trees, learning_rate=rate)
+    arguments.eval_strategy, arguments.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
+    arguments.load_best_model_at_end = False
+    arguments.train_sampling_strategy = "random"
+    standard = (costs - costs.mean()) / (costs.std() or 1.0)
+    trainer = _RegressionTrainer(
+        model=_Regressor(tuned, trees),
+        args=arguments,
+        train_dataset=list(zip(trees, standard.tolist(), strict=True)),
+        data_collator=lambda rows: {
+            "trees": tuned.pack([tree for tree, _ in rows]),
+            "costs": torch.tensor([cost for _, cost in rows]),
+        },
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    state = processes(tuned.device)
+    if state.is_main_process:
+        with disk_errors(folder):
+            tuned.model.save_pretrained(str(folder))
+    state.wait_for_everyone()
+
+
+class _Regressor(nn.Module):
+    """The adapted model with a linear head on its features, as they are standardised before it learns."""
+
+    def __init__(self, policy: Policy, trees: Sequence[ContextTree]) -> None:
+        super().__init__()
+        self.model = policy.model
+        table = torch.from_numpy(np.concatenate(policy.features(trees)[1])).to(policy.device)
+        self.centre: Tensor
+        self.scale: Tensor
+        self.register_buffer("centre", table.mean(dim=0))
+        self.register_buffer("scale", table.std(dim=0, correction=0).clamp(min=1e-6) * table.shape[1] ** 0.5)
+        self.head = nn.Linear(table.shape[1], 1, device=policy.device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """As the trainer asks for."""
+        self.model.gradient_checkpointing_enable(**options)
+
+    def forward(self, trees: TreeBatch) -> Tensor:
+        """Standardised costs of the continuations [K]."""
+        features = batch_features(self.model, trees)[1]
+        predicted: Tensor = self.head((features - self.centre) / self.scale).squeeze(1)
+        return predicted
+
+
+class _RegressionTrainer(Trainer):  # type: ignore[misc]
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+        costs: Tensor = inputs["costs"]
+        loss: Tensor = (model(inputs["trees"]) - costs).square().mean()
+        return loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0

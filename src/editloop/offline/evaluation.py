@@ -1,0 +1,159 @@
+"""Held-out figures of a run's policies on a log that they were not trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, fields
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from editloop.edits import Log, Record, get_cost, row_hashes
+from editloop.errors import EmptyViewError, RunError
+from editloop.offline.alarms import check_samples
+from editloop.offline.cost_model.saved import cost_fidelity
+from editloop.offline.examples import make_examples
+from editloop.offline.reference import reference_pass
+from editloop.offline.scoring import DEFAULT_BETA, score
+from editloop.policy import Policy, RunFolder, processes
+from editloop.policy.manifest import ConfigRecord, Manifest
+from editloop.progress import ProgressCallback, WarningCallback, counter
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: RunFolder | str | PathLike[str] | Policy,
+    log: Log | Sequence[Record],
+    *,
+    base: Policy | None = None,
+    samples: int = 0,
+    seed: int = 0,
+    drop_seen: bool = False,
+    callback: ProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Likelihood of the edits and accuracies, of the base and every policy of a run, or of one policy.
+
+    Args:
+        run: A run folder or its path; or a policy, which is called `policy` in what is returned.
+        log: Rows that were not trained on. How many of them a run has seen is told, as a warning if any.
+        base: The run's base, if it is loaded already.
+        samples: Responses to sample for each policy, for their cost against the logged edits.
+        seed: Of the sampling.
+        drop_seen: Leave out the rows that the run was trained or validated on.
+        callback: Hears of warnings and progress; without one, warnings are Python's (`EditLoopWarning`).
+
+    Returns:
+        `rows`, `pairs` and `counts` of the log; `seen`, on how many of these rows the run was trained or
+        validated (None where that is not known); and `policies`: for each name the figures of
+        `Scores.figures`, and `sampled` where samples were asked for. `mixture` has the weights of a fitted
+        mixture, `cost_model` how well the run's cost model tells the costs, where there are such.
+
+    Raises:
+        EmptyViewError: No row was observed, or none could be encoded, or all were seen and left out.
+        RunError: The run is unusable, or is not known to have seen what should be left out.
+    """
+    callback = callback or WarningCallback()
+    one = run if isinstance(run, Policy) else None
+    folder = None if isinstance(run, Policy) else RunFolder(run)
+    manifest = folder.manifest() if folder else None
+    config = manifest.config if manifest else ConfigRecord()
+    observed, seen, dropped = _unseen(folder, [each for each in log if each.is_observed], drop_seen, callback)
+    base = one or base or (folder.load_base() if folder else None)
+    assert base is not None
+    unseen = Counter({"seen in training": dropped})
+    unobserved = [each for each in log if not each.is_observed]
+    data = make_examples((*observed, *unobserved), base.encoder)
+    counts = data.counts + unseen
+    if not data.examples:
+        do = "give rows that were not seen in training" if dropped else "give edited or accepted rows"
+        raise EmptyViewError("no row to evaluate on", seen=dict(counts), do=do)
+    for reason, count in counts.items():
+        callback.message(f"  {count} rows: {reason}")
+    rows, world = len(data.examples), processes(base.device).num_processes
+    held, _ = reference_pass(base, data.examples, progress=counter(callback, "reference", rows, world))
+    cost = get_cost(config.cost, tokenize=base.encoder.tokenize)
+    policies: dict[str, Any] = {}
+    for name, borrowed in _arms(folder, base):
+        with borrowed as policy:
+            beta = _beta(manifest, name)
+            scores = score(policy, held, progress=counter(callback, name, rows, world))
+            figures: dict[str, Any] = dict(scores.figures(beta))
+            # A policy that diverged has no distribution to sample from.
+            shown = held[:samples] if np.isfinite(scores.chosen).all() else []
+            sampled = check_samples(
+                policy,
+                shown,
+                cost,
+                seed=seed,
+                max_new_tokens=config.max_new_tokens,
+                progress=counter(callback, f"{name}, samples", len(shown)),
+            )
+            policies[name] = figures | ({"sampled": sampled.to_json()} if sampled else {})
+    mixture = manifest.mixture if manifest else None
+    found = {
+        "rows": len(held),
+        "pairs": sum(e.is_pair for e in held),
+        "counts": dict(counts),
+        "seen": seen,
+        "cost": cost.name,
+        "policies": policies,
+    }
+    if mixture:
+        found["mixture"] = mixture.model_dump(include={"by", "weights", "errors"})
+    if folder and folder.cost_model.is_dir():
+        found["cost_model"] = asdict(cost_fidelity(folder, base, held, cost))
+    return found
+
+
+def _unseen(
+    run: RunFolder | None, rows: Sequence[Record], drop: bool, callback: ProgressCallback
+) -> tuple[Sequence[Record], int | None, int]:
+    """The rows to evaluate on, how many of them the run has seen (if known), and how many were left out."""
+    known = run.seen(row_hashes(rows)) if run else None
+    if known is None:
+        if drop:
+            raise RunError(
+                "which rows were seen in training is not known",
+                seen=str(run.path) if run else "a policy",
+                do="give a run folder that was made by this version",
+            )
+        return rows, None, 0
+    count = int(known.sum())
+    if drop:
+        return [row for row, old in zip(rows, known, strict=True) if not old], 0, count
+    if count:
+        callback.warn(
+            f"{count} of {len(rows)} rows were seen in training, so that their figures are not held out "
+            "(leave these rows out by --drop-seen, in Python drop_seen=True)"
+        )
+    else:
+        callback.message(f"none of {len(rows)} rows was seen in training")
+    return rows, count, 0
+
+
+def _arms(run: RunFolder | None, base: Policy) -> Iterator[tuple[str, AbstractContextManager[Policy]]]:
+    """What is evaluated, by name; each for as long as it is looked at."""
+    if run is not None:
+        for name in run.arm_names():
+            yield name, run.policy(name, base)
+        return
+    if base.has_reference:
+        yield "base", _referred(base)
+    yield "policy", nullcontext(base)
+
+
+@contextmanager
+def _referred(policy: Policy) -> Iterator[Policy]:
+    """The policy that a policy's adapter lies on."""
+    with policy.reference():
+        yield Policy(**{each.name: getattr(policy, each.name) for each in fields(Policy)})
+
+
+def _beta(manifest: Manifest | None, name: str) -> float:
+    """The β by which the preference loss of an arm is told: its own, where it was trained with one."""
+    policy = manifest.policies.get(name) if manifest else None
+    return float(policy.best.hyperparameters.get("beta", DEFAULT_BETA)) if policy else DEFAULT_BETA

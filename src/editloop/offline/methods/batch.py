@@ -1,0 +1,147 @@
+"""What a loss sees: the log-probabilities of the completions of a batch, by role, and what is known of them.
+
+A loss is a mean over something: edits, tokens, pairs. A batch may be a part of an optimiser step (gradient
+accumulation, several processes), so the divisors are the totals of the whole step, and the parts' losses add
+up to the loss of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editloop.offline.examples import EDIT, RESPONSE, Completions
+from editloop.policy import Policy, TreeBatch
+
+__all__ = ["Batch", "Layout", "pack_completions"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which completions a batch holds: the completions of n contexts, K together, numbered through.
+
+    Attributes:
+        completions: Of each context [n].
+        lengths: Number of counted tokens of each completion [K].
+    """
+
+    completions: Sequence[Completions]
+    lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The number of each context's first completion [n]."""
+        return [0, *np.cumsum([len(each) for each in self.completions]).tolist()][: len(self)]
+
+    @cached_property
+    def context(self) -> Tensor:
+        """Which context each completion belongs to [K]."""
+        sizes = torch.tensor([len(each) for each in self.completions], dtype=torch.long)
+        return torch.repeat_interleave(sizes)
+
+    def of(self, role: str) -> Tensor:
+        """The completions that have a role, in the order of the contexts [k]."""
+        found = [
+            start + index
+            for start, each in zip(self.starts, self.completions, strict=True)
+            for index in each.roles.get(role, ())
+        ]
+        return torch.tensor(found, dtype=torch.long)
+
+    @cached_property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """The edits (chosen) and the responses (rejected) of the contexts where these differ [p], [p]."""
+        found = [
+            (start + each.of(EDIT), start + each.of(RESPONSE))
+            for start, each in zip(self.starts, self.completions, strict=True)
+            if each.is_pair
+        ]
+        table = torch.tensor(found, dtype=torch.long).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
+
+    def known(self, name: str) -> Tensor:
+        """`reference`, `cost` or `spread` of each completion, float64; NaN where it is not known [K]."""
+        table = [getattr(each, name) or (float("nan"),) * len(each) for each in self.completions]
+        return torch.tensor([value for values in table for value in values], dtype=torch.float64)
+
+    def totals(self) -> dict[str, float]:
+        """Contexts, tokens of the edits, pairs, and contexts with several completions to choose among."""
+        return {
+            "contexts": float(len(self)),
+            "edit_tokens": float(self.lengths[self.of(EDIT)].sum()),
+            "pairs": float(len(self.pairs[0])),
+            "choices": float(sum(len(each) > 1 for each in self.completions)),
+        }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A layout with the policy's log-probabilities.
+
+    Attributes:
+        layout: Which completions there are.
+        log_probs: log π of each, summed over its counted tokens, natural log [K].
+        totals: Of the whole optimiser step, as of the method's `totals`.
+    """
+
+    layout: Layout
+    log_probs: Tensor
+    totals: Mapping[str, float]
+
+    def index(self, role: str) -> Tensor:
+        """The completions that have a role [k]."""
+        return self.layout.of(role).to(self.log_probs.device)
+
+    @property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """The chosen and the rejected completion of each pair [p], [p]."""
+        chosen, rejected = self.layout.pairs
+        return chosen.to(self.log_probs.device), rejected.to(self.log_probs.device)
+
+    @property
+    def context(self) -> Tensor:
+        """Which context each completion belongs to [K]."""
+        return self.layout.context.to(self.log_probs.device)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Counted tokens of each completion [K]."""
+        return self.layout.lengths.to(self.log_probs.device)
+
+    @property
+    def exact(self) -> torch.dtype:
+        """The precision for differences of sums; Apple's GPUs have no float64."""
+        return torch.float64 if self.log_probs.device.type in ("cpu", "cuda") else torch.float32
+
+    @property
+    def reference(self) -> Tensor:
+        """log π_ref of each completion [K]; NaN where the method did not ask for it."""
+        return self.layout.known("reference").to(self.log_probs.device, self.exact)
+
+    def bound(self, kappa: float) -> Tensor:
+        """The pessimistic cost f̄ = f̂ + κ u of each completion [K]."""
+        bound = self.layout.known("cost") + kappa * self.layout.known("spread")
+        return bound.to(self.log_probs.device, self.exact)
+
+
+def pack_completions(
+    policy: Policy, completions: Sequence[Completions], *, from_fork: bool = False
+) -> tuple[TreeBatch, Layout]:
+    """The packed trees of completions, for one forward, and their layout.
+
+    Args:
+        policy: Whose model will read them.
+        completions: Of n contexts.
+        from_fork: Count only the tokens after the part that all completions of a context share: enough where
+            a loss looks at differences within a context only.
+    """
+    trees = policy.pack([each.tree for each in completions], from_fork=from_fork)
+    return trees, Layout(completions, torch.from_numpy(trees.lengths))

@@ -1,0 +1,69 @@
+"""Preference: make the edit likelier than the response, measured against the reference (Eq. 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from editloop.offline.methods.base import Hyperparameters, Method, Need, hyperparameter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from editloop.offline.examples import Example
+    from editloop.offline.methods.batch import Batch
+
+__all__ = ["DPO", "METHOD", "DPOHyperparameters", "batch_margin"]
+
+
+class DPOHyperparameters(Hyperparameters):
+    """What one trial of DPO is trained with."""
+
+    learning_rate: float = hyperparameter(
+        2e-5, 1e-4, symbol="lr", description="Learning rate after the warm-up.", comparable=True, gt=0
+    )
+    beta: float = hyperparameter(
+        0.1, symbol="beta", description="β of Eq. 4: how strongly the reference holds the policy.", gt=0
+    )
+
+
+class DPO(Method):
+    """Direct preference optimisation with the edit as chosen and the response as rejected."""
+
+    name = "dpo"
+    title = "DPO"
+    summary = "prefers each edit to the draft that it replaced"
+    learns_from = "rows whose edit differs from the response"
+    colour = "#c2672d"
+    hyperparameters = DPOHyperparameters
+    roles: ClassVar = ("edit", "response")
+    within_context = True
+
+    def rows(self, example: Example) -> bool:
+        """Whether the response was changed."""
+        return example.is_pair
+
+    def needs(self, hyperparameters: Any) -> frozenset[Need]:
+        """The reference of both sides."""
+        return frozenset({"reference"})
+
+    def loss(self, batch: Batch, hyperparameters: DPOHyperparameters) -> Tensor:
+        """−log σ(β margin), mean over pairs."""
+        from editloop.offline.losses import dpo_loss
+
+        return dpo_loss(batch_margin(batch), beta=hyperparameters.beta, count=batch.totals["pairs"])
+
+
+def batch_margin(batch: Batch) -> Tensor:
+    """The preference margin of each pair of a batch, the argument of σ in Eq. 4 before β [p]."""
+    from editloop.offline.losses import preference_margin
+
+    (chosen, rejected), reference = batch.pairs, batch.reference
+    margin = preference_margin(
+        batch.log_probs[chosen], batch.log_probs[rejected], reference[chosen], reference[rejected]
+    )
+    # The difference is taken in the reference's precision; what is left of it needs no more than the
+    # policy's.
+    return margin.to(batch.log_probs.dtype)
+
+
+METHOD = DPO()

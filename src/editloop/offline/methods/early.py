@@ -1,0 +1,93 @@
+"""EarlyEnsemble: one policy trained by supervision, preference and, if wanted, RL together (Eq. 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from editloop.offline.methods.base import Hyperparameters, Method, Need, hyperparameter
+from editloop.offline.methods.dpo import batch_margin
+from editloop.offline.methods.rl import RLLoss, choice_loss
+from editloop.offline.methods.sft import Reduction, supervised_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from editloop.offline.examples import Completions, Example
+    from editloop.offline.methods.batch import Batch
+
+__all__ = ["METHOD", "EarlyEnsemble", "EarlyHyperparameters"]
+
+
+class EarlyHyperparameters(Hyperparameters):
+    """What one trial of EarlyEnsemble is trained with."""
+
+    reduction: Reduction = hyperparameter(
+        "token",
+        symbol="reduction",
+        description="Of the SFT term: mean over edits (sequence) or their tokens.",
+    )
+    beta: float = hyperparameter(0.1, symbol="beta", description="β of the DPO term (Eq. 4).", gt=0)
+    dpo_weight: float = hyperparameter(
+        1.0, symbol="dpo", description="λ, the weight of the DPO term (Eq. 7).", ge=0
+    )
+    rl_weight: float = hyperparameter(
+        0.0, symbol="rl", description="λ_RL, the weight of the RL term; 0 leaves it out.", ge=0
+    )
+    rl_beta: float = hyperparameter(0.1, symbol="rl_beta", description="β of the RL term (Eq. 6).", gt=0)
+    kappa: float = hyperparameter(1.0, symbol="kappa", description="κ of the RL term.", ge=0)
+    rl_loss: RLLoss = hyperparameter("pairwise", symbol="rl_loss", description="The loss of the RL term.")
+
+    def in_use(self) -> frozenset[str]:
+        """All fields; those of the RL term only where it has a weight."""
+        used = super().in_use()
+        return used if self.rl_weight else used - {"rl_weight", "rl_beta", "kappa", "rl_loss"}
+
+
+class EarlyEnsemble(Method):
+    """The joint loss of several methods on one policy."""
+
+    name = "early"
+    title = "EarlyEnsemble"
+    summary = "imitates the edits and prefers them to the drafts at the same time"
+    learns_from = "rows whose edit differs from the response"
+    colour = "#3a8f5c"
+    hyperparameters = EarlyHyperparameters
+    roles: ClassVar = ("edit", "response")
+
+    def suffices(self, examples: Sequence[Example]) -> bool:
+        """Whether there is a pair; SFT alone is another method."""
+        return any(example.is_pair for example in examples)
+
+    def needs(self, hyperparameters: EarlyHyperparameters) -> frozenset[Need]:
+        """The reference; with an RL term also what RL needs."""
+        more: set[Need] = {"completions", "cost_model"} if hyperparameters.rl_weight else set()
+        return frozenset({"reference", *more})
+
+    def completions(
+        self, examples: Sequence[Example], hyperparameters: EarlyHyperparameters
+    ) -> list[Completions]:
+        """The edit and the response; with an RL term also what was sampled."""
+        if not hyperparameters.rl_weight:
+            return super().completions(examples, hyperparameters)
+        return [example.sampled for example in examples if example.sampled is not None]
+
+    def loss(self, batch: Batch, hyperparameters: EarlyHyperparameters) -> Tensor:
+        """SFT + λ · DPO + λ_RL · RL."""
+        from editloop.offline.losses import dpo_loss, early_ensemble_loss
+
+        chosen = hyperparameters
+        rl: Tensor | float = 0.0
+        sft = supervised_loss(batch, chosen.reduction)
+        if chosen.rl_weight:
+            rl = choice_loss(batch, kind=chosen.rl_loss, beta=chosen.rl_beta, kappa=chosen.kappa)
+        return early_ensemble_loss(
+            sft,
+            dpo_loss(batch_margin(batch), beta=chosen.beta, count=batch.totals["pairs"]),
+            rl,
+            dpo_weight=chosen.dpo_weight,
+            rl_weight=chosen.rl_weight,
+        )
+
+
+METHOD = EarlyEnsemble()

@@ -1,0 +1,35 @@
+"""Preference without saturation: the margin of each pair is brought to a set distance (IPO).
+
+Azar et al. 2023, A General Theoretical Paradigm to Understand Learning from Human Preferences, Eq. 17.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from editloop.offline.methods.dpo import DPO, DPOHyperparameters, batch_margin
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from editloop.offline.methods.batch import Batch
+
+__all__ = ["IPO", "METHOD"]
+
+
+class IPO(DPO):
+    """Identity preference optimisation: DPO's rows and hyperparameters with a square loss on the margin."""
+
+    name = "ipo"
+    title = "IPO"
+    summary = "prefers each edit to its draft by a set margin, and no more"
+    colour = "#8c6d1f"
+
+    def loss(self, batch: Batch, hyperparameters: DPOHyperparameters) -> Tensor:
+        """(margin − 1/(2β))², mean over pairs."""
+        distance = batch_margin(batch) - 1 / (2 * hyperparameters.beta)
+        # A batch without pairs has a sum of 0 over a total that must not be 0.
+        return distance.square().sum() / max(batch.totals["pairs"], 1e-9)
+
+
+METHOD = IPO()

@@ -1,0 +1,79 @@
+"""Reinforcement learning offline: make completions likely that the cost model finds cheap (Eq. 5 and 6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from editloop.offline.methods.base import Hyperparameters, Method, Need, hyperparameter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from editloop.offline.methods.batch import Batch
+
+__all__ = ["METHOD", "RL", "RLHyperparameters", "RLLoss", "choice_loss"]
+
+RLLoss = Literal["pairwise", "weighted"]
+
+
+class RLHyperparameters(Hyperparameters):
+    """What one trial of RL is trained with."""
+
+    learning_rate: float = hyperparameter(
+        2e-5, 1e-4, symbol="lr", description="Learning rate after the warm-up.", comparable=True, gt=0
+    )
+    beta: float = hyperparameter(
+        0.1,
+        symbol="beta",
+        description="β of Eq. 6, in units of the train part's mean cost: how strongly the reference holds.",
+        gt=0,
+    )
+    kappa: float = hyperparameter(
+        1.0,
+        symbol="kappa",
+        description="κ, how pessimistic RL is: how many standard deviations u are added to the cost f̂.",
+        ge=0,
+    )
+    loss: RLLoss = hyperparameter(
+        "pairwise",
+        symbol="loss",
+        description="Regression of the log-ratios of pairs, or likelihood weighted by e^(−f̄/β).",
+    )
+
+
+class RL(Method):
+    """KL-regularised RL against the estimated cost, among the completions of each context."""
+
+    name = "rl"
+    title = "RL"
+    summary = "prefers completions whose edits are predicted to cost little"
+    learns_from = "rows that were edited or accepted"
+    colour = "#b23a63"
+    hyperparameters = RLHyperparameters
+    roles: ClassVar = ("edit", "response", "sampled")
+
+    def needs(self, hyperparameters: Any) -> frozenset[Need]:
+        """Sampled completions, their reference, and their estimated cost."""
+        return frozenset({"reference", "completions", "cost_model"})
+
+    def loss(self, batch: Batch, hyperparameters: RLHyperparameters) -> Tensor:
+        """Mean over the contexts that have completions to choose among."""
+        chosen = hyperparameters
+        return choice_loss(batch, kind=chosen.loss, beta=chosen.beta, kappa=chosen.kappa)
+
+
+def choice_loss(batch: Batch, *, kind: RLLoss, beta: float, kappa: float) -> Tensor:
+    """The loss of RL on the completions of a batch (see `editloop.offline.losses`)."""
+    from editloop.offline.losses import pairwise_regression_loss, weighted_likelihood_loss
+
+    log_probs, bound = batch.log_probs.to(batch.exact), batch.bound(kappa)
+    count = batch.totals["choices"]
+    if kind == "pairwise":
+        log_ratio = log_probs - batch.reference
+        loss = pairwise_regression_loss(log_ratio, bound, batch.context, beta=beta, count=count)
+    else:
+        loss = weighted_likelihood_loss(log_probs, bound, batch.context, beta=beta, count=count)
+    return loss.to(batch.log_probs.dtype)
+
+
+METHOD = RL()

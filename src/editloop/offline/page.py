@@ -1,0 +1,124 @@
+"""The page of a report: one HTML file with its pictures inside, readable on a desk and on a phone.
+
+A page is a title, a verdict and sections. This module does not know what is reported.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from editloop.edits import redline
+from editloop.errors import RunError
+from editloop.io import write_text
+from editloop.offline.verdict import Verdict
+
+__all__ = ["Comparison", "Draft", "Section", "write_report"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A draft and its edit, shown as a redline.
+
+    Attributes:
+        label: Who wrote the draft.
+        response: The draft.
+        edit: What a user made of it.
+        cost: The cost of the edit; None where it is not known.
+    """
+
+    label: str
+    response: str
+    edit: str
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Drafts for one context, one below the other."""
+
+    context: str
+    drafts: Sequence[Draft]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report; whatever is given is shown, in the order of the fields.
+
+    Attributes:
+        title: Heading.
+        paragraphs: Plain text.
+        alarms: Warnings, set apart from the text.
+        table: Rows of cells, the heading first.
+        notes: What the words of the table mean, by word.
+        images: PNG files or their bytes.
+        comparisons: Drafts as redlines.
+        code: A command or other fixed-width text.
+    """
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    alarms: Sequence[str] = ()
+    table: Sequence[Sequence[str]] = ()
+    notes: Mapping[str, str] | None = None
+    images: Sequence[Path | bytes] = ()
+    comparisons: Sequence[Comparison] = ()
+    code: str = ""
+
+
+def write_report(
+    path: Path, title: str, lead: str, sections: Sequence[Section], verdict: Verdict | None = None
+) -> Path:
+    """Write a report.
+
+    Args:
+        path: The file.
+        title: Of the page.
+        lead: The line below the title.
+        sections: What follows, in this order.
+        verdict: Stands above all sections.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("editloop.offline", "."), autoescape=True)
+    shown = [_shown(section) for section in sections]
+    page = environment.get_template("page.html").render(
+        title=title, lead=lead, verdict=verdict, sections=shown
+    )
+    write_text(path, page, RunError)
+    return path
+
+
+def _shown(section: Section) -> dict[str, Any]:
+    """A section as the template takes it: pictures in base 64, drafts as the stretches of their redlines."""
+
+    def encoded(image: Path | bytes) -> str:
+        return base64.b64encode(image if isinstance(image, bytes) else image.read_bytes()).decode("ascii")
+
+    comparisons = [
+        {
+            "context": comparison.context,
+            "drafts": [
+                {"label": d.label, "cost": _cost(d), "spans": redline(d.response, d.edit)}
+                for d in comparison.drafts
+            ],
+        }
+        for comparison in section.comparisons
+    ]
+    return {
+        **vars(section),
+        "images": [encoded(image) for image in section.images],
+        "comparisons": comparisons,
+    }
+
+
+def _cost(draft: Draft) -> str:
+    if draft.cost is None:
+        return ""
+    return "cost 0, left as it is" if draft.response == draft.edit else f"cost {draft.cost:.2f}"

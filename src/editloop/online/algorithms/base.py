@@ -1,0 +1,96 @@
+"""What an algorithm is: it sees numbers only, one for each arm, and chooses.
+
+The numbers are the pulls N (those in flight counted), the pulls whose cost is known, and the mean cost of the
+latter. Less cost is better, so where the literature has an upper confidence bound on a reward, here stands a
+lower bound on a cost. An algorithm knows neither scopes nor events.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from editloop.errors import ConfigError
+
+__all__ = ["Algorithm", "AlgorithmFactory", "check_scale", "least_index"]
+
+
+class Algorithm(Protocol):
+    """Chooses an arm."""
+
+    @property
+    def name(self) -> str:
+        """The name in the registry."""
+        ...
+
+    def choose(
+        self,
+        pulls: Sequence[float],
+        observed: Sequence[float],
+        means: Sequence[float],
+        uniform: Callable[[], float],
+    ) -> tuple[int, float]:
+        """Return the index of the chosen arm, and the probability with which it was chosen, in (0, 1].
+
+        Args:
+            pulls: N of each arm, pulls in flight included.
+            observed: Those of them whose cost is known.
+            means: Mean cost of those; of no meaning where `observed` is 0.
+            uniform: Draws a number in [0, 1), the only source of randomness: a decision must follow from it
+                and the numbers, so that it can be replayed.
+        """
+        ...
+
+
+class AlgorithmFactory(Protocol):
+    """Makes an algorithm; the class of one, as a rule. This is what the registry has."""
+
+    def __call__(self, **options: Any) -> Algorithm:
+        """Return an algorithm with these options of its own."""
+        ...
+
+    def for_costs(self, scale: float, *, alpha: float | None = None) -> Algorithm:
+        """Return an algorithm for costs of this scale.
+
+        Args:
+            scale: A typical large cost.
+            alpha: The strength of exploration, in the unit of the cost, if the user gave one; an algorithm
+                without such a number ignores it.
+        """
+        ...
+
+
+def check_scale(scale: float) -> None:
+    """Refuse a scale that no cost can have.
+
+    Raises:
+        ConfigError: It is not a finite number above 0.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        raise ConfigError("the scale of a cost is a positive number", seen=scale)
+
+
+def least_index(
+    pulls: Sequence[float],
+    observed: Sequence[float],
+    means: Sequence[float],
+    index: Callable[[float, float], float],
+) -> int:
+    """Return the first arm without a pull, else the arm with the least index.
+
+    Args:
+        pulls: As of `Algorithm.choose`.
+        observed: Likewise.
+        means: Likewise; an arm whose cost is not known yet counts as free.
+        index: The index of an arm, from its mean cost and log t / N.
+    """
+    log_t = math.log(max(sum(pulls), 1.0))
+    chosen, least = 0, math.inf
+    for arm, n in enumerate(pulls):
+        if n <= 0:
+            return arm
+        value = index(means[arm] if observed[arm] > 0 else 0.0, log_t / n)
+        if value < least:
+            chosen, least = arm, value
+    return chosen

@@ -1,0 +1,62 @@
+"""KL-UCB for costs (Garivier and Cappé 2011)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from editloop.online.algorithms.base import check_scale, least_index
+
+__all__ = ["KLUCB"]
+
+TOLERANCE = 1e-6
+"""How exactly an index is found, as a share of the scale."""
+
+
+@dataclass(frozen=True)
+class KLUCB:
+    """KL-UCB for costs in [0, scale]: the arm whose mean cost could plausibly be the least.
+
+    An arm's index is the least q with N kl(C/N, q) <= log t, where kl is that of Bernoulli distributions.
+
+    Attributes:
+        scale: The largest cost; a mean above it counts as this much.
+    """
+
+    scale: float = 1.0
+    name = "kl-ucb"
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
+    @classmethod
+    def for_costs(cls, scale: float, *, alpha: float | None = None) -> KLUCB:
+        """See `AlgorithmFactory.for_costs`."""
+        return cls(scale)
+
+    def choose(
+        self,
+        pulls: Sequence[float],
+        observed: Sequence[float],
+        means: Sequence[float],
+        uniform: Callable[[], float],
+    ) -> tuple[int, float]:
+        """See `Algorithm.choose`; deterministic."""
+
+        def index(mean: float, budget: float) -> float:
+            return _least_plausible(min(mean / self.scale, 1.0), budget)
+
+        return least_index(pulls, observed, means, index), 1.0
+
+
+def _least_plausible(mean: float, budget: float) -> float:
+    """The least q in [0, mean] with kl(mean, q) <= budget, by bisection: kl falls as q grows to the mean."""
+    low, high = 0.0, mean
+    while high - low > TOLERANCE:
+        q = (low + high) / 2
+        kl = mean * math.log(mean / q)
+        if mean < 1:  # at 1 the second term is 0 log 0
+            kl += (1 - mean) * math.log((1 - mean) / (1 - q))
+        low, high = (q, high) if kl > budget else (low, q)
+    return high

@@ -1,0 +1,237 @@
+"""What `run.json` holds, as typed records, and how what an older version wrote becomes one of them.
+
+A number that was not finite is null in JSON, and None here. Who reads a run folder reads these fields; nobody
+looks into the JSON itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from editloop.edits.cost import DEFAULT_COST
+
+__all__ = [
+    "FORMAT",
+    "BaseRecord",
+    "ConfigRecord",
+    "CostModelRecord",
+    "DataRecord",
+    "Figure",
+    "Manifest",
+    "MixtureRecord",
+    "PartRecord",
+    "PolicyRecord",
+    "ReadRecord",
+    "SampleRecord",
+    "SamplesRecord",
+    "TrialRecord",
+    "upgraded",
+]
+
+FORMAT = 2
+"""Of `run.json`: 1 had the trials of a method as `candidates`, their hyperparameters among their figures."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class Figure(_Record):
+    """A mean with its standard error, the number of rows, and, of a share, its 95% interval."""
+
+    mean: float | None = None
+    se: float | None = None
+    n: int | None = None
+    interval: list[float] | None = None
+
+
+class SampleRecord(_Record):
+    """A sampled response beside the row's edit."""
+
+    context: str
+    sample: str
+    edit: str
+    cost: float | None = None
+
+
+class SamplesRecord(_Record):
+    """What sampled responses of a policy look like (`editloop.offline.SampleCheck`)."""
+
+    cost: Figure
+    looping: float | None = None
+    unfinished: float | None = None
+    length_ratio: float | None = None
+    empty: float | None = 0.0
+    examples: list[SampleRecord] = Field(default_factory=list)
+
+
+class TrialRecord(_Record):
+    """One trial of a method.
+
+    Attributes:
+        hyperparameters: By name.
+        settings: The same in a few words, as of `Method.report_line`.
+        initial_loss: The validation figure of the base.
+        validation_loss: That of the trained policy.
+        validation_cost: Mean cost between a sampled response and the row's edit.
+        validation: The figures that all methods have, by name.
+        sampled: What sampled responses look like.
+        steps: Optimiser steps.
+        best_step: The step whose weights were kept.
+        seconds: How long it took.
+        history: What was logged, by step.
+    """
+
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    settings: str = ""
+    initial_loss: float | None = None
+    validation_loss: float | None = None
+    validation_cost: float | None = None
+    validation: dict[str, Figure | None] = Field(default_factory=dict)
+    sampled: SamplesRecord | None = None
+    steps: int = 0
+    best_step: int | None = None
+    seconds: float = 0.0
+    history: list[dict[str, float | None]] = Field(default_factory=list)
+
+
+class PolicyRecord(_Record):
+    """A trained policy: the trials of its method, and which was chosen."""
+
+    chosen: int = Field(default=0, ge=0)
+    selected_by: str = "loss"
+    alarms: list[str] = Field(default_factory=list)
+    trials: list[TrialRecord] = Field(min_length=1)
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse a choice that is no trial."""
+        if self.chosen >= len(self.trials):
+            raise ValueError("chosen is no trial")
+
+    @property
+    def best(self) -> TrialRecord:
+        """The chosen trial."""
+        return self.trials[self.chosen]
+
+
+class BaseRecord(_Record):
+    """The base, and how it was loaded."""
+
+    name: str
+    fingerprint: str
+    max_length: int | None = None
+    end_token: str | None = None
+    quantize: str | None = None
+    dtype: str | None = None
+    trust_remote_code: bool = False
+    decisions: list[str] = Field(default_factory=list)
+    sampled: SamplesRecord | None = None
+
+
+class ReadRecord(_Record):
+    """What was read: of a store also up to when, and which store it is."""
+
+    path: str | None = None
+    sha256: str | None = None
+    rows: int | None = None
+    until: float | None = None
+    store: str | None = None
+
+
+class PartRecord(_Record):
+    """A part of the log: its examples, how many of them are pairs, and rows by what happened to them."""
+
+    examples: int
+    pairs: int
+    counts: dict[str, int] = Field(default_factory=dict)
+
+
+class DataRecord(_Record):
+    """The two parts of the log."""
+
+    train: PartRecord
+    validation: PartRecord
+
+
+class ConfigRecord(BaseModel):
+    """The configuration as dumped (`editloop.offline.FitConfig`); what is read of it has a field here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    cost: str = DEFAULT_COST
+    max_new_tokens: int = 256
+
+
+class MixtureRecord(_Record):
+    """The fitted mixture (`editloop.offline.Mixture`)."""
+
+    weights: dict[str, float]
+    errors: dict[str, float | None] = Field(default_factory=dict)
+    by: Literal["likelihood", "cost"] = "likelihood"
+    rows: int = 0
+    objective: float | None = None
+    single: dict[str, float | None] = Field(default_factory=dict)
+    curve: list[float | None] = Field(default_factory=list)
+
+
+class FidelityRecord(_Record):
+    """How well costs were predicted (`editloop.offline.Fidelity`)."""
+
+    rows: int
+    r2: float | None = None
+    pearson: float | None = None
+    spearman: float | None = None
+    covered: list[float]
+
+
+class CostModelRecord(_Record):
+    """The cost model: what it is, and how it predicts beside baselines that know the length or nothing."""
+
+    kind: str
+    settings: dict[str, Any]
+    noise: float | None = None
+    unit: float
+    model: FidelityRecord
+    length: FidelityRecord
+    mean: FidelityRecord
+    tried: dict[str, FidelityRecord] = Field(default_factory=dict)
+
+
+class Manifest(_Record):
+    """The content of `run.json`; `policies` is in the order in which they were trained."""
+
+    format: int = FORMAT
+    status: Literal["running", "done"] = "running"
+    identity: str = ""
+    read: ReadRecord = Field(default_factory=ReadRecord)
+    data: DataRecord | None = None
+    base: BaseRecord
+    config: ConfigRecord = Field(default_factory=ConfigRecord)
+    policies: dict[str, PolicyRecord] = Field(default_factory=dict)
+    mixture: MixtureRecord | None = None
+    cost_model: CostModelRecord | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+HYPERPARAMETERS_1 = ("learning_rate", "beta", "dpo_weight", "kappa", "rl_weight", "rl_beta", "rl_loss")
+"""What stood among the figures of a candidate in format 1."""
+
+
+def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a `run.json` of any format that is known, in the form of this one."""
+    if content.get("format") != 1:
+        return dict(content)
+    policies = {}
+    for name, policy in content["policies"].items():
+        trials = []
+        for candidate in policy["candidates"]:
+            values = {key: candidate[key] for key in HYPERPARAMETERS_1 if candidate.get(key) is not None}
+            rest = {key: value for key, value in candidate.items() if key not in HYPERPARAMETERS_1}
+            settings = ", ".join(f"{key} {value}" for key, value in values.items())
+            trials.append({**rest, "hyperparameters": values, "settings": settings})
+        rest = {key: value for key, value in policy.items() if key != "candidates"}
+        policies[name] = {**rest, "trials": trials}
+    return {**content, "format": FORMAT, "policies": policies}
