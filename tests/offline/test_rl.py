@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """RL on sampled completions (Eq. 6): what is sampled, its estimated cost, and what a fit makes of it."""
-=======
-"""RL (Eq. 6): the completions it samples, what they are estimated to cost, and what is learned from them."""
->>>>>>> part-e
 
 from __future__ import annotations
 
