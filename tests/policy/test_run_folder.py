@@ -74,9 +74,15 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 def test_the_manifest_names_the_versions_and_holds_what_json_can_hold(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     nan, inf = float("nan"), float("inf")
-    trial = {"validation_loss": nan, "steps": 2, "history": [{"step": 1, "loss": 1.5}, {"step": 2, "loss": inf}]}
+    trial = {
+        "validation_loss": nan,
+        "steps": 2,
+        "history": [{"step": 1, "loss": 1.5}, {"step": 2, "loss": inf}],
+    }
     policies = {"sft": {"trials": [trial]}}
-    run.write_manifest(make_manifest(format=1, policies=policies, read={"path": "Zoë"}, versions={"torch": "0"}))
+    run.write_manifest(
+        make_manifest(format=1, policies=policies, read={"path": "Zoë"}, versions={"torch": "0"})
+    )
     manifest = run.manifest()
     best = manifest.policies["sft"].best
     assert (manifest.format, best.validation_loss, best.steps) == (2, None, 2)
@@ -94,7 +100,9 @@ def test_a_damaged_manifest_is_one_line(tmp_path: Path, content: bytes) -> None:
         RunFolder(tmp_path).manifest()
 
 
-@pytest.mark.parametrize(("content", "seen"), [({}, None), ({"format": 3}, 3), ({"format": 0}, 0), ({"format": "2"}, "2"), ({"format": [2]}, [2])]
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [({}, None), ({"format": 3}, 3), ({"format": 0}, 0), ({"format": "2"}, "2"), ({"format": [2]}, [2])],
 )
 def test_a_manifest_of_another_format_is_one_line(tmp_path: Path, content: Any, seen: int | None) -> None:
     (tmp_path / "run.json").write_text(json.dumps(content))
@@ -175,7 +183,7 @@ def test_a_base_is_loaded_again_as_it_was(
 ) -> None:
     run, _, _ = trained
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(sys.modules["editloop.policy.model"], "load_base", lambda _, **o: asked.append(o))
+    monkeypatch.setattr(sys.modules["editloop.policy.loading"], "load_base", lambda _, **o: asked.append(o))
     manifest = run.manifest()
     manifest.base.quantize, manifest.base.dtype = "4bit", "bfloat16"
     run.write_manifest(manifest)
@@ -196,7 +204,7 @@ def test_a_name_that_is_not_there_is_one_line(trained: tuple[RunFolder, Policy, 
     with pytest.raises(RunError, match=r"'ppo' .choose one of base, sft"):
         run.load_policy("ppo", policy)
     run.policy_path("sft").rename(run.path / "elsewhere")
-    with pytest.raises(RunError, match="folder is gone"):
+    with pytest.raises(RunError, match="folder is missing"):
         run.load_policy("sft", policy)
 
 

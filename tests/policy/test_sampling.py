@@ -247,21 +247,21 @@ def test_a_long_prompt_shortens_no_other_response(policy: Policy, monkeypatch: p
         return original(ids, generation_config=generation_config, **options)
 
     monkeypatch.setattr(policy.model, "generate", watched, raising=False)
-    told: list[int] = []
+    done: list[int] = []
     contexts = ["b" * 250, "a", "b" * 252, "b" * 200, "c" * 250]
-    found = policy.sample(contexts, max_new_tokens=50, progress=told.append)
+    found = policy.sample(contexts, max_new_tokens=50, progress=done.append)
     assert batches == [(2, 50), (2, 5), (1, 3)]
-    assert told == [2, 4, 5]
+    assert done == [2, 4, 5]
     assert all(s.tokens <= n for s, n in zip(found, (5, 50, 3, 50, 5), strict=True))
 
 
-def test_progress_is_told_and_the_mode_of_the_model_kept(policy: Policy) -> None:
-    told: list[int] = []
+def test_progress_is_reported_and_the_mode_of_the_model_kept(policy: Policy) -> None:
+    done: list[int] = []
     policy.model.train()
-    policy.sample(CONTEXTS, max_new_tokens=2, batch_size=4, progress=told.append)
+    policy.sample(CONTEXTS, max_new_tokens=2, batch_size=4, progress=done.append)
     assert policy.model.training
     policy.model.eval()
-    assert told == [4, 6]
+    assert done == [4, 6]
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ class RunFolder:
             raise RunError("no such policy in the run", seen=name, do=f"choose one of {have}")
         folder = self.policy_path(name)
         if not folder.is_dir():
-            raise RunError("the policy's folder is gone", seen=str(folder), do="fit it again")
+            raise RunError("the policy's folder is missing", seen=str(folder), do="fit it again")
         if not (folder / "adapter_config.json").is_file():
             return load_base(
                 folder,

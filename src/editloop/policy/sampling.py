@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,7 +16,7 @@ from editloop.errors import ModelError
 from editloop.policy.encode import Encoder
 from editloop.policy.mode import core_of, evaluating
 
-__all__ = ["Draw", "Sample", "numbers", "own_defaults", "sample", "trim_loops"]
+__all__ = ["Draw", "Sample", "sample", "trim_loops", "uniform_numbers", "without_shipped_settings"]
 
 LOOP_LENGTH = 200  # characters; the paper trims runs of at least so many
 LOOP_PERIOD = 40  # the longest unit whose repetition counts as a loop, in characters
@@ -106,8 +105,8 @@ def sample(
                 bos_token_id=encoder.tokenizer.bos_token_id,
             )
             streams = [np.random.SeedSequence(seed % 2**128, spawn_key=(i,)) for i in members]
-            draw = [Draw(numbers(streams, room), temperature, width)] if temperature > 0 else []
-            drawn = with_own_defaults(model).generate(
+            draw = [Draw(uniform_numbers(streams, room), temperature, width)] if temperature > 0 else []
+            drawn = without_shipped_settings(model).generate(
                 ids.to(device),
                 attention_mask=seen.long().to(device),
                 generation_config=config,
@@ -121,7 +120,7 @@ def sample(
     return [s for s in samples if s is not None]
 
 
-def numbers(streams: Sequence[np.random.SeedSequence], steps: int) -> torch.Tensor:
+def uniform_numbers(streams: Sequence[np.random.SeedSequence], steps: int) -> torch.Tensor:
     """Numbers in [0, 1) for the steps of each stream; they are the same whoever is beside it [n, steps]."""
     return torch.from_numpy(np.stack([np.random.default_rng(each).random(steps) for each in streams]))
 
@@ -170,32 +169,32 @@ def _batches(items: Iterable[int], limit: Callable[[int], int], size: int) -> It
             yield members[start : start + size]
 
 
-def with_own_defaults(model: Any) -> Any:
-    """The model, without the generation settings that it was shipped with (top-p, repetition penalty ...).
+def without_shipped_settings(model: Any) -> Any:
+    """The model without the generation settings that it was shipped with (top-p, repetition penalty ...).
 
-    A shallow copy with the same modules and weights; the model itself is not touched.
+    Args:
+        model: A `transformers` model, or its PEFT wrapper.
+
+    Returns:
+        A view that shares all modules and weights with the model, which itself is not changed.
     """
     from transformers import GenerationConfig
 
-    view = copy(core_of(model))
-    view.generation_config = GenerationConfig()
-    return view
-
-
-@contextmanager
-def own_defaults(model: Any) -> Iterator[None]:
-    """Without the generation settings that a model is shipped with (top-p, repetition penalty ...).
-
-    `generate` takes them wherever its own argument says nothing.
-    """
-    from transformers import GenerationConfig
-
+    # `generate` fills in whatever its argument leaves open from the model's own settings. They cannot be
+    # replaced on the model itself, because another thread may be reading them; hence a shallow copy. Copies
+    # share the table of their modules, so each wrapper around the core gets a table of its own.
     core = core_of(model)
-    kept, core.generation_config = core.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        core.generation_config = kept
+
+    def view_of(module: Any) -> Any:
+        view = copy(module)
+        if module is core:
+            view.generation_config = GenerationConfig()
+        else:
+            inner = "base_model" if "base_model" in module._modules else "model"
+            view._modules = {**module._modules, inner: view_of(module._modules[inner])}
+        return view
+
+    return view_of(model)
 
 
 def _sample_of(ids: list[int], encoder: Encoder) -> Sample:
