@@ -76,7 +76,7 @@ def write_result(
     )
     paths = Path(folder) / f"{name}.json", Path(folder) / f"{name}.md"
     if figure is not None:
-        from editloop.offline.report import figure_png  # with torch, which not every benchmark should load
+        from editloop.offline.plots import figure_png  # in a room above, and needed for figures only
 
         markdown = f"![{name}]({name}.png)\n\n{markdown}"
         write_bytes(Path(folder) / f"{name}.png", figure_png(figure))

@@ -6,7 +6,6 @@ What is ours: how a batch becomes trees, the loss, the order of the rows, and th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -29,18 +28,16 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from editloop.errors import ConfigError, RunError
+from editloop.errors import RunError
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.examples import Completions
 from editloop.offline.methods.batch import Batch, Layout, pack_completions
-from editloop.policy import ContextTree, Policy, TreeBatch, batch_log_probs, processes
+from editloop.policy import Policy, TreeBatch, batch_log_probs
 
 __all__ = [
     "EditTrainer",
     "RowStream",
     "disk_errors",
-    "micro_batch",
-    "training_arguments",
 ]
 
 T = TypeVar("T")
@@ -103,15 +100,6 @@ def _order(rows: int, seed: int | None, epoch: int) -> list[int]:
     generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     order: list[int] = torch.randperm(rows, generator=generator).tolist()
     return order
-
-
-class OneDeviceArguments(TrainingArguments):  # type: ignore[misc]
-    """The library's arguments for one device a process: its DataParallel would cut batches apart."""
-
-    @property
-    def n_gpu(self) -> int:
-        """The devices of this process."""
-        return min(1, int(super().n_gpu))
 
 
 class EditTrainer(Trainer):  # type: ignore[misc]
@@ -237,92 +225,3 @@ def _load_weights(policy: Policy, checkpoint: str) -> None:
     else:
         dtype = next(model.parameters()).dtype
         model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=dtype).state_dict())
-
-
-def micro_batch(batch: int, trees: Sequence[ContextTree], vocabulary: int, *, most: int | None = None) -> int:
-    """The most contexts of a batch that one forward should hold; it divides the batch.
-
-    A forward holds at most `most` contexts; by default about 8,192 tokens, and logits of 2^29 numbers.
-    """
-    tokens = sum(len(tree.layout) for tree in trees) / len(trees)
-    bearable = most or min(8192, 2**29 / vocabulary) / tokens
-    return max(size for size in range(1, batch + 1) if batch % size == 0 and (size <= bearable or size == 1))
-
-
-def training_arguments(
-    config: FitConfig,
-    folder: Path,
-    policy: Policy,
-    trees: Sequence[ContextTree],
-    *,
-    learning_rate: float,
-    epochs: float | None = None,
-) -> TrainingArguments:
-    """The library's arguments for one training.
-
-    Args:
-        config: The fit's configuration.
-        folder: Where checkpoints go.
-        policy: The policy to train, for its device, precision and vocabulary.
-        trees: Of the training rows.
-        learning_rate: After the warm-up.
-        epochs: Passes over the rows; by default those of the configuration.
-
-    Raises:
-        ConfigError: A batch cannot be divided among the processes.
-    """
-    device = policy.device
-    world = processes(device).num_processes
-    if config.batch_size % world:
-        raise ConfigError(
-            f"a batch cannot be divided among {world} processes",
-            seen=config.batch_size,
-            do="change --batch-size",
-        )
-    if len(trees) < world:
-        raise ConfigError(f"fewer rows than the {world} processes", seen=len(trees), do="use one process")
-    batch = min(config.batch_size, len(trees)) // world  # of one process
-    vocabulary = int(policy.model.config.get_text_config().vocab_size)
-    micro = micro_batch(batch, trees, vocabulary, most=config.micro_batch_size)
-    steps = max(1, math.ceil(round(len(trees) * (epochs or config.epochs), 6) / (batch * world)))
-    every = max(1, steps // config.evaluations)
-    checkpointing: dict[str, Any] = {}
-    if config.gradient_checkpointing:  # naming the flag at all, even as off, is deprecated
-        checkpointing = {
-            "gradient_checkpointing": True,
-            "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        }
-    return OneDeviceArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=batch // micro,
-        max_steps=steps,
-        learning_rate=learning_rate,
-        warmup_steps=round(steps * config.warmup),
-        lr_scheduler_type="linear",
-        weight_decay=0.0,
-        eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=1,
-        restore_callback_states_from_checkpoint=True,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        train_sampling_strategy="sequential",  # the stream has its own order
-        dataloader_drop_last=True,
-        dataloader_pin_memory=False,
-        seed=config.seed,
-        **checkpointing,
-        bf16=device.type == "cuda" and policy.model.config.dtype == torch.bfloat16,  # as it was loaded
-        use_cpu=device.type == "cpu",
-        average_tokens_across_devices=False,
-        ddp_find_unused_parameters=False,
-    )

@@ -23,12 +23,13 @@ from editloop.edits import get_cost
 from editloop.errors import RunError
 from editloop.io import write_text
 from editloop.offline.alarms import check_samples
+from editloop.offline.arguments import training_arguments
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.examples import Completions, Example
 from editloop.offline.methods.batch import Batch, Layout
 from editloop.offline.reference import on_all_processes
 from editloop.offline.scoring import DEFAULT_BETA, scores_of
-from editloop.offline.trainer import EditTrainer, disk_errors, training_arguments
+from editloop.offline.trainer import EditTrainer, disk_errors
 from editloop.policy import (
     Policy,
     attach_adapter,

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from editloop.offline.arguments import training_arguments
 from editloop.offline.config import FitConfig
 from editloop.offline.examples import RESPONSE, Example
 from editloop.offline.reference import on_all_processes
-from editloop.offline.trainer import disk_errors, training_arguments
+from editloop.offline.trainer import disk_errors
 from editloop.policy import (
     ContextTree,
     Policy,

@@ -103,8 +103,8 @@ def _served(folder: RunFolder, manifest: Manifest, name: str) -> Served:
         return Served(f"mixture@{digest[:8]}", name, path, parts)
     place = folder.policy_path(name)
     weights = hashlib.sha256(fingerprint.encode())
-    for digest in check_policy(place, path, manifest.base.name):
-        weights.update(digest)
+    for each in check_policy(place, path, manifest.base.name):
+        weights.update(each)
     return Served(f"{name}@{weights.hexdigest()[:8]}", name, path)
 
 
