@@ -316,8 +316,8 @@ def _markdown(measured: dict[str, Any]) -> str:
         "",
         f"RL with {NUM_SAMPLES} sampled completions beside edit and response, by pairwise regression, "
         "against DPO on the same rows, both ours; `tokens`: how many times as many distinct ones its trees "
-        "have. On made-up rows what is drawn is as long as the response and shares the context only; the last rows "
-        "are the lab's, weak edits and the base's own responses.",
+        "have. On made-up rows what is sampled is as long as the response and shares the context only; the "
+        "last rows are the lab's, weak edits and the base's own responses.",
         "",
         markdown_table(["base", "shared", "tokens", "RL, s", "DPO, s", "RL / DPO", "goal, at most"], choices),
         "",

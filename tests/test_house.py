@@ -29,6 +29,7 @@ ROOMS = [
     "store",
 ]
 GROUND = {
+    "configuration",
     "errors",
     "intervals",
     "io",

@@ -6,7 +6,7 @@ EditLoopError
 ├── LogError             an edit log that cannot be read or used
 │   ├── LogFormatError       not in the format that its name says, or columns missing
 │   ├── TooManyBadRows       more rows in quarantine than the set share
-│   └── EmptyViewError       no row is left for a view (all rows unedited, say)
+│   └── EmptyViewError       no row is left for a view, for example because all rows are unedited
 ├── CostError            an unknown cost, or one whose inputs are missing
 ├── ModelError           a base model, tokenizer or adapter that cannot be loaded or used
 ├── BanditError          an event, a cost or a state that the online phase cannot take
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class EditLoopError(Exception):
-    """An error told in one line: what is wrong, the value seen, what to do.
+    """An error in one line: what is wrong, the value that was seen, what to do.
 
     Args:
         what: What is wrong, without a full stop at its end.

@@ -10,14 +10,15 @@ NORMAL = 1.959963984540054  # 97.5% of the normal distribution
 
 
 def mean_interval(mean: float, error: float, n: int) -> tuple[float, float] | None:
-    """The interval of a mean of n independent values by Student's t.
+    """Return the interval of a mean of n independent values by Student's t.
 
-    None where the values cannot tell: fewer than two, or all alike, which says nothing of what others are.
+    It is None where the values do not determine one: fewer than two, or all equal, from which nothing follows
+    about other values.
 
     Args:
-        mean: Of the values.
+        mean: The mean of the values.
         error: Its standard error.
-        n: Number of values.
+        n: The number of values.
     """
     if n < 2 or not math.isfinite(mean) or not error > 1e-7 * max(abs(mean), 1.0):
         return None
@@ -26,13 +27,13 @@ def mean_interval(mean: float, error: float, n: int) -> tuple[float, float] | No
 
 
 def share_interval(share: float, n: int) -> tuple[float, float] | None:
-    """The interval of a share of n independent trials by Wilson; of the shares 0 and 1, too.
+    """Return Wilson's interval of the share of successes among n independent trials.
 
-    None where there are no trials, or no share.
+    It exists for the shares 0 and 1, too; it is None where there are no trials or the share is not finite.
 
     Args:
-        share: Of the trials that succeeded; half a success, as of a tie, is allowed.
-        n: Number of trials.
+        share: The share of successes; a tie may count as half a success.
+        n: The number of trials.
     """
     if n < 1 or not math.isfinite(share):
         return None

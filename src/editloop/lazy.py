@@ -1,4 +1,4 @@
-"""Names of a package that are loaded when they are first used."""
+"""Packages whose names are loaded when they are first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ __all__ = ["lazy_getattr"]
 def lazy_getattr(
     package: str, modules: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and the `__dir__` of a package: which of its modules has which names.
+    """Return a `__getattr__` and a `__dir__` for a package.
 
-    Raises:
-        AttributeError: By the first of what is returned, for a name that none has.
-        MissingExtraError: By the same, for a name that needs a library which is not installed.
+    `__getattr__` raises an `AttributeError` for a name that no module has, and a `MissingExtraError` for one
+    that needs a library which is not installed.
+
+    Args:
+        package: The name of the package.
+        modules: The public names of each of its modules.
     """
     home = {name: module for module, names in modules.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, which share the cores, and how their progress reaches who waits."""
+"""Jobs in processes of their own that share the cores, and the way of their progress back to the caller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 MOST = 8
-"""Processes at a time: a GPU's memory and a laptop's fan are shared by all."""
+"""The most processes at a time: all of them share the memory of one GPU, if there is one."""
 
 
 def cores() -> int:
@@ -35,10 +35,10 @@ def cores() -> int:
 def in_parallel(
     work: Callable[[Job], Result], jobs: Sequence[Job], task: str, callback: ProgressCallback
 ) -> Iterator[tuple[Job, Result]]:
-    """Each job with its result, as they end. After one that fails no further one is begun.
+    """Yield each job with its result, in the order in which they end; after a failure no further one begins.
 
     Args:
-        work: A function of a module, so that a process can find it.
+        work: A function at the top level of a module, so that another process can import it.
         jobs: What it is called with, one at a time.
         task: The name under which the callback hears of progress.
         callback: Receives it.
@@ -60,8 +60,8 @@ def in_parallel(
                 callback.progress(task, done, len(jobs))
         except BrokenProcessPool as error:
             raise RunError(
-                "a process of the benchmark was killed, for want of memory perhaps",
-                do="run it again: what is done is kept",
+                "a process was killed, perhaps because there was not enough memory",
+                do="run it again: finished jobs are kept",
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -73,11 +73,11 @@ PROGRESS_INTERVAL = 0.2
 
 
 class RelayedCallback:
-    """A progress callback for a job in another process: what it hears reaches the callback given to `relay`.
+    """A progress callback for a job in another process: it passes everything on to the callback of `relay`.
 
     Args:
         queue: From `relay`.
-        label: Stands before every line and every task, to tell the jobs apart.
+        label: A prefix of every message and task that tells the jobs apart.
     """
 
     def __init__(self, queue: Any, label: str) -> None:
@@ -102,7 +102,7 @@ class RelayedCallback:
 
 @contextmanager
 def relay(callback: ProgressCallback) -> Iterator[Any]:
-    """Within it, a queue for `RelayedCallback`; what comes through it is passed on to the callback."""
+    """Return a context manager with a queue for `RelayedCallback`; its events reach the callback."""
     with multiprocessing.get_context("spawn").Manager() as manager:
         queue = manager.Queue()
 

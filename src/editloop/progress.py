@@ -1,4 +1,4 @@
-"""How a long job tells what it decided and how far it is: to a terminal, another callback, or nobody."""
+"""How a long job reports its decisions and its progress: to a terminal, to your callback, or to nobody."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ SLOW = 2.0  # seconds without a terminal between two lines of progress
 
 
 class EditLoopWarning(UserWarning):
-    """What is not wrong, but should be looked at: an alarm of a training, a log that is not held out."""
+    """Something that is no error but should be looked at, such as an alarm of a training."""
 
 
 class ProgressCallback(Protocol):
-    """Hears of decisions and of progress."""
+    """Receives messages, warnings and progress. The methods may be called from the thread of the job only."""
 
     def message(self, line: str) -> None:
-        """A decision or a result, in a line."""
+        """Receive a decision or a result, as one line of text."""
 
     def warn(self, line: str) -> None:
-        """Something that should be looked at, in a line."""
+        """Receive a warning, as one line of text."""
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` units of a named task are done; equal at its end."""
+        """Receive that `done` of `total` units of a named task are done; the two are equal at its end."""
 
 
 class WarningCallback:
-    """What is listened with where nobody else does: warnings are Python's, all else is not heard."""
+    """The callback that is used where none is given: warnings become Python warnings, the rest is ignored."""
 
     def message(self, line: str) -> None:
-        """Ignore the line."""
+        """Ignore the message."""
 
     def warn(self, line: str) -> None:
-        """Warn as libraries do."""
+        """Issue an `EditLoopWarning`."""
         warnings.warn(line, EditLoopWarning, stacklevel=3)
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
@@ -59,12 +59,12 @@ class WarningCallback:
 
 
 class ConsoleCallback:
-    """A callback that prints what it hears; in the first process only, where there are several.
+    """A callback that prints messages and shows progress, in the first of several processes only.
 
-    On a terminal progress is a bar; elsewhere it is a line every few seconds.
+    On a terminal progress is shown as bars; elsewhere a line is printed every few seconds.
 
     Args:
-        console: Where it prints.
+        console: Where to print.
     """
 
     def __init__(self, console: Console) -> None:
@@ -75,16 +75,16 @@ class ConsoleCallback:
         self.first_process = os.environ.get("RANK", "0") == "0"
 
     def message(self, line: str) -> None:
-        """Print a line above the bars."""
+        """Print a message above the bars."""
         if self.first_process:
             (self.bar.console if self.bar else self.console).print(line)
 
     def warn(self, line: str) -> None:
-        """Print a line above the bars that says that it is a warning."""
+        """Print a warning above the bars."""
         self.message(f"warning: {line}")
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Move a task's bar."""
+        """Update the bar of a task."""
         if not self.first_process:
             return
         if self.bar is not None and self.console.is_terminal:
@@ -99,7 +99,7 @@ class ConsoleCallback:
 
 
 def plain_console() -> Console:
-    """A terminal that shows text as it is given, and does not break its lines."""
+    """Return a console that prints text unchanged: no markup, no highlighting, no line breaks of its own."""
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -107,10 +107,10 @@ def plain_console() -> Console:
 
 @contextmanager
 def show_progress(console: Console | None = None) -> Iterator[ConsoleCallback]:
-    """Within it, a callback that prints decisions and warnings, and shows progress.
+    """Return a context manager with a callback that prints messages and shows progress.
 
     Args:
-        console: Where it prints; by default standard output.
+        console: Where to print; by default standard output.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -131,6 +131,13 @@ def show_progress(console: Console | None = None) -> Iterator[ConsoleCallback]:
 
 
 def counter(callback: ProgressCallback, task: str, total: int, processes: int = 1) -> Callable[[int], None]:
-    """What a loop calls with the number of units done; the units are divided among processes."""
+    """Return a function that a loop calls with the number of units done.
+
+    Args:
+        callback: Receives the progress.
+        task: The name of the task.
+        total: Units of all processes together.
+        processes: Among how many processes the units are divided.
+    """
     share = math.ceil(total / processes)
     return lambda done: callback.progress(task, done, share)

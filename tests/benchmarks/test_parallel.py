@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from editloop.errors import ConfigError, RunError
-from editloop.parallel import in_parallel
+from editloop.parallel import RelayedCallback, in_parallel, relay
 from editloop.progress import WarningCallback
 
 
@@ -67,3 +67,38 @@ def test_a_parent_that_is_killed_takes_its_processes_along(tmp_path: Path) -> No
     while is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not is_alive(child)
+
+
+class Heard:
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[object, ...]] = []
+
+    def message(self, line: str) -> None:
+        self.events.append(("message", line))
+
+    def warn(self, line: str) -> None:
+        self.events.append(("warn", line))
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        self.events.append(("progress", task, done, total, note))
+
+
+def report(callback: RelayedCallback) -> int:
+    callback.message("begins")
+    for done in range(1, 1001):
+        callback.progress("rows", done, 1000, "fine")
+    callback.warn("ends")
+    return 1
+
+
+def test_what_a_job_tells_reaches_the_process_that_waits() -> None:
+    heard = Heard()
+    with relay(heard) as queue:
+        jobs = [RelayedCallback(queue, "first: ")]
+        (done,) = [result for _, result in in_parallel(report, jobs, "jobs", WarningCallback())]
+    assert done == 1
+    assert heard.events[0] == ("message", "first: begins")
+    assert heard.events[-2:] == [("progress", "first: rows", 1000, 1000, "fine"), ("warn", "first: ends")]
+    assert len(heard.events) < 100  # of a thousand steps a few are told

@@ -142,7 +142,7 @@ def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) ->
         tmp_path / "rounds",
         config=BanditConfig(alpha=0.2),
         seed=cell.seed,
-        told=played.append,
+        on_round=played.append,
     )
     assert [each.arm for each in played] == [arms[i] for i in chosen]
     assert [each.cost for each in played] == pytest.approx(paid(costs, chosen).tolist())

@@ -12,7 +12,6 @@ import pytest
 from calling import fails, rows
 from editloop.cli import inspect
 from editloop.cli.console import console
-from editloop.errors import RunError
 from editloop.intervals import share_interval
 
 
@@ -166,7 +165,8 @@ def test_an_interruption_promises_nothing_that_is_not_kept(editloop, monkeypatch
 def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
     from editloop.cli.evaluate import print_evaluation
     from editloop.cli.fit import print_run
-    from editloop.offline.report import run_sections, write_report
+    from editloop.offline.page import write_report
+    from editloop.offline.report import run_sections
     from editloop.policy import RunFolder
 
     nan = float("nan")
@@ -178,6 +178,7 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
         "validation": {"edit_nll_per_token": {"mean": nan, "se": nan}, "reference_accuracy": None},
         "sampled": None,
         "best_step": None,
+        "steps": 1,
         "history": [{"step": 1, "loss": nan}, {"step": 1, "eval_loss": nan}],
     }
     counts = {"examples": 1, "pairs": 1, "counts": {}}
@@ -245,6 +246,7 @@ def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, 
         "validation": figures,
         "sampled": {"cost": {"mean": 0.5, "se": 0.0, "n": 2}, "examples": []},
         "best_step": None,
+        "steps": 1,
         "history": [{"step": 1, "loss": 2.0}],
     }
     counts = {"examples": 14, "pairs": 12, "counts": {}}
@@ -260,33 +262,11 @@ def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, 
     fitted = capsys.readouterr().out
     print_evaluation({"rows": 14, "pairs": 12, "policies": {"dpo": figures}})
     evaluated = capsys.readouterr().out
-    reported = "\n".join(" ".join(row) for row in run_sections(run)[1].table)
+    reported = "\n".join(" ".join(row) for row in run_sections(run)[0].table)
     for shown in (fitted, evaluated, reported):
         (heading,) = [line for line in shown.splitlines() if line.startswith("policy ")]
         assert "accuracy reference accuracy" in " ".join(heading.split())
         assert shown.index("0.000 [0.00,0.24]") < shown.index("1.000 [0.76,1.00]")  # Wilson, 12 of 12
-    assert all("14 rows, 12 pairs" in each for each in (fitted, evaluated, *run_sections(run)[1].paragraphs))
+    assert all("14 rows, 12 pairs" in each for each in (fitted, evaluated, *run_sections(run)[0].paragraphs))
     assert "0.500 (n = 2)" in fitted and "0.500 (n = 2)" in reported  # two samples that cost the same
     assert "1.000 [-5.35,7.35]" in evaluated  # t of 12.706 with one degree of freedom
-
-
-def test_a_demo_does_not_reuse_the_logs_of_another(tmp_path):
-    from editloop.lab.demo import run_demo
-
-    (tmp_path / "settings.json").write_text(json.dumps({"rows": 40, "seed": 1}))
-    for other in ({"rows": 41, "seed": 1}, {"rows": 40, "seed": 2}):
-        with pytest.raises(RunError, match="the folder holds another demo"):
-            run_demo(tmp_path, **other)
-
-
-def test_a_demo_notes_its_settings_from_the_start(tmp_path, monkeypatch):
-    from editloop.lab import demo
-
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(demo, "get_domain", interrupted)
-    for _ in range(2):  # the same demo goes on
-        with pytest.raises(KeyboardInterrupt):
-            demo.run_demo(tmp_path, rows=40, seed=1)
-    assert json.loads((tmp_path / "settings.json").read_text()) == {"rows": 40, "seed": 1}

@@ -12,7 +12,7 @@ import pytest
 from editloop.edits import get_cost
 from editloop.errors import BudgetError, RunError, UserError
 from editloop.lab import Simulation, base_path, get_domain, make_log, plot_rounds, simulate
-from editloop.offline import fit, make_fit_config
+from editloop.offline import FitConfig, fit
 from editloop.online import BanditConfig
 from editloop.policy import Policy, RunFolder, load_base
 from editloop.users import DriftingUser, StyleUser, User, get_user
@@ -29,7 +29,7 @@ def lab_base() -> Policy:
 @pytest.fixture(scope="module")
 def run(lab_base: Policy, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     log = make_log(EMAIL, get_user("strong", EMAIL), 40, 3, policy=lab_base)
-    config = make_fit_config(
+    config = FitConfig(
         methods=["sft", "dpo"], epochs=1, samples=0, learning_rate={"sft": [1e-3], "dpo": [1e-3]}
     )
     return fit(log, lab_base, tmp_path_factory.mktemp("simulated") / "run", config)
@@ -70,10 +70,10 @@ def test_a_killed_simulation_goes_on_to_the_same_end(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        play(run, lab_base, tmp_path / "cut", told=stop)
+        play(run, lab_base, tmp_path / "cut", on_round=stop)
     with (tmp_path / "cut/rounds.jsonl").open("a") as file:
         file.write('{"number": 5, "arm": "sf')
-    resumed = play(run, lab_base, tmp_path / "cut", told=played.append)
+    resumed = play(run, lab_base, tmp_path / "cut", on_round=played.append)
     assert resumed.rounds == whole.rounds
     assert tuple(played) == whole.rounds
     assert resumed.bandit.to_json() == whole.bandit.to_json()

@@ -11,7 +11,7 @@ import pytest
 
 from editloop.errors import ConfigError, RunError
 from editloop.offline import CostModel, fidelity, fit_cost_model
-from editloop.offline.cost_model import RIDGES, _left_out_errors
+from editloop.offline.cost_model.ridge import RIDGES, _left_out_errors
 
 GENERATOR = np.random.default_rng(0)
 FEATURES = GENERATOR.standard_normal((600, 6)) * np.array([1, 10, 0.1, 1, 1, 0]) + 5
@@ -175,7 +175,7 @@ def test_a_feature_of_large_mean_takes_no_other_away() -> None:
 
 
 def test_of_many_rows_some_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.offline.cost_model.MOST_ROWS", 120)
+    monkeypatch.setattr("editloop.offline.cost_model.ridge.MOST_ROWS", 120)
     costs = 1 + FEATURES[:, 0]
     model = fitted(costs)
     assert model.settings["rows"] == 120

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from editloop.offline import fit, make_fit_config
+from editloop.offline import FitConfig, fit
 from editloop.policy import RunFolder, load_base
 from small_log import small_log
 
@@ -31,9 +31,9 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from accelerate import PartialState
 from small_log import small_log
-from editloop.offline import fit, make_fit_config
+from editloop.offline import fit, FitConfig
 # Two rows in three were accepted: some parts of a batch hold one pair, or none.
-fit(small_log(42, accepted=-3), sys.argv[2], sys.argv[3], make_fit_config(**json.loads(sys.argv[4])))
+fit(small_log(42, accepted=-3), sys.argv[2], sys.argv[3], FitConfig(**json.loads(sys.argv[4])))
 state = PartialState()
 Path(__file__).with_name(f"process {state.process_index} of {state.num_processes}").touch()
 """
@@ -72,7 +72,7 @@ def test_two_processes_give_the_losses_of_one(base: Any, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr[-2000:]
     assert {each.name for each in tmp_path.glob("process *")} == {"process 0 of 2", "process 1 of 2"}
     two = RunFolder(tmp_path / "two")
-    config = make_fit_config(**CONFIG)
+    config = FitConfig(**CONFIG)
     one = fit(small_log(42, accepted=-3), load_base(folder, device="cpu"), tmp_path / "one", config)
     expected = losses(one)
     assert list(expected) == ["sft", "dpo", "early"]
@@ -103,7 +103,7 @@ def test_two_processes_price_and_choose_as_one(base: Any, tmp_path: Path) -> Non
     done = launch(tmp_path, folder, tmp_path / "two", **options)
     assert done.returncode == 0, done.stderr[-2000:]
     two = RunFolder(tmp_path / "two")
-    config = make_fit_config(**CONFIG | options)
+    config = FitConfig(**CONFIG | options)
     one = fit(small_log(42, accepted=-3), load_base(folder, device="cpu"), tmp_path / "one", config)
     ours, theirs = (run.manifest()["cost_model"] for run in (one, two))
     assert theirs["kind"] == ours["kind"]

@@ -8,6 +8,7 @@ import pytest
 
 from editloop.edits.record import Message, Record
 from editloop.offline import make_examples
+from editloop.offline.examples import EDIT, RESPONSE
 from editloop.policy import Encoder
 from tiny import tiny_tokenizer
 
@@ -41,14 +42,20 @@ def test_edited_accepted_pending_and_expired_rows() -> None:
     assert accepted.tree.continuations == (made.continuation("abc"),)
     assert deleted.tree.continuations == ((made.end,), made.continuation("abc"))
     assert found.counts == {"pending": 1, "expired": 1, "unedited: no preference": 1}
-    assert (edited.edit, edited.context, edited.reference) == ("abd", "say it", None)
+    assert (edited.edit, edited.response, edited.context) == ("abd", "abc", "say it")
+    assert edited.completions.roles == {EDIT: (0,), RESPONSE: (1,)}
+    assert accepted.completions.roles == {EDIT: (0,), RESPONSE: (0,)}  # one text in two roles
+    for example in found.examples:
+        own = example.completions
+        assert (own.reference, own.cost, own.spread, example.sampled) == (None, None, None, None)
 
 
 def test_supervision_alone_keeps_the_edit() -> None:
     pair, single = make_examples([record("1", "abc", "abd"), record("2", "ab", "ab")], encoder()).examples
-    assert pair.edit_only().tree.continuations == pair.tree.continuations[:1]
-    assert not pair.edit_only().is_pair
-    assert single.edit_only() is single
+    assert pair.completions.only(EDIT).tree.continuations == pair.tree.continuations[:1]
+    assert not pair.completions.only(EDIT).is_pair
+    assert single.completions.only(EDIT, RESPONSE) is single.completions
+    assert single.completions.only(EDIT).tree == single.tree
 
 
 def test_a_pair_that_differs_only_after_the_cut_is_counted_and_no_pair() -> None:

@@ -27,7 +27,6 @@ from editloop.offline import (
     evaluate,
     fit,
     make_examples,
-    make_fit_config,
 )
 from editloop.policy import ContextTree, Policy, RunFolder, load_base, load_policy
 from editloop.progress import EditLoopWarning
@@ -47,7 +46,7 @@ SMALL: dict[str, Any] = {
 
 
 def config(**changes: Any) -> FitConfig:
-    return make_fit_config(**(SMALL | changes))
+    return FitConfig(**(SMALL | changes))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,7 @@ def test_the_run_folder_is_complete(finished: Finished, policy: Policy) -> None:
     assert manifest["status"] == "done"
     assert manifest["base"]["fingerprint"] == policy.fingerprint
     assert manifest["base"]["end_token"] == "<|end|>"
-    assert make_fit_config(**manifest["config"]) == config()
+    assert FitConfig(**manifest["config"]) == config()
     data = manifest["data"]
     assert data["train"]["examples"] + data["validation"]["examples"] == 40
     assert data["train"]["pairs"] + data["validation"]["pairs"] == 32

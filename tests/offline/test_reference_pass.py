@@ -42,8 +42,8 @@ def test_a_hit_equals_a_fresh_pass(policy: Policy, tmp_path: Path) -> None:
     assert again == fresh
     pair, single = fresh
     direct = policy.log_probs([e.tree for e in examples(policy)])
-    assert pair.reference == pytest.approx(tuple(direct[0]), abs=1e-5)
-    assert single.reference == (pytest.approx(direct[1][0], abs=1e-5), None)
+    assert pair.completions.reference == pytest.approx(tuple(direct[0]), abs=1e-5)
+    assert single.completions.reference == (pytest.approx(direct[1][0], abs=1e-5),)
     assert reference_pass(policy, [], cache=tmp_path / "none") == ([], True)
     assert not (tmp_path / "none").exists()
 
@@ -77,7 +77,7 @@ def test_the_reference_is_the_base_whatever_adapter_is_on(policy: Policy, tmp_pa
     found, known = reference_pass(adapted, examples(policy), cache=tmp_path / "b")
     assert not known
     assert found == plain
-    assert adapted.log_probs([plain[0].tree])[0] != pytest.approx(plain[0].reference, abs=1e-2)
+    assert adapted.log_probs([plain[0].tree])[0] != pytest.approx(plain[0].completions.reference, abs=1e-2)
     detach_adapter(adapted)
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_cache_file_is_computed_again_and_mended(policy: Policy, tmp_p
     assert not known
     assert found == fresh
     if how != "a folder":
-        assert load_file(file)["log_probs"][:2].tolist() == list(fresh[0].reference or ())
+        assert load_file(file)["log_probs"][:2].tolist() == list(fresh[0].completions.reference or ())
         assert reference_pass(policy, examples(policy), cache=tmp_path) == (fresh, True)
 
 
@@ -111,7 +111,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(policy: Policy, tmp_path
     for _ in range(2):
         found, known = reference_pass(policy, examples(policy), cache=tmp_path / "file")
         assert not known
-        assert found[0].reference is not None
+        assert found[0].completions.reference is not None
     assert (tmp_path / "file").read_text() == "x"
 
 
@@ -140,8 +140,7 @@ def test_features_are_cached_with_the_log_probs_and_apart_from_a_pass_without(
     fresh, known = feature_pass(policy, trees, cache=tmp_path)
     assert not known
     assert [each.log_probs for each in fresh] == [
-        pytest.approx([value for value in each.reference or () if value is not None], abs=1e-5)
-        for each in plain
+        pytest.approx(each.completions.reference, abs=1e-5) for each in plain
     ]
     assert [each.features.shape for each in fresh] == [(2, 4 * 32 + 2), (1, 4 * 32 + 2)]
     again, known = feature_pass(policy, trees, cache=tmp_path)

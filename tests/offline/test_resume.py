@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from editloop.errors import RunError
-from editloop.offline import EditTrainer, FitConfig, fit, make_fit_config
+from editloop.offline import EditTrainer, FitConfig, fit
 from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback
 from small_log import Told, small_log
@@ -58,7 +58,7 @@ class KillAt:
 
 
 def config(**changes: Any) -> FitConfig:
-    return make_fit_config(**(CONFIG | changes))
+    return FitConfig(**(CONFIG | changes))
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +274,8 @@ PROGRAM = """
 import json, sys
 sys.path[:0] = [sys.argv[1]]
 from small_log import small_log
-from editloop.offline import fit, make_fit_config
-fit(small_log(), sys.argv[2], sys.argv[3], make_fit_config(**json.loads(sys.argv[4])))
+from editloop.offline import fit, FitConfig
+fit(small_log(), sys.argv[2], sys.argv[3], FitConfig(**json.loads(sys.argv[4])))
 """
 
 

@@ -12,22 +12,51 @@ import torch
 
 from editloop.errors import ConfigError
 from editloop.offline import (
-    Candidate,
+    METHODS,
+    Batch,
     EditTrainer,
     FitConfig,
-    Method,
-    make_batch,
+    Layout,
+    Trial,
     make_examples,
-    method_loss,
+    pack_completions,
     reference_pass,
     training_arguments,
 )
-from editloop.offline import trainer as trainer_module
-from editloop.offline.trainer import _Stream, micro_batch
-from editloop.policy import LoraSettings, Policy, attach_adapter, batch_log_probs, detach_adapter, load_base
+from editloop.offline import arguments as arguments_module
+from editloop.offline.arguments import micro_batch
+from editloop.offline.examples import EDIT, Completions, Example
+from editloop.offline.trainer import RowStream
+from editloop.policy import (
+    LoraSettings,
+    Policy,
+    TreeBatch,
+    attach_adapter,
+    batch_log_probs,
+    detach_adapter,
+    load_base,
+)
 from small_log import small_log
 
-CANDIDATE = Candidate(learning_rate=1e-2, beta=0.5, dpo_weight=2.0)
+GIVEN: dict[str, dict[str, Any]] = {
+    "sft": {},
+    "dpo": {"beta": 0.5},
+    "early": {"beta": 0.5, "dpo_weight": 2.0},
+}
+
+
+def trial_of(name: str, **hyperparameters: Any) -> Trial:
+    method = METHODS.get(name)
+    return Trial(method, method.hyperparameters(learning_rate=1e-2, **GIVEN[name], **hyperparameters))
+
+
+def rows_of(examples: list[Example], trial: Trial) -> list[Completions]:
+    """The completions that a trial learns from."""
+    return trial.method.completions([e for e in examples if trial.method.rows(e)], trial.hyperparameters)
+
+
+def packed(policy: Policy, examples: list[Example], trial: Trial) -> tuple[TreeBatch, Layout]:
+    return pack_completions(policy, rows_of(examples, trial), from_fork=trial.method.within_context)
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +64,26 @@ def policy(base: Any) -> Policy:
     return load_base(base(), device="cpu")
 
 
-def examples_of(policy: Policy, rows: int = 22) -> list[Any]:
+def examples_of(policy: Policy, rows: int = 22) -> list[Example]:
     return reference_pass(policy, make_examples(small_log(rows), policy.encoder).examples)[0]
 
 
 Trained = tuple[dict[str, torch.Tensor], list[float]]
 
 
-def train(policy: Policy, method: Method, folder: Path, **options: Any) -> Trained:
+def train(policy: Policy, trial: Trial, folder: Path, **options: Any) -> Trained:
     """Two epochs of 22 rows in batches of 8; returns the adapter and the loss of each step."""
     config = FitConfig(lora=LoraSettings(rank=2), epochs=2, batch_size=8, seed=3, patience=9, **options)
-    examples = [e for e in examples_of(policy) if method != "dpo" or e.is_pair]
+    rows = rows_of(examples_of(policy), trial)
     adapted = attach_adapter(policy, config.lora, seed=3)
     trainer = EditTrainer(
         policy=adapted,
-        method=method,
-        candidate=CANDIDATE,
+        trial=trial,
         config=config,
-        arguments=training_arguments(config, CANDIDATE, folder, policy, examples),
-        train=examples,
+        arguments=training_arguments(
+            config, folder, policy, [each.tree for each in rows], learning_rate=1e-2
+        ),
+        train=rows,
         validate=lambda: {"loss": 1.0},
     )
     trainer.args.load_best_model_at_end = False
@@ -76,11 +106,12 @@ def same(a: Trained, b: Trained) -> None:
     [("sft", "token"), ("sft", "sequence"), ("dpo", "token"), ("early", "token"), ("early", "sequence")],
 )
 def test_accumulated_micro_batches_take_the_steps_of_the_whole_batch(
-    policy: Policy, tmp_path: Path, method: Method, reduction: str
+    policy: Policy, tmp_path: Path, method: str, reduction: str
 ) -> None:
-    whole = train(policy, method, tmp_path / "whole", sft_reduction=reduction, micro_batch_size=8)
-    parts = train(policy, method, tmp_path / "parts", sft_reduction=reduction, micro_batch_size=2)
-    odd = train(policy, method, tmp_path / "odd", sft_reduction=reduction, micro_batch_size=3)
+    trial = trial_of(method, **({} if method == "dpo" else {"reduction": reduction}))
+    whole = train(policy, trial, tmp_path / "whole", micro_batch_size=8)
+    parts = train(policy, trial, tmp_path / "parts", micro_batch_size=2)
+    odd = train(policy, trial, tmp_path / "odd", micro_batch_size=3)
     # Two epochs of 22 rows (17 pairs) are five batches of 8 and a half (four and a quarter).
     assert len(whole[1]) == (5 if method == "dpo" else 6)
     same(whole, parts)
@@ -89,33 +120,36 @@ def test_accumulated_micro_batches_take_the_steps_of_the_whole_batch(
 
 
 def test_the_order_of_the_rows_is_the_seeds(policy: Policy, tmp_path: Path) -> None:
-    first, again = (train(policy, "sft", tmp_path / name) for name in "ab")
+    first, again = (train(policy, trial_of("sft"), tmp_path / name) for name in "ab")
     assert first[1] == again[1]
     assert all(torch.equal(first[0][name], again[0][name]) for name in first[0])
 
 
 def test_the_loss_of_a_step_is_the_losses_of_its_rows_by_hand(policy: Policy) -> None:
     examples = examples_of(policy, 6)
-    config = FitConfig(sft_reduction="token")
     pairs = [e for e in examples if e.is_pair]
     with torch.no_grad():
         log_probs = {e.id: policy.log_probs([e.tree])[0] for e in examples}
     tokens = sum(len(e.tree.continuations[0]) for e in examples)
     sft = -sum(log_probs[e.id][0] for e in examples) / tokens
+    references = [e.completions.reference or () for e in pairs]
     margins = [
-        (log_probs[e.id][0] - log_probs[e.id][1]) - (e.reference[0] - e.reference[1] - 0.7) for e in pairs
+        (log_probs[e.id][0] - log_probs[e.id][1]) - (reference[0] - reference[1] - 0.7)
+        for e, reference in zip(pairs, references, strict=True)
     ]
     dpo = -torch.nn.functional.logsigmoid(0.5 * torch.tensor(margins)).mean()
 
-    def loss(method: Method) -> float:
-        moved = [
-            replace(e, reference=(e.reference[0] - 0.7, e.reference[1])) if e.is_pair else e for e in examples
-        ]
-        batch = make_batch(policy, [e for e in moved if method != "dpo" or e.is_pair], method)
+    def moved(example: Example) -> Example:
+        reference = example.completions.reference or ()
+        shifted = example.completions.with_reference((reference[0] - 0.7, *reference[1:]))
+        return replace(example, completions=shifted) if example.is_pair else example
+
+    def loss(name: str) -> float:
+        trial = trial_of(name)
+        trees, layout = packed(policy, [moved(e) for e in examples], trial)
         with torch.no_grad():
-            return float(
-                method_loss(method, CANDIDATE, batch, batch_log_probs(policy.model, batch.trees), config)
-            )
+            batch = Batch(layout, batch_log_probs(policy.model, trees), trial.method.totals(layout))
+            return float(trial.method.loss(batch, trial.hyperparameters))
 
     assert loss("sft") == pytest.approx(sft, rel=1e-5)
     assert loss("dpo") == pytest.approx(float(dpo), abs=1e-5)
@@ -125,47 +159,69 @@ def test_the_loss_of_a_step_is_the_losses_of_its_rows_by_hand(policy: Policy) ->
 
 def test_a_batch_holds_what_its_method_needs(policy: Policy) -> None:
     examples = examples_of(policy, 6)  # rows 0 and 5 were accepted
-    sft = make_batch(policy, examples, "sft")
-    assert (len(sft), len(sft.pair), len(sft.trees.lengths)) == (6, 0, 6)
-    early = make_batch(policy, examples, "early")
-    assert early.pair.tolist() == [1, 2, 3, 4]
-    assert early.chosen.tolist() == [0, 1, 3, 5, 7, 9]
-    assert early.rejected.tolist() == [2, 4, 6, 8]
+    trees, sft = packed(policy, examples, trial_of("sft"))
+    assert (len(sft), len(sft.pairs[0]), len(trees.lengths)) == (6, 0, 6)
+    early = packed(policy, examples, trial_of("early"))[1]
+    chosen, rejected = early.pairs
+    assert early.context[chosen].tolist() == early.context[rejected].tolist() == [1, 2, 3, 4]
+    assert early.of(EDIT).tolist() == [0, 1, 3, 5, 7, 9]
+    assert (chosen.tolist(), rejected.tolist()) == ([1, 3, 5, 7], [2, 4, 6, 8])
     lengths = [len(e.tree.continuations[0]) for e in examples]
-    assert early.counts() == {"sequence": 6.0, "token": float(sum(lengths)), "pair": 4.0, "choice": 0.0}
-    dpo = make_batch(policy, [examples[1]], "dpo")
+    totals = {"contexts": 6.0, "edit_tokens": float(sum(lengths)), "pairs": 4.0, "choices": 4.0}
+    assert METHODS.get("early").totals(early) == totals
+    trees, dpo = packed(policy, [examples[0], examples[1]], trial_of("dpo"))  # the first is no pair
     # "hi! see ..." and "see ..." part at once, so nothing is left out.
-    assert dpo.trees.lengths.tolist() == [len(c) for c in examples[1].tree.continuations]
-    assert (float(dpo.ref_chosen), float(dpo.ref_rejected)) == examples[1].reference
+    assert trees.lengths.tolist() == [len(c) for c in examples[1].tree.continuations]
+    assert tuple(dpo.known("reference").tolist()) == examples[1].completions.reference
+    assert dpo.known("cost").isnan().all()
 
 
 def test_a_forward_holds_what_memory_can_bear_and_divides_the_batch(policy: Policy) -> None:
     examples = examples_of(policy, 6)
-    tokens = sum(len(e.tree.layout) for e in examples) / 6
-    assert micro_batch(12, examples, 160) == 12
-    assert micro_batch(12, examples, int(2**29 / (5 * tokens))) == 4  # five bearable, four divide twelve
-    assert micro_batch(7, examples, int(2**29 / (5 * tokens))) == 1
-    assert micro_batch(12, examples, 2**40) == 1
+    trees = [e.tree for e in examples]
+    tokens = sum(len(tree.layout) for tree in trees) / 6
+    assert micro_batch(12, trees, 160) == 12
+    assert micro_batch(12, trees, int(2**29 / (5 * tokens))) == 4  # five bearable, four divide twelve
+    assert micro_batch(7, trees, int(2**29 / (5 * tokens))) == 1
+    assert micro_batch(12, trees, 2**40) == 1
+    assert [micro_batch(12, trees, 160, most=most) for most in (1, 5, 12, 99)] == [1, 4, 12, 12]
+
+
+def stream(length: int, seed: int | None) -> list[int]:
+    """The rows of a stream of five, from left to right."""
+    made = RowStream(range(5), length, seed)
+    assert len(made) == length
+    return [made[i] for i in range(length)]
 
 
 def test_every_row_is_seen_once_in_an_epoch_wherever_the_steps_end() -> None:
-    order = list(_Stream(5, 12, seed=3))
-    assert len(order) == len(_Stream(5, 12, seed=3)) == 12
+    order = stream(12, seed=3)
     assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5))
     assert len(set(order[10:])) == 2
     assert order[:5] != order[5:10]
-    assert list(_Stream(5, 8, seed=3)) == order[:8]
-    assert list(_Stream(5, 12, seed=4)) != order
+    assert stream(8, seed=3) == order[:8]
+    assert stream(12, seed=4) != order
+    assert stream(12, seed=None) == [*range(5), *range(5), 0, 1]
+
+
+@pytest.mark.parametrize("step", [1, 4, 7, 11])
+def test_a_stream_that_is_continued_goes_on_as_the_whole_one(step: int) -> None:
+    """What a row is follows from its place alone, whatever was read before it, and in whatever order."""
+    whole = stream(40, seed=3)
+    continued = RowStream(range(5), 40, 3)
+    assert [continued[i] for i in range(step, 40)] == whole[step:]
+    assert [continued[i] for i in reversed(range(40))] == whole[::-1]
 
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The arguments that would be made in one of several processes, on any device."""
 
-    def arguments(world: int, policy: Any, examples: list[Any], **options: Any) -> Any:
-        monkeypatch.setattr(trainer_module, "processes", lambda _: SimpleNamespace(num_processes=world))
-        monkeypatch.setattr(trainer_module, "TrainingArguments", lambda **given: SimpleNamespace(**given))
-        return training_arguments(FitConfig(**options), CANDIDATE, Path(), policy, examples)
+    def arguments(world: int, policy: Any, examples: list[Example], **options: Any) -> Any:
+        monkeypatch.setattr(arguments_module, "processes", lambda _: SimpleNamespace(num_processes=world))
+        monkeypatch.setattr(arguments_module, "OneDeviceArguments", lambda **given: SimpleNamespace(**given))
+        trees = [e.tree for e in examples]
+        return training_arguments(FitConfig(**options), Path(), policy, trees, learning_rate=1e-2)
 
     return arguments
 
@@ -192,30 +248,36 @@ def test_a_gpu_trains_in_the_precision_that_was_asked_for(
 
 def test_a_device_without_float64_is_given_none(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device `meta` stands for Apple's GPUs."""
-    there = torch.device("meta")
-    batch = make_batch(policy, examples_of(policy, 6), "dpo")
-    alone = SimpleNamespace(args=SimpleNamespace(world_size=1))
-    counts = EditTrainer._get_num_items_in_batch(alone, [{"batch": batch}] * 2, there)  # type: ignore[arg-type]
-    assert counts == {key: 2 * count for key, count in batch.counts().items()}
+    there, trial = torch.device("meta"), trial_of("dpo")
+    layout = packed(policy, examples_of(policy, 6), trial)[1]
+    totals = trial.method.totals(layout)
+    alone = object.__new__(EditTrainer)
+    alone.trial, alone.args = trial, SimpleNamespace(world_size=1, average_tokens_across_devices=False)
+    parts = [{"layout": layout}] * 2
+    samples, summed = alone.get_batch_samples(iter(parts), 2, there)
+    assert samples == parts
+    assert summed == {key: 2 * count for key, count in totals.items()}
     seen: list[torch.dtype] = []
 
     def watched(*tensors: torch.Tensor) -> torch.Tensor:
         seen.extend(tensor.dtype for tensor in tensors)
         return tensors[0]
 
-    monkeypatch.setattr(trainer_module, "preference_margin", watched)
+    monkeypatch.setattr("editloop.offline.losses.preference_margin", watched)
     for device, expected in ((there, torch.float32), (torch.device("cpu"), torch.float64)):
         seen.clear()
-        method_loss(
-            "dpo", CANDIDATE, batch, torch.zeros(len(batch.trees.lengths), device=device), FitConfig()
-        )
+        batch = Batch(layout, torch.zeros(len(layout.lengths), device=device), totals)
+        loss = trial.method.loss(batch, trial.hyperparameters)
+        assert (loss.device, loss.dtype) == (device, torch.float32)
         assert seen[2:] == [expected, expected]
 
 
 def test_the_steps_are_those_of_the_epochs(policy: Policy, tmp_path: Path) -> None:
-    def steps(rows: int, **options: Any) -> tuple[int, int, int]:
+    def steps(rows: int, own: float | None = None, **options: Any) -> tuple[int, int, int]:
+        trees = [e.tree for e in examples_of(policy, rows)]
         config = FitConfig(**options)
-        made = training_arguments(config, CANDIDATE, tmp_path, policy, examples_of(policy, rows))
+        made = training_arguments(config, tmp_path, policy, trees, learning_rate=1e-2, epochs=own)
+        assert made.learning_rate == 1e-2
         return made.max_steps, made.per_device_train_batch_size, made.gradient_accumulation_steps
 
     assert steps(22, batch_size=8, epochs=3) == (9, 8, 1)  # 66 rows
@@ -224,3 +286,4 @@ def test_the_steps_are_those_of_the_epochs(policy: Policy, tmp_path: Path) -> No
     assert steps(10, batch_size=1, epochs=1.1) == (11, 1, 1)  # 11 rows, not 11.000000000000002
     assert steps(5, batch_size=8, epochs=1) == (1, 5, 1)  # a small log is one batch
     assert steps(1, batch_size=8, epochs=0.1) == (1, 1, 1)
+    assert steps(22, batch_size=8, epochs=3, own=1.5) == (5, 8, 1)  # a trial's own epochs come first

@@ -18,7 +18,7 @@ from editloop.policy import RunFolder
 from editloop.serve.backends import catalog
 from editloop.serve.backends.catalog import find_policies, objection, validation
 from editloop.serve.problem import Problem
-from small_run import adapter_weights, cost, make_run, save_adapter
+from small_run import adapter_weights, cost, make_run, save_adapter, write_format_1
 
 Damage = Callable[[RunFolder], None]
 
@@ -223,6 +223,40 @@ def test_what_is_not_measured_is_for_force_to_take(tmp_path: Path) -> None:
             body = {"run": str(folder.path)}
             error(await service.http.post("/v1/arms", json=body), 409, "evaluation_gate")
             assert (await service.http.post("/v1/arms", json=body | {"force": True})).status_code == 200
+
+    run(work())
+
+
+def test_a_run_of_an_older_version_is_promoted_by_the_figures_that_it_has(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", ("sft", "dpo", "early"))
+    as_it_is_written_today = find_policies(folder.path)
+    content = write_format_1(folder)
+    assert find_policies(folder.path) == as_it_is_written_today
+    assert [validation(folder.path, name)["cost"]["mean"] for name in ("sft", "dpo", "early", "base")] == [
+        0.4,
+        0.2,
+        0.9,
+        0.5,
+    ]
+    assert validation(folder.path, "early")["alarms"] == ["samples cost more"]
+    mixed = validation(folder.path, "mixture")["cost"]
+    assert mixed["mean"] == pytest.approx(0.25 * 0.4 + 0.75 * 0.2) and mixed["n"] == 9
+    (mixture,) = find_policies(folder.path, ["mixture"])
+    assert sorted(mixture.weights.values()) == [0.25, 0.75]
+
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service:
+            body = {"run": str(folder.path)}
+            answer = await service.http.post("/v1/arms", json=body)
+            message = error(answer, 409, "evaluation_gate")["message"]
+            assert "early" in message and "0.900" in message
+            body["policies"] = ["sft", "dpo"]
+            promoted = (await service.http.post("/v1/arms", json=body)).json()
+            assert [arm.partition("@")[0] for arm in promoted["arms"][-2:]] == ["sft", "dpo"]
+        content["policies"]["sft"]["candidates"][1]["sampled"]["cost"]["mean"] = True
+        folder.manifest_path.write_text(json.dumps(content))
+        with pytest.raises(RunError, match=r"damaged, policies\.sft\.trials\.1\.sampled\.cost\.mean"):
+            find_policies(folder.path)
 
     run(work())
 

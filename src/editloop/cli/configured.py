@@ -1,7 +1,7 @@
 """Flags made of a configuration: each field is one, with the field's own help, range and default.
 
-A verb that is configured by a model has a parameter of that type; `configured` puts a flag for every field in
-its place, so that nothing about a field is written twice. `short_help` keeps the help of such a verb to the
+A verb that is configured by a model has a parameter `given`; `configured` puts a flag for every field in its
+place, so that nothing about a field is written twice. `short_help` keeps the help of such a verb to the
 flags that most people need; `--help-all` shows the others, by section.
 """
 
@@ -28,39 +28,45 @@ Verb = Callable[..., None]
 
 
 def configured(
-    model: type[BaseModel], make: Callable[..., Any], nested: Mapping[str, str]
+    model: type[BaseModel],
+    make: Callable[..., Any] = dict,
+    *,
+    nested: Mapping[str, str] | None = None,
+    skip: Collection[str] = (),
 ) -> Callable[[Verb], Verb]:
-    """Put flags in place of a verb's parameter that is annotated with a model.
+    """Put flags in place of the parameter `given` of a verb.
 
     Args:
         model: The configuration. Fields that are models themselves give a flag for each of their fields,
             `--lora-rank`.
-        make: Makes a configuration of the values that were given, by field.
-        nested: Fields whose values are mappings, and how they are set on the command line: `--set`, as often
-            as needed, each time with `name.field=value,value`.
+        make: Makes of the values that were given, by field, what the verb gets.
+        nested: Fields whose values are mappings, and the flag of each. It may be repeated, each time with
+            `name.field=value,value`; `make` gets what was given, by field, as its second argument.
+        skip: Fields without a flag.
     """
+    nested = nested or {}
+    without = {*skip, *nested}
 
     def decorate(verb: Verb) -> Verb:
         signature = inspect.signature(verb, eval_str=True)
-        (target,) = (name for name, each in signature.parameters.items() if each.annotation is model)
         flags = [
-            *_flags(model, skip=nested),
+            *_flags(model, skip=without),
             *(_set_flag(model, name, flag) for name, flag in nested.items()),
         ]
         parameters: list[inspect.Parameter] = []
         for name, parameter in signature.parameters.items():
-            given = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            parameters += flags if name == target else [given]
+            keyword = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            parameters += flags if name == "given" else [keyword]
 
         @wraps(verb)
         def expanded(**options: Any) -> None:
-            given = {flag.name: options.pop(flag.name) for flag in flags}
-            values = _values(model, given, skip=nested)
-            settings = {name: given[name] for name in nested if given[name]}
-            verb(**{target: make(values, settings)}, **options)
+            typed = {flag.name: options.pop(flag.name) for flag in flags}
+            values = _values(model, typed, skip=without)
+            settings = [{name: typed[name] for name in nested if typed[name]}] if nested else []
+            verb(given=make(values, *settings), **options)
 
         expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        expanded.configured_flags = {flag.name for flag in flags}  # type: ignore[attr-defined]
+        expanded.common_flags = {*_common(model), *nested}  # type: ignore[attr-defined]
         return expanded
 
     return decorate
@@ -79,7 +85,6 @@ def _flags(
             continue
         option = _option(f"{prefix}{name}", field)
         option.rich_help_panel = panel
-        option.hidden = not extra.get("common", False)
         kind, default = (bool, False) if field.annotation is bool else (_scalar(field) | None, None)
         yield inspect.Parameter(
             f"{prefix}{name}",
@@ -93,7 +98,7 @@ def _option(name: str, field: FieldInfo) -> Any:
     flag, choices = f"--{name.replace('_', '-')}", _choices(field)
     default = _shown(field.default)
     text = f"{field.description or ''}{f' [{default}]' if default else ''}"
-    metavar = "|".join(choices) if choices else None
+    metavar = "|".join(choices) if len(_alternatives(field)) == 1 and choices else None
     return typer.Option(flag, help=text, metavar=metavar)
 
 
@@ -186,15 +191,15 @@ def parse_settings(given: list[str], flag: str) -> dict[str, tuple[str, ...]]:
 
 
 def short_help(*common: str) -> Callable[[Verb], Verb]:
-    """Hide the flags of a verb from its help, but for these parameters; `--help-all` shows them.
+    """Hide the flags of a verb from its help, but for these and the common ones of its configuration.
 
-    Which flags of a configuration are shown, the configuration says itself.
+    `--help-all` shows them.
     """
 
     def decorate(verb: Verb) -> Verb:
         signature = inspect.signature(verb, eval_str=True)
-        decided = {*common, *getattr(verb, "configured_flags", ())}
-        shown = [_hidden(each, decided) for each in signature.parameters.values()]
+        shown = {*common, *getattr(verb, "common_flags", ())}
+        parameters = [each if each.name in shown else _hidden(each) for each in signature.parameters.values()]
         everything = inspect.Parameter(
             "help_all",
             inspect.Parameter.KEYWORD_ONLY,
@@ -211,19 +216,27 @@ def short_help(*common: str) -> Callable[[Verb], Verb]:
         def visible(*, help_all: bool = False, **options: Any) -> None:
             verb(**options)
 
-        visible.__signature__ = inspect.Signature([*shown, everything])  # type: ignore[attr-defined]
+        visible.__signature__ = inspect.Signature([*parameters, everything])  # type: ignore[attr-defined]
         return visible
 
     return decorate
 
 
-def _hidden(parameter: inspect.Parameter, decided: Collection[str]) -> inspect.Parameter:
-    """The parameter with its option hidden, if that is not decided; a copy, for others may share it."""
+def _common(model: type[BaseModel]) -> Iterator[str]:
+    """The fields that short help shows."""
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, Mapping) and extra.get("common"):
+            yield name
+
+
+def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
+    """The parameter with its option hidden."""
     kind, *more = get_args(parameter.annotation) or (parameter.annotation,)
     changed = []
     for each in more:
-        if isinstance(each, OptionInfo) and parameter.name not in decided:
-            each = copy(each)
+        if isinstance(each, OptionInfo):
+            each = copy(each)  # another verb may have the same
             each.hidden = True
         changed.append(each)
     return parameter.replace(annotation=Annotated[(kind, *changed)] if changed else parameter.annotation)

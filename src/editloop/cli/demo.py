@@ -29,7 +29,7 @@ def demo(
     from dataclasses import replace
 
     from editloop.lab.demo import full_settings, quick_settings, run_demo
-    from editloop.offline import make_fit_config
+    from editloop.offline import FitConfig
     from editloop.parallel import cores
 
     settings = full_settings() if full else quick_settings()
@@ -38,7 +38,7 @@ def demo(
         settings,
         rows=settings.rows if rows is None else rows,
         responses=settings.responses if responses is None else responses,
-        config=make_fit_config(**settings.config.model_dump() | given),
+        config=FitConfig(**settings.config.model_dump() | given),
         seed=seed,
     )
     with shown_progress() as callback:

@@ -15,7 +15,7 @@ from editloop.cli.flags import Base, Config, Device, Dtype, LogPath, Quantize, T
 from editloop.cli.places import Place
 from editloop.cli.reading import Reading, reads
 from editloop.errors import ConfigError
-from editloop.offline.config import FitConfig, make_fit_config
+from editloop.offline.config import FitConfig
 from editloop.offline.methods import METHODS
 from editloop.progress import ProgressCallback
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def _make(values: dict[str, Any], settings: dict[str, list[str]]) -> FitConfig:
     """The configuration of the values that were given; a hyperparameter without a method is that of all."""
-    config = make_fit_config(**values)
+    config = FitConfig(**values)
     changes: dict[str, Any] = {}
     for name, tried in parse_settings(settings.get("hyperparameters", []), "--set").items():
         if "." in name:
@@ -48,7 +48,7 @@ def fit(
     log: LogPath,
     reading: Reading,
     base: Base,
-    fit_config: FitConfig,
+    given: FitConfig,
     out: Annotated[
         Path, typer.Option(help="Run folder; an interrupted fit in it goes on."), Place.WRITTEN
     ] = Path("run"),
@@ -67,13 +67,13 @@ def fit(
         policy = editloop.load_base(
             base,
             device=device,
-            dtype="float32" if fit_config.full and dtype == "auto" else dtype,
+            dtype="float32" if given.full and dtype == "auto" else dtype,
             quantize=quantize,
-            max_length=fit_config.max_length,
+            max_length=given.max_length,
             end_token=end_token,
             trust_remote_code=trust_remote_code,
         )
-        run = editloop.fit(records, policy, out, fit_config, read=read, callback=callback)
+        run = editloop.fit(records, policy, out, given, read=read, callback=callback)
     if not callback.first_process:
         return
     print_run(run)

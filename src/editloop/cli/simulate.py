@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.live import Live
 from rich.table import Table
 
+from editloop.cli.configured import configured
 from editloop.cli.console import console, show_table, shown_progress
-from editloop.cli.flags import Config, CostName, Device, Dtype
+from editloop.cli.flags import Config, Device, Dtype
 from editloop.cli.places import Place
 from editloop.cli.user_flags import (
     LLM,
@@ -27,6 +28,7 @@ from editloop.cli.user_flags import (
 )
 from editloop.errors import ConfigError
 from editloop.io import guard_outputs, write_bytes, write_json
+from editloop.online import BanditConfig
 
 if TYPE_CHECKING:
     from editloop.edits import Context, Log
@@ -38,8 +40,10 @@ SHOWN = 12
 EVERY = 20
 
 
+@configured(BanditConfig, skip=("prior", "prior_strength", "memory", "seed"))
 def simulate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."), Place.READ],
+    given: dict[str, Any],
     user: UserName = "strong",
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 200,
     domain: DomainName = "email",
@@ -53,21 +57,9 @@ def simulate(
     arms: Annotated[
         str | None, typer.Option(help="Policies to choose from [all of the run]: sft,dpo")
     ] = None,
-    algorithm: Annotated[
-        str, typer.Option(help="ucb, kl-ucb, thompson, uniform, fixed (the first arm).")
-    ] = "ucb",
-    cost: CostName = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Of ucb, in the unit of the cost [0.45 of its scale].")
-    ] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(help="A typical large cost [1 if normalised, else from the log of --contexts]."),
-    ] = None,
     prior: Annotated[
         bool, typer.Option("--prior", help="Start from the policies' validation cost, worth 5 pulls.")
     ] = False,
-    discount: Annotated[float, typer.Option(help="Weight an observation keeps per round.")] = 1.0,
     drift: Annotated[
         int | None, typer.Option(help="Round from which the user wants each kind of text as another kind.")
     ] = None,
@@ -88,7 +80,6 @@ def simulate(
     from editloop.lab import simulate as play
     from editloop.offline.plots import figure_png
     from editloop.offline.report import show_number
-    from editloop.online import BanditConfig
     from editloop.policy import RunFolder
     from editloop.users import DriftingUser, LLMUser
 
@@ -115,17 +106,10 @@ def simulate(
     if style is None:
         for context in asked:  # a foreign one is told before anything is loaded
             world.describe(context_text(context))
-    cost = cost or manifest.config.cost
-    scale, why = _scale(cost, scale, alpha, log)
-    bandit = BanditConfig(
-        algorithm=algorithm,
-        cost=cost,
-        scale=scale,
-        alpha=alpha,
-        discount=discount,
-        prior=_validation_costs(manifest, cost) if prior else None,
-        seed=seed,
-    )
+    cost = given.pop("cost", manifest.config.cost)
+    scale, why = _scale(cost, given.pop("scale", None), given.get("alpha"), log)
+    costs = _validation_costs(manifest, cost) if prior else None
+    bandit = BanditConfig(cost=cost, scale=scale, prior=costs, seed=seed, **given)
     real = {"max_new_tokens": manifest.config.max_new_tokens} if log or texts == "hub" else {}
     with shown_progress() as callback:
         base = folder.load_base(device=device, dtype=dtype)
@@ -143,7 +127,7 @@ def simulate(
             config=bandit,
             seed=seed,
             callback=callback,
-            told=table.add,
+            on_round=table.add,
             **real,
         )
     write_bytes(out / "rounds.png", figure_png(plot_rounds(result)))

@@ -1,4 +1,4 @@
-"""The folder of something that goes on when it is run again: it remembers what it was made with."""
+"""The folder of a job that goes on when it is run again: it keeps the settings it was begun with."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["claim"]
 
 
 def claim(folder: Path, what: str, settings: Mapping[str, Any]) -> None:
-    """Note the settings in a folder that has none, or see that they are the same.
+    """Write the settings into a folder that has none, or check that they are the same.
 
     Args:
-        folder: Made if it is not there.
-        what: What is in it, for the error.
+        folder: The folder; it is made if it is not there.
+        what: What the folder holds, for the error.
         settings: What its content depends on, as JSON types.
 
     Raises:

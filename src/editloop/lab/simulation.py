@@ -1,8 +1,8 @@
 """Protocol 1, online: LateEnsemble chooses among the policies of a run while a user edits, round by round.
 
-Every round is a line in `rounds.jsonl` before the next begins, so a simulation that was killed goes on
-where it stopped. Round t asks the same context of whichever policy is chosen, and a policy's response to
-it is the same whoever asks, so that simulations with one seed can be compared round by round.
+Every round is a line in `rounds.jsonl` before the next begins, so that a simulation that was killed goes on
+where it stopped. Round t has the same context whichever policy is chosen, and a policy's response to it
+depends on the seed alone, so that simulations with one seed can be compared round by round.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Round", "Simulation", "plot_rounds", "simulate"]
 
 MOST_FAILURES = 5
-"""Rounds in a row without an answer, after which a simulation stops; it begins with them again."""
+"""Rounds in a row without an answer, after which a simulation stops. They are played again."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Round:
         number: From 0.
         arm: The policy that was chosen.
         propensity: The probability with which it was chosen.
-        context: What was asked, as text.
-        response: What the policy answered.
-        edit: What the user made of it; None if the user could not answer.
-        cost: What that cost; None likewise, and the round is not counted.
+        context: The context, as text.
+        response: The policy's response.
+        edit: The user's edit of it; None if the user could not answer.
+        cost: The cost of the edit; None if there is none, and the round is not counted.
     """
 
     number: int
@@ -95,25 +95,25 @@ def simulate(
     max_new_tokens: int = MAX_NEW_TOKENS,
     seed: int = 0,
     callback: ProgressCallback | None = None,
-    told: Callable[[Round], None] | None = None,
+    on_round: Callable[[Round], None] | None = None,
 ) -> Simulation:
-    """Plays a round for each context, or those that are left in a folder that holds some.
+    """Play a round for each context, or the rounds that are left in a folder that holds some.
 
     Args:
         run: Whose policies are the arms.
         base: The base that they were trained on.
         contexts: One for each round.
         user: Who edits.
-        out: Folder for `rounds.jsonl`; `settings.json` in it says what is played.
-        arms: Names of policies, `base` and `mixture` too; by default all that were trained.
+        out: Folder for `rounds.jsonl`, and for `settings.json`, which says what is played.
+        arms: Names of policies, `base` and `mixture` among them; by default all that were trained.
         config: How an arm is chosen, and the cost of an edit.
         max_new_tokens: Most tokens of a response.
         seed: Of the responses.
         callback: Receives progress.
-        told: Called with each round that is played.
+        on_round: Called with each round after it was played.
 
     Raises:
-        RunError: The run has no policies or not these, or the folder holds another simulation.
+        RunError: The run has no policies, or not the named ones, or the folder holds another simulation.
         UserError: The user could not answer several rounds in a row, or a budget is spent. The rounds
             before are kept.
     """
@@ -129,21 +129,21 @@ def simulate(
         "run": run.manifest().identity,
         "arms": arms,
         "user": dict(user.settings),
-        "bandit": asdict(config),
+        "bandit": config.model_dump(mode="json"),
         "rounds": len(contexts),
         "seed": seed,
         "max_new_tokens": max_new_tokens,
         **({"mixture": mixture.weights} if mixture and "mixture" in arms else {}),
     }
     if not (out / "rounds.jsonl").exists():
-        (out / "settings.json").unlink(missing_ok=True)  # of a simulation that played nothing
+        (out / "settings.json").unlink(missing_ok=True)  # left by a simulation that played no round
     elif not (out / "settings.json").exists():
         raise RunError("the folder holds rounds of another simulation", seen=str(out), do="choose another")
     claim(out, "simulation", settings)
     texts = [context_text(context) for context in contexts]
     rounds = _resume(out / "rounds.jsonl", bandit, texts)
     responses: dict[str, list[str]] = {}
-    unanswered: list[Round] = []  # not written before it is known that the user is still there
+    unanswered: list[Round] = []  # kept back until a later answer shows that the user is still there
     for number in range(len(rounds), len(contexts)):
         context = texts[number]
         decision = bandit.decide(str(number))
@@ -162,16 +162,16 @@ def simulate(
             callback.message(f"round {number + 1} has no answer: {error}")
             if len(unanswered) + 1 == MOST_FAILURES:
                 raise
-        paid = None if edit is None else float(cost([response], [edit])[0])
-        played = Round(number, decision.arm, decision.propensity, context, response, edit, paid)
+        incurred = None if edit is None else float(cost([response], [edit])[0])
+        played = Round(number, decision.arm, decision.propensity, context, response, edit, incurred)
         _observe(bandit, played)
         unanswered.append(played)
         if edit is not None or number + 1 == len(contexts):
             append_rows(out / "rounds.jsonl", map(asdict, unanswered))
             unanswered = []
         rounds.append(played)
-        if told is not None:
-            told(played)
+        if on_round is not None:
+            on_round(played)
         callback.progress("rounds", number + 1, len(contexts))
     return Simulation(tuple(rounds), bandit)
 
@@ -209,7 +209,7 @@ def _observe(bandit: Bandit, played: Round) -> None:
 
 
 def _resume(path: Path, bandit: Bandit, contexts: Sequence[str]) -> list[Round]:
-    """The rounds of a file, told to the bandit."""
+    """The rounds of a file, after the bandit has learned from them."""
     try:
         rounds = [Round(**row) for row in read_rows(path, RunError)]
     except TypeError as error:

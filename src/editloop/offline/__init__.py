@@ -12,7 +12,7 @@ from editloop.lazy import lazy_getattr
 if TYPE_CHECKING:
     from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
     from editloop.offline.arguments import training_arguments
-    from editloop.offline.config import FitConfig, Trial, make_fit_config
+    from editloop.offline.config import FitConfig, Trial
     from editloop.offline.cost_model.ridge import CostModel, Fidelity, fidelity, fit_cost_model
     from editloop.offline.evaluation import evaluate
     from editloop.offline.examples import Completions, Example, ExampleSet, make_examples
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "alarms": ("SampleCheck", "check_samples", "raise_alarms"),
     "arguments": ("training_arguments",),
-    "config": ("FitConfig", "Trial", "make_fit_config"),
+    "config": ("FitConfig", "Trial"),
     "cost_model.ridge": ("CostModel", "Fidelity", "fidelity", "fit_cost_model"),
     "evaluation": ("evaluate",),
     "examples": ("Completions", "Example", "ExampleSet", "make_examples"),
@@ -87,7 +87,6 @@ __all__ = [
     "fit_cost_model",
     "hyperparameter",
     "make_examples",
-    "make_fit_config",
     "mix_by_cost",
     "mix_by_likelihood",
     "pack_completions",

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
+from editloop.configuration import Configuration, setting
 from editloop.edits import SplitBy
 from editloop.edits.cost import DEFAULT_COST
-from editloop.errors import ConfigError
 from editloop.offline.methods import METHODS, Hyperparameters, Method, Need
 from editloop.policy.lora import LoraSettings
 
-__all__ = ["CostModelKind", "FitConfig", "Trial", "make_fit_config", "setting"]
+__all__ = ["CostModelKind", "FitConfig", "Trial"]
 
 CostModelKind = Literal["ridge", "bootstrap", "tuned", "auto"]
 
@@ -46,20 +46,6 @@ class Trial:
         return self.method.needs(self.hyperparameters)
 
 
-def setting(default: Any, section: str, description: str, *, common: bool = False, **limits: Any) -> Any:
-    """A field of a configuration.
-
-    Args:
-        default: Its default.
-        section: Where help and documentation show it.
-        description: What it is, in a sentence.
-        common: Whether the short help shows it.
-        **limits: As of pydantic's `Field`.
-    """
-    extra: dict[str, Any] = {"section": section, "common": common}
-    return Field(default=default, description=description, json_schema_extra=extra, **limits)
-
-
 METHOD, TRAINING, CHOICE, SAMPLING = (
     "What is learned",
     "Training",
@@ -68,109 +54,114 @@ METHOD, TRAINING, CHOICE, SAMPLING = (
 )
 
 
-class FitConfig(BaseModel):
+class FitConfig(Configuration):
     """The configuration of `editloop fit`. `FitConfig.model_fields` has a description of every field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     methods: tuple[str, ...] = setting(
-        ("sft", "dpo", "early"), METHOD, "The methods to train, in this order.", common=True
+        ("sft", "dpo", "early"), "The methods to train, in this order.", section=METHOD, common=True
     )
     hyperparameters: Mapping[str, Mapping[str, tuple[Any, ...]]] = setting(
         {},
-        METHOD,
         "For each method the values of its hyperparameters to try, such as {dpo: {beta: [0.1, 1]}}; what is "
         "not named has the method's own grid.",
+        section=METHOD,
     )
-    full: bool = setting(False, METHOD, "Train all weights instead of a LoRA adapter.")
-    lora: LoraSettings = setting(LoraSettings(), METHOD, "The LoRA adapter.")
+    full: bool = setting(False, "Train all weights instead of a LoRA adapter.", section=METHOD)
+    lora: LoraSettings = setting(LoraSettings(), "The LoRA adapter.", section=METHOD)
     epochs: float = setting(
         3.0,
-        TRAINING,
         "Passes over the rows that a method learns from; fractions are allowed. The last step is filled up "
         "from a further pass.",
+        section=TRAINING,
         common=True,
         gt=0,
     )
     batch_size: int = setting(
-        32, TRAINING, "Contexts in an optimiser step, over all processes.", common=True, ge=1
+        32, "Contexts in an optimiser step, over all processes.", section=TRAINING, common=True, ge=1
     )
     micro_batch_size: int | None = setting(
         None,
-        TRAINING,
         "Contexts in one forward of one process, at most; by default what memory can bear. The next lower "
         "divisor of the batch is taken, so that it changes no loss that is a mean.",
+        section=TRAINING,
         ge=1,
     )
     gradient_checkpointing: bool = setting(
-        False, TRAINING, "Keep fewer activations and compute them again: less memory, more time."
+        False, "Keep fewer activations and compute them again: less memory, more time.", section=TRAINING
     )
     warmup: float = setting(
         0.1,
-        TRAINING,
         "Share of the steps in which the learning rate rises; afterwards it falls linearly.",
+        section=TRAINING,
         ge=0,
         le=1,
     )
     seed: int = setting(
         0,
-        TRAINING,
         "Decides the split, the adapters' start, the order of the rows, and the sampling.",
+        section=TRAINING,
         common=True,
     )
     max_length: int | None = setting(
         None,
-        TRAINING,
         "Most tokens of a context and its completion; by default what the base can read.",
+        section=TRAINING,
         ge=8,
     )
     validation: float = setting(
-        0.1, CHOICE, "Share of the log that is kept for validation.", common=True, gt=0, lt=1
+        0.1, "Share of the log that is kept for validation.", section=CHOICE, common=True, gt=0, lt=1
     )
-    split_by: SplitBy = setting("record", CHOICE, "How the validation part is split off.", common=True)
+    split_by: SplitBy = setting(
+        "record", "How the validation part is split off.", section=CHOICE, common=True
+    )
     validation_rows: int = setting(
-        500, CHOICE, "Most rows of the validation part that are used; the others are left out.", ge=1
+        500, "Most rows of the validation part that are used; the others are left out.", section=CHOICE, ge=1
     )
     validation_samples: int = setting(
         64,
-        CHOICE,
         "Responses sampled from each trained policy on the validation part: they show degenerate text, and "
         "`select: cost` chooses by them. 0 samples none.",
+        section=CHOICE,
         ge=0,
     )
     evaluations: int = setting(
-        8, CHOICE, "How often in a training the validation loss is computed; the best state is kept.", ge=1
+        8,
+        "How often in a training the validation loss is computed; the best state is kept.",
+        section=CHOICE,
+        ge=1,
     )
-    patience: int = setting(3, CHOICE, "Stop after so many evaluations without a better one.", ge=1)
+    patience: int = setting(3, "Stop after so many evaluations without a better one.", section=CHOICE, ge=1)
     select: Literal["loss", "cost"] = setting(
         "loss",
-        CHOICE,
         "How the best trial of a method is chosen on the validation part: by its validation loss, or by the "
         "mean cost between a sampled response and the row's edit.",
+        section=CHOICE,
     )
     mixture: Literal["likelihood", "cost", "none"] = setting(
         "likelihood",
-        CHOICE,
         "What the weights of the mixture are fitted by on the validation part: the likelihood of its edits, "
         "or the cost of sampled responses (estimated where there is a cost model, else against the row's "
         "edit). A run of one method has no mixture.",
+        section=CHOICE,
     )
     cost: str = setting(
-        DEFAULT_COST, SAMPLING, "The name of the cost, for RL, choice and report.", common=True
+        DEFAULT_COST, "The name of the cost, for RL, choice and report.", section=SAMPLING, common=True
     )
     num_samples: int = setting(
         4,
-        SAMPLING,
         "Completions sampled from the reference for each context, for methods that choose among them.",
+        section=SAMPLING,
         ge=0,
     )
     cost_model: CostModelKind = setting(
         "ridge",
-        SAMPLING,
         "What predicts costs: ridge regression on the reference's features, bootstrap regressions on them, "
         "ridge on features tuned by an adapter, or auto: what validates best of the three.",
+        section=SAMPLING,
     )
-    max_new_tokens: int = setting(256, SAMPLING, "Longest sampled response, in tokens.", common=True, ge=1)
+    max_new_tokens: int = setting(
+        256, "Longest sampled response, in tokens.", section=SAMPLING, common=True, ge=1
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -256,24 +247,9 @@ class FitConfig(BaseModel):
             method, dot, field = name.partition(".")
             if dot:
                 given.setdefault(method, {})[field] = value
-        return make_fit_config(**{**self.model_dump(), "hyperparameters": given, **fields})
+        return FitConfig(**{**self.model_dump(), "hyperparameters": given, **fields})
 
     @property
     def needs(self) -> frozenset[Need]:
         """What has to be prepared for any of the trials."""
         return frozenset().union(*(trial.needs for name in self.methods for trial in self.trials(name)))
-
-
-def make_fit_config(**options: object) -> FitConfig:
-    """A `FitConfig`; a wrong option is a one-line error.
-
-    Raises:
-        ConfigError: An option is unknown or has a wrong value.
-    """
-    try:
-        return FitConfig.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(f"{where}: {message}", seen=first["input"] if first["loc"] else None) from error

@@ -75,7 +75,7 @@ def run_verdict(
         )
     figures = f"On {chosen.n} validation rows the responses of {best} cost {_shown(chosen)}"
     held_out = (
-        "The validation rows also chose the weights; the cost on new rows is told by evaluating the run on "
+        "The weights were chosen on the same validation rows; for the cost on new rows, evaluate the run on "
         "a held-out log."
     )
     peers = _peers(best, costs)

@@ -16,7 +16,8 @@ from editloop.online.algorithms import (
     Uniform,
     get_algorithm,
 )
-from editloop.online.bandit import Bandit, BanditConfig, resolve_scale
+from editloop.online.bandit import Bandit
+from editloop.online.config import BanditConfig, resolve_scale
 from editloop.online.events import (
     Arms,
     Decided,

@@ -12,94 +12,16 @@ scopes differ (`editloop.online.pooling`), up to a cap. A prior from offline val
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from editloop.edits.cost import DEFAULT_COST, describe_cost
 from editloop.errors import BanditError, ConfigError
-from editloop.online.algorithms import ALGORITHMS, Algorithm
+from editloop.online.config import BanditConfig
 from editloop.online.events import Arms, Decided, Event, Feedback, Outcome, check_cost
 from editloop.online.pooling import pooled_strength
 from editloop.online.state import State, Tally
 
-__all__ = ["Bandit", "BanditConfig", "resolve_scale"]
-
-PRIOR_CAP = 5.0
-"""Most pulls that an offline prior can count for: at 20, a wrong prior costs more than a right one saves."""
-
-
-@dataclass(frozen=True)
-class BanditConfig:
-    """How arms are chosen.
-
-    Attributes:
-        algorithm: The name of an algorithm in `editloop.online.algorithms.ALGORITHMS`.
-        cost: The name of the cost that the feedback is in. α and the scale are in its unit.
-        scale: A typical large cost: 1 for normalised costs (`resolve_scale`).
-        alpha: α of UCB; None for 0.45 of the scale.
-        discount: The weight that an observation keeps per further decision in its scope; 1 for a user who
-            does not change.
-        pool: How many pulls the other scopes' experience counts for: `learned`, or a number (0 for none).
-        prior: The offline validation cost of arms, by name.
-        prior_strength: How many pulls the offline prior counts for, at most 5.
-        seed: The seed of the algorithms that draw.
-        memory: How many responses are kept for feedback at most.
-    """
-
-    algorithm: str = "ucb"
-    cost: str = DEFAULT_COST
-    scale: float = 1.0
-    alpha: float | None = None
-    discount: float = 1.0
-    pool: float | Literal["learned"] = "learned"
-    prior: Mapping[str, float] | None = None
-    prior_strength: float = PRIOR_CAP
-    seed: int = 0
-    memory: int = 100_000
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ConfigError("the scale of a cost is a positive number", seen=self.scale)
-        if not 0 < self.discount <= 1:
-            raise ConfigError("a discount lies in (0, 1]", seen=self.discount)
-        if self.pool != "learned" and not (isinstance(self.pool, (int, float)) and self.pool >= 0):
-            raise ConfigError("pool is `learned` or a number of pulls, at least 0", seen=self.pool)
-        if not 0 <= self.prior_strength <= PRIOR_CAP:
-            raise ConfigError(f"a prior's strength is 0 to {PRIOR_CAP:g} pulls", seen=self.prior_strength)
-        if self.memory < 1:
-            raise ConfigError("memory is at least one response", seen=self.memory)
-        for cost in (self.prior or {}).values():
-            check_cost(cost, "edited")
-        self.make_algorithm()
-
-    def make_algorithm(self) -> Algorithm:
-        """Return the algorithm, with its options in the unit of the cost."""
-        return ALGORITHMS.get(self.algorithm).for_costs(self.scale, alpha=self.alpha)
-
-
-def resolve_scale(cost: str, costs: Sequence[float] = ()) -> tuple[float, str]:
-    """Return the scale of a cost, and how it was found.
-
-    Args:
-        cost: The cost's name.
-        costs: Costs of a log; needed if the cost declares no scale.
-
-    Raises:
-        ConfigError: The cost declares no scale, and no positive cost is given.
-        CostError: There is no such cost.
-    """
-    declared = describe_cost(cost).scale
-    if declared is not None:
-        return declared, f"{cost} declares it"
-    ranked = sorted(value for value in costs if math.isfinite(value))
-    scale = ranked[int(0.95 * (len(ranked) - 1))] if ranked else 0.0
-    if scale <= 0:
-        raise ConfigError(
-            "the scale of this cost is not known", seen=cost, do="give costs of a log, a scale or alpha"
-        )
-    return scale, f"95% of {len(ranked)} costs are at most this"
+__all__ = ["Bandit"]
 
 
 class Bandit:
@@ -233,7 +155,7 @@ class Bandit:
 
     def to_json(self) -> dict[str, Any]:
         """Return a snapshot: configuration and state as JSON types, which `from_json` restores exactly."""
-        return {"config": asdict(self.config), "state": self.state.to_json()}
+        return {"config": self.config.model_dump(mode="json"), "state": self.state.to_json()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Bandit:

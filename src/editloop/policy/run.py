@@ -296,6 +296,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f", {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    if isinstance(error, KeyError):  # of what an older version wrote
+        return f", {error.args[0]}: missing"
+    if isinstance(error, TypeError | AttributeError):
+        return ", policies: not as an older version wrote them"
     return f", {error}" if isinstance(error, UnsafeJSONError) else ""
 
 

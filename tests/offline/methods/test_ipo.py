@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from editloop.offline import Batch, Completions, Layout, fit, make_fit_config
+from editloop.offline import Batch, Completions, FitConfig, Layout, fit
 from editloop.offline.methods.dpo import DPOHyperparameters
 from editloop.offline.methods.ipo import METHOD
 from editloop.policy import ContextTree, load_base
@@ -33,7 +33,7 @@ def test_the_loss_by_hand() -> None:
 
 def test_a_fit_brings_the_margin_to_its_distance(base: Any, tmp_path: Path) -> None:
     policy = load_base(base(), device="cpu")
-    config = make_fit_config(
+    config = FitConfig(
         methods=["ipo"],
         hyperparameters={"ipo": {"learning_rate": 5e-3, "beta": 0.25}},
         epochs=8,

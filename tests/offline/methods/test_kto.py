@@ -12,7 +12,7 @@ import torch
 
 from editloop.edits import Record
 from editloop.errors import EmptyViewError
-from editloop.offline import fit, make_examples, make_fit_config
+from editloop.offline import FitConfig, fit, make_examples
 from editloop.offline.methods.kto import METHOD, KTOHyperparameters, kto_loss
 from editloop.policy import Policy, load_base
 
@@ -90,14 +90,14 @@ def test_a_mismatched_draft_is_no_longer_than_the_longest_row(policy: Policy) ->
 
 
 def test_kto_needs_drafts_of_both_kinds(policy: Policy, tmp_path: Path) -> None:
-    config = make_fit_config(methods=["kto"], validation_samples=0)
+    config = FitConfig(methods=["kto"], validation_samples=0)
     edited = [row for row in log(40) if row.edit != row.response]
     with pytest.raises(EmptyViewError, match="KTO needs rows that were left as they were and rows that were"):
         fit(edited, policy, tmp_path / "run", config, report=False)
 
 
 def test_a_fit_learns_from_acceptance(policy: Policy, tmp_path: Path) -> None:
-    config = make_fit_config(
+    config = FitConfig(
         methods=["kto"],
         hyperparameters={"kto": {"learning_rate": 5e-3, "beta": 0.5}},
         epochs=6,

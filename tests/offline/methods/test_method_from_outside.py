@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from calling import rows
 from editloop.cli.app import app
 from editloop.errors import ConfigError
-from editloop.offline import METHODS, Batch, Completions, Layout, make_fit_config
+from editloop.offline import METHODS, Batch, Completions, FitConfig, Layout
 from editloop.policy import ContextTree, RunFolder
 from plug_in import install_plug_in
 
@@ -28,7 +28,7 @@ def orpo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     folder = tmp_path / "package"
     folder.mkdir()
     with pytest.raises(ConfigError, match="unknown method"):
-        make_fit_config(methods=["orpo"])
+        FitConfig(methods=["orpo"])
     install_plug_in(folder, monkeypatch, "editloop.methods", source, orpo="METHOD")
     return METHODS.get("orpo")
 

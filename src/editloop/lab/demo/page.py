@@ -78,12 +78,12 @@ def _before_and_after(result: DemoResult) -> Section:
             for name, each in ((name, costs[name][EVALUATOR]) for name in ranked)
         ]
         comparisons.append(Comparison(costs["base"][EVALUATOR].contexts[i], drafts))
-    told = (
+    note = (
         f"The first {SHOWN} contexts, not selected. The policies learned from the {EVALUATOR} user's log; "
         f"each draft is shown with the {EVALUATOR} user's edit of it: struck words were deleted, underlined "
         "words inserted."
     )
-    return Section("Before and after", [told], comparisons=comparisons)
+    return Section("Before and after", [note], comparisons=comparisons)
 
 
 def _online(user: str, simulation: Simulation) -> Section:

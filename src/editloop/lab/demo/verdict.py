@@ -19,6 +19,9 @@ __all__ = ["Difference", "demo_verdict"]
 
 Costs = NDArray[np.float64]
 
+BOUND = 1.0
+"""What a cost counts at most where methods are chosen: a draft that is rewritten wholly."""
+
 
 class Difference(NamedTuple):
     """Mean difference of costs on the same contexts, and its standard error."""
@@ -54,15 +57,16 @@ def demo_verdict(
     """
     logs = list(trained)
     methods = list(trained[logs[0]])
-    best = {log: min(float(costs.mean()) for costs in trained[log].values()) for log in logs}
-    chosen = min(
-        methods, key=lambda method: max(float(trained[log][method].mean()) - best[log] for log in logs)
-    )
+    # A near-empty draft can cost 20 times its length: bounded, one of them does not decide.
+    bounded = {log: {m: float(np.minimum(c, BOUND).mean()) for m, c in trained[log].items()} for log in logs}
+    excess = {m: max(bounded[log][m] - min(bounded[log].values()) for log in logs) for m in methods}
+    chosen = min(excess, key=lambda method: excess[method])
     changes = {log: Difference.of(trained[log][chosen], base) for log in logs}
     helped = [log for log in logs if changes[log].mean < 0 and not changes[log].is_within_error]
     reasons = [
         f"Every policy drafted for the same {len(base)} fresh contexts. Differences are means ± standard "
-        "error; within two standard errors policies are called equally good.",
+        "error; within two standard errors policies are called equally good. The choice counts a cost above "
+        f"{BOUND:g} as {BOUND:g}.",
         *(_of_log(log, chosen, trained[log], changes[log]) for log in logs),
         _over_logs(chosen, trained),
         "Choosing among the policies online, without knowing any of this beforehand (LateEnsemble), cost "
@@ -77,8 +81,8 @@ def _headline(chosen: str, base: float, trained: Mapping[str, Mapping[str, Costs
     if not helped:
         return "Keep the base: no log made a policy that costs less beyond the error."
     first, *more = [(log, short_cost(float(trained[log][chosen].mean()))) for log in helped]
-    change = f"{short_cost(base)} to {first[1]} with the {first[0]} user's log"
-    change += "".join(f", {cost} with the {log} one's" for log, cost in more)
+    change = f"{short_cost(base)} to {first[1]} on the {first[0]} user's log"
+    change += "".join(f", {cost} on the {log}'s" for log, cost in more)
     served = "serve it" if len(helped) == len(trained) else f"serve it for the {listed(helped)} user"
     return f"Train {chosen}: {change}; {served}."
 
@@ -110,6 +114,5 @@ def _over_logs(chosen: str, trained: Mapping[str, Mapping[str, Costs]]) -> str:
         )
     ]
     if equal:
-        verb = "is" if len(equal) == 1 else "are"
-        return f"{listed(equal)} {verb} as good as {chosen} with every log, within the error."
+        return f"As good as {chosen} with every log, within the error: {listed(equal)}."
     return f"No other method is as good as {chosen} with every log."

@@ -14,7 +14,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -207,7 +206,9 @@ class Live:
         try:
             row = json.loads(self._snapshot_file.read_text(encoding="utf-8"))
             bandit = Bandit.from_json(row["bandit"])
-            if json.dumps(row["bandit"]["config"]) != json.dumps(asdict(self.config), allow_nan=False):
+            if json.dumps(row["bandit"]["config"]) != json.dumps(
+                self.config.model_dump(mode="json"), allow_nan=False
+            ):
                 return None  # it counted otherwise
             found = {str(arm): (str(run), str(name)) for arm, (run, name) in row["policies"].items()}
             return _Snapshot(bandit, int(row["seq"]), str(row["salt"]), int(row.get("repriced", 0)), found)

@@ -1,0 +1,44 @@
+"""Configurations: models whose fields are the only place of a default, a range and a help text.
+
+The command's flags (`editloop.cli.configured`), YAML files and the documentation are made of the fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from editloop.errors import ConfigError
+
+__all__ = ["Configuration", "setting"]
+
+
+class Configuration(BaseModel):
+    """A frozen configuration; a wrong value is a `ConfigError` in one line, wherever it comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "configuration"
+            message = str(first["msg"]).removeprefix("Value error, ")
+            seen = first["input"] if first["loc"] else None
+            raise ConfigError(f"{where}: {message}", seen=seen) from error
+
+
+def setting(default: Any, description: str, *, section: str = "", common: bool = False, **limits: Any) -> Any:
+    """A field of a configuration.
+
+    Args:
+        default: Its default.
+        description: What it is, in a sentence or two.
+        section: The heading under which help and documentation show it.
+        common: Whether the short help shows it.
+        **limits: As of pydantic's `Field`: `gt`, `ge`, `lt`, `le`.
+    """
+    extra: dict[str, Any] = {"section": section, "common": common}
+    return Field(default=default, description=description, json_schema_extra=extra, **limits)

@@ -1,0 +1,32 @@
+"""The page of a report: the verdict stands above all, and drafts are redlines with their costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from editloop.offline.page import Comparison, Draft, Section, write_report
+from editloop.offline.verdict import Verdict
+
+
+def test_the_verdict_comes_before_every_section(tmp_path: Path) -> None:
+    sections = [Section("The policies", table=[["policy", "cost"], ["sft", "0.1"]])]
+    verdict = Verdict("Serve sft: .69 to .10.", ("Because it is cheap.",))
+    text = write_report(tmp_path / "report.html", "title", "lead", sections, verdict).read_text("utf-8")
+    assert text.index("Serve sft: .69 to .10.") < text.index("Because it is cheap.") < text.index("<h2>")
+    plain = write_report(tmp_path / "plain.html", "title", "lead", sections).read_text("utf-8")
+    assert 'class="verdict"' not in plain
+
+
+def test_a_draft_is_shown_as_a_redline_with_its_cost(tmp_path: Path) -> None:
+    drafts = [
+        Draft("base", "Dear <Ada>, hello", "Hi <Ada>, hello", 0.25),
+        Draft("sft", "Hi <Ada>", "Hi <Ada>", 0.0),
+        Draft("dpo", "Hi", "Hello"),
+    ]
+    section = Section("Before and after", comparisons=[Comparison("a <context>", drafts)])
+    text = write_report(tmp_path / "report.html", "title", "lead", [section]).read_text("utf-8")
+    assert "a &lt;context&gt;" in text
+    assert "<del>Dear</del><ins>Hi</ins> &lt;Ada&gt;, hello" in text
+    assert "base <span>cost 0.25</span>" in text
+    assert "sft <span>cost 0, left as it is</span>" in text
+    assert "dpo <span></span>" in text  # a run of an older version does not know the cost
