@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from editloop.edits import Message
 from editloop.errors import ConfigError, ModelError
 from editloop.policy import LoraSettings, MixedPolicy, Policy, attach_adapter, detach_adapter, load_base
-from editloop.policy.sampling import Draw, trim_loops
+from editloop.policy.sampling import InversionSampler, trim_loops
 
 CONTEXTS = ["a", "Dear Ann, thank you for the notes", "bc", "What now?", "xyz xyz", "0"]
 
@@ -151,7 +151,7 @@ def test_the_token_is_the_first_whose_cumulative_share_exceeds_u() -> None:
         (0.5, 0.66667, 2),
         (0.5, 0.83334, 3),
     ]:
-        draw = Draw(torch.tensor([[0.9, u]], dtype=torch.float64), temperature, 3)
+        draw = InversionSampler(torch.tensor([[0.9, u]], dtype=torch.float64), temperature, 3)
         left = draw(torch.zeros(1, 4, dtype=torch.long), logits)
         assert left.isfinite().nonzero().tolist() == [[0, token]], (temperature, u)
     for top_p, u, token in [
@@ -161,7 +161,7 @@ def test_the_token_is_the_first_whose_cumulative_share_exceeds_u() -> None:
         (0.5, 0.9999, 0),
         (0.1, 0.9999, 0),  # the likeliest stays
     ]:
-        draw = Draw(torch.tensor([[u]], dtype=torch.float64), 1.0, 3, top_p)
+        draw = InversionSampler(torch.tensor([[u]], dtype=torch.float64), 1.0, 3, top_p)
         left = draw(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[0.5, 0.0, 0.3, 0.2]]).log())
         assert left.isfinite().nonzero().tolist() == [[0, token]], (top_p, u)
     with pytest.raises(ModelError, match="no numbers"):

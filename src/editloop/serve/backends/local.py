@@ -25,7 +25,7 @@ from transformers.generation.streamers import BaseStreamer
 from editloop.edits.record import Message
 from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
-from editloop.policy.sampling import Draw, trim_loops, uniform_numbers, without_shipped_settings
+from editloop.policy.sampling import InversionSampler, trim_loops, uniform_numbers, without_shipped_settings
 from editloop.policy.verify import ADAPTER
 from editloop.policy.weights import read_header
 from editloop.serve.backends.base import Chunk, Completion, Served, Unanswered, freed
@@ -277,7 +277,7 @@ class Local:
 
     @torch.inference_mode()
     def _answer(self, jobs: Sequence[_Job]) -> None:
-        """Draw the responses of a batch, told token by token."""
+        """InversionSampler the responses of a batch, told token by token."""
         assert self._base is not None
         encoder, device = self._base.encoder, self._base.device
         width = max(len(job.prompt) for job in jobs)
@@ -289,7 +289,8 @@ class Local:
         room = max(job.room for job in jobs)
         draw = []
         if temperature > 0:
-            draw = [Draw(uniform_numbers([job.stream for job in jobs], room), temperature, width, top_p)]
+            uniform = uniform_numbers([job.stream for job in jobs], room)
+            draw = [InversionSampler(uniform, temperature, width, top_p)]
         config = GenerationConfig(
             do_sample=False,  # the draw is ours, or the likeliest token
             max_new_tokens=room,
