@@ -1,6 +1,6 @@
 """Learning policies from a log (Eq. 3 to 7): methods, losses, reference pass, cost model, trainer, mixture.
 
-The names are loaded when they are first used: a configuration needs no torch.
+The names are imported when they are first used, so that a configuration needs no torch.
 """
 
 from __future__ import annotations

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["colour_of", "figure_png", "tidy", "training_curves"]
 
 OTHERS = {"base": "#8b95a1", "late": "#7a3e9d", "mixture": "#8a7a2f"}
-"""Colours of what is played beside the policies of the methods."""
+"""Colours of the arms that are no method's policies."""
 
 
 def colour_of(name: str) -> str:
-    """The colour of an arm: that of its method, where it is one that is known here."""
+    """The colour of an arm: that of its method, or a default if no method has this name."""
     if name in OTHERS:
         return OTHERS[name]
     return METHODS.get(name).colour if name in METHODS else Method.colour
 
 
 def tidy(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
-    """The house's look: a small title on the left, small labels, no frame above and on the right."""
+    """The project's style: a small title on the left, small labels, no frame above or on the right."""
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel(xlabel, fontsize=8)
     axes.set_ylabel(ylabel, fontsize=8)
@@ -45,7 +45,7 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def training_curves(policies: Mapping[str, PolicyRecord]) -> Figure:
-    """Training and validation loss of each policy's chosen trial."""
+    """Training and validation loss of each policy's chosen trial, side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.1 * max(len(policies), 2), 2.7), dpi=160, layout="constrained")
@@ -65,6 +65,6 @@ def training_curves(policies: Mapping[str, PolicyRecord]) -> Figure:
 
 
 def _points(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[list[float], list[float]]:
-    """The two coordinates of points; what is missing leaves a gap."""
+    """The coordinates of points as two lists, with NaN for missing numbers, which leave a gap in a curve."""
     steps, values = ([math.nan if x is None else x for x in each] for each in zip(*pairs, strict=True))
     return steps, values

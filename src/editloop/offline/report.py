@@ -1,4 +1,4 @@
-"""The HTML report of a run: the verdict, the policies, drafts of each, and how they were trained."""
+"""The HTML report of a run: the verdict, the policies with their drafts, and how they were trained."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ __all__ = [
 
 
 def write_run_report(run: RunFolder) -> Path:
-    """Write what a run folder knows of itself into it.
+    """Write the report of a run into its folder.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: The run cannot be read, or the report cannot be written.
     """
     manifest = run.manifest()
     title = f"EditLoop: {Path(manifest.read.path or run.path).name}"
@@ -52,7 +52,7 @@ def write_run_report(run: RunFolder) -> Path:
 
 
 def verdict_of(manifest: Manifest) -> Verdict:
-    """Which policy of a run to serve, by the sampled costs of its validation rows."""
+    """The verdict on which policy of a run to serve, by the sampled costs of its validation rows."""
     return run_verdict(
         _sampled_cost(manifest.base.sampled),
         {name: _sampled_cost(policy.best.sampled) for name, policy in manifest.policies.items()},
@@ -68,7 +68,7 @@ def _sampled_cost(sampled: SamplesRecord | None) -> Estimate | None:
 
 
 def run_sections(run: RunFolder) -> list[Section]:
-    """What a run folder knows of itself, as sections: the policies first, then how they were trained."""
+    """The sections of a run's report: the policies first, then how they were trained."""
     manifest = run.manifest()
     policies, data = manifest.policies, manifest.data
     sections = []
@@ -108,7 +108,7 @@ def _learned_from(manifest: Manifest, data: DataRecord) -> list[str]:
 
 
 def _drafts(manifest: Manifest) -> list[Section]:
-    """Drafts for the first contexts: the base's, then those of the policies, the cheapest policy first."""
+    """Drafts for the first contexts: the base's, then the policies' in the order of their costs."""
     sampled = {name: policy.best.sampled for name, policy in manifest.policies.items()}
     trained = {name: each for name, each in sampled.items() if each and each.examples}
     if not trained:
@@ -134,11 +134,11 @@ def _drafts(manifest: Manifest) -> list[Section]:
 
 
 DRAFTS = 2
-"""Contexts whose drafts are shown."""
+"""Number of contexts whose drafts are shown."""
 
 
 def _figures_table(manifest: Manifest) -> list[list[str]]:
-    """The policies' figures, the sampled cost first."""
+    """The table of the policies' figures, with the sampled cost first."""
     base = manifest.base.sampled
     rows = [["policy", "sampled cost", *FIGURES.values()]]
     rows.append(["base", show_estimate(base.cost) if base else "", *([""] * len(FIGURES))])
@@ -150,7 +150,7 @@ def _figures_table(manifest: Manifest) -> list[list[str]]:
 
 
 def _settings_table(policies: Mapping[str, PolicyRecord]) -> list[list[str]]:
-    """What each policy was trained with."""
+    """The table of what each policy was trained with."""
     rows = [["policy", "trials", "chosen", "step kept"]]
     for name, policy in policies.items():
         best = policy.best
@@ -164,7 +164,7 @@ FIGURES = {
     "reference_accuracy": "reference accuracy",
     "chosen_shift": "shift of edits",
 }
-"""What the figures of `Scores.figures` are called, wherever they are shown."""
+"""The names under which figures of `Scores.figures` are shown everywhere."""
 
 ACCURACIES = (
     "Accuracy: how often the edit is likelier than the response; reference accuracy: how often it is so by "
@@ -179,19 +179,21 @@ COLUMN_NOTES = {
     "Shift of edits:": "how far the edits' log-probability moved from the base's; negative where they became "
     "less likely.",
 }
-"""What the columns of the policies' table mean."""
+"""The meaning of the columns of the policies' table."""
 
 FEW_PAIRS, FEW_ROWS = 50, 10
-"""Below which a share, and a mean, is shown with its 95% interval in place of its standard error."""
+"""With fewer pairs a share, and with fewer rows a mean, is shown with its 95% interval instead of its
+standard
+error."""
 
 
 def figures_note(rows: int, pairs: int) -> str:
-    """What the figures beside it are of, and what stands behind their means."""
-    return f"{rows} rows, {pairs} pairs; mean ± standard error, of few [95% interval]"
+    """A note on how many rows and pairs the figures are of, and how their errors are shown."""
+    return f"{rows} rows, {pairs} pairs; mean ± standard error, or [95% interval] where there are few"
 
 
 def cost_model_table(kinds: Mapping[str, FidelityRecord]) -> list[list[str]]:
-    """The fidelity of cost models, by what they are called."""
+    """The table of the fidelity of cost models, by label."""
     rows = [["predicts from", "R²", "correlation", "of ranks", "costs below f̂", "f̂ + u", "f̂ + 2u"]]
     for label, found in kinds.items():
         figures = [show_number(figure) for figure in (found.r2, found.pearson, found.spearman)]
@@ -200,14 +202,14 @@ def cost_model_table(kinds: Mapping[str, FidelityRecord]) -> list[list[str]]:
 
 
 def _cost_model(record: CostModelRecord) -> Section:
-    """How well the cost model predicts, beside what knows the length or nothing."""
+    """How well the cost model predicts, beside baselines that know only the length, or nothing."""
     settings, held = record.settings, record.model.rows
     tried = {f"{KINDS[kind]} ({kind})": found for kind, found in record.tried.items()}
     return Section(
         "The cost model",
         [
-            f"Least squares on the costs of {settings['rows']} responses, on {held} validation rows; taken: "
-            f"{record.kind} with {settings['features']}, of strength {settings['ridge']:.3g}."
+            f"Least squares on the costs of {settings['rows']} responses, tested on {held} validation rows. "
+            f"Chosen: {record.kind} with {settings['features']}, ridge strength {settings['ridge']:.3g}."
         ],
         table=cost_model_table({**tried, "its length": record.length, "nothing": record.mean}),
     )
@@ -217,7 +219,7 @@ KINDS = {"ridge": "the base's states", "bootstrap": "the base's states", "tuned"
 
 
 def _mixture(mixture: MixtureRecord) -> Section:
-    """The weights, what the mixture gains over each policy alone, and the fit's curve."""
+    """The weights, the objective of each policy alone and of the mixture, and the curve of the fit."""
     from matplotlib.figure import Figure as Plot
 
     unit = "mean cost" if mixture.by == "cost" else "log-likelihood of an edit"
@@ -234,18 +236,18 @@ def _mixture(mixture: MixtureRecord) -> Section:
     tidy(axes, "", "step of the fit", unit)
     note = (
         f"Weights fitted by {mixture.by} on {mixture.rows} validation rows, ± standard error by "
-        "bootstrap. Each response of the mixture is drawn from one policy, by its weight."
+        "bootstrap. Each response of the mixture is sampled from one policy, chosen by weight."
     )
     return Section("The mixture", [note], table=rows, images=[figure_png(figure)])
 
 
 def show_number(value: float | None) -> str:
-    """Three digits after the point, or a dash for what a training that diverged leaves behind."""
+    """A number with three digits after the point, or a dash if it is missing or not finite."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def show_estimate(estimate: Figure | Mapping[str, Any] | None) -> str:
-    """Mean ± standard error, of few rows its 95% interval or their number; a dash where there is no mean."""
+    """Mean ± standard error; with few rows the 95% interval or their number; a dash if there is no mean."""
     if estimate is None:
         return "–"
     found = estimate if isinstance(estimate, Figure) else Figure.model_validate(estimate, strict=False)
@@ -256,10 +258,10 @@ def show_estimate(estimate: Figure | Mapping[str, Any] | None) -> str:
     if n >= (FEW_PAIRS if found.interval else FEW_ROWS):
         return f"{mean} ± {show_number(found.se)}"
     interval = found.interval or mean_interval(found.mean, found.se or 0.0, n)
-    # One word: where a table is narrow the interval goes to the next line whole.
+    # Without a space in the interval, a narrow table does not break it across lines.
     return f"{mean} [{interval[0]:.2f},{interval[1]:.2f}]" if interval else f"{mean} (n = {n})"
 
 
 def show_weights(weights: Mapping[str, float], errors: Mapping[str, float]) -> str:
-    """The weights of a mixture with their standard errors, in a line."""
+    """The weights of a mixture with their standard errors, in one line."""
     return ", ".join(f"{name} {weight:.2f} ± {errors[name]:.2f}" for name, weight in weights.items())
