@@ -1,8 +1,7 @@
 """How policies of the lab are trained: what the demo and the paper's tables use.
 
-A domain brings the hyperparameters of its methods. They were chosen by `make bench NAME=tune`, on validation
-data of logs whose seed no table reports. The number of passes and the adapter were fixed from the curves of
-the single methods (docs/lab.md).
+The hyperparameters are the domain's (`Domain.tuned`). The number of passes and the adapter were fixed from
+the single methods' curves (docs/lab.md).
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ def fit_settings(domain: str, *, seed: int = 0) -> FitConfig:
     Raises:
         ConfigError: There is no such domain.
     """
-    tuned = get_domain(domain).hyperparameters
+    chosen = get_domain(domain).tuned
     return FitConfig(
         hyperparameters={
-            method: {name: (value,) for name, value in values.items()} for method, values in tuned.items()
+            method: {name: (value,) for name, value in values.items()} for method, values in chosen.items()
         },
         lora=LoraSettings(rank=32, alpha=64),
         epochs=8,
