@@ -191,7 +191,8 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
         }
     )
     print_run(run)
-    assert "1.250 → –" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "1.250 → –" in shown and "No verdict: no responses were sampled." in shown
     report = write_report(tmp_path / "report.html", "title", "lead", run_sections(run))
     assert "nan" not in report.read_text(encoding="utf-8").split("<img")[0].lower()
     figures = {"edit_nll_per_token": {"mean": nan, "se": nan}, "accuracy": {"mean": 0.5, "se": nan}}
