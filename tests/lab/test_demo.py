@@ -32,8 +32,8 @@ def test_the_method_is_chosen_that_loses_least_on_any_log() -> None:
     found = demo_verdict(BASE, {"strong": STRONG, "weak": WEAK}, {"strong": 0.05, "weak": 0.54})
     headline = "Train early: .69 to .05 on the strong user's log, .53 on the weak's; serve it."
     assert found.headline == headline and len(headline) <= 80
-    assert "With the strong user's log early costs .05, 0.64 ± 0.01 less than the base" in found.reasons[1]
-    assert "sft is equally good" in found.reasons[1] and "dpo costs 0.44 ± 0.01 more" in found.reasons[1]
+    assert "With the strong user's log early costs .05, .64 ± .01 less than the base" in found.reasons[1]
+    assert "sft is equally good" in found.reasons[1] and "dpo costs .44 ± .01 more" in found.reasons[1]
     assert found.reasons[3] == "No other method is as good as early with every log."
 
 
