@@ -50,9 +50,8 @@ def demo(
     show_table(result.table())
     console.print("\nWith your own log:")
     columns = "--map context=prompt,response=draft,edit=final"
-    console.print(f"  {called()} inspect LOG {columns}")
-    console.print(f"  {called()} fit LOG {columns} --base MODEL --out run")
-    console.print(f"  {called()} evaluate run HELD_OUT_LOG {columns}")
+    for command in ("inspect LOG", "fit LOG --base MODEL --out run", "evaluate run HELD_OUT_LOG"):
+        console.print(f"  {called()} {command} \\\n    {columns}")
     console.print("Other users and algorithms, online:")
     console.print(f"  {called()} simulate {out}/weak --user other --algorithm thompson")
     console.print(f"\nReport: {result.report}")
