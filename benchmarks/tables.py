@@ -24,7 +24,7 @@ from benchmarks.cells import (
     paid,
     play,
 )
-from editloop.lab.settings import TUNED
+from editloop.lab import get_domain
 from editloop.offline import methods
 from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
@@ -176,7 +176,7 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], place: Workplace) -
 def _tuned(domain: str) -> str:
     """What RL is trained with in a domain."""
     method = methods.METHODS.get("rl")
-    return method.report_line(method.hyperparameters(**TUNED[domain]["rl"]))
+    return method.report_line(method.hyperparameters(**get_domain(domain).tuned["rl"]))
 
 
 def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:

@@ -1,4 +1,4 @@
-"""RL on sampled completions (Eq. 6): what is sampled, what it is thought to cost, and what is learned of it."""
+"""RL on sampled completions (Eq. 6): what is sampled, its estimated cost, and what a fit makes of it."""
 
 from __future__ import annotations
 

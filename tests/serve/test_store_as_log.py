@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from serving import Service, run, serving
 
-from editloop.edits import DatabaseLog, locate, read_log
+from editloop.edits import locate, read_log
 from editloop.errors import ConfigError, LogError, LogFormatError
+from editloop.store import DatabaseLog
 
 
 async def fill(service: Service, n: int) -> None:
@@ -43,7 +44,7 @@ def test_a_store_is_read_as_a_log(url: str, tmp_path: Path) -> None:
             assert middle is not None
             mark = "&" if "?" in url else "?"
             assert len(read_log(f"{url}{mark}since={middle.timestamp() - 1e-3}&until={time.time()}")) == 4
-            assert log.report.path.salt() == service.live.store.fact("salt")
+            assert log.report.path.salt() == service.loop.store.fact("salt")
 
     run(work())
 

@@ -1,8 +1,8 @@
-"""A log in a database: the table or view `log`, whose columns are a record's fields.
+"""The store as a log: a format of logs that reads the table or view `log` of a database.
 
-`sqlite:///edits.db` or `postgresql://user@host/name`, as SQLAlchemy has them; `?since=` and `?until=` bound
-the times of the rows (seconds since 1970, or ISO 8601). The report of reading tells until when a log was read
-that goes on growing. Needs the extra `serve`.
+A log has an address, `sqlite:///edits.db` or `postgresql://user@host/name`, as SQLAlchemy writes them;
+`?since=` and `?until=` bound the times of its rows (seconds since 1970, or ISO 8601). Any database with such
+a table can be read, not only a server's. The columns are a record's fields. Reading needs the extra `serve`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editloop.edits.formats import LogFile, LogFormat, RawRow, Source
 from editloop.errors import ConfigError, LogError, LogFormatError
 from editloop.extras import requires
 from editloop.io import parse_json
@@ -22,20 +23,22 @@ from editloop.io import parse_json
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
 
-__all__ = ["DatabaseLog", "locate"]
+    from editloop.edits.record import Record
+
+__all__ = ["DATABASE", "DatabaseLog"]
 
 DRIVERS = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
-AT_ONCE = 500
+BATCH_ROWS = 500
 
 
 @dataclass(frozen=True)
 class DatabaseLog:
-    """Where a log in a database is.
+    """Where a log in a database is. Its text form is the address, without a password.
 
     Attributes:
-        url: The address, without bounds; `str` of the whole does not show a password.
-        since: First time of its rows, if bounded.
-        until: End of their times.
+        url: The address, without bounds.
+        since: The first time of its rows, in seconds since 1970; None for no bound.
+        until: The end of their times, likewise.
     """
 
     url: URL = field(repr=False)
@@ -49,37 +52,37 @@ class DatabaseLog:
 
     @property
     def name(self) -> str:
-        """Of the database."""
+        """The database's name."""
         return Path(self.url.database or "").name
 
     @property
     def stem(self) -> str:
-        """Of the database, for files that are made from it."""
+        """The name for files that are made from the log."""
         return Path(self.name).stem
 
     @property
     def file(self) -> Path | None:
-        """The file that the database is, if it is one."""
+        """The database's file, if it is one."""
         return Path(self.url.database or "") if self.url.get_backend_name() == "sqlite" else None
 
     def now(self) -> DatabaseLog:
-        """The log as it is at this moment."""
+        """Return the log as it is at this moment: rows that come later are left out."""
         return self if self.until is not None else replace(self, until=time.time())
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows within the bounds, in the order of time.
+        """Yield the rows within the bounds, in the order of time.
 
-        Where a server keeps all revisions of an edit, those before the last are in `metadata["revisions"]`,
-        the first one first.
+        A server keeps all revisions of an edit. Those before the last are in `metadata["revisions"]`, the
+        oldest first.
 
         Raises:
             LogError: The database does not answer.
-            LogFormatError: It has no log.
+            LogFormatError: The database has no log.
         """
         from sqlalchemy import MetaData, Table, inspect, select
         from sqlalchemy.exc import NoSuchTableError
 
-        # Revisions are looked up by another connection than that which is being read from.
+        # Revisions are looked up on a second connection, because the first is in the middle of a result.
         with self._connection() as connection, self._connection() as other:
             try:
                 log = Table("log", MetaData(), autoload_with=connection)
@@ -93,15 +96,20 @@ class DatabaseLog:
                 query = query if self.since is None else query.where(log.c.time >= self.since)
                 query = query if self.until is None else query.where(log.c.time < self.until)
             is_server = inspect(connection).has_table("facts")
-            found = connection.execution_options(yield_per=AT_ONCE).execute(query)
+            found = connection.execution_options(yield_per=BATCH_ROWS).execute(query)
             for some in found.partitions():
                 rows = [_parsed(row._mapping) for row in some]
                 if is_server:
                     _add_revisions(rows, other)
                 yield from rows
 
+    def open(self) -> Source:
+        """Open the log; nothing is read before the first row is taken."""
+        numbered = enumerate(self.rows(), start=1)
+        return Source(DATABASE, None, 0, (RawRow(number, number, row) for number, row in numbered))
+
     def salt(self) -> str | None:
-        """What a server's store is known by; None for another database."""
+        """Return what a server's store is known by; None for another database."""
         from sqlalchemy import inspect, text
 
         with self._connection() as connection:
@@ -112,14 +120,14 @@ class DatabaseLog:
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """A connection, and what goes wrong with it as one line."""
+        """Give a connection; whatever goes wrong with it is raised as one line."""
         from sqlalchemy import create_engine
         from sqlalchemy.exc import SQLAlchemyError
 
         kind = self.url.get_backend_name()
         if kind not in DRIVERS:
             raise ConfigError("no such kind of database", seen=kind, do="use sqlite or postgresql")
-        if kind == "sqlite" and not Path(self.url.database or "").is_file():  # it would be made
+        if kind == "sqlite" and not Path(self.url.database or "").is_file():  # SQLite would create it
             raise LogError("no such log", seen=str(self), do="check the path")
         try:
             engine = create_engine(self.url.set(drivername=DRIVERS[kind]))
@@ -134,7 +142,7 @@ class DatabaseLog:
 
 
 def _add_revisions(rows: list[dict[str, Any]], connection: Connection) -> None:
-    """Put the texts that a user left before the last into the metadata of a server's rows."""
+    """Add the revisions before the last to the metadata of a server's rows."""
     from sqlalchemy import bindparam, text
 
     query = text(
@@ -145,15 +153,16 @@ def _add_revisions(rows: list[dict[str, Any]], connection: Connection) -> None:
     for response_id, edit in connection.execute(query, {"ids": [row["id"] for row in rows]}):
         texts.setdefault(response_id, []).append(edit)
     for row in rows:
-        mine, metadata = texts.get(row["id"], []), row.get("metadata") or {}
-        if row["edit"] in mine and isinstance(metadata, dict):
-            last = len(mine) - 1 - mine[::-1].index(row["edit"])  # none that came since the row was read
+        revisions, metadata = texts.get(row["id"], []), row.get("metadata") or {}
+        if row["edit"] in revisions and isinstance(metadata, dict):
+            # Revisions that came since the row was read are left out.
+            last = len(revisions) - 1 - revisions[::-1].index(row["edit"])
             if last:
-                row["metadata"] = {**metadata, "revisions": mine[:last]}
+                row["metadata"] = {**metadata, "revisions": revisions[:last]}
 
 
 def _parsed(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row's columns; a chat and metadata stand in it as JSON."""
+    """A row's columns; chats and metadata are stored as JSON."""
     columns = dict(row)
     for name in ("context", "metadata"):
         if isinstance(columns.get(name), str):
@@ -164,29 +173,6 @@ def _parsed(row: Mapping[Any, Any]) -> dict[str, Any]:
     return columns
 
 
-def locate(log: str | Path | DatabaseLog) -> Path | DatabaseLog:
-    """A log's path, or where it is in a database.
-
-    Raises:
-        ConfigError: Not the address of a database, or a bound that is no time.
-        MissingExtraError: SQLAlchemy is not installed.
-    """
-    if isinstance(log, (Path, DatabaseLog)):
-        return log
-    if "://" not in log:
-        return Path(log)
-    requires("serve", "sqlalchemy")
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        url = make_url(log)
-    except ArgumentError as error:
-        raise ConfigError("not the address of a database", seen=log) from error
-    bounds = {name: _seconds(str(url.query[name])) for name in ("since", "until") if name in url.query}
-    return DatabaseLog(url.difference_update_query(["since", "until"]), **bounds)
-
-
 def _seconds(text: str) -> float:
     try:
         return float(text)
@@ -195,5 +181,35 @@ def _seconds(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError("not a time", seen=text, do="seconds since 1970, or 2026-01-31T12:00") from None
+        raise ConfigError(
+            "not a time", seen=text, do="give seconds since 1970, or 2026-01-31T12:00"
+        ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+class _DatabaseFormat(LogFormat):
+    name = "database"
+    magic = b"SQLite format 3"
+    schemes = tuple(DRIVERS)
+    checks_context = False
+
+    def open(self, log: LogFile) -> Source:
+        raise LogFormatError("a database is named by its address", seen=str(log.name), do="sqlite:///PATH")
+
+    def locate(self, address: str) -> DatabaseLog:
+        requires("serve", "sqlalchemy")
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            url = make_url(address)
+        except ArgumentError as error:
+            raise ConfigError("not the address of a database", seen=address) from error
+        bounds = {name: _seconds(str(url.query[name])) for name in ("since", "until") if name in url.query}
+        return DatabaseLog(url.difference_update_query(["since", "until"]), **bounds)
+
+    def write(self, records: Iterator[Record], path: Path) -> None:
+        raise LogFormatError("a database is not written to", seen=str(path), do="write a file")
+
+
+DATABASE = _DatabaseFormat()
