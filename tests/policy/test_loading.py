@@ -167,7 +167,7 @@ def test_a_base_of_the_lab_is_called_by_its_name() -> None:
     """In Python as in the command; a scheme that is not known is left to the hub."""
     named, by_path = load_base("lab:email", device="cpu"), load_base(base_path("email"), device="cpu")
     assert (named.base, named.fingerprint) == (by_path.base, by_path.fingerprint)
-    with pytest.raises(ConfigError, match="no such domain: 'letters'"):
+    with pytest.raises(ConfigError, match="unknown domain: 'letters'"):
         load_base("lab:letters")
     assert resolve_base("C:/bases/a") == "C:/bases/a" and resolve_base(Path("lab:email")) == Path("lab:email")
 

@@ -60,7 +60,7 @@ def test_it_is_as_likely_as_its_policies_together(policy: Policy) -> None:
         assert found == pytest.approx(expected, abs=1e-5)
     assert own[0] != pytest.approx(theirs[0], abs=1e-2)
     assert policy.log_probs(TREES) == own  # the base carries nothing afterwards
-    with pytest.raises(ValueError, match="from a fork"):
+    with pytest.raises(ValueError, match="shared prefix"):
         mixed.log_probs(TREES, from_fork=True)
     with pytest.raises(ValueError, match="no features"):
         mixed.features(TREES)

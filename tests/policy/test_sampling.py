@@ -164,7 +164,7 @@ def test_the_token_is_the_first_whose_cumulative_share_exceeds_u() -> None:
         draw = InversionSampler(torch.tensor([[u]], dtype=torch.float64), 1.0, 3, top_p)
         left = draw(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[0.5, 0.0, 0.3, 0.2]]).log())
         assert left.isfinite().nonzero().tolist() == [[0, token]], (top_p, u)
-    with pytest.raises(ModelError, match="no numbers"):
+    with pytest.raises(ModelError, match="not finite"):
         draw(torch.zeros(1, 4, dtype=torch.long), logits * torch.nan)
 
 
