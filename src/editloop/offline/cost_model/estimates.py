@@ -91,15 +91,13 @@ def estimate_from_features(
     # share of the words and a cost in characters.
     unit = float(np.abs(costs[:n]).mean()) or 1.0
     estimated = _with_estimates(examples, completions, scored, _predict(model, tables), unit)
-    words = np.array([float(len(e.response.split())) for e in examples])
     report = {
         "kind": chosen,
         "settings": dict(model.settings),
         "noise": model.noise,
         "unit": unit,
         "model": asdict(found),
-        "length": asdict(_baseline(np.stack([words, np.log1p(words)], axis=1), costs, n)),
-        "mean": asdict(_baseline(np.empty((len(costs), 0)), costs, n)),
+        **_baselines(examples, costs, n),
         "tried": {name: asdict(figures) for name, (_, _, figures) in tried.items()},
     }
     return CostEstimates(tuple(estimated[:n]), tuple(estimated[n:]), model, report)
@@ -157,6 +155,15 @@ def _predict(
         part = tables[start : start + 500]
         ends = np.cumsum([len(table) for table in part])[:-1]
         yield from zip(*(np.split(each, ends) for each in model.predict(np.concatenate(part))), strict=True)
+
+
+def _baselines(examples: Sequence[Example], costs: NDArray[np.float64], n: int) -> dict[str, Any]:
+    """The fidelity of regressions that know only the response's length, or nothing."""
+    words = np.array([float(len(e.response.split())) for e in examples])
+    return {
+        "length": asdict(_baseline(np.stack([words, np.log1p(words)], axis=1), costs, n)),
+        "mean": asdict(_baseline(np.empty((len(costs), 0)), costs, n)),
+    }
 
 
 def _baseline(columns: NDArray[np.float64], costs: NDArray[np.float64], n: int) -> Any:
