@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from editloop.edits import Message
 from editloop.errors import ConfigError, ModelError
 from editloop.policy import LoraSettings, MixedPolicy, Policy, attach_adapter, detach_adapter, load_base
-from editloop.policy.sampling import InversionSampler, trim_loops
+from editloop.policy.sampling import InversionSampler, trim_loops, without_shipped_settings
 
 CONTEXTS = ["a", "Dear Ann, thank you for the notes", "bc", "What now?", "xyz xyz", "0"]
 
@@ -113,6 +113,21 @@ def test_a_sample_depends_on_nothing_that_shares_its_batch(base: Any, adapted: b
     assert len(set(same)) == 8  # equal contexts in other places are other draws
     assert texts(policy, seed=-3) == texts(policy, seed=-3) != together  # any integer is a seed
     assert texts(policy, seed=3 + 2**64) != together
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_view_without_shipped_settings_leaves_the_model_alone(base: Any, adapted: bool) -> None:
+    policy = load_base(base(), device="cpu")
+    if adapted:
+        policy = attach_adapter(policy, LoraSettings(rank=2), seed=0)
+    policy.model.generation_config.top_p = 0.5
+    before = {name: dict(module._modules) for name, module in policy.model.named_modules()}
+    view = without_shipped_settings(policy.model)
+    assert (view.generation_config.top_p, policy.model.generation_config.top_p) == (None, 0.5)
+    assert type(view) is type(policy.model)
+    assert {name: dict(module._modules) for name, module in policy.model.named_modules()} == before
+    mine, theirs = dict(view.named_parameters()), dict(policy.model.named_parameters())
+    assert mine.keys() == theirs.keys() and all(mine[name] is theirs[name] for name in mine)
 
 
 def test_threads_that_share_a_policy_draw_as_one_alone_does(base: Any) -> None:

@@ -116,6 +116,7 @@ class Scores:
 
 def _wins(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """1 where a value is positive, 0 where it is negative, 1/2 where it is zero up to rounding [p]."""
+    # The same tokens scored in two batches differ by float32's rounding, which must not decide a tie.
     return (np.sign(np.where(np.abs(values) < 1e-6, 0.0, values)) + 1) / 2
 
 

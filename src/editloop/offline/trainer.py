@@ -138,6 +138,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         self._failure: Exception | None = None  # an error of a computation, not of a full disk
         self.control: TrainerControl
 
+        # Trees are packed here and not in advance, because which rows stand in a batch depends on the order.
         def collate(rows: Sequence[Completions]) -> dict[str, Any]:
             trees, layout = pack_completions(policy, rows, from_fork=trial.method.within_context)
             return {"trees": trees, "layout": layout}

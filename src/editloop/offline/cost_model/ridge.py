@@ -216,6 +216,7 @@ def fit_cost_model(
         if not np.isfinite(values).all():
             count = int((~np.isfinite(values)).sum())
             raise ConfigError(f"a {kind} is not finite", seen=f"{count} of {values.size}")
+    # All random numbers come from one generator, in a fixed order: the same seed gives the same model.
     generator = np.random.default_rng(seed)
     if len(y) > MOST_ROWS:
         taken = generator.choice(len(y), MOST_ROWS, replace=False)

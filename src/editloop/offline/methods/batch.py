@@ -65,7 +65,7 @@ class Layout:
             for start, each in zip(self.starts, self.completions, strict=True)
             if each.is_pair
         ]
-        table = torch.tensor(found, dtype=torch.long).reshape(-1, 2)
+        table = torch.tensor(found, dtype=torch.long).reshape(-1, 2)  # also of a batch without pairs
         return table[:, 0], table[:, 1]
 
     def known(self, name: str) -> Tensor:
