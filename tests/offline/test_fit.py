@@ -1,4 +1,4 @@
-"""`fit` on a tiny base: what it learns, what it leaves, what it refuses."""
+"""`fit` on a tiny base: what it trains, what it leaves unchanged, and what it refuses."""
 
 from __future__ import annotations
 

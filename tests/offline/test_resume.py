@@ -1,4 +1,4 @@
-"""A fit that was killed goes on, and ends with the very weights of one that was not."""
+"""A fit that was killed can be continued, and ends with the same weights as an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices, precisions, bases and adapters: a reason each, a line for an error, no trace when taken off."""
+"""Devices, precisions, bases and adapters: choices with reasons, one-line errors, adapters without a trace."""
 
 from __future__ import annotations
 
@@ -241,9 +241,9 @@ def adapter_of(policy: Policy, seed: int) -> dict[str, torch.Tensor]:
 def test_the_same_seed_gives_the_same_adapter_whatever_ran_before(base: Any) -> None:
     policy = load_base(base(), device="cpu")
     torch.manual_seed(1)
-    first, drawn = adapter_of(policy, 4), torch.rand(1)
+    first, number = adapter_of(policy, 4), torch.rand(1)
     torch.manual_seed(1)
-    assert torch.equal(torch.rand(1), drawn)  # the global state was left alone
+    assert torch.equal(torch.rand(1), number)  # the global state was left alone
     assert first
     assert equal(first, adapter_of(policy, 4))
     assert not equal(first, adapter_of(policy, 5))

@@ -1,4 +1,4 @@
-"""A mixture as a policy: a response is drawn from one of its policies, and is as likely as all make it."""
+"""A mixture as a policy: each response comes from one of its policies, each likelihood from all of them."""
 
 from __future__ import annotations
 
