@@ -1,4 +1,4 @@
-"""Devices, precisions, bases and adapters: choices with reasons, one-line errors, adapters without a trace."""
+"""Devices, precisions, bases, adapters: choices with reasons, one-line errors, adapters without a trace."""
 
 from __future__ import annotations
 
