@@ -135,8 +135,7 @@ def _with_estimates(
 
 
 def tuning_rows(rows: int) -> int:
-    """How many rows of the train part features are tuned on, the first ones; the regression is fitted on the
-    others.
+    """How many of the train part's first rows features are tuned on; the regression is fitted on the others.
 
     Args:
         rows: Number of rows of the train part.

@@ -188,8 +188,7 @@ def fit_cost_model(
     heads: int = 0,
     seed: int = 0,
 ) -> CostModel:
-    """Fit a cost model by least squares (Eq. 5), with the smoothness and ridge of the least leave-one-out
-    error.
+    """Fit a cost model by least squares (Eq. 5); the leave-one-out error chooses its smoothness and ridge.
 
     There may be fewer rows than features, constant features, and costs that are all equal: the ridge keeps Λ
     regular, and costs that the features do not explain are predicted by their mean. The uncertainty of a
