@@ -12,9 +12,9 @@ import pytest
 from serving import run, serving
 from site_server import served
 
-from benchmarks.postgres import Postgres
 from editloop.errors import ServeError
 from editloop.serve import AsyncClient, Client
+from editloop.store.testing import Postgres
 
 
 def test_the_openai_package_works_unchanged(tmp_path: Path) -> None:

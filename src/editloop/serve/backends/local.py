@@ -28,6 +28,7 @@ from editloop.policy import Policy, RunFolder
 from editloop.policy.sampling import Draw, numbers, own_defaults, trim_loops
 from editloop.policy.verify import ADAPTER, read_header
 from editloop.serve.backends.base import (
+    BackendOptions,
     BackendUnavailableError,
     Chunk,
     Completion,
@@ -92,6 +93,8 @@ class LocalBackend:
         options: As of `RunFolder.load_base`, for the base of the first run.
     """
 
+    answer_seconds: float | None = None
+
     def __init__(self, *, max_new_tokens: int = 512, **options: Any) -> None:
         self._limit, self._options = max_new_tokens, options
         self._base: Policy | None = None
@@ -102,6 +105,14 @@ class LocalBackend:
         self._model_lock = threading.Lock()
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
+
+    @classmethod
+    def from_options(cls, options: BackendOptions) -> LocalBackend:
+        """See `BackendFactory.from_options`."""
+        return cls(max_new_tokens=options.max_new_tokens, device=options.device, dtype=options.dtype)
+
+    def __str__(self) -> str:
+        return "this process"
 
     @property
     def down(self) -> str | None:
