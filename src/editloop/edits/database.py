@@ -76,10 +76,12 @@ class DatabaseLog:
             LogError: The database does not answer.
             LogFormatError: It has no log.
         """
-        from sqlalchemy import MetaData, Table, inspect, select
+        from sqlalchemy import MetaData, Table, select
         from sqlalchemy.exc import NoSuchTableError
 
-        # Revisions are looked up by another connection than that which is being read from.
+        from editloop.store import reads
+
+        # Revisions are looked up through a second connection, since the first one is being read from.
         with self._connection() as connection, self._connection() as other:
             try:
                 log = Table("log", MetaData(), autoload_with=connection)
@@ -92,23 +94,21 @@ class DatabaseLog:
                 query = query.order_by(log.c.time, *([log.c.id] if "id" in log.c else []))
                 query = query if self.since is None else query.where(log.c.time >= self.since)
                 query = query if self.until is None else query.where(log.c.time < self.until)
-            is_server = inspect(connection).has_table("facts")
+            is_store = reads.is_store(connection)
             found = connection.execution_options(yield_per=AT_ONCE).execute(query)
             for some in found.partitions():
                 rows = [_parsed(row._mapping) for row in some]
-                if is_server:
-                    _add_revisions(rows, other)
+                if is_store:
+                    _add_revisions(rows, reads.revision_texts(other, [row["id"] for row in rows]))
                 yield from rows
 
     def salt(self) -> str | None:
         """What a server's store is known by; None for another database."""
-        from sqlalchemy import inspect, text
+        from editloop.store import reads
+        from editloop.store.schema import SALT
 
         with self._connection() as connection:
-            if not inspect(connection).has_table("facts"):
-                return None
-            found = connection.scalar(text("SELECT value FROM facts WHERE name = 'salt'"))
-            return None if found is None else str(found)
+            return reads.fact(connection, SALT) if reads.is_store(connection) else None
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
@@ -133,17 +133,8 @@ class DatabaseLog:
             raise LogError(f"the log cannot be read, {reason}", seen=str(self)) from error
 
 
-def _add_revisions(rows: list[dict[str, Any]], connection: Connection) -> None:
-    """Put the texts that a user left before the last into the metadata of a server's rows."""
-    from sqlalchemy import bindparam, text
-
-    query = text(
-        "SELECT response_id, edit FROM edits WHERE response_id IN :ids AND edit IS NOT NULL "
-        "ORDER BY response_id, revision"
-    ).bindparams(bindparam("ids", expanding=True))
-    texts: dict[str, list[str]] = {}
-    for response_id, edit in connection.execute(query, {"ids": [row["id"] for row in rows]}):
-        texts.setdefault(response_id, []).append(edit)
+def _add_revisions(rows: list[dict[str, Any]], texts: Mapping[str, list[str]]) -> None:
+    """Put the texts that a user left before the last one into the metadata of a server's rows."""
     for row in rows:
         mine, metadata = texts.get(row["id"], []), row.get("metadata") or {}
         if row["edit"] in mine and isinstance(metadata, dict):
