@@ -24,9 +24,9 @@ from benchmarks.cells import (
     paid,
     play,
 )
-from editloop.lab.settings import TUNED
+from editloop.lab import get_domain
 from editloop.offline import methods
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, plus_minus, recent_mean, write_result
 
@@ -176,7 +176,7 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], place: Workplace) -
 def _tuned(domain: str) -> str:
     """What RL is trained with in a domain."""
     method = methods.METHODS.get("rl")
-    return method.report_line(method.hyperparameters(**TUNED[domain]["rl"]))
+    return method.report_line(method.hyperparameters(**get_domain(domain).tuned["rl"]))
 
 
 def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:

@@ -23,7 +23,12 @@ def page() -> str:
     for name, command in sorted(get_command(app).commands.items()):
         verbs += [[name]] + [[name, sub] for sub in sorted(getattr(command, "commands", {}))]
     for verb in verbs:
-        text = runner.invoke(app, [*verb, "--help"], prog_name="editloop", env={"COLUMNS": "80"}).output
+        command = get_command(app)
+        for name in verb:
+            command = command.commands[name]
+        has_more = any(parameter.name == "help_all" for parameter in command.params)
+        asked = [*verb, "--help-all" if has_more else "--help"]
+        text = runner.invoke(app, asked, prog_name="editloop", env={"COLUMNS": "80"}).output
         title = " ".join(["editloop", *verb])
         parts.append(f"## {title}\n\n```\n{text.strip()}\n```\n")
     return "\n".join(line.rstrip() for line in "\n".join(parts).split("\n"))

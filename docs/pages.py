@@ -45,7 +45,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return match.group(0)  # for the check of links to complain about
         place = MOVED.get(target, target.removeprefix("docs/"))
         if files.get_file_from_path(place) is None:
-            return text if text.startswith("`") else f"{text} (`{target}`)" if text != target else f"`{target}`"
+            return (
+                text if text.startswith("`") else f"{text} (`{target}`)" if text != target else f"`{target}`"
+            )
         start = posixpath.dirname(page.file.src_uri) or "."
         return f"{image}[{text}]({posixpath.relpath(place, start)}{anchor or ''})"
 

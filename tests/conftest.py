@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,21 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from editloop.edits.cost import COSTS
+from editloop.registry import Registry
 from llm_server import Server
 from tiny import tiny_model, tiny_tokenizer
 
 # A run says today what it said yesterday, on a machine of any speed; to search, load another profile.
 settings.register_profile("alike", derandomize=True, deadline=None)
 settings.load_profile("alike")
+
+
+REGISTRIES = {
+    "editloop.edits.cost": "COSTS",
+    "editloop.edits.formats": "FORMATS",
+    "editloop.lab.domains": "DOMAINS",
+    "editloop.online.algorithms": "ALGORITHMS",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +34,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(autouse=True)
-def _own_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cost that a test registers is no other test's."""
-    monkeypatch.setattr(COSTS, "registered", dict(COSTS.registered))
+def _own_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that a test registers is no other test's."""
+    for module, name in REGISTRIES.items():
+        if module in sys.modules:  # not imported for this: the lab loads torch
+            registry: Registry[Any] = getattr(sys.modules[module], name)
+            monkeypatch.setattr(registry, "registered", dict(registry.registered))
 
 
 @pytest.fixture

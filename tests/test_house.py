@@ -25,8 +25,8 @@ ROOMS = [
     "online",
     "offline",
     "policy",
-    "edits",
     "store",
+    "edits",
 ]
 GROUND = {
     "configuration",
@@ -62,6 +62,11 @@ def test_a_room_imports_downward_only(path):
     room = path.relative_to(SOURCE).parts[0]
     below = set(ROOMS[ROOMS.index(room) :]) | GROUND
     assert imported_rooms(path) <= below
+
+
+@pytest.mark.parametrize("name", sorted(GROUND))
+def test_a_ground_module_imports_the_ground_alone(name):
+    assert imported_rooms(SOURCE / f"{name}.py") <= GROUND
 
 
 def test_every_folder_is_a_room_that_is_named_here():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.io import write_bytes, write_text
+from editloop.io import atomic_file, write_text
 from editloop.parallel import cores
 
 if TYPE_CHECKING:
@@ -76,10 +76,9 @@ def write_result(
     )
     paths = Path(folder) / f"{name}.json", Path(folder) / f"{name}.md"
     if figure is not None:
-        from editloop.offline.report import figure_png  # with torch, which not every benchmark should load
-
         markdown = f"![{name}]({name}.png)\n\n{markdown}"
-        write_bytes(Path(folder) / f"{name}.png", figure_png(figure))
+        with atomic_file(Path(folder) / f"{name}.png") as unfinished:
+            figure.savefig(unfinished, format="png", facecolor="white")
     result = {"name": name, "date": date, "hardware": machine, **data}
     footer = f"Measured on {where}, on {date}, by `{command}{name}`."
     for path, text in zip(

@@ -13,7 +13,6 @@ from benchmarks import drift, sensitivity, tables, tune
 from benchmarks.cells import COLUMNS, Cell, Workplace, cost_table, make_cells, paid, play
 from editloop.errors import RunError
 from editloop.lab import Round, base_path, fit_settings, get_domain, simulate
-from editloop.lab.settings import TUNED
 from editloop.offline import mix_by_cost
 from editloop.online import BanditConfig
 from editloop.policy import RunFolder, load_base
@@ -183,9 +182,9 @@ def test_what_was_chosen_is_what_is_used() -> None:
     assert len(chosen) == 8
     for result in chosen:
         best = result["candidates"][result["chosen"]]
-        used = TUNED[result["domain"]][result["method"]].model_dump(exclude_none=True)
+        used = get_domain(result["domain"]).tuned[result["method"]].model_dump(exclude_none=True)
         assert used == {key: best[key] for key in used}
         config = fit_settings(result["domain"], seed=4)
         assert config.seed == 4
         assert [point.model_dump(exclude_none=True) for point in config.grid(result["method"])] == [used]
-    assert get_domain("email").name in TUNED
+    assert get_domain("email").tuned

@@ -179,7 +179,7 @@ def test_what_was_read_is_told_with_what_had_to_be_decided(editloop, tmp_path):
     assert status == 0
     assert "read 3 rows of log.csv (CSV, semicolon, quoted): 0 bad, 0 duplicates; 1 empty edits" in out
     assert "1 times cannot be read and are left out (--map time= leaves out all)" in out
-    assert "1 suspicious, the first at line 3: a cell holds a line break and a delimiter behind it" in out
+    assert "1 suspicious, the first at line 3: a cell holds a line break and a delimiter after it" in out
     (tmp_path / "log.txt").write_text("c\tr\te\n")
     status, out, _ = editloop(
         "inspect", "log.txt", "--columns", "context,response,edit", "--delimiter", "\\t"

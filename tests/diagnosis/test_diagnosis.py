@@ -14,6 +14,7 @@ from editloop.diagnosis import Diagnosis, Estimate, advise, diagnose
 from editloop.edits import Record, read_log
 from editloop.errors import EmptyViewError
 from editloop.offline import make_examples, reference_pass
+from editloop.offline.examples import EDIT, RESPONSE
 from editloop.policy import load_base
 
 DATA = Path(os.environ.get("EDITLOOP_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -112,7 +113,7 @@ def test_who_is_not_named_is_not_taken_for_one_person() -> None:
 def test_texts_that_differ_in_blanks_alone() -> None:
     rows = [row(2 * i + k, "a b" + " " * k, "c" + " " * k, f"notes {i}") for i in range(12) for k in (0, 1)]
     found = diagnose(rows)
-    assert found["contraction"].estimate is None and "all alike" in found["contraction"].says
+    assert found["contraction"].estimate is None and "all alike" in found["contraction"].explanation
 
 
 def test_all_pairs_of_a_context_may_be_compared() -> None:
@@ -129,19 +130,20 @@ def test_coverage_and_costs_by_a_base(base: Any) -> None:
     rows = [row(i, "say " + "1 " * int(rng.integers(1, 9)), f"say {i % 7}") for i in range(40)]
     found = diagnose(rows, base=policy)
     held, _ = reference_pass(policy, make_examples(rows, policy.encoder).examples)
-    gaps = [e.reference[1] - e.reference[0] for e in held if e.reference and e.reference[1] is not None]
+    sides = [(e.completions, e.completions.reference) for e in held if e.is_pair]
+    gaps = [each[own.of(RESPONSE)] - each[own.of(EDIT)] for own, each in sides if each]
     assert value(found, "coverage") == pytest.approx(float(np.median(gaps)))
-    # A cost that the length decides is foretold; one that nothing decides is not.
-    assert value(found, "cost, foretold") > 0.3
+    # A cost that the length decides is predicted; one that nothing decides is not.
+    assert value(found, "predicted cost") > 0.3
     noise = [row(i, "a b c d e f g h", " ".join("abcdefgh"[: int(rng.integers(1, 9))])) for i in range(40)]
-    assert value(diagnose(noise, base=policy), "cost, foretold") < 0.2
+    assert value(diagnose(noise, base=policy), "predicted cost") < 0.2
 
 
 def test_what_cannot_be_looked_at() -> None:
     with pytest.raises(EmptyViewError, match=r"no row was edited or accepted: '1 rows'"):
         diagnose([row(0, "a", None)])
     accepted = diagnose([row(i, "a b", "a b") for i in range(20)])
-    assert accepted["edit size"].estimate is None and accepted["cost, foretold"].estimate is None
+    assert accepted["edit size"].estimate is None and accepted["predicted cost"].estimate is None
     assert accepted.advice.confidence == "low"
     single = diagnose([row(0, "a b", "a c")])
     assert single["edited"].estimate == Estimate(1.0, pytest.approx(0.2065493), 1.0, 1)
@@ -151,7 +153,9 @@ def test_what_cannot_be_looked_at() -> None:
 def test_of_two_rows_no_interval_is_a_point() -> None:
     """What two rows say is not known to two digits: costs of .5 each are no "0.50 to 0.50"."""
     alike = diagnose([row(0, "a b", "a c"), row(1, "d e", "d f")])
-    assert alike["edit size"].estimate is None and "too few contexts (n = 2)" in alike["edit size"].says
+    assert (
+        alike["edit size"].estimate is None and "too few contexts (n = 2)" in alike["edit size"].explanation
+    )
     assert alike["edited"].estimate == Estimate(1.0, pytest.approx(0.3423802), 1.0, 2)
     mixed = diagnose([row(0, "a b", "a c"), row(1, "d e", "x f")])  # costs of 1/2 and 2/2: t of 12.706 by .25
     reach = 12.7062047 * 0.25
@@ -167,23 +171,23 @@ def test_what_was_the_same_throughout_is_said_to_be(capsys: pytest.CaptureFixtur
 
 
 def test_the_rule() -> None:
-    def say(edited: int, share: float, **more: float) -> tuple[str, str]:
+    def method_for(edited: int, share: float, **more: float) -> tuple[str, str]:
         found = {"edited": Estimate(share, share, share, edited)}
         found |= {name: Estimate(each, each, each, edited) for name, each in more.items()}
         advice = advise(edited, found)
         return advice.method, advice.confidence
 
-    assert say(50, 1.0) == ("early", "low")
-    assert say(400, 1.0) == ("sft", "low")
-    assert say(400, 0.8) == ("early", "medium")
-    assert say(400, 0.45) == ("early", "medium")
-    assert say(700, 0.45) == ("dpo", "low")
-    assert say(700, 0.9, **{"kept after an edit": 0.3}) == ("dpo", "medium")
-    assert say(700, 1.0, **{"kept after an edit": 0.7}) == ("early", "medium")
-    assert say(700, 1.0, **{"kept after an edit": 0.99}) == ("sft", "medium")
-    assert say(700, 0.2, **{"kept after an edit": 0.99}) == ("dpo", "medium")
-    assert say(700, 1.0, **{"kept after an edit": -0.5}) == ("dpo", "low")
-    assert say(700, 1.0, **{"kept in revisions": 0.4}) == ("dpo", "low")
+    assert method_for(50, 1.0) == ("early", "low")
+    assert method_for(400, 1.0) == ("sft", "low")
+    assert method_for(400, 0.8) == ("early", "medium")
+    assert method_for(400, 0.45) == ("early", "medium")
+    assert method_for(700, 0.45) == ("dpo", "low")
+    assert method_for(700, 0.9, **{"kept after an edit": 0.3}) == ("dpo", "medium")
+    assert method_for(700, 1.0, **{"kept after an edit": 0.7}) == ("early", "medium")
+    assert method_for(700, 1.0, **{"kept after an edit": 0.99}) == ("sft", "medium")
+    assert method_for(700, 0.2, **{"kept after an edit": 0.99}) == ("dpo", "medium")
+    assert method_for(700, 1.0, **{"kept after an edit": -0.5}) == ("dpo", "low")
+    assert method_for(700, 1.0, **{"kept in revisions": 0.4}) == ("dpo", "low")
 
 
 @pytest.mark.skipif(not (DATA / "lamp.w12.jsonl").is_file(), reason=f"no real edits in {DATA}")

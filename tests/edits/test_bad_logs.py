@@ -319,8 +319,9 @@ def test_long_responses_are_fine_and_endless_lines_are_bad(
     path = write(*header, *lines, name=name)
     (record,) = read_log(path)
     assert record.response == long
-    monkeypatch.setattr("editloop.edits.formats.LONGEST_LINE", 1000)
-    monkeypatch.setattr("editloop.edits.formats.TOO_LONG", "too long")
+    monkeypatch.setattr("editloop.edits.formats.lines.LONGEST_LINE", 1000)
+    for module in ("jsonl", "cells"):
+        monkeypatch.setattr(f"editloop.edits.formats.{module}.TOO_LONG", "too long")
     good = json.dumps(ROW) if name == "log.jsonl" else "c,r,e"
     log = read_log(write(*header, *lines, good, name=name), max_bad_share=0.5)
     assert (len(log), log.report.reasons) == (1, {"too long": 1})

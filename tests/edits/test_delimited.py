@@ -89,7 +89,7 @@ def test_a_cell_that_may_have_swallowed_a_row_is_told_with_its_line(write: Write
     path = write("context,response,edit", "c,r,e", 'c1,"He left,x', 'c2,and slept",y', name="a.csv")
     log = read_log(path)
     assert len(log) == 2 and log.report.suspicious.total() == 1
-    assert log.report.first_suspicious == "line 3: a cell holds a line break and a delimiter behind it"
+    assert log.report.first_suspicious == "line 3: a cell holds a line break and a delimiter after it"
     fine = read_log(write("context,response,edit", 'c,"two\nlines",e', name="b.csv"))
     assert not fine.report.suspicious
 

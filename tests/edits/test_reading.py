@@ -175,7 +175,7 @@ def test_derived_ids_do_not_depend_on_the_order(write: Write) -> None:
 
 
 def test_reading_streams(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.edits.reading.HEAD_ROWS", 1)
+    monkeypatch.setattr("editloop.edits.rows.HEAD_ROWS", 1)
     stream = iter_records(write(*({**ROW, "response": f"r{i}"} for i in range(10))))
     next(stream)
     assert (stream.report.rows_read, stream.report.sha256) == (1, None)
@@ -202,7 +202,7 @@ def test_edit_column_may_appear_late(write: Write) -> None:
 def test_an_edit_column_is_not_needed_where_there_is_a_status(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.edits.reading.HEAD_ROWS", 3)
+    monkeypatch.setattr("editloop.edits.rows.HEAD_ROWS", 3)
     accepted = [{"context": "c", "response": f"r{i}", "status": "accepted"} for i in range(5)]
     assert [r.status for r in read_log(write(*accepted, ROW))] == ["accepted"] * 5 + ["edited"]
     with pytest.raises(LogFormatError, match="no edit column"):

@@ -111,7 +111,7 @@ def test_a_log_that_fails_while_it_is_read_is_told_as_such(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
         yield
 
-    monkeypatch.setattr("editloop.edits.formats._lines", failing)
+    monkeypatch.setattr("editloop.edits.formats.jsonl.split_lines", failing)
     with pytest.raises(LogError, match="the log cannot be read, Input/output error"):
         write_log(iter_records(path), tmp_path / "copy.jsonl")
     assert [each.name for each in tmp_path.iterdir()] == ["log.jsonl"]

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editloop.errors import ConfigError
-from editloop.lab import Domain, get_domain
+from editloop.lab import Domain, base_path, get_domain
+from editloop.users import get_user
+from plug_in import install_plug_in
 
 EMAIL = get_domain("email")
 both = pytest.mark.parametrize("domain", [EMAIL, get_domain("summary")], ids=lambda domain: domain.name)
@@ -149,5 +151,30 @@ def test_a_style_is_told_in_words() -> None:
 
 
 def test_an_unknown_domain_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"no such domain: 'poems' \(use one of email, summary\)"):
+    with pytest.raises(ConfigError, match=r"unknown domain: 'poems' \(use one of email, summary\)"):
         get_domain("poems")
+
+
+GREETINGS = """
+from dataclasses import replace
+
+from editloop.lab import get_domain
+
+GREETINGS = replace(get_domain("email"), name="greetings", base=None, tuned={})
+"""
+
+
+def test_a_domain_from_another_package_has_texts_and_users(tmp_path, monkeypatch):
+    install_plug_in(tmp_path, monkeypatch, "editloop.domains", GREETINGS, greetings="GREETINGS")
+    domain = get_domain("greetings")
+    context = next(domain.contexts(0))
+    assert domain.parse(domain.render(domain.wanted(context))) == domain.wanted(context)
+    assert get_user("weak", domain).edit(context, domain.render(domain.wanted(context)))
+    with pytest.raises(ConfigError, match=r"this domain has no base model: 'greetings'"):
+        base_path("greetings")
+    with pytest.raises(ConfigError, match=r"use one of email, summary, greetings"):
+        get_domain("poems")
+
+
+def test_what_the_base_does_not_depend_on_is_not_in_its_fingerprint():
+    assert replace(EMAIL, tuned={}, hub={}, base=None, pretraining_steps=1).fingerprint == EMAIL.fingerprint

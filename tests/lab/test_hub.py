@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,8 +12,7 @@ import pytest
 
 from editloop.edits import Record
 from editloop.errors import ConfigError
-from editloop.lab import HubTexts, Source, base_path, get_domain, make_log, stream_log
-from editloop.lab.hub import HUB
+from editloop.lab import DOMAINS, HubTexts, Source, base_path, get_domain, make_log, stream_log
 from editloop.policy import load_base
 from editloop.users import StyleUser, edit_all
 
@@ -64,10 +64,14 @@ def test_no_text_is_in_two_streams_and_short_ones_are_in_none(sources: dict[str,
 
 
 def test_the_kinds_are_those_of_the_lab() -> None:
-    for name, sources in HUB.items():
-        assert set(sources) == set(get_domain(name).sources)
-    with pytest.raises(ConfigError, match="no texts on the hub"):
+    for name in DOMAINS.built_in:
+        domain = get_domain(name)
+        assert set(domain.hub) == set(domain.sources) and "{text}" in domain.task
+    with pytest.raises(ConfigError, match="unknown domain"):
         HubTexts("poems")
+    DOMAINS.register("letters", replace(get_domain("email"), name="letters", hub={}))
+    with pytest.raises(ConfigError, match="names no texts on the hub: 'letters'"):
+        HubTexts("letters")
 
 
 def test_what_cannot_be_downloaded_is_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""RL on sampled completions (Eq. 6): what is sampled, what it is thought to cost, and what is learned of it."""
+"""RL on sampled completions (Eq. 6): what is sampled, its estimated cost, and what a fit makes of it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_what_is_sampled_follows_the_seed_and_is_cached(
     with monkeypatch.context() as patch:
         patch.setattr(type(policy), "sample", None)
         assert sample_completions(policy, examples, 3, **options) == found
-    for file in (tmp_path / "drawn").glob("*"):
+    for file in (tmp_path / "sampled").glob("*"):
         file.write_text("[]")
     assert sample_completions(policy, examples, 3, **options) == found
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from serving import Service, run, serving
 
-from editloop.edits import DatabaseLog, locate, read_log
+from editloop.edits import locate, read_log
 from editloop.errors import ConfigError, LogError, LogFormatError
+from editloop.store import DatabaseLog
 
 
 async def fill(service: Service, n: int) -> None:

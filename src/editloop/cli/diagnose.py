@@ -1,4 +1,4 @@
-"""`editloop diagnose LOG`: what a log says about its users, and which method to expect to win."""
+"""`editloop diagnose LOG`: what a log says about its users, and which method to train."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def diagnose(
         str | None, typer.Option(help="Hub name or folder of the base, for its likelihoods and features.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File for machines [LOG-diagnosis.json]."), Place.WRITTEN
+        Path | None, typer.Option(help="The JSON file to write [LOG-diagnosis.json]."), Place.WRITTEN
     ] = None,
     cost: CostName = None,
-    seed: Annotated[int, typer.Option(help="Of resampling.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of resampling.", min=0)] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     trust_remote_code: TrustRemoteCode = False,
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    from editloop.diagnosis import diagnose as look
+    from editloop.diagnosis import diagnose as diagnose_log
 
     file = out or Path(f"{stem(log)}-diagnosis.json")
     with shown_progress() as callback:
@@ -48,14 +48,14 @@ def diagnose(
             policy = load_base(base, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
             for line in policy.decisions:
                 callback.message(line)
-        found = look(tuple(records), base=policy, cost=cost, seed=seed, callback=callback)
+        found = diagnose_log(tuple(records), base=policy, cost=cost, seed=seed, callback=callback)
     print_diagnosis(found)
     write_json(file, found.to_json())
     console.print(f"\nWritten to {file}")
 
 
 def print_diagnosis(found: Diagnosis) -> None:
-    """Print a diagnosis at a terminal's width."""
+    """Print a diagnosis, as wide as the terminal."""
     console.print(f"{found.rows} rows, {found.answered} edited or accepted; costs by {found.cost}\n")
     known = [(each, each.estimate) for each in found.findings if each.estimate is not None]
     rows = [["", "estimate", "95%", "from"]]
@@ -64,23 +64,24 @@ def print_diagnosis(found: Diagnosis) -> None:
     show_table(rows)
     console.print()
     for each, _ in known:
-        _say(f"{each.name}: {each.says}")
+        _print_item(f"{each.name}: {each.explanation}")
     if missing := [each for each in found.findings if each.estimate is None]:
         console.print("\nWhat this log cannot tell")
         for each in missing:
-            _say(f"{each.name}: {each.says}" + (f"; needs {each.needs}" if each.needs else ""))
+            needs = f" (log or give: {each.needs})" if each.needs else ""
+            _print_item(f"{each.name}: {each.explanation}{needs}")
     advice = found.advice
     console.print(f"\nTrain {advice.method} (confidence: {advice.confidence})")
     for reason in advice.reasons:
-        _say(reason)
-    _say("serve it beside the others: LateEnsemble mends a wrong guess in some hundred rounds")
+        _print_item(reason)
+    _print_item("serve it beside the others: LateEnsemble corrects a wrong guess within some hundred rounds")
 
 
 def _span(low: float, high: float) -> str:
-    """An interval; what was the same in all that was seen has none."""
+    """An interval; observations that are all the same have none."""
     return f"{low:.2f} to {high:.2f}" if high > low else "all alike"
 
 
-def _say(text: str) -> None:
-    """A line, or several, of an indented list."""
+def _print_item(text: str) -> None:
+    """Print an item of an indented list."""
     console.print(fill(text, console.width, initial_indent="  ", subsequent_indent="    "))

@@ -20,7 +20,7 @@ from editloop.offline.methods import METHODS
 from editloop.progress import ProgressCallback
 
 if TYPE_CHECKING:
-    from editloop.edits import DatabaseLog, Log
+    from editloop.edits import Log, LogAddress
     from editloop.policy import RunFolder
 
 
@@ -82,18 +82,18 @@ def fit(
 
 
 def _read(
-    reading: Reading, log: Path | DatabaseLog, out: Path, callback: ProgressCallback
+    reading: Reading, log: Path | LogAddress, out: Path, callback: ProgressCallback
 ) -> tuple[Log, dict[str, Any] | None]:
     """The log, and what is to be recorded of it.
 
     A store goes on growing. What was read of it is kept beside the work of a fit until that is done, so that
     an interrupted one goes on with the same rows.
     """
-    from editloop.edits import DatabaseLog, read_log, write_log
+    from editloop.edits import read_log, write_log
     from editloop.io import write_text
     from editloop.policy import RunFolder
 
-    if not isinstance(log, DatabaseLog):
+    if isinstance(log, Path):
         made = [out / "run.json", out / "report.html"]
         return reading.read(log, out, callback, writes=made), None
     run = RunFolder(out)
@@ -104,7 +104,7 @@ def _read(
         return read_log(rows, keep_duplicates=True), read
     records = reading.read(log, out, callback)
     where = records.report.path
-    assert isinstance(where, DatabaseLog)
+    assert not isinstance(where, Path)
     read = {"path": str(where), "sha256": records.report.sha256, "rows": records.report.rows_read}
     read |= {"until": where.until, "store": where.salt()}
     if run.exists() or not out.exists() or not any(out.iterdir()):

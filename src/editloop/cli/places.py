@@ -67,9 +67,11 @@ def files_of(value: Any) -> Sequence[Path]:
 
 def stem(log: Any) -> str:
     """What files that are made from a log are named after: its name without compression and format."""
-    from editloop.edits.plain import STANDARD_INPUT, SUFFIXES
+    from editloop.edits.formats.compression import COMPRESSIONS
+    from editloop.edits.formats.plain import STANDARD_INPUT
 
     name = Path(log.name)
+    compressed = [suffix for each in COMPRESSIONS for suffix in each.suffixes]
     if str(name) == STANDARD_INPUT:
         return "stdin"
-    return Path(name.stem).stem if name.suffix.lower() in SUFFIXES else name.stem
+    return Path(name.stem).stem if name.suffix.lower() in compressed else name.stem

@@ -20,7 +20,7 @@ from editloop.io import guard_outputs
 from editloop.progress import ProgressCallback
 
 if TYPE_CHECKING:
-    from editloop.edits import DatabaseLog, Log, ReadReport, RecordStream
+    from editloop.edits import Log, LogAddress, ReadReport, RecordStream
 
 __all__ = ["Reading", "reading_line", "reads"]
 
@@ -84,7 +84,7 @@ class Reading:
         return told
 
     def stream(
-        self, log: Path | DatabaseLog, out: Path, callback: ProgressCallback, *, writes: Sequence[Path] = ()
+        self, log: Path | LogAddress, out: Path, callback: ProgressCallback, *, writes: Sequence[Path] = ()
     ) -> RecordStream:
         """The records of a log, as they are read; bad rows go to a file beside `out`.
 
@@ -111,7 +111,7 @@ class Reading:
         )
 
     def read(
-        self, log: Path | DatabaseLog, out: Path, callback: ProgressCallback, *, writes: Sequence[Path] = ()
+        self, log: Path | LogAddress, out: Path, callback: ProgressCallback, *, writes: Sequence[Path] = ()
     ) -> Log:
         """The whole log, and a line of what reading came to."""
         from editloop.edits import Log

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from editloop.lab import Domain, HubTexts
     from editloop.users import User
 
-DomainName = Annotated[str, typer.Option("--domain", help="email or summary")]
+DomainName = Annotated[
+    str, typer.Option("--domain", help="A domain of the lab: email, summary, or one of an installed package.")
+]
 Texts = Annotated[
     str, typer.Option(help="lab: the domain's own texts; hub: real ones, downloaded, for the llm user.")
 ]

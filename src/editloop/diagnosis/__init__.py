@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from editloop.diagnosis.analysis import Advice, Diagnosis, Estimate, Finding, advise, diagnose
+from editloop.diagnosis.advice import advise
+from editloop.diagnosis.analysis import diagnose
+from editloop.diagnosis.model import Advice, Diagnosis, Estimate, Finding
 
 __all__ = ["Advice", "Diagnosis", "Estimate", "Finding", "advise", "diagnose"]

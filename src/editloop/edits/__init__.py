@@ -1,16 +1,17 @@
 """The log of edits: the record, reading and checking it, its three views, and what an edit costs.
 
-Imports neither torch nor transformers, nor, until one is needed, datasets, pyarrow or matplotlib.
+It imports neither torch nor transformers; datasets, pyarrow and matplotlib are imported only where they are
+needed.
 """
 
 from editloop.edits.columns import parse_map
 from editloop.edits.contexts import ContextLike, as_context, as_contexts
 from editloop.edits.cost import Cost, get_cost, register_cost
-from editloop.edits.database import DatabaseLog, locate
 from editloop.edits.exporting import Exported, export
-from editloop.edits.formats import Format
+from editloop.edits.formats import FORMATS, LogAddress, LogFormat, locate
+from editloop.edits.log import Log, ReadReport, RecordStream, hash_log
 from editloop.edits.plots import plot_costs
-from editloop.edits.reading import Log, ReadReport, RecordStream, hash_log, iter_records, read_log
+from editloop.edits.reading import iter_records, read_log
 from editloop.edits.record import Context, Message, Record, Status, context_text
 from editloop.edits.redline import Span, redline
 from editloop.edits.seen import row_hashes
@@ -28,16 +29,17 @@ from editloop.edits.views import (
 from editloop.edits.writing import write_log
 
 __all__ = [
+    "FORMATS",
     "Context",
     "ContextLike",
     "Cost",
     "CostObservation",
-    "DatabaseLog",
     "Demonstration",
     "Exported",
-    "Format",
     "Group",
     "Log",
+    "LogAddress",
+    "LogFormat",
     "LogSummary",
     "Message",
     "Preference",

@@ -1,4 +1,4 @@
-"""A context as it is given by hand: text, or a chat whose messages may be plain dicts."""
+"""Contexts as they are given by hand and in JSON: a text, or a chat whose messages are plain dicts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from editloop.edits.record import Context, Message
 from editloop.errors import ConfigError
 
-__all__ = ["ContextLike", "as_context", "as_contexts"]
+__all__ = ["ContextLike", "as_context", "as_contexts", "context_json"]
 
 ContextLike = Context | Sequence[Message | Mapping[str, Any]]
 """What `as_context` takes."""
@@ -25,7 +25,7 @@ def as_context(given: ContextLike) -> Context:
     if isinstance(given, str):
         return given
     do = "give text, or a list of {role, content} messages"
-    messages: object = given  # whatever it says it is
+    messages: object = given  # which may be anything, whatever its type says
     if not isinstance(messages, list | tuple) or not messages:
         raise ConfigError("a context is text or a chat of at least one message", seen=given, do=do)
     try:
@@ -46,3 +46,10 @@ def as_contexts(given: Sequence[ContextLike]) -> list[Context]:
     if isinstance(given, str):
         raise ConfigError("contexts come as a list", seen=given, do="give one text as [text]")
     return [as_context(context) for context in given]
+
+
+def context_json(context: Context) -> str | list[dict[str, str]]:
+    """Return a context as JSON has it: text, or a list of `{role, content}`."""
+    if isinstance(context, str):
+        return context
+    return [{"role": message.role, "content": message.content} for message in context]

@@ -14,10 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from editloop.edits.contexts import context_json
 from editloop.edits.cost import Cost, get_cost
 from editloop.edits.record import Context, Record
 from editloop.edits.views import costs, preferences, supervision
-from editloop.edits.writing import context_json, guard_source
+from editloop.edits.writing import guard_source
 from editloop.errors import ConfigError, EmptyViewError, LogError
 from editloop.io import atomic_file
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from editloop.edits.cost import Cost, get_cost
 from editloop.edits.duplicates import HashSet, hash64
-from editloop.edits.reading import ReadReport, iter_records
+from editloop.edits.log import ReadReport
+from editloop.edits.reading import iter_records
 from editloop.edits.record import Record
 from editloop.edits.views import View, costs, preferences, supervision
 

@@ -6,10 +6,10 @@ are trained or chosen.
 
 from __future__ import annotations
 
-from editloop.lab.domains import base_path, get_domain
+from editloop.lab.domains import DOMAINS, base_path, get_domain
 from editloop.lab.evaluation import Evaluation, evaluate_on_user, evaluate_on_users
-from editloop.lab.grammar import Domain, Notes
-from editloop.lab.hub import HubTexts, Source
+from editloop.lab.grammar import Domain, Notes, Source
+from editloop.lab.hub import HubTexts
 from editloop.lab.log import World, make_log, stream_log
 from editloop.lab.pretrain import Recipe, pretrain, recipe_hash, shipped_recipe
 from editloop.lab.settings import fit_settings
@@ -17,6 +17,7 @@ from editloop.lab.simulation import Round, Simulation, plot_rounds, simulate
 from editloop.lab.text import TextRecipe, pretrain_text
 
 __all__ = [
+    "DOMAINS",
     "Domain",
     "Evaluation",
     "HubTexts",

@@ -1,8 +1,8 @@
-"""Domains: small worlds of contexts and responses, each written down as tables of templates.
+"""Domains: small worlds of contexts and responses, each given by tables of templates.
 
-A domain says how contexts read (by kind of source text), how responses read (by style attribute), and
-which style is wanted for which kind. Everything else follows from the tables: contexts are drawn by seed,
-a response is rendered from a `Draft` and parsed back to the same draft, exactly.
+A domain's tables say how contexts read (by the kind of source text), how responses read (by style
+attribute), and which style users want for which kind. Everything else follows: contexts are drawn by seed,
+and a response is rendered from a `Draft` and parsed back to exactly the same draft.
 
 This module knows no particular domain, no user and no model.
 """
@@ -14,20 +14,26 @@ import json
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from string import Formatter
+from typing import Any, NamedTuple
 
 from editloop.errors import ConfigError
 from editloop.users import Draft
 
-__all__ = ["PIECE", "Domain", "Notes"]
+__all__ = ["PIECE", "Domain", "Notes", "Source"]
 
 PIECE = r" ?\w+| ?[^\w\s]|\n"
 """A token of a domain's text: a word or a mark with the space before it, or a line break.
 
-Joined, the pieces of a text are the text: no rule about spaces is needed to decode.
+The pieces of a text, joined, are the text again, so decoding needs no rule about spaces.
 """
+
+
+TABLES = ("name", "facts", "sources", "attributes", "neutral", "styles")
+"""The fields of a domain on which its texts, and so its base model, depend."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,24 @@ class Notes:
 
     kind: str
     facts: Mapping[str, str]
+
+
+class Source(NamedTuple):
+    """Where the real texts of a kind come from, and the style that users want for them.
+
+    Attributes:
+        dataset: A dataset on the Hugging Face hub, or a folder.
+        fields: The columns whose texts are joined to one.
+        style: The hidden style, in words.
+        config: The dataset's configuration.
+        split: The dataset's split that is read.
+    """
+
+    dataset: str
+    fields: tuple[str, ...]
+    style: str
+    config: str | None = None
+    split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -53,6 +77,11 @@ class Domain:
         attributes: For each style attribute, the template of each of its values.
         neutral: The style that the base model mostly writes: a value for each attribute.
         styles: For each kind, the hidden style that users want: a value for each attribute.
+        base: The folder of its base model, if it comes with one.
+        pretraining_steps: Training steps of its base model.
+        tuned: For each method, the hyperparameters that policies are trained with.
+        task: What a context from a real text says; `{text}` is the text.
+        hub: For each kind, where real texts come from; nothing if the domain has none.
     """
 
     name: str
@@ -61,14 +90,19 @@ class Domain:
     attributes: Mapping[str, Mapping[str, str]]
     neutral: Mapping[str, str]
     styles: Mapping[str, Mapping[str, str]]
+    base: Path | None = None
+    pretraining_steps: int = 1500
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    task: str = "{text}"
+    hub: Mapping[str, Source] = field(default_factory=dict)
 
     def contexts(self, seed: int, *, stream: str = "log") -> Iterator[str]:
-        """Endless contexts, drawn uniformly over kinds, templates and facts.
+        """Yield contexts without end, drawn uniformly over kinds, templates and facts.
 
         Args:
             seed: The same seed gives the same contexts.
-            stream: What they are for. Streams of one seed are independent, so contexts for an evaluation
-                are not those of the log.
+            stream: What they are used for. The streams of one seed are independent, so the contexts of an
+                evaluation are not those of the log.
         """
         generator = random.Random(repr((self.name, stream, seed)))
         kinds = list(self.sources)
@@ -77,7 +111,7 @@ class Domain:
             yield template.format_map({fact: generator.choice(words) for fact, words in self.facts.items()})
 
     def read(self, context: str) -> Notes:
-        """The kind and the facts of a context.
+        """Return the kind and the facts of a context.
 
         Raises:
             ConfigError: The context is not of this domain.
@@ -89,7 +123,7 @@ class Domain:
         raise ConfigError(f"not a context of the {self.name} domain", seen=context)
 
     def kind(self, context: str) -> str:
-        """The kind of a context's source text.
+        """Return the kind of a context's source text.
 
         Raises:
             ConfigError: The context is not of this domain.
@@ -97,7 +131,7 @@ class Domain:
         return self.read(context).kind
 
     def wanted(self, context: str) -> Draft:
-        """The draft that a user wants: the style hidden behind the context's kind, and the context's facts.
+        """Return the draft that a user wants: the hidden style of the context's kind, and its facts.
 
         Raises:
             ConfigError: The context is not of this domain.
@@ -106,30 +140,30 @@ class Domain:
         return {**self.styles[notes.kind], **notes.facts}
 
     def describe(self, context: str) -> str:
-        """The style that a user wants for this context, in words, for a user who is played by an LLM."""
+        """Return the style that a user wants for this context in words, for a user played by an LLM."""
         style = self.styles[self.read(context).kind]
         return ", ".join(f"{attribute} {value}" for attribute, value in style.items())
 
     def shifted(self) -> Domain:
-        """The same domain, but each kind wants the style of the kind after the next: for users who drift.
+        """Return a domain where each kind has the style of the kind after the next: for users who drift.
 
-        Not of the next kind, whose style the base model knows of (see `redraw`).
+        The style of the next kind would be no drift away from the base model, which uses it (see `redraw`).
         """
         return replace(self, styles=self._moved(2))
 
     def _moved(self, by: int) -> dict[str, Mapping[str, str]]:
-        """For each kind the style of the kind that comes so many later."""
+        """For each kind, the style of the kind so many places later."""
         kinds = list(self.styles)
         return {kind: self.styles[kinds[(i + by) % len(kinds)]] for i, kind in enumerate(kinds)}
 
     def redraw(
         self, notes: Notes, diversity: float, generator: random.Random, *, awareness: float = 0.0
     ) -> Draft:
-        """A draft as the base model writes it.
+        """Return a draft as the base model writes it.
 
         Each attribute has the neutral value, or with probability `diversity` any of its values, or with
-        probability `awareness` the value that the *next* kind's style has: so the base tells the kinds of
-        contexts apart, as any real one does, and what it knows of them is not what is wanted.
+        probability `awareness` the value of the *next* kind's style. So the base distinguishes the kinds of
+        contexts, as any real one does, but does not know what is wanted for them.
         """
         habits, style = self._moved(1)[notes.kind], {}
         for attribute, values in self.attributes.items():
@@ -141,13 +175,13 @@ class Domain:
         return {**style, **notes.facts}
 
     def render(self, draft: Draft) -> str:
-        """The response that is made of these parts: a value for each attribute, a word for each fact."""
+        """Return the response of these parts: a value for each attribute, and a word for each fact."""
         return "".join(
             values[draft[attribute]].format_map(draft) for attribute, values in self.attributes.items()
         )
 
     def parse(self, response: str) -> Draft | None:
-        """The parts of a response, such that `render` gives the response again; None if it is garbled."""
+        """Return the parts of a response, such that `render` makes it again; None if there are none."""
         draft: dict[str, str] = {}
         position = 0
         for attribute, patterns in self._attribute_patterns.items():
@@ -162,7 +196,7 @@ class Domain:
 
     @property
     def n_contexts(self) -> int:
-        """How many distinct contexts there are."""
+        """The number of distinct contexts."""
         n = sum(len(templates) for templates in self.sources.values())
         for words in self.facts.values():
             n *= len(words)
@@ -185,8 +219,9 @@ class Domain:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash over the tables: a base model that was trained on other tables can be told by it."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
+        """A hash over the tables, which tells whether a base model was trained on others."""
+        tables = {name: value for name, value in asdict(self).items() if name in TABLES}
+        return hashlib.sha256(json.dumps(tables).encode()).hexdigest()
 
     @cached_property
     def _source_patterns(self) -> dict[str, list[re.Pattern[str]]]:

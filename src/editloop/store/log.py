@@ -1,76 +1,206 @@
-"""The view `log`, filtered: in pages or as a stream. `schema.log_view` says what a row's status means."""
+"""The store as a log: a format of logs that reads the table or view `log` of a database.
+
+A log has an address, `sqlite:///edits.db` or `postgresql://user@host/name`, as SQLAlchemy writes them;
+`?since=` and `?until=` bound the times of its rows (seconds since 1970, or ISO 8601). Any database with such
+a table can be read, not only a server's. The columns are a record's fields. Reading needs the extra `serve`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, Select, select
+from editloop.edits.formats import LogFile, LogFormat, RawRow, Source
+from editloop.errors import ConfigError, LogError, LogFormatError
+from editloop.extras import requires
+from editloop.io import parse_json
 
-from editloop.store.schema import log_view
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection
 
-__all__ = ["LogFilter", "log_page", "log_rows"]
+    from editloop.edits.record import Record
+
+__all__ = ["DATABASE", "DatabaseLog"]
+
+DRIVERS = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
+BATCH_ROWS = 500
 
 
 @dataclass(frozen=True)
-class LogFilter:
-    """Which rows of the log are meant; None stands for all.
+class DatabaseLog:
+    """Where a log in a database is. Its text form is the address, without a password.
 
     Attributes:
-        user: Who edited.
-        policy: The arm that wrote the response.
-        status: `edited`, `accepted`, `pending` or `expired`.
-        since: First time, in seconds since 1970.
-        until: End of the times.
-        text: What the context, the response or the edit contains, in upper or lower case.
+        url: The address, without bounds.
+        since: The first time of its rows, in seconds since 1970; None for no bound.
+        until: The end of their times, likewise.
     """
 
-    user: str | None = None
-    policy: str | None = None
-    status: str | None = None
+    url: URL = field(repr=False)
     since: float | None = None
     until: float | None = None
-    text: str | None = None
 
-    def select(self) -> Select[Any]:
-        """The query for these rows, in no particular order."""
-        query = select(log_view)
-        for column, value in (("user", self.user), ("policy", self.policy), ("status", self.status)):
-            if value is not None:
-                query = query.where(log_view.c[column] == value)
-        if self.since is not None:
-            query = query.where(log_view.c.time >= self.since)
-        if self.until is not None:
-            query = query.where(log_view.c.time < self.until)
-        if self.text:
-            columns = [log_view.c[name] for name in ("context", "response", "edit")]
-            found = [column.icontains(self.text, autoescape=True) for column in columns]
-            query = query.where(found[0] | found[1] | found[2])
-        return query
+    def __str__(self) -> str:
+        bounds = {"since": self.since, "until": self.until}
+        query = {key: repr(value) for key, value in bounds.items() if value is not None}
+        return self.url.update_query_dict(query).render_as_string(hide_password=True)
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return Path(self.url.database or "").name
+
+    @property
+    def stem(self) -> str:
+        """The name for files that are made from the log."""
+        return Path(self.name).stem
+
+    @property
+    def file(self) -> Path | None:
+        """The database's file, if it is one."""
+        return Path(self.url.database or "") if self.url.get_backend_name() == "sqlite" else None
+
+    def now(self) -> DatabaseLog:
+        """Return the log as it is at this moment: rows that come later are left out."""
+        return self if self.until is not None else replace(self, until=time.time())
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows within the bounds, in the order of time.
+
+        A server keeps all revisions of an edit. Those before the last are in `metadata["revisions"]`, the
+        oldest first.
+
+        Raises:
+            LogError: The database does not answer.
+            LogFormatError: The database has no log.
+        """
+        from sqlalchemy import MetaData, Table, select
+        from sqlalchemy.exc import NoSuchTableError
+
+        from editloop.store import reads
+
+        # Revisions are looked up on a second connection, because the first is in the middle of a result.
+        with self._connection() as connection, self._connection() as other:
+            try:
+                log = Table("log", MetaData(), autoload_with=connection)
+            except NoSuchTableError as error:
+                raise LogFormatError(
+                    "the database has no log", seen=str(self), do="name that of a server"
+                ) from error
+            query = select(log)
+            if "time" in log.c:
+                query = query.order_by(log.c.time, *([log.c.id] if "id" in log.c else []))
+                query = query if self.since is None else query.where(log.c.time >= self.since)
+                query = query if self.until is None else query.where(log.c.time < self.until)
+            is_store = reads.is_store(connection)
+            found = connection.execution_options(yield_per=BATCH_ROWS).execute(query)
+            for some in found.partitions():
+                rows = [_parsed(row._mapping) for row in some]
+                if is_store:
+                    _add_revisions(rows, reads.revision_texts(other, [row["id"] for row in rows]))
+                yield from rows
+
+    def open(self) -> Source:
+        """Open the log; nothing is read before the first row is taken."""
+        numbered = enumerate(self.rows(), start=1)
+        return Source(DATABASE, None, 0, (RawRow(number, number, row) for number, row in numbered))
+
+    def salt(self) -> str | None:
+        """Return what a server's store is known by; None for another database."""
+        from editloop.store import reads
+        from editloop.store.schema import SALT
+
+        with self._connection() as connection:
+            return reads.fact(connection, SALT) if reads.is_store(connection) else None
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        """Give a connection; whatever goes wrong with it is raised as one line."""
+        from sqlalchemy import create_engine
+        from sqlalchemy.exc import SQLAlchemyError
+
+        kind = self.url.get_backend_name()
+        if kind not in DRIVERS:
+            raise ConfigError("no such kind of database", seen=kind, do="use sqlite or postgresql")
+        if kind == "sqlite" and not Path(self.url.database or "").is_file():  # SQLite would create it
+            raise LogError("no such log", seen=str(self), do="check the path")
+        try:
+            engine = create_engine(self.url.set(drivername=DRIVERS[kind]))
+            try:
+                with engine.connect() as connection:
+                    yield connection
+            finally:
+                engine.dispose()
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise LogError(f"the log cannot be read, {reason}", seen=str(self)) from error
 
 
-def log_page(
-    connection: Connection, which: LogFilter, limit: int, before: tuple[float, str] | None = None
-) -> Sequence[Row[Any]]:
-    """Rows of the log, the newest first.
-
-    Args:
-        connection: To the store.
-        which: The rows that are meant.
-        limit: How many at most.
-        before: Time and identity of the row before which the page begins: those of the last row of the page
-            before it.
-    """
-    query = which.select()
-    if before is not None:
-        moment, response_id = before
-        same_time = (log_view.c.time == moment) & (log_view.c.id < response_id)
-        query = query.where((log_view.c.time < moment) | same_time)
-    query = query.order_by(log_view.c.time.desc(), log_view.c.id.desc()).limit(limit)
-    return connection.execute(query).all()
+def _add_revisions(rows: list[dict[str, Any]], texts: Mapping[str, list[str]]) -> None:
+    """Add the revisions before the last to the metadata of a server's rows."""
+    for row in rows:
+        revisions, metadata = texts.get(row["id"], []), row.get("metadata") or {}
+        if row["edit"] in revisions and isinstance(metadata, dict):
+            # Revisions that came since the row was read are left out.
+            last = len(revisions) - 1 - revisions[::-1].index(row["edit"])
+            if last:
+                row["metadata"] = {**metadata, "revisions": revisions[:last]}
 
 
-def log_rows(connection: Connection, which: LogFilter) -> Iterator[Row[Any]]:
-    """Rows of the log, the oldest first."""
-    yield from connection.execute(which.select().order_by(log_view.c.time, log_view.c.id))
+def _parsed(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row's columns; chats and metadata are stored as JSON."""
+    columns = dict(row)
+    for name in ("context", "metadata"):
+        if isinstance(columns.get(name), str):
+            try:
+                columns[name] = parse_json(columns[name])
+            except ValueError:
+                continue  # a plain text
+    return columns
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            "not a time", seen=text, do="give seconds since 1970, or 2026-01-31T12:00"
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+class _DatabaseFormat(LogFormat):
+    name = "database"
+    magic = b"SQLite format 3"
+    schemes = tuple(DRIVERS)
+    checks_context = False
+
+    def open(self, log: LogFile) -> Source:
+        raise LogFormatError("a database is named by its address", seen=str(log.name), do="sqlite:///PATH")
+
+    def locate(self, address: str) -> DatabaseLog:
+        requires("serve", "sqlalchemy")
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            url = make_url(address)
+        except ArgumentError as error:
+            raise ConfigError("not the address of a database", seen=address) from error
+        bounds = {name: _seconds(str(url.query[name])) for name in ("since", "until") if name in url.query}
+        return DatabaseLog(url.difference_update_query(["since", "until"]), **bounds)
+
+    def write(self, records: Iterator[Record], path: Path) -> None:
+        raise LogFormatError("a database is not written to", seen=str(path), do="write a file")
+
+
+DATABASE = _DatabaseFormat()

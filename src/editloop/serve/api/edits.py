@@ -22,7 +22,7 @@ from editloop.serve.loop.redaction import redact_text
 from editloop.serve.problem import Problem
 from editloop.store import reads
 from editloop.store.database import Connection, Row
-from editloop.store.log import LogFilter, log_page, log_rows
+from editloop.store.log_filter import LogFilter, log_page, log_rows
 
 __all__ = ["router"]
 

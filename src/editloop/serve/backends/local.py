@@ -22,7 +22,8 @@ from editloop.edits.record import Message
 from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
 from editloop.policy.sampling import trim_loops
-from editloop.policy.verify import ADAPTER, read_header
+from editloop.policy.verify import ADAPTER
+from editloop.policy.weights import read_header
 from editloop.serve.backends.base import (
     BackendOptions,
     BackendUnavailableError,

@@ -18,7 +18,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from editloop.policy import Policy
-from editloop.policy.sampling import Draw, numbers, own_defaults
+from editloop.policy.sampling import InversionSampler, uniform_numbers, without_shipped_settings
 from editloop.serve.backends.base import BackendUnavailableError, Chunk
 
 __all__ = ["Job", "generate"]
@@ -89,9 +89,10 @@ def generate(jobs: Sequence[Job], base: Policy, model: Any) -> None:
     longest = max(job.max_tokens for job in jobs)
     draw = []
     if temperature > 0:
-        draw = [Draw(numbers([job.stream for job in jobs], longest), temperature, width, top_p)]
+        uniform = uniform_numbers([job.stream for job in jobs], longest)
+        draw = [InversionSampler(uniform, temperature, width, top_p)]
     config = GenerationConfig(
-        do_sample=False,  # `Draw` leaves one token to choose; without it, decoding is greedy
+        do_sample=False,  # the sampler leaves one token to choose; without it, decoding is greedy
         max_new_tokens=longest,
         eos_token_id=encoder.end,
         pad_token_id=encoder.pad,
@@ -100,16 +101,15 @@ def generate(jobs: Sequence[Job], base: Policy, model: Any) -> None:
     adapters: dict[str, Any] = {}
     if jobs[0].whole is None and model is not base.model:
         adapters["adapter_names"] = [NO_ADAPTER if job.arm.startswith("base@") else job.arm for job in jobs]
-    with own_defaults(model):
-        model.generate(
-            input_ids=ids.to(device),
-            attention_mask=is_prompt.long().to(device),
-            generation_config=config,
-            logits_processor=LogitsProcessorList(draw),
-            streamer=_JobStreamer(jobs, base),
-            stopping_criteria=StoppingCriteriaList([_JobsDone(jobs)]),
-            **adapters,
-        )
+    without_shipped_settings(model).generate(
+        input_ids=ids.to(device),
+        attention_mask=is_prompt.long().to(device),
+        generation_config=config,
+        logits_processor=LogitsProcessorList(draw),
+        streamer=_JobStreamer(jobs, base),
+        stopping_criteria=StoppingCriteriaList([_JobsDone(jobs)]),
+        **adapters,
+    )
 
 
 class _JobStreamer(BaseStreamer):  # type: ignore[misc]

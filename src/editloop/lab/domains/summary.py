@@ -16,7 +16,10 @@ movie     a review of a film          question and answer
 
 from __future__ import annotations
 
-from editloop.lab.grammar import Domain
+from pathlib import Path
+
+from editloop.lab.domains.tuned import TUNED_EARLY, TUNED_RL, TUNED_SFT
+from editloop.lab.grammar import Domain, Source
 
 __all__ = ["SUMMARY"]
 
@@ -142,5 +145,37 @@ SUMMARY = Domain(
             "tone": "plain",
             "ending": "none",
         },
+    },
+    base=Path(__file__).parents[1] / "assets" / "summary",
+    pretraining_steps=3000,  # with fewer, the base may fail to copy a fact: docs/lab.md
+    tuned={
+        "sft": TUNED_SFT,
+        "dpo": {"learning_rate": 5e-4, "beta": 1.0},
+        "rl": TUNED_RL,
+        "early": TUNED_EARLY,
+    },
+    task="Article: {text}\n\nSummarise this article.",
+    hub={  # those of the paper (Gao et al. 2024)
+        "news": Source(
+            "abisee/cnn_dailymail",
+            ("article",),
+            "for young children, storytelling, playful, in short sentences",
+            config="3.0.0",
+        ),
+        "forum": Source(
+            "JeremyAlain/SLF5K", ("post",), "second person, brief, emotional, with a personal reflection"
+        ),
+        "entry": Source(
+            "wikimedia/wikipedia",
+            ("text",),
+            "bullet points, parallel structure, brief",
+            config="20231101.simple",
+        ),
+        "abstract": Source(
+            "CShorten/ML-ArXiv-Papers",
+            ("abstract",),
+            "like a tweet, simple, inquisitive, with foreshadowing and emojis",
+        ),
+        "movie": Source("stanfordnlp/imdb", ("text",), "questions and answers"),
     },
 )

@@ -16,7 +16,10 @@ post      a post on social media      engaging, personalised, professional, than
 
 from __future__ import annotations
 
-from editloop.lab.grammar import Domain
+from pathlib import Path
+
+from editloop.lab.domains.tuned import TUNED_EARLY, TUNED_RL, TUNED_SFT
+from editloop.lab.grammar import Domain, Source
 
 __all__ = ["EMAIL"]
 
@@ -143,5 +146,25 @@ EMAIL = Domain(
             "action": "invitation",
             "closing": "thankful",
         },
+    },
+    base=Path(__file__).parents[1] / "assets" / "email",
+    tuned={
+        "sft": TUNED_SFT,
+        "dpo": {"learning_rate": 2e-4, "beta": 1.0},
+        "rl": TUNED_RL,
+        "early": TUNED_EARLY,
+    },
+    task="Notes: {text}\n\nWrite a short email from these notes.",
+    hub={  # those of the paper (Gao et al. 2024)
+        "paper": Source(
+            "orieg/elsevier-oa-cc-by",
+            ("title", "abstract", "author_highlights"),
+            "structured, to the point, respectful, professional greeting and closing",
+        ),
+        "problem": Source("JeremyAlain/SLF5K", ("post",), "informal, conversational, no closing"),
+        "review": Source("launch/ampere", ("text",), "casual, positive, clear, with a call to action"),
+        "post": Source(
+            "nitsanb/paper_tweet", ("text",), "engaging, personalised, professional, with a thankful closing"
+        ),
     },
 )

@@ -1,0 +1,199 @@
+"""What a format of logs is, and what passes between a format and those who read and write logs.
+
+A format turns a file, a folder or an address into rows of columns, and records into a file. What the columns
+mean is not known here: `editloop.edits.reading` makes records of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from editloop.errors import ConfigError, LogError, LogFormatError
+
+if TYPE_CHECKING:
+    from editloop.edits.record import Record
+
+__all__ = ["Dialect", "LogAddress", "LogFile", "LogFormat", "RawRow", "Source", "readable"]
+
+
+class RawRow(NamedTuple):
+    """A row as it was read: either its `columns`, or its `text` and the `reason` why it cannot be parsed."""
+
+    line: int
+    """From 1: the line on which the row starts; in formats without lines, the row's number."""
+    done: int
+    """Bytes (text formats) or rows (others) read so far, of the source's `total`."""
+    columns: dict[str, Any] | None
+    reason: str = ""
+    """Why the row cannot be parsed, or what is suspicious about one that can."""
+    text: str = ""
+    """The beginning of a row that cannot be parsed."""
+
+
+class Source(NamedTuple):
+    """An opened log.
+
+    Attributes:
+        format: Its format.
+        columns: The column names, where the format has them.
+        total: The size of the log in the unit of `RawRow.done`; 0 where it is not known.
+        rows: The rows, which can be taken once.
+        dialect: How a delimited log is written, for people: `semicolon`, `quoted`, `no header`.
+    """
+
+    format: LogFormat
+    columns: list[str] | None
+    total: int
+    rows: Iterator[RawRow]
+    dialect: tuple[str, ...] = ()
+
+
+class Dialect(NamedTuple):
+    """How the cells of a delimited log are written. None is found from the log.
+
+    Attributes:
+        delimiter: One character.
+        quote: The character around cells that hold delimiters or line breaks; empty for none.
+        columns: The names of the columns of a log without a header.
+    """
+
+    delimiter: str | None = None
+    quote: str | None = None
+    columns: Sequence[str] | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any of it was given by the user."""
+        return any(each is not None for each in self)
+
+    def check(self) -> None:
+        """Refuse what cells cannot be separated by.
+
+        Raises:
+            ConfigError: The delimiter or the quote is not one character, or both are the same.
+        """
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in "\r\n"):
+            raise ConfigError("a delimiter is one character", seen=self.delimiter, do="set --delimiter")
+        if self.quote is not None and (len(self.quote) > 1 or self.quote in ("\r", "\n")):
+            raise ConfigError("a quote is one character, or nothing", seen=self.quote, do="set --quote")
+        if self.delimiter is not None and self.delimiter == ('"' if self.quote is None else self.quote):
+            raise ConfigError("delimiter and quote cannot be the same", seen=self.delimiter)
+
+
+class LogFile(NamedTuple):
+    """A file or folder that a format is to open.
+
+    Attributes:
+        path: What is read: the log itself, or a temporary file with its decompressed, decoded text.
+        name: What the log is called in messages; its suffix tells the format.
+        head: The first 4,096 bytes; nothing for a folder.
+        wanted: The columns that are needed, for formats that can read some alone; None for all.
+        dialect: For delimited formats.
+    """
+
+    path: Path
+    name: Path
+    head: bytes = b""
+    wanted: Collection[str] | None = None
+    dialect: Dialect = Dialect()
+
+
+class LogAddress(Protocol):
+    """A log that is no file: where it is in a database, as a format with `schemes` located it."""
+
+    @property
+    def until(self) -> float | None:
+        """The end of its rows' times, in seconds since 1970; None for no bound."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The log's name in messages."""
+        ...
+
+    @property
+    def stem(self) -> str:
+        """The name for files that are made from the log."""
+        ...
+
+    @property
+    def file(self) -> Path | None:
+        """The file that holds the log, if there is one; no verb may write to it."""
+        ...
+
+    def now(self) -> LogAddress:
+        """Return the log as it is at this moment, so that a second reading finds the same rows."""
+        ...
+
+    def salt(self) -> str | None:
+        """Return what a server's store is known by; None for another log."""
+        ...
+
+    def open(self) -> Source:
+        """Open the log."""
+        ...
+
+
+class LogFormat:
+    """One format of logs: how it is recognised, read and written.
+
+    A subclass gives the attributes in which it differs, and overrides the methods for what it can do. An
+    object of it is registered in `editloop.edits.formats.FORMATS`.
+
+    Attributes:
+        name: The name in `--format`.
+        suffixes: The file names' endings, lower case, with their dots.
+        magic: The bytes with which every file of the format begins, if there are such.
+        schemes: The schemes of addresses, `sqlite` for `sqlite:///edits.db`.
+        is_folder: Whether a log is a folder.
+        is_flat: Whether cells are text, so that an empty cell can mean an empty text or none.
+        has_dialect: Whether cells are separated by a delimiter.
+        takes_arrays: Whether a text file that is one JSON array is of this format; it becomes lines first.
+        checks_context: Whether a row whose chat ends with its own answer is bad: a policy would learn to copy
+            it. In a server's store it is not, because people do ask the same again.
+    """
+
+    name: str
+    suffixes: tuple[str, ...] = ()
+    magic: bytes = b""
+    schemes: tuple[str, ...] = ()
+    is_folder: bool = False
+    is_flat: bool = False
+    has_dialect: bool = False
+    takes_arrays: bool = False
+    checks_context: bool = True
+
+    def recognises(self, log: LogFile) -> bool:
+        """Whether a log whose name tells nothing is of this format, by its beginning."""
+        return False
+
+    def open(self, log: LogFile) -> Source:
+        """Open a log.
+
+        Raises:
+            LogError: It cannot be read.
+            LogFormatError: It is not of this format.
+        """
+        raise LogFormatError(f"{self.name} logs cannot be read from a file", seen=str(log.name))
+
+    def locate(self, address: str) -> LogAddress:
+        """Return where a log is, from an address that begins with one of `schemes`.
+
+        Raises:
+            ConfigError: It is not such an address.
+        """
+        raise ConfigError(f"{self.name} logs have no addresses", seen=address)
+
+    def write(self, records: Iterator[Record], path: Path) -> None:
+        """Write records to a new file, or to an empty folder if `is_folder`."""
+        raise LogFormatError(f"a log in the format {self.name} cannot be written", do="write JSONL")
+
+
+def readable(rows: Iterator[RawRow], path: Path) -> Iterator[RawRow]:
+    """Raise an OSError of reading as a LogError, because whoever takes the rows may be writing a file."""
+    try:
+        yield from rows
+    except OSError as error:
+        raise LogError(f"the log cannot be read, {error.strerror or error}", seen=str(path)) from error

@@ -1,0 +1,162 @@
+"""Formats by name, and which of them a log has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from editloop.edits.formats.base import Dialect, LogAddress, LogFile, LogFormat, Source
+from editloop.edits.formats.lines import BOM
+from editloop.errors import ConfigError, LogError, LogFormatError
+from editloop.registry import Registry
+
+if TYPE_CHECKING:
+    from editloop.edits.formats.plain import Plain
+
+__all__ = ["FORMATS", "check_readable", "format_of_suffix", "locate", "open_source"]
+
+FORMATS: Registry[LogFormat] = Registry(
+    "format",
+    "editloop.formats",
+    {
+        "jsonl": "editloop.edits.formats.jsonl:JSONL",
+        "csv": "editloop.edits.formats.delimited:CSV",
+        "tsv": "editloop.edits.formats.delimited:TSV",
+        "parquet": "editloop.edits.formats.parquet:PARQUET",
+        "dataset": "editloop.edits.formats.dataset:DATASET",
+        # The store is a room above this one. It is named here, and imported only when such an address is
+        # read.
+        "database": "editloop.store.log:DATABASE",
+    },
+    attributes=("name", "suffixes", "schemes", "recognises", "open", "write"),
+    error=LogFormatError,
+)
+
+
+def locate(log: str | Path | LogAddress) -> Path | LogAddress:
+    """Return a log's path, or where it is in a database.
+
+    Args:
+        log: A path, an address such as `sqlite:///edits.db`, or what this function returned.
+
+    Raises:
+        ConfigError: An address that no format knows, or that is not well formed.
+        MissingExtraError: A library that the address needs is not installed.
+    """
+    if not isinstance(log, str):
+        return log
+    scheme, separator, _ = log.partition("://")
+    if not separator:
+        return Path(log)
+    known: list[str] = []
+    for format in FORMATS.parts():
+        if scheme.partition("+")[0] in format.schemes:  # SQLAlchemy's `postgresql+psycopg` names a driver
+            return format.locate(log)
+        known += format.schemes
+    raise ConfigError("no such kind of address", seen=scheme, do=f"use one of {', '.join(known)}")
+
+
+def format_of_suffix(suffix: str) -> LogFormat | None:
+    """Return the format of files whose names end so, or None."""
+    return next((each for each in FORMATS.parts() if suffix.lower() in each.suffixes), None)
+
+
+def open_source(
+    path: Path | LogAddress,
+    format: str | None = None,
+    wanted: Collection[str] | None = None,
+    *,
+    plain: Plain | None = None,
+    dialect: Dialect | None = None,
+) -> Source:
+    """Open a log; its format is found from the name, and from the contents where the name does not tell.
+
+    Args:
+        path: A file, a folder, or a log in a database.
+        format: The name of its format, where neither name nor contents tell.
+        wanted: The columns to read, in formats that can read some alone; None for all.
+        plain: The file as its reader takes it, if it is not `path` itself.
+        dialect: For CSV and TSV.
+
+    Raises:
+        LogError: There is no such file, or it cannot be read.
+        LogFormatError: It is empty, of no known format, or not of the format that its name says.
+    """
+    given = None if format is None else FORMATS.get(format)
+    if not isinstance(path, Path):
+        return path.open()
+    name = Path(plain.name) if plain is not None else path
+    log = LogFile(plain.path if plain is not None else path, name, b"", wanted, dialect or Dialect())
+    try:
+        if log.path.is_dir():
+            return _folder_format(log, given).open(log)
+        with log.path.open("rb") as file:
+            log = log._replace(head=file.read(4096))
+    except OSError as error:
+        raise LogError(f"the log cannot be read, {error.strerror}", seen=str(name)) from None
+    if not log.head.removeprefix(BOM).strip():
+        raise LogFormatError("the log is empty", seen=str(name), do="check what wrote it")
+    found = given or format_of_suffix(name.suffix) or _recognised(log)
+    if log.dialect.is_given and not found.has_dialect:
+        raise LogFormatError(
+            "only CSV and TSV have delimiters, quotes and named columns", seen=found.name, do="give --format"
+        )
+    if found.is_folder:
+        raise LogFormatError(
+            f"a {found.name} is a folder, this is a file", seen=str(path), do="name its folder"
+        )
+    actual = next((each for each in FORMATS.parts() if each.magic and log.head.startswith(each.magic)), found)
+    if actual is not found and not found.magic:
+        raise LogFormatError(
+            f"the log is not {found.name.upper()}", seen=str(name), do="give its true --format"
+        )
+    return found.open(log)
+
+
+def _folder_format(log: LogFile, given: LogFormat | None) -> LogFormat:
+    if given is not None and given.is_folder:
+        return given
+    found = next((each for each in FORMATS.parts() if each.is_folder and each.recognises(log)), None)
+    if found is None:
+        raise LogFormatError(
+            "this folder is no dataset",
+            seen=str(log.path),
+            do="give a file, or a folder that save_to_disk wrote",
+        )
+    return found
+
+
+def _recognised(log: LogFile) -> LogFormat:
+    """The format of a file whose name does not tell, by its first bytes."""
+    files = [each for each in FORMATS.parts() if not each.is_folder]
+    # The formats with fixed first bytes come first, because binary data may hold a tab or a brace anywhere.
+    by_magic = [each for each in files if each.magic and log.head.startswith(each.magic)]
+    found = next(iter(by_magic), None) or next((each for each in files if each.recognises(log)), None)
+    if found is None:
+        raise LogFormatError(
+            "neither name nor contents tell the log's format",
+            seen=str(log.name),
+            do=f"give --format, one of {', '.join(FORMATS)}",
+        )
+    return found
+
+
+def check_readable(path: Path) -> None:
+    """Refuse what is neither file nor folder before it is opened: a pipe would block for ever.
+
+    Raises:
+        LogError: It is not there, or of another kind.
+    """
+    try:
+        if not path.is_dir() and not path.is_file():
+            path.stat()
+            raise LogError(
+                "the log is a pipe or device, and it is read more than once",
+                seen=str(path),
+                do="write it to a file first, or give - for standard input",
+            )
+    except FileNotFoundError:
+        raise LogError("no such log", seen=str(path), do="check the path") from None
+    except OSError as error:
+        raise LogError(f"the log cannot be read, {error.strerror}", seen=str(path)) from None

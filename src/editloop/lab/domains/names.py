@@ -1,0 +1,42 @@
+"""The domains by name, and where the base model of each lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from editloop.errors import ConfigError
+from editloop.lab.grammar import Domain
+from editloop.registry import Registry
+
+__all__ = ["DOMAINS", "base_path", "get_domain"]
+
+DOMAINS: Registry[Domain] = Registry(
+    "domain",
+    "editloop.domains",
+    {
+        "email": "editloop.lab.domains.email:EMAIL",
+        "summary": "editloop.lab.domains.summary:SUMMARY",
+    },
+    attributes=("name", "contexts", "read", "wanted", "render", "parse", "base"),
+)
+
+
+def get_domain(name: str) -> Domain:
+    """Return the domain of that name.
+
+    Raises:
+        ConfigError: There is no such domain.
+    """
+    return DOMAINS.get(name)
+
+
+def base_path(name: str) -> Path:
+    """Return the folder of the domain's base model (the base `lab:NAME`), in Hugging Face format.
+
+    Raises:
+        ConfigError: There is no such domain, or it comes without a base model.
+    """
+    folder = get_domain(name).base
+    if folder is None:
+        raise ConfigError("this domain has no base model", seen=name, do="train one: editloop lab base")
+    return folder
