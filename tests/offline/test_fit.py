@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import shutil
@@ -34,12 +33,12 @@ from small_log import Told, small_log
 
 TREES = [ContextTree((40, 41, 42), ((20, 21, 2), (20, 22, 23, 2)))]
 SMALL: dict[str, Any] = {
-    "learning_rate": {"sft": (1e-2,), "dpo": (1e-2,), "early": (1e-2,)},
+    "hyperparameters": {name: {"learning_rate": 1e-2} for name in ("sft", "dpo", "early")},
     "epochs": 3,
     "batch_size": 8,
     "evaluations": 3,
     "validation": 0.25,
-    "samples": 4,
+    "validation_samples": 4,
     "max_new_tokens": 8,
     "lora": {"rank": 4, "alpha": 8},
 }
@@ -47,6 +46,11 @@ SMALL: dict[str, Any] = {
 
 def config(**changes: Any) -> FitConfig:
     return FitConfig(**(SMALL | changes))
+
+
+def sft(*rates: float, **changes: Any) -> FitConfig:
+    """SFT alone, with these learning rates."""
+    return config(methods=("sft",), hyperparameters={"sft": {"learning_rate": rates}}, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +79,16 @@ Finished = tuple[RunFolder, Told, dict[str, torch.Tensor]]
 
 
 def test_the_loss_falls_for_every_method(finished: Finished) -> None:
-    for name, entry in finished[0].manifest()["policies"].items():
-        best = entry["candidates"][entry["chosen"]]
-        assert best["validation_loss"] < 0.9 * best["initial_loss"], name
-        losses = [h["loss"] for h in best["history"] if "loss" in h]
+    policies = finished[0].manifest().policies
+    assert list(policies) == ["sft", "dpo", "early"]
+    for name, entry in policies.items():
+        best = entry.best
+        assert best.validation_loss is not None and best.initial_loss is not None
+        assert best.validation_loss < 0.9 * best.initial_loss, name
+        losses = [h["loss"] or math.nan for h in best.history if "loss" in h]
         assert losses[-1] < losses[0]
-        assert len(losses) == best["steps"]
-        assert not any("epoch" in h for h in best["history"])  # the library's, which is none of the data
+        assert len(losses) == best.steps
+        assert not any("epoch" in h for h in best.history)  # the library's, which is none of the data
 
 
 def test_what_is_reported_is_what_the_saved_policy_does(finished: Finished, policy: Policy) -> None:
@@ -89,16 +96,18 @@ def test_what_is_reported_is_what_the_saved_policy_does(finished: Finished, poli
     run = finished[0]
     held = make_examples(split(small_log(), validation=0.25).validation, policy.encoder).examples
     for name in ("sft", "dpo", "early"):
-        entry = run.manifest()["policies"][name]["candidates"][0]
+        (entry,) = run.manifest().policies[name].trials
         with run.policy(name, policy) as trained:
             scores = trained.log_probs([e.tree for e in held])
         nll = -sum(s[0] for s in scores) / sum(len(e.tree.continuations[0]) for e in held)
         wins = [s[0] > s[1] for s in scores if len(s) == 2]
-        assert entry["validation"]["edit_nll_per_token"]["mean"] == pytest.approx(nll, rel=1e-5)
-        assert entry["validation"]["accuracy"]["mean"] == pytest.approx(sum(wins) / len(wins))
-        assert entry["validation"]["accuracy"]["n"] == len(wins)
+        found, accuracy = entry.validation["edit_nll_per_token"], entry.validation["accuracy"]
+        assert found is not None and accuracy is not None
+        assert found.mean == pytest.approx(nll, rel=1e-5)
+        assert accuracy.mean == pytest.approx(sum(wins) / len(wins))
+        assert accuracy.n == len(wins)
         if name == "sft":
-            assert entry["validation_loss"] == pytest.approx(nll, rel=1e-5)
+            assert entry.validation_loss == pytest.approx(nll, rel=1e-5)
 
 
 def test_the_run_folder_is_complete(finished: Finished, policy: Policy) -> None:
@@ -110,14 +119,15 @@ def test_the_run_folder_is_complete(finished: Finished, policy: Policy) -> None:
         assert {"adapter_config.json", "adapter_model.safetensors"} <= files
         assert not [f for f in files if f.endswith((".bin", ".pt", ".pkl"))]
     manifest = run.manifest()
-    assert manifest["status"] == "done"
-    assert manifest["base"]["fingerprint"] == policy.fingerprint
-    assert manifest["base"]["end_token"] == "<|end|>"
-    assert FitConfig(**manifest["config"]) == config()
-    data = manifest["data"]
-    assert data["train"]["examples"] + data["validation"]["examples"] == 40
-    assert data["train"]["pairs"] + data["validation"]["pairs"] == 32
-    counted = [data[part]["counts"].get("unedited: no preference", 0) for part in ("train", "validation")]
+    assert manifest.status == "done"
+    assert manifest.base.fingerprint == policy.fingerprint
+    assert manifest.base.end_token == "<|end|>"
+    assert FitConfig(**manifest.config.model_dump()) == config()
+    data = manifest.data
+    assert data is not None
+    assert data.train.examples + data.validation.examples == 40
+    assert data.train.pairs + data.validation.pairs == 32
+    counted = [part.counts.get("unedited: no preference", 0) for part in (data.train, data.validation)]
     assert sum(counted) == 8
     assert "  1 rows: pending" in told.lines
     assert any(line.startswith("sft: validation loss") for line in told.lines)
@@ -266,7 +276,7 @@ def test_what_is_evaluated_is_a_run_its_path_or_a_policy(finished: Finished, pol
 
 
 def test_alarms_are_warnings_where_nobody_listens(policy: Policy, tmp_path: Path) -> None:
-    options = config(methods=("sft",), learning_rate={"sft": (1e30,)}, epochs=0.5)
+    options = sft(1e30, epochs=0.5)
     with pytest.warns(EditLoopWarning, match="sft: the validation loss never improved"):
         run = fit(small_log(), policy, tmp_path / "run", options, report=False)
     assert not run.report.exists()
@@ -278,14 +288,14 @@ def test_alarms_are_warnings_where_nobody_listens(policy: Policy, tmp_path: Path
 def test_the_grid_is_chosen_from_by_validation_loss(policy: Policy, tmp_path: Path) -> None:
     rates = (1e-6, 1e-2, 3e-3)
     told, plain = Told(), policy.log_probs(TREES)
-    options = config(methods=("sft",), learning_rate={"sft": rates})
-    run = fit(small_log(), policy, tmp_path / "run", options, callback=told)
-    entry = run.manifest()["policies"]["sft"]
-    losses = [c["validation_loss"] for c in entry["candidates"]]
-    assert [c["learning_rate"] for c in entry["candidates"]] == list(rates)
-    assert entry["chosen"] == losses.index(min(losses)) != 0
-    assert entry["selected_by"] == "loss"
-    assert all(c["history"] and c["sampled"] for c in entry["candidates"])
+    run = fit(small_log(), policy, tmp_path / "run", sft(*rates), callback=told)
+    entry = run.manifest().policies["sft"]
+    losses = [trial.validation_loss or math.nan for trial in entry.trials]
+    assert [trial.hyperparameters["learning_rate"] for trial in entry.trials] == list(rates)
+    assert entry.chosen == losses.index(min(losses)) != 0
+    assert entry.best is entry.trials[entry.chosen]
+    assert entry.selected_by == "loss"
+    assert all(trial.history and trial.sampled for trial in entry.trials)
     with run.policy("sft", policy) as trained:
         assert abs(trained.log_probs(TREES)[0][0] - plain[0][0]) > 1e-2  # not the first rate's
     assert any("the best of 3" in line for line in told.lines)
@@ -295,26 +305,40 @@ def test_the_grid_is_chosen_from_by_the_cost_of_samples(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Costs are made up so that the worst loss has the lowest cost."""
-    costs = iter([0.9, 0.1, 0.5, 0.7])  # the base, then three candidates
+    costs = iter([0.9, 0.1, 0.5, 0.7])  # the base, then three trials
 
     def made_up(*_: Any, **__: Any) -> SampleCheck:
         return SampleCheck(Estimate(next(costs), 0.0, 4), 0.0, 0.0, 1.0, [])
 
-    for module in ("fit", "candidate"):
+    for module in ("fitting", "trial"):
         monkeypatch.setattr(sys.modules[f"editloop.offline.{module}"], "check_samples", made_up)
-    rates = {"sft": (1e-6, 1e-2, 3e-3)}
-    options = config(methods=("sft",), learning_rate=rates, select="cost", epochs=1)
-    entry = fit(small_log(), policy, tmp_path / "run", options).manifest()["policies"]["sft"]
-    assert [c["validation_cost"] for c in entry["candidates"]] == [0.1, 0.5, 0.7]
-    assert (entry["chosen"], entry["selected_by"]) == (0, "cost")
-    losses = [c["validation_loss"] for c in entry["candidates"]]
+    options = sft(1e-6, 1e-2, 3e-3, select="cost", epochs=1)
+    entry = fit(small_log(), policy, tmp_path / "run", options).manifest().policies["sft"]
+    assert [trial.validation_cost for trial in entry.trials] == [0.1, 0.5, 0.7]
+    assert (entry.chosen, entry.selected_by) == (0, "cost")
+    losses = [trial.validation_loss or math.nan for trial in entry.trials]
     assert losses[0] == max(losses)
+
+
+def test_the_passes_of_a_method_are_its_own(policy: Policy, tmp_path: Path) -> None:
+    """30 rows to train on, in batches of 8."""
+    own = {"sft": {"learning_rate": 1e-2}, "dpo": {"learning_rate": 1e-2, "epochs": 1}}
+    options = config(methods=("sft", "dpo"), hyperparameters=own, epochs=2, validation_samples=0)
+    run = fit(small_log(), policy, tmp_path / "run", options)
+    manifest = run.manifest()
+    assert manifest.data is not None
+    rows = {"sft": 2 * manifest.data.train.examples, "dpo": manifest.data.train.pairs}
+    steps = {name: entry.best.steps for name, entry in manifest.policies.items()}
+    assert steps == {name: math.ceil(count / 8) for name, count in rows.items()}
+    assert "epochs" not in manifest.policies["sft"].best.settings
+    assert manifest.policies["dpo"].best.settings == "lr 0.01, epochs 1, beta 0.1"
 
 
 def test_full_training_leaves_the_base_and_a_model_that_loads(policy: Policy, tmp_path: Path) -> None:
     before = {name: weight.clone() for name, weight in policy.model.state_dict().items()}
-    options = {"methods": ("sft", "dpo"), "full": True, "learning_rate": {"sft": (3e-3,), "dpo": (3e-3,)}}
-    run = fit(small_log(), policy, tmp_path / "run", config(**options))
+    rates = {name: {"learning_rate": 3e-3} for name in ("sft", "dpo")}
+    options = config(methods=("sft", "dpo"), full=True, hyperparameters=rates)
+    run = fit(small_log(), policy, tmp_path / "run", options)
     assert all(torch.equal(w, before[name]) for name, w in policy.model.state_dict().items())
     plain = policy.log_probs(TREES)
     found = {name: load_policy(run.path, name, device="cpu") for name in ("sft", "dpo")}
@@ -331,16 +355,13 @@ def test_full_training_leaves_the_base_and_a_model_that_loads(policy: Policy, tm
 
 
 def test_a_training_that_diverges_is_an_alarm_and_no_crash(policy: Policy, tmp_path: Path) -> None:
-    options = {"methods": ("sft",), "learning_rate": {"sft": (1e30, 1e-2)}, "epochs": 1}
-    run = fit(small_log(), policy, tmp_path / "run", config(**options))
-    entry = run.manifest()["policies"]["sft"]
-    assert entry["candidates"][0]["validation_loss"] is None  # NaN, which JSON has not
-    assert entry["candidates"][0]["sampled"] is None
-    assert entry["chosen"] == 1
-    only = fit(
-        small_log(), policy, tmp_path / "only", config(**(options | {"learning_rate": {"sft": (1e30,)}}))
-    )
-    (alarm,) = only.manifest()["policies"]["sft"]["alarms"]
+    run = fit(small_log(), policy, tmp_path / "run", sft(1e30, 1e-2, epochs=1))
+    entry = run.manifest().policies["sft"]
+    assert entry.trials[0].validation_loss is None  # NaN, which JSON has not
+    assert entry.trials[0].sampled is None
+    assert entry.chosen == 1
+    only = fit(small_log(), policy, tmp_path / "only", sft(1e30, epochs=1))
+    (alarm,) = only.manifest().policies["sft"].alarms
     assert "never improved" in alarm
     assert math.isfinite(policy.log_probs(TREES)[0][0])
     found = evaluate(only, small_log(6), base=policy, samples=2)["policies"]
@@ -350,15 +371,16 @@ def test_a_training_that_diverges_is_an_alarm_and_no_crash(policy: Policy, tmp_p
 
 def test_a_second_fit_on_the_same_log_runs_no_reference_pass(policy: Policy, tmp_path: Path) -> None:
     first, second = Told(), Told()
-    options = {"methods": ("sft",), "epochs": 0.5, "samples": 0}
+    options = {"methods": ("sft",), "epochs": 0.5, "validation_samples": 0}
+    other = {"sft": {"learning_rate": 1e-2}, "early": {"dpo_weight": 0.5}}
     fit(small_log(), policy, tmp_path / "a", config(**options), callback=first)
-    fit(small_log(), policy, tmp_path / "b", config(**options, dpo_weight=(0.5,)), callback=second)
+    fit(small_log(), policy, tmp_path / "b", config(**options, hyperparameters=other), callback=second)
     assert any(line.startswith("reference pass done") for line in first.lines)
     assert any(line.startswith("reference pass from the cache") for line in second.lines)
 
 
 def test_a_reference_pass_is_from_the_cache_if_all_of_it_is(policy: Policy, tmp_path: Path) -> None:
-    told, options = Told(), {"methods": ("dpo",), "epochs": 0.5, "samples": 0}
+    told, options = Told(), {"methods": ("dpo",), "epochs": 0.5, "validation_samples": 0}
     fit(small_log(), policy, tmp_path / "a", config(**options))
     fit(small_log(), policy, tmp_path / "b", config(**options, validation_rows=5), callback=told)
     assert any(line.startswith("reference pass done") for line in told.lines)
@@ -393,11 +415,14 @@ def test_a_log_of_no_use_is_one_line(
 
 
 def test_sft_learns_from_a_log_that_was_only_accepted(policy: Policy, tmp_path: Path) -> None:
-    run = fit(small_log(20, accepted=1), policy, tmp_path / "run", config(methods=("sft",), samples=0))
-    best = run.manifest()["policies"]["sft"]["candidates"][0]
-    assert best["validation_loss"] < best["initial_loss"]
-    assert best["validation"]["accuracy"] is None
-    assert best["sampled"] is None
+    run = fit(
+        small_log(20, accepted=1), policy, tmp_path / "run", config(methods=("sft",), validation_samples=0)
+    )
+    (best,) = run.manifest().policies["sft"].trials
+    assert best.validation_loss is not None and best.initial_loss is not None
+    assert best.validation_loss < best.initial_loss
+    assert best.validation["accuracy"] is None
+    assert best.sampled is None
 
 
 def test_a_disk_that_is_full_in_a_training_is_one_line_and_loses_nothing(
@@ -411,7 +436,7 @@ def test_a_disk_that_is_full_in_a_training_is_one_line_and_loses_nothing(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return original(self, *arguments, **named)
 
-    options = config(methods=("sft",), samples=0)
+    options = config(methods=("sft",), validation_samples=0)
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_save_checkpoint", failing)
         with pytest.raises(RunError, match=r"No space left on device.*run the same command again") as caught:
@@ -431,58 +456,8 @@ def test_an_error_of_the_training_is_not_blamed_on_the_disk(
 
     monkeypatch.setattr(EditTrainer, "compute_loss", failing)
     with pytest.raises(OSError, match="the network is down"):
-        fit(small_log(), policy, tmp_path / "run", config(methods=("sft",), samples=0))
+        fit(small_log(), policy, tmp_path / "run", config(methods=("sft",), validation_samples=0))
 
 
 def weights(run: RunFolder, name: str) -> bytes:
     return (run.policy_path(name) / "adapter_model.safetensors").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"methods": ()}, "methods must be named"),
-        ({"methods": ("sft", "sft")}, "each once"),
-        ({"methods": ("ppo",)}, "methods"),
-        ({"learning_rate": {"sft": (1e-4,)}, "methods": ("dpo",)}, "no learning rate for dpo"),
-        ({"beta": (0.0,)}, "above 0"),
-        ({"beta": {"early": ()}}, "beta needs a value"),
-        ({"beta": {"rl": (float("nan"),)}}, "above 0"),
-        ({"beta": {"sft": (0.1,)}}, "sft has no beta"),
-        ({"kappa": (float("inf"),)}, "kappa needs a value"),
-        ({"beta": {"sometimes": (1.0,)}}, "beta"),
-        ({"dpo_weight": (-1.0,)}, "dpo_weight needs a value, none below 0"),
-        ({"kappa": ()}, "kappa needs a value"),
-        ({"kappa": (float("nan"),)}, "kappa needs a value, none below 0"),
-        ({"rl_weight": (-1.0,)}, "rl_weight needs a value, none below 0"),
-        ({"kappa": (0.0, 1.0), "rl_weight": (1.0,)}, "select cost"),
-        ({"select": "cost", "samples": 0}, "need samples"),
-        ({"mixture": "cost", "samples": 0}, "need samples"),
-        ({"rl_loss": "ppo"}, "rl_loss"),
-        ({"beta": (0.1, 0.5)}, "select cost"),
-        ({"epochs": 0}, "epochs"),
-        ({"validation": 1.0}, "validation"),
-        ({"learning_rates": {}}, "learning_rates"),
-    ],
-)
-def test_a_configuration_that_makes_no_sense_is_one_line(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        config(**options)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_grid_by_hand() -> None:
-    made = config(
-        learning_rate={"sft": (1e-4, 3e-4), "dpo": (1e-5,), "early": (1e-4,)},
-        beta=(0.1, 0.5),
-        dpo_weight=(1, 2),
-        select="cost",
-    )
-    assert [c.name for c in made.grid("sft")] == ["lr0.0001", "lr0.0003"]
-    apart = config(beta={"early": (3.0,)})
-    assert (apart.beta["dpo"], apart.beta["early"]) == ((0.1,), (3.0,))
-    assert apart.grid("early")[0].beta == 3
-    assert [c.name for c in made.grid("dpo")] == ["lr1e-05-beta0.1", "lr1e-05-beta0.5"]
-    assert [(c.beta, c.dpo_weight) for c in made.grid("early")] == [(0.1, 1), (0.1, 2), (0.5, 1), (0.5, 2)]
-    assert json.loads(made.model_dump_json())["dpo_weight"] == [1.0, 2.0]

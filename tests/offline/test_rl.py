@@ -1,4 +1,4 @@
-"""RL (Eq. 6): the completions it samples, what they are estimated to cost, and what is learned from them."""
+"""RL on sampled completions (Eq. 6): what is sampled, its estimated cost, and what a fit makes of it."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ import httpx
 from fastapi import FastAPI
 
 from editloop.serve.api.app import create_app
-from editloop.serve.backends.base import Backend, Chunk, Completion, Served
-from editloop.serve.loop.commands import Epoch
-from editloop.serve.loop.feedback import Live
+from editloop.serve.backends.base import Backend, Chunk, Completion, ServedPolicy
+from editloop.serve.loop.commands import StartEpoch
+from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.store.database import Store
 from editloop.store.keys import Role, create_key
 
@@ -39,7 +39,7 @@ class Parrot:
     async def stop(self) -> None:
         pass
 
-    async def prepare(self, policy: Served) -> None:
+    async def prepare(self, policy: ServedPolicy) -> None:
         self.prepared.append(policy.arm)
 
     async def retire(self, arm: str) -> None:
@@ -72,8 +72,8 @@ class Parrot:
 class Service:
     """A running server with a client."""
 
-    def __init__(self, app: FastAPI, live: Live, backend: Parrot, http: httpx.AsyncClient) -> None:
-        self.app, self.live, self.backend, self.http = app, live, backend, http
+    def __init__(self, app: FastAPI, loop: FeedbackLoop, backend: Parrot, http: httpx.AsyncClient) -> None:
+        self.app, self.loop, self.backend, self.http = app, loop, backend, http
 
     async def ask(self, text: str = "Write.", **more: Any) -> httpx.Response:
         body = {"model": "editloop", "messages": [{"role": "user", "content": text}], **more}
@@ -93,15 +93,15 @@ async def serving(
     app_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Service]:
-    live = Live(Store(url), folder, **options)
+    loop = FeedbackLoop(Store(url), folder, **options)
     backend = backend or Parrot()
-    app = create_app(live, backend, **(app_options or {}))
+    app = create_app(loop, backend, **(app_options or {}))
     async with app.router.lifespan_context(app):
-        if arms and not live.bandit.arms:
-            await live.set_arms(Epoch(lambda _: arms, (), time.time()))
+        if arms and not loop.bandit.arms:
+            await loop.set_arms(StartEpoch(lambda _: arms, (), time.time()))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-            yield Service(app, live, backend, http)  # type: ignore[arg-type]
+            yield Service(app, loop, backend, http)  # type: ignore[arg-type]
 
 
 def key_of(url: str, role: Role = "app") -> str:

@@ -17,11 +17,11 @@ from serving import Parrot
 
 from editloop.serve.api import arms as arms_module
 from editloop.serve.api.app import create_app
-from editloop.serve.api.middleware import Limits
+from editloop.serve.api.limits import Limits
 from editloop.serve.api.server import listen, server_settings
-from editloop.serve.backends.base import Served
-from editloop.serve.loop.commands import Epoch
-from editloop.serve.loop.feedback import Live
+from editloop.serve.backends.base import ServedPolicy
+from editloop.serve.loop.commands import StartEpoch
+from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.store.database import Store
 
 
@@ -38,7 +38,7 @@ class Site:
     ) -> None:
         self.backend = app_options.pop("backend", None) or Parrot()
         self.limits, self.app_options = limits, app_options
-        self.live = Live(Store(f"sqlite:///{folder}/edits.db"), folder)
+        self.loop = FeedbackLoop(Store(f"sqlite:///{folder}/edits.db"), folder)
         self.ready = threading.Event()
         self.socket = listen("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
@@ -48,12 +48,12 @@ class Site:
         self.http = httpx.Client(base_url=self.url, timeout=10)
 
     async def _serve(self, arms: tuple[str, ...]) -> None:
-        app = self.app = create_app(self.live, self.backend, limits=self.limits, **self.app_options)
-        self.loop = asyncio.get_running_loop()
+        app = self.app = create_app(self.loop, self.backend, limits=self.limits, **self.app_options)
+        self.event_loop = asyncio.get_running_loop()
         self.server = uvicorn.Server(server_settings(app, self.limits))
         async with app.router.lifespan_context(app):
             if arms:
-                await self.live.set_arms(Epoch(lambda _: arms, (), time.time()))
+                await self.loop.set_arms(StartEpoch(lambda _: arms, (), time.time()))
             serving = asyncio.create_task(self.server.serve([self.socket]))
             while not self.server.started:
                 await asyncio.sleep(0.01)
@@ -62,7 +62,7 @@ class Site:
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         """What a coroutine gives in the server's event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self.event_loop).result(10)
 
     def ask(self, text: str = "Write.", edit: str | None = None, **more: Any) -> str:
         body = {"model": "editloop", "messages": [{"role": "user", "content": text}], **more}
@@ -94,8 +94,8 @@ def served(folder: Path, port: int = 0) -> Iterator[tuple[str, Parrot]]:
 def stub_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """One run with a policy that is no better than the base, and one that is."""
 
-    def find(run: str, names: list[str] | None = None) -> list[Served]:
-        return [Served(f"{name}@{name * 2}", name, Path(run)) for name in names or ["sft", "dpo"]]
+    def find(run: str, names: list[str] | None = None) -> list[ServedPolicy]:
+        return [ServedPolicy(f"{name}@{name * 2}", name, Path(run)) for name in names or ["sft", "dpo"]]
 
     def measured(run: Path, name: str) -> dict[str, Any]:
         base = {"mean": 0.5, "se": 0.01, "n": 100}
@@ -104,4 +104,4 @@ def stub_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(arms_module, "find_policies", find)
     monkeypatch.setattr(arms_module, "validation", measured)
-    monkeypatch.setattr(arms_module, "_read_until", lambda run, live: None)
+    monkeypatch.setattr(arms_module, "_read_until", lambda run, loop: None)

@@ -10,7 +10,7 @@ import pytest
 from serving import Parrot, error, run, serving, sqlite
 from sqlalchemy import func, select
 
-from editloop.serve.backends.base import Refused
+from editloop.serve.backends.base import UpstreamRejectedError
 from editloop.serve.backends.capabilities import IN_PROCESS, check_request
 from editloop.store.schema import drafts, events
 
@@ -73,10 +73,10 @@ def test_what_cannot_be_done_is_named_and_leaves_no_trace(tmp_path: Path, stream
                 code = "invalid_request" if param == "n" else "unsupported_parameter"
                 found = error(answer, 400, code)
                 assert told in found["message"] and found["param"] == param
-            assert service.backend.asked == [] and service.live.bandit.state.pending == 0
+            assert service.backend.asked == [] and service.loop.bandit.state.pending == 0
             for table in (drafts, events):
                 query = select(func.count()).select_from(table)
-                kept = await service.live.read(lambda c, query=query: c.scalar(query))
+                kept = await service.loop.read(lambda c, query=query: c.scalar(query))
                 assert kept == (0 if table is drafts else 1)  # the epoch
 
     run(work())
@@ -116,7 +116,7 @@ def test_what_asks_for_nothing_is_taken(tmp_path: Path) -> None:
 
 def test_numbers_are_no_truth_values() -> None:
     for more in ({"logprobs": 0}, {"frequency_penalty": False}, {"n": True}):
-        with pytest.raises(Refused):
+        with pytest.raises(UpstreamRejectedError):
             check_request(more, IN_PROCESS)
 
 

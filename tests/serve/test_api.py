@@ -16,8 +16,9 @@ from sqlalchemy import Connection, event, select
 
 from editloop.edits import Record
 from editloop.online import Bandit
-from editloop.serve.backends.base import Chunk, Completion, Refused, Unanswered
-from editloop.serve.loop.completions import Desk, Question
+from editloop.serve.backends.base import BackendUnavailableError, Chunk, Completion, UpstreamRejectedError
+from editloop.serve.loop.completion import CompletionRequest
+from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.events import read_events
 from editloop.store.schema import drafts, events
 
@@ -43,8 +44,8 @@ def test_a_response_is_answered_and_its_edit_learned_from(url: str, tmp_path: Pa
                 "policy": "a@1",
                 "repeated": False,
             }
-            scope = service.live.scope_of("ada")
-            tally = service.live.bandit.state.tally(scope, "a@1")
+            scope = service.loop.scopes.of("ada")
+            tally = service.loop.bandit.state.tally(scope, "a@1")
             assert (tally.observed, tally.pending, tally.cost) == (1, 0, pytest.approx(1 / 3))
             assert (await service.ask(user="ada")).headers["X-EditLoop-Policy"] == "b@2"
             lines = (await service.http.get("/v1/edits", params={"format": "ndjson"})).text.splitlines()
@@ -74,13 +75,13 @@ def test_a_quick_response_shares_the_commit_of_its_decision(tmp_path: Path) -> N
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path) as service:
             commits: list[Connection] = []
-            event.listen(service.live.store.writer, "commit", commits.append)
+            event.listen(service.loop.store.writer, "commit", commits.append)
             await service.ask()
             assert len(commits) == 1
             service.backend.waits = asyncio.Event()
             asking = asyncio.create_task(service.ask(id="slow"))
             async with asyncio.timeout(10):
-                while service.live.store.last() < 3:  # the arms and two decisions: durable before the answer
+                while service.loop.store.last() < 3:  # the arms and two decisions: durable before the answer
                     await asyncio.sleep(0.01)
             assert len(commits) == 2
             service.backend.waits.set()
@@ -119,8 +120,8 @@ def test_parts_leave_as_they_come(tmp_path: Path) -> None:
                 yield Chunk({}, usage={"total_tokens": 2})
 
             service.backend.stream = slow  # type: ignore[method-assign]
-            desk = Desk(service.live, service.backend)
-            streamed = await desk.stream(Question({"messages": [{"role": "user", "content": "Hi"}]}))
+            desk = CompletionService(service.loop, service.backend)
+            streamed = await desk.stream(CompletionRequest({"messages": [{"role": "user", "content": "Hi"}]}))
             assert (await anext(streamed.chunks)).delta == {"content": "One"}
             go_on.set()
             rest = [chunk async for chunk in streamed.chunks]
@@ -143,7 +144,7 @@ def test_what_has_no_text_cannot_be_edited(url: str, tmp_path: Path) -> None:
             assert answer.json()["choices"][0]["message"] == message
             assert answer.json()["choices"][0]["finish_reason"] == "tool_calls"
             error(await service.edit(answer.json()["id"], "x"), 410, "response_tool_calls")
-            assert service.live.bandit.state.pending == 0
+            assert service.loop.bandit.state.pending == 0
 
     run(work())
 
@@ -151,13 +152,13 @@ def test_what_has_no_text_cannot_be_edited(url: str, tmp_path: Path) -> None:
 def test_a_stream_that_breaks_off_says_so_and_is_not_learned_from(tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path) as service:
-            service.backend.fails["a@1"] = Unanswered("error", "too late")
+            service.backend.fails["a@1"] = BackendUnavailableError("error", "too late")
             answer = await service.ask(stream=True)
             last = json.loads(answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
             assert "could not answer" in last["error"]["message"]
             response_id = answer.headers["X-EditLoop-Response-Id"]
             error(await service.edit(response_id, "x"), 410, "response_failed")
-            assert service.live.bandit.state.pending == 0
+            assert service.loop.bandit.state.pending == 0
 
     run(work())
 
@@ -165,23 +166,23 @@ def test_a_stream_that_breaks_off_says_so_and_is_not_learned_from(tmp_path: Path
 def test_another_arm_answers_for_one_that_cannot(url: str, tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(url, tmp_path) as service:
-            service.backend.fails["a@1"] = Unanswered("timeout")
+            service.backend.fails["a@1"] = BackendUnavailableError("timeout")
             for stream in (False, True):
                 answer = await service.ask(stream=stream)
                 assert answer.headers["X-EditLoop-Policy"] == "b@2"
                 await service.edit(answer.headers["X-EditLoop-Response-Id"], "x")
-            state = service.live.bandit.state
+            state = service.loop.bandit.state
             assert (state.tally("", "a@1").pending, state.tally("", "b@2").observed) == (0, 2)
-            rows = await service.live.read(lambda c: c.execute(select(events.c.kind)).scalars().all())
+            rows = await service.loop.read(lambda c: c.execute(select(events.c.kind)).scalars().all())
             assert rows.count("rerouted") >= 1
-            policy = await service.live.read(lambda c: c.scalars(select(drafts.c.policy)).all())
+            policy = await service.loop.read(lambda c: c.scalars(select(drafts.c.policy)).all())
             assert policy == ["b@2", "b@2"]
             metrics = (await service.http.get("/metrics")).text
-            assert 'editloop_unanswered_total{arm="a@1",reason="timeout"}' in metrics
-            service.backend.fails["b@2"] = Unanswered("error")
+            assert 'editloop_backend_failures_total{arm="a@1",reason="timeout"}' in metrics
+            service.backend.fails["b@2"] = BackendUnavailableError("error")
             error(await service.ask(), 502, "upstream_error")
             assert state.pending == 0
-            service.backend.fails = dict.fromkeys(("a@1", "b@2"), Unanswered("timeout"))
+            service.backend.fails = dict.fromkeys(("a@1", "b@2"), BackendUnavailableError("timeout"))
             error(await service.ask(stream=True), 504, "upstream_timeout")
 
     run(work())
@@ -190,11 +191,15 @@ def test_another_arm_answers_for_one_that_cannot(url: str, tmp_path: Path) -> No
 def test_a_refusal_of_the_models_server_is_passed_on(tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path) as service:
-            service.backend.fails["a@1"] = Refused(400, {"error": {"message": "context too long"}})
+            service.backend.fails["a@1"] = UpstreamRejectedError(
+                400, {"error": {"message": "context too long"}}
+            )
             answer = await service.ask()
             assert answer.status_code == 400 and answer.json()["error"]["message"] == "context too long"
-            assert len(service.backend.asked) == 1 and service.live.bandit.state.pending == 0
-            service.backend.fails["a@1"] = Refused(429, {"error": {"message": "slow down"}}, "7")
+            assert len(service.backend.asked) == 1 and service.loop.bandit.state.pending == 0
+            service.backend.fails["a@1"] = UpstreamRejectedError(
+                429, {"error": {"message": "slow down"}}, "7"
+            )
             answer = await service.ask()
             assert answer.status_code == 429 and answer.headers["Retry-After"] == "7"
 
@@ -234,7 +239,7 @@ def test_an_edit_is_idempotent_by_key(url: str, tmp_path: Path) -> None:
                 "/v1/edits", json={**body, "edit": "Hey"}, headers={"Idempotency-Key": "k"}
             )
             error(other, 409, "key_reused")
-            assert service.live.bandit.state.tally("", "a@1").observed == 1
+            assert service.loop.bandit.state.tally("", "a@1").observed == 1
 
     run(work())
 
@@ -257,7 +262,7 @@ def test_a_triple_from_elsewhere_is_kept(url: str, tmp_path: Path) -> None:
             first, second = map(Record.model_validate_json, lines)
             assert (first.context, first.edit, first.propensity) == ("Write.", "Hello!", None)
             assert second.id == "mine" and [m.role for m in second.context] == ["system", "user"]
-            assert service.live.bandit.state.decisions == 0
+            assert service.loop.bandit.state.decisions == 0
 
     run(work())
 
@@ -312,7 +317,7 @@ def test_a_user_is_forgotten(url: str, tmp_path: Path) -> None:
             assert gone.json() == {"object": "user.deleted", "user": "ada", "removed": 1, "trained": []}
             assert (await service.http.get("/v1/edits")).json()["data"] == []
             error(await service.edit(response_id, "x"), 410, "response_removed")
-            assert service.live.bandit.state.tally(service.live.scope_of("ada"), "a@1").observed == 1
+            assert service.loop.bandit.state.tally(service.loop.scopes.of("ada"), "a@1").observed == 1
 
     run(work())
 
@@ -324,14 +329,14 @@ def test_what_is_restarted_knows_what_was_known(url: str, tmp_path: Path) -> Non
                 response_id = (await service.ask(user=f"u{i}")).json()["id"]
                 if i < 3:
                     await service.edit(response_id, "Hello there")
-            known = service.live.bandit.to_json()
+            known = service.loop.bandit.to_json()
         for remove in (False, True):
             if remove:
                 (tmp_path / "snapshot.json").unlink()
             async with serving(url, tmp_path) as service:
-                assert service.live.bandit.to_json() == known
+                assert service.loop.bandit.to_json() == known
                 replay = Bandit.replay(
-                    (event for _, event in read_events(service.live.store)), service.live.config
+                    (event for _, event in read_events(service.loop.store)), service.loop.config
                 )
                 assert replay.to_json() == known
 
@@ -342,12 +347,12 @@ def test_responses_expire_and_old_texts_go(url: str, tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(url, tmp_path, expire_after=0.0) as service:
             response_id = (await service.ask()).json()["id"]
-            assert await service.live.expire() == 1
-            assert await service.live.expire() == 0
-            assert service.live.bandit.state.pending == 0
+            assert await service.loop.maintenance.expire() == 1
+            assert await service.loop.maintenance.expire() == 0
+            assert service.loop.bandit.state.pending == 0
             late = await service.edit(response_id, "Hi")
             assert late.status_code == 200  # it is a good edit all the same
-            assert service.live.bandit.state.tally("", "a@1").observed == 0
+            assert service.loop.bandit.state.tally("", "a@1").observed == 0
             row = (await service.http.get("/v1/edits")).json()["data"][0]
             assert row["status"] == "edited"
 
@@ -380,7 +385,7 @@ def test_bad_completions_are_refused(tmp_path: Path) -> None:
                 answer = await service.http.post("/v1/chat/completions", content=raw)
                 assert answer.status_code == 400, raw[:20]
                 assert answer.json()["error"]["code"] in ("invalid_json", "invalid_request")
-            assert service.backend.asked == [] and service.live.bandit.state.decisions == 0
+            assert service.backend.asked == [] and service.loop.bandit.state.decisions == 0
             error(await service.http.get("/v1/nothing"), 404, "not_found")
             error(await service.http.put("/v1/edits"), 405, "method_not_allowed")
 
@@ -473,7 +478,7 @@ def test_what_fails_unforeseen_leaves_nothing_in_flight(tmp_path: Path) -> None:
             service.backend.fails["a@1"] = AttributeError("a bug")
             error(await service.ask("Hi"), 500, "internal_error")
             await asyncio.sleep(0.1)
-            assert service.live._flying == {} and service.live.bandit.state.pending == 0
+            assert service.loop.state.in_flight == {} and service.loop.bandit.state.pending == 0
 
     run(work())
 

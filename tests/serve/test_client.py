@@ -195,7 +195,7 @@ def test_an_edit_reaches_a_response_that_another_replica_has_spooled(
             assert (await client.edit("r", "Hi from me")).spooled
             assert await client.flush() == 0 and len(client.waiting()) == 2
             async with serving(url, tmp_path / "a", arms=()) as a:
-                while a.live.writer.spooled() or a.live.down:
+                while a.loop.writer.spooled() or a.loop.down:
                     await asyncio.sleep(0.05)
             assert await client.flush() == 2 and client.waiting() == []
             shown = (await b.http.get("/v1/edits/r")).json()

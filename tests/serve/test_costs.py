@@ -32,13 +32,13 @@ WORDS = BanditConfig(cost="levenshtein:word/none", scale=3.0)
 
 def counted(service: Service) -> dict[tuple[str, int], tuple[str, float | None]]:
     """Kind and cost of the feedback on each response's revision."""
-    rows = service.live.store.read(lambda c: c.execute(select(events).where(events.c.revision > 0)).all())
+    rows = service.loop.store.read(lambda c: c.execute(select(events).where(events.c.revision > 0)).all())
     return {(row.response_id, row.revision): (row.kind, row.cost) for row in rows}
 
 
 def is_replay(service: Service) -> bool:
-    replay = Bandit.replay((event for _, event in read_events(service.live.store)), service.live.config)
-    return replay.to_json() == service.live.bandit.to_json()
+    replay = Bandit.replay((event for _, event in read_events(service.loop.store)), service.loop.config)
+    return replay.to_json() == service.loop.bandit.to_json()
 
 
 async def use(service: Service) -> None:
@@ -69,7 +69,7 @@ def test_a_store_is_not_counted_by_two_costs(url: str, tmp_path: Path) -> None:
         )
         async with serving(url, tmp_path, config=SHARE) as service:
             assert counted(service) == before and is_replay(service)
-            named = service.live.store.read(lambda c: c.scalars(select(events.c.cost_name)).all())
+            named = service.loop.store.read(lambda c: c.scalars(select(events.c.cost_name)).all())
             assert set(named) == {None, "levenshtein:word/response"}
 
     run(work())
@@ -99,11 +99,11 @@ def test_all_edits_are_counted_again_from_their_texts(
                 ("e", 1): ("external", 2.0),
             }
             assert is_replay(service)
-            pools = [service.live.bandit.state.pool(arm) for arm in ("a@1", "b@2")]
+            pools = [service.loop.bandit.state.pool(arm) for arm in ("a@1", "b@2")]
             assert (sum(pool.observed for pool in pools), sum(pool.cost for pool in pools)) == (3, 3.0)
             totals = (await service.http.get("/v1/overview")).json()["totals"]
             assert (totals["mean_cost"], totals["edited"], totals["accepted"]) == (1.0, 1, 2)
-            named = service.live.store.read(lambda c: c.scalars(select(events.c.cost_name)).all())
+            named = service.loop.store.read(lambda c: c.scalars(select(events.c.cost_name)).all())
             assert set(named) == {None, WORDS.cost}
         async with serving(url, tmp_path, config=WORDS) as service:
             assert is_replay(service)
@@ -121,14 +121,14 @@ def test_a_snapshot_from_before_is_not_gone_on_from(url: str, tmp_path: Path) ->
     async def work() -> None:
         async with serving(url, tmp_path / "first", config=SHARE) as service:
             await use(service)
-            pools = [service.live.bandit.state.pool(arm) for arm in ("a@1", "b@2")]
+            pools = [service.loop.bandit.state.pool(arm) for arm in ("a@1", "b@2")]
             assert sum(pool.observed for pool in pools) == 4
         for config in (WORDS, SHARE):
             async with serving(url, tmp_path / "second", config=config, reprice=True):
                 pass
         async with serving(url, tmp_path / "first", config=SHARE) as service:
             assert is_replay(service)
-            pools = [service.live.bandit.state.pool(arm) for arm in ("a@1", "b@2")]
+            pools = [service.loop.bandit.state.pool(arm) for arm in ("a@1", "b@2")]
             assert sum(pool.observed for pool in pools) == 3
 
     run(work())
@@ -190,8 +190,8 @@ def test_a_store_of_the_first_version_takes_the_cost_it_is_given(
     async def work() -> None:
         async with serving(str(path), tmp_path / "state", config=SHARE) as service:
             assert counted(service) == {("r", 1): ("edited", 0.5)} and is_replay(service)
-            assert service.live.store.fact("cost") == SHARE.cost
-            rows = service.live.store.read(lambda c: c.execute(select(events)).all())
+            assert service.loop.store.fact("cost") == SHARE.cost
+            rows = service.loop.store.read(lambda c: c.execute(select(events)).all())
             assert [row.cost_name for row in rows] == [SHARE.cost, None, None]
         assert b"A removed text." not in path.read_bytes()
         with pytest.raises(StoreError, match=r"counted by levenshtein:word/response, not by"):
@@ -219,12 +219,12 @@ def test_a_replica_that_counts_otherwise_writes_no_cost(postgres: Postgres, tmp_
                 assert (await b.edit("c", "Hi")).json()["cost"] == 3.0
         async with serving(url, tmp_path / "a", config=WORDS, arms=()) as a:
             deadline = time.monotonic() + 30
-            while a.live.writer.spooled() or a.live.down:
+            while a.loop.writer.spooled() or a.loop.down:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
             assert (await a.edit("late", "Hello from")).json()["cost"] == 1.0
             assert is_replay(a)
-            assert len(a.live.store.read(lambda c: c.execute(select(facts)).all())) >= 3
+            assert len(a.loop.store.read(lambda c: c.execute(select(facts)).all())) >= 3
 
     run(work())
 

@@ -17,10 +17,10 @@ from fuzzing import body_requests
 from serving import key_of, run, serving, sqlite
 from site_server import Site, stub_runs
 
-from editloop.serve.backends.base import Unanswered
+from editloop.serve.backends.base import BackendUnavailableError
 from editloop.serve.dashboard import pages
-from editloop.serve.loop.commands import Epoch
-from editloop.serve.loop.feedback import Live
+from editloop.serve.loop.commands import StartEpoch
+from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.store.keys import create_key
 
 SWITCHES = [
@@ -231,7 +231,7 @@ def test_the_overview_tells_the_figures(site: Site, open_page: Open) -> None:
 
 def test_a_store_that_is_down_is_told(site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     site.ask(edit="Hello")
-    monkeypatch.setattr(Live, "down", property(lambda live: "the store does not answer: gone"))
+    monkeypatch.setattr(FeedbackLoop, "down", property(lambda loop: "the store does not answer: gone"))
     page = open_page()
     told = page.get_by_role("alert").inner_text()
     assert "The store is down" in told and "gone" in told
@@ -270,8 +270,8 @@ def test_a_round_of_try_it(site: Site, open_page: Open) -> None:
 
 def test_an_answer_that_fails_is_told(site: Site, open_page: Open) -> None:
     page = open_page("try")
-    site.do(site.live.set_arms(Epoch(lambda _: ("b@2",), (), time.time())))
-    site.backend.fails["b@2"] = Unanswered("error", "too late")  # after the last word
+    site.do(site.loop.set_arms(StartEpoch(lambda _: ("b@2",), (), time.time())))
+    site.backend.fails["b@2"] = BackendUnavailableError("error", "too late")  # after the last word
     page.get_by_label("What should be written?").fill("Write.")
     page.get_by_role("button", name="Ask").click()
     page.locator(".column .problem", has_text="could not answer").wait_for()
@@ -318,10 +318,10 @@ def test_a_search_and_an_opened_redline(site: Site, open_page: Open) -> None:
 def test_a_key_is_asked_for_and_forgotten(
     site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.api.middleware.REFRESH", 0.02)
+    monkeypatch.setattr("editloop.serve.api.authentication.REFRESH_INTERVAL", 0.02)
     response_id = site.ask("Write to Ada.", edit="Hello")
-    admin = create_key(site.live.store, "boss", "admin")
-    app = create_key(site.live.store, "app")
+    admin = create_key(site.loop.store, "boss", "admin")
+    app = create_key(site.loop.store, "app")
     while site.http.get("/v1/models").status_code != 401:  # until the keys are read again
         time.sleep(0.05)
     page = open_page("edits", expected="401|403")
@@ -368,11 +368,11 @@ def test_promote_and_retire(site: Site, open_page: Open, monkeypatch: pytest.Mon
     row.get_by_role("button", name="Retire dpo@dpodpo").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Cancel").click()
-    assert "dpo@dpodpo" in site.live.bandit.arms
+    assert "dpo@dpodpo" in site.loop.bandit.arms
     row.get_by_role("button", name="Retire dpo@dpodpo").click()
     dialog.get_by_role("button", name="Retire").click()
     page.get_by_text("dpo@dpodpo is retired; epoch 3").wait_for()
-    assert site.live.bandit.arms == ("a@1", "b@2", "sft@sftsft")
+    assert site.loop.bandit.arms == ("a@1", "b@2", "sft@sftsft")
     page.locator("tr.retired", has_text="dpo@dpodpo").wait_for()
     page.get_by_label("Run folder").fill("/runs/two")
     page.get_by_label("Policies (optional)").fill("early, sft")
@@ -383,7 +383,7 @@ def test_promote_and_retire(site: Site, open_page: Open, monkeypatch: pytest.Mon
 
 
 def test_the_last_arm_stays(site: Site, open_page: Open) -> None:
-    site.do(site.live.set_arms(Epoch(lambda _: ("a@1",), (), time.time())))
+    site.do(site.loop.set_arms(StartEpoch(lambda _: ("a@1",), (), time.time())))
     page = open_page("policies", expected="409")
     page.get_by_role("button", name="Retire a@1").click()
     page.get_by_role("dialog").get_by_role("button", name="Retire").click()

@@ -14,8 +14,8 @@ import pytest
 from serving import error, run, serving, sqlite
 from site_server import Site
 
-from editloop.serve.api.middleware import Limits
-from editloop.serve.api.quotas import Places, Waiting
+from editloop.serve.api.limits import Limits
+from editloop.serve.api.quotas import PendingBodies, Quota
 from editloop.serve.problem import Problem
 from editloop.store.keys import create_key
 
@@ -78,7 +78,7 @@ def test_who_waits_longest_for_a_body_makes_room(tmp_path: Path) -> None:
 
 def test_the_key_with_the_most_makes_room() -> None:
     async def work() -> None:
-        waiting, ended = Waiting(3, 60.0), []
+        waiting, ended = PendingBodies(3, 60.0), []
 
         async def wait(key: str, number: int) -> None:
             try:
@@ -149,19 +149,19 @@ def test_an_answer_takes_longer_than_a_head_may(tmp_path: Path) -> None:
     """The limits of heads and bodies are none of the answer's."""
     with site_at(tmp_path, limits=Limits(head_seconds=0.3, body_seconds=0.3)) as site:
         site.backend.waits = asyncio.Event()
-        site.loop.call_soon_threadsafe(site.loop.call_later, 1.2, site.backend.waits.set)
+        site.event_loop.call_soon_threadsafe(site.event_loop.call_later, 1.2, site.backend.waits.set)
         assert site.ask() != ""
         assert site.http.get("/v1/models").status_code == 200  # on the same connection
 
 
 def test_a_key_takes_no_more_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.serve.api.middleware.REFRESH", 0.02)
+    monkeypatch.setattr("editloop.serve.api.authentication.REFRESH_INTERVAL", 0.02)
 
     async def work() -> None:
         options = {"limits": Limits(concurrency=4, share=0.75)}
         async with serving(sqlite(tmp_path), tmp_path, app_options=options) as service:
             greedy, modest = [
-                {"Authorization": f"Bearer {await asyncio.to_thread(create_key, service.live.store, name)}"}
+                {"Authorization": f"Bearer {await asyncio.to_thread(create_key, service.loop.store, name)}"}
                 for name in ("greedy", "modest")
             ]
             await asyncio.sleep(0.3)
@@ -199,14 +199,14 @@ def test_an_upload_that_breaks_off_leaves_no_traceback(
 
 
 def test_places_are_left_to_others() -> None:
-    places = Places(3, 0.5, what="things", code="things_limit")
-    places.take("a")
+    quota = Quota(3, 0.5, what="things", code="things_limit")
+    quota.acquire("a")
     with pytest.raises(Problem, match="too many things of this key"):
-        places.take("a")
-    places.take("b")
-    places.take(None)
+        quota.acquire("a")
+    quota.acquire("b")
+    quota.acquire(None)
     with pytest.raises(Problem, match=r"^too many things$") as refused:
-        places.take("c")
-    assert (refused.value.status, refused.value.retry_after, places.taken) == (429, 1, 3)
-    places.leave("a")
-    places.take("c")
+        quota.acquire("c")
+    assert (refused.value.status, refused.value.retry_after, quota.used) == (429, 1, 3)
+    quota.release("a")
+    quota.acquire("c")

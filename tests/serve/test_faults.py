@@ -18,8 +18,9 @@ from benchmarks.postgres import Postgres
 from editloop import journal
 from editloop.errors import StoreError, StoreUnreachableError
 from editloop.online import Bandit, Decided
-from editloop.serve.loop.commands import Ask, Epoch, Finish, spooled_to_json
+from editloop.serve.loop.commands import RecordDecision, RecordResponse, StartEpoch
 from editloop.serve.loop.events import read_events
+from editloop.serve.loop.spool import spooled_to_json
 from editloop.store.database import Store
 from editloop.store.keys import create_key
 from editloop.store.schema import events
@@ -36,11 +37,11 @@ async def known_again(service: Service) -> None:
     """The store is back, and what the loop knows is a replay of it."""
 
     async def up() -> bool:
-        return service.live.down is None and not service.live.writer.spooled()
+        return service.loop.down is None and not service.loop.writer.spooled()
 
     await until(up)
-    replay = Bandit.replay((event for _, event in read_events(service.live.store)), service.live.config)
-    assert replay.to_json() == service.live.bandit.to_json()
+    replay = Bandit.replay((event for _, event in read_events(service.loop.store)), service.loop.config)
+    assert replay.to_json() == service.loop.bandit.to_json()
 
 
 def test_completions_go_on_while_the_database_is_down(postgres: Postgres, tmp_path: Path) -> None:
@@ -62,15 +63,15 @@ def test_completions_go_on_while_the_database_is_down(postgres: Postgres, tmp_pa
                 assert (await service.http.get("/readyz")).status_code == 503
                 assert (await service.http.get("/healthz")).status_code == 200
                 assert (await service.http.get("/v1/edits")).status_code == 503
-                assert len(service.live.writer.spooled()) == 12  # decisions and texts
+                assert len(service.loop.writer.spooled()) == 12  # decisions and texts
             finally:
                 await asyncio.to_thread(postgres.start)
             await known_again(service)
-            ids = await service.live.read(lambda c: list(c.scalars(select(events.c.response_id))))
+            ids = await service.loop.read(lambda c: list(c.scalars(select(events.c.response_id))))
             assert sorted(filter(None, ids)) == sorted([*before, *(f"down{i}" for i in range(5)), "stream"])
             for response_id in (before[0], "down0", "stream"):
                 assert (await service.edit(response_id, "Hi")).status_code == 200
-            assert service.live._flying == {}
+            assert service.loop.state.in_flight == {}
 
     run(work())
 
@@ -83,20 +84,20 @@ def test_a_server_starts_from_its_snapshot_while_the_database_is_down(
     async def work() -> None:
         async with serving(url, tmp_path) as service:
             await service.edit((await service.ask()).json()["id"], "Hi")
-            known = service.live.bandit.to_json()
+            known = service.loop.bandit.to_json()
         await asyncio.to_thread(postgres.stop, at_once=True)
         try:
             async with serving(url, tmp_path, arms=()) as service:
-                assert service.live.bandit.to_json() == known
+                assert service.loop.bandit.to_json() == known
                 assert (await service.ask(id="down")).status_code == 200
             with pytest.raises(StoreError, match="does not answer"):
                 async with serving(url, tmp_path / "elsewhere", arms=()):
                     pass
             async with serving(url, tmp_path, arms=()) as service:  # and again, with a spool
-                assert service.live._flying == {"down": ("", "b@2")}
+                assert service.loop.state.in_flight == {"down": ("", "b@2")}
                 await asyncio.to_thread(postgres.start)
                 await known_again(service)
-                assert service.live.bandit.state.decisions == 2
+                assert service.loop.bandit.state.decisions == 2
         finally:
             if not postgres.is_running:
                 await asyncio.to_thread(postgres.start)
@@ -113,7 +114,7 @@ def test_only_a_store_that_does_not_answer_is_done_without(tmp_path: Path) -> No
     async def work() -> None:
         async with serving(url, tmp_path / "state") as service:
             await service.ask()
-            await service.live._snapshot()
+            await service.loop.snapshots.write(service.loop.take_snapshot())
             with pytest.raises(StoreError, match="another process serves"):
                 async with serving(url, tmp_path / "state", arms=()):
                     pass
@@ -131,9 +132,9 @@ def test_only_a_store_that_does_not_answer_is_done_without(tmp_path: Path) -> No
 def test_a_database_that_stands_still_is_left_behind(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.loop.writer.PATIENCE", 0.2)
-    monkeypatch.setattr("editloop.serve.loop.feedback.PATIENCE", 0.5)
-    monkeypatch.setattr("editloop.serve.loop.feedback.TEND_EVERY", 0.1)
+    monkeypatch.setattr("editloop.serve.loop.writer.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("editloop.serve.loop.access.TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("editloop.serve.loop.maintenance.MAINTENANCE_INTERVAL", 0.1)
     url = postgres.new()
 
     async def work() -> None:
@@ -147,7 +148,7 @@ def test_a_database_that_stands_still_is_left_behind(
             finally:
                 postgres.resume()
             await known_again(service)
-            assert service.live.bandit.state.decisions == 4
+            assert service.loop.bandit.state.decisions == 4
             assert (await service.edit("before", "x")).status_code == 200
 
     run(work())
@@ -156,12 +157,12 @@ def test_a_database_that_stands_still_is_left_behind(
 def test_keys_hold_while_the_database_is_down(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.api.middleware.REFRESH", 0.02)
+    monkeypatch.setattr("editloop.serve.api.authentication.REFRESH_INTERVAL", 0.02)
     url = postgres.new()
 
     async def work() -> None:
         async with serving(url, tmp_path) as service:
-            key = await asyncio.to_thread(create_key, service.live.store, "app")
+            key = await asyncio.to_thread(create_key, service.loop.store, "app")
             await service.ask()
             await asyncio.sleep(0.1)
             assert (await service.ask()).status_code == 401
@@ -188,8 +189,8 @@ def test_what_can_be_written_nowhere_is_refused(tmp_path: Path, monkeypatch: pyt
         async with serving(f"sqlite:///{tmp_path}/edits.db", tmp_path) as service:
             done = (await service.ask()).json()["id"]
             with monkeypatch.context() as broken:
-                broken.setattr("editloop.serve.loop.writer.Writer._pen", full)
-                broken.setattr("editloop.serve.loop.writer.append_rows", full)
+                broken.setattr("editloop.serve.loop.writer.Writer._appender", full)
+                broken.setattr("editloop.serve.loop.spool.append_rows", full)
                 for answer in (
                     await service.ask(),
                     await service.ask(stream=True),
@@ -197,10 +198,10 @@ def test_what_can_be_written_nowhere_is_refused(tmp_path: Path, monkeypatch: pyt
                 ):
                     assert answer.status_code == 503, answer.text
                     assert "No space left" in answer.json()["error"]["message"]
-                assert service.live._flying == {}
+                assert service.loop.state.in_flight == {}
             await known_again(service)
             assert (await service.edit(done, "x")).json()["repeated"] is False
-            assert service.live.bandit.state.decisions == 1
+            assert service.loop.bandit.state.decisions == 1
 
     run(work())
 
@@ -212,7 +213,7 @@ def test_a_spool_that_was_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
         async with serving(url, tmp_path):
             pass
         decision = Decided("spooled", "", "b@2", 1.0, 1)
-        row = spooled_to_json(Ask(decision, 1.0, None, "d", '"Hi"', None))
+        row = spooled_to_json(RecordDecision(decision, 1.0, None, "d", '"Hi"', None))
         nonsense = {**row, "decision": ["other", "", "b@2", "much", 1]}
         journal.append_rows(tmp_path / "spool.jsonl", [row, row, nonsense])
         with (tmp_path / "spool.jsonl").open("a") as file:
@@ -220,8 +221,8 @@ def test_a_spool_that_was_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
         async with serving(url, tmp_path) as service:
             assert (await service.ask()).status_code == 200
             await known_again(service)
-            assert service.live.bandit.state.decisions >= 2
-            ids = await service.live.read(lambda c: list(c.scalars(select(events.c.response_id))))
+            assert service.loop.bandit.state.decisions >= 2
+            ids = await service.loop.read(lambda c: list(c.scalars(select(events.c.response_id))))
             assert ids.count("spooled") == 1
 
     run(work())
@@ -244,7 +245,7 @@ def test_retries_of_a_client_that_hears_nothing_count_once(url: str, tmp_path: P
             await asyncio.gather(*(hurried(each) for each in ids * 10))
             done = await asyncio.gather(*(service.edit(each, f"Edit of {each}", key=each) for each in ids))
             assert [each.json()["revision"] for each in done] == [1] * 10
-            tallies = [service.live.bandit.state.tally("", arm) for arm in ("a@1", "b@2")]
+            tallies = [service.loop.bandit.state.tally("", arm) for arm in ("a@1", "b@2")]
             assert sum(tally.observed for tally in tallies) == 10
             await known_again(service)
 
@@ -268,8 +269,8 @@ def test_a_second_server_on_sqlite_is_refused(tmp_path: Path) -> None:
 def test_a_long_spool_is_written_back_in_order(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.loop.writer.MOST", 7)
-    monkeypatch.setattr("editloop.serve.loop.writer.AT_ONCE", 0.02)
+    monkeypatch.setattr("editloop.serve.loop.writer.MAX_COMMIT_SIZE", 7)
+    monkeypatch.setattr("editloop.serve.loop.writer.SPOOL_TURN_SECONDS", 0.02)
 
     async def work() -> None:
         async with serving(url, tmp_path):
@@ -277,14 +278,17 @@ def test_a_long_spool_is_written_back_in_order(
         rows = []
         for i in range(150):
             decision = Decided(f"s{i}", "", "b@2", 1.0, 1)
-            entries = (Ask(decision, 1.0, None, "d", '"Hi"', None), Finish(f"s{i}", "Hello", "stop", 2.0))
+            entries = (
+                RecordDecision(decision, 1.0, None, "d", '"Hi"', None),
+                RecordResponse(f"s{i}", "Hello", "stop", 2.0),
+            )
             rows += map(spooled_to_json, entries)
         journal.append_rows(tmp_path / "spool.jsonl", rows)
         async with serving(url, tmp_path) as service:
             answers = await asyncio.gather(*(service.ask(id=f"new{i}") for i in range(9)))
             assert {each.status_code for each in answers} == {200}
             await known_again(service)
-            assert service.live.bandit.state.decisions == 159 and service.live._flying == {}
+            assert service.loop.bandit.state.decisions == 159 and service.loop.state.in_flight == {}
             assert not (tmp_path / "spool.jsonl").exists()
             for response_id in ("s0", "s149", "new8"):
                 assert (await service.edit(response_id, "Hi")).json()["cost"] is not None
@@ -301,10 +305,10 @@ def test_other_replicas_follow_the_arms(postgres: Postgres, tmp_path: Path) -> N
             serving(url, tmp_path / "a", backend=first) as a,
             serving(url, tmp_path / "b", backend=second, arms=()) as b,
         ):
-            await a.live.set_arms(Epoch(lambda _: ("b@2", "c@3"), (row | {"arm": "c@3"},), time.time()))
+            await a.loop.set_arms(StartEpoch(lambda _: ("b@2", "c@3"), (row | {"arm": "c@3"},), time.time()))
 
             async def known() -> bool:
-                return b.live.bandit.arms == ("b@2", "c@3") and "a@1" in second.retired
+                return b.loop.bandit.arms == ("b@2", "c@3") and "a@1" in second.retired
 
             await until(known)
             assert first.retired == second.retired == ["a@1"]

@@ -15,7 +15,8 @@ from sqlalchemy import select
 
 from editloop import journal
 from editloop.online import Decided
-from editloop.serve.loop.commands import Ask, Finish, spooled_to_json
+from editloop.serve.loop.commands import RecordDecision, RecordResponse
+from editloop.serve.loop.spool import spooled_to_json
 from editloop.store.schema import drafts, edits, facts
 
 TEXT = "Zoë's secret plan"
@@ -49,7 +50,7 @@ def test_a_forgotten_text_is_in_no_file(tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path / "state") as service:
             await write_letters(service, 60)
-            await service.live._snapshot()
+            await service.loop.snapshots.write(service.loop.take_snapshot())
             kept = copies(tmp_path, "A letter that stays")
             assert copies(tmp_path) > 1000 and kept > 1000
             gone = await service.http.delete("/v1/users/zoe")
@@ -57,7 +58,7 @@ def test_a_forgotten_text_is_in_no_file(tmp_path: Path) -> None:
             assert copies(tmp_path) == 0
             for i in range(300):
                 await service.ask(f"Other {i}", user="bob")
-            await service.live._snapshot()
+            await service.loop.snapshots.write(service.loop.take_snapshot())
             assert copies(tmp_path) == 0
             assert copies(tmp_path, "A letter that stays") > 1000
 
@@ -65,7 +66,7 @@ def test_a_forgotten_text_is_in_no_file(tmp_path: Path) -> None:
 
 
 def test_texts_that_are_too_old_are_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.serve.loop.feedback.TEND_EVERY", 0.1)
+    monkeypatch.setattr("editloop.serve.loop.maintenance.MAINTENANCE_INTERVAL", 0.1)
 
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path / "state", keep_for=2.0) as service:
@@ -85,10 +86,10 @@ def test_who_reads_what_was_there_before_is_waited_for(
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path / "state") as service:
             await write_letters(service, 2)
-            with service.live.store.reader.connect() as reader:
+            with service.loop.store.reader.connect() as reader:
                 assert reader.scalar(select(drafts.c.response).limit(1))
                 with monkeypatch.context() as hurried:
-                    hurried.setattr("editloop.serve.loop.feedback.PATIENCE", 0.2)
+                    hurried.setattr("editloop.serve.loop.maintenance.TIMEOUT_SECONDS", 0.2)
                     busy = await service.http.delete("/v1/users/zoe")
                     error(busy, 503, "store_busy")
                     assert int(busy.headers["Retry-After"]) >= 1 and copies(tmp_path) > 0
@@ -103,14 +104,14 @@ def test_who_reads_what_was_there_before_is_waited_for(
 
 def letter(response_id: str, user: str | None, when: float) -> list[dict[str, Any]]:
     """Rows of a spool: a decision with its texts, and the response."""
-    ask = Ask(
+    ask = RecordDecision(
         Decided(response_id, "", "b@2", 1.0, 1), when, user, "d", json.dumps(TEXT), f'{{"a": "{TEXT}"}}'
     )
-    return [spooled_to_json(ask), spooled_to_json(Finish(response_id, f"{TEXT}!", "stop", when + 1))]
+    return [spooled_to_json(ask), spooled_to_json(RecordResponse(response_id, f"{TEXT}!", "stop", when + 1))]
 
 
 def rows_of(service: Service) -> dict[str, Any]:
-    found = service.live.store.read(lambda c: c.execute(select(drafts)).all())
+    found = service.loop.store.read(lambda c: c.execute(select(drafts)).all())
     return {row.response_id: row for row in found}
 
 
@@ -127,7 +128,7 @@ def test_what_waits_in_the_spool_is_forgotten_too(url: str, tmp_path: Path) -> N
             gone = await service.http.delete("/v1/users/zoe")
             assert (gone.status_code, gone.json()["removed"]) == (200, 300)
             assert copies(tmp_path) == 0 and len(rows_of(service)) == 300
-            assert service.live.bandit.state.pending == 0
+            assert service.loop.bandit.state.pending == 0
 
     run(work())
 
@@ -137,7 +138,7 @@ def test_what_another_replica_spooled_before_comes_without_texts(url: str, tmp_p
         async with serving(url, tmp_path) as service:
             await service.ask(id="here", user="zoe")
             await service.http.delete("/v1/users/zoe")
-            kept = service.live.store.read(lambda c: c.execute(select(facts)).all())
+            kept = service.loop.store.read(lambda c: c.execute(select(facts)).all())
             assert not any("zoe" in str(row) for row in kept)
         now = time.time()
         waited = [
@@ -148,7 +149,7 @@ def test_what_another_replica_spooled_before_comes_without_texts(url: str, tmp_p
         for rows in [*waited, letter("new", "zoe", now + 60)]:
             journal.append_rows(tmp_path / "spool.jsonl", rows)
         async with serving(url, tmp_path) as service:
-            while service.live.writer.spooled():
+            while service.loop.writer.spooled():
                 await asyncio.sleep(0.05)
             found = rows_of(service)
             old = found["old"]
@@ -158,9 +159,9 @@ def test_what_another_replica_spooled_before_comes_without_texts(url: str, tmp_p
             assert [found[name].response for name in ("bob", "none", "new")] == [f"{TEXT}!"] * 3
             error(await service.edit("old", "Hi"), 410, "response_removed")
             assert (await service.edit("new", "Hi")).status_code == 200
-            state = service.live.bandit.state
+            state = service.loop.bandit.state
             assert (state.decisions, state.pending) == (5, 2)
-            assert service.live.store.read(lambda c: len(c.execute(select(edits)).all())) == 1
+            assert service.loop.store.read(lambda c: len(c.execute(select(edits)).all())) == 1
 
     run(work())
 
@@ -168,8 +169,8 @@ def test_what_another_replica_spooled_before_comes_without_texts(url: str, tmp_p
 def test_what_came_late_out_of_a_spool_is_not_kept_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editloop.serve.loop.feedback.TEND_EVERY", 0.1)
-    monkeypatch.setattr("editloop.serve.loop.feedback.LOOK_BACK_EVERY", 0.5)
+    monkeypatch.setattr("editloop.serve.loop.maintenance.MAINTENANCE_INTERVAL", 0.1)
+    monkeypatch.setattr("editloop.serve.loop.maintenance.FULL_SEARCH_INTERVAL", 0.5)
 
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path / "state", keep_for=100.0) as service:

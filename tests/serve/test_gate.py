@@ -12,7 +12,7 @@ from serving import error, key_of, run, serving, sqlite
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from editloop.serve.api.middleware import Limits
+from editloop.serve.api.limits import Limits
 from editloop.store.keys import create_key, revoke_key
 
 
@@ -64,11 +64,11 @@ async def read_again() -> None:
 
 
 def test_keys_open_what_they_may(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.serve.api.middleware.REFRESH", 0.02)
+    monkeypatch.setattr("editloop.serve.api.authentication.REFRESH_INTERVAL", 0.02)
 
     async def work() -> None:
         async with serving(url, tmp_path) as service:
-            store, http = service.live.store, service.http
+            store, http = service.loop.store, service.http
             app = await asyncio.to_thread(create_key, store, "app")
             admin = await asyncio.to_thread(create_key, store, "boss", "admin")
             await read_again()

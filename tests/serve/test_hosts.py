@@ -10,7 +10,7 @@ import pytest
 from serving import error, key_of, run, serving, sqlite
 
 from editloop.errors import ConfigError
-from editloop.serve.api.hosts import Hosts
+from editloop.serve.api.hosts import AllowedHosts
 from editloop.serve.problem import Problem
 
 PATHS = ("/", "/docs", "/healthz", "/readyz", "/dashboard/main.js", "/openapi.json", "/metrics", "/v1/models")
@@ -80,7 +80,7 @@ def scope(*hosts: str, server: str | None = "127.0.0.1") -> dict[str, Any]:
     ],
 )
 def test_whose_names_are_ours(host: str, server: str | None, is_ours: bool) -> None:
-    hosts = Hosts(["proxy.test", "10.0.0.9"])
+    hosts = AllowedHosts(["proxy.test", "10.0.0.9"])
     if is_ours:
         hosts.check(scope(host, server=server))
     else:
@@ -94,18 +94,18 @@ def test_whose_names_are_ours(host: str, server: str | None, is_ours: bool) -> N
 )
 def test_what_is_not_one_host_is_refused(hosts: tuple[str, ...]) -> None:
     with pytest.raises(Problem, match="not one proper Host") as refused:
-        Hosts().check(scope(*hosts))
+        AllowedHosts().check(scope(*hosts))
     assert refused.value.status == 400
 
 
 def test_a_request_of_old_names_no_host() -> None:
-    Hosts().check(scope())
+    AllowedHosts().check(scope())
 
 
 def test_names_have_no_scheme_and_no_port() -> None:
     for name in ("http://proxy.test", "proxy.test:443", "*", "", "a b"):
         with pytest.raises(ConfigError, match="not the name of a host"):
-            Hosts([name])
+            AllowedHosts([name])
 
 
 def test_a_prefix_is_no_way_around(tmp_path: Path) -> None:

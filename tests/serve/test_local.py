@@ -14,9 +14,9 @@ from serving import run, serving
 
 from editloop.errors import ModelError
 from editloop.policy import LoraSettings, RunFolder, attach_adapter, detach_adapter, load_base
-from editloop.serve.backends.base import Chunk, Refused, Served, Unanswered
+from editloop.serve.backends.base import BackendUnavailableError, Chunk, ServedPolicy, UpstreamRejectedError
 from editloop.serve.backends.catalog import find_policies, objection, validation
-from editloop.serve.backends.local import Local
+from editloop.serve.backends.local import LocalBackend
 from small_run import cost, make_manifest
 
 
@@ -47,7 +47,7 @@ def ask(text: str, **more: Any) -> Mapping[str, Any]:
     return {"messages": [{"role": "user", "content": text}], "temperature": 0, **more}
 
 
-async def collect(backend: Local, arm: str, request: Mapping[str, Any]) -> list[Chunk]:
+async def collect(backend: LocalBackend, arm: str, request: Mapping[str, Any]) -> list[Chunk]:
     return [chunk async for chunk in backend.stream(arm, request, "r")]
 
 
@@ -55,7 +55,7 @@ def test_a_batch_of_all_arms_says_what_each_says_alone(folder: RunFolder) -> Non
     served = find_policies(folder.path, ["base", "sft", "dpo", "mixture"])
 
     async def work() -> None:
-        backend = Local(max_new_tokens=12)
+        backend = LocalBackend(max_new_tokens=12)
         await backend.start()
         for each in served:
             await backend.prepare(each)
@@ -99,7 +99,7 @@ def test_a_whole_model_answers_beside_the_adapters(folder: RunFolder) -> None:
     served = find_policies(folder.path, ["sft", "early", "mixture"])
 
     async def work() -> None:
-        backend = Local(max_new_tokens=12)
+        backend = LocalBackend(max_new_tokens=12)
         await backend.start()
         for each in served:
             await backend.prepare(each)
@@ -112,7 +112,7 @@ def test_a_whole_model_answers_beside_the_adapters(folder: RunFolder) -> None:
         await backend.retire(early)  # the mixture still needs it
         mixed = {(await backend.complete(mixture, ask("x"), f"r{i}")).text for i in range(12)}
         assert mixed == set(found)
-        with pytest.raises(Unanswered, match="missing"):
+        with pytest.raises(BackendUnavailableError, match="missing"):
             await backend.complete(early, ask("x"), "r")
         await backend.stop()
 
@@ -123,7 +123,7 @@ def test_limits_and_stops_are_a_rows_own(folder: RunFolder) -> None:
     (sft,) = find_policies(folder.path, ["sft"])
 
     async def work() -> None:
-        backend = Local(max_new_tokens=20)
+        backend = LocalBackend(max_new_tokens=20)
         await backend.start()
         await backend.prepare(sft)
         whole = await backend.complete(sft.arm, ask("x", max_tokens=9), "r")
@@ -156,21 +156,21 @@ def test_what_cannot_be_answered_is_told(folder: RunFolder) -> None:
     (sft,) = find_policies(folder.path, ["sft"])
 
     async def work() -> None:
-        backend = Local()
+        backend = LocalBackend()
         await backend.start()
         await backend.prepare(sft)
-        with pytest.raises(Refused, match="leave no room"):
+        with pytest.raises(UpstreamRejectedError, match="leave no room"):
             await backend.complete(sft.arm, ask("word " * 99), "r")
         tools = {"messages": [{"role": "assistant", "content": "x", "tool_calls": [1]}]}
-        with pytest.raises(Refused, match="messages of texts only"):
+        with pytest.raises(UpstreamRejectedError, match="messages of texts only"):
             await backend.complete(sft.arm, tools, "r")
-        with pytest.raises(Unanswered, match="missing"):
+        with pytest.raises(BackendUnavailableError, match="missing"):
             await backend.complete("other@1", ask("x"), "r")
         manifest = folder.manifest()
         manifest.base.fingerprint = "0" * 16
         folder.write_manifest(manifest)
         with pytest.raises(ModelError, match="another base is loaded"):
-            await backend.prepare(Served("new@1", "dpo", folder.path))
+            await backend.prepare(ServedPolicy("new@1", "dpo", folder.path))
         await backend.stop()
 
     run(work())
@@ -182,7 +182,7 @@ def test_what_is_refused_leaves_no_trace(folder: RunFolder, tmp_path: Path) -> N
     folder.write_manifest(folder.manifest().model_copy(update={"mixture": None}))
 
     async def work() -> None:
-        backend = Local(max_new_tokens=4)
+        backend = LocalBackend(max_new_tokens=4)
         async with serving(url, tmp_path, (), backend, options) as service:
             for more, told in (
                 ({"response_format": {"type": "json_object"}}, "cannot do `response_format`"),
@@ -211,7 +211,7 @@ def test_an_adapter_that_is_not_whole_is_refused(folder: RunFolder) -> None:
         save_file(kept, whole)
 
         async def work() -> None:
-            backend = Local(max_new_tokens=8)
+            backend = LocalBackend(max_new_tokens=8)
             await backend.start()
             for first in ("sft", "dpo", "sft"):
                 if first == "dpo":
@@ -219,7 +219,7 @@ def test_an_adapter_that_is_not_whole_is_refused(folder: RunFolder) -> None:
                     continue
                 with pytest.raises(ModelError, match="weights missing"):
                     await backend.prepare(served["sft"])
-            with pytest.raises(Unanswered, match="missing"):
+            with pytest.raises(BackendUnavailableError, match="missing"):
                 await backend.complete(served["sft"].arm, ask("x"), "r")
             policy = folder.load_base()
             with folder.policy("dpo", policy) as alone:
@@ -254,7 +254,7 @@ def test_policies_are_promoted_and_retired_while_serving(folder: RunFolder, tmp_
     url = f"sqlite:///{tmp_path}/edits.db"
 
     async def work() -> None:
-        async with serving(url, tmp_path, arms=(), backend=Local(max_new_tokens=8)) as service:
+        async with serving(url, tmp_path, arms=(), backend=LocalBackend(max_new_tokens=8)) as service:
 
             async def promote(**body: Any) -> Any:
                 return await service.http.post("/v1/arms", json={"run": str(folder.path), **body})
@@ -262,7 +262,7 @@ def test_policies_are_promoted_and_retired_while_serving(folder: RunFolder, tmp_
             refused = await promote()
             assert refused.status_code == 409 and "its validation cost is 0.900" in refused.text
             assert refused.json()["error"]["code"] == "evaluation_gate"
-            assert service.live.bandit.arms == ()
+            assert service.loop.bandit.arms == ()
             first = (await promote(policies=["sft"])).json()
             assert first["epoch"] == 1 and len(first["arms"]) == 1
             (sft,) = first["arms"]
@@ -287,10 +287,10 @@ def test_policies_are_promoted_and_retired_while_serving(folder: RunFolder, tmp_
                 wrong = await promote(**body)
                 assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, code)
             await promote(policies=["sft"], replace=True)
-            assert service.live.bandit.arms == (sft,)
+            assert service.loop.bandit.arms == (sft,)
             last = await service.http.delete(f"/v1/arms/{sft}")
             assert last.status_code == 409 and last.json()["error"]["code"] == "last_arm"
-        async with serving(url, tmp_path, arms=(), backend=Local(max_new_tokens=8)) as service:
+        async with serving(url, tmp_path, arms=(), backend=LocalBackend(max_new_tokens=8)) as service:
             assert (await service.ask("x")).json()["model"] == sft
 
     run(work())

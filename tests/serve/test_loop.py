@@ -42,7 +42,7 @@ def test_a_policy_is_trained_from_the_store_and_promoted(tmp_path: Path) -> None
             assert done.returncode == 0, done.stderr
             assert "read 40 rows of edits.db" in done.stdout
             read = RunFolder(out).manifest().read
-            assert read.store == service.live.store.fact("salt") and read.rows == 40
+            assert read.store == service.loop.store.fact("salt") and read.rows == 40
             assert read.path is not None and read.path.startswith(f"sqlite:///{tmp_path}/edits.db?until=")
             body = {"run": str(out), "force": True, "replace": True}
             promoted = (await service.http.post("/v1/arms", json=body)).json()

@@ -13,7 +13,7 @@ from serving import Service, run, serving
 from sqlalchemy import insert
 
 from editloop.serve.api.overview import Sums
-from editloop.serve.problem import unavailable
+from editloop.serve.problem import store_unavailable
 from editloop.store.schema import events
 
 COLUMNS = dict.fromkeys(("response_id", "revision", "arm", "propensity", "cost", "arms"))
@@ -23,7 +23,7 @@ async def put(service: Service, *rows: tuple[float, str, str, int, str, float | 
     """Append events to the store: time, kind, response, revision, arm, cost."""
 
     def write() -> None:
-        store = service.live.store
+        store = service.loop.store
         last = store.last()
         made: list[dict[str, Any]] = [
             {
@@ -197,9 +197,9 @@ def test_while_the_store_is_down_the_beliefs_are_told(
         async with serving(url, tmp_path) as service:
 
             async def fail(query: Any) -> Any:
-                raise unavailable("the store does not answer: gone")
+                raise store_unavailable("the store does not answer: gone")
 
-            monkeypatch.setattr(service.live, "read", fail)
+            monkeypatch.setattr(service.loop, "read", fail)
             found = await overview(service)
             assert found["down"] == "the store does not answer: gone" and found["totals"] is None
             assert [each["arm"] for each in found["beliefs"]["arms"]] == ["a@1", "b@2"]

@@ -144,7 +144,7 @@ def test_a_damaged_run_is_refused_even_by_force(tmp_path: Path, what: str) -> No
                 answer = await service.http.post("/v1/arms", json={"run": str(folder.path), "force": force})
                 message = error(answer, 400, "run_unusable")["message"]
                 assert told in message and "\n" not in message
-            assert service.live.bandit.arms == ("a@1", "b@2") and service.backend.prepared == []
+            assert service.loop.bandit.arms == ("a@1", "b@2") and service.backend.prepared == []
             assert (await service.http.get("/v1/arms")).json()["data"] == []
             assert (await service.ask()).status_code == 200
 
@@ -193,7 +193,7 @@ def test_an_arm_whose_folder_was_damaged_meanwhile_keeps_nobody_from_starting(tm
             assert len(service.backend.prepared) == 2
         with_manifest(lambda m: m["base"].pop("fingerprint"))(folder)
         async with serving(sqlite(tmp_path), tmp_path, ()) as service:
-            assert service.backend.prepared == [] and len(service.live.bandit.arms) == 2
+            assert service.backend.prepared == [] and len(service.loop.bandit.arms) == 2
 
     run(work())
 

@@ -17,7 +17,7 @@ from serving import error, run, serving, sqlite
 from sqlalchemy import select
 
 from editloop.serve.backends.base import Completion
-from editloop.serve.loop.completions import context_of, metadata_of
+from editloop.serve.loop.logged_text import logged_context, logged_metadata
 from editloop.serve.loop.redaction import redact_leaves, redact_text
 from editloop.store.schema import drafts, edits
 
@@ -176,8 +176,8 @@ def test_json_that_is_redacted_stays_json(text: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(messages(), st.dictionaries(texts, values, max_size=4))
 def test_nothing_that_is_kept_holds_the_secret(chat: list[dict[str, Any]], metadata: dict[str, Any]) -> None:
-    context = context_of(chat, redact)
-    kept = metadata_of(metadata, redact)
+    context = logged_context(chat, redact)
+    kept = logged_metadata(metadata, redact)
     assert not any(SECRET in text for text in readings([context, kept]))
     assert leaves(context) == leaves(chat) and leaves(json.loads(kept or "{}")) == leaves(metadata)
     call, result = context[1]["tool_calls"][0], context[2]
@@ -192,8 +192,8 @@ def test_nothing_that_is_kept_holds_the_secret(chat: list[dict[str, Any]], metad
 def test_a_hook_that_changes_nothing_changes_nothing(
     chat: list[dict[str, Any]], other: dict[str, Any]
 ) -> None:
-    assert context_of(chat, str) == chat
-    assert json.loads(metadata_of(other, str) or "{}") == other
+    assert logged_context(chat, str) == chat
+    assert json.loads(logged_metadata(other, str) or "{}") == other
 
 
 def test_the_store_holds_no_secret_anywhere(url: str, tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_the_store_holds_no_secret_anywhere(url: str, tmp_path: Path) -> None:
             assert sent.json()["cost"] > 0
             triple = {"context": chat, "response": escaped, "edit": f"{escaped}!", "metadata": metadata}
             assert (await service.http.post("/v1/edits", json=triple)).status_code == 200
-            await service.live._snapshot()
-            rows = await service.live.read(lambda c: [c.execute(select(t)).all() for t in (drafts, edits)])
+            await service.loop.snapshots.write(service.loop.take_snapshot())
+            rows = await service.loop.read(lambda c: [c.execute(select(t)).all() for t in (drafts, edits)])
             assert str(rows).count("[name]") > 10
             assert not holds_secret("\n".join(str(each) for table in rows for row in table for each in row))
             for path in filter(Path.is_file, tmp_path.rglob("*")):
@@ -253,7 +253,7 @@ def test_a_redaction_that_fails_keeps_nothing(tmp_path: Path) -> None:
             service.backend.says = lambda arm, request: SECRET
             error(await service.ask("Hi"), 500, "internal_error")
             await asyncio.sleep(0.1)
-            assert service.live._flying == {} and service.live.bandit.state.pending == 0
+            assert service.loop.state.in_flight == {} and service.loop.bandit.state.pending == 0
             for path in filter(Path.is_file, tmp_path.rglob("*")):
                 assert not holds_secret(path.read_bytes()), path
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from serving import run, serving
 
 from editloop.online import Bandit
-from editloop.serve.loop.commands import Ask
+from editloop.serve.loop.commands import RecordDecision
 
 
 def test_a_snapshot_of_a_busy_loop_knows_what_it_lacks(tmp_path: Path) -> None:
@@ -19,20 +19,20 @@ def test_a_snapshot_of_a_busy_loop_knows_what_it_lacks(tmp_path: Path) -> None:
 
     async def work() -> None:
         async with serving(url, tmp_path / "state") as service:
-            live = service.live
-            before = live.store.last()
+            loop = service.loop
+            before = loop.store.last()
             written = asyncio.ensure_future(
-                live.write(Ask(live.choose("x", None), 1.0, None, "d", '"W"', None))
+                loop.write(RecordDecision(loop.choose("x", None), 1.0, None, "d", '"W"', None))
             )
             await asyncio.sleep(0)
-            while live.store.last() == before:  # the loop is busy
+            while loop.store.last() == before:  # the loop is busy
                 time.sleep(0.01)
-            await live._snapshot()
+            await loop.snapshots.write(loop.take_snapshot())
             row = json.loads(snapshot.read_text())
             state = Bandit.from_json(row["bandit"]).state
             assert (row["seq"], state.decisions) == (before, 0)
             await written
-            await live._snapshot()
+            await loop.snapshots.write(loop.take_snapshot())
             assert json.loads(snapshot.read_text())["seq"] == before + 1
 
     run(work())

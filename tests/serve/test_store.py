@@ -14,7 +14,15 @@ from sqlalchemy.exc import IntegrityError
 from benchmarks.postgres import Postgres
 from editloop.errors import StoreError
 from editloop.online import Arms, Bandit, Decided, Feedback, Rerouted
-from editloop.serve.loop.commands import Ask, Edit, Epoch, Expire, External, Finish, Forget, Route
+from editloop.serve.loop.commands import (
+    ExpireResponses,
+    RecordDecision,
+    RecordReroute,
+    RecordResponse,
+    RemoveTexts,
+    StartEpoch,
+)
+from editloop.serve.loop.edit_commands import RecordEdit, RecordExternal
 from editloop.serve.loop.events import read_events
 from editloop.serve.loop.writer import Writer
 from editloop.serve.problem import Problem
@@ -23,22 +31,22 @@ from editloop.store.keys import create_key, digest, list_keys, revoke_key
 from editloop.store.schema import drafts, edits, events, log_view, metadata, policies
 
 
-class Desk:
-    """A writer with what it told."""
+class RecordingWriter:
+    """A writer, and the events that it delivered."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.store = Store(url)
         self.store.open()
-        self.told: list[object] = []
+        self.events: list[object] = []
         self.writer = Writer(
             self.store,
             folder / "spool.jsonl",
             lambda response, edit: float(response != edit),
-            lambda new: self.told.extend(event for _, event in new),
+            lambda new: self.events.extend(event for _, event in new),
             self.store.last(),
         )
 
-    async def __aenter__(self) -> Desk:
+    async def __aenter__(self) -> RecordingWriter:
         self.writer.start()
         return self
 
@@ -48,12 +56,12 @@ class Desk:
         self.store.close()
 
 
-def ask(response_id: str, arm: str = "a@1", user: str | None = "ada") -> Ask:
-    return Ask(Decided(response_id, "s", arm, 0.5, 1), 10.0, user, "digest", '"Write."', None)
+def ask(response_id: str, arm: str = "a@1", user: str | None = "ada") -> RecordDecision:
+    return RecordDecision(Decided(response_id, "s", arm, 0.5, 1), 10.0, user, "digest", '"Write."', None)
 
 
-def arms(*names: str) -> Epoch:
-    return Epoch(lambda _: names, (), 1.0)
+def arms(*names: str) -> StartEpoch:
+    return StartEpoch(lambda _: names, (), 1.0)
 
 
 def test_tables_are_those_of_the_migrations(url: str) -> None:
@@ -75,16 +83,16 @@ def test_tables_are_those_of_the_migrations(url: str) -> None:
 
 def test_events_come_back_as_they_were(url: str, tmp_path: Path) -> None:
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            write = desk.writer.write
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
             assert await write(arms("a@1", "b@2")) == Arms(1, ("a@1", "b@2"))
             await write(ask("1"))
-            await write(Route("1", "b@2", 1, 11.0))
-            await write(Finish("1", "Hello", "stop", 12.0))
-            done = await write(Edit("1", "Hello!", None, None, 13.0))
+            await write(RecordReroute("1", "b@2", 1, 11.0))
+            await write(RecordResponse("1", "Hello", "stop", 12.0))
+            done = await write(RecordEdit("1", "Hello!", None, None, 13.0))
             assert (done.revision, done.cost, done.policy, done.accepted) == (1, 1.0, "b@2", False)
             await write(ask("2"))
-            assert await write(Expire(["1", "2", "3"], 14.0)) == 1
+            assert await write(ExpireResponses(["1", "2", "3"], 14.0)) == 1
             expected = [
                 Arms(1, ("a@1", "b@2")),
                 Decided("1", "s", "a@1", 0.5, 1),
@@ -93,10 +101,10 @@ def test_events_come_back_as_they_were(url: str, tmp_path: Path) -> None:
                 Decided("2", "s", "a@1", 0.5, 1),
                 Feedback("2", "expired", None, 0),
             ]
-            assert desk.told == expected
-            assert list(read_events(desk.store)) == list(enumerate(expected, 1))
-            assert list(read_events(desk.store, 4)) == list(enumerate(expected[4:], 5))
-            tally = Bandit.replay(event for _, event in read_events(desk.store)).state.tally("s", "b@2")
+            assert writing.events == expected
+            assert list(read_events(writing.store)) == list(enumerate(expected, 1))
+            assert list(read_events(writing.store, 4)) == list(enumerate(expected[4:], 5))
+            tally = Bandit.replay(event for _, event in read_events(writing.store)).state.tally("s", "b@2")
             assert (tally.observed, tally.cost, tally.pending) == (1, 1.0, 0)
 
     run(work())
@@ -104,15 +112,17 @@ def test_events_come_back_as_they_were(url: str, tmp_path: Path) -> None:
 
 def test_everything_is_written_once(url: str, tmp_path: Path) -> None:
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            await desk.writer.write(arms("a@1"))
-            entries = [ask("1"), Route("1", "a@1", 1, 2.0), Finish("1", "Hello", "stop", 3.0)]
-            entries += [Edit("1", "Hi", None, "k", 4.0), Edit("1", "Hi", 1, None, 5.0)]
+        async with RecordingWriter(url, tmp_path) as writing:
+            await writing.writer.write(arms("a@1"))
+            entries = [ask("1"), RecordReroute("1", "a@1", 1, 2.0), RecordResponse("1", "Hello", "stop", 3.0)]
+            entries += [RecordEdit("1", "Hi", None, "k", 4.0), RecordEdit("1", "Hi", 1, None, 5.0)]
             for entry in entries * 10:
-                await desk.writer.write(entry)  # type: ignore[arg-type]
-            await asyncio.gather(*(desk.writer.write(Edit("1", "Hi", None, None, 6.0)) for _ in range(10)))
-            assert desk.store.last() == 4
-            assert len(desk.store.read(lambda c: c.execute(select(edits)).all())) == 1
+                await writing.writer.write(entry)  # type: ignore[arg-type]
+            await asyncio.gather(
+                *(writing.writer.write(RecordEdit("1", "Hi", None, None, 6.0)) for _ in range(10))
+            )
+            assert writing.store.last() == 4
+            assert len(writing.store.read(lambda c: c.execute(select(edits)).all())) == 1
 
     run(work())
 
@@ -121,14 +131,14 @@ def test_a_question_that_came_again_is_routed_anew(url: str, tmp_path: Path) -> 
     """Its first try was routed and broken off by a kill; whoever answers the second pays for the edit."""
 
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            await desk.writer.write(arms("a@1", "b@2"))
-            entries = [ask("1"), Route("1", "b@2", 1, 2.0), Route("1", "a@1", 1, 3.0)]
-            for entry in [*entries, *entries, Finish("1", "Hello", "stop", 4.0)]:
-                await desk.writer.write(entry)  # type: ignore[arg-type]
-            done = await desk.writer.write(Edit("1", "Hi", None, None, 5.0))
-            assert (done.policy, desk.store.last()) == ("a@1", 5)
-            state = Bandit.replay(event for _, event in read_events(desk.store)).state
+        async with RecordingWriter(url, tmp_path) as writing:
+            await writing.writer.write(arms("a@1", "b@2"))
+            entries = [ask("1"), RecordReroute("1", "b@2", 1, 2.0), RecordReroute("1", "a@1", 1, 3.0)]
+            for entry in [*entries, *entries, RecordResponse("1", "Hello", "stop", 4.0)]:
+                await writing.writer.write(entry)  # type: ignore[arg-type]
+            done = await writing.writer.write(RecordEdit("1", "Hi", None, None, 5.0))
+            assert (done.policy, writing.store.last()) == ("a@1", 5)
+            state = Bandit.replay(event for _, event in read_events(writing.store)).state
             assert (state.tally("s", "a@1").observed, state.tally("s", "b@2").pending) == (1, 0)
 
     run(work())
@@ -136,44 +146,44 @@ def test_a_question_that_came_again_is_routed_anew(url: str, tmp_path: Path) -> 
 
 def test_an_edit_may_come_before_the_response(url: str, tmp_path: Path) -> None:
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            write = desk.writer.write
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
             await write(arms("a@1"))
             await write(ask("1"))
-            first = await write(Edit("1", "Hello!", None, None, 3.0))
+            first = await write(RecordEdit("1", "Hello!", None, None, 3.0))
             assert first.cost is None and not first.repeated
-            assert (await write(Edit("1", "Hello!", None, None, 3.0))).repeated
-            await write(Edit("1", None, None, None, 4.0))
-            assert len(desk.told) == 2
-            await write(Finish("1", "Hello", "stop", 5.0))
-            assert desk.told[2:] == [Feedback("1", "edited", 1.0, 1), Feedback("1", "accepted", 0.0, 2)]
+            assert (await write(RecordEdit("1", "Hello!", None, None, 3.0))).repeated
+            await write(RecordEdit("1", None, None, None, 4.0))
+            assert len(writing.events) == 2
+            await write(RecordResponse("1", "Hello", "stop", 5.0))
+            assert writing.events[2:] == [Feedback("1", "edited", 1.0, 1), Feedback("1", "accepted", 0.0, 2)]
 
     run(work())
 
 
 def test_revisions_and_keys_are_held_to(url: str, tmp_path: Path) -> None:
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            write = desk.writer.write
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
             await write(arms("a@1"))
             for response_id in ("1", "2"):
                 await write(ask(response_id))
-                await write(Finish(response_id, "Hello", "stop", 2.0))
-            assert (await write(Edit("1", "x", 5, "k", 3.0))).revision == 5
-            assert (await write(Edit("1", "y", None, None, 4.0))).revision == 6
-            assert (await write(Edit("1", "x", 5, None, 5.0))).repeated
+                await write(RecordResponse(response_id, "Hello", "stop", 2.0))
+            assert (await write(RecordEdit("1", "x", 5, "k", 3.0))).revision == 5
+            assert (await write(RecordEdit("1", "y", None, None, 4.0))).revision == 6
+            assert (await write(RecordEdit("1", "x", 5, None, 5.0))).repeated
             refused = [
-                (Edit("1", "z", 5, None, 6.0), 409, "revision_conflict"),
-                (Edit("1", "z", 4, None, 6.0), 409, "revision_conflict"),
-                (Edit("2", "x", None, "k", 6.0), 409, "key_reused"),
-                (Edit("1", "z", None, "k", 6.0), 409, "key_reused"),
-                (Edit("3", "z", None, None, 6.0), 404, "response_not_found"),
+                (RecordEdit("1", "z", 5, None, 6.0), 409, "revision_conflict"),
+                (RecordEdit("1", "z", 4, None, 6.0), 409, "revision_conflict"),
+                (RecordEdit("2", "x", None, "k", 6.0), 409, "key_reused"),
+                (RecordEdit("1", "z", None, "k", 6.0), 409, "key_reused"),
+                (RecordEdit("3", "z", None, None, 6.0), 404, "response_not_found"),
             ]
             for entry, status, code in refused:
                 with pytest.raises(Problem) as told:
                     await write(entry)
                 assert (told.value.status, told.value.code) == (status, code)
-            assert [event.revision for event in desk.told if isinstance(event, Feedback)] == [5, 6]
+            assert [event.revision for event in writing.events if isinstance(event, Feedback)] == [5, 6]
 
     run(work())
 
@@ -182,26 +192,26 @@ def test_a_late_repetition_changes_nothing(url: str, tmp_path: Path) -> None:
     """Edit A, edit B, and A again by a client that heard no answer: B stays what the user left."""
 
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            write = desk.writer.write
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
             await write(arms("a@1"))
             await write(ask("1"))
-            await write(Finish("1", "Hello", "stop", 2.0))
-            first = await write(Edit("1", "Hi Ada", None, None, 3.0))
-            second = await write(Edit("1", "Hi Bo", None, None, 4.0))
-            again = await write(Edit("1", "Hi Ada", None, None, 5.0))
+            await write(RecordResponse("1", "Hello", "stop", 2.0))
+            first = await write(RecordEdit("1", "Hi Ada", None, None, 3.0))
+            second = await write(RecordEdit("1", "Hi Bo", None, None, 4.0))
+            again = await write(RecordEdit("1", "Hi Ada", None, None, 5.0))
             assert (first.revision, second.revision) == (1, 2)
             assert (again.revision, again.cost, again.repeated) == (1, 1.0, True)
-            row = desk.store.read(lambda c: c.execute(select(log_view)).one())
-            assert (row.edit, desk.store.last()) == ("Hi Bo", 4)
+            row = writing.store.read(lambda c: c.execute(select(log_view)).one())
+            assert (row.edit, writing.store.last()) == ("Hi Bo", 4)
             # What says that it is an edit of its own is one, and goes back to the earlier wording.
-            keyed = await write(Edit("1", "Hi Ada", None, "key", 6.0))
+            keyed = await write(RecordEdit("1", "Hi Ada", None, "key", 6.0))
             assert (keyed.revision, keyed.repeated) == (3, False)
-            assert (await write(Edit("1", "Hi Ada", None, "another", 6.5))).repeated
-            numbered = await write(Edit("1", "Hi Bo", 7, None, 7.0))
+            assert (await write(RecordEdit("1", "Hi Ada", None, "another", 6.5))).repeated
+            numbered = await write(RecordEdit("1", "Hi Bo", 7, None, 7.0))
             assert (numbered.revision, numbered.repeated) == (7, False)
-            assert (await write(Edit("1", "Hi Ada", None, None, 8.0))).revision == 3
-            row = desk.store.read(lambda c: c.execute(select(log_view)).one())
+            assert (await write(RecordEdit("1", "Hi Ada", None, None, 8.0))).revision == 3
+            row = writing.store.read(lambda c: c.execute(select(log_view)).one())
             assert row.edit == "Hi Bo"
 
     run(work())
@@ -209,15 +219,15 @@ def test_a_late_repetition_changes_nothing(url: str, tmp_path: Path) -> None:
 
 def test_a_late_acceptance_is_a_repetition_however_it_is_said(url: str, tmp_path: Path) -> None:
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            write = desk.writer.write
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
             await write(arms("a@1"))
             await write(ask("1"))
-            await write(Finish("1", "Hello", "stop", 2.0))
-            await write(Edit("1", None, None, None, 3.0))
-            await write(Edit("1", "Hi", None, None, 4.0))
+            await write(RecordResponse("1", "Hello", "stop", 2.0))
+            await write(RecordEdit("1", None, None, None, 3.0))
+            await write(RecordEdit("1", "Hi", None, None, 4.0))
             for late in (None, "Hello"):
-                again = await write(Edit("1", late, None, None, 5.0))
+                again = await write(RecordEdit("1", late, None, None, 5.0))
                 assert (again.revision, again.accepted, again.repeated) == (1, True, True)
 
     run(work())
@@ -229,38 +239,40 @@ def test_a_refused_entry_takes_no_other_with_it(url: str, tmp_path: Path) -> Non
             raise ZeroDivisionError
 
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            await desk.writer.write(arms("a@1"))
-            entries = [ask("1"), Broken(), Edit("9", "x", None, None, 1.0), ask("2")]
-            found = await asyncio.gather(*map(desk.writer.write, entries), return_exceptions=True)  # type: ignore[arg-type]
+        async with RecordingWriter(url, tmp_path) as writing:
+            await writing.writer.write(arms("a@1"))
+            entries = [ask("1"), Broken(), RecordEdit("9", "x", None, None, 1.0), ask("2")]
+            found = await asyncio.gather(*map(writing.writer.write, entries), return_exceptions=True)  # type: ignore[arg-type]
             assert [type(each) for each in found] == [type(None), ZeroDivisionError, Problem, type(None)]
-            assert desk.store.last() == 3
+            assert writing.store.last() == 3
 
     run(work())
 
 
 def test_texts_go_and_costs_stay(url: str, tmp_path: Path) -> None:
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            write = desk.writer.write
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
             await write(arms("a@1"))
             for response_id, user in (("1", "ada"), ("2", "bob"), ("3", "ada")):
                 await write(ask(response_id, user=user))
-                await write(Finish(response_id, "Hello", "stop", 2.0))
-            await write(Edit("1", "Secret", None, "k", 3.0))
-            await write(Forget(["1", "3"], 4.0))
-            await write(Forget(["1", "3"], 4.0))
-            rows = desk.store.read(lambda c: c.execute(select(log_view)).all())
+                await write(RecordResponse(response_id, "Hello", "stop", 2.0))
+            await write(RecordEdit("1", "Secret", None, "k", 3.0))
+            await write(RemoveTexts(["1", "3"], 4.0))
+            await write(RemoveTexts(["1", "3"], 4.0))
+            rows = writing.store.read(lambda c: c.execute(select(log_view)).all())
             assert [row.id for row in rows] == ["2"]
             whole = str(
-                desk.store.read(lambda c: [c.execute(select(t)).all() for t in (drafts, edits, events)])
+                writing.store.read(lambda c: [c.execute(select(t)).all() for t in (drafts, edits, events)])
             )
             assert "Secret" not in whole and "ada" not in whole and "bob" in whole
-            costs = desk.store.read(lambda c: c.execute(select(events.c.cost).where(events.c.cost > 0)).all())
+            costs = writing.store.read(
+                lambda c: c.execute(select(events.c.cost).where(events.c.cost > 0)).all()
+            )
             assert costs == [(1.0,)]
-            assert desk.told[-1] == Feedback("3", "expired", None, 0)
+            assert writing.events[-1] == Feedback("3", "expired", None, 0)
             with pytest.raises(Problem) as told:
-                await write(Edit("1", "x", None, None, 5.0))
+                await write(RecordEdit("1", "x", None, None, 5.0))
             assert told.value.status == 410
 
     run(work())
@@ -280,36 +292,38 @@ def test_an_error_of_the_database_tells_no_text(url: str) -> None:
 
 def test_texts_from_elsewhere_are_nothing_for_a_bandit(url: str, tmp_path: Path) -> None:
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            write = desk.writer.write
-            one = External("e", "ada", "gpt", '"Write."', "Hello", None, "d", 1.0)
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
+            one = RecordExternal("e", "ada", "gpt", '"Write."', "Hello", None, "d", 1.0)
             await write(one)
             await write(one)
-            assert (await write(Edit("e", "Hi", None, None, 2.0))).cost == 1.0
-            assert desk.told == [] and desk.store.last() == 1 and list(read_events(desk.store)) == []
-            row = desk.store.read(lambda c: c.execute(select(log_view)).one())
+            assert (await write(RecordEdit("e", "Hi", None, None, 2.0))).cost == 1.0
+            assert (
+                writing.events == [] and writing.store.last() == 1 and list(read_events(writing.store)) == []
+            )
+            row = writing.store.read(lambda c: c.execute(select(log_view)).one())
             assert (row.status, row.edit, row.policy) == ("edited", "Hi", "gpt")
             with pytest.raises(Problem, match="another response has this id"):
-                await write(External("e", "ada", "gpt", '"Write."', "Other", None, "other", 1.0))
+                await write(RecordExternal("e", "ada", "gpt", '"Write."', "Other", None, "other", 1.0))
 
     run(work())
 
 
 def test_the_log_tells_what_became_of_each(url: str, tmp_path: Path) -> None:
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            write = desk.writer.write
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
             await write(arms("a@1"))
             for response_id in "12345":
                 await write(ask(response_id))
             for response_id in "1234":
-                await write(Finish(response_id, "Hello", "stop", 2.0))
-            await write(Finish("5", None, "failed", 2.0))
-            await write(Edit("1", "Hi", None, None, 3.0))
-            await write(Edit("1", "", None, None, 3.0))
-            await write(Edit("2", None, None, None, 3.0))
-            await write(Expire(["3"], 4.0))
-            rows = desk.store.read(lambda c: c.execute(select(log_view).order_by(log_view.c.id)).all())
+                await write(RecordResponse(response_id, "Hello", "stop", 2.0))
+            await write(RecordResponse("5", None, "failed", 2.0))
+            await write(RecordEdit("1", "Hi", None, None, 3.0))
+            await write(RecordEdit("1", "", None, None, 3.0))
+            await write(RecordEdit("2", None, None, None, 3.0))
+            await write(ExpireResponses(["3"], 4.0))
+            rows = writing.store.read(lambda c: c.execute(select(log_view).order_by(log_view.c.id)).all())
             told = [(row.id, row.status, row.edit) for row in rows]
             assert told == [
                 ("1", "edited", ""),
@@ -317,8 +331,8 @@ def test_the_log_tells_what_became_of_each(url: str, tmp_path: Path) -> None:
                 ("3", "expired", None),
                 ("4", "pending", None),
             ]
-            assert desk.told[-1] == Feedback("3", "expired", None, 0)
-            assert Feedback("5", "expired", None, 0) in desk.told
+            assert writing.events[-1] == Feedback("3", "expired", None, 0)
+            assert Feedback("5", "expired", None, 0) in writing.events
 
     run(work())
 
@@ -327,14 +341,14 @@ def test_arms_change_by_epochs(url: str, tmp_path: Path) -> None:
     row = {"arm": "a@1", "name": "a", "run": "run", "time": 1.0, "metrics": "{}", "read_until": None}
 
     async def work() -> None:
-        async with Desk(url, tmp_path) as desk:
-            write = desk.writer.write
-            assert await write(Epoch(lambda old: (*old, "a@1"), (row,), 1.0)) == Arms(1, ("a@1",))
-            assert await write(Epoch(lambda old: old, (row,), 1.0)) == Arms(1, ("a@1",))
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
+            assert await write(StartEpoch(lambda old: (*old, "a@1"), (row,), 1.0)) == Arms(1, ("a@1",))
+            assert await write(StartEpoch(lambda old: old, (row,), 1.0)) == Arms(1, ("a@1",))
             with pytest.raises(Problem, match="no arm would be left"):
-                await write(Epoch(lambda _: (), (), 1.0))
-            assert desk.store.last() == 1
-            assert len(desk.store.read(lambda c: c.execute(select(policies)).all())) == 1
+                await write(StartEpoch(lambda _: (), (), 1.0))
+            assert writing.store.last() == 1
+            assert len(writing.store.read(lambda c: c.execute(select(policies)).all())) == 1
 
     run(work())
 
@@ -344,15 +358,15 @@ def test_two_replicas_learn_from_each_other(postgres: Postgres, tmp_path: Path) 
 
     async def work() -> None:
         (tmp_path / "b").mkdir()
-        async with Desk(url, tmp_path) as a, Desk(url, tmp_path / "b") as b:
+        async with RecordingWriter(url, tmp_path) as a, RecordingWriter(url, tmp_path / "b") as b:
             await a.writer.write(arms("a@1"))
-            both = [desk.writer.write(ask(f"{i}")) for i in range(40) for desk in (a, b)]
+            both = [writing.writer.write(ask(f"{i}")) for i in range(40) for writing in (a, b)]
             await asyncio.gather(*both)
             deadline = time.monotonic() + 5
-            while len(a.told) < 41 or len(b.told) < 41:
+            while len(a.events) < 41 or len(b.events) < 41:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
-            assert a.told == b.told == [event for _, event in read_events(a.store)]
+            assert a.events == b.events == [event for _, event in read_events(a.store)]
             assert a.store.last() == 41
 
     run(work())

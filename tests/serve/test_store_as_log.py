@@ -44,7 +44,7 @@ def test_a_store_is_read_as_a_log(url: str, tmp_path: Path) -> None:
             assert middle is not None
             mark = "&" if "?" in url else "?"
             assert len(read_log(f"{url}{mark}since={middle.timestamp() - 1e-3}&until={time.time()}")) == 4
-            assert log.report.path.salt() == service.live.store.fact("salt")
+            assert log.report.path.salt() == service.loop.store.fact("salt")
 
     run(work())
 

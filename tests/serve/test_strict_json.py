@@ -13,8 +13,8 @@ from sqlalchemy import update
 
 from editloop.errors import RunError
 from editloop.policy import RunFolder
-from editloop.serve.backends.base import Unanswered
-from editloop.serve.backends.upstream import Upstream
+from editloop.serve.backends.base import BackendUnavailableError
+from editloop.serve.backends.upstream import UpstreamBackend
 from editloop.store.schema import drafts
 
 
@@ -67,7 +67,7 @@ def test_what_reads_two_ways_is_refused_with_the_reason(field: str, reason: str,
                 reason
                 in error(await service.http.post("/v1/edits", content=triple), 400, "invalid_json")["message"]
             )
-            assert service.live.bandit.state.decisions == 1
+            assert service.loop.bandit.state.decisions == 1
             await everything_is_json(service)
 
     run(work())
@@ -104,7 +104,7 @@ def test_rows_that_an_earlier_version_let_in_are_read(url: str, tmp_path: Path) 
         async with serving(url, tmp_path) as service:
             for name, text in (("inf", '{"a": Infinity, "b": [NaN, 1]}'), ("cut", '{"card": ####}')):
                 await service.ask(id=name)
-                with service.live.store.writer.begin() as connection:
+                with service.loop.store.writer.begin() as connection:
                     mine = drafts.c.response_id == name
                     connection.execute(update(drafts).where(mine).values(metadata=text))
             await everything_is_json(service)
@@ -140,13 +140,13 @@ def test_a_model_server_that_says_no_json_is_not_passed_on(number: str) -> None:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        backend = Upstream(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
+        backend = UpstreamBackend(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
         await backend.start()
         try:
             request = {"messages": [{"role": "user", "content": "x"}]}
-            with pytest.raises(Unanswered, match="not a chat completion"):
+            with pytest.raises(BackendUnavailableError, match="not a chat completion"):
                 await backend.complete("a@1", request, "r")
-            with pytest.raises(Unanswered, match="not a chunk"):
+            with pytest.raises(BackendUnavailableError, match="not a chunk"):
                 [_ async for _ in backend.stream("a@1", request, "r")]
         finally:
             await backend.stop()

@@ -16,11 +16,11 @@ from aiohttp.test_utils import TestServer
 from serving import error, run, serving, sqlite
 
 from editloop.errors import ServeError
-from editloop.serve.api.middleware import Limits
-from editloop.serve.backends.base import Chunk, Refused, Served, Unanswered
-from editloop.serve.backends.upstream import Upstream
+from editloop.serve.api.limits import Limits
+from editloop.serve.backends.base import BackendUnavailableError, Chunk, ServedPolicy, UpstreamRejectedError
+from editloop.serve.backends.upstream import UpstreamBackend
 
-BASE = Served("base@0", "base", Path("run"))
+BASE = ServedPolicy("base@0", "base", Path("run"))
 REQUEST: dict[str, Any] = {"model": "editloop", "messages": [{"role": "user", "content": "Hi"}], "top_p": 0.5}
 
 
@@ -86,16 +86,20 @@ class Vllm:
 
 
 @asynccontextmanager
-async def beside(vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0) -> AsyncIterator[Upstream]:
+async def beside(
+    vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0
+) -> AsyncIterator[UpstreamBackend]:
     """A client of the model server, which runs meanwhile."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", vllm.answer)
     async with TestServer(app, handler_cancellation=True) as server:
-        yield Upstream(str(server.make_url("/v1")), base=base, timeout=timeout)
+        yield UpstreamBackend(str(server.make_url("/v1")), base=base, timeout=timeout)
 
 
 @asynccontextmanager
-async def served(vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0) -> AsyncIterator[Upstream]:
+async def served(
+    vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0
+) -> AsyncIterator[UpstreamBackend]:
     """The same, started."""
     async with beside(vllm, base, timeout) as client:
         await client.start()
@@ -106,18 +110,18 @@ async def served(vllm: Vllm, base: str | None = "org/base", timeout: float = 60.
 
 
 @pytest.fixture
-def sft(tmp_path: Path) -> Served:
+def sft(tmp_path: Path) -> ServedPolicy:
     """A policy that is an adapter."""
     (tmp_path / "policies" / "sft").mkdir(parents=True)
     (tmp_path / "policies" / "sft" / "adapter_config.json").touch()
-    return Served("sft@1", "sft", tmp_path)
+    return ServedPolicy("sft@1", "sft", tmp_path)
 
 
 async def collect(chunks: Any) -> list[Chunk]:
     return [chunk async for chunk in chunks]
 
 
-def test_adapters_are_loaded_once_and_again_after_they_were_lost(sft: Served) -> None:
+def test_adapters_are_loaded_once_and_again_after_they_were_lost(sft: ServedPolicy) -> None:
     vllm = Vllm()
 
     async def work() -> None:
@@ -132,7 +136,7 @@ def test_adapters_are_loaded_once_and_again_after_they_were_lost(sft: Served) ->
             await client.complete("base@0", REQUEST, "r")
             assert vllm.bodies[-1]["model"] == "org/base"
             vllm.models = {"org/base"}  # it was restarted
-            with pytest.raises(Unanswered, match="missing"):
+            with pytest.raises(BackendUnavailableError, match="missing"):
                 await client.complete("sft@1", REQUEST, "r")
             await client.compare()
             assert vllm.loads == 2
@@ -145,8 +149,8 @@ def test_adapters_are_loaded_once_and_again_after_they_were_lost(sft: Served) ->
     run(work())
 
 
-def test_a_mixture_is_played_by_its_parts(sft: Served) -> None:
-    mixture = Served("mixture@2", "mixture", sft.run, {"sft@1": 0.5, "base@0": 0.5})
+def test_a_mixture_is_played_by_its_parts(sft: ServedPolicy) -> None:
+    mixture = ServedPolicy("mixture@2", "mixture", sft.run, {"sft@1": 0.5, "base@0": 0.5})
     vllm = Vllm()
 
     async def work() -> None:
@@ -155,8 +159,8 @@ def test_a_mixture_is_played_by_its_parts(sft: Served) -> None:
             await client.prepare(mixture)
             for i in 2 * list(range(12)):
                 await client.complete("mixture@2", REQUEST, f"r{i}")
-            drawn = [body["model"] for body in vllm.bodies]
-            assert set(drawn) == {"sft@1", "org/base"} and drawn[:12] == drawn[12:]
+            part_for = [body["model"] for body in vllm.bodies]
+            assert set(part_for) == {"sft@1", "org/base"} and part_for[:12] == part_for[12:]
             await client.retire("sft@1")
             assert vllm.unloads == 0  # the mixture still needs it
             await client.retire("mixture@2")
@@ -166,7 +170,7 @@ def test_a_mixture_is_played_by_its_parts(sft: Served) -> None:
 
 
 def test_a_whole_model_is_one_that_is_there(tmp_path: Path) -> None:
-    whole = Served("early@3", "early", tmp_path)
+    whole = ServedPolicy("early@3", "early", tmp_path)
     vllm = Vllm()
 
     async def work() -> None:
@@ -181,7 +185,7 @@ def test_a_whole_model_is_one_that_is_there(tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_stream_is_read_chunk_by_chunk(sft: Served) -> None:
+def test_a_stream_is_read_chunk_by_chunk(sft: ServedPolicy) -> None:
     vllm = Vllm()
     events = [
         {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
@@ -200,13 +204,13 @@ def test_a_stream_is_read_chunk_by_chunk(sft: Served) -> None:
             assert chunks[1].logprobs == {"content": [1.5]}
             assert chunks[2].finish == "stop" and chunks[3].usage == {"total_tokens": 9}
             vllm.text = 'data: {"error": {"message": "out of memory"}}\n\n'
-            with pytest.raises(Unanswered, match="out of memory"):
+            with pytest.raises(BackendUnavailableError, match="out of memory"):
                 await collect(client.stream("sft@1", REQUEST, "r"))
             vllm.text = "data: [1]\n\n"
-            with pytest.raises(Unanswered, match="not a chunk"):
+            with pytest.raises(BackendUnavailableError, match="not a chunk"):
                 await collect(client.stream("sft@1", REQUEST, "r"))
             vllm.text = "data: nonsense\n\n"
-            with pytest.raises(Unanswered, match="not a chunk"):
+            with pytest.raises(BackendUnavailableError, match="not a chunk"):
                 await collect(client.stream("sft@1", REQUEST, "r"))
 
     run(work())
@@ -215,17 +219,17 @@ def test_a_stream_is_read_chunk_by_chunk(sft: Served) -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (400, Refused, "context too long"),
-        (422, Refused, "context too long"),
-        (500, Unanswered, "500"),
-        (503, Unanswered, "503"),
-        (429, Refused, "context too long"),
-        (401, Unanswered, "401"),
-        (302, Unanswered, "302"),
+        (400, UpstreamRejectedError, "context too long"),
+        (422, UpstreamRejectedError, "context too long"),
+        (500, BackendUnavailableError, "500"),
+        (503, BackendUnavailableError, "503"),
+        (429, UpstreamRejectedError, "context too long"),
+        (401, BackendUnavailableError, "401"),
+        (302, BackendUnavailableError, "302"),
     ],
 )
 def test_what_is_refused_by_one_is_not_what_is_refused_by_all(
-    sft: Served, status: int, kind: type[Exception], words: str
+    sft: ServedPolicy, status: int, kind: type[Exception], words: str
 ) -> None:
     vllm = Vllm()
     vllm.status = status
@@ -241,7 +245,7 @@ def test_what_is_refused_by_one_is_not_what_is_refused_by_all(
     run(work())
 
 
-def test_an_upstream_that_hangs_is_a_timeout(sft: Served) -> None:
+def test_an_upstream_that_hangs_is_a_timeout(sft: ServedPolicy) -> None:
     vllm = Vllm()
     vllm.text = "hang"
 
@@ -252,7 +256,7 @@ def test_an_upstream_that_hangs_is_a_timeout(sft: Served) -> None:
                 client.complete("sft@1", REQUEST, "r"),
                 collect(client.stream("sft@1", REQUEST, "r")),
             ):
-                with pytest.raises(Unanswered) as told:
+                with pytest.raises(BackendUnavailableError) as told:
                     await answer
                 assert told.value.reason == "timeout"
 
@@ -288,7 +292,7 @@ def test_a_request_has_one_deadline_whatever_the_number_of_arms(tmp_path: Path, 
                 ]
             await asyncio.sleep(0.2)
             assert vllm.broken_off == 3  # nobody works for a response that nobody waits for
-            assert service.live.bandit.state.pending == 0
+            assert service.loop.bandit.state.pending == 0
 
     run(work())
 
@@ -313,7 +317,7 @@ def test_a_stream_that_has_begun_has_no_deadline(tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_server_that_cannot_be_used_is_told(sft: Served) -> None:
+def test_a_server_that_cannot_be_used_is_told(sft: ServedPolicy) -> None:
     vllm = Vllm()
     vllm.loads_adapters = False
 
@@ -323,14 +327,14 @@ def test_a_server_that_cannot_be_used_is_told(sft: Served) -> None:
                 await client.prepare(BASE)
             with pytest.raises(ServeError, match=r"does not load the adapter.*enable-lora"):
                 await client.prepare(sft)
-        gone = Upstream("http://127.0.0.1:1/v1")
+        gone = UpstreamBackend("http://127.0.0.1:1/v1")
         await gone.start()
         with pytest.raises(ServeError, match="does not list its models"):
             await gone.prepare(sft)
-        with pytest.raises(Unanswered, match="error"):
+        with pytest.raises(BackendUnavailableError, match="error"):
             await gone.complete("sft@1", REQUEST, "r")
         await gone.stop()
-        with pytest.raises(Unanswered, match="closed"):
+        with pytest.raises(BackendUnavailableError, match="closed"):
             await gone.complete("sft@1", REQUEST, "r")
 
     run(work())
@@ -346,7 +350,7 @@ def test_a_server_that_cannot_be_used_is_told(sft: Served) -> None:
         ("CUDA error: already out of memory", "the model server's log"),
     ],
 )
-def test_why_an_adapter_is_refused_is_told_in_full(sft: Served, says: str, advice: str) -> None:
+def test_why_an_adapter_is_refused_is_told_in_full(sft: ServedPolicy, says: str, advice: str) -> None:
     config = sft.run / "policies" / "sft" / "adapter_config.json"
     config.write_text(json.dumps({"r": 8, "rank_pattern": {"q_proj": 32}}))
     vllm = Vllm()
@@ -361,7 +365,7 @@ def test_why_an_adapter_is_refused_is_told_in_full(sft: Served, says: str, advic
     run(work())
 
 
-def test_an_adapter_that_another_replica_has_loaded_is_there(sft: Served) -> None:
+def test_an_adapter_that_another_replica_has_loaded_is_there(sft: ServedPolicy) -> None:
     vllm = Vllm()
 
     class Quicker(set[str]):
@@ -409,7 +413,7 @@ def test_a_server_that_is_down_makes_this_one_not_ready(
         server = TestServer(made())
         await server.start_server()
         host, port = server.host, server.port
-        client = Upstream(str(server.make_url("/v1")), base="org/base")
+        client = UpstreamBackend(str(server.make_url("/v1")), base="org/base")
         async with serving(sqlite(tmp_path), tmp_path, backend=client) as service:
             assert (await service.ask()).status_code == 200
             assert (await service.http.get("/readyz")).status_code == 200
@@ -440,7 +444,7 @@ def test_a_server_that_is_down_makes_this_one_not_ready(
     run(work())
 
 
-def test_what_could_not_be_loaded_at_first_is_loaded_later(sft: Served) -> None:
+def test_what_could_not_be_loaded_at_first_is_loaded_later(sft: ServedPolicy) -> None:
     vllm = Vllm()
     vllm.is_down = True
 
@@ -468,7 +472,7 @@ def test_a_proxy_is_taken_from_the_environment(
     async def work() -> None:
         async with served(vllm) as client:
             await client.prepare(BASE)
-        far = Upstream("http://models.example/v1")
+        far = UpstreamBackend("http://models.example/v1")
         await far.start()
         with pytest.raises(ServeError, match="nobody answers at its address"):
             await far.prepare(BASE)

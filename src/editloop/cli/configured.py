@@ -261,10 +261,12 @@ class SectionedCommand(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
+            if parameter.param_type_name == "argument":
+                name, text = record
+                sections["Arguments"].append((name.partition(" <")[0], text))  # its name says what it is
+                continue
             panel = getattr(parameter, "rich_help_panel", None) or "Options"
-            sections.setdefault("Arguments" if parameter.param_type_name == "argument" else panel, []).append(
-                record
-            )
+            sections.setdefault(panel, []).append(record)
         for title, records in sections.items():
             if records:
                 with formatter.section(title):

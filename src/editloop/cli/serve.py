@@ -88,7 +88,7 @@ def serve(
     from editloop.edits import get_cost
     from editloop.edits.cost import DEFAULT_COST
     from editloop.online import BanditConfig, resolve_scale
-    from editloop.serve import Limits, Live, create_app
+    from editloop.serve import FeedbackLoop, Limits, create_app
     from editloop.serve.api.server import listen, run_server
     from editloop.store import Store
 
@@ -102,7 +102,7 @@ def serve(
         why = "as asked"
     bandit = BanditConfig(algorithm=algorithm, cost=cost, scale=scale, alpha=alpha, discount=discount)
     kept = Store(store)
-    live = Live(
+    loop = FeedbackLoop(
         kept,
         state or _state_folder(kept),
         bandit,
@@ -122,21 +122,21 @@ def serve(
         answer_seconds=None if upstream is None else upstream_timeout,
     )
     names = [*(host_name or ()), *([] if host in ("0.0.0.0", "::") else [host])]
-    app = create_app(live, backend, runs=runs or (), limits=limits, redact=_redaction(redact), hosts=names)
+    app = create_app(loop, backend, runs=runs or (), limits=limits, redact=_redaction(redact), hosts=names)
     with listen(host, port) as listening:
-        if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, live.folder):
+        if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, loop.folder):
             raise ServeError(
                 "without keys only this machine may ask", seen=host, do="editloop keys create NAME first"
             )
         address = f"http://{'[::1]' if host == '::1' else host}:{listening.getsockname()[1]}"
-        console.print(f"store {kept}, state in {live.folder}")
+        console.print(f"store {kept}, state in {loop.folder}")
         console.print(
             f"{algorithm}, {bandit.make_algorithm()}, cost {cost}; scale {scale:.3g}: {why}; scope {scope}"
         )
         console.print(f"policies by {upstream or 'this process'}")
 
         def started() -> None:
-            console.print(f"arms: {', '.join(live.bandit.arms) or 'none yet (editloop promote RUN)'}")
+            console.print(f"arms: {', '.join(loop.bandit.arms) or 'none yet (editloop promote RUN)'}")
             console.print(f"dashboard {address}/, API {address}/v1, its documentation {address}/docs")
 
         run_server(app, listening, started, limits=limits)
@@ -157,9 +157,9 @@ def serve_demo(
     from editloop.lab import base_path, fit_settings, get_domain, stream_log
     from editloop.offline import fit
     from editloop.policy import load_base
-    from editloop.serve import Limits, Live, create_app
+    from editloop.serve import FeedbackLoop, Limits, create_app
     from editloop.serve.api.server import listen, run_server
-    from editloop.serve.backends.local import Local
+    from editloop.serve.backends.local import LocalBackend
     from editloop.serve.traffic import drive
     from editloop.store import Store
     from editloop.users import get_user
@@ -176,18 +176,20 @@ def serve_demo(
                 write_log(stream_log(domain, editor, rows, 0, policy=base), log)
             settings = fit_settings("email").model_copy(update={"methods": ("sft", "dpo", "early")})
             run = fit(read_log(log), base, out / "run", settings, report=False, callback=callback)
-        live = Live(Store(str(out / "edits.db")), out / "state")
+        loop = FeedbackLoop(Store(str(out / "edits.db")), out / "state")
         limits = Limits(answer_seconds=None)  # all arms wait for one processor: another is no quicker
-        app = create_app(live, Local(max_new_tokens=settings.max_new_tokens), runs=[run.path], limits=limits)
+        app = create_app(
+            loop, LocalBackend(max_new_tokens=settings.max_new_tokens), runs=[run.path], limits=limits
+        )
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
 
         def started() -> None:
-            console.print(f"\narms: {', '.join(live.bandit.arms)}")
+            console.print(f"\narms: {', '.join(loop.bandit.arms)}")
             console.print("Five simulated people write and edit, until you press Ctrl-C.")
             console.print(f"dashboard {url}/")
 
         run_server(
-            app, listening, started, beside=lambda: drive(url, domain, pause=pause, seed=live.writer.last)
+            app, listening, started, beside=lambda: drive(url, domain, pause=pause, seed=loop.writer.last)
         )
 
 
@@ -216,14 +218,16 @@ def _backend(
     upstream: str | None, base: str | None, timeout: float, max_new_tokens: int, device: str, dtype: str
 ) -> Backend:
     if upstream is not None:
-        from editloop.serve.backends.upstream import Upstream
+        from editloop.serve.backends.upstream import UpstreamBackend
 
         if not upstream.startswith(("http://", "https://")):
             raise ConfigError("not the URL of a server", seen=upstream, do="http://HOST:PORT/v1")
-        return Upstream(upstream, key=os.environ.get("EDITLOOP_UPSTREAM_KEY"), base=base, timeout=timeout)
-    from editloop.serve.backends.local import Local
+        return UpstreamBackend(
+            upstream, key=os.environ.get("EDITLOOP_UPSTREAM_KEY"), base=base, timeout=timeout
+        )
+    from editloop.serve.backends.local import LocalBackend
 
-    return Local(max_new_tokens=max_new_tokens, device=device, dtype=dtype)
+    return LocalBackend(max_new_tokens=max_new_tokens, device=device, dtype=dtype)
 
 
 def _redaction(name: str | None) -> Any:

@@ -142,6 +142,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self.policy, self.trial = policy, trial
         self._validate = validate
+        self._failure: Exception | None = None  # of a computation, which is not to be taken for a full disk
         self.control: TrainerControl
 
         def collate(rows: Sequence[Completions]) -> dict[str, Any]:
@@ -170,7 +171,8 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         The totals are divided by the number of processes, because the gradients of the processes are
         averaged where the parts of the loss must be added.
         """
-        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        with self._computing():
+            samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = [self.trial.method.totals(sample["layout"]) for sample in samples]
         names = list(counts[0]) if counts else []
         totals = [sum(each[name] for each in counts) for name in names]
@@ -179,6 +181,12 @@ class EditTrainer(Trainer):  # type: ignore[misc]
             table = torch.tensor(totals, dtype=torch.float64, device=device)
             totals = (self.accelerator.reduce(table, "sum") / world).tolist()
         return samples, dict(zip(names, totals, strict=True))
+
+    def training_step(self, *arguments: Any, **named: Any) -> Tensor:
+        """One forward and backward."""
+        with self._computing():
+            loss: Tensor = super().training_step(*arguments, **named)
+            return loss
 
     def compute_loss(
         self,
@@ -205,11 +213,25 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         file = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
         state = TrainerState.load_from_json(str(file)) if file else None
         if checkpoint is None or state is None or not _is_over(state):
-            with disk_errors(Path(self.args.output_dir)):
-                self.train(resume_from_checkpoint=checkpoint)
+            try:
+                with disk_errors(Path(self.args.output_dir)):
+                    self.train(resume_from_checkpoint=checkpoint)
+            except RunError as error:
+                if self._failure is None or error.__cause__ is not self._failure:
+                    raise
+                raise self._failure from None
             return
         self.state = state
         _load_weights(self.policy, state.best_model_checkpoint or checkpoint)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Remember what goes wrong within it: the rest of a training, which fails too, only writes."""
+        try:
+            yield
+        except Exception as error:
+            self._failure = error
+            raise
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the library's estimate knows nothing of trees."""
@@ -217,7 +239,8 @@ class EditTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """The validation figures, logged and passed to the callbacks as the library does."""
-        metrics = {f"{metric_key_prefix}_{key}": value for key, value in self._validate().items()}
+        with self._computing():
+            metrics = {f"{metric_key_prefix}_{key}": value for key, value in self._validate().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -1,7 +1,8 @@
-"""The live loop: serve policies behind one endpoint, take edits in, learn which policy is best.
+"""The live loop: serve policies behind one endpoint, take edits in, and learn which policy is best.
 
-Needs the extra `serve`. It does not know how policies are trained. The names are loaded when they are first
-used: an application with a client needs no server.
+`api/` speaks HTTP, `loop/` decides, records and learns, `backends/` is where policies run, and `dashboard/`
+shows it all. How policies are trained is not known here. Needs the extra `serve`. The names are loaded when
+they are first used, because an application with a client needs no server.
 """
 
 from __future__ import annotations
@@ -12,32 +13,46 @@ from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from editloop.serve.api.app import create_app
-    from editloop.serve.api.middleware import Limits
-    from editloop.serve.backends.base import Backend, Chunk, Completion, Refused, Served, Unanswered
-    from editloop.serve.client import AsyncClient, Client, Draft, Taken
-    from editloop.serve.loop.feedback import Live
+    from editloop.serve.api.limits import Limits
+    from editloop.serve.backends.base import (
+        Backend,
+        BackendUnavailableError,
+        Chunk,
+        Completion,
+        ServedPolicy,
+        UpstreamRejectedError,
+    )
+    from editloop.serve.client import AsyncClient, Client, Draft, EditReceipt
+    from editloop.serve.loop.feedback import FeedbackLoop
 
 _MODULES = {
     "api.app": ("create_app",),
-    "backends.base": ("Backend", "Chunk", "Completion", "Refused", "Served", "Unanswered"),
-    "client": ("AsyncClient", "Client", "Draft", "Taken"),
-    "api.middleware": ("Limits",),
-    "loop.feedback": ("Live",),
+    "api.limits": ("Limits",),
+    "backends.base": (
+        "Backend",
+        "BackendUnavailableError",
+        "Chunk",
+        "Completion",
+        "ServedPolicy",
+        "UpstreamRejectedError",
+    ),
+    "client": ("AsyncClient", "Client", "Draft", "EditReceipt"),
+    "loop.feedback": ("FeedbackLoop",),
 }
 __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
 __all__ = [
     "AsyncClient",
     "Backend",
+    "BackendUnavailableError",
     "Chunk",
     "Client",
     "Completion",
     "Draft",
+    "EditReceipt",
+    "FeedbackLoop",
     "Limits",
-    "Live",
-    "Refused",
-    "Served",
-    "Taken",
-    "Unanswered",
+    "ServedPolicy",
+    "UpstreamRejectedError",
     "create_app",
 ]

@@ -23,7 +23,7 @@ from editloop.errors import ServeError
 from editloop.io import parse_json
 from editloop.journal import append_rows, drop_rows, read_rows
 
-__all__ = ["AsyncClient", "Client", "Draft", "Taken"]
+__all__ = ["AsyncClient", "Client", "Draft", "EditReceipt"]
 
 REFUSALS = (400, 404, 409, 410, 413, 422)
 """Statuses of a request that will not be better for being sent again."""
@@ -42,7 +42,7 @@ class Draft(NamedTuple):
     policy: str
 
 
-class Taken(NamedTuple):
+class EditReceipt(NamedTuple):
     """What became of an edit.
 
     Attributes:
@@ -128,11 +128,11 @@ class _Base:
             what["revision"] = revision
         return {"response_id": response_id, "key": uuid4().hex, **what}
 
-    def _taken(self, answer: httpx.Response) -> Taken:
+    def _taken(self, answer: httpx.Response) -> EditReceipt:
         body = _checked(answer)
-        return Taken(body["response_id"], False, body["cost"], body["revision"])
+        return EditReceipt(body["response_id"], False, body["cost"], body["revision"])
 
-    def _set_aside(self, body: Mapping[str, Any], error: Exception | None) -> Taken:
+    def _set_aside(self, body: Mapping[str, Any], error: Exception | None) -> EditReceipt:
         if self.spool is None:
             raise ServeError("the server does not answer", seen=str(error), do="give a spool=") from error
         if isinstance(error, _MissingResponseError):
@@ -140,7 +140,7 @@ class _Base:
         with self._lock:
             self.spool.parent.mkdir(parents=True, exist_ok=True)
             append_rows(self.spool, [body], sync=True)
-        return Taken(body["response_id"], True)
+        return EditReceipt(body["response_id"], True)
 
     def waiting(self) -> list[dict[str, Any]]:
         """Edits that wait in the spool."""
@@ -242,7 +242,7 @@ class Client(_Base):
         except httpx.HTTPError as error:
             raise ServeError("the server does not answer", seen=str(error)) from error
 
-    def edit(self, response_id: str, edit: str, *, revision: int | None = None) -> Taken:
+    def edit(self, response_id: str, edit: str, *, revision: int | None = None) -> EditReceipt:
         """Send what the user made of a response; into the spool if the server does not answer.
 
         Raises:
@@ -250,11 +250,11 @@ class Client(_Base):
         """
         return self._send(self._edit(response_id, edit, revision))
 
-    def accept(self, response_id: str) -> Taken:
+    def accept(self, response_id: str) -> EditReceipt:
         """Say that the user took a response as it was."""
         return self._send(self._edit(response_id, None, None))
 
-    def _send(self, body: dict[str, Any]) -> Taken:
+    def _send(self, body: dict[str, Any]) -> EditReceipt:
         try:
             self.flush()
             if self._has_to_wait(body):
@@ -323,15 +323,15 @@ class AsyncClient(_Base):
         except httpx.HTTPError as error:
             raise ServeError("the server does not answer", seen=str(error)) from error
 
-    async def edit(self, response_id: str, edit: str, *, revision: int | None = None) -> Taken:
+    async def edit(self, response_id: str, edit: str, *, revision: int | None = None) -> EditReceipt:
         """See `Client.edit`."""
         return await self._send(self._edit(response_id, edit, revision))
 
-    async def accept(self, response_id: str) -> Taken:
+    async def accept(self, response_id: str) -> EditReceipt:
         """See `Client.accept`."""
         return await self._send(self._edit(response_id, None, None))
 
-    async def _send(self, body: dict[str, Any]) -> Taken:
+    async def _send(self, body: dict[str, Any]) -> EditReceipt:
         try:
             await self.flush()
             if self._has_to_wait(body):

@@ -6,7 +6,7 @@ from typing import Any
 
 from editloop.errors import ServeError
 
-__all__ = ["Problem", "unavailable"]
+__all__ = ["Problem", "store_unavailable"]
 
 
 class Problem(ServeError):
@@ -55,6 +55,6 @@ class Problem(ServeError):
         return {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
 
 
-def unavailable(reason: object) -> Problem:
+def store_unavailable(reason: object) -> Problem:
     """The store is down, and what was asked needs it."""
     return Problem(503, str(reason), code="store_unavailable", retry_after=2)

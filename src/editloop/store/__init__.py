@@ -1,7 +1,8 @@
 """The event store: schema, migrations and queries, on SQLite or PostgreSQL.
 
-Needs the extra `serve`. It keeps rows, and knows neither bandits nor HTTP, so the rooms above can read and
-write the same tables without knowing them.
+It keeps rows and knows neither records, bandits nor HTTP, so every room above can read the same tables
+through the same functions: `reads` and `log` for rows, `sums` for figures over time, `writes` for what a
+transaction changes. Needs the extra `serve`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The store: SQLite by default, PostgreSQL for several replicas, the same tables on both.
 
-It is opened, brought to this version's schema, and read here. All that is written goes through one thread
-(`editloop.serve.loop.writer`), so that many requests share a commit.
+A `Store` opens and locks the database, and hands out connections. What is read and written with them is in
+`reads` and `writes`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import lock_descriptor
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy import Connection, Engine, Row, create_engine, event, make_url, select, text
 from sqlalchemy.exc import (
     ArgumentError,
     InterfaceError,
@@ -28,47 +29,48 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.pool import QueuePool
 
 from editloop.errors import StoreError, StoreUnreachableError
-from editloop.store.schema import events, facts
+from editloop.store import reads, writes
+from editloop.store.migrate import migrate
+from editloop.store.schema import SALT
 
-__all__ = ["ONE_AT_A_TIME", "PATIENCE", "UNREACHABLE", "Store", "down", "newer", "storing"]
+__all__ = ["TIMEOUT_SECONDS", "Connection", "Row", "Store", "as_store_error", "store_errors"]
 
 T = TypeVar("T")
 
 log = logging.getLogger("editloop.store")
 
-PATIENCE = 5
-"""Seconds after which a database that does not answer is taken to be down."""
+TIMEOUT_SECONDS = 5
+"""A database that does not answer within so many seconds counts as down."""
+
+STREAM_ROWS = 1000
+"""Rows that a stream fetches at a time."""
 
 SCRUB_WAIT = 100
-"""Milliseconds for which writers wait at most while the log of writes is to be emptied."""
+"""Milliseconds for which emptying SQLite's write-ahead log may keep writers waiting."""
 
-ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(26011905)")
-"""What keeps PostgreSQL's writers apart until the transaction ends."""
-
-REVISION = "2"
-"""Of the schema: the last of `editloop.store.migrations.versions`."""
-
+WRITER_LOCK = text("SELECT pg_advisory_xact_lock(26011905)")
+"""Held by a PostgreSQL transaction that writes, until it ends: there is one writer over all replicas."""
 
 UNREACHABLE = (OperationalError, InterfaceError, NoConnectionError, sqlite3.OperationalError, OSError)
-"""What a database raises that does not answer; anything else is wrong with what it was asked, or with it."""
+"""What is raised when a database does not answer. Anything else means that the query or the data is wrong."""
 
 
 @contextmanager
-def storing() -> Iterator[None]:
-    """What the database raises, as one line.
+def store_errors() -> Iterator[None]:
+    """Raise errors of the database as errors of this package, each in one line.
 
     Raises:
-        StoreUnreachableError: In place of what says that it does not answer.
-        StoreError: In place of all else.
+        StoreUnreachableError: The database does not answer.
+        StoreError: Any other error of the database.
     """
     try:
         yield
     except (SQLAlchemyError, OSError) as error:
-        raise down(error) from error
+        raise as_store_error(error) from error
 
 
-def down(error: Exception) -> StoreError:
-    """What a database raises, in a line; whether it does not answer is told by its type alone."""
+def as_store_error(error: Exception) -> StoreError:
+    """Turn an error of the database into one line. Its type alone says whether the store is unreachable."""
     reason = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, UNREACHABLE):
         return StoreUnreachableError(f"the store does not answer: {reason}")
@@ -82,12 +84,11 @@ class Store:
         url: `sqlite:///edits.db`, `postgresql://user@host/name`, or the path of a SQLite file.
 
     Attributes:
-        reader: Its connections read.
-        writer: Its connection, one at a time, writes.
-        descriptor: Of the socket of that connection, if there is one.
+        reader: The engine whose connections read.
+        writer: The engine whose connection writes, one at a time.
 
     Raises:
-        StoreError: No such kind of database.
+        StoreError: The address is not one of a database that can be used.
     """
 
     def __init__(self, url: str) -> None:
@@ -102,7 +103,7 @@ class Store:
         if self.is_sqlite and self.url.database in (None, "", ":memory:"):
             raise StoreError("a store in memory would lose edits", seen=url, do="name a file")
         self._lock: int | None = None
-        self.descriptor: int | None = None
+        self._descriptor: int | None = None
         try:
             self.reader, self.writer = self._engine("BEGIN"), self._engine("BEGIN IMMEDIATE")
         except (NoSuchModuleError, ModuleNotFoundError) as error:
@@ -112,10 +113,10 @@ class Store:
             event.listen(self.writer, "close", self._disconnected)
 
     def _connected(self, connection: Any, _: Any) -> None:
-        self.descriptor = connection.fileno()
+        self._descriptor = connection.fileno()
 
     def _disconnected(self, *_: Any) -> None:
-        self.descriptor = None
+        self._descriptor = None
 
     def __str__(self) -> str:
         return self.url.render_as_string(hide_password=True)
@@ -123,20 +124,21 @@ class Store:
     def _engine(self, begin: str) -> Engine:
         if not self.is_sqlite:
             options = {
-                "connect_timeout": PATIENCE,
-                "tcp_user_timeout": 1000 * PATIENCE,
-                "options": f"-c statement_timeout={1000 * PATIENCE}",
+                "connect_timeout": TIMEOUT_SECONDS,
+                "tcp_user_timeout": 1000 * TIMEOUT_SECONDS,
+                "options": f"-c statement_timeout={1000 * TIMEOUT_SECONDS}",
             }
             return create_engine(self.url, connect_args=options, pool_pre_ping=True, hide_parameters=True)
-        timeout = {"timeout": PATIENCE}
+        timeout = {"timeout": TIMEOUT_SECONDS}
         engine = create_engine(self.url, connect_args=timeout, poolclass=QueuePool, hide_parameters=True)
 
         @event.listens_for(engine, "connect")
         def settings(connection: Any, _: Any) -> None:
-            connection.isolation_level = None  # transactions begin where we say so
+            # The driver's own transactions would begin too late: a reader's snapshot has to start with BEGIN.
+            connection.isolation_level = None
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA secure_delete=ON")
+            connection.execute("PRAGMA synchronous=FULL")  # what was acknowledged survives a power cut
+            connection.execute("PRAGMA secure_delete=ON")  # texts that are removed are overwritten, too
 
         @event.listens_for(engine, "begin")
         def start(connection: Connection) -> None:
@@ -144,33 +146,33 @@ class Store:
 
         return engine
 
+    # Opening and closing
+
     def open(self, *, claim: bool = True) -> None:
         """Bring the database to this version's schema.
 
         Args:
-            claim: Whether a SQLite file is this process's alone from here on, as that of a server is.
+            claim: Whether a SQLite file belongs to this process alone from here on, as it does to a server.
 
         Raises:
-            StoreError: It does not answer, a newer version wrote it, or another process has it.
+            StoreError: The database does not answer, a newer version wrote it, or another process holds it.
         """
         if self.is_sqlite and claim:
             self._claim()
-        with storing(), self.writer.begin() as connection:
-            if not self.is_sqlite:
-                connection.execute(ONE_AT_A_TIME)
+        with store_errors(), self.transaction() as connection:
             before = migrate(connection, str(self))
-            if connection.scalar(select(facts.c.value).where(facts.c.name == "salt")) is None:
-                connection.execute(facts.insert().values(name="salt", value=secrets.token_hex(16)))
+            if reads.fact(connection, SALT) is None:
+                writes.set_fact(connection, SALT, secrets.token_hex(16))
         if self.is_sqlite and before == "1":
             self._rebuild()
 
     def _rebuild(self) -> None:
-        """Write the file anew: in its free space are texts that earlier versions did not overwrite."""
-        with storing(), closing(self.writer.raw_connection()) as connection:
+        """Write the file anew: its free space holds removed texts, which the first version did not erase."""
+        with store_errors(), closing(self.writer.raw_connection()) as connection:
             try:
                 connection.cursor().execute("VACUUM")
-            except sqlite3.Error as error:  # for want of room, say; the store can be used all the same
-                log.warning("texts that were removed may still be in free space, %s: VACUUM %s", error, self)
+            except sqlite3.Error as error:  # a full disk, for example; the store is usable all the same
+                log.warning("removed texts may still be in the file's free space, %s: VACUUM %s", error, self)
 
     def _claim(self) -> None:
         assert self.url.database is not None
@@ -183,14 +185,14 @@ class Store:
                 f"the store cannot be written, {error.strerror}", seen=str(path), do="choose another --store"
             ) from error
         try:
-            # A lock of the operating system: it ends with the process, however that ends.
-            mine = lock_descriptor(self._lock, blocking=False)
+            # A lock of the operating system, because it ends with the process, however that ends.
+            is_ours = lock_descriptor(self._lock, blocking=False)
         except OSError as error:
             self.close()
             raise StoreError(
                 f"the store cannot be locked, {error.strerror}", seen=str(path), do="choose another --store"
             ) from error
-        if not mine:
+        if not is_ours:
             self.close()
             raise StoreError(
                 "another process serves from this store",
@@ -199,84 +201,103 @@ class Store:
             )
 
     def close(self) -> None:
-        """Let go of connections and of the file."""
+        """Release the connections and the lock."""
         self.reader.dispose()
         self.writer.dispose()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
+    # Reading
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Return what a query (a function of `reads`, usually) finds.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
+        with store_errors(), self.reader.connect() as connection:
+            return query(connection)
+
+    def stream(self, query: Callable[[Connection], Iterator[T]]) -> Iterator[T]:
+        """Yield what a query finds, fetched some rows at a time; the connection stays open meanwhile.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
+        with store_errors(), self.reader.connect() as connection:
+            yield from query(connection.execution_options(yield_per=STREAM_ROWS))
+
+    def fact(self, name: str) -> str:
+        """Return a fact about the whole store."""
+        return str(self.read(lambda c: reads.fact(c, name)))
+
+    def last(self) -> int:
+        """Return the number of the last event, which is the number of events."""
+        return self.read(reads.last_seq)
+
+    # Writing
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction that writes, of which there is one at a time, in this process and over all replicas.
+
+        Raises:
+            StoreUnreachableError: The database does not answer: nothing was written, or it is not known
+                whether. Other errors pass as they are, because they are the fault of what was written.
+        """
+        try:
+            with self.writer.begin() as connection:
+                if not self.is_sqlite:  # SQLite's BEGIN IMMEDIATE is such a lock
+                    connection.execute(WRITER_LOCK)
+                yield connection
+        except UNREACHABLE as error:
+            raise as_store_error(error) from error
+
+    def answers(self) -> bool:
+        """Whether the database answers now; this may take as long as the timeout."""
+        try:
+            with self.reader.connect() as connection:
+                connection.execute(select(1))
+        except (SQLAlchemyError, OSError):
+            return False
+        return True
+
+    def cut_writer(self) -> bool:
+        """Shut down the socket of the connection that writes, if there is one; returns whether there was.
+
+        The client library's timeouts do not cover a database whose kernel acknowledges what is sent while the
+        server itself stands still: `tcp_user_timeout` sees acknowledged bytes, and `statement_timeout` is
+        kept by the server. A write then waits for ever in the library. Shutting down the socket, of which a
+        copy of the descriptor is enough, makes that wait fail like any other lost connection.
+        """
+        descriptor = self._descriptor
+        if descriptor is None:
+            return False
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+        return True
+
     def scrub(self) -> bool:
         """Leave nothing of removed texts in SQLite's files: write its log into the database, and empty it.
 
-        What PostgreSQL leaves behind is its vacuum's work.
+        On PostgreSQL that is the task of its vacuum.
 
         Returns:
-            Whether that was possible: not while somebody reads what was there before.
+            Whether it was possible. It is not while a reader still sees the rows as they were before.
 
         Raises:
             StoreError: The database does not answer.
         """
         if not self.is_sqlite:
             return True
-        with storing(), closing(self.reader.raw_connection()) as connection:
+        with store_errors(), closing(self.reader.raw_connection()) as connection:
             cursor = connection.cursor()
             try:
                 cursor.execute(f"PRAGMA busy_timeout={SCRUB_WAIT}")
                 busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                cursor.execute(f"PRAGMA busy_timeout={1000 * PATIENCE}")
+                cursor.execute(f"PRAGMA busy_timeout={1000 * TIMEOUT_SECONDS}")
             except sqlite3.Error as error:
                 connection.invalidate()
-                raise down(error) from error
+                raise as_store_error(error) from error
         return not busy
-
-    def read(self, query: Callable[[Connection], T]) -> T:
-        """What a query finds.
-
-        Raises:
-            StoreError: The database does not answer.
-        """
-        with storing(), self.reader.connect() as connection:
-            return query(connection)
-
-    def fact(self, name: str) -> str:
-        """One of the things that were fixed when the store was made."""
-        return str(self.read(lambda c: c.scalar(select(facts.c.value).where(facts.c.name == name))))
-
-    def last(self) -> int:
-        """The number of events."""
-        return self.read(lambda c: c.scalar(select(func.max(events.c.seq)))) or 0
-
-
-def migrate(connection: Connection, name: str) -> str | None:
-    """Run the migrations that a database lacks; returns which it had.
-
-    Raises:
-        StoreError: It has one that this version does not know.
-    """
-    from alembic import command
-    from alembic.config import Config
-    from alembic.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-    from alembic.util.exc import CommandError
-
-    config = Config()
-    config.set_main_option("script_location", "editloop.store:migrations")
-    config.attributes["connection"] = connection
-    revision = MigrationContext.configure(connection).get_current_revision()
-    if revision == REVISION:
-        return revision
-    try:
-        if revision is not None:
-            ScriptDirectory.from_config(config).get_revision(revision)
-        command.upgrade(config, "head")
-    except CommandError as error:
-        raise StoreError(
-            f"the store {name} is of a newer version", seen=revision, do="update editloop"
-        ) from error
-    return revision
-
-
-def newer(after: int) -> Any:
-    """The query for the events after a number."""
-    return select(events).where(events.c.seq > after).order_by(events.c.seq)

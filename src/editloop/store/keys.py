@@ -7,16 +7,14 @@ import secrets
 import time
 from typing import Literal, NamedTuple, get_args
 
-from sqlalchemy import insert, select, update
-
 from editloop.errors import ConfigError
-from editloop.store.database import Store, storing
-from editloop.store.schema import keys
+from editloop.store import reads, writes
+from editloop.store.database import Store, store_errors
 
 __all__ = ["Key", "Role", "create_key", "digest", "list_keys", "revoke_key"]
 
 Role = Literal["app", "admin"]
-"""`app` asks, and sends edits; `admin` also reads them, removes texts, promotes and retires policies."""
+"""`app` asks for completions and sends edits; `admin` also reads and removes texts and changes the arms."""
 
 
 class Key(NamedTuple):
@@ -30,15 +28,15 @@ class Key(NamedTuple):
 
 
 def digest(key: str) -> str:
-    """What is kept of a key. It has 256 random bits, so that a plain hash cannot be reversed."""
+    """What is kept of a key. A key has 256 random bits, so a plain hash of it cannot be reversed."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def create_key(store: Store, name: str, role: Role = "app") -> str:
-    """A new key, which nobody can be shown again.
+    """Make a key and return it; it cannot be shown again.
 
     Raises:
-        ConfigError: The name is taken, too long or empty, or there is no such role.
+        ConfigError: The name is taken, empty or too long, or there is no such role.
     """
     if role not in get_args(Role):
         raise ConfigError("no such role", seen=role, do=f"choose of {', '.join(get_args(Role))}")
@@ -48,24 +46,22 @@ def create_key(store: Store, name: str, role: Role = "app") -> str:
         raise ConfigError("there is a key of this name", seen=name, do="choose another name")
     key = f"el-{secrets.token_urlsafe(32)}"
     row = {"name": name, "digest": digest(key), "role": role, "created": time.time()}
-    with storing(), store.writer.begin() as connection:
-        connection.execute(insert(keys).values(**row))
+    with store_errors(), store.transaction() as connection:
+        writes.insert_key(connection, row)
     return key
 
 
 def list_keys(store: Store) -> list[Key]:
-    """All keys, the oldest first."""
-    rows = store.read(lambda c: c.execute(select(keys).order_by(keys.c.created)).all())
-    return [Key(*row) for row in rows]
+    """Return all keys, the oldest first."""
+    return [Key(*tuple(row)) for row in store.read(reads.all_keys)]
 
 
 def revoke_key(store: Store, name: str) -> None:
-    """End a key.
+    """Revoke a key.
 
     Raises:
-        ConfigError: There is none of this name.
+        ConfigError: There is no key of this name, or it is revoked already.
     """
-    with storing(), store.writer.begin() as connection:
-        which = (keys.c.name == name) & keys.c.revoked.is_(None)
-        if not connection.execute(update(keys).where(which).values(revoked=time.time())).rowcount:
+    with store_errors(), store.transaction() as connection:
+        if not writes.revoke_key(connection, name, time.time()):
             raise ConfigError("no such key", seen=name)

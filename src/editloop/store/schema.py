@@ -1,26 +1,13 @@
-"""The tables of the store, and what stands in a row.
+"""The tables of the store, and what a row of each holds.
 
-`events` is the truth that a bandit is folded from: text-free, appended once, never changed. `drafts` and
-`edits` hold texts, which may be removed. The view `log` joins them to the rows that `fit` trains on.
-Times are seconds since 1970. How rows come in is not known here.
+`events` is the source of truth that a bandit's state is folded from: it holds no texts, and its rows are
+appended once and never changed. `drafts` and `edits` hold texts, which can be removed. The view `log` joins
+the three into the rows that `fit` trains on. Times are seconds since 1970.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    insert,
-    update,
-)
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
 
 __all__ = [
     "COST",
@@ -28,11 +15,11 @@ __all__ = [
     "EXPIRED",
     "FORGOTTEN",
     "REPRICED",
+    "SALT",
     "drafts",
     "edits",
     "events",
     "facts",
-    "keep_fact",
     "keys",
     "log_view",
     "policies",
@@ -41,7 +28,7 @@ __all__ = [
 metadata = MetaData()
 
 DECIDED, EXPIRED = -1, 0
-"""Revisions of events that are not a user's: the first edit is 1, a decision's n-th new route −1 − n."""
+"""Revisions of events that no user made. Edits count from 1; the n-th reroute of a decision is −1 − n."""
 
 events = Table(
     "events",
@@ -56,8 +43,8 @@ events = Table(
     Column("propensity", Float(53)),
     Column("epoch", Integer),
     Column("cost", Float(53)),
-    Column("arms", Text),  # JSON, of a new epoch
-    Column("cost_name", String(200)),  # of a new epoch: what its edits are counted by
+    Column("arms", Text),  # JSON; of a new epoch
+    Column("cost_name", String(200)),  # of a new epoch: the cost that its edits are measured by
     Index("events_once", "response_id", "revision", unique=True),
     Index("events_time", "time"),
 )
@@ -70,11 +57,11 @@ drafts = Table(
     Column("user", String(256)),
     Column("policy", String(200)),
     Column("propensity", Float(53)),
-    Column("request", String(32)),  # a digest, by which a repeated request is known
+    Column("request", String(32)),  # a digest that identifies a repeated request
     Column("context", Text),  # JSON: a text, or messages
-    Column("response", Text),  # null until it is written, and after its removal
+    Column("response", Text),  # null until it is generated, and after its removal
     Column("metadata", Text),  # JSON
-    Column("finish", String(16)),  # null while it is being written; `removed` once its texts are
+    Column("finish", String(16)),  # null while it is being generated; `removed` once its texts are
     Index("drafts_time", "time"),
     Index("drafts_user", "user", "time"),
 )
@@ -85,8 +72,8 @@ edits = Table(
     Column("response_id", String(128), primary_key=True),
     Column("revision", Integer, primary_key=True, autoincrement=False),
     Column("time", Float(53), nullable=False),
-    Column("edit", Text),  # null for a draft accepted as it was, and after its removal
-    Column("key", String(128)),  # the client's, by which a repeated edit is known
+    Column("edit", Text),  # null for a draft that was accepted unchanged, and after its removal
+    Column("key", String(128)),  # the client's idempotency key
     Index("edits_key", "key", unique=True),
     Index("edits_time", "time"),
 )
@@ -99,18 +86,23 @@ policies = Table(
     Column("run", Text, nullable=False),  # the run folder
     Column("time", Float(53), nullable=False),
     Column("metrics", Text, nullable=False),  # JSON
-    Column("read_until", Float(53)),  # of this store, where the run learned from it
+    Column("read_until", Float(53)),  # time up to which the run read this store's log, if it did
 )
 
 log_view = Table(
     "log",
-    MetaData(),  # a view: not made with the tables
+    MetaData(),  # a view, so `metadata.create_all` must not make a table of it
     *(Column(name, Text) for name in ("id", "context", "response", "edit", "status", "user", "policy")),
     Column("propensity", Float(53)),
     Column("time", Float(53)),
     Column("metadata", Text),
 )
-"""The rows of a log, with the last revision of each edit (see `editloop.edits.Record`)."""
+"""The rows of a log (see `editloop.edits.Record`), each with the last revision of its edit.
+
+The view, in `migrations/versions/first.py`, is where a row's status is defined: `accepted` if the last
+revision equals the response, `edited` if it differs, `expired` if no edit is expected any more, and else
+`pending`. Drafts without a response (still being generated, failed or removed) are not in it.
+"""
 
 keys = Table(
     "keys",
@@ -128,16 +120,13 @@ facts = Table(
     Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""What is true of the whole store: the salt that scopes are made with, its cost, who was forgotten when."""
+"""Facts about the whole store, by name: its salt, its cost, which users were forgotten when."""
+
+SALT = "salt"
+"""Name of the random salt that scopes and digests are made with; made once, and different in every store."""
 
 COST, REPRICED = "cost", "repriced"
-"""Names of the facts what all costs of the store are counted by, and how often they were counted again."""
+"""Names of two facts: the cost that all edits are measured by, and how often all were measured anew."""
 
 FORGOTTEN = "forgotten"
-"""Name of the fact when a user was forgotten last; those of each user begin with it, and hold a digest."""
-
-
-def keep_fact(connection: Connection, name: str, value: str) -> None:
-    """Keep a fact, in place of what was there."""
-    if not connection.execute(update(facts).where(facts.c.name == name).values(value=value)).rowcount:
-        connection.execute(insert(facts).values(name=name, value=value))
+"""Name of the time when a user was last forgotten; each user's own fact is `forgotten:` and a digest."""

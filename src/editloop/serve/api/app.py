@@ -1,4 +1,4 @@
-"""The server: the routes, the gate before them, and what starts and stops with them."""
+"""The server as an ASGI application: its routes, the middleware before them, its start and its end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from starlette.exceptions import HTTPException
 from editloop import __version__
 from editloop.online import Arms, Event
 from editloop.serve.api import arms, chat, edits, overview
-from editloop.serve.api.hosts import Hosts
+from editloop.serve.api.authentication import KeyCache
+from editloop.serve.api.hosts import AllowedHosts
+from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
-from editloop.serve.api.middleware import Gate, Keys, Limits
-from editloop.serve.api.state import Room, room_of
+from editloop.serve.api.middleware import AdmissionMiddleware
+from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.backends.base import Backend
 from editloop.serve.dashboard import pages
-from editloop.serve.loop.completions import Desk
-from editloop.serve.loop.feedback import Live
+from editloop.serve.loop.completions import CompletionService
+from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.redaction import Redact
 from editloop.serve.problem import Problem
 
@@ -30,7 +32,7 @@ __all__ = ["create_app"]
 
 
 def create_app(
-    live: Live,
+    loop: FeedbackLoop,
     backend: Backend,
     *,
     runs: Sequence[str | Path] = (),
@@ -38,78 +40,84 @@ def create_app(
     redact: Redact = str,
     hosts: Sequence[str] = (),
 ) -> FastAPI:
-    """The server as an ASGI application.
+    """Make the server as an ASGI application.
 
     Args:
-        live: Decides and learns.
-        backend: Writes responses.
+        loop: Decides, records and learns.
+        backend: Generates responses.
         runs: Run folders whose policies are the first arms, if the store has none yet.
-        limits: Of requests.
-        redact: What is done to each text before it is kept; what it raises refuses the request.
-        hosts: Names of the server beside its address, as of `Hosts`.
+        limits: On requests.
+        redact: What is done to each text before it is kept; an exception that it raises fails the request.
+        hosts: Names of the server beside its address, as of `AllowedHosts`.
 
     Raises:
-        ConfigError: One of `hosts` is none.
+        ConfigError: One of `hosts` is not the name of a host.
     """
-    known_hosts = Hosts(hosts)
+    allowed_hosts = AllowedHosts(hosts)
     limits = limits or Limits()
-    keys = Keys(live.store, live.folder / "keys.json")
+    keys = KeyCache(loop.store, loop.folder / "keys.json")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await live.start()
-        metrics = Metrics(live)
-        desk = Desk(live, backend, redact=redact, failed=metrics.failed, seconds=limits.answer_seconds)
-        room = app.state.room = Room(live, desk, backend, limits, metrics)
+        await loop.start()
+        metrics = Metrics(loop)
+        completions = CompletionService(
+            loop,
+            backend,
+            redact=redact,
+            on_failure=metrics.count_failure,
+            seconds=limits.answer_seconds,
+        )
+        state = app.state.server = ServerState(loop, completions, backend, limits, metrics)
         keys.start()
         try:
             await backend.start()
-            await _take_up(room, runs)
+            await _prepare_arms(state, runs)
             yield
         finally:
             await keys.stop()
             await backend.stop()
-            await live.stop()
+            await loop.stop()
 
     app = FastAPI(
         title="EditLoop",
         version=__version__,
         summary="Policies that learn from edits, behind an OpenAI-compatible endpoint.",
         lifespan=lifespan,
-        docs_url=None,  # they load scripts from elsewhere; the dashboard has a page of its own
+        docs_url=None,  # these pages load scripts from other sites; the dashboard has one of its own
         redoc_url=None,
-        redirect_slashes=False,  # such a redirect would lead to whatever Host was named
+        redirect_slashes=False,  # a redirect would lead to whatever Host the request named
     )
     for part in (chat.router, edits.router, arms.router, overview.router, pages.router):
         app.include_router(part)
-    _health(app)
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unforeseen)
-    app.add_middleware(Gate, keys=keys, limits=limits, hosts=known_hosts)
+    _add_health_routes(app)
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_unexpected)
+    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, hosts=allowed_hosts)
     return app
 
 
-async def _take_up(room: Room, runs: Sequence[str | Path]) -> None:
-    """Make the arms ready that the store knows, or the first runs'; and later those of other replicas."""
-    if room.live.bandit.arms:
-        await arms.follow(room)
+async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
+    """Prepare the arms that the store knows, or those of the first runs; later those of other replicas."""
+    if state.loop.bandit.arms:
+        await arms.follow(state)
     else:
         for run in runs:
-            await arms.promote(room, str(run), None, force=True)
+            await arms.promote(state, str(run), None, force=True)
     tasks: set[asyncio.Task[None]] = set()
 
-    def hear(event: Event) -> None:
+    def on_event(event: Event) -> None:
         if isinstance(event, Arms):
-            task = asyncio.create_task(arms.follow(room))
-            tasks.add(task)
+            task = asyncio.create_task(arms.follow(state))
+            tasks.add(task)  # the event loop itself keeps only a weak reference
             task.add_done_callback(tasks.discard)
 
-    room.live.heard.append(hear)
+    state.loop.subscribers.append(on_event)
 
 
-def _health(app: FastAPI) -> None:
+def _add_health_routes(app: FastAPI) -> None:
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str]:
         """The process is alive."""
@@ -117,25 +125,25 @@ def _health(app: FastAPI) -> None:
 
     @app.get("/readyz", tags=["health"])
     async def readyz(request: Request) -> Response:
-        """Whether requests can be answered: 503 if there is no policy, or nothing to write to or to ask."""
-        live, backend = room_of(request).live, room_of(request).backend
-        down = live.down and live.down.partition(":")[0]  # not the database's address to everybody
-        reason = down or (backend.down if live.bandit.arms else "no policy is served yet")
+        """Whether requests can be answered: 503 if there is no policy, or the store or backend is down."""
+        loop, backend = get_state(request).loop, get_state(request).backend
+        down = loop.down and loop.down.partition(":")[0]  # the rest may hold the database's address
+        reason = down or (backend.down if loop.bandit.arms else "no policy is served yet")
         body = {"status": "ok"} if reason is None else {"status": "not ready", "reason": reason}
         return JSONResponse(body, 200 if reason is None else 503)
 
     @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         """Figures in Prometheus' format."""
-        return Response(room_of(request).metrics.text(), media_type="text/plain; version=0.0.4")
+        return Response(get_state(request).metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-async def _problem(_: Request, error: Exception) -> Response:
+async def _answer_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return JSONResponse(error.body(), error.status, error.headers())
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _answer_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or None
@@ -143,12 +151,12 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return JSONResponse(Problem(400, what, code="invalid_request", param=where).body(), 400)
 
 
-async def _http(_: Request, error: Exception) -> Response:
+async def _answer_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
     problem = Problem(error.status_code, str(error.detail), code=code)
     return JSONResponse(problem.body(), error.status_code, error.headers)
 
 
-async def _unforeseen(_: Request, error: Exception) -> Response:
-    return JSONResponse(Problem(500, "an error of the server's own", code="internal_error").body(), 500)
+async def _answer_unexpected(_: Request, error: Exception) -> Response:
+    return JSONResponse(Problem(500, "an internal error of the server", code="internal_error").body(), 500)

@@ -1,4 +1,4 @@
-"""`/v1/chat/completions` and `/v1/models`: what an OpenAI client talks to."""
+"""`/v1/chat/completions` and `/v1/models`: the routes that an OpenAI client uses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from editloop.serve.api.schemas import ChatRequest, check_texts, documented, parse
-from editloop.serve.api.state import Room, room_of
-from editloop.serve.backends.base import Refused, Unanswered
-from editloop.serve.loop.completions import Answered, Question, Streamed, unanswered
+from editloop.serve.api.state import ServerState, get_state
+from editloop.serve.backends.base import BackendUnavailableError, UpstreamRejectedError
+from editloop.serve.loop.completion import CompletionRequest, CompletionResult, CompletionStream
+from editloop.serve.loop.completions import backend_problem
 from editloop.serve.problem import Problem
 
-__all__ = ["ANY", "router"]
+__all__ = ["ANY_ARM", "router"]
 
-ANY = "editloop"
-"""The model's name that lets the bandit choose."""
+ANY_ARM = "editloop"
+"""The model's name by which the bandit chooses the arm."""
 
-OWN = ("id", "user", "metadata")
-"""Fields of a request that are not for the model."""
+OWN_FIELDS = ("id", "user", "metadata")
+"""Fields of a request that are not passed on to the model."""
 
 router = APIRouter()
 
@@ -30,8 +31,7 @@ router = APIRouter()
 @router.get("/v1/models", tags=["chat"])
 async def models(request: Request) -> dict[str, Any]:
     """The names that a request may ask for."""
-    room = room_of(request)
-    names = [ANY, *room.live.bandit.arms]
+    names = [ANY_ARM, *get_state(request).loop.bandit.arms]
     return {
         "object": "list",
         "data": [{"id": name, "object": "model", "created": 0, "owned_by": "editloop"} for name in names],
@@ -41,40 +41,40 @@ async def models(request: Request) -> dict[str, Any]:
 @router.post("/v1/chat/completions", tags=["chat"], openapi_extra=documented(ChatRequest))
 async def complete(request: Request) -> Response:
     """A response of the policy that is best for this user, as far as is known."""
-    room, started = room_of(request), time.perf_counter()
+    state, started = get_state(request), time.perf_counter()
     asked = parse(ChatRequest, await request.body())
-    given = check_texts(asked, room.limits.text)
-    question = Question(
-        {key: value for key, value in given.items() if key not in OWN},
+    given = check_texts(asked, state.limits.text)
+    question = CompletionRequest(
+        {key: value for key, value in given.items() if key not in OWN_FIELDS},
         asked.id,
         asked.user,
-        _arm(room, asked.model),
+        _arm(state, asked.model),
         asked.metadata,
     )
     try:
         if asked.stream:
-            streamed = await room.desk.stream(question)
-            room.metrics.overhead(time.perf_counter() - started - streamed.model_seconds)
+            stream = await state.completions.stream(question)
+            state.metrics.count_completion(time.perf_counter() - started - stream.model_seconds)
             with_usage = bool((asked.stream_options or {}).get("include_usage"))
-            events = _events(streamed, with_usage=with_usage)
-            return StreamingResponse(events, headers=_headers(streamed), media_type="text/event-stream")
-        answered = await room.desk.answer(question)
-    except Refused as error:
+            events = _events(stream, with_usage=with_usage)
+            return StreamingResponse(events, headers=_headers(stream), media_type="text/event-stream")
+        result = await state.completions.complete(question)
+    except UpstreamRejectedError as error:
         body = error.body if isinstance(error.body, dict) else {"error": {"message": str(error.body)}}
         wait = {"Retry-After": error.retry_after} if error.retry_after else None
         return JSONResponse(body, error.status, wait)
-    room.metrics.overhead(time.perf_counter() - started - answered.model_seconds)
-    return JSONResponse(_completion(answered), headers=_headers(answered))
+    state.metrics.count_completion(time.perf_counter() - started - result.model_seconds)
+    return JSONResponse(_body(result), headers=_headers(result))
 
 
-def _arm(room: Room, model: str) -> str | None:
-    """The arm that a model's name means.
+def _arm(state: ServerState, model: str) -> str | None:
+    """The arm that a model's name stands for; None if the bandit chooses.
 
     Raises:
-        Problem: 404, none.
+        Problem: 404, there is no such arm.
     """
-    arms = room.live.bandit.arms
-    if model == ANY:
+    arms = state.loop.bandit.arms
+    if model == ANY_ARM:
         return None
     named = [arm for arm in arms if arm == model or arm.partition("@")[0] == model]
     if not named:
@@ -84,35 +84,35 @@ def _arm(room: Room, model: str) -> str | None:
             code="model_not_found",
             param="model",
             seen=model,
-            do=f"use {', '.join([ANY, *arms])}",
+            do=f"use {', '.join([ANY_ARM, *arms])}",
         )
     return named[-1]
 
 
-def _headers(answer: Answered | Streamed) -> dict[str, str]:
+def _headers(answer: CompletionResult | CompletionStream) -> dict[str, str]:
     return {"X-EditLoop-Policy": answer.arm, "X-EditLoop-Response-Id": answer.response_id}
 
 
-def _completion(answered: Answered) -> dict[str, Any]:
-    done = answered.completion
-    choice = {"index": 0, "message": done.message, "finish_reason": done.finish}
+def _body(result: CompletionResult) -> dict[str, Any]:
+    completion = result.completion
+    choice = {"index": 0, "message": completion.message, "finish_reason": completion.finish}
     return {
-        "id": answered.response_id,
+        "id": result.response_id,
         "object": "chat.completion",
         "created": int(time.time()),
-        "model": answered.arm,
-        "choices": [choice | {"logprobs": done.logprobs}],
-        "usage": done.usage or {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        "model": result.arm,
+        "choices": [choice | {"logprobs": completion.logprobs}],
+        "usage": completion.usage or {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
     }
 
 
-async def _events(streamed: Streamed, *, with_usage: bool) -> AsyncIterator[str]:
-    """A stream's chunks as server-sent events; a stream that breaks off says so in its last."""
+async def _events(stream: CompletionStream, *, with_usage: bool) -> AsyncIterator[str]:
+    """A stream's chunks as server-sent events; the last one of a stream that breaks off holds the error."""
     frame = {
-        "id": streamed.response_id,
+        "id": stream.response_id,
         "object": "chat.completion.chunk",
         "created": int(time.time()),
-        "model": streamed.arm,
+        "model": stream.arm,
     }
 
     def event(body: dict[str, Any]) -> str:
@@ -120,14 +120,14 @@ async def _events(streamed: Streamed, *, with_usage: bool) -> AsyncIterator[str]
 
     usage = None
     try:
-        async for chunk in streamed.chunks:
+        async for chunk in stream.chunks:
             usage = chunk.usage or usage
             if chunk.delta or chunk.finish:
                 choice = {"index": 0, "delta": chunk.delta, "finish_reason": chunk.finish}
                 yield event({**frame, "choices": [choice | {"logprobs": chunk.logprobs}]})
-    except (Unanswered, Problem) as error:
-        if isinstance(error, Unanswered):
-            error = unanswered(error, streamed.arm, streamed.response_id)
+    except (BackendUnavailableError, Problem) as error:
+        if isinstance(error, BackendUnavailableError):
+            error = backend_problem(error, stream.arm, stream.response_id)
         yield event(error.body())
         return
     if with_usage:

@@ -5,75 +5,84 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from sqlalchemy import Connection, Row, Select, func, select
 
 from editloop.edits import redline
 from editloop.serve.api.schemas import EditRequest, check_texts, documented, parse
-from editloop.serve.api.state import Room, room_of
-from editloop.serve.loop.commands import Edited, External
-from editloop.serve.loop.completions import context_of, metadata_of
+from editloop.serve.api.state import ServerState, get_state
+from editloop.serve.loop.edit_commands import RecordExternal
+from editloop.serve.loop.logged_text import logged_context, logged_metadata
 from editloop.serve.loop.redaction import redact_text
 from editloop.serve.problem import Problem
-from editloop.store.schema import drafts, edits, events, log_view, policies
+from editloop.store import reads
+from editloop.store.database import Connection, Row
+from editloop.store.log_filter import LogFilter, log_page, log_rows
 
 __all__ = ["router"]
 
 router = APIRouter()
 
-PAGE = 50
+PAGE_ROWS = 50
+"""Rows of a page, if a request does not say how many."""
+
+STREAM_LINES = 500
+"""Lines that are read at once, in a thread, while a log is sent."""
 
 
 @router.post("/v1/edits", tags=["edits"], openapi_extra=documented(EditRequest))
-async def take(request: Request) -> dict[str, Any]:
+async def record(request: Request) -> dict[str, Any]:
     """What a user made of a response; it is on the disk when this is answered."""
-    room = room_of(request)
+    state = get_state(request)
     asked = parse(EditRequest, await request.body())
-    check_texts(asked, room.limits.text)
+    check_texts(asked, state.limits.text)
     key = asked.key or request.headers.get("Idempotency-Key")
     if key is not None and len(key) > 128:
         raise Problem(400, "a key has at most 128 characters", code="invalid_request", param="key")
     response_id = asked.response_id
-    redact = room.desk.redact
     if asked.response is not None:
-        response_id = await _keep_external(room, asked, key)
+        response_id = await _record_external(state, asked, key)
     assert response_id is not None
-    edit = None if asked.edit is None else redact_text(asked.edit, redact)
-    done: Edited = await room.live.edit(response_id, edit, revision=asked.revision, key=key)
+    edit = None if asked.edit is None else redact_text(asked.edit, state.completions.redact)
+    result = await state.loop.edit(response_id, edit, revision=asked.revision, key=key)
     return {
         "object": "edit",
-        "response_id": done.response_id,
-        "revision": done.revision,
-        "status": "accepted" if done.accepted else "edited",
-        "cost": done.cost,
-        "policy": done.policy,
-        "repeated": done.repeated,
+        "response_id": result.response_id,
+        "revision": result.revision,
+        "status": "accepted" if result.accepted else "edited",
+        "cost": result.cost,
+        "policy": result.policy,
+        "repeated": result.repeated,
     }
 
 
-async def _keep_external(room: Room, asked: EditRequest, key: str | None) -> str:
-    """A response from elsewhere, as a draft; without an id, but with a key, it has that of its content."""
-    redact = room.desk.redact
+async def _record_external(state: ServerState, asked: EditRequest, key: str | None) -> str:
+    """Keep a response from elsewhere as a draft, and return its identity.
+
+    A request with an idempotency key and no identity gets one that follows from its content, so that the
+    same request, sent again, finds the draft that it made.
+    """
+    redact = state.completions.redact
     assert asked.response is not None
     messages = asked.model_dump(include={"context"}, exclude_unset=True)["context"]
     is_text = isinstance(messages, str)
-    context = redact_text(messages, redact) if is_text else context_of(messages, redact)
+    context = redact_text(messages, redact) if is_text else logged_context(messages, redact)
     response = redact_text(asked.response, redact)
-    digest = room.live.digest([context, response, asked.user, asked.policy])
+    digest = state.loop.scopes.digest([context, response, asked.user, asked.policy])
     response_id = asked.response_id or f"ext-{digest if key else uuid4().hex}"
-    await room.live.write(
-        External(
+    await state.loop.write(
+        RecordExternal(
             response_id,
             asked.user,
             asked.policy,
             json.dumps(context, ensure_ascii=False, allow_nan=False),
             response,
-            metadata_of(asked.metadata, redact),
+            logged_metadata(asked.metadata, redact),
             digest,
             time.time(),
         )
@@ -91,175 +100,133 @@ async def find(
     until: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     q: Annotated[str | None, Query(max_length=200, description="Words in a text")] = None,
     before: Annotated[str | None, Query(max_length=160, description="`next` of the page before")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = PAGE,
+    limit: Annotated[int, Query(ge=1, le=500)] = PAGE_ROWS,
     format: Annotated[Literal["json", "ndjson"], Query(description="ndjson: all, as a log")] = "json",
 ) -> Response:
     """Responses and their edits, the newest first; as NDJSON all of them, in the order of a log."""
-    room = room_of(request)
+    state = get_state(request)
     for text in (user, policy, q):
         if text is not None and "\0" in text:
             raise Problem(400, "a filter is not valid text", code="invalid_text")
-    query = select(log_view)
-    for column, value in (("user", user), ("policy", policy), ("status", status)):
-        if value is not None:
-            query = query.where(log_view.c[column] == value)
-    if since is not None:
-        query = query.where(log_view.c.time >= since)
-    if until is not None:
-        query = query.where(log_view.c.time < until)
-    if q:
-        parts = [log_view.c[name].icontains(q, autoescape=True) for name in ("context", "response", "edit")]
-        query = query.where(parts[0] | parts[1] | parts[2])
+    which = LogFilter(user, policy, status, since, until, q)
     if format == "ndjson":
-        return StreamingResponse(_lines(room, query), media_type="application/x-ndjson")
-    if before is not None:
-        query = query.where(_older(before))
-    query = query.order_by(log_view.c.time.desc(), log_view.c.id.desc()).limit(limit + 1)
-    rows = await room.live.read(lambda c: _with_costs(c, list(c.execute(query).all())))
-    more = len(rows) > limit
+        return StreamingResponse(_lines(state, which), media_type="application/x-ndjson")
+    begin = None if before is None else _cursor(before)
+    rows = await state.loop.read(lambda c: _with_costs(c, log_page(c, which, limit + 1, begin)))
     page = rows[:limit]
-    following = f"{page[-1]['time']!r}:{page[-1]['id']}" if more else None
+    following = f"{page[-1]['time']!r}:{page[-1]['id']}" if len(rows) > limit else None
     body = json.dumps({"object": "list", "data": page, "next": following}, allow_nan=False)
-    return Response(body, media_type=JSON)
+    return Response(body, media_type="application/json")
 
 
-JSON = "application/json"
+def _cursor(text: str) -> tuple[float, str]:
+    """The time and the identity of the row at which the page before ended.
 
-
-def _older(before: str) -> Any:
-    time_text, colon, response_id = before.partition(":")
+    Raises:
+        Problem: 400, the text is not `next` of a page.
+    """
+    moment_text, colon, response_id = text.partition(":")
     try:
-        moment = float(time_text)
+        moment = float(moment_text)
         if not colon or moment != moment or "\0" in response_id:
             raise ValueError
     except ValueError:
-        raise Problem(400, "not where a page ended", code="invalid_request", param="before") from None
-    older = log_view.c.time < moment
-    return older | ((log_view.c.time == moment) & (log_view.c.id < response_id))
+        raise Problem(
+            400, "not where a page ended", code="invalid_request", param="before", do="give a page's `next`"
+        ) from None
+    return moment, response_id
 
 
 def _record(row: Row[Any]) -> dict[str, Any]:
     """A row of the log as JSON types."""
     record = dict(row._mapping)
-    record["context"] = _stored(record["context"])
-    metadata = _stored(record["metadata"]) or {}
+    record["context"] = _parsed(record["context"])
+    metadata = _parsed(record["metadata"]) or {}
     record["metadata"] = metadata if isinstance(metadata, dict) else {"unreadable": metadata}
     return record
 
 
-def _stored(text: str | None) -> Any:
-    """What a JSON text of the store says. Numbers that are none, as earlier versions took, read as null."""
+def _parsed(text: str | None) -> Any:
+    """What a JSON text of the store says; NaN and Infinity, which earlier versions kept, are read as null."""
     if text is None:
         return None
     try:
         return json.loads(text, parse_constant=lambda _: None)
-    except ValueError:  # a redaction has changed more than its strings
+    except ValueError:  # a redaction of an earlier version changed more than the JSON's strings
         return text
 
 
-def _with_costs(connection: Connection, rows: list[Row[Any]]) -> list[dict[str, Any]]:
+def _with_costs(connection: Connection, rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
     """Records with the cost and the revision of their last edit."""
-    ids = [row.id for row in rows]
-    known = {
-        each.response_id: each
-        for each in connection.execute(
-            select(events.c.response_id, events.c.revision, events.c.cost)
-            .where(events.c.response_id.in_(ids), events.c.revision > 0)
-            .order_by(events.c.revision)
-        )
-    }
+    last = reads.costs_of(connection, [row.id for row in rows])
     found = []
     for row in rows:
-        last = known.get(row.id)
-        extra = {"cost": last and last.cost, "revision": last.revision if last else 0}
+        edit = last.get(row.id)
+        extra = {"cost": edit and edit.cost, "revision": edit.revision if edit else 0}
         found.append(_record(row) | extra)
     return found
 
 
-async def _lines(room: Room, query: Select[Any]) -> Any:
-    """The rows as a log's lines, read as they are sent."""
-    ordered = query.order_by(log_view.c.time, log_view.c.id)
+async def _lines(state: ServerState, which: LogFilter) -> AsyncIterator[str]:
+    """The rows as lines of a log, read in a thread as they are sent."""
 
     def lines() -> Iterator[str]:
-        with room.live.store.reader.connect() as connection:
-            for row in connection.execution_options(yield_per=500).execute(ordered):
-                kept = {name: value for name, value in _record(row).items() if value is not None}
-                yield json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n"
+        for row in state.loop.store.stream(lambda c: log_rows(c, which)):
+            kept = {name: value for name, value in _record(row).items() if value is not None}
+            yield json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n"
 
     source = lines()
-    while part := await asyncio.to_thread(_some, source):
+    while part := await asyncio.to_thread(lambda: list(islice(source, STREAM_LINES))):
         yield "".join(part)
-
-
-def _some(source: Iterator[str]) -> list[str]:
-    return [line for line, _ in zip(source, range(500), strict=False)]
 
 
 @router.get("/v1/edits/{response_id}", tags=["edits"])
 async def show(request: Request, response_id: str) -> dict[str, Any]:
     """One response with all revisions of its edit, each as a redline."""
-    room = room_of(request)
+    state = get_state(request)
     if "\0" in response_id:
         raise Problem(404, "no such response", code="response_not_found")
-
-    def look(connection: Connection) -> dict[str, Any] | None:
-        draft = connection.execute(select(drafts).where(drafts.c.response_id == response_id)).first()
-        if draft is None:
-            return None
-        mine = (edits.c.response_id == events.c.response_id) & (edits.c.revision == events.c.revision)
-        rows = connection.execute(
-            select(edits, events.c.cost)
-            .outerjoin(events, mine)
-            .where(edits.c.response_id == response_id)
-            .order_by(edits.c.revision)
-        ).all()
-        response = draft.response or ""
-        return {
-            "response_id": response_id,
-            "time": draft.time,
-            "user": draft.user,
-            "policy": draft.policy,
-            "propensity": draft.propensity,
-            "context": _stored(draft.context),
-            "response": draft.response,
-            "finish": draft.finish,
-            "revisions": [
-                {
-                    "revision": row.revision,
-                    "time": row.time,
-                    "cost": row.cost,
-                    "edit": response if row.edit is None else row.edit,
-                    "redline": redline(response, response if row.edit is None else row.edit),
-                }
-                for row in rows
-            ],
-        }
-
-    found: dict[str, Any] | None = await room.live.read(look)
-    if found is None:
+    draft, revisions = await state.loop.read(
+        lambda c: (reads.draft(c, response_id), reads.revisions_with_costs(c, response_id))
+    )
+    if draft is None:
         raise Problem(404, "no such response", code="response_not_found", seen=response_id)
-    return found
+    response = draft.response or ""
+    return {
+        "response_id": response_id,
+        "time": draft.time,
+        "user": draft.user,
+        "policy": draft.policy,
+        "propensity": draft.propensity,
+        "context": _parsed(draft.context),
+        "response": draft.response,
+        "finish": draft.finish,
+        "revisions": [_revision(row, response) for row in revisions],
+    }
+
+
+def _revision(row: Row[Any], response: str) -> dict[str, Any]:
+    edit = response if row.edit is None else row.edit
+    return {
+        "revision": row.revision,
+        "time": row.time,
+        "cost": row.cost,
+        "edit": edit,
+        "redline": redline(response, edit),
+    }
 
 
 @router.delete("/v1/users/{user:path}", tags=["edits"])
 async def forget(request: Request, user: str) -> dict[str, Any]:
     """Remove a user's texts. What an edit cost stays, without a name; so do policies that learned from it."""
-    room = room_of(request)
+    loop = get_state(request).loop
     if "\0" in user:
         raise Problem(404, "no such user", code="user_not_found")
 
-    scope = room.live.scope_of(user)
-
     def trained(connection: Connection) -> list[str]:
-        named = select(func.min(drafts.c.time)).where(drafts.c.user == user)
-        first = connection.scalar(named)
-        if scope:  # older texts may have gone already; what they cost has not
-            seen = connection.scalar(select(func.min(events.c.time)).where(events.c.scope == scope))
-            first = min(filter(None, (first, seen)), default=None)
-        if first is None:
-            return []
-        return sorted(set(connection.scalars(select(policies.c.run).where(policies.c.read_until >= first))))
+        first = reads.first_seen(connection, user, loop.scopes.of(user))
+        return [] if first is None else reads.runs_trained_since(connection, first)
 
-    runs = await room.live.read(trained)
-    removed = await room.live.forget(user)
+    runs = await loop.read(trained)
+    removed = await loop.forget(user)
     return {"object": "user.deleted", "user": user, "removed": removed, "trained": runs}

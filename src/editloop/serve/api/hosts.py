@@ -11,13 +11,13 @@ from starlette.types import Scope
 from editloop.errors import ConfigError
 from editloop.serve.problem import Problem
 
-__all__ = ["Hosts"]
+__all__ = ["AllowedHosts"]
 
 NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
-class Hosts:
+class AllowedHosts:
     """The hosts that requests may name.
 
     Those are `localhost`, this machine's loopback addresses, and the address on which the request came in.

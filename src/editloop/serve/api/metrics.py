@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from editloop.online import Event, Feedback
-from editloop.serve.loop.feedback import Live
+from editloop.serve.loop.feedback import FeedbackLoop
 
 __all__ = ["Metrics"]
 
@@ -13,61 +13,58 @@ BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.
 
 
 class Metrics:
-    """What is counted since this process began, and what the loop knows now."""
+    """What was counted since this process began, and what the loop knows now."""
 
-    def __init__(self, live: Live) -> None:
-        self.registry = CollectorRegistry()
-        self._live = live
+    def __init__(self, loop: FeedbackLoop) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._loop = loop
         self._overhead = Histogram(
             "editloop_overhead_seconds",
-            "Time of a completion without the model's, to its end or its first byte.",
+            "Time that a completion, or the first byte of a stream, took beside the model's.",
             buckets=BUCKETS,
-            registry=self.registry,
+            registry=registry,
         )
         self._feedback = Counter(
-            "editloop_feedback", "Feedback by what it was.", ["outcome"], registry=self.registry
+            "editloop_feedback", "Feedback on responses, by outcome.", ["outcome"], registry=registry
         )
-        self._failed = Counter(
-            "editloop_unanswered",
-            "Answers that a policy could not give.",
+        self._failures = Counter(
+            "editloop_backend_failures",
+            "Attempts in which the backend could not generate a response, by arm and reason.",
             ["arm", "reason"],
-            registry=self.registry,
+            registry=registry,
         )
         self._cost = Gauge(
-            "editloop_arm_cost", "Mean edit cost of an arm over all users.", ["arm"], registry=self.registry
+            "editloop_arm_cost", "Mean edit cost of an arm over all users.", ["arm"], registry=registry
         )
         self._observed = Gauge(
-            "editloop_arm_observed",
-            "Responses of an arm whose cost is known.",
-            ["arm"],
-            registry=self.registry,
+            "editloop_arm_observed", "Responses of an arm whose cost is known.", ["arm"], registry=registry
         )
         self._pending = Gauge(
-            "editloop_pending", "Responses whose edit is waited for.", registry=self.registry
+            "editloop_pending", "Responses without feedback that have not expired.", registry=registry
         )
-        self._up = Gauge("editloop_store_up", "Whether the store can be written.", registry=self.registry)
-        live.heard.append(self._hear)
+        self._up = Gauge("editloop_store_up", "1 if the store can be written, else 0.", registry=registry)
+        loop.subscribers.append(self._on_event)
 
-    def overhead(self, seconds: float) -> None:
-        """Count a completion."""
-        self._overhead.observe(max(seconds, 0.0))
+    def count_completion(self, overhead: float) -> None:
+        """Count a completion, and the seconds that it took beside the model's."""
+        self._overhead.observe(max(overhead, 0.0))
 
-    def failed(self, arm: str, reason: str) -> None:
-        """Count an answer that was not given."""
-        self._failed.labels(arm, reason).inc()
+    def count_failure(self, arm: str, reason: str) -> None:
+        """Count an attempt in which an arm could not answer."""
+        self._failures.labels(arm, reason).inc()
 
-    def _hear(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if isinstance(event, Feedback):
             self._feedback.labels(event.outcome).inc()
 
     def text(self) -> bytes:
         """All figures, in Prometheus' format."""
-        state = self._live.bandit.state
+        state = self._loop.bandit.state
         for arm in state.arms:
             pool = state.pool(arm)
             self._observed.labels(arm).set(pool.observed)
             if pool.observed > 0:
                 self._cost.labels(arm).set(pool.cost / pool.observed)
         self._pending.set(state.pending)
-        self._up.set(self._live.down is None)
+        self._up.set(self._loop.down is None)
         return generate_latest(self.registry)

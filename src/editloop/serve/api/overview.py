@@ -1,8 +1,8 @@
 """`/v1/overview`: what edits cost over time, what each arm did, and what the bandit believes.
 
-The figures are sums that the database makes over `events`, by bin of time and by arm; here they only become
-means and their errors. A response counts by the last revision of its edit, at the time of that edit. Texts
-from elsewhere (`external`) are counted, but are no part of any other figure: no arm wrote them.
+The database sums over `events`, by bin of time and by arm (`editloop.store.sums`); here the sums only become
+means and their errors. A response counts by the last revision of its edit, at the time of that edit. Edits of
+texts from elsewhere (`external`) are counted, but are part of no other figure: no arm wrote them.
 """
 
 from __future__ import annotations
@@ -14,35 +14,33 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query, Request
-from sqlalchemy import Connection, Integer, Row, and_, case, cast, func, select
 
 from editloop.intervals import mean_interval
-from editloop.serve.api.state import room_of
-from editloop.serve.loop.feedback import Live
+from editloop.serve.api.state import get_state
+from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.problem import Problem
-from editloop.store.schema import DECIDED, EXPIRED, events
+from editloop.store.database import Connection, Row
+from editloop.store.sums import Period, first_event, period_sums
 
 __all__ = ["Sums", "router"]
 
 router = APIRouter()
 
-BINS, MOST_BINS = 30, 400
+BINS, MAX_BINS = 30, 400
 LATEST = 1e11
 """Seconds since 1970 that a period may reach to."""
 
 DAY = 86_400.0
-KEPT = "accepted"
-"""The kind of an event that says that a draft was kept as it was."""
 
 
 class Sums(NamedTuple):
-    """Counts and summed costs of edits, as the database makes them.
+    """Counts and summed costs of edits.
 
     Attributes:
-        n: How many.
-        cost: Their summed cost.
-        square: Their summed squared cost.
-        kept: How many drafts among them were kept as they were.
+        n: How many edits there are.
+        cost: The sum of their costs.
+        square: The sum of their squared costs.
+        kept: How many of the drafts were kept unchanged.
     """
 
     n: int = 0
@@ -57,11 +55,10 @@ class Sums(NamedTuple):
         )
 
     def figures(self) -> dict[str, Any]:
-        """Mean, its standard error and 95% interval (Student's t), share kept; None where too few are known.
+        """The mean, its standard error and 95% interval (Student's t), and the share that was kept unchanged.
 
-        Nor is there an interval where all cost the same, which says nothing of what the next one costs.
-
-        No interval goes below 0, as no cost does.
+        A figure is None if too few costs are known for it. There is no interval if all costs are equal, which
+        says nothing about the next one. No interval goes below 0, as no cost does.
         """
         mean = error = interval = None
         if self.n > 0:
@@ -80,19 +77,6 @@ class Sums(NamedTuple):
         }
 
 
-class _Period(NamedTuple):
-    since: float
-    until: float
-    bins: int
-
-    @property
-    def width(self) -> float:
-        return (self.until - self.since) / self.bins
-
-    def times(self) -> list[float]:
-        return [self.since + i * self.width for i in range(self.bins)]
-
-
 @router.get("/v1/overview", tags=["policies"])
 async def overview(
     request: Request,
@@ -102,12 +86,12 @@ async def overview(
     until: Annotated[
         float | None, Query(ge=0, le=LATEST, allow_inf_nan=False, description="By default now")
     ] = None,
-    bins: Annotated[int, Query(ge=1, le=MOST_BINS)] = BINS,
+    bins: Annotated[int, Query(ge=1, le=MAX_BINS)] = BINS,
     trim: Annotated[bool, Query(description="Begin with the period's first event")] = False,
     user: Annotated[str | None, Query(max_length=256, description="Whose beliefs")] = None,
 ) -> dict[str, Any]:
     """What the edits of a period cost, by time and by arm; and what is believed of the arms now."""
-    live = room_of(request).live
+    loop = get_state(request).loop
     if user is not None and "\0" in user:
         raise Problem(400, "a user's name is not valid text", code="invalid_text", param="user")
     now = time.time()
@@ -116,100 +100,51 @@ async def overview(
     answer: dict[str, Any] = {
         "object": "overview",
         "now": now,
-        "cost": live.config.cost,
-        "epoch": live.bandit.state.epoch,
-        "down": live.down,
+        "cost": loop.config.cost,
+        "epoch": loop.bandit.state.epoch,
+        "down": loop.down,
         "totals": None,
         "series": [],
         "arms": [],
-        "beliefs": _beliefs(live, user),
+        "beliefs": _beliefs(loop, user),
     }
-    played = live.bandit.arms
+    played = loop.bandit.arms
 
     def look(connection: Connection) -> dict[str, Any]:
         end = now if until is None else until
-        begin = _first(connection, None if trim else since, since or 0.0, end)
-        return _told(*_look(connection, _Period(begin, end, bins)), played)
+        begin = _begin(connection, None if trim else since, since or 0.0, end)
+        period = Period(begin, end, bins)
+        return _figures(period, period_sums(connection, period), played)
 
     try:
-        found: dict[str, Any] = await live.read(look)
-    except Problem as problem:
-        return answer | {"down": live.down or str(problem)}
+        found = await loop.read(look)
+    except Problem as problem:  # the beliefs are known without the store
+        return answer | {"down": loop.down or str(problem)}
     return answer | found
 
 
-def _beliefs(live: Live, user: str | None) -> dict[str, Any]:
+def _beliefs(loop: FeedbackLoop, user: str | None) -> dict[str, Any]:
     """What the bandit believes that a user's edits of each arm cost."""
-    pulls, observed, means = live.bandit.beliefs(live.scope_of(user))
+    pulls, observed, means = loop.bandit.beliefs(loop.scopes.of(user))
     return {
         "user": user,
-        "scope": live.scope,
+        "scope": loop.scopes.scope,
         "arms": [
             {"arm": arm, "pulls": n, "observed": seen, "mean": mean if seen > 0 else None}
-            for arm, n, seen, mean in zip(live.bandit.arms, pulls, observed, means, strict=True)
+            for arm, n, seen, mean in zip(loop.bandit.arms, pulls, observed, means, strict=True)
         ],
     }
 
 
-def _first(connection: Connection, since: float | None, least: float, until: float) -> float:
-    """When a period begins, where that is not given: with its first event."""
+def _begin(connection: Connection, since: float | None, least: float, until: float) -> float:
+    """When a period begins: with its first event, if a request does not say."""
     if since is not None:
         return since
-    first = connection.scalar(select(func.min(events.c.time)).where(events.c.time >= least))
+    first = first_event(connection, least)
     return min(until - DAY if first is None else first, until - 1)
 
 
-def _look(connection: Connection, period: _Period) -> tuple[_Period, Sequence[Row[Any]]]:
-    """The period, and the sums of what lies in it."""
-    return period, connection.execute(_counted(connection, period)).all()
-
-
-def _within(period: _Period) -> Any:
-    return and_(events.c.time >= period.since, events.c.time < period.until)
-
-
-def _counted(connection: Connection, period: _Period) -> Any:
-    """Counts and summed costs of the period by bin, arm and kind of event, and how many are waited for.
-
-    Of each response's events two count at most: the arm that answered at last, and the last revision of
-    the feedback. Few responses have more, or none of the second; they are sought first, in an index that
-    covers the search, so that the others need not be looked up one by one.
-    """
-    lowest, highest = func.min(events.c.revision), func.max(events.c.revision)
-    answers = func.count(case((events.c.revision >= EXPIRED, 1)))
-    odd = (
-        select(events.c.response_id, lowest.label("lowest"), highest.label("highest"))
-        .where(events.c.response_id.is_not(None))
-        .group_by(events.c.response_id)
-        .having((lowest < DECIDED) | (answers != 1))
-        .cte("odd")
-    )
-    valid = case((events.c.revision <= DECIDED, odd.c.lowest), else_=odd.c.highest)
-    place = (events.c.time - period.since) / period.width
-    sqlite = connection.dialect.name == "sqlite"  # it cuts where others round
-    number = cast(place if sqlite else func.floor(place), Integer).label("bin")
-    rows = (
-        select(number, events.c.arm, events.c.kind, events.c.cost, odd.c.highest)
-        .outerjoin_from(events, odd, odd.c.response_id == events.c.response_id)
-        .where(
-            _within(period),
-            events.c.kind != "arms",
-            odd.c.response_id.is_(None) | (events.c.revision == valid),
-        )
-        .subquery()
-    )
-    return select(
-        rows.c.bin,
-        rows.c.arm,
-        rows.c.kind,
-        func.count().label("n"),
-        func.sum(rows.c.cost).label("cost"),
-        func.sum(rows.c.cost * rows.c.cost).label("square"),
-        func.count().filter(rows.c.highest <= DECIDED).label("pending"),
-    ).group_by(rows.c.bin, rows.c.arm, rows.c.kind)
-
-
-def _told(period: _Period, rows: Iterable[Row[Any]], played: Sequence[str]) -> dict[str, Any]:
+def _figures(period: Period, rows: Iterable[Row[Any]], played: Sequence[str]) -> dict[str, Any]:
     """The figures as JSON types."""
     total = Sums()
     by_bin: dict[int, Sums] = {}
@@ -221,8 +156,8 @@ def _told(period: _Period, rows: Iterable[Row[Any]], played: Sequence[str]) -> d
         if row.kind in ("decided", "rerouted"):
             asked[row.arm] += row.n
             pending[row.arm] += row.pending
-        elif row.kind in ("edited", KEPT):
-            sums = Sums(row.n, row.cost, row.square, row.n if row.kind == KEPT else 0)
+        elif row.kind in ("edited", "accepted"):
+            sums = Sums(row.n, row.cost, row.square, row.n if row.kind == "accepted" else 0)
             place = min(row.bin, period.bins - 1)
             by_bin[place] = by_bin.get(place, Sums()).plus(sums)
             by_arm[row.arm] = by_arm.get(row.arm, Sums()).plus(sums)

@@ -15,11 +15,11 @@ from fastapi import FastAPI
 
 from editloop.errors import ServeError
 from editloop.serve.api.connection import patient
-from editloop.serve.api.middleware import Limits
+from editloop.serve.api.limits import Limits
 
 __all__ = ["listen", "run_server", "server_settings"]
 
-PATIENCE = 20
+TIMEOUT_SECONDS = 20
 """Seconds that requests under way are given to end."""
 
 
@@ -53,7 +53,7 @@ def server_settings(app: FastAPI, limits: Limits | None = None) -> uvicorn.Confi
         lifespan="off",
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=PATIENCE,
+        timeout_graceful_shutdown=TIMEOUT_SECONDS,
     )
 
 

@@ -7,31 +7,31 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
-from editloop.serve.api.middleware import Limits
 from editloop.serve.backends.base import Backend
-from editloop.serve.loop.completions import Desk
-from editloop.serve.loop.feedback import Live
+from editloop.serve.loop.completions import CompletionService
+from editloop.serve.loop.feedback import FeedbackLoop
 
-__all__ = ["Room", "room_of"]
+__all__ = ["ServerState", "get_state"]
 
 
 @dataclass(frozen=True)
-class Room:
+class ServerState:
     """The parts of a server.
 
     Attributes:
-        live: Decides and learns.
-        desk: Answers questions.
-        backend: Writes responses.
-        limits: Of requests.
-        metrics: What is counted.
-        ready: Arms that the backend was given.
-        following: Held while it is given others.
+        loop: Decides, records and learns.
+        completions: Answers requests for responses.
+        backend: Generates responses.
+        limits: On requests.
+        metrics: Figures about this process.
+        ready: The arms that the backend has been given.
+        following: Held while the backend is given others.
     """
 
-    live: Live
-    desk: Desk
+    loop: FeedbackLoop
+    completions: CompletionService
     backend: Backend
     limits: Limits
     metrics: Metrics
@@ -39,7 +39,7 @@ class Room:
     following: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-def room_of(request: Request) -> Room:
+def get_state(request: Request) -> ServerState:
     """The parts of the server that a request came to."""
-    room: Room = request.app.state.room
-    return room
+    state: ServerState = request.app.state.server
+    return state

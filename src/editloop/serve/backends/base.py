@@ -1,4 +1,9 @@
-"""What writes responses: the part that an arm's name is given to. Which arm, and why, is not known here."""
+"""What a serving backend is: where policies run that generate the responses.
+
+A backend gets an arm's name and a request, and gives a completion. Why that arm was chosen is not known here.
+Two come with EditLoop, `local` and `upstream`; another package adds one as the registry in
+`editloop.serve.backends` describes.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +14,34 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from editloop.errors import ServeError
 
 __all__ = [
     "Backend",
+    "BackendUnavailableError",
     "Chunk",
     "Completion",
-    "Refused",
-    "Served",
-    "Unanswered",
-    "attempt_within",
-    "freed",
+    "ServedPolicy",
+    "UpstreamRejectedError",
+    "attempt_timeout",
     "seconds_left",
+    "unused_parts",
 ]
 
-_until: ContextVar[float | None] = ContextVar("until", default=None)
+_attempt_ends: ContextVar[float | None] = ContextVar("attempt_ends", default=None)
 
 
 @dataclass(frozen=True)
-class Served:
-    """A policy as an arm.
+class ServedPolicy:
+    """A policy that is served as an arm.
 
     Attributes:
-        arm: Its name for ever: `sft@1f2e3d4c`, by the hash of its weights.
-        name: In its run: `sft`, `mixture`, `base` ...
+        arm: Its permanent name, with a hash of its weights: `sft@1f2e3d4c`.
+        name: Its name in the run: `sft`, `mixture`, `base` ...
         run: The run folder.
-        weights: Of a mixture's parts, by their arms.
+        weights: The weights of a mixture's parts, by their arms; empty for any other policy.
     """
 
     arm: str
@@ -44,21 +49,25 @@ class Served:
     run: Path
     weights: Mapping[str, float] = field(default_factory=dict)
 
-    def parts(self) -> list[Served]:
-        """What has to be loaded for it: itself, or the parts of a mixture."""
+    def parts(self) -> list[ServedPolicy]:
+        """The policies that have to be loaded for it: itself, or the parts of a mixture."""
         if not self.weights:
             return [self]
-        return [Served(arm, arm.partition("@")[0], self.run) for arm in self.weights]
+        return [ServedPolicy(arm, arm.partition("@")[0], self.run) for arm in self.weights]
 
-    def drawn(self, response_id: str) -> Served:
-        """Who writes a response: itself, or one part of a mixture, for one response always the same."""
+    def part_for(self, response_id: str) -> ServedPolicy:
+        """The policy that generates a response: itself, or a part drawn by the mixture's weights.
+
+        The draw is seeded by the response's identity, so that a request that is sent again, to another
+        replica even, gets the same part.
+        """
         return random.Random(response_id).choices(self.parts(), [*self.weights.values()] or None)[0]
 
 
-def freed(policies: Mapping[str, Served], gone: Served) -> list[Served]:
-    """The parts of a policy that has gone which none of the others has."""
+def unused_parts(policies: Mapping[str, ServedPolicy], retired: ServedPolicy) -> list[ServedPolicy]:
+    """The parts of a policy that was retired which none of the remaining policies needs."""
     needed = {part.arm for each in policies.values() for part in each.parts()}
-    return [part for part in gone.parts() if part.arm not in needed]
+    return [part for part in retired.parts() if part.arm not in needed]
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,11 @@ class Completion:
     """A whole response.
 
     Attributes:
-        text: What was written; None where it is not text (a tool call).
+        text: What was generated; None if it is not a text, but a tool call.
         finish: Why it ended: `stop`, `length` ...
-        message: As OpenAI's API has it.
-        usage: Tokens, likewise.
-        logprobs: Likewise, if they were asked for.
+        message: The message, as of OpenAI's API.
+        usage: Counts of tokens, likewise.
+        logprobs: Log-probabilities, likewise, if they were asked for.
     """
 
     text: str | None
@@ -82,13 +91,13 @@ class Completion:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a response.
+    """A part of a streamed response.
 
     Attributes:
-        delta: What is new, as OpenAI's API has it.
-        finish: Why it ended, with the last.
-        usage: Tokens, if they were asked for.
-        logprobs: Likewise.
+        delta: What is new, as of OpenAI's API.
+        finish: Why the response ended; with its last part only.
+        usage: Counts of tokens, if they were asked for.
+        logprobs: Log-probabilities, likewise.
     """
 
     delta: dict[str, Any]
@@ -97,8 +106,8 @@ class Chunk:
     logprobs: dict[str, Any] | None = None
 
 
-class Unanswered(ServeError):
-    """An arm could not answer; another may.
+class BackendUnavailableError(ServeError):
+    """An arm could not answer; another one may.
 
     Args:
         reason: `timeout`, `missing` or `error`.
@@ -110,52 +119,54 @@ class Unanswered(ServeError):
         self.reason = reason
 
 
-class Refused(ServeError):
-    """The request itself was refused by the model's server, whatever the arm.
+class UpstreamRejectedError(ServeError):
+    """The request itself was rejected by the model's server, so no arm would be answered.
 
     Args:
         status: HTTP status.
-        body: Its answer.
+        body: The body of the answer.
         retry_after: When it may be tried again, as the server said it.
     """
 
     def __init__(self, status: int, body: Any, retry_after: str | None = None) -> None:
-        super().__init__("the model's server refuses the request", seen=body)
+        super().__init__("the model's server rejects the request", seen=body)
         self.status, self.body, self.retry_after = status, body, retry_after
 
 
 @asynccontextmanager
-async def attempt_within(seconds: float | None) -> AsyncIterator[None]:
-    """Within it, an arm has so many seconds to answer, or to begin a stream; None for as long as it takes.
+async def attempt_timeout(seconds: float | None) -> AsyncIterator[None]:
+    """Within it, an arm has so many seconds to answer, or to begin a stream; None sets no limit.
 
     Raises:
-        Unanswered: The time is over.
+        BackendUnavailableError: The time is over.
     """
-    before = _until.set(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+    before = _attempt_ends.set(None if seconds is None else asyncio.get_running_loop().time() + seconds)
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise Unanswered("timeout") from None
+        raise BackendUnavailableError("timeout") from None
     finally:
-        _until.reset(before)
+        _attempt_ends.reset(before)
 
 
 def seconds_left() -> float | None:
-    """How many seconds an attempt that is under way still has; None where there is no limit.
+    """How many seconds the attempt that is under way still has; None if there is no limit.
 
-    For a backend that can tell whom it asks: one that only waits is broken off without its doing.
+    A backend may pass this on to a server that it asks. One that does not is cancelled at the end all the
+    same.
     """
-    until = _until.get()
-    return None if until is None else max(0.0, until - asyncio.get_running_loop().time())
+    ends = _attempt_ends.get()
+    return None if ends is None else max(0.0, ends - asyncio.get_running_loop().time())
 
 
+@runtime_checkable
 class Backend(Protocol):
     """Where policies run."""
 
     @property
     def down(self) -> str | None:
-        """Why no policy can answer now, without an address, as anyone may be told; None if they can."""
+        """Why no policy can answer now; None if they can. Anyone may read it, so it holds no address."""
         ...
 
     async def start(self) -> None:
@@ -167,46 +178,46 @@ class Backend(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         ...
 
-    async def prepare(self, policy: Served) -> None:
-        """Make a policy ready to answer.
+    async def prepare(self, policy: ServedPolicy) -> None:
+        """Make a policy ready to answer. Preparing one that is ready changes nothing.
 
         Raises:
-            EditLoopError: It cannot be.
+            EditLoopError: It cannot be made ready.
         """
         ...
 
     async def retire(self, arm: str) -> None:
-        """Let go of a policy."""
+        """Release a policy; one that is not there is no error."""
         ...
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """Look whether a request can be answered at all, before anything is decided.
+        """Check whether a request can be answered at all, before anything is decided or recorded.
 
         Args:
             request: As of OpenAI's API.
 
         Raises:
-            Refused: It asks for something that no policy here can do, which is named.
+            UpstreamRejectedError: It asks for something that no policy here can do; the message names it.
         """
         ...
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
-        """A whole response.
+        """Generate a whole response.
 
         Args:
-            arm: Whose.
+            arm: The policy that generates it.
             request: As of OpenAI's API.
-            response_id: From which draws follow, where there are any.
+            response_id: The response's identity; it seeds the choice of a mixture's part.
 
         Raises:
-            Unanswered: By this arm.
-            Refused: By any.
+            BackendUnavailableError: This arm cannot answer; another may.
+            UpstreamRejectedError: No arm would be answered.
         """
         ...
 
     def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
-        """The same, part by part; the last has `finish`."""
+        """Generate a response part by part; the last part has `finish`. Errors are those of `complete`."""
         ...

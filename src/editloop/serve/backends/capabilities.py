@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from editloop.serve.backends.base import Refused
+from editloop.serve.backends.base import UpstreamRejectedError
 
 __all__ = ["IN_PROCESS", "check_request", "refused"]
 
@@ -128,7 +128,7 @@ def check_request(request: Mapping[str, Any], table: Mapping[str, Check]) -> Non
             raise refused(what, objection.param, "unsupported_parameter")
 
 
-def refused(what: str, param: str, code: str = "invalid_request") -> Refused:
+def refused(what: str, param: str, code: str = "invalid_request") -> UpstreamRejectedError:
     """A refusal in the form of OpenAI's API."""
     error = {"message": what, "type": "invalid_request_error", "param": param, "code": code}
-    return Refused(400, {"error": error})
+    return UpstreamRejectedError(400, {"error": error})

@@ -20,9 +20,9 @@ from editloop.errors import RunError
 from editloop.policy import RunFolder, check_name, check_policy
 from editloop.policy.manifest import Manifest, SamplesRecord
 from editloop.policy.verify import open_regular
-from editloop.serve.backends.base import Served
+from editloop.serve.backends.base import ServedPolicy
 
-__all__ = ["find_policies", "in_time", "objection", "validation"]
+__all__ = ["find_policies", "objection", "validation", "within_time_limit"]
 
 T = TypeVar("T")
 
@@ -30,18 +30,18 @@ CHECK_SECONDS = 600.0
 """For reading a run folder wholly: a large model from a slow disk takes minutes, a dead mount for ever."""
 
 
-async def in_time(work: Callable[[], T]) -> T:
+async def within_time_limit(work: Callable[[], T]) -> T:
     """What work in a thread gives; a thread that hangs is left behind, and keeps no process from ending.
 
     Raises:
         RunError: It takes too long.
     """
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[T] = loop.create_future()
+    event_loop = asyncio.get_running_loop()
+    found: asyncio.Future[T] = event_loop.create_future()
 
     def told(tell: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(lambda: None if found.done() else tell())
+            event_loop.call_soon_threadsafe(lambda: None if found.done() else tell())
 
     def run() -> None:
         try:
@@ -62,7 +62,7 @@ async def in_time(work: Callable[[], T]) -> T:
         ) from None
 
 
-def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[Served]:
+def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[ServedPolicy]:
     """Policies of a run folder as arms, the folder checked.
 
     Args:
@@ -89,11 +89,11 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
         raise RunError(f"the run cannot be read: {error!r}", seen=str(run)) from error
 
 
-def _served(folder: RunFolder, manifest: Manifest, name: str) -> Served:
+def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
     path = folder.path.resolve()
     fingerprint = check_name(manifest.base.fingerprint)
     if name == "base":
-        return Served(f"base@{fingerprint[:8]}", name, path)
+        return ServedPolicy(f"base@{fingerprint[:8]}", name, path)
     if name == "mixture":
         parts = {
             _served(folder, manifest, part).arm: weight
@@ -101,14 +101,14 @@ def _served(folder: RunFolder, manifest: Manifest, name: str) -> Served:
             if weight > 0
         }
         digest = hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
-        return Served(f"mixture@{digest[:8]}", name, path, parts)
+        return ServedPolicy(f"mixture@{digest[:8]}", name, path, parts)
     place = folder.policy_path(name)
     check_policy(place, path, manifest.base.name)
     weights = hashlib.sha256(fingerprint.encode())
     for file in (*sorted(place.glob("*.safetensors")), *place.glob("adapter_config.json")):
         with open_regular(file) as opened:
             weights.update(hashlib.file_digest(opened, "sha256").digest())
-    return Served(f"{name}@{weights.hexdigest()[:8]}", name, path)
+    return ServedPolicy(f"{name}@{weights.hexdigest()[:8]}", name, path)
 
 
 def _weights(manifest: Manifest) -> dict[str, float]:

@@ -27,11 +27,17 @@ from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
 from editloop.policy.sampling import Draw, numbers, own_defaults, trim_loops
 from editloop.policy.verify import ADAPTER, read_header
-from editloop.serve.backends.base import Chunk, Completion, Served, Unanswered, freed
+from editloop.serve.backends.base import (
+    BackendUnavailableError,
+    Chunk,
+    Completion,
+    ServedPolicy,
+    unused_parts,
+)
 from editloop.serve.backends.capabilities import IN_PROCESS, check_request, refused
-from editloop.serve.loop.completions import context_of
+from editloop.serve.loop.logged_text import logged_context
 
-__all__ = ["Local"]
+__all__ = ["LocalBackend"]
 
 BATCH = 16
 """Most requests that are answered together."""
@@ -66,7 +72,7 @@ class _Job:
     settings: tuple[float, float | None]
     stream: np.random.SeedSequence
     stops: tuple[str, ...]
-    loop: asyncio.AbstractEventLoop
+    event_loop: asyncio.AbstractEventLoop
     parts: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
     ids: list[int] = field(default_factory=list)
     said: str = ""
@@ -75,10 +81,10 @@ class _Job:
     def tell(self, part: Chunk | Exception) -> None:
         """Hand a part to who asked."""
         with suppress(RuntimeError):  # their loop has ended
-            self.loop.call_soon_threadsafe(self.parts.put_nowait, part)
+            self.event_loop.call_soon_threadsafe(self.parts.put_nowait, part)
 
 
-class Local:
+class LocalBackend:
     """Policies on a base in this process.
 
     Args:
@@ -90,7 +96,7 @@ class Local:
         self._limit, self._options = max_new_tokens, options
         self._base: Policy | None = None
         self._model: Any = None
-        self._policies: dict[str, Served] = {}
+        self._policies: dict[str, ServedPolicy] = {}
         self._adapters: set[str] = set()
         self._whole: dict[str, Policy] = {}
         self._model_lock = threading.Lock()
@@ -111,11 +117,11 @@ class Local:
         self._waiting.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def prepare(self, policy: Served) -> None:
+    async def prepare(self, policy: ServedPolicy) -> None:
         """See `Backend.prepare`: the base is loaded for the first."""
         await asyncio.to_thread(self._prepare, policy)
 
-    def _prepare(self, policy: Served) -> None:
+    def _prepare(self, policy: ServedPolicy) -> None:
         folder = RunFolder(policy.run)
         fingerprint = folder.manifest().base.fingerprint
         with self._model_lock:
@@ -178,7 +184,7 @@ class Local:
 
     def _let_go(self, arm: str) -> None:
         policy = self._policies.pop(arm, None)
-        for part in freed(self._policies, policy) if policy is not None else ():
+        for part in unused_parts(self._policies, policy) if policy is not None else ():
             self._whole.pop(part.arm, None)
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
@@ -194,8 +200,8 @@ class Local:
         """See `Backend.stream`."""
         policy = self._policies.get(arm)
         if policy is None:
-            raise Unanswered("missing", arm)
-        job = self._job(policy.drawn(response_id).arm, request)
+            raise BackendUnavailableError("missing", arm)
+        job = self._job(policy.part_for(response_id).arm, request)
         self._waiting.put(job)
         try:
             while True:
@@ -220,7 +226,7 @@ class Local:
         Raises:
             Refused: None can.
         """
-        context = context_of(request["messages"], str)
+        context = logged_context(request["messages"], str)
         try:
             if not isinstance(context, str):
                 context = tuple(Message.model_validate(each) for each in context)
@@ -242,8 +248,8 @@ class Local:
         stream = np.random.SeedSequence(None if seed is None else seed % 2**128)
         stop = request.get("stop") or ()
         stops = (stop,) if isinstance(stop, str) else tuple(map(str, stop))
-        loop, whole = asyncio.get_running_loop(), self._whole.get(arm)
-        return _Job(arm, whole, prompt, min(room, asked), settings, stream, stops, loop)
+        event_loop, whole = asyncio.get_running_loop(), self._whole.get(arm)
+        return _Job(arm, whole, prompt, min(room, asked), settings, stream, stops, event_loop)
 
     # In the thread that answers
 
@@ -272,7 +278,7 @@ class Local:
             except Exception as error:  # the thread outlives it
                 for job in alike:
                     if job.done is None:
-                        job.tell(Unanswered("error", str(error) or type(error).__name__))
+                        job.tell(BackendUnavailableError("error", str(error) or type(error).__name__))
 
     @torch.inference_mode()
     def _answer(self, jobs: Sequence[_Job]) -> None:

@@ -21,16 +21,16 @@ import aiohttp
 from editloop.errors import ServeError
 from editloop.io import parse_json
 from editloop.serve.backends.base import (
+    BackendUnavailableError,
     Chunk,
     Completion,
-    Refused,
-    Served,
-    Unanswered,
-    freed,
+    ServedPolicy,
+    UpstreamRejectedError,
     seconds_left,
+    unused_parts,
 )
 
-__all__ = ["Upstream"]
+__all__ = ["UpstreamBackend"]
 
 log = logging.getLogger("editloop.serve")
 
@@ -70,7 +70,7 @@ CAUSES: tuple[tuple[type[Exception], str], ...] = (
 """Why it cannot be used, in words that anyone may read: the errors' own texts hold its address."""
 
 
-class Upstream:
+class UpstreamBackend:
     """A client of a model server.
 
     Args:
@@ -93,7 +93,7 @@ class Upstream:
         self._timeout = aiohttp.ClientTimeout(total=None, connect=min(5.0, timeout), sock_read=timeout)
         self._session: aiohttp.ClientSession | None = None
         self._base = base
-        self._policies: dict[str, Served] = {}
+        self._policies: dict[str, ServedPolicy] = {}
         self._task: asyncio.Task[None] | None = None
         self._down: str | None = None
         self._look_again = asyncio.Event()
@@ -140,7 +140,7 @@ class Upstream:
         url = self._url + path
         return self._session.request(method, url, json=body, headers=headers, allow_redirects=False)
 
-    async def prepare(self, policy: Served) -> None:
+    async def prepare(self, policy: ServedPolicy) -> None:
         """See `Backend.prepare`: an adapter that is not in the server's list is loaded there."""
         self._policies[policy.arm] = policy  # what cannot be loaded now is tried again
         models = await self._models()
@@ -150,7 +150,7 @@ class Upstream:
     async def retire(self, arm: str) -> None:
         """See `Backend.retire`."""
         policy = self._policies.pop(arm, None)
-        for part in freed(self._policies, policy) if policy is not None else ():
+        for part in unused_parts(self._policies, policy) if policy is not None else ():
             if part.name != "base":
                 with suppress(*FAILS):
                     async with self._ask("POST", "unload_lora_adapter", {"lora_name": part.arm}):
@@ -176,11 +176,11 @@ class Upstream:
         self._found(None)
         return models
 
-    def _called(self, policy: Served) -> str:
+    def _called(self, policy: ServedPolicy) -> str:
         """What a policy is called there."""
         return self._base or policy.arm if policy.name == "base" else policy.arm
 
-    async def _load(self, policy: Served, models: set[str]) -> None:
+    async def _load(self, policy: ServedPolicy, models: set[str]) -> None:
         name = self._called(policy)
         if name in models:
             return
@@ -238,7 +238,7 @@ class Upstream:
         self, arm: str, request: Mapping[str, Any], response_id: str, *, stream: bool
     ) -> dict[str, Any]:
         policy = self._policies.get(arm)
-        model = arm if policy is None else self._called(policy.drawn(response_id))
+        model = arm if policy is None else self._called(policy.part_for(response_id))
         return {**request, "model": model, "stream": stream}
 
     def check(self, request: Mapping[str, Any]) -> None:
@@ -260,7 +260,7 @@ class Upstream:
             message = dict(choice["message"])
             text, finish = message.get("content"), choice.get("finish_reason") or "stop"
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise Unanswered("error", "not a chat completion") from error
+            raise BackendUnavailableError("error", "not a chat completion") from error
         kept = text if isinstance(text, str) else None
         return Completion(kept, finish, message, body.get("usage"), choice.get("logprobs"))
 
@@ -281,12 +281,12 @@ class Upstream:
         except FAILS as error:
             raise self._unanswered(error) from error
 
-    def _unanswered(self, error: Exception) -> Unanswered:
+    def _unanswered(self, error: Exception) -> BackendUnavailableError:
         if isinstance(error, TimeoutError):  # this response takes too long; others may not
             self._look_again.set()
-            return Unanswered("timeout")
+            return BackendUnavailableError("timeout")
         self._found(error)
-        return Unanswered("error", _told(error))
+        return BackendUnavailableError("error", _told(error))
 
 
 class _Status(Exception):
@@ -358,23 +358,23 @@ def _chunk(data: str) -> Chunk:
     try:
         body = parse_json(data)
         if "error" in body:
-            raise Unanswered("error", body["error"])
+            raise BackendUnavailableError("error", body["error"])
         choice = body["choices"][0] if body.get("choices") else {}
         delta, finish = dict(choice.get("delta") or {}), choice.get("finish_reason")
         return Chunk(delta, finish, body.get("usage"), choice.get("logprobs"))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise Unanswered("error", "not a chunk of a chat completion") from error
+        raise BackendUnavailableError("error", "not a chunk of a chat completion") from error
 
 
 def _refusal(answer: aiohttp.ClientResponse, body: bytes) -> ServeError:
     """What a status other than 200 says: the arm is missing, no arm would be answered, or try another."""
     text = body.decode(errors="replace")
     if answer.status == 404:
-        return Unanswered("missing", text)
+        return BackendUnavailableError("missing", text)
     if answer.status in (400, 413, 422, 429):
         try:
             refusal = parse_json(text)
         except ValueError:
             refusal = text
-        return Refused(answer.status, refusal, answer.headers.get("Retry-After"))
-    return Unanswered("error", f"{answer.status}: {text}")
+        return UpstreamRejectedError(answer.status, refusal, answer.headers.get("Retry-After"))
+    return BackendUnavailableError("error", f"{answer.status}: {text}")

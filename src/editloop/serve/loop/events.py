@@ -1,6 +1,6 @@
-"""Rows of the store's table `events` as the bandit's events.
+"""Rows of the store's table `events` as the events of a bandit.
 
-The store does not know what a bandit is: it keeps rows. Here, above both, a row becomes the event that
+The store keeps rows and does not know what a bandit is. Here, above both, a row becomes the event that
 `editloop.online` folds.
 """
 
@@ -10,30 +10,31 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import Row
-
 from editloop.online import Arms, Decided, Event, Feedback, Rerouted
-from editloop.store.database import Store, newer, storing
+from editloop.store import reads
+from editloop.store.database import Row, Store
 
-__all__ = ["folded", "read_events"]
+__all__ = ["bandit_events", "read_events"]
 
 
 def read_events(store: Store, after: int = 0) -> Iterator[tuple[int, Event]]:
-    """The events that a bandit folds, with their numbers, in order."""
-    with storing(), store.reader.connect() as connection:
-        rows = connection.execution_options(yield_per=1000).execute(newer(after))
-        yield from folded(rows)
+    """The events after a number that a bandit folds, with their numbers, in order.
+
+    Raises:
+        StoreError: The database does not answer.
+    """
+    yield from bandit_events(store.stream(lambda c: reads.events_after(c, after)))
 
 
-def folded(rows: Iterable[Row[Any]]) -> Iterator[tuple[int, Event]]:
+def bandit_events(rows: Iterable[Row[Any]]) -> Iterator[tuple[int, Event]]:
     """Those of the rows that a bandit folds, as events with their numbers."""
     for row in rows:
-        found = event_of(row)
-        if found is not None:
-            yield row.seq, found
+        event = _bandit_event(row)
+        if event is not None:
+            yield row.seq, event
 
 
-def event_of(row: Row[Any]) -> Event | None:
+def _bandit_event(row: Row[Any]) -> Event | None:
     """The event that a row holds; None for the cost of a text that no arm wrote."""
     if row.kind == "arms":
         return Arms(row.epoch, tuple(json.loads(row.arms)))

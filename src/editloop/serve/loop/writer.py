@@ -1,350 +1,335 @@
-"""The one thread that writes: what is asked for while a commit is under way shares the next one.
+"""The one thread that writes. Commands that arrive while a commit is under way share the next one.
 
-An entry is acknowledged when it is on the disk. While the database is down, entries of responses that are
-on their way go to a file, the spool, and into the database when it is back; all else is refused. Nothing is
-known here of what an entry means.
+A commit that is on the disk takes as long for one command as for a hundred, because it waits for the disk, so
+the writer's thread takes whatever has arrived by then, at most `MAX_COMMIT_SIZE` commands, and applies it in
+one transaction (a group commit). The busier the server is, the larger its commits become, and the time that
+each command waits stays about that of two commits. One thread is enough, and it gives the events one order.
+
+A command is acknowledged when it is on the disk. While the database is down, commands of responses under way
+go into a file, the spool, and from there into the database when it is back; all others are refused. What a
+command means is not known here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from itertools import islice
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-from sqlalchemy import Connection, func, select
-from sqlalchemy.exc import SQLAlchemyError
+from typing import Any, TypeVar
 
 from editloop.errors import StoreError
-from editloop.journal import append_rows, drop_rows, left_rows, read_rows
 from editloop.online import Event
-from editloop.serve.loop.commands import Pen, Price, Spooled, spooled_from_json, spooled_to_json
+from editloop.serve.loop.appender import CostFunction, EventAppender
+from editloop.serve.loop.commands import Command
 from editloop.serve.loop.costs import CostVersion
-from editloop.serve.loop.events import folded
+from editloop.serve.loop.events import bandit_events
+from editloop.serve.loop.spool import Spool, SpooledCommand, spooled_from_json
 from editloop.serve.problem import Problem
-from editloop.store.database import ONE_AT_A_TIME, PATIENCE, UNREACHABLE, Store, down, newer
-from editloop.store.schema import COST, FORGOTTEN, REPRICED, events, facts
+from editloop.store import reads
+from editloop.store.database import TIMEOUT_SECONDS, Connection, Store
+from editloop.store.schema import COST, FORGOTTEN, REPRICED
 
-__all__ = ["Entry", "Writer"]
+__all__ = ["Writer"]
 
-T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 
 log = logging.getLogger("editloop.serve")
 
-MOST = 256
-"""Entries of a commit."""
+MAX_COMMIT_SIZE = 256
+"""Commands of one commit."""
 
-HOLD = 0.01
-"""Most seconds for which an entry waits for another with which to share a commit."""
+MAX_COMMIT_DELAY = 0.01
+"""Seconds for which a command that is not urgent waits for another one to share its commit with."""
 
-AT_ONCE = 1.0
-"""Seconds for which the spool is written into a database that is back, before others have their turn."""
+SPOOL_TURN_SECONDS = 1.0
+"""Seconds for which the spool is written into a database that is back, before other commands are heard."""
 
-AGAIN = 0.5
-"""Seconds between two looks at a database: whether it is back, and what other replicas have written."""
+POLL_INTERVAL = 0.5
+"""Seconds between two looks at the database: whether it is back, and what other replicas have written."""
 
+Pending = tuple[Any, "asyncio.Future[Any] | None"]
+"""A command, and the future of whoever waits for it."""
 
-class Entry(Protocol[T_co]):
-    """What can be written."""
-
-    def apply(self, pen: Pen) -> T_co:
-        """Write it in a transaction of which there is one at a time."""
-        ...
+OnEvents = Callable[[Sequence[tuple[int, Event]]], None]
 
 
-Asked = tuple[Any, "asyncio.Future[Any] | None"]
-Told = Callable[[Sequence[tuple[int, Event]]], None]
+class _Poll:
+    """A command that writes nothing: applying it finds what other replicas have written."""
 
-
-_LAST = select(func.max(events.c.seq))
-_FACTS = select(facts.c.name, facts.c.value).where(facts.c.name.in_((COST, FORGOTTEN, REPRICED)))
-
-
-class _Look:
-    """Writes nothing: a reason to see what others have written."""
-
-    def apply(self, pen: Pen) -> None:
-        """Nothing."""
+    def apply(self, appender: EventAppender) -> None:
+        """Write nothing."""
 
 
 class Writer:
-    """Writes entries, in the order in which they are asked for.
+    """Writes commands, in the order in which they arrive.
 
     Args:
-        store: Where to.
-        spool: The file for the time in which it is down.
-        price: What an edit costs.
-        told: Called in the event loop with each new event of the store, in order and once, before whoever
-            asked for it hears; those of other replicas too.
+        store: Where they are written to.
+        spool: The file in which commands wait while it is down.
+        edit_cost: The cost of an edit.
+        on_events: Called in the event loop with each new event of the store, those of other replicas too, in
+            order and once, before whoever wrote it gets its result.
         last: Number of the last event that is known.
-        version: What `price` and all costs that are known are counted by; None does not look.
+        cost_version: What `edit_cost` and all known costs are measured by; None does not check it.
+
+    Attributes:
+        down: Why the store cannot be written; None if it can.
     """
 
     def __init__(
         self,
         store: Store,
         spool: Path,
-        price: Price,
-        told: Told,
+        edit_cost: CostFunction,
+        on_events: OnEvents,
         last: int,
-        version: CostVersion | None = None,
+        cost_version: CostVersion | None = None,
     ) -> None:
-        self.store, self.spool, self.price, self.last = store, spool, price, last
-        self._version = version
-        self._told = told
-        self._held: list[Asked] = []
-        self._stopped = False
-        self._queue: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.store, self.last = store, last
         self.down: str | None = None
-        self._answered = False
-        self._asking: threading.Thread | None = None
-        self._begun: float | None = None
+        self._spool = Spool(spool)
+        self._edit_cost, self._on_events, self._cost_version = edit_cost, on_events, cost_version
+        self._held: list[Pending] = []
+        self._is_stopped = False
+        self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._is_back = False
+        self._probe: threading.Thread | None = None
+        self._commit_began: float | None = None
+
+    # In the event loop
 
     def start(self) -> None:
         """Begin to write, for the event loop that runs."""
-        self._loop = asyncio.get_running_loop()
-        left_rows(self.spool).unlink(missing_ok=True)
+        self._event_loop = asyncio.get_running_loop()
+        self._spool.tidy()
         self._thread.start()
 
     async def stop(self) -> None:
-        """Write what was asked for, and end."""
+        """Write all commands that have arrived, and end."""
         if self._thread.is_alive():
             self._release()
-            self._stopped = True
+            self._is_stopped = True
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
 
-    def write(self, entry: Entry[T_co], *, hurry: bool = True) -> asyncio.Future[T_co]:
-        """What an entry returns, when it is on the disk.
+    def write(self, command: Command[T], *, hurry: bool = True) -> asyncio.Future[T]:
+        """What a command returns, once it is on the disk.
 
         Args:
-            entry: It.
-            hurry: Whether it goes to the disk at once, and with it all that were asked for before; else it
-                waits a moment for one that does.
+            command: What is written.
+            hurry: Whether it is written at once, with all commands before it. Otherwise it waits a moment for
+                one that is: a decision and the response that follows it in milliseconds share a commit.
 
         Raises:
-            StoreError: In the future: the store is down, and the entry cannot wait in the spool.
+            StoreError: By the future: the store is down, and the command cannot wait in the spool.
         """
-        assert self._loop is not None
-        future: asyncio.Future[T_co] = self._loop.create_future()
-        if self._stopped:
+        assert self._event_loop is not None
+        future: asyncio.Future[T] = self._event_loop.create_future()
+        if self._is_stopped:
             future.set_exception(StoreError("the server is ending"))
             return future
-        self._held.append((entry, future))
+        self._held.append((command, future))
         if hurry:
             self._release()
         elif len(self._held) == 1:
-            self._loop.call_later(HOLD, self._release)
+            self._event_loop.call_later(MAX_COMMIT_DELAY, self._release)
         return future
 
     def _release(self) -> None:
-        for asked in self._held:
-            self._queue.put(asked)
+        for pending in self._held:
+            self._queue.put(pending)
         self._held.clear()
 
-    def spooled(self) -> list[Spooled]:
-        """What waits in the spool."""
-        return [spooled_from_json(row) for row in read_rows(self.spool, StoreError)]
+    def spooled(self) -> list[SpooledCommand]:
+        """The commands that wait in the spool."""
+        return self._spool.commands()
+
+    def cut_if_stuck(self) -> None:
+        """Cut the connection of a commit on which nothing has arrived for too long; to be called regularly.
+
+        A database that stands still, a paused virtual machine for example, would keep the writer's thread
+        waiting for ever, and every request with it: no timeout applies (see `Store.cut_writer`). Once the
+        connection is cut the commit fails, the store counts as down, and responses go on through the spool.
+        """
+        began = self._commit_began
+        if began is not None and time.monotonic() - began > 2 * TIMEOUT_SECONDS and self.store.cut_writer():
+            log.warning(
+                "the database has not answered for %.0f s: the connection is cut", 2 * TIMEOUT_SECONDS
+            )
+            self._commit_began = None
+
+    # In the writer's thread
 
     def _run(self) -> None:
         while True:
-            batch, go_on = self._take()
+            batch, goes_on = self._take()
             try:
                 if batch:
                     self._write(batch)
-            except Exception as error:  # this thread outlives everything
+            except Exception as error:  # whatever it is, this thread must go on
                 log.exception("a batch could not be written")
-                self._tell([], [(future, error) for _, future in batch])
-            if not go_on:
+                self._deliver([], [(future, error) for _, future in batch])
+            if not goes_on:
                 return
 
-    def _take(self) -> tuple[list[Asked], bool]:
-        """What is asked for by now; after a while of nothing, a look at the database."""
-        batch: list[Asked] = []
+    def _take(self) -> tuple[list[Pending], bool]:
+        """The commands that have arrived by now; if none has for a while, a poll of the database."""
+        batch: list[Pending] = []
         try:
-            timeout: float | None = AGAIN
-            while len(batch) < MOST:
-                asked = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
-                if asked is None:
+            timeout: float | None = POLL_INTERVAL
+            while len(batch) < MAX_COMMIT_SIZE:
+                pending = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
+                if pending is None:
                     return batch, False
-                batch.append(asked)
+                batch.append(pending)
                 timeout = None
         except queue.Empty:
             pass
-        if not batch and (self.down or not self.store.is_sqlite or self.spool.exists()):
-            batch.append((_Look(), None))
+        if not batch and (self.down or not self.store.is_sqlite or not self._spool.is_empty()):
+            batch.append((_Poll(), None))
         return batch, True
 
-    def _write(self, batch: list[Asked]) -> None:
-        if self.down and not self._answers():
+    def _write(self, batch: list[Pending]) -> None:
+        if self.down and not self._answers_again():
             self._set_aside(batch, self.down)
             return
         try:
-            if not self._drain():  # what follows on what waits must wait with it
+            # What follows on a spooled command must not overtake it: an edit would find no response.
+            if not self._drain_spool():
                 self._set_aside(batch, "the store is catching up with what was spooled")
                 return
-            found, new = self._commit([entry for entry, _ in batch])
+            results, new = self._commit([command for command, _ in batch])
         except StoreError as error:
-            self.down, self._answered = str(error), False
+            self.down, self._is_back = str(error), False
             self._set_aside(batch, self.down)
-        except Exception as error:  # of one entry, which must not take the others with it
+        except Exception as error:  # one command's fault: apart, so that the others do not fail with it
             if len(batch) > 1:
-                for one in batch:
-                    self._write([one])
+                for pending in batch:
+                    self._write([pending])
             else:
-                self._tell([], [(batch[0][1], error)])
+                self._deliver([], [(batch[0][1], error)])
         else:
             self.down = None
             futures = [future for _, future in batch]
-            self._tell(new, list(zip(futures, found, strict=True)))
+            self._deliver(new, list(zip(futures, results, strict=True)))
 
-    def _answers(self) -> bool:
-        """Whether a database that was down has answered since. It is asked aside: that may take a while."""
-        if not self._answered and not (self._asking and self._asking.is_alive()):
-            self._asking = threading.Thread(target=self._ask, name="looking", daemon=True)
-            self._asking.start()
-        return self._answered
+    def _answers_again(self) -> bool:
+        """Whether a database that was down has answered since.
 
-    def _ask(self) -> None:
-        try:
-            with self.store.reader.connect() as connection:
-                connection.execute(select(1))
-            self._answered = True
-        except (SQLAlchemyError, OSError):
-            time.sleep(AGAIN)
-
-    def cut_if_stuck(self) -> None:
-        """Break a connection on which nothing has come for too long: its server stands still.
-
-        To be called every while. No timeout of the client's library reaches a server that takes bytes and
-        answers none.
+        Another thread asks it, since that may take as long as the timeout, and commands go into the spool
+        meanwhile.
         """
-        begun, descriptor = self._begun, self.store.descriptor
-        if begun is not None and descriptor is not None and time.monotonic() - begun > 2 * PATIENCE:
-            log.warning("the database has not answered for %.0f s", 2 * PATIENCE)
-            self._begun = None
-            with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-                connection.shutdown(socket.SHUT_RDWR)
+        if not self._is_back and not (self._probe and self._probe.is_alive()):
+            self._probe = threading.Thread(target=self._ask_database, name="store probe", daemon=True)
+            self._probe.start()
+        return self._is_back
 
-    def _commit(self, entries: Sequence[Any]) -> tuple[list[Any], list[tuple[int, Event]]]:
-        """Apply entries in one transaction: what each returned or was refused by, and the new events.
+    def _ask_database(self) -> None:
+        if self.store.answers():
+            self._is_back = True
+        else:
+            time.sleep(POLL_INTERVAL)
+
+    def _commit(self, commands: Sequence[Any]) -> tuple[list[Any], list[tuple[int, Event]]]:
+        """Apply commands in one transaction: what each returned, or was refused by, and the new events.
 
         Raises:
-            StoreError: The store is down; nothing was written, or it is not known whether.
+            StoreError: The store is down: nothing was written, or it is not known whether.
         """
-        found: list[Any] = []
-        self._begun = time.monotonic()
+        results: list[Any] = []
+        self._commit_began = time.monotonic()
         try:
-            with self.store.writer.begin() as connection:
-                pen, new = self._pen(connection)
-                for entry in entries:
+            with self.store.transaction() as connection:
+                appender, new = self._appender(connection)
+                for command in commands:
                     try:
-                        found.append(entry.apply(pen))
-                    except Problem as refused:
-                        found.append(refused)
-        except UNREACHABLE as error:  # anything else is an entry's own fault
-            raise down(error) from error
+                        results.append(command.apply(appender))
+                    except Problem as refusal:
+                        results.append(refusal)
         finally:
-            self._begun = None
-        self.last = pen.seq
-        return found, new + pen.added
+            self._commit_began = None
+        self.last = appender.seq
+        return results, new + appender.appended
 
-    def _pen(self, connection: Connection) -> tuple[Pen, list[tuple[int, Event]]]:
-        """A pen, with no other in any replica until the transaction ends, and what others have written.
+    def _appender(self, connection: Connection) -> tuple[EventAppender, list[tuple[int, Event]]]:
+        """What commands write with in this transaction, and the events that other replicas have written.
 
         Raises:
-            StoreError: All costs were counted again since this process learned from them.
+            StoreError: All costs were measured anew since this process learned from them.
         """
-        if not self.store.is_sqlite:
-            connection.execute(ONE_AT_A_TIME)
-        seq = connection.scalar(_LAST) or 0
-        new = list(folded(connection.execute(newer(self.last)))) if seq > self.last else []
-        known = {row.name: row.value for row in connection.execute(_FACTS)}
-        if self._version is not None and (now := CostVersion.of(known)) != self._version:
+        seq = reads.last_seq(connection)
+        new = list(bandit_events(reads.events_after(connection, self.last))) if seq > self.last else []
+        facts = reads.facts_named(connection, (COST, FORGOTTEN, REPRICED))
+        if self._cost_version is not None and (now := CostVersion.of(facts)) != self._cost_version:
             name = now.name if now else "no cost"
             what = f"the costs of the store were counted again, by {name}"
             raise StoreError(what, do="start this server anew")
-        return Pen(connection, seq, self.price, known), new
+        return EventAppender(connection, seq, self._edit_cost, facts), new
 
-    def _drain(self) -> bool:
-        """Write what waits in the spool, for a second at most; returns whether nothing waits any more."""
-        if not self.spool.exists():
+    # The spool
+
+    def _drain_spool(self) -> bool:
+        """Write what waits in the spool, for a while at most; returns whether nothing waits any more."""
+        if self._spool.is_empty():
             return True
-        until, done = time.monotonic() + AT_ONCE, 0
-        rows = read_rows(self.spool, StoreError)
-        try:
-            while some := list(islice(rows, MOST)):
+        until = time.monotonic() + SPOOL_TURN_SECONDS
+        with closing(self._spool.batches(MAX_COMMIT_SIZE)) as batches:
+            for rows in batches:
                 if time.monotonic() > until:
                     return False
-                self._write_rows(some)
-                done += len(some)
-        finally:
-            if done:
-                drop_rows(self.spool, done)
-        self.spool.unlink(missing_ok=True)  # a last line that was cut short never happened
+                self._write_rows(rows)
+        self._spool.finish()
         return True
 
     def _write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows of the spool in one transaction; apart, if one of them cannot be written."""
+        """Write rows of the spool in one transaction; one by one, if one of them cannot be written."""
         try:
             _, new = self._commit([spooled_from_json(row) for row in rows])
-            self._tell(new, [])
-        except StoreError:
-            raise
-        except Exception:
-            for row in rows:
-                self._write_one(row)
-
-    def _write_one(self, row: dict[str, Any]) -> None:
-        """Write one row of the spool; one that the database will not have is told, without its texts."""
-        try:
-            _, new = self._commit([spooled_from_json(row)])
-            self._tell(new, [])
+            self._deliver(new, [])
         except StoreError:
             raise
         except Exception as error:
-            log.error("an entry of the spool is refused: %s", error)
-            told = {"entry": row.get("entry"), "id": row.get("response_id"), "error": type(error).__name__}
-            append_rows(self.spool.with_suffix(".refused"), [told], sync=True)
+            if len(rows) > 1:
+                for row in rows:
+                    self._write_rows([row])
+            else:
+                self._spool.refuse(rows[0], error)
 
-    def _set_aside(self, batch: Sequence[Asked], reason: str) -> None:
-        """Keep in the spool what may wait there, and refuse the rest."""
-        waits = [spooled_to_json(entry) for entry, _ in batch if isinstance(entry, Spooled)]
-        problem: Exception | None = None
-        if waits:
+    def _set_aside(self, batch: Sequence[Pending], reason: str) -> None:
+        """Put commands that can wait into the spool, and refuse the others."""
+        can_wait = [command for command, _ in batch if isinstance(command, SpooledCommand)]
+        failure: Exception | None = None
+        if can_wait:
             try:
-                append_rows(self.spool, waits, sync=True)
+                self._spool.append(can_wait)
             except OSError as error:
-                problem = StoreError(f"{reason}; nor can the spool be written", seen=error.strerror)
-        refused = problem or StoreError(reason)
-        self._tell([], [(f, problem if isinstance(entry, Spooled) else refused) for entry, f in batch])
+                failure = StoreError(f"{reason}; nor can the spool be written", seen=error.strerror)
+        refusal = failure or StoreError(reason)
+        self._deliver([], [(f, failure if isinstance(c, SpooledCommand) else refusal) for c, f in batch])
 
-    def _tell(
+    def _deliver(
         self, new: list[tuple[int, Event]], results: list[tuple[asyncio.Future[Any] | None, Any]]
     ) -> None:
-        """Hand events and results to the event loop."""
+        """Hand events, and then results, to the event loop."""
 
-        def tell() -> None:
+        def deliver() -> None:
             if new:
-                self._told(new)
+                self._on_events(new)
             for future, result in results:
-                if future is None or future.done():  # whoever asked has gone
+                if future is None or future.done():  # whoever waited has gone
                     continue
                 if isinstance(result, Exception):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
 
-        assert self._loop is not None
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(tell)
+        assert self._event_loop is not None
+        with suppress(RuntimeError):  # the event loop has ended
+            self._event_loop.call_soon_threadsafe(deliver)

@@ -1,0 +1,42 @@
+"""The limits on requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one request, and one key, may ask for.
+
+    Attributes:
+        body: Bytes of a request.
+        text: Characters of one text.
+        rate: Requests per second of one key, on average; None sets no limit.
+        burst: Requests of one key that may arrive at once.
+        concurrency: Requests that are being answered, over all keys. A request counts once its body has
+            arrived.
+        waiting: Requests whose body has not arrived yet, over all keys; one more ends the one that has waited
+            longest, of the key with the most.
+        held: Bytes of bodies in memory, over all keys.
+        share: Share of `concurrency` and of `held` that one key may have, so that the others go on whatever
+            it does.
+        head_seconds: Time in which the line and the headers of a request must arrive.
+        body_seconds: Time in which its body must arrive.
+        answer_seconds: Time in which a request is answered, or its stream begins, however many arms are
+            tried; None sets no limit.
+    """
+
+    body: int = 2 * 2**20
+    text: int = 200_000
+    rate: float | None = None
+    burst: int = 100
+    concurrency: int = 512
+    waiting: int = 2048
+    held: int = 256 * 2**20
+    share: float = 0.75
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    answer_seconds: float | None = 120.0

@@ -1,0 +1,101 @@
+"""What a command writes with: it numbers events, appends them, and remembers which ones it appended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from editloop.online import Arms, Decided, Event, Feedback, Rerouted
+from editloop.online.events import Outcome
+from editloop.store import reads, writes
+from editloop.store.database import Connection
+from editloop.store.schema import COST, FORGOTTEN, SALT
+
+__all__ = ["CostFunction", "EventAppender"]
+
+CostFunction = Callable[[str, str], float]
+"""From a response and its edit to the cost of the edit."""
+
+
+class EventAppender:
+    """Appends events in a transaction that excludes all other writers.
+
+    Attributes:
+        connection: The transaction's.
+        seq: Number of the last event.
+        facts: The facts about the store that commands depend on, as they are in this transaction.
+        appended: The events appended so far, with their numbers.
+    """
+
+    def __init__(
+        self, connection: Connection, seq: int, edit_cost: CostFunction, facts: Mapping[str, str]
+    ) -> None:
+        self.connection, self.seq, self.facts = connection, seq, facts
+        self._edit_cost = edit_cost
+        self.appended: list[tuple[int, Event]] = []
+
+    def append(
+        self, event: Event, time: float, *, revision: int | None = None, scope: str = "", arm: str = ""
+    ) -> None:
+        """Append an event. The row of feedback repeats its decision's scope and arm, to sum costs by them."""
+        row: dict[str, Any] = {"time": time, "revision": revision}
+        if isinstance(event, Arms):
+            row |= {"kind": "arms", "epoch": event.epoch, "arms": json.dumps(event.arms, allow_nan=False)}
+            row |= {"cost_name": self.facts.get(COST)}
+        elif isinstance(event, Decided):
+            row |= {"kind": "decided", **event._asdict()}
+        elif isinstance(event, Rerouted):
+            row |= {"kind": "rerouted", "scope": scope, **event._asdict()}
+        else:
+            row |= {"kind": event.outcome, "scope": scope, "arm": arm, "cost": event.cost}
+            row |= {"response_id": event.response_id, "revision": event.revision}
+        self._insert(row)
+        self.appended.append((self.seq, event))
+
+    def append_edit_cost(
+        self, response_id: str, revision: int, time: float, cost: float, *, accepted: bool
+    ) -> None:
+        """Append the cost of an edit: as feedback on its decision, if one of the arms wrote the response.
+
+        The cost of an edit of any other text is kept as `external`: no bandit can learn from it.
+        """
+        found = reads.decision(self.connection, response_id)
+        if found is None:
+            draft = reads.draft(self.connection, response_id)
+            row = {"kind": "external", "response_id": response_id, "time": time, "revision": revision}
+            arm = draft.policy if draft is not None else None
+            self._insert({**row, "cost": cost, "arm": arm or "", "scope": ""})
+            return
+        outcome: Outcome = "accepted" if accepted else "edited"
+        feedback = Feedback(response_id, outcome, cost, revision)
+        self.append(feedback, time, scope=found[0], arm=found[1])
+
+    def _insert(self, row: Mapping[str, Any]) -> None:
+        self.seq += 1
+        writes.insert_event(self.connection, {"seq": self.seq, **row})
+
+    def edit_cost(self, response: str, edit: str | None) -> float:
+        """The cost of an edit; None stands for a response that was accepted unchanged."""
+        return 0.0 if edit is None else self._edit_cost(response, edit)
+
+    # Users who were forgotten
+
+    def note_forgotten(self, user: str, time: float) -> None:
+        """Note when a user was forgotten, under a digest that does not reveal who it was."""
+        writes.set_fact(self.connection, self._tombstone(user), repr(time))
+        latest = max(time, float(self.facts.get(FORGOTTEN, 0.0)))
+        writes.set_fact(self.connection, FORGOTTEN, repr(latest))
+
+    def is_forgotten(self, user: str | None, time: float) -> bool:
+        """Whether a user was forgotten after this time: a decision of theirs was in a spool meanwhile."""
+        latest = self.facts.get(FORGOTTEN)
+        if user is None or latest is None or time > float(latest):
+            return False
+        since = reads.fact(self.connection, self._tombstone(user))
+        return since is not None and time <= float(since)
+
+    def _tombstone(self, user: str) -> str:
+        salt = reads.fact(self.connection, SALT) or ""
+        return f"{FORGOTTEN}:{hashlib.blake2b(f'{salt}:{user}'.encode(), digest_size=16).hexdigest()}"

@@ -1,0 +1,68 @@
+"""What the completion service takes and gives: a request, a whole response, a response as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from editloop.serve.backends.base import Chunk, Completion
+
+__all__ = ["CompletionRequest", "CompletionResult", "CompletionStream"]
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """A request for a response.
+
+    Attributes:
+        body: The request, as of OpenAI's API.
+        response_id: The identity that the client gave the response, if it did.
+        user: Who asks.
+        arm: The arm that the client asked for; None lets the bandit choose.
+        metadata: What is kept with the response.
+    """
+
+    body: Mapping[str, Any]
+    response_id: str | None = None
+    user: str | None = None
+    arm: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+    def content(self) -> list[Any]:
+        """What a repeated request has in common with the first; it may be streamed although that was not."""
+        return [{k: v for k, v in self.body.items() if not k.startswith("stream")}, self.user]
+
+
+@dataclass(frozen=True)
+class CompletionResult:
+    """A whole response.
+
+    Attributes:
+        response_id: The identity that its edits are sent with.
+        arm: The arm that generated it.
+        completion: What was generated.
+        model_seconds: The time that the arms took, those that failed too.
+    """
+
+    response_id: str
+    arm: str
+    completion: Completion
+    model_seconds: float
+
+
+@dataclass(frozen=True)
+class CompletionStream:
+    """A response that has begun.
+
+    Attributes:
+        response_id: The identity that its edits are sent with.
+        arm: The arm that generates it.
+        chunks: Its parts, as they are generated.
+        model_seconds: The time that the arms took until the first part.
+    """
+
+    response_id: str
+    arm: str
+    chunks: AsyncIterator[Chunk]
+    model_seconds: float

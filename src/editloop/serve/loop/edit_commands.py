@@ -1,0 +1,169 @@
+"""Commands that take users' edits in: of the loop's own responses, and of texts from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from editloop.serve.loop.appender import EventAppender
+from editloop.serve.problem import Problem
+from editloop.store import reads, writes
+from editloop.store.database import Connection, Row
+
+__all__ = ["EditResult", "RecordEdit", "RecordExternal"]
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """What became of an edit.
+
+    Attributes:
+        response_id: The response that was edited.
+        revision: The revision that this edit is.
+        cost: The cost of the edit; None while the response's text is not known yet.
+        policy: The policy that wrote the response.
+        accepted: Whether the response was left unchanged.
+        repeated: Whether the edit was known already.
+    """
+
+    response_id: str
+    revision: int
+    cost: float | None
+    policy: str | None
+    accepted: bool
+    repeated: bool
+
+
+@dataclass(frozen=True)
+class RecordEdit:
+    """A user's edit of a response, or its acceptance.
+
+    Attributes:
+        response_id: The response that was edited.
+        edit: The text that the user left; None if the response was accepted unchanged.
+        revision: The revision that the client gives it; None for the next.
+        key: The client's idempotency key.
+        time: When, in seconds since 1970.
+        cost: The cost of the edit, if it could be computed before this command is applied.
+    """
+
+    response_id: str
+    edit: str | None
+    revision: int | None
+    key: str | None
+    time: float
+    cost: float | None = None
+
+    def apply(self, appender: EventAppender) -> EditResult:
+        """Write the text and its cost, unless the edit is known already.
+
+        Raises:
+            Problem: 404 for an unknown response, 410 for one without a text, 409 for a key or a revision
+                that belongs to another edit.
+        """
+        connection = appender.connection
+        if self.key is not None and (known := reads.edit_by_key(connection, self.key)) is not None:
+            if known.response_id == self.response_id and known.edit == self.edit:
+                return self._repeated(connection, known.revision)
+            raise Problem(409, "this key has another edit", code="key_reused", seen=self.key)
+        draft = self._draft(connection)
+        there = {row.revision: row.edit for row in reads.revisions(connection, self.response_id)}
+        repeated = self._find_repeated(there, draft.response)
+        if repeated is not None:
+            return self._repeated(connection, repeated)
+        revision = self.revision or max(there, default=0) + 1
+        row = {"response_id": self.response_id, "revision": revision, "time": self.time}
+        writes.insert_edit(connection, row | {"edit": self.edit, "key": self.key})
+        cost, accepted = self.cost, self.edit is None or self.edit == draft.response
+        if draft.response is not None:
+            if cost is None:
+                cost = appender.edit_cost(draft.response, self.edit)
+            appender.append_edit_cost(self.response_id, revision, self.time, cost, accepted=accepted)
+        return EditResult(self.response_id, revision, cost, draft.policy, accepted, repeated=False)
+
+    def _draft(self, connection: Connection) -> Row[Any]:
+        """The draft of the response.
+
+        Raises:
+            Problem: There is none, or it has no text and will get none.
+        """
+        draft = reads.draft(connection, self.response_id)
+        if draft is None:
+            raise Problem(
+                404, "no such response", code="response_not_found", param="response_id", seen=self.response_id
+            )
+        if draft.response is None and draft.finish is not None:
+            what = {"removed": "was removed", "failed": "has failed"}.get(draft.finish, "has no text")
+            raise Problem(410, f"this response {what}", code=f"response_{draft.finish}", param="response_id")
+        return draft
+
+    def _find_repeated(self, there: dict[int, str | None], response: str | None) -> int | None:
+        """The revision that this edit repeats; None if it is a new one.
+
+        Without a key and a revision of its own, an edit that equals any earlier revision is a late repetition
+        of that one: its client got no answer and sent it again. With a key of its own it is a new edit, which
+        may go back to an earlier wording, unless it equals the last revision.
+
+        Raises:
+            Problem: The revision that it was given belongs to another edit.
+        """
+        highest = max(there, default=0)
+        if self.revision is None:
+            same = [number for number, edit in there.items() if self._is_same(edit, response)]
+            if same and (self.key is None or same[-1] == highest):
+                return same[-1]
+        elif self.revision <= highest:
+            if self.revision in there and there[self.revision] == self.edit:
+                return self.revision
+            what = f"revision {highest} is there already"
+            raise Problem(409, what, code="revision_conflict", param="revision", seen=self.revision)
+        return None
+
+    def _is_same(self, edit: str | None, response: str | None) -> bool:
+        """Whether another revision has the same text, where None stands for the response unchanged."""
+        mine, other = (response if text is None else text for text in (self.edit, edit))
+        return mine == other
+
+    def _repeated(self, connection: Connection, revision: int) -> EditResult:
+        row = reads.feedback_event(connection, self.response_id, revision)
+        if row is None:  # the response's text is not known yet
+            return EditResult(self.response_id, revision, None, None, self.edit is None, repeated=True)
+        accepted = self.edit is None or row.kind == "accepted"
+        return EditResult(self.response_id, revision, row.cost, row.arm, accepted, repeated=True)
+
+
+@dataclass(frozen=True)
+class RecordExternal:
+    """A response that was generated elsewhere, kept as a draft of its own.
+
+    Attributes:
+        response_id: Its identity.
+        user: Who edits it.
+        policy: Who wrote it.
+        context: JSON.
+        response: Its text.
+        metadata: JSON.
+        request: Digest of its content.
+        time: When, in seconds since 1970.
+    """
+
+    response_id: str
+    user: str | None
+    policy: str | None
+    context: str
+    response: str
+    metadata: str | None
+    request: str
+    time: float
+
+    def apply(self, appender: EventAppender) -> None:
+        """Write the draft, unless it is there.
+
+        Raises:
+            Problem: Another response has this identity.
+        """
+        there = reads.draft(appender.connection, self.response_id)
+        if there is None:
+            writes.insert_draft(appender.connection, asdict(self) | {"finish": "external"})
+        elif there.request != self.request:
+            raise Problem(409, "another response has this id", code="id_reused", seen=self.response_id)

@@ -1,0 +1,44 @@
+"""What of a request and its response is kept in the log, after redaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from editloop.serve.loop.redaction import WORDS, Redact, redact_leaves, redact_text
+
+__all__ = ["logged_context", "logged_metadata", "logged_response"]
+
+
+def logged_context(messages: Any, redact: Redact) -> Any:
+    """The messages as the log has them: the text of a user's only message, or else all of them.
+
+    A base with a chat template gets the same prompt from both forms, and one without a template gets the text
+    alone. Every text of a message is redacted: tool calls, what tools returned, and the parts of content that
+    is not a plain text.
+    """
+    joined = [{**each, "content": _joined(each.get("content"))} for each in messages]
+    kept: list[Any] = redact_leaves(joined, redact, words=WORDS)
+    if len(kept) == 1 and set(kept[0]) == {"role", "content"} and kept[0]["role"] == "user":
+        return kept[0]["content"]
+    return kept
+
+
+def _joined(content: Any) -> Any:
+    """Content whose parts are all texts, as one text; any other as it is."""
+    if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
+        return "".join(str(part.get("text", "")) for part in content)
+    return content
+
+
+def logged_metadata(metadata: Mapping[str, Any] | None, redact: Redact) -> str | None:
+    """Metadata as JSON; None if there is none."""
+    if not metadata:
+        return None
+    return json.dumps(redact_leaves(dict(metadata), redact), ensure_ascii=False, allow_nan=False)
+
+
+def logged_response(text: str, redact: Redact) -> str:
+    """A response as the log has it, without NUL, which PostgreSQL cannot store."""
+    return redact_text(text.replace("\0", ""), redact)

@@ -1,0 +1,73 @@
+"""What a loop knows when it starts: the fold of the store's events, from a snapshot on if there is one."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from editloop.errors import StoreUnreachableError
+from editloop.online import Bandit, BanditConfig
+from editloop.serve.loop.costs import CostVersion, settle_cost
+from editloop.serve.loop.events import read_events
+from editloop.serve.loop.snapshots import Snapshots
+from editloop.serve.loop.state import LoopState
+from editloop.store import reads
+from editloop.store.database import Store
+from editloop.store.schema import SALT
+
+__all__ = ["Recovered", "recover"]
+
+log = logging.getLogger("editloop.serve")
+
+
+class Recovered(NamedTuple):
+    """What is known at the start.
+
+    Attributes:
+        state: The fold.
+        salt: The store's.
+        costs: What the store's costs are measured by.
+    """
+
+    state: LoopState
+    salt: str
+    costs: CostVersion
+
+
+def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice: bool) -> Recovered:
+    """Open a store, settle what its costs are measured by, and fold its events.
+
+    Args:
+        store: Not open yet.
+        snapshots: Where the last snapshot is, if there is one.
+        config: How the bandit is configured, and the cost of an edit.
+        reprice: Whether all costs are measured anew, by that cost.
+
+    Raises:
+        StoreError: The store cannot be used, or its costs are measured by another cost. A store that only
+            does not answer is no error if there is a snapshot: the loop goes on from that.
+    """
+    snapshot = snapshots.read()
+    try:
+        store.open()
+        salt = store.fact(SALT)
+        costs, note = settle_cost(store, config.cost, reprice=reprice)
+        last = store.last()
+    except StoreUnreachableError as error:
+        if snapshot is None:
+            raise
+        log.warning("%s; going on from the snapshot", error)
+        costs = CostVersion(config.cost, snapshot.repriced)
+        return Recovered(LoopState(snapshot.bandit, snapshot.seq, snapshot.policies), snapshot.salt, costs)
+    if note is not None:
+        log.warning("%s", note)
+    state = LoopState(Bandit((), config), 0, store.read(reads.policy_locations))
+    is_of_this_store = snapshot is not None and (snapshot.salt, snapshot.repriced) == (salt, costs.repriced)
+    if snapshot is not None and is_of_this_store and snapshot.seq <= last:
+        state.bandit, state.seq = snapshot.bandit, snapshot.seq
+    snapshots.seq = state.seq
+    for seq, event in read_events(store, state.seq):
+        state.fold(event)
+        last = max(last, seq)
+    state.seq = last  # not that of the last event folded: costs of external texts are numbered, too
+    return Recovered(state, salt, costs)

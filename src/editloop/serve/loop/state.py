@@ -1,0 +1,108 @@
+"""What the loop knows: the fold of the store's events, and the decisions that are not among them yet.
+
+The bandit's state is a fold: events are applied in the order of their numbers, one by one, by a function of
+the state and the event alone. That is why a restart, a replica and a replay all arrive at the same state,
+bit for bit, why a snapshot may be thrown away, and why nothing else may change the bandit. A decision becomes
+an event only when its commit is on the disk, so until then it is kept beside the fold, as in flight; without
+that, requests that arrive together would all be given the arm with the fewest pulls.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from editloop.errors import BanditError
+from editloop.online import Bandit, Decided, Event
+from editloop.serve.problem import Problem
+
+__all__ = ["LoopState"]
+
+log = logging.getLogger("editloop.serve")
+
+
+class LoopState:
+    """The fold, and the decisions in flight.
+
+    Args:
+        bandit: The fold of the store's first events.
+        seq: Number of the last event of the store that was seen.
+        policies: The run folder of each policy that ever was an arm, and its name in it, by arm.
+
+    Attributes:
+        in_flight: The scope and the arm of each decision that is not on the disk yet, by response.
+    """
+
+    def __init__(
+        self, bandit: Bandit, seq: int = 0, policies: dict[str, tuple[str, str]] | None = None
+    ) -> None:
+        self.bandit, self.seq = bandit, seq
+        self.policies = policies or {}
+        self.in_flight: dict[str, tuple[str, str]] = {}
+        self._by_scope: dict[str, Counter[str]] = {}
+
+    # Learning
+
+    def learn(self, seq: int, event: Event) -> None:
+        """Fold the next event of the store; if it is a decision, it is no longer in flight."""
+        self.fold(event)
+        self.seq = seq
+        if isinstance(event, Decided):
+            self.remove_in_flight(event.response_id)
+
+    def fold(self, event: Event) -> None:
+        """Fold an event. One that contradicts the state, by a replica that knew less, changes nothing."""
+        try:
+            self.bandit.state.apply(event)
+        except BanditError as error:
+            log.warning("an event of another replica was skipped: %s", error)
+
+    # Deciding
+
+    def choose(self, response_id: str, scope: str, arm: str | None) -> Decided:
+        """Choose an arm for a response, which is in flight from here on.
+
+        Args:
+            response_id: The response.
+            scope: Whose bandit decides.
+            arm: The arm, if the client asked for one.
+
+        Raises:
+            Problem: There is no arm, or the response's identity is in use.
+        """
+        state = self.bandit.state
+        if not state.arms:
+            raise Problem(503, "no policy is served yet", code="no_policies", retry_after=5)
+        if response_id in self.in_flight or response_id in state:
+            raise Problem(409, "another response has this id", code="id_reused", seen=response_id)
+        if arm is None:
+            decision = self.bandit.choose(response_id, scope=scope, in_flight=self._by_scope.get(scope))
+        else:
+            decision = Decided(response_id, scope, arm, 1.0, state.epoch)
+        self.add_in_flight(decision)
+        return decision
+
+    def other_arms(self, scope: str, tried: Sequence[str]) -> list[str]:
+        """The arms that were not tried yet, the one with the least mean cost in this scope first."""
+        _, observed, means = self.bandit.beliefs(scope)
+        ranked = sorted(
+            zip(self.bandit.arms, observed, means, strict=True), key=lambda each: (each[1] == 0, each[2])
+        )
+        return [arm for arm, _, _ in ranked if arm not in tried]
+
+    def add_in_flight(self, decision: Decided) -> None:
+        """Count a decision that is not on the disk yet."""
+        self.in_flight[decision.response_id] = (decision.scope, decision.arm)
+        self._by_scope.setdefault(decision.scope, Counter())[decision.arm] += 1
+
+    def remove_in_flight(self, response_id: str) -> None:
+        """Count a decision no longer: it is on the disk, or was given up."""
+        found = self.in_flight.pop(response_id, None)
+        if found is None:
+            return
+        scope, arm = found
+        counts = self._by_scope[scope]
+        counts[arm] -= 1
+        if not any(counts.values()):
+            del self._by_scope[scope]

@@ -1,0 +1,123 @@
+"""Everything that is written to the store: one named function per statement.
+
+A function takes a connection of `Store.transaction` first. Whether something may be written at all is decided
+above, by the commands of `editloop.serve.loop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, insert, update
+
+from editloop.store.schema import drafts, edits, events, facts, keys, policies
+
+__all__ = [
+    "finish_draft",
+    "insert_draft",
+    "insert_edit",
+    "insert_event",
+    "insert_key",
+    "insert_policy",
+    "move_policy",
+    "name_costs",
+    "remove_texts",
+    "reroute_draft",
+    "revoke_key",
+    "set_costs",
+    "set_fact",
+]
+
+# The statements of the hot path are built once: building one takes several times as long as running it.
+_EVENT, _NO_EVENT = insert(events), dict.fromkeys(events.columns.keys())
+_DRAFT, _NO_DRAFT = insert(drafts), dict.fromkeys(drafts.columns.keys())
+_EDIT = insert(edits)
+_FINISH = (
+    update(drafts)
+    .where(drafts.c.response_id == bindparam("id"), drafts.c.finish.is_(None))
+    .values(response=bindparam("text"), finish=bindparam("reason"))
+)
+_COST = (
+    update(events)
+    .where(events.c.seq == bindparam("number"))
+    .values(kind=bindparam("new_kind"), cost=bindparam("new_cost"))
+)
+
+_REMOVED: Mapping[str, Any] = {
+    **dict.fromkeys(("user", "request", "context", "response", "metadata")),
+    "finish": "removed",
+}
+"""Columns of a draft whose texts are removed; its time, policy and propensity stay."""
+
+
+def insert_event(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Append an event; columns that `row` does not name are null."""
+    connection.execute(_EVENT, {**_NO_EVENT, **row})
+
+
+def insert_draft(connection: Connection, row: Mapping[str, Any], *, removed: bool = False) -> None:
+    """Write a draft; if its texts are `removed` already, without them."""
+    connection.execute(_DRAFT, {**_NO_DRAFT, **row, **(_REMOVED if removed else {})})
+
+
+def finish_draft(connection: Connection, response_id: str, response: str | None, reason: str) -> bool:
+    """Write the text of a draft that has no end yet; returns whether there was such a draft."""
+    values = {"id": response_id, "text": response, "reason": reason}
+    return bool(connection.execute(_FINISH, values).rowcount)
+
+
+def reroute_draft(connection: Connection, response_id: str, arm: str) -> None:
+    """Give a draft to another arm. The probability of that is unknown, so the propensity becomes null."""
+    statement = update(drafts).where(drafts.c.response_id == response_id)
+    connection.execute(statement.values(policy=arm, propensity=None))
+
+
+def insert_edit(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Write a revision of an edit."""
+    connection.execute(_EDIT, dict(row))
+
+
+def remove_texts(connection: Connection, response_ids: Sequence[str]) -> None:
+    """Remove all texts of these responses, and the names of their users."""
+    connection.execute(update(drafts).where(drafts.c.response_id.in_(response_ids)).values(**_REMOVED))
+    connection.execute(delete(edits).where(edits.c.response_id.in_(response_ids)))
+
+
+def insert_policy(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Write a policy that has become an arm for the first time."""
+    connection.execute(insert(policies).values(**row))
+
+
+def move_policy(connection: Connection, arm: str, run: str, name: str) -> None:
+    """Write where a policy lies now."""
+    connection.execute(update(policies).where(policies.c.arm == arm).values(run=run, name=name))
+
+
+def set_fact(connection: Connection, name: str, value: str) -> None:
+    """Write a fact about the whole store, in place of an earlier value."""
+    if not connection.execute(update(facts).where(facts.c.name == name).values(value=value)).rowcount:
+        connection.execute(insert(facts).values(name=name, value=value))
+
+
+def name_costs(connection: Connection, cost: str) -> None:
+    """Write into every epoch which cost its edits are measured by."""
+    connection.execute(update(events).where(events.c.kind == "arms").values(cost_name=cost))
+
+
+def set_costs(connection: Connection, changes: Sequence[tuple[int, str, float | None]]) -> None:
+    """Change the kind and the cost of events, given as (number, kind, cost)."""
+    if changes:
+        values = [{"number": seq, "new_kind": kind, "new_cost": cost} for seq, kind, cost in changes]
+        connection.execute(_COST, values)
+
+
+def insert_key(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Write a bearer key."""
+    connection.execute(insert(keys).values(**row))
+
+
+def revoke_key(connection: Connection, name: str, moment: float) -> bool:
+    """Revoke a key; returns whether there was one of that name that was not revoked yet."""
+    which = (keys.c.name == name) & keys.c.revoked.is_(None)
+    return bool(connection.execute(update(keys).where(which).values(revoked=moment)).rowcount)
