@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.errors import ConfigError
-from editloop.offline.report import tidy
+from editloop.offline.plots import tidy
 from editloop.online import Bandit, BanditConfig
 from editloop.parallel import in_parallel
 from editloop.progress import ProgressCallback, WarningCallback

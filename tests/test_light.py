@@ -16,13 +16,14 @@ from blocked import command, python
 from editloop.cli import app
 from editloop.errors import ConfigError, MissingExtraError
 from editloop.extras import EXTRAS, requires
+from small_run import make_run
 
 ALL = {module for extra in EXTRAS.values() for module in extra.modules}
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DISTRIBUTIONS = {"prometheus_client": "prometheus-client", "sentence_transformers": "sentence-transformers"}
 BROUGHT_BY_OTHERS = {"starlette"}  # by fastapi
 
-HEAVY_NAMES = {"FitConfig", "Policy", "Sample", "evaluate", "fit", "load_base"}
+HEAVY_NAMES = {"Policy", "Sample", "evaluate", "fit", "load_base"}
 """The names of the package that need `train`."""
 
 LIGHT_VERBS = {"inspect", "diagnose", "export"}
@@ -35,8 +36,7 @@ def log(tmp_path: Path) -> Path:
         {"context": f"write {i}", "response": "so it is done", "edit": "so it is done " * (i % 2) + "now"}
         for i in range(12)
     ]
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/run.json").write_text('{"format": 1, "policies": {}}', encoding="utf-8")
+    make_run(tmp_path / "run")
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -95,8 +95,9 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
     """The error that names the extra which brings a missing module, or None if no extra does."""
     root = (error.name or "").partition(".")[0]
     for name, extra in EXTRAS.items():
-        if root in extra.modules and not _installed(root):
-            return _error(name, root)
+        if root in extra.modules:
+            # The first that is missing says more than the one that happens to be imported first.
+            return next((_error(name, each) for each in extra.modules if not _installed(each)), None)
     return None
 
 

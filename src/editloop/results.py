@@ -76,6 +76,7 @@ def write_result(
     )
     paths = Path(folder) / f"{name}.json", Path(folder) / f"{name}.md"
     if figure is not None:
+
         markdown = f"![{name}]({name}.png)\n\n{markdown}"
         with atomic_file(Path(folder) / f"{name}.png") as unfinished:
             figure.savefig(unfinished, format="png", facecolor="white")

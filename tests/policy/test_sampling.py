@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from editloop.edits import Message
 from editloop.errors import ConfigError, ModelError
 from editloop.policy import LoraSettings, MixedPolicy, Policy, attach_adapter, detach_adapter, load_base
-from editloop.policy.sampling import Draw, trim_loops
+from editloop.policy.sampling import InversionSampler, trim_loops
 
 CONTEXTS = ["a", "Dear Ann, thank you for the notes", "bc", "What now?", "xyz xyz", "0"]
 
@@ -151,7 +151,7 @@ def test_the_token_is_the_first_whose_cumulative_share_exceeds_u() -> None:
         (0.5, 0.66667, 2),
         (0.5, 0.83334, 3),
     ]:
-        draw = Draw(torch.tensor([[0.9, u]], dtype=torch.float64), temperature, 3)
+        draw = InversionSampler(torch.tensor([[0.9, u]], dtype=torch.float64), temperature, 3)
         left = draw(torch.zeros(1, 4, dtype=torch.long), logits)
         assert left.isfinite().nonzero().tolist() == [[0, token]], (temperature, u)
     for top_p, u, token in [
@@ -161,7 +161,7 @@ def test_the_token_is_the_first_whose_cumulative_share_exceeds_u() -> None:
         (0.5, 0.9999, 0),
         (0.1, 0.9999, 0),  # the likeliest stays
     ]:
-        draw = Draw(torch.tensor([[u]], dtype=torch.float64), 1.0, 3, top_p)
+        draw = InversionSampler(torch.tensor([[u]], dtype=torch.float64), 1.0, 3, top_p)
         left = draw(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[0.5, 0.0, 0.3, 0.2]]).log())
         assert left.isfinite().nonzero().tolist() == [[0, token]], (top_p, u)
     with pytest.raises(ModelError, match="no numbers"):
@@ -247,21 +247,21 @@ def test_a_long_prompt_shortens_no_other_response(policy: Policy, monkeypatch: p
         return original(ids, generation_config=generation_config, **options)
 
     monkeypatch.setattr(policy.model, "generate", watched, raising=False)
-    told: list[int] = []
+    done: list[int] = []
     contexts = ["b" * 250, "a", "b" * 252, "b" * 200, "c" * 250]
-    found = policy.sample(contexts, max_new_tokens=50, progress=told.append)
+    found = policy.sample(contexts, max_new_tokens=50, progress=done.append)
     assert batches == [(2, 50), (2, 5), (1, 3)]
-    assert told == [2, 4, 5]
+    assert done == [2, 4, 5]
     assert all(s.tokens <= n for s, n in zip(found, (5, 50, 3, 50, 5), strict=True))
 
 
-def test_progress_is_told_and_the_mode_of_the_model_kept(policy: Policy) -> None:
-    told: list[int] = []
+def test_progress_is_reported_and_the_mode_of_the_model_kept(policy: Policy) -> None:
+    done: list[int] = []
     policy.model.train()
-    policy.sample(CONTEXTS, max_new_tokens=2, batch_size=4, progress=told.append)
+    policy.sample(CONTEXTS, max_new_tokens=2, batch_size=4, progress=done.append)
     assert policy.model.training
     policy.model.eval()
-    assert told == [4, 6]
+    assert done == [4, 6]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ def simulate(
     from editloop.edits import context_text, read_log
     from editloop.lab import Domain, HubTexts, plot_rounds
     from editloop.lab import simulate as play
-    from editloop.offline.report import figure_png, show_number
+    from editloop.offline.plots import figure_png
+    from editloop.offline.report import show_number
     from editloop.policy import RunFolder
     from editloop.users import DriftingUser, LLMUser
 

@@ -10,7 +10,8 @@ from editloop.lab.demo.loop import EVALUATOR, USERS, DemoResult
 from editloop.lab.demo.settings import DemoSettings
 from editloop.lab.simulation import Simulation, plot_rounds
 from editloop.offline.page import Comparison, Draft, Section, write_report
-from editloop.offline.report import colour_of, figure_png, run_sections, tidy
+from editloop.offline.plots import colour_of, figure_png, tidy
+from editloop.offline.report import run_sections
 from editloop.policy import RunFolder
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""From examples to examples with estimated costs: sampling, features, and the cost model, for one fit."""
+"""Give the examples of a fit estimated costs: sample completions, compute features, fit the cost model."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def estimate_costs(
     """Sample completions, fit the cost model, and estimate the cost of every completion.
 
     Args:
-        run: The run folder; an adapter for tuned features is made in its work folder.
-        train: Examples to learn from.
+        run: The run folder; its work folder gets the adapter of tuned features.
+        train: Examples to train on.
         held: Examples to validate on.
         policy: The base.
         config: The fit's configuration.
-        cost: Δ.
+        cost: The cost Δ.
         callback: Receives progress.
 
     Raises:
-        EmptyViewError: No context of a part has two completions to choose from, or all costs are equal.
+        EmptyViewError: A part has no context with two completions, or all costs are equal.
     """
     world = processes(policy.device).num_processes
     examples, n = (*train, *held), len(train)
@@ -66,17 +66,17 @@ def estimate_costs(
             raise EmptyViewError(
                 f"the cost model needs contexts with two completions or more, and the {part} part has none",
                 seen=f"{len(mine)} rows, {config.num_samples} completions sampled for each",
-                do="raise --num-samples, or leave out the methods that need it",
+                do="raise --num-samples, or leave out the methods that need a cost model",
             )
     scored, known = feature_pass(policy, trees, progress=counter(callback, "features", len(trees), world))
     total = sum(len(tree.continuations) for tree in trees)
-    callback.message(f"features {'from the cache' if known else 'gathered'}: {total} responses")
+    callback.message(f"features {'from the cache' if known else 'computed'}: {total} completions")
     costs = cost([e.response for e in examples], [e.edit for e in examples])
     if np.ptp(costs[:n]) == 0:
         raise EmptyViewError(
-            "a cost model can learn nothing from costs that are all equal",
+            "all costs are equal, so a cost model can learn nothing",
             seen=f"{costs[0]:g} in {n} rows",
-            do="leave out the methods that need it, or take another --cost",
+            do="leave out the methods that need a cost model, or choose another --cost",
         )
     tuned: list[NDArray[np.float32]] = []
     if config.cost_model in ("tuned", "auto"):

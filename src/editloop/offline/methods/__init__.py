@@ -1,7 +1,7 @@
-"""Training methods, each one object in one file, found by name.
+"""Training methods: each is one object in one file, and is found by its name.
 
-A method from outside the package is registered by `METHODS.register`, or is found through the entry point
-group `editloop.methods` of the package that brings it.
+A method from outside the package is registered by `METHODS.register`, or by its own package through the entry
+point group `editloop.methods`.
 """
 
 from __future__ import annotations
@@ -17,4 +17,4 @@ METHODS: Registry[Method] = Registry(
     {name: f"editloop.offline.methods.{name}:METHOD" for name in ("sft", "dpo", "rl", "early", "kto", "ipo")},
     attributes=("name", "hyperparameters", "loss"),
 )
-"""Every method that can be trained, by name."""
+"""All methods, by name."""

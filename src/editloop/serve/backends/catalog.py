@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from editloop.errors import RunError
 from editloop.policy import RunFolder, check_name, check_policy
 from editloop.policy.manifest import Manifest, SamplesRecord
-from editloop.policy.verify import open_regular
 from editloop.serve.backends.base import ServedPolicy
 
 __all__ = ["find_policies", "objection", "validation", "within_time_limit"]
@@ -103,11 +102,9 @@ def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
         digest = hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
         return ServedPolicy(f"mixture@{digest[:8]}", name, path, parts)
     place = folder.policy_path(name)
-    check_policy(place, path, manifest.base.name)
     weights = hashlib.sha256(fingerprint.encode())
-    for file in (*sorted(place.glob("*.safetensors")), *place.glob("adapter_config.json")):
-        with open_regular(file) as opened:
-            weights.update(hashlib.file_digest(opened, "sha256").digest())
+    for each in check_policy(place, path, manifest.base.name):
+        weights.update(each)
     return ServedPolicy(f"{name}@{weights.hexdigest()[:8]}", name, path)
 
 

@@ -25,8 +25,9 @@ from transformers.generation.streamers import BaseStreamer
 from editloop.edits.record import Message
 from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
-from editloop.policy.sampling import Draw, numbers, own_defaults, trim_loops
-from editloop.policy.verify import ADAPTER, read_header
+from editloop.policy.sampling import InversionSampler, trim_loops, uniform_numbers, without_shipped_settings
+from editloop.policy.verify import ADAPTER
+from editloop.policy.weights import read_header
 from editloop.serve.backends.base import (
     BackendUnavailableError,
     Chunk,
@@ -282,7 +283,7 @@ class LocalBackend:
 
     @torch.inference_mode()
     def _answer(self, jobs: Sequence[_Job]) -> None:
-        """Draw the responses of a batch, told token by token."""
+        """InversionSampler the responses of a batch, told token by token."""
         assert self._base is not None
         encoder, device = self._base.encoder, self._base.device
         width = max(len(job.prompt) for job in jobs)
@@ -294,7 +295,8 @@ class LocalBackend:
         room = max(job.room for job in jobs)
         draw = []
         if temperature > 0:
-            draw = [Draw(numbers([job.stream for job in jobs], room), temperature, width, top_p)]
+            uniform = uniform_numbers([job.stream for job in jobs], room)
+            draw = [InversionSampler(uniform, temperature, width, top_p)]
         config = GenerationConfig(
             do_sample=False,  # the draw is ours, or the likeliest token
             max_new_tokens=room,
@@ -306,16 +308,15 @@ class LocalBackend:
         model = self._model if jobs[0].whole is None else jobs[0].whole.model
         if model is self._model is not self._base.model:
             named["adapter_names"] = [BASE if job.arm.startswith("base@") else job.arm for job in jobs]
-        with own_defaults(model):
-            model.generate(
-                input_ids=ids.to(device),
-                attention_mask=seen.long().to(device),
-                generation_config=config,
-                logits_processor=LogitsProcessorList(draw),
-                streamer=_Teller(jobs, self._base),
-                stopping_criteria=StoppingCriteriaList([_Done(jobs)]),
-                **named,
-            )
+        without_shipped_settings(model).generate(
+            input_ids=ids.to(device),
+            attention_mask=seen.long().to(device),
+            generation_config=config,
+            logits_processor=LogitsProcessorList(draw),
+            streamer=_Teller(jobs, self._base),
+            stopping_criteria=StoppingCriteriaList([_Done(jobs)]),
+            **named,
+        )
 
 
 class _Teller(BaseStreamer):  # type: ignore[misc]

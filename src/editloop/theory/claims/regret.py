@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from editloop.errors import WorldError
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.online import Algorithm, get_algorithm
 from editloop.online.algorithms import ALPHA
 from editloop.progress import ProgressCallback, WarningCallback
