@@ -13,7 +13,9 @@ from editloop.cli.places import Place
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all that it makes."), Place.WRITTEN] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made."), Place.WRITTEN] = Path(
+        "demo"
+    ),
     full: Annotated[
         bool, typer.Option("--full", help="Rows and passes as in the paper's tables: about twice as long.")
     ] = False,

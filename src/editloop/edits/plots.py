@@ -122,9 +122,7 @@ def _distribution(axes: Axes, costs: NDArray[Any], name: str) -> None:
         min(0.0, float(costs.min())), right, int(np.clip(np.sqrt(len(nonzero)), 8, MOST_BARS)) + 1
     )
     width = edges[1] - edges[0]
-    axes.bar(
-        edges[:-1], np.histogram(nonzero, edges)[0] / len(costs), 0.92 * width, align="edge", color=BLUE
-    )
+    axes.bar(edges[:-1], np.histogram(nonzero, edges)[0] / len(costs), 0.92 * width, align="edge", color=BLUE)
     if len(zero):
         share = len(zero) / len(costs)
         axes.bar(edges[0] - 2.2 * width, share, 1.2 * width, align="edge", color=PALE)

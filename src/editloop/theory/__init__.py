@@ -1,4 +1,4 @@
-"""The exact lab: worlds in which every quantity of the paper is known, and its claims as experiments."""
+"""The exact lab: worlds in which the paper's quantities are all known, and its claims as experiments."""
 
 from __future__ import annotations
 
