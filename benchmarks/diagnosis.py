@@ -34,7 +34,7 @@ def run(
     folder: Path = WORK / "rl",
     seeds: Sequence[int] = (1,),
     rounds: int = 200,
-    sizes: Sequence[int] = SIZES,
+    log_sizes: Sequence[int] = SIZES,
     changes: Sequence[tuple[str, Any]] = (),
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def run(
         folder: Where the policies are trained and kept; those of `make bench NAME=rl` are reused.
         seeds: Seeds of the logs, the trainings and the rounds.
         rounds: Rounds of the evaluation.
-        sizes: Rows of the logs.
+        log_sizes: Rows of the logs.
         changes: Changes to the configuration of all fits, for a smaller experiment.
         callback: Receives progress.
     """
@@ -54,7 +54,7 @@ def run(
     common = TableSettings(seeds=tuple(seeds), rounds=rounds, changes=tuple(changes))
     bases = {domain: load_base(base_path(domain)) for domain in DOMAINS}
     settings: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for rows in sorted(sizes):
+    for rows in sorted(log_sizes):
         callback.message(f"logs of {rows} rows")
         common = common._replace(folder=folder / str(rows), rows=rows)
         for cell, made in make_cells(cells, common, callback).items():

@@ -67,7 +67,7 @@ def run(
     folder: Path = WORK / "rl",
     seeds: Sequence[int] = (1, 2, 3),
     rounds: int = 200,
-    sizes: Sequence[int] = SIZES,
+    log_sizes: Sequence[int] = SIZES,
     varied: int = VARIED,
     changes: Sequence[tuple[str, Any]] = (),
     callback: ProgressCallback | None = None,
@@ -79,7 +79,7 @@ def run(
         folder: Where the policies are trained and kept.
         seeds: Seeds of the logs, the trainings and the rounds.
         rounds: Rounds of the evaluation.
-        sizes: Rows of the logs.
+        log_sizes: Rows of the logs.
         varied: Rows of the logs on which the variants are trained.
         changes: Changes to the configuration of all fits, for a smaller experiment.
         callback: Receives progress.
@@ -88,7 +88,7 @@ def run(
     cells = [Cell(DOMAIN, user, seed) for user in USERS for seed in seeds]
     common = TableSettings(seeds=tuple(seeds), rounds=rounds, changes=tuple(changes))
     by_size: dict[int, dict[Cell, CellResponses]] = {}
-    for rows in sorted(sizes, reverse=True):
+    for rows in sorted(log_sizes, reverse=True):
         callback.message(f"logs of {rows} rows")
         by_size[rows] = make_cells(cells, common._replace(folder=folder / str(rows), rows=rows), callback)
     variants: dict[str, dict[Cell, CellResponses]] = {}
@@ -102,11 +102,11 @@ def run(
     data |= {part: {} for part in ("results", "variants", "weights", "mixture_costs")}
     for user in USERS:
         of_user = [cell for cell in cells if cell.trained == user]
-        largest = [folder / str(max(sizes)) / cell.folder for cell in of_user]
+        largest = [folder / str(max(log_sizes)) / cell.folder for cell in of_user]
         results = {
             str(rows): _figures([strong_costs(by_size[rows][cell], cell, POLICIES) for cell in of_user])
             | _cost_models([folder / str(rows) / cell.folder for cell in of_user])
-            for rows in sizes
+            for rows in log_sizes
         }
         data["results"][user] = results
         data["variants"][user] = {

@@ -91,7 +91,7 @@ def test_what_rl_adds(tmp_path: Path) -> None:
         folder=work,
         seeds=(1, 2),
         rounds=ROUNDS,
-        sizes=(40, 100),
+        log_sizes=(40, 100),
         varied=40,
         callback=WarningCallback(),
     )
