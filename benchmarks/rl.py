@@ -156,7 +156,8 @@ def _told(folders: Sequence[Path]) -> dict[str, tuple[float, float | None] | Non
     found = [RunFolder(folder / "run").manifest().cost_model for folder in folders]
     told: dict[str, tuple[float, float | None] | None] = {}
     for name, (part, key) in TOLD.items():
-        known = [getattr(getattr(each, part), key) for each in found if each]
+        figures = [getattr(getattr(each, part), key) for each in found if each]
+        known = [figure for figure in figures if figure is not None]
         told[name] = mean_and_error(np.array(known)) if known else None  # of equal costs nothing is told
     return told
 

@@ -123,7 +123,9 @@ def test_wishes_that_change(place: Workplace, tmp_path: Path) -> None:
 
 def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) -> None:
     cell = Cell("email", "strong", 3)
-    place = Workplace(tmp_path / "work", rounds=10, rows=30, changes=(("epochs", 1.0), ("samples", 0)))
+    place = Workplace(
+        tmp_path / "work", rounds=10, rows=30, changes=(("epochs", 1.0), ("validation_samples", 0))
+    )
     answers = make_cells([cell, cell], place, WarningCallback())[cell]
     assert list(answers.responses) == ["base", "sft", "dpo", "rl", "early", "mixture"]
     assert make_cells([cell], place, WarningCallback()) == {cell: answers}
@@ -153,25 +155,27 @@ def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) ->
         by_arm.setdefault(each.arm, []).append(each.cost)
     mixture = mix_by_cost(by_arm)
     run.keep_mixture(mixture.to_json())
-    assert run.manifest()["mixture"]["weights"][min(by_arm, key=lambda arm: np.mean(by_arm[arm]))] == 1
+    kept = run.manifest().mixture
+    assert kept is not None
+    assert kept.weights[min(by_arm, key=lambda arm: np.mean(by_arm[arm]))] == 1
     with run.policy("mixture", load_base(base_path("email"))) as mixed:
         assert len(mixed.sample(answers.contexts[:2], max_new_tokens=3)) == 2
-    with pytest.raises(RunError, match="a policy that the run has not: 'other'"):
+    with pytest.raises(RunError, match="a policy of the mixture is not in the run: 'other'"):
         run.keep_mixture({"weights": {"other": 1.0}})
 
 
 def test_the_best_mean_over_both_logs_is_chosen() -> None:
-    def candidate(rate: float, cost: float) -> dict[str, float]:
+    def trial(rate: float, cost: float) -> dict[str, float]:
         return {"learning_rate": rate, "validation_cost": cost, "cost_se": 0.01}
 
     found = tune._choose(
         {
-            "strong": [candidate(1e-3, 0.2), candidate(2e-3, 0.1)],
-            "weak": [candidate(1e-3, 0.5), candidate(2e-3, 0.65)],
+            "strong": [trial(1e-3, 0.2), trial(2e-3, 0.1)],
+            "weak": [trial(1e-3, 0.5), trial(2e-3, 0.65)],
         }
     )
     assert found["chosen"] == 0
-    assert [point["mean"] for point in found["candidates"]] == pytest.approx([0.35, 0.375])
+    assert [point["mean"] for point in found["trials"]] == pytest.approx([0.35, 0.375])
 
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
@@ -181,10 +185,17 @@ def test_what_was_chosen_is_what_is_used() -> None:
     chosen = json.loads((RESULTS / "tune.json").read_text())["results"]
     assert len(chosen) == 8
     for result in chosen:
-        best = result["candidates"][result["chosen"]]
-        used = get_domain(result["domain"]).tuned[result["method"]].model_dump(exclude_none=True)
-        assert used == {key: best[key] for key in used}
+        best = result["trials"][result["chosen"]]
+        point = {key: best[key] for key in tune.POINT if key in best}
+        tuned = get_domain(result["domain"]).tuned
+        used = tuned[result["method"]]
+        assert point and {key: used[key] for key in point} == point
+        fixed = set(used) - set(point)  # by what is not tuned here
+        assert fixed <= {"reduction", "epochs", "rl_beta", "kappa", "rl_loss"}
         config = fit_settings(result["domain"], seed=4)
         assert config.seed == 4
-        assert [point.model_dump(exclude_none=True) for point in config.grid(result["method"])] == [used]
+        (trial,) = config.trials(result["method"])
+        assert {key: getattr(trial.hyperparameters, key) for key in used} == used
+        early, rl = tuned["early"], tuned["rl"]
+        assert (early["rl_beta"], early["kappa"], early["rl_loss"]) == (rl["beta"], rl["kappa"], rl["loss"])
     assert get_domain("email").tuned

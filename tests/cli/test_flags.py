@@ -13,6 +13,7 @@ from calling import fails, rows
 from editloop.cli import inspect
 from editloop.cli.console import console
 from editloop.intervals import share_interval
+from small_run import make_manifest
 
 
 def foreign(path: Path, count: int = 40, bad: int = 1) -> Path:
@@ -171,7 +172,7 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
 
     nan = float("nan")
     best = {
-        "learning_rate": 1.0,
+        "hyperparameters": {"learning_rate": 1.0},
         "initial_loss": 1.25,
         "validation_loss": nan,
         "validation_cost": None,
@@ -183,13 +184,8 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
     }
     counts = {"examples": 1, "pairs": 1, "counts": {}}
     run = RunFolder(tmp_path / "run")
-    run.write_manifest(
-        {
-            "policies": {"sft": {"chosen": 0, "candidates": [best], "alarms": []}},
-            "data": {"train": counts, "validation": counts},
-            "base": {"decisions": [], "sampled": None},
-        }
-    )
+    data = {"train": counts, "validation": counts}
+    run.write_manifest(make_manifest(policies={"sft": {"trials": [best]}}, data=data))
     print_run(run)
     assert "1.250 → –" in capsys.readouterr().out
     report = write_report(tmp_path / "report.html", "title", "lead", run_sections(run))
@@ -239,7 +235,7 @@ def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, 
         "chosen_shift": {"mean": 1.0, "se": 0.5, "n": 2},
     }
     best = {
-        "learning_rate": 1.0,
+        "hyperparameters": {"learning_rate": 1.0},
         "initial_loss": 2.5,
         "validation_loss": 2.0,
         "validation_cost": 0.5,
@@ -251,13 +247,8 @@ def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, 
     }
     counts = {"examples": 14, "pairs": 12, "counts": {}}
     run = RunFolder(tmp_path / "run")
-    run.write_manifest(
-        {
-            "policies": {"dpo": {"chosen": 0, "candidates": [best], "alarms": []}},
-            "data": {"train": counts, "validation": counts},
-            "base": {"decisions": [], "sampled": None},
-        }
-    )
+    data = {"train": counts, "validation": counts}
+    run.write_manifest(make_manifest(policies={"dpo": {"trials": [best]}}, data=data))
     print_run(run)
     fitted = capsys.readouterr().out
     print_evaluation({"rows": 14, "pairs": 12, "policies": {"dpo": figures}})

@@ -87,7 +87,7 @@ def tiny() -> DemoSettings:
     options = full_settings().config.model_dump() | {
         "epochs": 0.5,
         "evaluations": 1,
-        "samples": 4,
+        "validation_samples": 4,
         "methods": ("sft", "dpo"),
     }
     return DemoSettings(rows=40, responses=6, config=FitConfig(**options))
