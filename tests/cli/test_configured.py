@@ -27,8 +27,9 @@ def fitted(editloop, monkeypatch, tmp_path):
         seen.append(config)
         raise Stopped
 
-    monkeypatch.setattr(package, "load_base", lambda *_, **__: None)
-    monkeypatch.setattr(package, "fit", stopped)
+    # In its dictionary, so that the real ones, which need torch, are not even looked for.
+    monkeypatch.setitem(package.__dict__, "load_base", lambda *_, **__: None)
+    monkeypatch.setitem(package.__dict__, "fit", stopped)
     log = rows(tmp_path / "log.jsonl", 5)
 
     def call(*arguments: object, file: dict[str, Any] | None = None) -> FitConfig:
