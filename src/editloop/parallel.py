@@ -44,8 +44,8 @@ def in_parallel(
     Args:
         work: A function at the top level of a module, so that another process can import it.
         jobs: What it is called with, one at a time.
-        task: The name under which the callback hears of progress.
-        callback: Receives it, and what the jobs tell their `RelayedCallback`.
+        task: The name of the task in the progress.
+        callback: Receives it, and what the jobs report through a `RelayedCallback`.
 
     Raises:
         RunError: A process was killed.
@@ -85,7 +85,7 @@ class RelayedCallback:
     It is made where the jobs are, and used in the process of its job alone.
 
     Args:
-        label: A prefix of every message and task that tells the jobs apart.
+        label: A prefix of every message and task, by which the jobs can be distinguished.
     """
 
     def __init__(self, label: str) -> None:
