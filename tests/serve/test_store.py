@@ -180,16 +180,16 @@ def test_revisions_and_keys_are_held_to(url: str, tmp_path: Path) -> None:
                 (RecordEdit("3", "z", None, None, 6.0), 404, "response_not_found"),
             ]
             for entry, status, code in refused:
-                with pytest.raises(Problem) as told:
+                with pytest.raises(Problem) as shown:
                     await write(entry)
-                assert (told.value.status, told.value.code) == (status, code)
+                assert (shown.value.status, shown.value.code) == (status, code)
             assert [event.revision for event in writing.events if isinstance(event, Feedback)] == [5, 6]
 
     run(work())
 
 
 def test_a_late_repetition_changes_nothing(url: str, tmp_path: Path) -> None:
-    """Edit A, edit B, and A again by a client that heard no answer: B stays what the user left."""
+    """Edit A, edit B, and A again by a client that got no answer: B stays what the user left."""
 
     async def work() -> None:
         async with RecordingWriter(url, tmp_path) as writing:
@@ -271,9 +271,9 @@ def test_texts_go_and_costs_stay(url: str, tmp_path: Path) -> None:
             )
             assert costs == [(1.0,)]
             assert writing.events[-1] == Feedback("3", "expired", None, 0)
-            with pytest.raises(Problem) as told:
+            with pytest.raises(Problem) as shown:
                 await write(RecordEdit("1", "x", None, None, 5.0))
-            assert told.value.status == 410
+            assert shown.value.status == 410
 
     run(work())
 
@@ -283,10 +283,10 @@ def test_an_error_of_the_database_tells_no_text(url: str) -> None:
     store = Store(url)
     store.open()
     row = {"response_id": "1", "time": 1.0, "response": "Secret"}
-    with pytest.raises(IntegrityError) as told, store.writer.begin() as connection:
+    with pytest.raises(IntegrityError) as shown, store.writer.begin() as connection:
         for _ in range(2):
             connection.execute(insert(drafts).values(row))
-    assert "Secret" not in str(told.value)
+    assert "Secret" not in str(shown.value)
     store.close()
 
 
@@ -324,8 +324,8 @@ def test_the_log_tells_what_became_of_each(url: str, tmp_path: Path) -> None:
             await write(RecordEdit("2", None, None, None, 3.0))
             await write(ExpireResponses(["3"], 4.0))
             rows = writing.store.read(lambda c: c.execute(select(log_view).order_by(log_view.c.id)).all())
-            told = [(row.id, row.status, row.edit) for row in rows]
-            assert told == [
+            shown = [(row.id, row.status, row.edit) for row in rows]
+            assert shown == [
                 ("1", "edited", ""),
                 ("2", "accepted", "Hello"),
                 ("3", "expired", None),
@@ -422,16 +422,16 @@ def test_a_store_of_a_newer_version_is_refused(url: str) -> None:
         ("://x", "not the address of a database"),
     ],
 )
-def test_an_address_that_is_none_is_told(url: str, reason: str) -> None:
+def test_an_address_that_is_none_is_reported(url: str, reason: str) -> None:
     with pytest.raises(StoreError, match=reason):
         Store(url)
 
 
-def test_a_folder_that_cannot_be_written_is_told() -> None:
+def test_a_folder_that_cannot_be_written_is_reported() -> None:
     with pytest.raises(StoreError, match="the store cannot be written"):
         Store("/proc/nowhere/edits.db").open()
 
 
-def test_a_database_that_does_not_answer_is_told() -> None:
+def test_a_database_that_does_not_answer_is_reported() -> None:
     with pytest.raises(StoreError, match="does not answer"):
         Store("postgresql://nobody@127.0.0.1:1/none").open()
