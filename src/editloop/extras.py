@@ -1,10 +1,10 @@
-"""The optional parts of an installation: which extra brings which library, and what says that one is missing.
+"""The optional parts of an installation: which extra brings which library, and the error about a missing one.
 
 `pip install editloop` installs what reads logs, counts costs, chooses among policies and calls a server.
-Everything heavier belongs to an extra, and is imported where it is used. Code of the light rooms calls
-`requires` before such an import. Modules that are found by name (those of the heavy rooms, and the built-in
-parts of a registry) are imported by `load_module`, and the command's `main` looks at what a verb could not
-import: so the same line is said wherever the import fails.
+Everything heavier belongs to an extra, and is imported where it is used. Code of the light packages calls
+`requires` before such an import. Modules that are found by name (those of the heavy packages, and the
+built-in parts of a registry) are imported by `load_module`, and the command's `main` looks at what a verb
+could not import: so the message is the same wherever the import fails.
 """
 
 from __future__ import annotations

@@ -124,9 +124,9 @@ def test_two_processes_estimate_costs_and_choose_as_one(base: Any, tmp_path: Pat
     assert losses(two) == {name: pytest.approx(each, rel=1e-2, abs=1e-3) for name, each in expected.items()}
     # With samples, and with fewer rows to validate on than there are processes.
     changed = {"methods": ["rl"], "num_samples": 2, "cost_model": "ridge", "validation_rows": 1}
-    drawn = launch(tmp_path, folder, tmp_path / "drawn", **options | changed)
-    assert drawn.returncode == 0, drawn.stderr[-6000:]
-    assert RunFolder(tmp_path / "drawn").manifest().status == "done"
+    sampled = launch(tmp_path, folder, tmp_path / "sampled", **options | changed)
+    assert sampled.returncode == 0, sampled.stderr[-6000:]
+    assert RunFolder(tmp_path / "sampled").manifest().status == "done"
 
 
 def test_an_error_in_two_processes_ends_both(base: Any, tmp_path: Path) -> None:

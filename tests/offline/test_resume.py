@@ -1,4 +1,4 @@
-"""A fit that was killed goes on, and ends with the very weights of one that was not."""
+"""A fit that was killed can be continued, and ends with the same weights as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from editloop.errors import RunError
 from editloop.offline import EditTrainer, FitConfig, fit
 from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback
-from small_log import Told, small_log
+from small_log import RecordingCallback, small_log
 
 CONFIG: dict[str, Any] = {
     "methods": ["sft", "dpo"],
@@ -159,7 +159,7 @@ def test_killed_while_a_checkpoint_is_written(
     assert result(run_fit(policy, out)) == whole
 
 
-class Filling(Told):
+class Filling(RecordingCallback):
     """A callback with whom the disk gets full at a step of the first training: no file can be as long.
 
     It is no simulation: the system itself refuses to write the state of the optimiser whole.
@@ -191,9 +191,12 @@ def test_a_disk_that_gets_full_while_a_checkpoint_is_written(
         signal.signal(signal.SIGXFSZ, before)
     assert "\n" not in str(caught.value)
     assert full.steps[-1][:2] == ("sft", 6)  # the checkpoint of step 6 is the one that was not written
-    told = Told()
-    assert result(run_fit(policy, out, told)) == whole
-    assert [done for task, done, _ in told.steps if task == "sft"][:2] == [5, 6]  # on from the one of step 4
+    callback = RecordingCallback()
+    assert result(run_fit(policy, out, callback)) == whole
+    assert [done for task, done, _ in callback.steps if task == "sft"][:2] == [
+        5,
+        6,
+    ]  # from checkpoint 4
 
 
 def test_killed_while_a_file_or_a_policy_is_written(policy: Policy, whole: Result, tmp_path: Path) -> None:
@@ -287,7 +290,7 @@ fit(small_log(), sys.argv[2], sys.argv[3], FitConfig(**json.loads(sys.argv[4])))
 def test_a_process_that_is_killed_outright(policy: Policy, whole: Result, tmp_path: Path) -> None:
     """SIGKILL, as soon as the second checkpoint is there, whatever the process is doing then."""
     out, tests = tmp_path / "run", Path(__file__).parents[1]
-    # A folder cannot be told from another by its weights: the base of the subprocess is the same one.
+    # The weights do not distinguish two folders: the subprocess has the same base.
     command = [sys.executable, "-c", PROGRAM, str(tests), policy.base, str(out), json.dumps(CONFIG)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
