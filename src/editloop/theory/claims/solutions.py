@@ -11,8 +11,8 @@ from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.balance import Description, balanced
+from editloop.theory.distributions import total_variation
 from editloop.theory.responses import edit_distances, neighbours, strings
-from editloop.theory.world import total_variation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
