@@ -29,6 +29,9 @@ HEAVY_NAMES = {"Policy", "Sample", "evaluate", "fit", "load_base"}
 LIGHT_VERBS = {"inspect", "diagnose", "export"}
 
 
+ROOMS = ("edits", "online", "users", "policy", "offline", "lab", "theory", "diagnosis", "serve", "store")
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """A log of 12 rows."""
@@ -84,6 +87,45 @@ for name in editloop.__all__:
     missing = {name: line for name, line in said.items() if line != "ok"}
     assert set(missing) == HEAVY_NAMES
     assert all(line.endswith("(pip install 'editloop[train]')") for line in missing.values())
+
+
+def test_every_name_of_a_room_is_there_or_names_its_extra() -> None:
+    code = f"""
+from importlib import import_module
+from editloop import MissingExtraError
+for room in {ROOMS!r}:
+    try:
+        module = import_module("editloop." + room)
+        names = module.__all__
+    except MissingExtraError as error:
+        print(room, error)
+        continue
+    for name in names:
+        try:
+            getattr(module, name)
+            print(room, "ok")
+        except MissingExtraError as error:
+            print(room, error)
+"""
+    done = python(code, ALL)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, set[str]] = {}
+    for line in done.stdout.splitlines():
+        room, _, what = line.partition(" ")
+        said.setdefault(room, set()).add(what[what.index("[") + 1 : -3] if what != "ok" else "nothing")
+    # Which extras the names of each room ask for.
+    assert said == {
+        "edits": {"nothing"},
+        "online": {"nothing"},
+        "users": {"nothing"},
+        "diagnosis": {"nothing"},
+        "policy": {"nothing", "train"},
+        "offline": {"nothing", "train"},
+        "lab": {"train"},
+        "theory": {"theory"},
+        "serve": {"nothing", "serve"},
+        "store": {"nothing", "serve"},
+    }
 
 
 def test_every_verb_shows_its_help() -> None:

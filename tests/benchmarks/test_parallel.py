@@ -31,7 +31,7 @@ def test_every_job_has_its_result() -> None:
 def test_an_error_and_a_kill_are_one_line() -> None:
     with pytest.raises(ConfigError, match="a negative number: -1"):
         dict(in_parallel(square, [1, -1], "squares", WarningCallback()))
-    with pytest.raises(RunError, match="a process of the benchmark was killed"):
+    with pytest.raises(RunError, match="a process was killed"):
         dict(in_parallel(square, [99], "squares", WarningCallback()))
 
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import drift, sensitivity, tables, tune
 from benchmarks.cells import COLUMNS, Cell, Workplace, cost_table, make_cells, paid, play
 from editloop.errors import RunError
-from editloop.lab import Round, base_path, fit_settings, get_domain, simulate
+from editloop.lab import Round, base_path, fit_settings, simulate
 from editloop.offline import mix_by_cost
 from editloop.online import BanditConfig
 from editloop.policy import RunFolder, load_base
@@ -123,7 +123,9 @@ def test_wishes_that_change(place: Workplace, tmp_path: Path) -> None:
 
 def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) -> None:
     cell = Cell("email", "strong", 3)
-    place = Workplace(tmp_path / "work", rounds=10, rows=30, changes=(("epochs", 1.0), ("samples", 0)))
+    place = Workplace(
+        tmp_path / "work", rounds=10, rows=30, changes=(("epochs", 1.0), ("validation_samples", 0))
+    )
     answers = make_cells([cell, cell], place, WarningCallback())[cell]
     assert list(answers.responses) == ["base", "sft", "dpo", "rl", "early", "mixture"]
     assert make_cells([cell], place, WarningCallback()) == {cell: answers}
@@ -181,10 +183,9 @@ def test_what_was_chosen_is_what_is_used() -> None:
     chosen = json.loads((RESULTS / "tune.json").read_text())["results"]
     assert len(chosen) == 8
     for result in chosen:
-        best = result["candidates"][result["chosen"]]
-        used = get_domain(result["domain"]).tuned[result["method"]].model_dump(exclude_none=True)
-        assert used == {key: best[key] for key in used}
+        best = result["trials"][result["chosen"]]
+        tuned = {key: value for key, value in best.items() if key not in ("cost", "se", "mean")}
         config = fit_settings(result["domain"], seed=4)
         assert config.seed == 4
-        assert [point.model_dump(exclude_none=True) for point in config.grid(result["method"])] == [used]
-    assert get_domain("email").tuned
+        (trial,) = config.trials(result["method"])
+        assert {key: getattr(trial.hyperparameters, key) for key in tuned} == tuned

@@ -1,4 +1,4 @@
-"""Text to tokens: as at generation time, with the right end, and nothing cut in silence."""
+"""Text to tokens: as at generation time, with the right end, and everything that is cut is counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: whole or as it was before, whatever fails while it is written."""
+"""The run folder: complete, or as it was before, whatever fails while it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a policy's folder may hold: each thing that is not in order is refused, and nothing is waited for."""
+"""The content of a policy's folder: whatever is not in order is refused, and no read blocks."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def test_names_go_anywhere() -> None:
 WIDER = {"gpt2": {"n_embd": 64}, "mpt": {"d_model": 64}}
 
 
-@pytest.mark.parametrize("family", [each for each in FAMILIES if each != "mamba"])  # PEFT knows no way
+@pytest.mark.parametrize("family", [each for each in FAMILIES if each != "mamba"])  # PEFT does not support it
 def test_a_real_adapter_fits_its_base_and_no_other(base: Any, tmp_path: Path, family: str) -> None:
     own, other = base(family), base(family, **WIDER.get(family, {"hidden_size": 64}))
     adapted = attach_adapter(load_base(own, device="cpu"), LoraSettings(rank=2), seed=0)

@@ -15,20 +15,22 @@ from editloop.cli.places import Place
 from editloop.errors import ServeError
 from editloop.io import resolved
 
-Server = Annotated[str, typer.Option(help="Of the server.")]
+Server = Annotated[str, typer.Option(help="Address of the server.")]
 KeyFlag = Annotated[str | None, typer.Option(help="An admin key [$EDITLOOP_KEY].")]
 
 
 def promote(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder that the server can read, too."), Place.READ
+        Path,
+        typer.Argument(metavar="RUN", help="A run folder, which the server must see, too."),
+        Place.READ,
     ],
     policies: Annotated[
         str | None, typer.Option(help="The policies [all that were trained]: sft,dpo,mixture,base")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Retire all other arms.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Promote even if offline evaluation is against it.")
+        bool, typer.Option("--force", help="Even if its evaluation advises against it.")
     ] = False,
     server: Server = "http://127.0.0.1:8040",
     key: KeyFlag = None,
@@ -55,7 +57,7 @@ def _ask(server: str, key: str | None, method: str, path: str, body: Any = None)
     """Return the server's answer.
 
     Raises:
-        ServeError: The server does not answer, or refuses.
+        ServeError: It does not answer, or rejects the request.
     """
     import httpx
 

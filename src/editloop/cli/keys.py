@@ -1,4 +1,4 @@
-"""`editloop keys`: who may use a server."""
+"""`editloop keys`: the bearer keys of a server."""
 
 from __future__ import annotations
 

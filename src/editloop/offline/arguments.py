@@ -99,29 +99,32 @@ def training_arguments(
         learning_rate=learning_rate,
         warmup_steps=round(steps * config.warmup),
         lr_scheduler_type="linear",
+        # Decay pulls a LoRA matrix to zero, that is, the policy to its reference, which β already controls.
         weight_decay=0.0,
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=1,
+        save_total_limit=1,  # and the best one, which the library never deletes
+        # Early stopping counts evaluations without an improvement. Without its state, a continued training
+        # would count from zero again, and end at another step than an uninterrupted one.
         restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_strategy="steps",
         logging_steps=1,
-        logging_nan_inf_filter=False,
+        logging_nan_inf_filter=False,  # the filter would hide a loss that diverged
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
         train_sampling_strategy="sequential",  # the order of the rows is the RowStream's
-        dataloader_drop_last=True,
+        dataloader_drop_last=True,  # drops nothing: the stream's length is a multiple of the step
         dataloader_pin_memory=False,
         seed=config.seed,
         **checkpointing,
         bf16=device.type == "cuda" and policy.model.config.dtype == torch.bfloat16,
         use_cpu=device.type == "cpu",
-        average_tokens_across_devices=False,
+        average_tokens_across_devices=False,  # the trainer sums the totals over the processes itself
         ddp_find_unused_parameters=False,
     )

@@ -105,6 +105,7 @@ def pairwise_regression_loss(
     # enumerated.
     value = beta * log_ratio + cost
     sizes, mean = _means(value, group)
+    # A context with one completion has value = mean, and adds zero; the clamp only avoids 0/0 there.
     each = 2 * (value - mean[group]) ** 2 / (sizes[group] - 1).clamp(min=1)
     count = float((sizes > 1).sum()) if count is None else count
     return each.sum() / torch.as_tensor(count, device=log_ratio.device).clamp(min=NOTHING)
@@ -137,6 +138,7 @@ def weighted_likelihood_loss(
     weight = (score - highest[group]).exp()
     total = weight.new_zeros(contexts).index_add(0, group, weight)
     sizes, _ = _means(score, group)
+    # A single completion would have weight 1 whatever its cost, which would be SFT on it.
     each = -weight / total[group] * log_prob * (sizes[group] > 1)
     count = float((sizes > 1).sum()) if count is None else count
     return each.sum() / torch.as_tensor(count, device=log_prob.device).clamp(min=NOTHING)

@@ -116,8 +116,9 @@ def mix_by_cost(costs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixtu
 
 
 def _cheapest(costs: Floats) -> tuple[Floats, list[float]]:
-    """All weight on the lowest cost, shared equally by ties [K]; and the objective of equal and of these
-    weights.
+    """All weight on the lowest cost, shared equally by ties [K]; and the curve of the objective.
+
+    The curve has two points: equal weights, and these.
 
     Args:
         costs: The mean cost of each policy [K].

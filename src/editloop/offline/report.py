@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from editloop.intervals import mean_interval
+from editloop.offline.methods import METHODS
 from editloop.offline.page import Comparison, Draft, Section, write_report
 from editloop.offline.plots import colour_of, figure_png, tidy, training_curves
 from editloop.offline.scoring import Estimate
@@ -90,6 +93,7 @@ def run_sections(run: RunFolder) -> list[Section]:
             "The trainings",
             ["Loss by optimiser step. The grey line marks the step whose weights were kept."],
             table=_settings_table(policies),
+            notes=_symbols(policies),
             images=[figure_png(training_curves(policies))],
         )
     )
@@ -158,6 +162,31 @@ def _settings_table(policies: Mapping[str, PolicyRecord]) -> list[list[str]]:
     return rows
 
 
+def _symbols(policies: Mapping[str, PolicyRecord]) -> dict[str, str]:
+    """What the short names of the hyperparameters mean, as the methods describe them."""
+    notes: dict[str, str] = {}
+    for name, policy in policies.items():
+        if name not in METHODS:  # trained by a method that is not installed here
+            continue
+        model = METHODS.get(name).hyperparameters
+        try:
+            chosen = model.model_validate(policy.best.hyperparameters)
+        except ValidationError:  # as an older version named them
+            continue
+        for field in model.model_fields:
+            symbol = model.extra(field)["symbol"]
+            if symbol in chosen.shown():
+                notes[f"{symbol} ({name}):"] = model.model_fields[field].description or ""
+    # One line for what several methods describe alike.
+    alike: dict[str, list[str]] = {}
+    for label, description in notes.items():
+        alike.setdefault(description, []).append(label)
+    return {
+        labels[0] if len(labels) == 1 else labels[0].partition(" ")[0] + ":": description
+        for description, labels in alike.items()
+    }
+
+
 FIGURES = {
     "edit_nll_per_token": "loss per token",
     "accuracy": "accuracy",
@@ -212,6 +241,11 @@ def _cost_model(record: CostModelRecord) -> Section:
             f"Chosen: {record.kind} with {settings['features']}, ridge strength {settings['ridge']:.3g}."
         ],
         table=cost_model_table({**tried, "its length": record.length, "nothing": record.mean}),
+        notes={
+            "f̂:": "the predicted cost of a response.",
+            "u:": "how uncertain that prediction is; at f̂ + u most costs should lie below.",
+            "R²:": "the share of the costs' variance that is predicted.",
+        },
     )
 
 

@@ -85,8 +85,7 @@ class Scores:
         return Estimate(float(ratio), spread.se if spread else math.nan, len(self.chosen))
 
     def figures(self, beta: float = DEFAULT_BETA) -> dict[str, dict[str, Any] | None]:
-        """All figures by name, each with mean, standard error and number of rows; None where there are no
-        rows.
+        """All figures by name, each with mean, standard error and number of rows; None if there are no rows.
 
         `accuracy` is the share of pairs whose edit is likelier than the response, with a tie counted as half.
         `reference_accuracy` is the share of pairs whose margin against the reference is positive. Both have
@@ -116,6 +115,7 @@ class Scores:
 
 def _wins(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """1 where a value is positive, 0 where it is negative, 1/2 where it is zero up to rounding [p]."""
+    # The same tokens scored in two batches differ by float32's rounding, which must not decide a tie.
     return (np.sign(np.where(np.abs(values) < 1e-6, 0.0, values)) + 1) / 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from editloop.offline.alarms import SampleCheck, raise_alarms
@@ -54,9 +55,7 @@ def train_method(
         for trial in trials
     ]
     criterion = "validation_loss" if config.select == "loss" else "validation_cost"
-    figures = [math.nan if result[criterion] is None else result[criterion] for result in results]
-    # A trial that diverged has no figure. Its policy is kept, with an alarm, only if all trials diverged.
-    best = min(range(len(trials)), key=lambda i: math.inf if math.isnan(figures[i]) else figures[i])
+    best, figure = _best([result[criterion] for result in results])
     chosen = run.work / name / trials[best].name / "policy"
     state = processes(policy.device)
     if state.is_main_process:
@@ -71,13 +70,21 @@ def train_method(
         base=base_samples,
     )
     callback.message(
-        f"{name}: {criterion.replace('_', ' ')} {figures[best]:.4f} with {trials[best].name}"
+        f"{name}: {criterion.replace('_', ' ')} {figure:.4f} with {trials[best].name}"
         + (f", the best of {len(trials)}" if len(trials) > 1 else "")
     )
     for alarm in alarms:
         callback.warn(f"{name}: {alarm}")
     record = {"chosen": best, "selected_by": config.select, "alarms": alarms, "trials": results}
     return PolicyRecord.model_validate(record, strict=False)
+
+
+def _best(figures: Sequence[float | None]) -> tuple[int, float]:
+    """The index of the lowest figure, and the figure."""
+    # A trial that diverged has no figure. Its policy is kept, with an alarm, only if all trials diverged.
+    known = [math.nan if figure is None else figure for figure in figures]
+    best = min(range(len(known)), key=lambda i: math.inf if math.isnan(known[i]) else known[i])
+    return best, known[best]
 
 
 def _copy(source: Path, target: Path) -> None:

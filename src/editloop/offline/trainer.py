@@ -135,9 +135,10 @@ class EditTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self.policy, self.trial = policy, trial
         self._validate = validate
-        self._failure: Exception | None = None  # of a computation, which is not to be taken for a full disk
+        self._failure: Exception | None = None  # an error of a computation, not of a full disk
         self.control: TrainerControl
 
+        # Trees are packed here and not in advance, because which rows stand in a batch depends on the order.
         def collate(rows: Sequence[Completions]) -> dict[str, Any]:
             trees, layout = pack_completions(policy, rows, from_fork=trial.method.within_context)
             return {"trees": trees, "layout": layout}
@@ -225,7 +226,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Remember what goes wrong within it: the rest of a training, which fails too, only writes."""
+        """A context that remembers its error, so that `train_from` can tell it from a failure to write."""
         try:
             yield
         except Exception as error:

@@ -7,8 +7,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,7 @@ def train_trial(
         return json.loads(result_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     state = processes(policy.device)
     started = time.monotonic()
-    with ExitStack() as stack:
-        if config.full:
-            trained = stack.enter_context(trainable_copy(policy))
-        else:
-            trained = attach_adapter(policy, config.lora, seed=config.seed)
-            stack.callback(detach_adapter, trained)
+    with _trainable(policy, config) as trained:
         validation = _Validation(trained, trial, rows, name, callback)
         arguments = training_arguments(
             config,
@@ -122,6 +117,20 @@ def train_trial(
         del trainer  # it refers to the model, whose adapter is about to be detached
     gc.collect()  # the trainer and its optimiser are in reference cycles, and hold memory until then
     return result
+
+
+@contextmanager
+def _trainable(policy: Policy, config: FitConfig) -> Iterator[Policy]:
+    """A context in which there is a policy to train; afterwards the base is as it was."""
+    if config.full:
+        with trainable_copy(policy) as trained:
+            yield trained
+        return
+    trained = attach_adapter(policy, config.lora, seed=config.seed)
+    try:
+        yield trained
+    finally:
+        detach_adapter(trained)
 
 
 def _result(

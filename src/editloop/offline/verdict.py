@@ -84,6 +84,8 @@ def run_verdict(
             f"Serve {best}: {short_cost(chosen.mean)}, the lowest cost.",
             (f"{figures}; those of the base were not sampled.", *peers, held_out),
         )
+    # As for independent samples. The rows are the same, so the error of the difference is rather smaller, and
+    # the verdict errs on the side of keeping the base.
     gain, error = base.mean - chosen.mean, math.hypot(base.se, chosen.se)
     figures += f", those of the base {_shown(base)}: a difference of {gain:.3f} ± {error:.3f}."
     if gain <= 0 or is_within_error(gain, error):

@@ -30,7 +30,7 @@ def choose_device(device: str = "auto") -> tuple[torch.device, str]:
     if device != "auto":
         try:
             chosen = torch.device(device)
-            torch.empty(0, device=chosen)
+            torch.empty(0, device=chosen)  # a name can be valid and the device absent
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(
                 "this device cannot be used", seen=device, do="choose --device cpu or auto"
@@ -65,6 +65,7 @@ def choose_dtype(device: torch.device, dtype: str = "auto") -> tuple[torch.dtype
         if dtype not in DTYPES:
             raise ConfigError("unknown dtype", seen=dtype, do=f"choose --dtype auto, {', '.join(DTYPES)}")
         return DTYPES[dtype], "as asked"
+    # Emulated bf16, on GPUs before Ampere, is slower than fp32.
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "supported by the GPU"
     return torch.float32, f"exact, and no slower on {device.type}"

@@ -102,6 +102,8 @@ class Encoder:
 
     def continuation(self, text: str) -> tuple[int, ...]:
         """The tokens of a response or an edit, with the end-of-turn token."""
+        # Tokenised apart from the context, as when a policy writes: its first token follows a finished
+        # prompt, and is never merged with the prompt's last characters.
         return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end)
 
     def tree(

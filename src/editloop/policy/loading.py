@@ -61,11 +61,7 @@ def load_base(
     tokenizer, model = _from_pretrained(str(base), options)
     model = model.to(chosen_device) if quantize is None else _prepare_quantized(model)
     model.eval()
-    limit = _model_limit(model)
-    length = min(max_length or DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
-    length_why = {max_length: "as asked", limit: "the limit of the model"}.get(
-        length, "change it by --max-length"
-    )
+    length, length_why = _choose_length(model, max_length)
     encoder = Encoder(tokenizer, length, end_token)
     shares, share_why = probe_trees(model)
     precision = str(chosen_dtype).removeprefix("torch.")
@@ -178,11 +174,14 @@ def _prepare_quantized(model: Any) -> Any:
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
-def _model_limit(model: Any) -> int | None:
-    """The longest sequence that the model was built for, in tokens; None if its configuration names none."""
+def _choose_length(model: Any, max_length: int | None) -> tuple[int, str]:
+    """The limit of a context and a continuation in tokens, and why."""
     config = model.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    return int(limit) if limit else None
+    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    limit = int(found) if found else None  # some families have no limit
+    length = min(max_length or DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
+    why = {max_length: "as asked", limit: "the limit of the model"}
+    return length, why.get(length, "change it by --max-length")
 
 
 def _fingerprint(model: Any) -> str:

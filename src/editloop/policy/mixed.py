@@ -89,6 +89,7 @@ class MixedPolicy(Policy):
         raise ValueError("a mixture has no features of its own: ask one of its policies")
 
     def _policies(self) -> Iterator[tuple[str, Policy]]:
+        # A policy of weight 0 need not be loaded, and log 0 is avoided.
         for name, weight in self.weights.items():
             if weight > 0:
                 with self._load(name) as policy:

@@ -119,6 +119,8 @@ class RunFolder:
         Raises:
             RunError: The folder cannot be written to.
         """
+        # Sorted, the file does not tell the order of the rows; it holds hashes and no texts, so a run folder
+        # can be passed on without the log.
         with atomic_file(self.rows, RunError) as unfinished, unfinished.open("wb") as file:
             np.save(file, np.sort(hashes), allow_pickle=False)
 

@@ -199,12 +199,7 @@ def pack(
         The batch; K is the sum of the trees' continuations.
     """
     capacity = best_width(trees, attention_cost) if share else 0  # with 0, every tree is split
-    pieces, skips = [], []
-    for tree in trees:
-        parts = [tree] if len(tree.layout) <= capacity else tree.split()
-        pieces += parts
-        skips += [tree.fork if from_fork else 0] * len(parts)
-    layouts = [piece.layout for piece in pieces]
+    layouts, skips = _pieces(trees, capacity, from_fork)
     rows = (
         first_fit([len(layout) for layout in layouts], capacity)
         if share
@@ -217,9 +212,7 @@ def pack(
     subtree_end = np.broadcast_to(np.arange(1, width + 1), (len(rows), width)).copy()
     filled = np.zeros((len(rows), width), np.bool_)
     first_continuation = np.cumsum([0, *(len(layout.paths) for layout in layouts)])
-    predictor, target, member, owner = [], [], [], []
-    lengths = np.zeros(first_continuation[-1], np.int64)
-    counted = 0
+    predictions = _Predictions(int(first_continuation[-1]))
     for r, members in enumerate(rows):
         column = 0
         for i in members:
@@ -228,32 +221,66 @@ def pack(
             position_ids[r, here] = layout.positions
             subtree_end[r, here] = layout.subtree_end + column
             filled[r, here] = True
-            # A node that several continuations share is predicted once and belongs to each of them. This
-            # table numbers the nodes of the tree when they are first counted; -1 means not yet.
-            number = np.full(len(layout), -1, np.int64)
-            for k, path in enumerate(layout.paths):
-                mine, before = path[skips[i] :], layout.predictors(path)[skips[i] :] if len(path) else path
-                fresh = number[mine] < 0
-                number[mine[fresh]] = counted + np.arange(fresh.sum())
-                counted += int(fresh.sum())
-                predictor.append(r * width + column + before[fresh])
-                target.append(layout.tokens[mine[fresh]])
-                member.append(number[mine])
-                owner.append(np.full(len(mine), first_continuation[i] + k, np.int64))
-                lengths[first_continuation[i] + k] = len(mine)
+            predictions.add(layout, r * width + column, skips[i], int(first_continuation[i]))
             column += len(layout)
     return TreeBatch(
         input_ids,
         position_ids,
         subtree_end,
         filled,
-        predictor=np.concatenate(predictor),
-        target=np.concatenate(target),
-        member=np.concatenate(member),
-        owner=np.concatenate(owner),
-        lengths=lengths,
+        predictor=np.concatenate(predictions.predictor),
+        target=np.concatenate(predictions.target),
+        member=np.concatenate(predictions.member),
+        owner=np.concatenate(predictions.owner),
+        lengths=predictions.lengths,
         plain=not share,
     )
+
+
+def _pieces(trees: Sequence[ContextTree], capacity: int, from_fork: bool) -> tuple[list[Layout], list[int]]:
+    """The layouts to pack, with trees above `capacity` split; and how many tokens each of them skips."""
+    layouts, skips = [], []
+    for tree in trees:
+        parts = [tree] if len(tree.layout) <= capacity else tree.split()
+        layouts += [part.layout for part in parts]
+        # The fork is that of the whole tree: its parts have one continuation each, and none of their own.
+        skips += [tree.fork if from_fork else 0] * len(parts)
+    return layouts, skips
+
+
+class _Predictions:
+    """Collects the predictions of a batch, tree after tree; `TreeBatch` describes the attributes."""
+
+    def __init__(self, continuations: int) -> None:
+        self.predictor: list[Ints] = []
+        self.target: list[Ints] = []
+        self.member: list[Ints] = []
+        self.owner: list[Ints] = []
+        self.lengths = np.zeros(continuations, np.int64)
+        self._count = 0
+
+    def add(self, layout: Layout, offset: int, skip: int, first: int) -> None:
+        """Add the predictions of one tree.
+
+        Args:
+            layout: The tree's layout.
+            offset: Flat index of its first token.
+            skip: How many tokens at the start of each continuation are not counted.
+            first: Number of its first continuation in the batch.
+        """
+        # A node that several continuations share is predicted once and belongs to each of them. This table
+        # numbers the nodes of the tree when they are first counted; -1 means not yet.
+        number = np.full(len(layout), -1, np.int64)
+        for k, path in enumerate(layout.paths):
+            nodes, before = path[skip:], layout.predictors(path)[skip:] if len(path) else path
+            fresh = number[nodes] < 0
+            number[nodes[fresh]] = self._count + np.arange(fresh.sum())
+            self._count += int(fresh.sum())
+            self.predictor.append(offset + before[fresh])
+            self.target.append(layout.tokens[nodes[fresh]])
+            self.member.append(number[nodes])
+            self.owner.append(np.full(len(nodes), first + k, np.int64))
+            self.lengths[first + k] = len(nodes)
 
 
 def best_width(trees: Sequence[ContextTree], attention_cost: float) -> int:

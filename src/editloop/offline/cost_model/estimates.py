@@ -5,7 +5,7 @@ This module is given features and costs; `editloop.offline.cost_model.preparatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -61,8 +61,8 @@ def estimate_from_features(
         scored: Log-probabilities and features of their trees, from `feature_pass` [n + m].
         costs: The costs Δ(y, y') of the responses [n + m].
         kind: The kind of cost model; `auto` takes the kind with the least square error on `held`.
-        tuned: Features of the trees after tuning on the first `tuning_rows(n)` of `train`; for the kinds that
-            need them [n + m].
+        tuned: Features of the trees tuned on the first `tuning_rows(n)` of `train`, if `kind` needs them [n +
+            m].
         seed: The seed of the cost model.
     """
     examples, n = (*train, *held), len(train)
@@ -71,9 +71,7 @@ def estimate_from_features(
     errors = {}
     for each in kinds:
         tables = tuned if each == "tuned" else [one.features for one in scored]
-        features = np.stack(
-            [table[each.of(RESPONSE)] for each, table in zip(completions, tables, strict=True)]
-        )
+        features = _response_features(completions, tables)
         # On the rows that they were tuned on, tuned features know the costs better than they ever will again:
         # a regression on those rows would think itself certain. It is fitted on the others.
         own = slice(tuning_rows(n) if each == "tuned" else 0, n)
@@ -92,8 +90,36 @@ def estimate_from_features(
     # RL's β weighs log-probabilities against costs. In units of the mean cost, one β suits a cost that is a
     # share of the words and a cost in characters.
     unit = float(np.abs(costs[:n]).mean()) or 1.0
+    estimated = _with_estimates(examples, completions, scored, _predict(model, tables), unit)
+    report = {
+        "kind": chosen,
+        "settings": dict(model.settings),
+        "noise": model.noise,
+        "unit": unit,
+        "model": asdict(found),
+        **_baselines(examples, costs, n),
+        "tried": {name: asdict(figures) for name, (_, _, figures) in tried.items()},
+    }
+    return CostEstimates(tuple(estimated[:n]), tuple(estimated[n:]), model, report)
+
+
+def _response_features(
+    completions: Sequence[Completions], tables: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """The features of the response among the completions of each context [n, F]."""
+    rows = zip(completions, tables, strict=True)
+    return np.stack([table[texts.of(RESPONSE)] for texts, table in rows])
+
+
+def _with_estimates(
+    examples: Sequence[Example],
+    completions: Sequence[Completions],
+    scored: Sequence[Scored],
+    predicted: Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    unit: float,
+) -> list[Example]:
+    """The examples with completions, log π_ref, and costs in units of `unit`."""
     estimated = []
-    predicted = _predict(model, tables)
     for example, texts, one, (mean, spread) in zip(examples, completions, scored, predicted, strict=True):
         known = replace(
             texts,
@@ -105,23 +131,11 @@ def estimate_from_features(
         # known, too, and needs no second reference pass.
         logged = example.completions.with_reference(one.log_probs[: len(example.completions)])
         estimated.append(replace(example, completions=logged, sampled=known))
-    lengths = np.array([float(len(e.response.split())) for e in examples])
-    report = {
-        "kind": chosen,
-        "settings": dict(model.settings),
-        "noise": model.noise,
-        "unit": unit,
-        "model": asdict(found),
-        "length": asdict(_baseline(np.stack([lengths, np.log1p(lengths)], axis=1), costs, n)),
-        "mean": asdict(_baseline(np.empty((len(costs), 0)), costs, n)),
-        "tried": {name: asdict(figures) for name, (_, _, figures) in tried.items()},
-    }
-    return CostEstimates(tuple(estimated[:n]), tuple(estimated[n:]), model, report)
+    return estimated
 
 
 def tuning_rows(rows: int) -> int:
-    """How many rows of the train part features are tuned on, the first ones; the regression is fitted on the
-    others.
+    """How many of the train part's first rows features are tuned on; the regression is fitted on the others.
 
     Args:
         rows: Number of rows of the train part.
@@ -140,6 +154,15 @@ def _predict(
         part = tables[start : start + 500]
         ends = np.cumsum([len(table) for table in part])[:-1]
         yield from zip(*(np.split(each, ends) for each in model.predict(np.concatenate(part))), strict=True)
+
+
+def _baselines(examples: Sequence[Example], costs: NDArray[np.float64], n: int) -> dict[str, Any]:
+    """The fidelity of regressions that know only the response's length, or nothing."""
+    words = np.array([float(len(e.response.split())) for e in examples])
+    return {
+        "length": asdict(_baseline(np.stack([words, np.log1p(words)], axis=1), costs, n)),
+        "mean": asdict(_baseline(np.empty((len(costs), 0)), costs, n)),
+    }
 
 
 def _baseline(columns: NDArray[np.float64], costs: NDArray[np.float64], n: int) -> Any:

@@ -14,7 +14,7 @@ from editloop.offline.cost_model.estimates import CostEstimates, estimate_from_f
 from editloop.offline.cost_model.sampled import add_sampled, sample_completions
 from editloop.offline.cost_model.saved import model_name
 from editloop.offline.cost_model.tuned import tuned_features
-from editloop.offline.examples import Example
+from editloop.offline.examples import Completions, Example
 from editloop.offline.reference import feature_pass
 from editloop.offline.report import show_number
 from editloop.policy import Policy, RunFolder, processes
@@ -48,18 +48,7 @@ def estimate_costs(
     """
     world = processes(policy.device).num_processes
     examples, n = (*train, *held), len(train)
-    sampled = sample_completions(
-        policy,
-        examples,
-        config.num_samples,
-        seed=config.seed,
-        max_new_tokens=config.max_new_tokens,
-        progress=counter(callback, "sampled completions", len(examples), world),
-    )
-    unfinished = sum(not text.finished for texts in sampled for text in texts)
-    if unfinished:
-        callback.message(f"{unfinished} of {config.num_samples * len(examples)} sampled completions were cut")
-    completions = add_sampled(policy, examples, sampled)
+    completions = _completions(examples, policy, config, callback)
     trees = [each.tree for each in completions]
     for part, mine in (("train", trees[:n]), ("validation", trees[n:])):
         if all(len(tree.continuations) < 2 for tree in mine):
@@ -93,3 +82,23 @@ def estimate_costs(
         f"{show_number(length['r2'])}, {show_number(length['pearson'])})"
     )
     return estimates
+
+
+def _completions(
+    examples: Sequence[Example], policy: Policy, config: FitConfig, callback: ProgressCallback
+) -> list[Completions]:
+    """The edit, the response and the sampled completions of each example [n]."""
+    sampled = sample_completions(
+        policy,
+        examples,
+        config.num_samples,
+        seed=config.seed,
+        max_new_tokens=config.max_new_tokens,
+        progress=counter(
+            callback, "sampled completions", len(examples), processes(policy.device).num_processes
+        ),
+    )
+    unfinished = sum(not text.finished for texts in sampled for text in texts)
+    if unfinished:
+        callback.message(f"{unfinished} of {config.num_samples * len(examples)} sampled completions were cut")
+    return add_sampled(policy, examples, sampled)

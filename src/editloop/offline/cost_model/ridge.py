@@ -188,8 +188,7 @@ def fit_cost_model(
     heads: int = 0,
     seed: int = 0,
 ) -> CostModel:
-    """Fit a cost model by least squares (Eq. 5), with the smoothness and ridge of the least leave-one-out
-    error.
+    """Fit a cost model by least squares (Eq. 5); the leave-one-out error chooses its smoothness and ridge.
 
     There may be fewer rows than features, constant features, and costs that are all equal: the ridge keeps Λ
     regular, and costs that the features do not explain are predicted by their mean. The uncertainty of a
@@ -216,6 +215,7 @@ def fit_cost_model(
         if not np.isfinite(values).all():
             count = int((~np.isfinite(values)).sum())
             raise ConfigError(f"a {kind} is not finite", seen=f"{count} of {values.size}")
+    # All random numbers come from one generator, in a fixed order: the same seed gives the same model.
     generator = np.random.default_rng(seed)
     if len(y) > MOST_ROWS:
         taken = generator.choice(len(y), MOST_ROWS, replace=False)
@@ -224,15 +224,8 @@ def fit_cost_model(
     # What a constant feature varies by is rounding. Divided by its standard deviation it would be noise as
     # large as any signal; divided by infinity it is 0.
     scale = np.where(scale > 1e-6 * np.maximum(1.0, np.abs(centre)), scale, np.inf)
-    standard, width = (x - centre) / scale, context or x.shape[1]
-    # In k standardised features the mean square distance of two rows is 2k, so these directions measure
-    # distance in units of the root mean square distance, as SMOOTHNESS does.
-    informative = max(int(np.isfinite(scale[:width]).sum()), 1)
-    unit = generator.standard_normal((width, PRODUCTS)) / math.sqrt(2 * informative)
-    phases = generator.uniform(0, 2 * math.pi, PRODUCTS)
-    mixed = generator.standard_normal((x.shape[1], PRODUCTS)) / math.sqrt(x.shape[1])
-    basis = {"linear": _Basis(np.empty((width, 0)), np.empty(0), np.empty((x.shape[1], 0)))}
-    basis |= {f"products {s:g}": _Basis(unit / s, phases, mixed) for s in SMOOTHNESS}
+    standard = (x - centre) / scale
+    basis = _bases(np.isfinite(scale), context or x.shape[1], generator)
     errors = {name: _left_out_errors(each.of(standard), y) for name, each in basis.items()}
     name = min(errors, key=lambda each: min(errors[each]))
     alike = np.flatnonzero(np.array(errors[name]) <= min(errors[name]) * (1 + 1e-6))
@@ -247,6 +240,24 @@ def fit_cost_model(
     noise = math.sqrt(min(errors[name])) if len(y) > 1 else abs(float(y[0]))
     bootstrap = np.array(resampled).reshape(heads, design.shape[1])
     return CostModel(centre, scale, *basis[name], weights, factor, noise, bootstrap, settings)
+
+
+def _bases(informative: NDArray[np.bool_], width: int, generator: np.random.Generator) -> dict[str, _Basis]:
+    """The maps that are tried: a linear one, and one with products for each length scale.
+
+    Args:
+        informative: Which of the features are not constant [F].
+        width: How many of them depend on the context alone, C; they come first.
+        generator: For the random directions.
+    """
+    # In k standardised features the mean square distance of two rows is 2k, so these directions measure
+    # distance in units of the root mean square distance, as SMOOTHNESS does.
+    count, features = max(int(informative[:width].sum()), 1), len(informative)
+    unit = generator.standard_normal((width, PRODUCTS)) / math.sqrt(2 * count)
+    phases = generator.uniform(0, 2 * math.pi, PRODUCTS)
+    mixed = generator.standard_normal((features, PRODUCTS)) / math.sqrt(features)
+    found = {"linear": _Basis(np.empty((width, 0)), np.empty(0), np.empty((features, 0)))}
+    return found | {f"products {s:g}": _Basis(unit / s, phases, mixed) for s in SMOOTHNESS}
 
 
 def fidelity(prediction: Floats, spread: Floats, costs: Floats) -> Fidelity:

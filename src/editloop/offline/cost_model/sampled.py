@@ -132,6 +132,7 @@ def add_sampled(
             tokens = policy.encoder.continuation(text)
             new.append((tokens if finished else tokens[:-1])[:room])
         new = [tokens for tokens in new if tokens]
+        # A dict keeps the first of equal keys, in order: the edit and the response stay where they were.
         continuations = tuple(dict.fromkeys((*example.tree.continuations, *new)))
         places = sorted({continuations.index(tokens) for tokens in new})
         roles = {**example.completions.roles, **({SAMPLED: tuple(places)} if places else {})}

@@ -82,9 +82,12 @@ def _tune(
     rate = max(trial.hyperparameters.learning_rate for trial in trials)
     trees = [e.completions.only(RESPONSE).tree for e in examples]
     arguments = training_arguments(config, folder, tuned, trees, learning_rate=rate)
+    # A short training without validation: early stopping would need costs of rows that the regression, and
+    # then the report, should not have seen.
     arguments.eval_strategy, arguments.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
     arguments.load_best_model_at_end = False
     arguments.train_sampling_strategy = "random"
+    # Standardised, so that the learning rate suits costs in any unit.
     standard = (costs - costs.mean()) / (costs.std() or 1.0)
     trainer = _RegressionTrainer(
         model=_Regressor(tuned, trees),

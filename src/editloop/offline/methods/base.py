@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -107,7 +108,7 @@ class Hyperparameters(BaseModel):
     @property
     def name(self) -> str:
         """A short name, unique in the grid and safe in a path."""
-        return "-".join(f"{key}{_text(value)}" for key, value in self.shown().items())
+        return "-".join(quote(f"{key}{_text(value)}", safe="+") for key, value in self.shown().items())
 
 
 class Method(ABC):
@@ -197,4 +198,6 @@ class Method(ABC):
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value in few digits; in all of them where fewer would be another number."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) and float(short) != value else short

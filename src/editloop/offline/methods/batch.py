@@ -1,5 +1,4 @@
-"""The input of a loss: log-probabilities of the completions of a batch, their roles, and what is known of
-them.
+"""The input of a loss: the completions of a batch by role, with their log-probabilities and costs.
 
 A loss is a mean over edits, tokens or pairs. A batch may be only a part of an optimiser step (gradient
 accumulation, several processes). The loss divides by the totals of the whole step, so that the losses of the
@@ -65,7 +64,7 @@ class Layout:
             for start, each in zip(self.starts, self.completions, strict=True)
             if each.is_pair
         ]
-        table = torch.tensor(found, dtype=torch.long).reshape(-1, 2)
+        table = torch.tensor(found, dtype=torch.long).reshape(-1, 2)  # also of a batch without pairs
         return table[:, 0], table[:, 1]
 
     def known(self, name: str) -> Tensor:

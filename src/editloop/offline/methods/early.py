@@ -22,6 +22,8 @@ __all__ = ["METHOD", "EarlyEnsemble", "EarlyHyperparameters"]
 class EarlyHyperparameters(Hyperparameters):
     """The hyperparameters of one trial of EarlyEnsemble."""
 
+    # With the mean over tokens, the SFT term of long edits is small beside the DPO term, which sums over
+    # tokens: choose dpo_weight with this in mind, or use "sequence".
     reduction: Reduction = hyperparameter(
         "token",
         symbol="reduction",

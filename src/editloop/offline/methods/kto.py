@@ -71,6 +71,8 @@ class KTO(Method):
         longest = max(
             (len(each.tree.context) + len(each.tree.continuations[0]) for each in drafts), default=0
         )
+        # The neighbour is taken from the order of the examples, not from the batch, so that a draft has the
+        # same mismatched completion in every epoch, and its log π_ref can be computed in advance.
         found = []
         for example, own, other in zip(examples, drafts, [*drafts[1:], *drafts[:1]], strict=True):
             context, (draft,) = own.tree.context, own.tree.continuations

@@ -26,7 +26,7 @@ export async function show(place, { signal }) {
     try {
       const found = await json(withQuery("v1/overview", { since, bins, trim: true }), { signal });
       body.replaceChildren(...content(found, signal));
-      fresh.textContent = `As of ${new Date().toLocaleTimeString("en-GB")}; looked at again each minute.`;
+      fresh.textContent = `As of ${new Date().toLocaleTimeString("en-GB")}; refreshed every minute.`;
     } catch (error) {
       if (error.name !== "AbortError") body.replaceChildren(problem(error));
     }
