@@ -1,6 +1,6 @@
 """Regret of the online phase against river and MABWiser, on cost tables that all of them share.
 
-Five arms; a cost is Beta(5μ, 5(1−μ)). A cost table is drawn once for a seed, so that all algorithms are paid
+Five arms; a cost is Beta(5μ, 5(1−μ)). A cost table is drawn once for a seed, so that all algorithms incur
 the same for the same choice in the same round. What is reported is pseudo-regret: the sum of μ of the chosen
 arm less the least μ of the round.
 """

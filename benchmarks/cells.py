@@ -243,7 +243,7 @@ def play(costs: NDArray[np.float64], config: BanditConfig | None = None) -> NDAr
     return np.array(chosen, np.int64)
 
 
-def paid(costs: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+def incurred_costs(costs: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
     """What the chosen arms cost, round by round [T]."""
     return costs[np.arange(len(costs)), chosen]
 

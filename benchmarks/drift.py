@@ -21,8 +21,8 @@ from benchmarks.cells import (
     Cell,
     Workplace,
     cost_table,
+    incurred_costs,
     make_cells,
-    paid,
     play,
 )
 from editloop.lab import get_domain
@@ -84,7 +84,7 @@ def run(
         f"Mean cost of a round over {place.rounds} rounds, mean ± standard error over {len(pairs)} pairs of "
         f"logs (two domains, seeds {', '.join(map(str, place.seeds))}). LateEnsemble chooses among the "
         "policies of both logs, three each. The best single arm is found in hindsight, pair by pair; the "
-        "best of each round is no algorithm, but the least that any could pay.\n\n"
+        "best of each round is no algorithm, but the least that any could incur.\n\n"
         + markdown_table(["", *CHANGES], rows)
     )
     data = {"results": results, "seeds": place.seeds}
@@ -107,12 +107,12 @@ def _table(before: Cell, made: Mapping[Cell, Answers], change: str, place: Workp
 
 
 def _learners(tables: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """What each way of choosing pays, round by round [pairs, T], on costs [pairs, T, arms]."""
+    """What each way of choosing incurs, round by round [pairs, T], on costs [pairs, T, arms]."""
     found = {}
     for discount in DISCOUNTS:
         config = BanditConfig(discount=discount)
         name = "LateEnsemble" if discount == 1 else f"LateEnsemble, discount {discount:g}"
-        found[name] = np.stack([paid(table, play(table, config)) for table in tables])
+        found[name] = np.stack([incurred_costs(table, play(table, config)) for table in tables])
     found["uniform"] = tables.mean(axis=2)
     found["best single arm"] = np.stack([table[:, table.mean(axis=0).argmin()] for table in tables])
     found["best of each round"] = tables.min(axis=2)

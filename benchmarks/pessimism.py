@@ -57,7 +57,7 @@ class World(NamedTuple):
         found: Floats = weight / weight.sum(axis=1, keepdims=True)
         return found
 
-    def pay(self, policy: Floats) -> float:
+    def mean_cost(self, policy: Floats) -> float:
         """The mean true cost of a policy [C, R]."""
         return float((policy * self.costs).sum(axis=1).mean())
 
@@ -66,7 +66,7 @@ class World(NamedTuple):
 
         def objective(one: Floats) -> float:
             logs = np.log(np.maximum(one, 1e-300) * RESPONSES)
-            return self.pay(one) + BETA * float((one * logs).sum(axis=1).mean())
+            return self.mean_cost(one) + BETA * float((one * logs).sum(axis=1).mean())
 
         return objective(policy) - objective(self.optimum(self.costs))
 
@@ -100,19 +100,19 @@ def run(out: str | Path, *, seeds: int = SEEDS, callback: ProgressCallback | Non
         callback: Receives progress.
     """
     callback = callback or WarningCallback()
-    paid = np.zeros((len(COVERED), len(KAPPAS), seeds))
+    incurred_costs = np.zeros((len(COVERED), len(KAPPAS), seeds))
     subopt = np.zeros((len(SIZES), seeds))
     for seed in range(seeds):
         world = make_world(seed)
         for i, covered in enumerate(COVERED):
             found = learned(world, rows=ROWS, covered=covered, noise=NOISE, kappas=KAPPAS, seed=seed)
-            paid[i, :, seed] = [world.pay(policy) for policy in found.values()]
+            incurred_costs[i, :, seed] = [world.mean_cost(policy) for policy in found.values()]
         for i, rows in enumerate(SIZES):
             (policy,) = learned(world, rows=rows, covered=1.0, noise=0.0, kappas=(0.0,), seed=seed).values()
             subopt[i, seed] = world.subopt(policy)
         callback.progress("worlds", seed + 1, seeds)
     worlds = [make_world(seed) for seed in range(seeds)]
-    best = float(np.mean([world.pay(world.optimum(world.costs)) for world in worlds]))
+    best = float(np.mean([world.mean_cost(world.optimum(world.costs)) for world in worlds]))
     base = float(np.mean([world.costs.mean() for world in worlds]))
     data = {
         "seeds": seeds,
@@ -120,11 +120,14 @@ def run(out: str | Path, *, seeds: int = SEEDS, callback: ProgressCallback | Non
         "reference": base,
         "optimum": best,
         "cost": {
-            str(c): {str(k): mean_and_error(paid[i, j]) for j, k in enumerate(KAPPAS)}
+            str(c): {str(k): mean_and_error(incurred_costs[i, j]) for j, k in enumerate(KAPPAS)}
             for i, c in enumerate(COVERED)
         },
         "against_no_pessimism": {
-            str(c): {str(k): mean_and_error(paid[i, j] - paid[i, 0]) for j, k in enumerate(KAPPAS)}
+            str(c): {
+                str(k): mean_and_error(incurred_costs[i, j] - incurred_costs[i, 0])
+                for j, k in enumerate(KAPPAS)
+            }
             for i, c in enumerate(COVERED)
         },
         "subopt": {str(n): mean_and_error(subopt[i]) for i, n in enumerate(SIZES)},

@@ -63,11 +63,11 @@ def run(
         train, test = (_examples(base, file, rows) for file in (train_file, test_file))
         hter = _hter(test_file, test)
         cost = get_cost(COST)
-        paid = cost([e.response for e in train.examples], [e.edit for e in train.examples])
+        costs = cost([e.response for e in train.examples], [e.edit for e in train.examples])
         ours, theirs = (_features(base, each, f"{pair}, features", callback) for each in (train, test))
-        model = fit_cost_model(ours, paid, context=context_columns(ours.shape[1]))
+        model = fit_cost_model(ours, costs, context=context_columns(ours.shape[1]))
         mean, spread = model.predict(theirs)
-        guess = _by_length(train, paid, test)
+        guess = _by_length(train, costs, test)
         results[pair] = {
             "settings": dict(model.settings),
             "rows": len(hter),
@@ -101,14 +101,14 @@ def _features(
     return np.concatenate([each.features for each in scored])
 
 
-def _by_length(train: ExampleSet, paid: Floats, test: ExampleSet) -> Floats:
+def _by_length(train: ExampleSet, costs: Floats, test: ExampleSet) -> Floats:
     """Least squares on the words of a response and their logarithm."""
 
     def design(examples: ExampleSet) -> Floats:
         words = np.array([float(len(e.response.split())) for e in examples.examples])
         return np.stack([np.ones_like(words), words, np.log1p(words)], axis=1)
 
-    weights = np.linalg.lstsq(design(train), paid, rcond=None)[0]
+    weights = np.linalg.lstsq(design(train), costs, rcond=None)[0]
     return np.asarray(design(test) @ weights, np.float64)
 
 

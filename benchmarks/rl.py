@@ -200,8 +200,8 @@ def _markdown(data: Mapping[str, Any]) -> str:
     for user, found in data["weights"].items():
         theirs = WEIGHTS.get(user)
         told = ", ".join(f"{METHODS[arm]} {weight:.2f}" for arm, weight in theirs.items()) if theirs else ""
-        paid = [plus_minus(*cell) for cell in data["mixed"][user].values()]
-        weights.append([user, *(plus_minus(*found[arm]) for arm in ARMS), told, *paid])
+        costs = [plus_minus(*cell) for cell in data["mixed"][user].values()]
+        weights.append([user, *(plus_minus(*found[arm]) for arm in ARMS), told, *costs])
     return "\n\n".join(
         [
             f"Emails. Mean cost of a round by the strong user's edits, mean ± standard error over seeds "

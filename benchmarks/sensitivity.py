@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cells import AMONG, ARMS, COLUMNS, Workplace, column_costs, paid, play
+from benchmarks.cells import AMONG, ARMS, COLUMNS, Workplace, column_costs, incurred_costs, play
 from editloop.offline.plots import colour_of, tidy
 from editloop.online import BanditConfig
 from editloop.online.algorithms import ALPHA
@@ -114,7 +114,7 @@ def played(tables: NDArray[np.float64], config: BanditConfig) -> NDArray[np.floa
     for seed, table in enumerate(tables):
         generator = np.random.default_rng(seed)
         orders = [table[generator.permutation(len(table))] for _ in range(ORDERS)]
-        means.append(np.mean([paid(order, play(order, config)).mean() for order in orders]))
+        means.append(np.mean([incurred_costs(order, play(order, config)).mean() for order in orders]))
     return np.array(means)
 
 

@@ -21,7 +21,7 @@ from benchmarks.cells import (
     Column,
     Workplace,
     column_costs,
-    paid,
+    incurred_costs,
     play,
 )
 from editloop.lab import get_domain
@@ -92,7 +92,7 @@ def _table(
     for column, table in tables.items():
         arms = table[:, :, AMONG]
         chosen[column] = np.stack([play(one) for one in arms])
-        late = np.stack([paid(one, picks) for one, picks in zip(arms, chosen[column], strict=True)])
+        late = np.stack([incurred_costs(one, picks) for one, picks in zip(arms, chosen[column], strict=True)])
         fixed = {method: table[:, :, i] for i, method in enumerate(COMPARED)}
         costs[column] = {**fixed, "late": late}
     cells = {"cells": len(COLUMNS) * len(place.seeds), "seconds": round(seconds, 1)}

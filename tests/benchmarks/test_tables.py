@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import drift, sensitivity, tables, tune
-from benchmarks.cells import COLUMNS, Cell, Workplace, cost_table, make_cells, paid, play
+from benchmarks.cells import COLUMNS, Cell, Workplace, cost_table, incurred_costs, make_cells, play
 from editloop.errors import RunError
 from editloop.lab import Round, base_path, fit_settings, simulate
 from editloop.offline import mix_by_cost
@@ -146,7 +146,7 @@ def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) ->
         on_round=played.append,
     )
     assert [each.arm for each in played] == [arms[i] for i in chosen]
-    assert [each.cost for each in played] == pytest.approx(paid(costs, chosen).tolist())
+    assert [each.cost for each in played] == pytest.approx(incurred_costs(costs, chosen).tolist())
 
     # The rounds say what each policy costs that user: the mixture by them is the cheapest one.
     run = RunFolder(place.folder / cell.folder / "run")
