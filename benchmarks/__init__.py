@@ -1,4 +1,7 @@
-"""The tables of the paper, and side-by-sides with other libraries; each module is one benchmark."""
+"""Benchmarks: the tables of the paper, and comparisons with other libraries.
+
+`benchmarks.__main__` lists them by name; `docs/measurements.md` says what each measures.
+"""
 
 from __future__ import annotations
 

@@ -1,21 +1,22 @@
 """Regret of the online phase against river and MABWiser, on cost tables that all of them share.
 
-Five arms; a cost is Beta(5μ, 5(1−μ)). A cost table is drawn once for a seed, so that all algorithms incur
-the same for the same choice in the same round. What is reported is pseudo-regret: the sum of μ of the chosen
-arm less the least μ of the round.
+There are five arms, and the cost of an arm with mean μ is distributed as Beta(5μ, 5(1−μ)). A table of costs
+is sampled once for each seed, so that all algorithms incur the same cost for the same choice in the same
+round.
+Reported is the pseudo-regret: the sum over rounds of μ of the chosen arm less the least μ.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.bandit_learners import ARMS, LEARNERS, USER_LEARNERS, Learner
 from editloop.errors import ConfigError
 from editloop.offline.plots import tidy
 from editloop.online import Bandit, BanditConfig
@@ -28,13 +29,21 @@ if TYPE_CHECKING:
 
 MEANS = np.array([0.21, 0.36, 0.34, 0.93, 0.49])
 AFTER = np.array([0.49, 0.21, 0.34, 0.93, 0.36])
+"""The mean costs after a change."""
 CLOSE = np.array([0.30, 0.33, 0.33, 0.36, 0.36])
-ARMS = len(MEANS)
 USERS, REQUESTS = 20, 40
 
 
 class Setting(NamedTuple):
-    """Where the algorithms play: an environment, rounds, seeds, and how feedback comes."""
+    """An environment, with the number of rounds and seeds, and the delay and loss of feedback.
+
+    Attributes:
+        environment: `stationary`, `abrupt`, `slow` or `close`; or a population of users.
+        rounds: The number of rounds.
+        seeds: The number of seeds.
+        delay: After how many further rounds a cost becomes known.
+        missing: The share of costs that never become known.
+    """
 
     environment: str
     rounds: int = 200
@@ -44,7 +53,7 @@ class Setting(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called in the tables."""
+        """The name of the setting in the tables."""
         parts = [self.environment, f"T {self.rounds:,}"]
         parts += [f"delay {self.delay}"] if self.delay else []
         parts += [f"{self.missing:.0%} missing"] if self.missing else []
@@ -69,99 +78,7 @@ GOALS = {
     "two kinds of users, T 800": 3.0,
     "users alike, T 800": 1.5,
 }
-"""Most mean pseudo-regret of the default; by user in the last two."""
-
-
-class Learner(Protocol):
-    """An algorithm at play."""
-
-    def choose(self, round: int) -> int:
-        """The arm of a round."""
-        ...
-
-    def learn(self, round: int, arm: int, cost: float | None) -> None:
-        """The cost of an earlier round, or None: it will never be known."""
-        ...
-
-
-class Own:
-    """A bandit of this package."""
-
-    def __init__(self, **options: Any) -> None:
-        self.bandit = Bandit(map(str, range(ARMS)), BanditConfig(**options))
-
-    def choose(self, round: int) -> int:
-        """See `Learner`."""
-        return int(self.bandit.decide(str(round)).arm)
-
-    def learn(self, round: int, arm: int, cost: float | None) -> None:
-        """See `Learner`."""
-        if cost is None:
-            self.bandit.expired(str(round))
-        else:
-            self.bandit.edited(str(round), cost)
-
-
-class River:
-    """river's UCB; its bonus is δ √(2 log t / N), so δ = α/√2. The reward is 1 − cost."""
-
-    def __init__(self, alpha: float, seed: int) -> None:
-        from river import bandit
-
-        self.policy = bandit.UCB(delta=alpha / math.sqrt(2), seed=seed)
-
-    def choose(self, round: int) -> int:
-        """See `Learner`."""
-        return int(self.policy.pull(range(ARMS)))
-
-    def learn(self, round: int, arm: int, cost: float | None) -> None:
-        """See `Learner`."""
-        if cost is not None:
-            self.policy.update(arm, 1 - cost)
-
-
-class MABWiser:
-    """MABWiser's UCB1, its bonus as river's. An unseen arm has index 0 there: each is played once first."""
-
-    def __init__(self, alpha: float, seed: int) -> None:
-        from mabwiser.mab import MAB, LearningPolicy
-
-        self.mab = MAB(list(range(ARMS)), LearningPolicy.UCB1(alpha / math.sqrt(2)), seed=seed)
-        self.fitted = False
-
-    def choose(self, round: int) -> int:
-        """See `Learner`."""
-        return round if round < ARMS else int(self.mab.predict()) if self.fitted else round % ARMS
-
-    def learn(self, round: int, arm: int, cost: float | None) -> None:
-        """See `Learner`."""
-        if cost is not None:
-            (self.mab.partial_fit if self.fitted else self.mab.fit)([arm], [1 - cost])
-            self.fitted = True
-
-
-UCB1 = math.sqrt(2)
-"""α of UCB1, and the default of river (δ = 1) and MABWiser (α = 1)."""
-
-LEARNERS: dict[str, Callable[[int], Learner]] = {
-    "EditLoop (α .45)": lambda seed: Own(seed=seed),
-    "EditLoop, UCB1": lambda seed: Own(alpha=UCB1, seed=seed),
-    "river, UCB1": lambda seed: River(UCB1, seed),
-    "MABWiser, UCB1": lambda seed: MABWiser(UCB1, seed),
-    "river, α .45": lambda seed: River(0.45, seed),
-    "EditLoop, KL-UCB": lambda seed: Own(algorithm="kl-ucb", seed=seed),
-    "EditLoop, Thompson": lambda seed: Own(algorithm="thompson", seed=seed),
-    "EditLoop, discount .99": lambda seed: Own(discount=0.99, seed=seed),
-    "uniform": lambda seed: Own(algorithm="uniform", seed=seed),
-}
-"""By the seed of their own draws."""
-
-USER_LEARNERS: dict[str, dict[str, Any]] = {
-    "prior learned": {"pool": "learned"},
-    "prior of 5 pulls": {"pool": 5.0},
-    "separate": {"pool": 0.0},
-    "one for all": {},
-}
+"""At most so much mean pseudo-regret of EditLoop's default; in the last two by user."""
 
 
 def run(
@@ -171,7 +88,7 @@ def run(
 
     Args:
         out: The folder for the results.
-        seeds: Fewer seeds than the settings say, for a trial.
+        seeds: At most so many seeds for each setting, for a smaller experiment.
         callback: Receives progress.
 
     Raises:
@@ -193,7 +110,7 @@ def run(
         *((name, fewer(s)) for s in SETTINGS for name in LEARNERS),
         *((name, fewer(s)) for s in USER_SETTINGS for name in USER_LEARNERS),
     ]
-    # The longest first, so that no process is left alone with one at the end.
+    # The longest jobs start first, so that no process is left with a long one at the end.
     longest = sorted(jobs, key=lambda job: -job[1].rounds * job[1].seeds)
     found = dict(in_parallel(_job, longest, "bandits", callback))
     results = [
@@ -208,7 +125,7 @@ def run(
 
 
 def means(environment: str, rounds: int) -> NDArray[np.float64]:
-    """μ of each round and arm, float64 [rounds, arms]."""
+    """Return μ of each round and arm, float64 [rounds, arms]."""
     if environment == "abrupt":
         return np.vstack([np.tile(MEANS, (rounds // 2, 1)), np.tile(AFTER, (rounds - rounds // 2, 1))])
     if environment == "slow":
@@ -218,7 +135,7 @@ def means(environment: str, rounds: int) -> NDArray[np.float64]:
 
 
 def play(learner: Learner, setting: Setting, seed: int) -> NDArray[np.float64]:
-    """The pseudo-regret of one learner on the cost table of one seed, round by round [T]."""
+    """Return the pseudo-regret of one learner in each round [T], on the cost table of one seed."""
     generator = np.random.default_rng([seed, setting.rounds])
     mean = means(setting.environment, setting.rounds)
     costs = generator.beta(5 * mean, 5 * (1 - mean))
@@ -229,12 +146,12 @@ def play(learner: Learner, setting: Setting, seed: int) -> NDArray[np.float64]:
         if s >= 0:
             learner.learn(s, played[s], None if lost[s] else float(costs[s, played[s]]))
         played.append(learner.choose(t))
-    lost_by: NDArray[np.float64] = mean[np.arange(setting.rounds), played] - mean.min(axis=1)
-    return lost_by
+    regret: NDArray[np.float64] = mean[np.arange(setting.rounds), played] - mean.min(axis=1)
+    return regret
 
 
 def play_users(options: dict[str, Any], setting: Setting, seed: int) -> float:
-    """The pseudo-regret by user, of 20 users in turn. Without options they share one scope."""
+    """Return the mean pseudo-regret of 20 users who take turns. Without options they share one scope."""
     generator = np.random.default_rng([seed, setting.rounds])
     mean = np.array(
         [AFTER if u % 2 and setting.environment.startswith("two") else MEANS for u in range(USERS)]
@@ -250,7 +167,7 @@ def play_users(options: dict[str, Any], setting: Setting, seed: int) -> float:
 
 
 def _job(job: tuple[str, Setting]) -> tuple[list[float], NDArray[np.float64]]:
-    """The regret of each seed, and the mean regret so far, round by round (empty for those by user)."""
+    """Return the regret of each seed, and the cumulative mean regret by round (empty for many users)."""
     name, setting = job
     if name in USER_LEARNERS:
         options = USER_LEARNERS[name]
@@ -265,7 +182,7 @@ def _summary(regrets: Sequence[float]) -> dict[str, Any]:
 
 
 def _microseconds(make: Callable[[int], Learner], rounds: int = 3000) -> float:
-    """Median time of a decision and its update, over blocks of 100 rounds, without a delay."""
+    """Return the time of a decision and its update in μs: the median over blocks of 100 rounds, no delay."""
     learner, costs, blocks = (
         make(0),
         np.random.default_rng(0).beta(5 * MEANS, 5 * (1 - MEANS), (rounds, ARMS)),
@@ -281,14 +198,14 @@ def _microseconds(make: Callable[[int], Learner], rounds: int = 3000) -> float:
 
 
 def _figure(curves: Mapping[tuple[str, str], NDArray[np.float64]]) -> Figure:
-    """The mean regret so far, by round, where there are 200."""
+    """The cumulative mean regret by round, in the settings of 200 rounds."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    drawn = ("stationary, T 200", "abrupt, T 200", "slow, T 200", "close, T 200")
+    shown = ("stationary, T 200", "abrupt, T 200", "slow, T 200", "close, T 200")
     figure = Figure(figsize=(11, 3.2), dpi=160, layout="constrained")
-    axes = figure.subplots(1, len(drawn))
-    for k, (one, setting) in enumerate(zip(axes, drawn, strict=True)):
+    axes = figure.subplots(1, len(shown))
+    for k, (one, setting) in enumerate(zip(axes, shown, strict=True)):
         for i, name in enumerate(LEARNERS):
             curve = curves.get((name, setting))
             if curve is None:
@@ -311,9 +228,10 @@ def _figure(curves: Mapping[tuple[str, str], NDArray[np.float64]]) -> Figure:
 
 def _markdown(results: Sequence[dict[str, Any]], timing: dict[str, float]) -> str:
     text = [
-        "Pseudo-regret, mean ± standard error over seeds (95th percentile); lower is better. Costs are the "
-        "same for all. `α .45` is EditLoop's default; UCB1 is α = √2, the default of river and MABWiser: "
-        "with it all three must tie. Under a delay river and MABWiser do not know what is in flight.",
+        "Pseudo-regret, mean ± standard error over seeds (95th percentile); lower is better. All algorithms "
+        "play on the same costs. `α .45` is EditLoop's default; UCB1 is α = √2, the default of river and "
+        "MABWiser, with which all three must tie. Under a delay, river and MABWiser do not count the "
+        "decisions whose costs are still to come.",
     ]
     for title, names in (
         ("", list(LEARNERS)),
@@ -329,9 +247,11 @@ def _markdown(results: Sequence[dict[str, Any]], timing: dict[str, float]) -> st
                 mean = plus_minus(found["mean"], found["se"], digits)
                 cells.append(f"{mean} ({found['p95']:.{digits - 1}f})")
             rows.append([setting, f"≤ {goal:g}" if goal else "", *cells])
-        text += [f"## {title}" if title else "", markdown_table(["setting", "asked", *names], rows), ""]
+        text += [f"## {title}" if title else "", markdown_table(["setting", "goal", *names], rows), ""]
     text.append(
-        "A decision and its update, five arms, microseconds (median of blocks of 100; asked: at most 10 "
-        "for the default): " + ", ".join(f"{name} {value:.1f}" for name, value in timing.items()) + "."
+        "A decision and its update with five arms, in microseconds (median over blocks of 100 rounds; the "
+        "goal is at most 10 for the default): "
+        + ", ".join(f"{name} {value:.1f}" for name, value in timing.items())
+        + "."
     )
     return "\n".join(text)

@@ -1,9 +1,10 @@
-"""The cells of the paper's tables: what the policies of one log answer in the rounds of the online phase.
+"""The cells of the paper's tables: the policies that were trained on one log, and their responses.
 
 A cell is one domain, one user who edited the log, and one seed. It is made once and kept in a folder: the
-log, the run folder with the trained policies, and each policy's responses to the contexts of the rounds.
-Who evaluates and which algorithm chooses is decided afterwards, on `cost_table`: as a policy's response in
-a round is the same whoever asks, a bandit that plays on that table plays the online phase itself.
+log, the run folder with the trained policies, and each policy's responses to the contexts of the online
+phase. Who evaluates and which algorithm chooses is decided afterwards, on the costs of `cost_table`. This
+gives the same result as the online phase itself, because a policy's response in a round does not depend on
+the user or on the algorithm.
 """
 
 from __future__ import annotations
@@ -42,18 +43,22 @@ SEEDS = (1, 2, 3, 4, 5)
 DOMAINS = ("summary", "email")
 TRAINED = ("strong", "weak")
 ARMS: tuple[str, ...] = ("sft", "dpo", "rl", "early")
-"""What LateEnsemble chooses among."""
+"""The policies that LateEnsemble chooses among."""
 
-COMPARED = ("base", *ARMS, "mixture")
-"""All policies of a cell that are compared; the arms stand in `AMONG`."""
+POLICIES = ("base", *ARMS, "mixture")
+"""The policies of a cell that are compared, in the order of the columns of its cost table."""
 
-AMONG = slice(1, 1 + len(ARMS))
+ARM_COLUMNS = slice(1, 1 + len(ARMS))
+"""The columns of `ARMS` in such a cost table."""
 
 ROUNDS = 200
-"""T of the online phase."""
+"""Rounds of the online phase, T."""
 
 EVALUATION = 1000
-"""Added to a seed for the user of the online phase, who shares no draw with the one who edited the log."""
+"""Added to a cell's seed for the user who evaluates it.
+
+The evaluating user's random choices are thus independent of those of the user who edited the log.
+"""
 
 
 class Cell(NamedTuple):
@@ -62,8 +67,8 @@ class Cell(NamedTuple):
     Attributes:
         domain: Name of the domain.
         trained: Name of the user who edited the log.
-        seed: Of the log, the training and the rounds.
-        shifted: Whether that user wants each kind of text as another kind (see `Domain.shifted`).
+        seed: Seed of the log, the training and the rounds.
+        shifted: Whether that user has the shifted preferences of `Domain.shifted`.
     """
 
     domain: str
@@ -73,24 +78,24 @@ class Cell(NamedTuple):
 
     @property
     def world(self) -> Domain:
-        """The domain, with what the log's user wants."""
+        """The domain, with the preferences of the user who edited the log."""
         domain = get_domain(self.domain)
         return domain.shifted() if self.shifted else domain
 
     @property
     def folder(self) -> Path:
-        """Where it lies, below the folder for all."""
+        """The cell's folder, relative to the folder of all cells."""
         return Path(f"{self.domain}-{self.trained}{'-shifted' * self.shifted}-{self.seed}")
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a cell's policies answered.
+class CellResponses:
+    """The responses of a cell's policies in the rounds of the online phase.
 
     Attributes:
-        contexts: Of the rounds [T].
-        responses: For each policy, `base` first, its responses [T].
-        seconds: That the cell took to make, in one process, since it was last begun.
+        contexts: The context of each round [T].
+        responses: The responses of each policy [T], by its name; `base` comes first.
+        seconds: How long the cell took in its process, counted from its last start.
     """
 
     contexts: list[str]
@@ -98,15 +103,15 @@ class Answers:
     seconds: float
 
 
-class Workplace(NamedTuple):
-    """Where cells are made, how many and how large; tests make small ones.
+class TableSettings(NamedTuple):
+    """How many cells there are, how large they are and where they are kept; tests make small ones.
 
     Attributes:
-        folder: Where cells are kept.
+        folder: The folder of all cells.
         seeds: The seeds that are reported.
-        rounds: T of the online phase.
-        rows: Of a log.
-        changes: Changes of the fit's configuration, as of `FitConfig.changed`.
+        rounds: Rounds of the online phase, T.
+        rows: Rows of each log.
+        changes: Changes to the configuration of the fit, as `FitConfig.changed` takes them.
     """
 
     folder: Path = WORK
@@ -121,10 +126,10 @@ class Workplace(NamedTuple):
         return fit_settings(cell.domain, seed=cell.seed).changed(changes)
 
     def claim(self, cell: Cell) -> Path:
-        """The cell's folder, if what it holds was made as it would be made now.
+        """Return the cell's folder, after a check that its content was made with these settings.
 
         Raises:
-            RunError: It was not.
+            RunError: The folder holds a cell that was made with other settings.
         """
         editor = get_user(cell.trained, cell.world, seed=cell.seed)
         settings = {
@@ -139,20 +144,22 @@ class Workplace(NamedTuple):
         return self.folder / cell.folder
 
 
-def make_cells(cells: Sequence[Cell], place: Workplace, callback: ProgressCallback) -> dict[Cell, Answers]:
-    """The cells' answers; what is in the folder already is read, and a cell that was cut short goes on."""
-    found: dict[Cell, Answers] = {}
+def make_cells(
+    cells: Sequence[Cell], settings: TableSettings, callback: ProgressCallback
+) -> dict[Cell, CellResponses]:
+    """Return the responses of each cell. Cells that are kept are read, and an interrupted one is resumed."""
+    found: dict[Cell, CellResponses] = {}
     missing = []
     for cell in dict.fromkeys(cells):
-        if (file := place.claim(cell) / "answers.json").is_file():
-            found[cell] = Answers(**json.loads(file.read_text(encoding="utf-8")))
+        if (file := settings.claim(cell) / "responses.json").is_file():
+            found[cell] = CellResponses(**json.loads(file.read_text(encoding="utf-8")))
         else:
             missing.append(cell)
     if missing:
-        jobs = [(cell, place) for cell in missing]
-        for (cell, _), answers in in_parallel(_make, jobs, "cells", callback):
-            callback.message(f"{cell.folder}: {answers.seconds:.0f} s")
-            found[cell] = answers
+        jobs = [(cell, settings) for cell in missing]
+        for (cell, _), made in in_parallel(_make, jobs, "cells", callback):
+            callback.message(f"{cell.folder}: {made.seconds:.0f} s")
+            found[cell] = made
     return {cell: found[cell] for cell in cells}
 
 
@@ -164,19 +171,19 @@ class Column(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Its heading."""
+        """The heading of the column."""
         return f"{'summaries' if self.domain == 'summary' else 'emails'}, {self.trained}"
 
 
 COLUMNS = tuple(Column(domain, trained) for domain in DOMAINS for trained in TRAINED)
 
 
-class Measured(NamedTuple):
-    """What the rounds of all columns cost.
+class ColumnCosts(NamedTuple):
+    """The costs of the rounds of all columns.
 
     Attributes:
-        tables: By column, the cost of each round with each policy of `COMPARED` [seeds, T, policies].
-        seconds: What the cells took to make, one after another.
+        tables: By column, the cost of each round with each policy of `POLICIES` [seeds, T, policies].
+        seconds: The sum of the times that the cells took.
     """
 
     tables: dict[Column, NDArray[np.float64]]
@@ -184,56 +191,59 @@ class Measured(NamedTuple):
 
 
 def column_costs(
-    place: Workplace, evaluator: str, callback: ProgressCallback, cost: Callable[[str], Cost] | None = None
-) -> Measured:
-    """What the rounds cost the user of that name; cells that are missing are made.
+    settings: TableSettings,
+    evaluator: str,
+    callback: ProgressCallback,
+    cost: Callable[[str], Cost] | None = None,
+) -> ColumnCosts:
+    """Return the costs of all columns' rounds to one user; cells that are missing are made.
 
     Args:
-        place: Where they are made, and at what size.
+        settings: Where the cells are kept, and their size.
         evaluator: Name of the user of the online phase.
         callback: Receives progress.
-        cost: Gives the cost for a domain; None for the default one.
+        cost: Returns the cost of a domain, by its name; by default, every domain has the default cost.
     """
-    cells = {(c, seed): Cell(c.domain, c.trained, seed) for seed in place.seeds for c in COLUMNS}
-    made = make_cells(list(cells.values()), place, callback)
+    cells = {(c, seed): Cell(c.domain, c.trained, seed) for seed in settings.seeds for c in COLUMNS}
+    made = make_cells(list(cells.values()), settings, callback)
     tables = {
         column: np.stack(
             [
                 cost_table(
                     made[cells[column, seed]],
                     get_user(evaluator, get_domain(column.domain), seed=EVALUATION + seed),
-                    COMPARED,
+                    POLICIES,
                     cost and cost(column.domain),
                 )
-                for seed in place.seeds
+                for seed in settings.seeds
             ]
         )
         for column in COLUMNS
     }
-    return Measured(tables, sum(answers.seconds for answers in made.values()))
+    return ColumnCosts(tables, sum(each.seconds for each in made.values()))
 
 
 def cost_table(
-    answers: Answers, user: User, arms: Sequence[str], cost: Cost | None = None
+    cell: CellResponses, user: User, arms: Sequence[str], cost: Cost | None = None
 ) -> NDArray[np.float64]:
-    """What each round would cost with each arm, float64 [T, arms]."""
+    """Return what each round would cost with each arm, float64 [T, arms]."""
     cost = cost or get_cost()
     columns = []
     for arm in arms:
-        responses = answers.responses[arm]
-        asked = zip(answers.contexts, responses, strict=True)
-        edits = [user.edit(context, text, round=t) for t, (context, text) in enumerate(asked)]
+        responses = cell.responses[arm]
+        rounds = enumerate(zip(cell.contexts, responses, strict=True))
+        edits = [user.edit(context, response, round=t) for t, (context, response) in rounds]
         columns.append(cost(responses, edits))
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def strong_costs(answers: Answers, cell: Cell, arms: Sequence[str]) -> NDArray[np.float64]:
-    """What each round costs the strong user of the cell's domain [T, arms]."""
-    return cost_table(answers, get_user("strong", get_domain(cell.domain), seed=EVALUATION + cell.seed), arms)
+def strong_costs(made: CellResponses, cell: Cell, arms: Sequence[str]) -> NDArray[np.float64]:
+    """Return what each round costs the strong user of the cell's domain, float64 [T, arms]."""
+    return cost_table(made, get_user("strong", get_domain(cell.domain), seed=EVALUATION + cell.seed), arms)
 
 
 def play(costs: NDArray[np.float64], config: BanditConfig | None = None) -> NDArray[np.int64]:
-    """The arms that a bandit plays on a table of costs [T, arms]: an index for each round [T]."""
+    """Return the index of the arm that a bandit plays in each round [T], on a table of costs [T, arms]."""
     bandit = Bandit([str(arm) for arm in range(costs.shape[1])], config)
     chosen = []
     for t, row in enumerate(costs):
@@ -243,29 +253,29 @@ def play(costs: NDArray[np.float64], config: BanditConfig | None = None) -> NDAr
     return np.array(chosen, np.int64)
 
 
-def incurred_costs(costs: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What the chosen arms cost, round by round [T]."""
+def incurred_cost(costs: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the cost of the chosen arm in each round [T]."""
     return costs[np.arange(len(costs)), chosen]
 
 
-def _make(job: tuple[Cell, Workplace]) -> Answers:
-    cell, place = job
-    folder, started = place.claim(cell), time.monotonic()
+def _make(job: tuple[Cell, TableSettings]) -> CellResponses:
+    cell, settings = job
+    folder, started = settings.claim(cell), time.monotonic()
     base = load_base(base_path(cell.domain))
     path = folder / "log.jsonl"
     if not path.is_file():
         editor = get_user(cell.trained, cell.world, seed=cell.seed)
-        write_log(stream_log(cell.world, editor, place.rows, cell.seed, policy=base), path)
-    run = fit(read_log(path), base, folder / "run", place.config(cell), report=False)
-    contexts = list(islice(cell.world.contexts(cell.seed, stream="online"), place.rounds))
+        write_log(stream_log(cell.world, editor, settings.rows, cell.seed, policy=base), path)
+    run = fit(read_log(path), base, folder / "run", settings.config(cell), report=False)
+    contexts = list(islice(cell.world.contexts(cell.seed, stream="online"), settings.rounds))
     responses = {}
     for name in run.arm_names():
         with run.policy(name, base) as policy:
             samples = policy.sample(contexts, seed=cell.seed, max_new_tokens=MAX_NEW_TOKENS)
         responses[name] = [sample.text for sample in samples]
-    answers = Answers(contexts, responses, time.monotonic() - started)
-    write_text(folder / "answers.json", json.dumps(vars(answers)))
-    return answers
+    made = CellResponses(contexts, responses, time.monotonic() - started)
+    write_text(folder / "responses.json", json.dumps(vars(made)))
+    return made
 
 
 def _hash(file: Path) -> str:

@@ -1,13 +1,14 @@
 """How fast edit costs are computed, on edits that people made.
 
-Three arms, each from the raw texts to one number per pair, tokenisation included:
+Three programs are compared. Each goes from the raw texts to one number per pair, tokenisation included:
 
 - `editloop`: `levenshtein:word/response`.
 - `usual loop`: NLTK word tokens and `editdistance.eval`, row by row. NLTK's word tokenizer is called without
-  the sentence splitter that `word_tokenize` puts before it, which needs a download: the real one is slower.
+  the sentence splitter that `word_tokenize` runs first, because that needs a download; with it, the loop
+  would be slower still.
 - `bare RapidFuzz`: `Levenshtein.distance` of whitespace words, row by row, not normalised.
 
-The arms take turns, several times; medians are reported.
+The programs take turns, several times; medians are reported.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Arm = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 Pairs = tuple[list[str], list[str]]
 
 SHORTEST = 0.05
-"""Seconds that one timing lasts at least; short ones are repeated within it."""
+"""The least duration of a timing in seconds; a shorter computation is repeated within it."""
 
 GOALS = {"usual loop": 50.0, "bare RapidFuzz": 1.5}
 _LOGS = {
@@ -52,9 +53,9 @@ def run(
 
     Args:
         out: The folder for the results.
-        data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given. Where it is absent
-            synthetic texts are taken, and the results say so.
-        repeats: Turns of the arms.
+        data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given. If the folder does
+            not exist, synthetic texts are used, and the results say so.
+        repeats: How often each program takes its turn.
         callback: Receives progress.
 
     Raises:
@@ -125,7 +126,7 @@ def _synthetic() -> dict[str, Pairs]:
 
 
 def _seconds(compute: Arm, pairs: Pairs) -> float:
-    """Return the seconds of one pass over the pairs, a mean over passes that last long enough together."""
+    """Return the seconds of one pass over the pairs: a mean over passes that together last `SHORTEST`."""
     passes, start = 0, time.perf_counter()
     while (taken := time.perf_counter() - start) < SHORTEST or not passes:
         compute(*pairs)
@@ -151,7 +152,7 @@ def _result(name: str, pairs: Pairs, seconds: dict[str, list[float]], arms: dict
 
 
 def _together(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the result of all texts one after the other."""
+    """Return the result for all texts together, weighted by their pairs."""
     pairs = sum(each["pairs"] for each in results)
 
     def pooled(of: str) -> dict[str, float]:
@@ -171,7 +172,7 @@ def _together(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _markdown(results: list[dict[str, Any]], real: bool, repeats: int) -> str:
     lines = [
-        f"{'Edits that people made' if real else 'Synthetic edits (the folder of real ones was not there)'}. "
+        f"{'Edits that people made' if real else 'Synthetic edits (there is no folder of real ones)'}. "
         f"From raw texts to one cost per pair, tokenisation included, one core; medians of {repeats} turns. "
         f"Goals: at least {GOALS['usual loop']:.0f} times as fast as the usual loop (NLTK word tokens, "
         f"editdistance), at most {GOALS['bare RapidFuzz']} times bare RapidFuzz's time on the same words.",

@@ -1,6 +1,7 @@
-"""How the ranking of the methods changes with the cost, on the policies of Table 1.
+"""How the ranking of the methods changes with the cost, with the policies of Table 1.
 
-The semantic cost needs a sentence encoder: one that is given, or the lab's own base, the mean of its states.
+The semantic cost needs a sentence encoder. If none is given, it is the mean of the last hidden states of the
+lab's own base.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import COLUMNS, COMPARED, Column, Workplace, column_costs
+from benchmarks.cells import COLUMNS, POLICIES, Column, TableSettings, column_costs
 from benchmarks.tables import METHODS
 from editloop.edits import Cost, get_cost
 from editloop.edits.cost import DEFAULT_COST
@@ -31,49 +32,53 @@ def run(
     out: str | Path,
     *,
     encoder: str | None = None,
-    place: Workplace | None = None,
+    settings: TableSettings | None = None,
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Measure, and write `costs.json` and `costs.md`.
 
     Args:
         out: The folder for the results.
-        encoder: A sentence encoder for the semantic cost; by default one is made of the domain's base.
-        place: Where the policies are trained and kept, and at what size.
+        encoder: A sentence encoder for the semantic cost; by default one is made from the domain's base.
+        settings: Where the policies are kept, and the size of the experiment.
         callback: Receives progress.
     """
-    place, callback = place or Workplace(), callback or WarningCallback()
+    settings, callback = settings or TableSettings(), callback or WarningCallback()
     results: dict[str, dict[str, Any]] = {}
     for name in (*COSTS, "semantic"):
 
         def cost(domain: str, name: str = name) -> Cost:
             if name != "semantic":
                 return get_cost(name)
-            return get_cost(f"semantic:{encoder or _encoder(domain, place.folder)}")
+            return get_cost(f"semantic:{encoder or _encoder(domain, settings.folder)}")
 
-        measured = column_costs(place, "strong", callback, cost)
+        measured = column_costs(settings, "strong", callback, cost)
         results[name] = {
-            column.title: dict(zip(COMPARED, table.mean(axis=(0, 1)).tolist(), strict=True))
+            column.title: dict(zip(POLICIES, table.mean(axis=(0, 1)).tolist(), strict=True))
             for column, table in measured.tables.items()
         }
     agreement = {
         name: {title: rank_correlation(by_column[title], results[DEFAULT_COST][title]) for title in by_column}
         for name, by_column in results.items()
     }
-    data = {"results": results, "agreement": agreement, "seeds": place.seeds, "encoder": encoder}
-    write_result("costs", data, _markdown(data, place), out)
+    data = {"results": results, "agreement": agreement, "seeds": settings.seeds, "encoder": encoder}
+    write_result("costs", data, _markdown(data, settings), out)
     return data
 
 
 def rank_correlation(costs: Mapping[str, float], others: Mapping[str, float]) -> float:
-    """Kendall's τ between the rankings of the same methods by two costs."""
+    """Return Kendall's τ between the rankings of the same methods by two costs."""
     from scipy.stats import kendalltau
 
     return float(kendalltau([costs[name] for name in costs], [others[name] for name in costs]).statistic)
 
 
 def _encoder(domain: str, folder: Path) -> Path:
-    """A sentence encoder: the mean over the last states of the domain's base."""
+    """Return the folder of a sentence encoder: the mean of the last hidden states of the domain's base.
+
+    Raises:
+        ConfigError: sentence-transformers is not installed.
+    """
     path = folder / f"encoder-{domain}"
     if not (path / "modules.json").is_file():
         try:
@@ -91,14 +96,18 @@ def _encoder(domain: str, folder: Path) -> Path:
     return path
 
 
-def _markdown(data: Mapping[str, Any], place: Workplace) -> str:
-    encoder = data["encoder"] or "the mean state of the domain's base, no trained sentence encoder"
+def _markdown(data: Mapping[str, Any], settings: TableSettings) -> str:
+    encoder = (
+        data["encoder"]
+        or "the mean of the hidden states of the domain's base, which is no trained sentence encoder"
+    )
     text = [
         "Mean cost of a round by the strong user's edits, and in brackets the method's place in its column; "
-        f"seeds {', '.join(map(str, place.seeds))}, {place.rounds} rounds each, policies of Table 1. τ is "
-        f"Kendall's rank correlation with the ranking by {DEFAULT_COST}. `semantic` is by {encoder}."
+        f"seeds {', '.join(map(str, settings.seeds))}, {settings.rounds} rounds each, policies of Table 1. τ "
+        f"is Kendall's rank correlation with the ranking by {DEFAULT_COST}. The encoder of `semantic` is "
+        f"{encoder}."
     ]
-    headings = ["cost", *(METHODS[method] for method in COMPARED), "τ"]
+    headings = ["cost", *(METHODS[method] for method in POLICIES), "τ"]
     for column in COLUMNS:
         text += [f"## {column.title}", markdown_table(headings, _rows(data, column))]
     return "\n\n".join(text)
@@ -109,6 +118,6 @@ def _rows(data: Mapping[str, Any], column: Column) -> list[list[str]]:
     for name, by_column in data["results"].items():
         costs = by_column[column.title]
         ranked = sorted(costs, key=costs.__getitem__)
-        cells = [f"{costs[method]:.3f} ({ranked.index(method) + 1})" for method in COMPARED]
+        cells = [f"{costs[method]:.3f} ({ranked.index(method) + 1})" for method in POLICIES]
         rows.append([name, *cells, f"{data['agreement'][name][column.title]:.2f}"])
     return rows

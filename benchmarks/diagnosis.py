@@ -1,8 +1,8 @@
-"""Does `diagnose` name the right method: in the lab, where the policies of every log are trained and played.
+"""Whether `diagnose` recommends the right method, in the lab, where every method is trained and evaluated.
 
 A setting is a domain, a user who edited the log, and the log's size. The strong user evaluates, as in the
-tables. What counts is the method's cost above that of the setting's best. The rule's thresholds were set on
-the emails; it had not seen the summaries.
+tables. A recommendation is scored by how much more its method costs than the best method of the setting. The
+thresholds of the rule were set on the emails alone, so that the summaries test it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import ARMS, DOMAINS, WORK, Cell, Workplace, make_cells, strong_costs
+from benchmarks.cells import ARMS, DOMAINS, WORK, Cell, TableSettings, make_cells, strong_costs
 from benchmarks.rl import SIZES, USERS
 from editloop.diagnosis import Diagnosis, diagnose
 from editloop.edits import read_log
@@ -23,7 +23,7 @@ from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 
 NEAR = 0.03
-"""How far above the best method's cost a good recommendation may be."""
+"""How much more than the best method a good recommendation may cost."""
 
 ALWAYS = ("sft", "dpo", "early")
 
@@ -34,7 +34,7 @@ def run(
     folder: Path = WORK / "rl",
     seeds: Sequence[int] = (1,),
     rounds: int = 200,
-    sizes: Sequence[int] = SIZES,
+    log_sizes: Sequence[int] = SIZES,
     changes: Sequence[tuple[str, Any]] = (),
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
@@ -42,24 +42,24 @@ def run(
 
     Args:
         out: The folder for the results.
-        folder: Where the policies are trained and kept; those of `bench rl` are among them.
-        seeds: Of the logs, the trainings and the rounds.
-        rounds: Of the evaluation.
-        sizes: Rows of the logs.
-        changes: Fields of all fits' configuration to change, for a trial.
+        folder: Where the policies are trained and kept; those of `make bench NAME=rl` are reused.
+        seeds: Seeds of the logs, the trainings and the rounds.
+        rounds: Rounds of the evaluation.
+        log_sizes: Rows of the logs.
+        changes: Changes to the configuration of all fits, for a smaller experiment.
         callback: Receives progress.
     """
     callback = callback or WarningCallback()
     cells = [Cell(domain, user, seed) for domain in DOMAINS for user in USERS for seed in seeds]
-    common = Workplace(seeds=tuple(seeds), rounds=rounds, changes=tuple(changes))
+    common = TableSettings(seeds=tuple(seeds), rounds=rounds, changes=tuple(changes))
     bases = {domain: load_base(base_path(domain)) for domain in DOMAINS}
     settings: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for rows in sorted(sizes):
+    for rows in sorted(log_sizes):
         callback.message(f"logs of {rows} rows")
-        place = common._replace(folder=folder / str(rows), rows=rows)
-        for cell, answers in make_cells(cells, place, callback).items():
-            costs = strong_costs(answers, cell, ARMS).mean(axis=0)
-            log = tuple(read_log(place.folder / cell.folder / "log.jsonl"))
+        common = common._replace(folder=folder / str(rows), rows=rows)
+        for cell, made in make_cells(cells, common, callback).items():
+            costs = strong_costs(made, cell, ARMS).mean(axis=0)
+            log = tuple(read_log(common.folder / cell.folder / "log.jsonl"))
             found = diagnose(log, base=bases[cell.domain], seed=cell.seed, callback=callback)
             each = settings.setdefault((cell.domain, cell.trained, rows), {"costs": [], "found": []})
             each["costs"].append(costs)
@@ -76,7 +76,7 @@ def run(
 def _result(
     domain: str, user: str, rows: int, costs: Sequence[Any], found: Sequence[Diagnosis]
 ) -> dict[str, Any]:
-    """A setting: the methods' mean costs over seeds, and what was advised for each seed's log."""
+    """Return the methods' mean costs over seeds in a setting, and the advice for the log of each seed."""
     means = dict(zip(ARMS, np.mean(costs, axis=0).tolist(), strict=True))
     return {
         "domain": domain,
@@ -91,7 +91,7 @@ def _result(
 
 
 def _scores(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """For the advice, and for always taking one method: how often it is near the best, and what it costs."""
+    """Return how often the advice, and always taking one method, is near the best, and its cost above it."""
     scores = {}
     for name in ("diagnose", *(f"always {method}" for method in ALWAYS)):
         above = []
@@ -132,9 +132,10 @@ def _page(data: dict[str, Any]) -> str:
         rows.append([*setting, *(f"{each['costs'][name]:.3f}" for name in ARMS), "; ".join(advised)])
     table = markdown_table(["domain", "user", "rows", *ARMS, "advised, by seed"], rows, left=2)
     seeds = ", ".join(map(str, data["seeds"]))
-    return f"""Mean cost of a round to the strong user of the policies trained on a log, and the method
-that `diagnose` names for that log (its cost above the best's, its confidence), for {len(data["settings"])}
-settings, seeds {seeds}; costs are means over seeds. The rule's thresholds were set on the emails alone.
+    return f"""Mean cost of a round to the strong user with the policies trained on a log, and the method that
+`diagnose` recommends for that log (in brackets how much more it costs than the best one, and the confidence
+of the advice), for {len(data["settings"])} settings, seeds {seeds}; costs are means over seeds. The
+thresholds of the rule were set on the emails alone.
 
 {score}
 

@@ -1,8 +1,8 @@
-"""LateEnsemble with a user whose wishes change, at several discounts.
+"""LateEnsemble with a user whose preferences change, at several discounts.
 
-The user begins with the wishes of a domain and ends with those of another (`Domain.shifted`). Arms are the
-policies trained on a strong user with the first wishes and on one with the last: what a team has that has
-trained again and keeps its old policies.
+The user begins with the preferences of a domain and ends with the shifted ones of `Domain.shifted`. The arms
+are policies from two logs: one of a strong user with the first preferences, one of a strong user with the
+last. This is the situation of a team that has trained again and keeps its old policies as arms.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from benchmarks.cells import (
     DOMAINS,
     EVALUATION,
-    Answers,
     Cell,
-    Workplace,
+    CellResponses,
+    TableSettings,
     cost_table,
-    incurred_costs,
+    incurred_cost,
     make_cells,
     play,
 )
@@ -43,35 +43,36 @@ if TYPE_CHECKING:
 
 DISCOUNTS = (1.0, 0.99, 0.97, 0.95, 0.9)
 ARMS = ("sft", "dpo", "early")
-"""Of each log."""
+"""The policies of each log that are arms."""
 CHANGES = {"none": (1.0, 0.0), "abrupt": (0.5, 0.0), "gradual": (0.25, 0.5)}
 """When a change begins and how long it lasts, in shares of the rounds."""
 WINDOW = 20
-"""Rounds that a point of the figure is the mean of."""
+"""Rounds over which each point of the figure is averaged."""
 
 
 def run(
-    out: str | Path, *, place: Workplace | None = None, callback: ProgressCallback | None = None
+    out: str | Path, *, settings: TableSettings | None = None, callback: ProgressCallback | None = None
 ) -> dict[str, Any]:
     """Measure, and write `drift.json`, `drift.md` and `drift.png`.
 
     Args:
         out: The folder for the results.
-        place: Where the policies are trained and kept, and at what size.
+        settings: Where the policies are kept, and the size of the experiment.
         callback: Receives progress.
     """
-    place = place or Workplace()
+    settings = settings or TableSettings()
     pairs = [
         tuple(Cell(domain, "strong", seed, shifted) for shifted in (False, True))
         for domain in DOMAINS
-        for seed in place.seeds
+        for seed in settings.seeds
     ]
     callback = callback or WarningCallback()
-    made = make_cells([before for before, _ in pairs], place, callback)
-    others = place._replace(changes=(("methods", ARMS), *place.changes))
+    made = make_cells([before for before, _ in pairs], settings, callback)
+    others = settings._replace(changes=(("methods", ARMS), *settings.changes))
     made |= make_cells([after for _, after in pairs], others, callback)
     tables = {
-        change: np.stack([_table(before, made, change, place) for before, _ in pairs]) for change in CHANGES
+        change: np.stack([_table(before, made, change, settings) for before, _ in pairs])
+        for change in CHANGES
     }
     by_round = {change: _learners(table) for change, table in tables.items()}
     results = {
@@ -81,21 +82,23 @@ def run(
     names = list(results["none"])
     rows = [[name, *(plus_minus(*results[change][name]) for change in CHANGES)] for name in names]
     text = (
-        f"Mean cost of a round over {place.rounds} rounds, mean ± standard error over {len(pairs)} pairs of "
-        f"logs (two domains, seeds {', '.join(map(str, place.seeds))}). LateEnsemble chooses among the "
-        "policies of both logs, three each. The best single arm is found in hindsight, pair by pair; the "
-        "best of each round is no algorithm, but the least that any could incur.\n\n"
+        f"Mean cost of a round over {settings.rounds} rounds, mean ± standard error over {len(pairs)} "
+        f"pairs of logs (two domains, seeds {', '.join(map(str, settings.seeds))}). LateEnsemble chooses "
+        "among the policies of both logs, three each. The best single arm is found in hindsight, pair by "
+        "pair. The best of each round is not an algorithm but a lower bound: no algorithm can cost less.\n\n"
         + markdown_table(["", *CHANGES], rows)
     )
-    data = {"results": results, "seeds": place.seeds}
+    data = {"results": results, "seeds": settings.seeds}
     write_result("drift", data, text, out, _figure(by_round))
     return data
 
 
-def _table(before: Cell, made: Mapping[Cell, Answers], change: str, place: Workplace) -> NDArray[np.float64]:
-    """The cost of each round with the policies of both logs [T, 2 arms]."""
+def _table(
+    before: Cell, made: Mapping[Cell, CellResponses], change: str, settings: TableSettings
+) -> NDArray[np.float64]:
+    """Return the cost of each round with the policies of both logs [T, 2 · arms]."""
     domain, seed = get_domain(before.domain), EVALUATION + before.seed
-    start, over = (round(share * place.rounds) for share in CHANGES[change])
+    start, over = (round(share * settings.rounds) for share in CHANGES[change])
     user: User = DriftingUser(
         get_user("strong", domain, seed=seed),
         get_user("strong", domain.shifted(), seed=seed),
@@ -107,12 +110,12 @@ def _table(before: Cell, made: Mapping[Cell, Answers], change: str, place: Workp
 
 
 def _learners(tables: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """What each way of choosing incurs, round by round [pairs, T], on costs [pairs, T, arms]."""
+    """Return the cost of each round [pairs, T] under each way of choosing, from costs [pairs, T, arms]."""
     found = {}
     for discount in DISCOUNTS:
         config = BanditConfig(discount=discount)
         name = "LateEnsemble" if discount == 1 else f"LateEnsemble, discount {discount:g}"
-        found[name] = np.stack([incurred_costs(table, play(table, config)) for table in tables])
+        found[name] = np.stack([incurred_cost(table, play(table, config)) for table in tables])
     found["uniform"] = tables.mean(axis=2)
     found["best single arm"] = np.stack([table[:, table.mean(axis=0).argmin()] for table in tables])
     found["best of each round"] = tables.min(axis=2)
@@ -120,7 +123,7 @@ def _learners(tables: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
 
 
 def _figure(by_round: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Figure:
-    """The mean cost over the last rounds, by round."""
+    """The moving average of the cost, by round."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 

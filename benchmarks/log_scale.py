@@ -1,7 +1,8 @@
-"""Whether a log of a million rows can be inspected in the memory of a laptop's browser tab.
+"""The memory and time that it takes to inspect a log of a million rows.
 
-Writes a synthetic log of about 1 kB per row, then inspects it in a process of its own, as `editloop inspect`
-does: reading, checking, duplicates, costs, summary and plots; measures that process's peak memory and speed.
+A synthetic log of about 1 kB per row is written and then inspected in a process of its own, as
+`editloop inspect` does it: reading, checking, duplicates, costs, summary and plots. That process's peak
+memory and speed are measured. The goal is the memory of a tab in a browser.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def run(
 
     Args:
         out: The folder for the results.
-        rows: Rows of the log; its file, about 1 kB each, goes to the system's temporary folder.
-        seed: Of the synthetic log.
+        rows: Rows of the log, about 1 kB each; its file is written to the system's temporary folder.
+        seed: Seed of the synthetic log.
         callback: Receives progress.
 
     Raises:
@@ -57,11 +58,11 @@ def run(
             [sys.executable, "-c", _CHILD, str(log), temporary], stdout=subprocess.PIPE, text=True
         ) as child:
             for line in child.stdout or ():
-                told = json.loads(line)
-                if isinstance(told, int):
-                    callback.progress("inspecting", told, size)
+                content = json.loads(line)
+                if isinstance(content, int):
+                    callback.progress("inspecting", content, size)
                 else:
-                    measured |= told
+                    measured |= content
         if child.returncode:
             raise RunError("the inspection failed", seen=child.returncode, do="see its message above")
     write_result("log-scale", measured, _markdown(measured), out)
@@ -69,17 +70,19 @@ def run(
 
 
 def inspect(log: str, folder: str) -> dict[str, Any]:
-    """Inspect a log in this process, printing progress as integers, and return what it took."""
-    told = 0
+    """Inspect a log in this process, print the progress as integers, and return time and memory."""
+    printed = 0
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told
-        if done - told > total / 200:
-            told = done
+    def print_progress(done: int, total: int) -> None:
+        nonlocal printed
+        if done - printed > total / 200:
+            printed = done
             print(done, flush=True)
 
     start = time.perf_counter()
-    summary = summarize(iter_records(log, quarantine=Path(folder) / "quarantine.jsonl", progress=tell))
+    summary = summarize(
+        iter_records(log, quarantine=Path(folder) / "quarantine.jsonl", progress=print_progress)
+    )
     read = time.perf_counter()
     plot_costs(summary, folder)
     plotted = time.perf_counter()
@@ -92,7 +95,7 @@ def inspect(log: str, folder: str) -> dict[str, Any]:
         "mean_cost": summary.all.mean_cost,
         "seconds": plotted - start,
         "seconds_plots": plotted - read,
-        "seconds_processor": time.process_time(),  # start-up included; tells whether the machine was busy
+        "seconds_processor": time.process_time(),  # With start-up; far below `seconds` on a busy machine.
         "rows_per_second": rows / (plotted - start),
         "peak_mb": peak_memory() / 1e6,
     }
@@ -106,9 +109,9 @@ print(json.dumps(inspect(*sys.argv[1:])))
 
 
 def peak_memory() -> int:
-    """Return the bytes of memory that this process held at most.
+    """Return the peak memory of this process in bytes.
 
-    On Linux from the process's own memory map: `getrusage` there also counts what the parent held when it
+    On Linux it is read from `/proc`, because `getrusage` there also counts what the parent held when it
     started this process.
     """
     status = Path("/proc/self/status")
@@ -121,21 +124,21 @@ def peak_memory() -> int:
 
 
 def synthetic_rows(rows: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Yield log rows of made-up words with a word-frequency like that of language, edited here and there.
+    """Yield log rows of made-up words with Zipf's distribution, some of them edited.
 
-    A tenth is left unedited, a twentieth pending, one in a hundred a duplicate, one in a thousand bad.
+    Of the rows, 10% are unedited, 5% are pending, 1% are duplicates and 0.1% are bad.
     """
     random = np.random.default_rng(seed)
     letters = np.array(list("etaoinshrdlucmfw"))
     words = ["".join(random.choice(letters, random.integers(2, 12))) for _ in range(20_000)]
     rank = 1 / np.arange(1.0, len(words) + 1)
-    drawn = (rank / rank.sum()).cumsum()
+    cumulative = (rank / rank.sum()).cumsum()
     start = datetime(2026, 1, 1, tzinfo=UTC)
     previous: dict[str, Any] | None = None
     for row in range(rows):
         if row % BATCH == 0:
             size = BATCH, CONTEXT_WORDS + 2 * RESPONSE_WORDS
-            picked = np.minimum(np.searchsorted(drawn, random.random(size)), len(words) - 1).tolist()
+            picked = np.minimum(np.searchsorted(cumulative, random.random(size)), len(words) - 1).tolist()
             chances = random.random(size)
         text = [words[index] for index in picked[row % BATCH]]
         chance = chances[row % BATCH]

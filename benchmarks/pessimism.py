@@ -1,8 +1,8 @@
-"""What pessimism is worth: the optimum of Eq. 6 under f̂ + κ u where everything is known.
+"""What pessimism is worth: the optimum of Eq. 6 under f̂ + κ u, in worlds whose costs are known.
 
-A world has a few contexts and a line of responses; what a response costs is its distance from the one that
-is wanted in its context. The log holds the first part of the line only. Where nothing was logged, f̂ goes on
-as it went before, u grows, and κ decides which of the two counts.
+A world has a few contexts and a line of responses. The cost of a response is its distance from the response
+that is wanted in its context. The log covers only the first part of the line. Beyond it, the estimate f̂
+extrapolates and the uncertainty u grows; κ decides which of the two dominates.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NOISE = 0.1
 ROWS = 200
 KAPPAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 COVERED = (0.4, 0.5, 0.7, 1.0)
-"""Which part of the line the log holds."""
+"""Which part of the line the log covers."""
 SIZES = (25, 50, 100, 200, 400, 800)
 """Rows of the logs with exact costs."""
 SEEDS = 40
@@ -39,40 +39,44 @@ class World(NamedTuple):
     """Contexts, responses and costs.
 
     Attributes:
-        wanted: The response that is wanted in each context, as a place on the line [C].
-        costs: Of every response in every context [C, R].
+        wanted: The position on the line, in [0, 1], of the response that is wanted in each context [C].
+        costs: The cost of every response in every context [C, R].
     """
 
     wanted: Floats
     costs: Floats
 
     def features(self, context: NDArray[np.int64], response: NDArray[np.int64]) -> Floats:
-        """What a cost model sees: the context, then the response [n, 5]."""
+        """Return the features of a cost model: one of the context, then four of the response [n, 5]."""
         x = response / (RESPONSES - 1)
         return np.stack([self.wanted[context], x, x**2, np.sin(3 * x), np.cos(3 * x)], axis=1)
 
     def optimum(self, bound: Floats) -> Floats:
-        """π_ref e^{−f̄/β}/Z for each context, π_ref uniform [C, R]."""
+        """Return π_ref e^{−f̄/β}/Z for each context, where π_ref is uniform [C, R]."""
+        # The least bound is subtracted so that the largest exponent is 0; Z cancels the factor.
         weight = np.exp(-(bound - bound.min(axis=1, keepdims=True)) / BETA)
         found: Floats = weight / weight.sum(axis=1, keepdims=True)
         return found
 
-    def mean_cost(self, policy: Floats) -> float:
-        """The mean true cost of a policy [C, R]."""
+    def expected_cost(self, policy: Floats) -> float:
+        """Return the expected true cost of a policy [C, R]."""
         return float((policy * self.costs).sum(axis=1).mean())
 
     def subopt(self, policy: Floats) -> float:
-        """J_β of a policy less that of the optimum: cost + β KL(π ‖ π_ref), mean over contexts."""
+        """Return J_β of a policy less that of the optimum.
+
+        J_β is the cost plus β KL(π ‖ π_ref), a mean over contexts.
+        """
 
         def objective(one: Floats) -> float:
             logs = np.log(np.maximum(one, 1e-300) * RESPONSES)
-            return self.mean_cost(one) + BETA * float((one * logs).sum(axis=1).mean())
+            return self.expected_cost(one) + BETA * float((one * logs).sum(axis=1).mean())
 
         return objective(policy) - objective(self.optimum(self.costs))
 
 
 def make_world(seed: int) -> World:
-    """A world of that seed."""
+    """Return the world of a seed."""
     wanted = np.random.default_rng(seed).uniform(0.2, 0.8, CONTEXTS)
     return World(wanted, np.abs(np.linspace(0, 1, RESPONSES) - wanted[:, None]))
 
@@ -80,7 +84,16 @@ def make_world(seed: int) -> World:
 def learned(
     world: World, *, rows: int, covered: float, noise: float, kappas: Sequence[float], seed: int
 ) -> dict[float, Floats]:
-    """For each κ the policy that is best by f̂ + κ u [C, R], of a log with that part of the responses."""
+    """Return for each κ the optimum under f̂ + κ u [C, R].
+
+    Args:
+        world: The world that the log comes from.
+        rows: Rows of the log.
+        covered: The part of the responses that the log covers.
+        noise: Standard deviation of the noise of the logged costs.
+        kappas: The values of κ.
+        seed: Seed of the log.
+    """
     generator = np.random.default_rng([seed, rows])
     context = generator.integers(CONTEXTS, size=rows)
     response = generator.integers(max(1, round(covered * RESPONSES)), size=rows)
@@ -96,23 +109,23 @@ def run(out: str | Path, *, seeds: int = SEEDS, callback: ProgressCallback | Non
 
     Args:
         out: The folder for the results.
-        seeds: How many worlds.
+        seeds: The number of worlds.
         callback: Receives progress.
     """
     callback = callback or WarningCallback()
-    incurred_costs = np.zeros((len(COVERED), len(KAPPAS), seeds))
+    cost = np.zeros((len(COVERED), len(KAPPAS), seeds))
     subopt = np.zeros((len(SIZES), seeds))
     for seed in range(seeds):
         world = make_world(seed)
         for i, covered in enumerate(COVERED):
             found = learned(world, rows=ROWS, covered=covered, noise=NOISE, kappas=KAPPAS, seed=seed)
-            incurred_costs[i, :, seed] = [world.mean_cost(policy) for policy in found.values()]
+            cost[i, :, seed] = [world.expected_cost(policy) for policy in found.values()]
         for i, rows in enumerate(SIZES):
             (policy,) = learned(world, rows=rows, covered=1.0, noise=0.0, kappas=(0.0,), seed=seed).values()
             subopt[i, seed] = world.subopt(policy)
         callback.progress("worlds", seed + 1, seeds)
     worlds = [make_world(seed) for seed in range(seeds)]
-    best = float(np.mean([world.mean_cost(world.optimum(world.costs)) for world in worlds]))
+    best = float(np.mean([world.expected_cost(world.optimum(world.costs)) for world in worlds]))
     base = float(np.mean([world.costs.mean() for world in worlds]))
     data = {
         "seeds": seeds,
@@ -120,14 +133,11 @@ def run(out: str | Path, *, seeds: int = SEEDS, callback: ProgressCallback | Non
         "reference": base,
         "optimum": best,
         "cost": {
-            str(c): {str(k): mean_and_error(incurred_costs[i, j]) for j, k in enumerate(KAPPAS)}
+            str(c): {str(k): mean_and_error(cost[i, j]) for j, k in enumerate(KAPPAS)}
             for i, c in enumerate(COVERED)
         },
         "against_no_pessimism": {
-            str(c): {
-                str(k): mean_and_error(incurred_costs[i, j] - incurred_costs[i, 0])
-                for j, k in enumerate(KAPPAS)
-            }
+            str(c): {str(k): mean_and_error(cost[i, j] - cost[i, 0]) for j, k in enumerate(KAPPAS)}
             for i, c in enumerate(COVERED)
         },
         "subopt": {str(n): mean_and_error(subopt[i]) for i, n in enumerate(SIZES)},
@@ -152,13 +162,14 @@ def _markdown(data: dict[str, Any]) -> str:
     falling = [plus_minus(*each) for each in data["subopt"].values()]
     return "\n\n".join(
         [
-            f"True cost of the policy π_ref e^(−f̄/β)/Z, f̄ = f̂ + κ u fitted on {ROWS} rows with noise "
-            f"{NOISE:g}; β = {BETA:g}, {data['seeds']} worlds, mean ± standard error. The reference pays "
-            f"{data['reference']:.3f}, the optimum under the true cost {data['optimum']:.3f}.",
+            f"Expected cost of the policy π_ref e^(−f̄/β)/Z, f̄ = f̂ + κ u fitted on {ROWS} rows with noise "
+            f"{NOISE:g}; β = {BETA:g}, {data['seeds']} worlds, mean ± standard error. The true "
+            f"cost of the reference is {data['reference']:.3f}, that of the optimum {data['optimum']:.3f}.",
             table("cost"),
-            "Less what κ = 0 pays in the same world:",
+            "The same, less the cost at κ = 0 in the same world:",
             table("against_no_pessimism"),
-            "With exact costs of all responses, SubOpt (J_β less that of the optimum) by rows of the log:",
+            "SubOpt (J_β less that of the optimum) by rows of the log, with exact costs and κ = 0, where the "
+            "log covers all responses:",
             markdown_table(["rows", *map(str, SIZES)], [["SubOpt", *falling]]),
         ]
     )

@@ -1,8 +1,9 @@
-"""Whether policies learn from real post-edits: Romanian to English, edits that translators made.
+"""Whether policies learn from real post-edits, which translators made from Romanian to English.
 
-A small base is pretrained on the English side of the training files, SFT, DPO and EarlyEnsemble are fitted
-on the training rows, and the 1,000 test rows say how likely each policy finds the edits and how often it
-prefers an edit to the response. Settings are chosen on a validation part of the training rows only.
+A small base is pretrained on the English side of the training files, and SFT, DPO and EarlyEnsemble are
+fitted on the training rows. The 1,000 test rows then show how likely the edits are under each policy, and how
+often it prefers an edit to the response. Hyperparameters are chosen on a validation part of the training rows
+alone.
 """
 
 from __future__ import annotations
@@ -62,13 +63,13 @@ def run(
     Args:
         out: The folder for the results.
         data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given.
-        work: Where the base and the run go, kept for a continuation; by default a temporary folder.
-        minutes: Most time to pretrain the base.
-        config: How the policies are trained.
+        work: Where the base and the run are kept, so that they can be resumed; by default a temporary folder.
+        minutes: At most so many minutes of pretraining.
+        config: The configuration of the fit.
         callback: Receives progress.
 
     Raises:
-        ConfigError: The data is not there.
+        ConfigError: A file of the data does not exist.
     """
     callback = callback or WarningCallback()
     train_file, test_file, _ = files = real_files(data, FILES)
@@ -93,7 +94,7 @@ def run(
 
 
 def make_base(files: Iterable[Path], place: Path, minutes: float, callback: ProgressCallback) -> Path:
-    """The folder of a base that is pretrained on the English side of the training files among these."""
+    """Return the folder of a base that is pretrained on the English side of the training files in `files`."""
     folder = place / "base"
     if not (folder / "recipe.json").is_file():
         text = _english((file for file in files if ".train." in file.name), place / "english.txt")
@@ -110,7 +111,7 @@ def make_base(files: Iterable[Path], place: Path, minutes: float, callback: Prog
 
 
 def _english(logs: Iterable[Path], file: Path) -> Path:
-    """The English side of the training files, responses and edits, each text once."""
+    """Write the English side of the logs, responses and edits, each text once, and return the file."""
     texts: dict[str, None] = {}
     for log in logs:
         for record in read_log(log, **READ):

@@ -1,8 +1,9 @@
-"""What the cost model tells of real translations before anybody edits them: correlation with HTER.
+"""How well the cost model predicts the cost of real translations before anybody edits them.
 
-The cost model is fitted on what translators' edits of the training rows cost, from source and translation
-alone, on the states of a small base that is pretrained as in `postedit`. On the test rows its prediction is
-held against the shared task's own HTER, beside a prediction from the translation's length.
+The cost model is fitted on the costs of translators' edits in the training rows. It sees the source and the
+translation alone, through the hidden states of a small base that is pretrained as in `postedit`. On the test
+rows its prediction is correlated with the HTER that the shared task published, beside a prediction from the
+length of the translation.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ def run(
         out: The folder for the results.
         data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given.
         work: Where the base is kept.
-        minutes: Most time to pretrain the base.
-        rows: Most rows to learn from and to test on, for a trial.
+        minutes: At most so many minutes of pretraining.
+        rows: At most so many rows to learn from and to test on, for a smaller experiment.
         callback: Receives progress.
 
     Raises:
-        ConfigError: The data is not there.
+        ConfigError: A file of the data does not exist.
     """
     callback = callback or WarningCallback()
     files = real_files(data, [f"{pair}.{part}" for pair in PAIRS for part in ("train", "test")])
@@ -64,9 +65,9 @@ def run(
         hter = _hter(test_file, test)
         cost = get_cost(COST)
         costs = cost([e.response for e in train.examples], [e.edit for e in train.examples])
-        ours, theirs = (_features(base, each, f"{pair}, features", callback) for each in (train, test))
-        model = fit_cost_model(ours, costs, context=context_columns(ours.shape[1]))
-        mean, spread = model.predict(theirs)
+        seen, unseen = (_features(base, each, f"{pair}, features", callback) for each in (train, test))
+        model = fit_cost_model(seen, costs, context=context_columns(seen.shape[1]))
+        mean, spread = model.predict(unseen)
         guess = _by_length(train, costs, test)
         results[pair] = {
             "settings": dict(model.settings),
@@ -85,7 +86,7 @@ def _examples(base: Policy, file: Path, rows: int | None) -> ExampleSet:
 
 
 def _hter(file: Path, test: ExampleSet) -> Floats:
-    """The shared task's HTER of the examples, found by source and translation [n]."""
+    """Return the shared task's HTER of the examples, looked up by source and translation [n]."""
     with file.open(encoding="utf-8", newline="") as lines:
         table = csv.DictReader(lines, delimiter="\t")
         found = {(row["src"], row["mt"]): float(row["hter"]) for row in table}
@@ -95,14 +96,14 @@ def _hter(file: Path, test: ExampleSet) -> Floats:
 def _features(
     base: Policy, examples: ExampleSet, task: str, callback: ProgressCallback
 ) -> NDArray[np.float32]:
-    """Features of the responses [n, F]."""
+    """Return the features of the responses [n, F]."""
     trees = [e.completions.only(RESPONSE).tree for e in examples.examples]
     scored, _ = feature_pass(base, trees, progress=counter(callback, task, len(trees)))
     return np.concatenate([each.features for each in scored])
 
 
 def _by_length(train: ExampleSet, costs: Floats, test: ExampleSet) -> Floats:
-    """Least squares on the words of a response and their logarithm."""
+    """Predict the test rows' costs by least squares on a response's number of words and its logarithm."""
 
     def design(examples: ExampleSet) -> Floats:
         words = np.array([float(len(e.response.split())) for e in examples.examples])
@@ -113,13 +114,13 @@ def _by_length(train: ExampleSet, costs: Floats, test: ExampleSet) -> Floats:
 
 
 def _intervals(mean: Floats, guess: Floats, hter: Floats) -> dict[str, list[float]]:
-    """95% intervals of both correlations and of their difference, by bootstrap over rows."""
-    generator, drawn = np.random.default_rng(0), []
+    """Return 95% intervals of both correlations and of their difference, by bootstrap over rows."""
+    generator, samples = np.random.default_rng(0), []
     for _ in range(BOOTSTRAPS):
         rows = generator.integers(len(hter), size=len(hter))
         table = np.corrcoef([mean[rows], guess[rows], hter[rows]])
-        drawn.append((table[0, 2], table[1, 2], table[0, 2] - table[1, 2]))
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+        samples.append((table[0, 2], table[1, 2], table[0, 2] - table[1, 2]))
+    low, high = np.quantile(samples, (0.025, 0.975), axis=0)
     names: Sequence[str] = ("model", "length", "difference")
     return {name: [float(low[i]), float(high[i])] for i, name in enumerate(names)}
 
@@ -143,6 +144,7 @@ def _markdown(data: dict[str, Any]) -> str:
     headings = ["pair", "rows", "test rows", "f̂ and HTER", "length and HTER", "difference", "ranks, f̂"]
     return (
         "Pearson correlation with HTER of the test rows, 95% intervals by bootstrap over rows. f̂ is fitted "
-        f"on {data['cost']} of the training rows, on states of a base of {data['base']['parameters']:,} "
-        "parameters that has read English only.\n\n" + markdown_table(headings, rows)
+        f"on {data['cost']} of the training rows, from hidden states of a base of "
+        f"{data['base']['parameters']:,} parameters that was pretrained on English alone.\n\n"
+        + markdown_table(headings, rows)
     )

@@ -1,4 +1,4 @@
-"""Edits that people made: where they lie, and how they are read."""
+"""Edits that people made: where their files are, and how they are read."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from editloop.errors import ConfigError
 __all__ = ["READ", "real_files", "real_folder"]
 
 READ: dict[str, Any] = {"map": "context=src,response=mt,edit=pe", "quote": '"'}
-"""How the files of MLQE-PE are read: they quote, which few files that are divided by tabs do."""
+"""How the files of MLQE-PE are read; unlike most tab-separated files, they use quotes."""
 
 
 def real_folder(folder: str | Path | None) -> Path:
-    """The folder of real edits: `EDITLOOP_DATA` or `../shared/data` if none is given."""
+    """Return the folder of real edits: `EDITLOOP_DATA` or `../shared/data` if none is given."""
     return Path(folder or os.environ.get("EDITLOOP_DATA", "../shared/data"))
 
 
 def real_files(folder: str | Path | None, names: Iterable[str]) -> list[Path]:
-    """The files of post-edits of those names, in `EDITLOOP_DATA` or `../shared/data` if no folder is given.
+    """Return the files of post-edits with these names, such as `ro-en.train`, in the folder of real edits.
 
     Raises:
-        ConfigError: One is not there.
+        ConfigError: A file does not exist.
     """
     place = real_folder(folder)
     files = [place / f"mlqe_pe.{name}.tsv" for name in names]
     if missing := [file.name for file in files if not file.is_file()]:
         raise ConfigError(
-            f"no {', '.join(missing)} there",
+            f"missing files of real edits: {', '.join(missing)}",
             seen=str(place),
             do="set EDITLOOP_DATA to the folder of real edits",
         )

@@ -1,4 +1,4 @@
-"""How much LateEnsemble depends on its arms (`ablation`) and on α (`alpha`), on the policies of Table 1."""
+"""How much LateEnsemble depends on its arms (`ablation`) and on α (`alpha`), with the policies of Table 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cells import AMONG, ARMS, COLUMNS, Workplace, column_costs, incurred_costs, play
+from benchmarks.cells import ARM_COLUMNS, ARMS, COLUMNS, TableSettings, column_costs, incurred_cost, play
 from editloop.offline.plots import colour_of, tidy
 from editloop.online import BanditConfig
 from editloop.online.algorithms import ALPHA
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ORDERS = 20
-"""Orders in which the rounds of a seed are played: rounds are exchangeable, and one order tells little."""
+"""Random orders in which the rounds of a seed are played.
+
+The rounds are exchangeable, so any order is as good as another; the mean over many has a smaller error.
+"""
 
 WITHOUT_RL = tuple(arm for arm in ARMS if arm != "rl")
 SUBSETS: tuple[tuple[str, ...], ...] = (
@@ -40,18 +43,20 @@ ALPHAS = tuple(float(alpha) for alpha in np.geomspace(0.045, 4.5, 9))
 
 
 def ablation(
-    out: str | Path, *, place: Workplace | None = None, callback: ProgressCallback | None = None
+    out: str | Path, *, settings: TableSettings | None = None, callback: ProgressCallback | None = None
 ) -> dict[str, Any]:
-    """LateEnsemble over subsets of its arms: write `ablation.json` and `ablation.md`."""
-    place = place or Workplace()
-    tables, _ = column_costs(place, "strong", callback or WarningCallback())
+    """Measure LateEnsemble over subsets of its arms, and write `ablation.json` and `ablation.md`."""
+    settings = settings or TableSettings()
+    tables, _ = column_costs(settings, "strong", callback or WarningCallback())
     single = ("base", *ARMS)
     best = np.array([tables[column][:, :, : len(single)].mean(axis=1).min(axis=1) for column in COLUMNS])
     results, rows = [], []
     by_seed: dict[tuple[str, ...], NDArray[np.float64]] = {}
     for subset in SUBSETS:
         picked = [single.index(arm) for arm in subset]
-        found = np.array([played(tables[column][:, :, picked], BanditConfig()) for column in COLUMNS])
+        found = np.array(
+            [mean_bandit_cost(tables[column][:, :, picked], BanditConfig()) for column in COLUMNS]
+        )
         columns = {column.title: mean_and_error(found[k]) for k, column in enumerate(COLUMNS)}
         by_seed[subset] = (found - best).max(axis=0)
         worst = mean_and_error(by_seed[subset])
@@ -59,62 +64,65 @@ def ablation(
         rows.append([", ".join(subset), *(plus_minus(*cell) for cell in [*columns.values(), worst])])
     with_rl = mean_and_error(by_seed[ARMS] - by_seed[WITHOUT_RL])
     text = (
-        f"{_lead(place)} Max SubOpt: the largest distance to the best single policy of a column, the base "
-        "among them.\n\n" + markdown_table(["arms", *TITLES, "Max SubOpt"], rows) + "\n\nWith RL among the "
-        f"arms, Max SubOpt of all less that of {', '.join(WITHOUT_RL)}, by seed: {plus_minus(*with_rl)}."
+        f"{_lead(settings)} Max SubOpt: the largest distance to the best single policy of a column; the base "
+        "counts as one.\n\n" + markdown_table(["arms", *TITLES, "Max SubOpt"], rows) + "\n\nRL as a further "
+        f"arm beside {', '.join(WITHOUT_RL)} changes Max SubOpt by {plus_minus(*with_rl)} (mean over seeds)."
     )
-    data = {"results": results, "with_rl": with_rl, "seeds": place.seeds, "orders": ORDERS}
+    data = {"results": results, "with_rl": with_rl, "seeds": settings.seeds, "orders": ORDERS}
     write_result("ablation", data, text, out)
     return data
 
 
 def alpha(
-    out: str | Path, *, place: Workplace | None = None, callback: ProgressCallback | None = None
+    out: str | Path, *, settings: TableSettings | None = None, callback: ProgressCallback | None = None
 ) -> dict[str, Any]:
-    """LateEnsemble at values of α over two decades: write `alpha.json`, `alpha.md` and `alpha.png`."""
-    place = place or Workplace()
-    tables, _ = column_costs(place, "strong", callback or WarningCallback())
+    """Measure LateEnsemble for α over two decades, and write `alpha.json`, `alpha.md` and `alpha.png`."""
+    settings = settings or TableSettings()
+    tables, _ = column_costs(settings, "strong", callback or WarningCallback())
     results = {
-        value: [mean_and_error(played(tables[c][:, :, AMONG], BanditConfig(alpha=value))) for c in COLUMNS]
+        value: [
+            mean_and_error(mean_bandit_cost(tables[c][:, :, ARM_COLUMNS], BanditConfig(alpha=value)))
+            for c in COLUMNS
+        ]
         for value in ALPHAS
     }
-    best = [float(tables[column][:, :, AMONG].mean(axis=(0, 1)).min()) for column in COLUMNS]
+    best = [float(tables[column][:, :, ARM_COLUMNS].mean(axis=(0, 1)).min()) for column in COLUMNS]
     rows = [[f"{value:.3g}", *(plus_minus(*cell) for cell in cells)] for value, cells in results.items()]
     rows.append(["best arm", *(f"{mean:.3f}" for mean in best)])
-    text = f"{_lead(place)} The default is {ALPHA:g}.\n\n" + markdown_table(["α", *TITLES], rows)
+    text = f"{_lead(settings)} The default is {ALPHA:g}.\n\n" + markdown_table(["α", *TITLES], rows)
     data = {
         "results": [
             {"alpha": value, "columns": dict(zip(TITLES, cells, strict=True))}
             for value, cells in results.items()
         ],
         "best_arm": dict(zip(TITLES, best, strict=True)),
-        "seeds": place.seeds,
+        "seeds": settings.seeds,
         "orders": ORDERS,
     }
     write_result("alpha", data, text, out, _figure(results, best))
     return data
 
 
-def _lead(place: Workplace) -> str:
+def _lead(settings: TableSettings) -> str:
     return (
-        f"Mean cost of a round over {place.rounds} rounds, mean ± standard error over seeds "
-        f"{', '.join(map(str, place.seeds))}, each the mean of {ORDERS} orders of its rounds; the policies "
-        "and the user are those of Table 1."
+        f"Mean cost of a round over {settings.rounds} rounds, mean ± standard error over seeds "
+        f"{', '.join(map(str, settings.seeds))}, each the mean of {ORDERS} orders of its rounds; the "
+        "policies and the user are those of Table 1."
     )
 
 
-def played(tables: NDArray[np.float64], config: BanditConfig) -> NDArray[np.float64]:
-    """The mean cost of a round for each seed [seeds], over several orders of the rounds.
+def mean_bandit_cost(tables: NDArray[np.float64], config: BanditConfig) -> NDArray[np.float64]:
+    """Return the mean cost of a round for each seed [seeds], over several random orders of the rounds.
 
     Args:
         tables: Costs [seeds, T, arms].
-        config: Of the bandit.
+        config: The bandit's configuration.
     """
     means = []
     for seed, table in enumerate(tables):
         generator = np.random.default_rng(seed)
         orders = [table[generator.permutation(len(table))] for _ in range(ORDERS)]
-        means.append(np.mean([incurred_costs(order, play(order, config)).mean() for order in orders]))
+        means.append(np.mean([incurred_cost(order, play(order, config)).mean() for order in orders]))
     return np.array(means)
 
 

@@ -1,6 +1,7 @@
-"""Table 1 and 2 of the paper in the lab: what each method costs, by domain and by who edited the log.
+"""Tables 1 and 2 of the paper in the lab: the cost of each method, by domain and by who edited the log.
 
-Table 1 has one evaluating user in all columns, the strong one; Table 2 another than anybody trained on.
+In Table 1 the strong user evaluates every column. In Table 2 a user evaluates whose edits no policy was
+trained on.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cells import (
-    AMONG,
+    ARM_COLUMNS,
     ARMS,
     COLUMNS,
-    COMPARED,
     DOMAINS,
+    POLICIES,
     Column,
-    Workplace,
+    TableSettings,
     column_costs,
-    incurred_costs,
+    incurred_cost,
     play,
 )
 from editloop.lab import get_domain
@@ -49,66 +50,64 @@ PAPER = {
     "early": (0.2092, 0.3586, 0.3438, 0.4864, 0.1612),
     "late": (0.2768, 0.4403, 0.4202, 0.3739, 0.1586),
 }
-"""Table 1 of the paper, which has no RL and no mixture: the columns in our order, and Max SubOpt."""
+"""Table 1 of the paper, which has neither RL nor the mixture: the columns in our order, then Max SubOpt."""
 
 WINDOW = 20
-"""Rounds over which a share of an arm is shown."""
+"""Rounds over which the share of an arm is averaged in the figure."""
 
 Costs = Mapping[Column, Mapping[str, NDArray[np.float64]]]
-"""By column and method, what each round cost [seeds, T]."""
+"""The cost of each round [seeds, T], by column and method."""
 
 
 def table1(
-    out: str | Path, *, place: Workplace | None = None, callback: ProgressCallback | None = None
+    out: str | Path, *, settings: TableSettings | None = None, callback: ProgressCallback | None = None
 ) -> dict[str, Any]:
     """Measure and write `table1.json`, `table1.md` and `table1.png`.
 
     Args:
         out: The folder for the results.
-        place: Where the policies are trained and kept, and at what size.
+        settings: Where the policies are kept, and the size of the experiment.
         callback: Receives progress.
     """
     lead = "Evaluated by the strong user in all columns; the columns differ in who edited the log."
-    return _table("table1", "strong", lead, out, place or Workplace(), callback or WarningCallback())
+    return _table("table1", "strong", lead, out, settings or TableSettings(), callback or WarningCallback())
 
 
 def table2(
-    out: str | Path, *, place: Workplace | None = None, callback: ProgressCallback | None = None
+    out: str | Path, *, settings: TableSettings | None = None, callback: ProgressCallback | None = None
 ) -> dict[str, Any]:
-    """As `table1`, with a user who edits in another way: two wrong parts pass, of more all are repaired."""
+    """As `table1`, evaluated by a user who leaves at most two wrong attributes, or else corrects them all."""
     lead = (
-        "Evaluated by another user than anybody trained on: `other` lets two wrong parts pass and repairs "
-        "all where there are more. The policies are those of Table 1."
+        "Evaluated by `other`, a user on whose edits no policy was trained: they leave a response with at "
+        "most two wrong attributes as it is, and otherwise correct all of them. The policies are those of "
+        "Table 1."
     )
-    return _table("table2", "other", lead, out, place or Workplace(), callback or WarningCallback())
+    return _table("table2", "other", lead, out, settings or TableSettings(), callback or WarningCallback())
 
 
 def _table(
-    name: str, evaluator: str, lead: str, out: str | Path, place: Workplace, callback: ProgressCallback
+    name: str, evaluator: str, lead: str, out: str | Path, settings: TableSettings, callback: ProgressCallback
 ) -> dict[str, Any]:
-    tables, seconds = column_costs(place, evaluator, callback)
+    tables, seconds = column_costs(settings, evaluator, callback)
     costs: dict[Column, dict[str, NDArray[np.float64]]] = {}
     chosen: dict[Column, NDArray[np.int64]] = {}
     for column, table in tables.items():
-        arms = table[:, :, AMONG]
+        arms = table[:, :, ARM_COLUMNS]
         chosen[column] = np.stack([play(one) for one in arms])
-        late = np.stack([incurred_costs(one, picks) for one, picks in zip(arms, chosen[column], strict=True)])
-        fixed = {method: table[:, :, i] for i, method in enumerate(COMPARED)}
+        late = np.stack([incurred_cost(one, picks) for one, picks in zip(arms, chosen[column], strict=True)])
+        fixed = {method: table[:, :, i] for i, method in enumerate(POLICIES)}
         costs[column] = {**fixed, "late": late}
-    cells = {"cells": len(COLUMNS) * len(place.seeds), "seconds": round(seconds, 1)}
-    data = {"evaluator": evaluator, "seeds": place.seeds, **cells, **_numbers(costs, chosen)}
-    write_result(name, data, _markdown(name, lead, data, place), out, _figure(costs, chosen))
+    cells = {"cells": len(COLUMNS) * len(settings.seeds), "seconds": round(seconds, 1)}
+    data = {"evaluator": evaluator, "seeds": settings.seeds, **cells, **_numbers(costs, chosen)}
+    write_result(name, data, _markdown(name, lead, data, settings), out, _figure(costs, chosen))
     return data
 
 
 def max_subopt(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The largest distance of each method to the best one of a column, by seed.
+    """Return how far each method is from the best method of a column, at most, by seed [methods, seeds].
 
     Args:
         means: Mean costs [methods, columns, seeds].
-
-    Returns:
-        [methods, seeds].
     """
     found: NDArray[np.float64] = (means - means.min(axis=0)).max(axis=1)
     return found
@@ -118,7 +117,7 @@ def _numbers(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> dict[s
     means = np.array([[costs[column][method].mean(axis=1) for column in COLUMNS] for method in METHODS])
     worst = max_subopt(means)
     late = list(METHODS).index("late")
-    best_arm = means[AMONG].mean(axis=2).min(axis=0)
+    best_arm = means[ARM_COLUMNS].mean(axis=2).min(axis=0)
     return {
         "methods": {
             method: {
@@ -141,7 +140,7 @@ def _spread(values: NDArray[np.float64]) -> dict[str, Any]:
     return {"mean": float(values.mean()), "sd": sd, "by_seed": values.tolist()}
 
 
-def _markdown(name: str, lead: str, data: Mapping[str, Any], place: Workplace) -> str:
+def _markdown(name: str, lead: str, data: Mapping[str, Any], settings: TableSettings) -> str:
     titles = [column.title for column in COLUMNS]
     headings = ["method", *titles, "Max SubOpt"]
     rows = []
@@ -151,36 +150,36 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], place: Workplace) -
         rows.append([label, *(plus_minus(spread["mean"], spread["sd"]) for spread in spreads)])
     shares = [[METHODS[arm], *(f"{data['shares'][title][arm]:.0%}" for title in titles)] for arm in ARMS]
     above = ", ".join(f"{data['late_above_best_arm'][title]:+.3f} ({title})" for title in titles)
-    settings = "; ".join(f"{domain}, {_tuned(domain)}" for domain in DOMAINS)
+    rl = "; ".join(f"{domain}, {_tuned(domain)}" for domain in DOMAINS)
     text = [
         "Mean cost of a round (levenshtein:word/response), mean ± sd over seeds "
-        f"{', '.join(map(str, place.seeds))}; {place.rounds} rounds each; lower is better. {lead} Max SubOpt "
-        "is the largest distance to the best method of a column, by seed. LateEnsemble chooses among SFT, "
-        "DPO, RL and EarlyEnsemble; Mixture draws from them with weights fitted by likelihood on the "
-        f"validation part. RL: {settings}.",
+        f"{', '.join(map(str, settings.seeds))}; {settings.rounds} rounds each; lower is better. {lead} Max "
+        "SubOpt is the largest distance to the best method of a column, by seed. LateEnsemble chooses among "
+        "SFT, DPO, RL and EarlyEnsemble; Mixture samples from them with weights fitted by likelihood on the "
+        f"validation part. RL: {rl}.",
         markdown_table(headings, rows),
         f"LateEnsemble less the best of its arms (the arm with the least mean over seeds): {above}.",
         markdown_table(["share of the rounds", *titles], shares),
-        f"The {data['cells']} logs with their trainings and responses took {data['seconds'] / 60:.0f} min of "
-        "a process, several running at a time.",
+        f"To make the {data['cells']} logs, train the policies and sample their responses took "
+        f"{data['seconds'] / 60:.0f} min of a process; several processes ran at a time.",
     ]
     if name == "table1":
         paper = [[METHODS[method], *(f"{x:.3f}" for x in row)] for method, row in PAPER.items()]
         text += [
-            "The paper's table, for its shape (another base, other users):",
+            "The paper's table, for comparison; it has another base and other users:",
             markdown_table(headings, paper),
         ]
     return "\n\n".join(text)
 
 
 def _tuned(domain: str) -> str:
-    """What RL is trained with in a domain."""
+    """The hyperparameters of RL in a domain, in words."""
     method = methods.METHODS.get("rl")
     return method.report_line(method.hyperparameters(**get_domain(domain).tuned["rl"]))
 
 
 def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
-    """Above the cumulative cost by round, mean and sd over seeds; below the share of each arm."""
+    """The cumulative cost by round, mean and sd over seeds, above the share of each arm."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5), dpi=160, layout="constrained")
@@ -189,7 +188,7 @@ def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
         upper, lower = axes[0, k], axes[1, k]
         for method, label in METHODS.items():
             if method == "mixture":
-                continue  # between its policies, and one line too many
+                continue  # Its line lies between those of its policies and would only crowd the figure.
             total = costs[column][method].cumsum(axis=1)
             rounds = np.arange(1, total.shape[1] + 1)
             mean, spread = total.mean(axis=0), total.std(axis=0, ddof=1) if len(total) > 1 else 0.0

@@ -1,16 +1,17 @@
-"""How fast policies are trained, and in how much memory, held against TRL.
+"""How fast policies are trained, and in how much memory, compared with TRL.
 
-Three arms on the same base, LoRA, rows, batches and order: `ours`; `trl tuned`, with the reference
-precomputed, no gradient checkpointing and, on a CPU, no bf16; `trl default`, as TRL comes. Each measurement
-is a process of its own; the arms take turns, several times; medians are reported. Speed is in tokens of the
-separate sequences per second, so the same count for all arms.
+Three arms train on the same base, LoRA, rows, batches and order: `ours`; `trl tuned`, with the reference
+precomputed, no gradient checkpointing and, on a CPU, no bf16; and `trl default`, as TRL comes. Each
+measurement is a process of its own. The arms take turns, several times, and medians are reported. Speed is
+counted in tokens of the separate sequences per second, so that the number of tokens is the same for all arms.
 
-This module starts processes and sums up; what they do is in `train_arms`, what they train on in
-`train_workload`.
+This module starts the processes and sums up. `train_spec` says what a process can measure, `own_arm` and
+`trl_arm` do it on the rows of `train_workload`, and `train_speed_page` writes the page.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -24,23 +25,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
-from benchmarks.train_arms import LAB, NUM_SAMPLES, VALIDATION, WARM_UP, Spec
+from benchmarks.train_spec import LAB, VALIDATION, WARM_UP, Spec
+from benchmarks.train_speed_page import ARMS, page
 from editloop.errors import ConfigError, RunError
 from editloop.progress import ProgressCallback, WarningCallback
-from editloop.results import markdown_table, write_result
+from editloop.results import write_result
 
-ARMS = ("ours", "trl tuned", "trl default")
 GOALS = {0.0: 1.0, 0.5: 1.4, 0.75: 1.8}
-"""Times as fast as tuned TRL at a shared fraction, for DPO."""
+"""By shared fraction, how many times as fast as tuned TRL DPO should be at least."""
 WHOLE_GOAL = 2.0
-CHOICE_GOAL, PASS_GOAL = 2.5, 0.1
-"""At most so many times the seconds of DPO for RL, and of the reference pass for the cost model on top."""
+"""How many times as fast as TRL the training of three policies should be at least, end to end."""
+RL_GOAL = 2.5
+"""At most so many times the seconds of DPO for RL."""
+PASS_GOAL = 0.1
+"""At most such a part of the reference pass's seconds for features and cost model."""
 METHODS = ("sft", "dpo", "early")
-_ON_CPU = (
-    " Ours gains by what is shared, by little padding, and by the output embedding at counted tokens only; "
-    "TRL 1.16 has it at every place on a CPU, padding too, and at counted tokens on a GPU, where the ratios "
-    "will be others."
-)
 
 
 def run(
@@ -54,16 +53,16 @@ def run(
     sizes: Sequence[str] = ("0.5b", "1.5b", "3b", "8b"),
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
-    """Measure, and write `train-speed.json` and `train-speed.md`; with a GPU its name is in the files'.
+    """Measure, and write `train-speed.json` and `train-speed.md`; on a GPU the files' names end in its name.
 
     Args:
         out: The folder for the results.
-        repeats: Turns of the arms.
+        repeats: How often each arm takes its turn.
         steps: Timed optimiser steps of each turn.
         shared: Shared fractions for DPO; SFT is measured at the middle one.
         whole_steps: Optimiser steps of each method, end to end.
-        pass_steps: Batches that the reference passes over, and that the cost model learns from.
-        sizes: Bases to take where there is a GPU; without one they are left out, and a small one is taken.
+        pass_steps: Batches of the reference pass, which are also the rows of the cost model.
+        sizes: The bases to measure on a GPU; without a GPU they are left out, and a small base is measured.
         callback: Receives progress.
 
     Raises:
@@ -83,22 +82,9 @@ def run(
     middle = sorted(shared)[len(shared) // 2]
     cells = [(size, "dpo", each) for size in taken for each in shared]
     cells += [(size, "sft", middle) for size in taken]
-    results: list[dict[str, Any]] = []
-    chosen = [(size, each) for size in taken for each in shared] + [(domain, 0.0) for domain in LAB]
-    total = repeats * (len(cells) * len(ARMS) + 2 * len(chosen) + 1 + len(METHODS) + 1)
-    made = 0
-
-    def done() -> None:
-        nonlocal made
-        made += 1
-        callback.progress("measurements", made, total)
-
-    for size, method, each in cells:
-        spec = Spec("", (method,), "", size, each, steps)
-        results.append(_rates(spec, repeats, done))
-    choices = [_choice(*each, steps, repeats, done) for each in chosen]
-    passes = _passes(taken[0], middle, pass_steps, repeats, done)
-    whole = _end_to_end(taken[0], middle, whole_steps, repeats, done)
+    rl_cells = [(size, each) for size in taken for each in shared] + [(domain, 0.0) for domain in LAB]
+    total = repeats * (len(cells) * len(ARMS) + 2 * len(rl_cells) + 1 + len(METHODS) + 1)
+    done = _count(total, callback)
     measured = {
         "gpu": gpu,
         "threads": torch.get_num_threads(),
@@ -106,14 +92,20 @@ def run(
         "repeats": repeats,
         "steps": steps,
         "goals": {str(fraction): goal for fraction, goal in GOALS.items()},
-        "rates": results,
-        "choices": choices,
-        "passes": passes,
-        "whole": whole,
+        "rates": [_rates(Spec("", (m,), "", size, each, steps), repeats, done) for size, m, each in cells],
+        "rl": [_rl(*each, steps, repeats, done) for each in rl_cells],
+        "passes": _passes(taken[0], middle, pass_steps, repeats, done),
+        "whole": _end_to_end(taken[0], middle, whole_steps, repeats, done),
     }
     name = f"train-speed-{gpu.lower().replace(' ', '-')}" if gpu else "train-speed"
-    write_result(name, measured, _markdown(measured), out)
+    write_result(name, measured, page(measured), out)
     return measured
+
+
+def _count(total: int, callback: ProgressCallback) -> Callable[[], None]:
+    """Return a function to call after each measurement, which reports the progress."""
+    made = itertools.count(1)
+    return lambda: callback.progress("measurements", next(made), total)
 
 
 def _require(sizes: Sequence[str], known: dict[str, Any]) -> None:
@@ -128,10 +120,10 @@ def _require(sizes: Sequence[str], known: dict[str, Any]) -> None:
 
 
 def _process(spec: Spec) -> dict[str, Any]:
-    """Run an arm in a process of its own, in a fresh folder, and return what it measured.
+    """Run an arm in a process of its own, with an empty folder, and return what it measured.
 
     Raises:
-        RunError: It failed; the end of what it said is in the error.
+        RunError: It failed; the error has the end of its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         caches = {"HF_DATASETS_CACHE": f"{folder}/datasets", "EDITLOOP_CACHE": f"{folder}/editloop"}
@@ -151,7 +143,7 @@ def _process(spec: Spec) -> dict[str, Any]:
 
 
 def _rates(spec: Spec, repeats: int, done: Callable[[], None]) -> dict[str, Any]:
-    """Tokens per second and peak memory of each arm on one method, size and shared fraction."""
+    """Return tokens per second and peak memory of each arm, for one method, size and shared fraction."""
     from benchmarks.train_workload import SIZES, count_tokens, make_pairs
 
     size = SIZES[spec.size]
@@ -180,26 +172,28 @@ def _rates(spec: Spec, repeats: int, done: Callable[[], None]) -> dict[str, Any]
     }
 
 
-def _choice(size: str, shared: float, steps: int, repeats: int, done: Callable[[], None]) -> dict[str, Any]:
-    """Seconds of RL against those of DPO on the same rows, and distinct tokens of its trees against DPO's."""
+def _rl(size: str, shared: float, steps: int, repeats: int, done: Callable[[], None]) -> dict[str, Any]:
+    """Return the seconds and the distinct tokens of RL, in ratio to those of DPO on the same rows."""
     turns: dict[str, list[dict[str, Any]]] = {"rl": [], "dpo": []}
     for _ in range(repeats):
-        for method, mine in turns.items():
-            mine.append(_process(Spec("ours", (method,), "", size, shared, steps)))
+        for method, measured in turns.items():
+            measured.append(_process(Spec("ours", (method,), "", size, shared, steps)))
             done()
-    seconds = {method: statistics.median(turn["seconds"] for turn in mine) for method, mine in turns.items()}
+    seconds = {
+        method: statistics.median(turn["seconds"] for turn in measured) for method, measured in turns.items()
+    }
     return {
         "size": size,
         "shared": None if size in LAB else shared,
         **seconds,
         "times": seconds["rl"] / seconds["dpo"],
         "tokens": turns["rl"][0]["tokens"] / turns["dpo"][0]["tokens"],
-        "goal": CHOICE_GOAL,
+        "goal": RL_GOAL,
     }
 
 
 def _passes(size: str, shared: float, steps: int, repeats: int, done: Callable[[], None]) -> dict[str, Any]:
-    """Seconds of the reference pass, and what features and cost model add to it."""
+    """Return the seconds of the reference pass, and what features and cost model add to it."""
     turns = []
     for _ in range(repeats):
         turns.append(_process(Spec("ours", ("pass",), "", size, shared, steps)))
@@ -221,7 +215,7 @@ def _passes(size: str, shared: float, steps: int, repeats: int, done: Callable[[
 def _end_to_end(
     size: str, shared: float, steps: int, repeats: int, done: Callable[[], None]
 ) -> dict[str, Any]:
-    """Seconds from the start of a process to its end: one `fit` of all methods, and TRL's three trainings."""
+    """Return the seconds of whole processes: one `fit` of all methods, and TRL's three trainings."""
     import torch
 
     from benchmarks.train_workload import SIZES, build_base, build_tokenizer, make_pairs
@@ -258,74 +252,3 @@ def _end_to_end(
         "goal": WHOLE_GOAL,
         "turns": turns,
     }
-
-
-def _markdown(measured: dict[str, Any]) -> str:
-    rates, whole = measured["rates"], measured["whole"]
-    where = f"on {measured['gpu']}" if measured["gpu"] else "on the CPU"
-    lines = [
-        "The same base with random weights, LoRA of rank 16 on all linear layers, made-up rows of lognormal "
-        "lengths, the same batches in the same order. `tuned`: TRL with the reference precomputed, no "
-        "gradient checkpointing and, on a CPU, no bf16; `default`: TRL as it comes (bf16, gradient "
-        "checkpointing, reference not precomputed). Tokens are those of the separate sequences; `shared` is "
-        "the part of a sequence's tokens that edit and response have in common. Medians of "
-        f"{measured['repeats']} turns of {measured['steps']} steps, {where}."
-        + ("" if measured["gpu"] else _ON_CPU),
-        "",
-        "| base | method | shared | ours, tokens/s | tuned | default | ours / tuned | goal | ours / default "
-        "| ours, peak MB | tuned | default |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for each in rates:
-        speed = " | ".join(f"{each['tokens_per_second'][arm]:,.0f}" for arm in ARMS)
-        memory = " | ".join(f"{each['peak_mb'][arm]:,.0f}" for arm in ARMS)
-        times = each["times_as_fast_as"]
-        goal = f"{each['goal']:.1f}×" if each["goal"] else ""
-        lines.append(
-            f"| {each['size']} | {each['method']} | {each['shared']} | {speed} | {times['trl tuned']:.2f}× "
-            f"| {goal} | {times['trl default']:.2f}× | {memory} |"
-        )
-    seconds = whole["seconds"]
-    lines += [
-        "",
-        f"End to end, start-up included: {whole['rows']} rows, one epoch of {whole['steps']} steps for each "
-        f"method, shared {whole['shared']}, base {whole['size']}. Ours is one process, `fit` of all three "
-        "methods from a log to a finished run folder, with one row to validate on and nothing sampled; TRL's "
-        "are three, tuned, without any evaluation.",
-        "",
-        "| ours | TRL: SFT | DPO | both losses | TRL together | TRL / ours | goal |",
-        "|--:|--:|--:|--:|--:|--:|--:|",
-        f"| {seconds['ours']:.1f} s | "
-        + " | ".join(f"{seconds[method]:.1f} s" for method in METHODS)
-        + f" | {whole['trl_seconds']:.1f} s | {whole['times_as_fast']:.2f}× | {whole['goal']:.1f}× |",
-    ]
-    passes = measured["passes"]
-    choices = [
-        [
-            each["size"],
-            "" if each["shared"] is None else str(each["shared"]),
-            f"{each['tokens']:.2f}×",
-            f"{each['rl']:.2f}",
-            f"{each['dpo']:.2f}",
-            f"{each['times']:.2f}×",
-            f"{each['goal']:.1f}×",
-        ]
-        for each in measured["choices"]
-    ]
-    lines += [
-        "",
-        f"RL with {NUM_SAMPLES} sampled completions beside edit and response, by pairwise regression, "
-        "against DPO on the same rows, both ours; `tokens`: how many times as many distinct ones its trees "
-        "have. On made-up rows what is sampled is as long as the response and shares the context only; the "
-        "last rows are the lab's, weak edits and the base's own responses.",
-        "",
-        markdown_table(["base", "shared", "tokens", "RL, s", "DPO, s", "RL / DPO", "goal, at most"], choices),
-        "",
-        f"The reference pass over {passes['rows']} rows, base {passes['size']}, shared {passes['shared']}: "
-        f"{passes['reference']:.1f} s; with features {passes['features']:.1f} s; the cost model, fitted and "
-        f"asked, {passes['cost_model']:.1f} s. Added: {passes['added']:.0%} (goal: at most "
-        f"{passes['goal']:.0%}).",
-    ]
-    if measured["left_out"]:
-        lines += ["", f"Left out for want of a GPU: {', '.join(measured['left_out'])}."]
-    return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""What `train-speed` trains on: bases with random weights, and pairs that share as much as is asked.
+"""The workload of `train-speed`: bases with random weights, and pairs that share a part of their tokens.
 
-How fast a training is depends on shapes alone, so weights are random and words made up. This module does not
-know who trains.
+The speed of training depends on shapes alone, so that the weights may be random and the words made up. This
+module does not know what is trained on it.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from editloop.policy import ContextTree, Policy
 
 WORDS = 8190
 SPREAD = 0.5
-"""Standard deviation of the logarithm of a pair's length: half to twice the median, mostly."""
+"""Standard deviation of the logarithm of a pair's length: most lengths are half to twice the median."""
 DIFFERENCE = 0.1
-"""The same of the ratio between the lengths of an edit and its response."""
+"""Standard deviation of the logarithm of the ratio between the lengths of an edit and its response."""
 CONTEXT_SHARE = 2 / 3
-"""Of what a pair shares, the context's part; the rest is what edit and response begin with."""
+"""The context's part of what a pair shares; the rest is the common beginning of edit and response."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """A base and the batches that suit it.
+    """The shape of a base, and the batches that suit it.
 
     Attributes:
-        hidden: Width.
+        hidden: Width of the hidden states.
         inner: Width of the feed-forward layers.
         layers: Number of layers.
-        heads: Attention heads, and those of keys and values.
+        heads: The number of attention heads, and of key-value heads.
         vocabulary: Rows of the embedding.
-        tied: Whether the output embedding is the input's.
+        tied: Whether the output embedding is tied to the input embedding.
         tokens: Median length of a sequence, context included.
-        batch: Pairs of a step.
+        batch: Pairs of an optimiser step.
     """
 
     hidden: int
@@ -59,12 +59,15 @@ SIZES = {
     "3b": Size(2048, 11_008, 36, (16, 2), 151_936, True, tokens=512, batch=4),
     "8b": Size(4096, 14_336, 32, (32, 8), 128_256, False, tokens=512, batch=4),
 }
-"""By parameters. The first is for a CPU; the others have the shapes of Qwen2.5 and Llama 3.1, and batches
-that 80 GB should hold without gradient checkpointing (reckoned, not tried)."""
+"""By number of parameters.
+
+The first is for a CPU. The others have the shapes of Qwen2.5 and Llama 3.1, and batches that should fit into
+80 GB without gradient checkpointing; this was calculated, not tried.
+"""
 
 
 def build_base(name: str, device: str | torch.device, *, seed: int = 0) -> Any:
-    """A Llama of a size, with random weights: fp32 on a CPU, bf16 elsewhere.
+    """Return a Llama of a given size with random weights, in fp32 on a CPU and in bf16 elsewhere.
 
     Raises:
         ConfigError: There is no such size.
@@ -72,7 +75,7 @@ def build_base(name: str, device: str | torch.device, *, seed: int = 0) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     if name not in SIZES:
-        raise ConfigError("unknown size", seen=name, do=f"choose of {', '.join(SIZES)}")
+        raise ConfigError("unknown size", seen=name, do=f"choose one of {', '.join(SIZES)}")
     size = SIZES[name]
     config = LlamaConfig(
         vocab_size=size.vocabulary,
@@ -94,7 +97,7 @@ def build_base(name: str, device: str | torch.device, *, seed: int = 0) -> Any:
 
 
 def build_tokenizer() -> Any:
-    """A tokenizer of one token a word: `w0`, `w1` and so on."""
+    """Return a tokenizer with one token for each word: `w0`, `w1` and so on."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -105,15 +108,15 @@ def build_tokenizer() -> Any:
 
 
 def make_pairs(count: int, *, tokens: int, shared: float, seed: int = 0) -> list[Record]:
-    """Edited rows, each with a given share of its sequences' tokens in common.
+    """Return edited rows, each with a given share of its sequences' tokens in common.
 
     Args:
         count: Number of rows.
-        tokens: Median tokens of a sequence, context and end-of-turn token included. Lengths are
-            lognormal, from a quarter of it to four times.
+        tokens: Median tokens of a sequence, with context and end-of-turn token. Lengths are lognormal,
+            clipped to a quarter and four times the median.
         shared: Tokens of the context and of what edit and response begin with, as a share of the mean
             length of the two sequences. At 0 the context is one token.
-        seed: Another seed, other rows; only the lengths are the same at every `shared`.
+        seed: Seed of lengths and words. With the same seed the lengths are the same at every `shared`.
     """
     random = np.random.default_rng(seed)
     length = np.clip(tokens * np.exp(SPREAD * random.standard_normal(count)), tokens / 4, tokens * 4)
@@ -122,7 +125,8 @@ def make_pairs(count: int, *, tokens: int, shared: float, seed: int = 0) -> list
     for row, (edit, response) in enumerate(zip(length * ratio, length / ratio, strict=True)):
         common = max(1, round(shared * (edit + response) / 2))
         context = max(1, round(CONTEXT_SHARE * common))
-        # The end-of-turn token is not written; the first words after the fork differ.
+        # One token less: the tokenizer adds the end-of-turn token. The first words after the common beginning
+        # have to differ, or it would be longer than asked for.
         tails = [max(1, round(each) - common - 1) for each in (edit, response)]
         words = random.integers(0, WORDS - 1, common + sum(tails))
         both, first, second = np.split(words, [common, common + tails[0]])
@@ -140,18 +144,18 @@ def make_pairs(count: int, *, tokens: int, shared: float, seed: int = 0) -> list
 
 
 def made_up_completions(examples: Sequence[Example], count: int, *, seed: int = 0) -> list[Completions]:
-    """Each example's completions and `count` more, as long as the response, of random words.
+    """Return each example's completions and `count` more of random words, each as long as the response.
 
-    They share the context alone. Samples of a real model share beginnings, too, so this is the most that RL
-    can cost.
+    The added completions share nothing but the context. Samples of a real model share beginnings as well, so
+    that this workload is the most expensive one for RL.
     """
     random = np.random.default_rng(seed)
     found = []
     for example in examples:
         own = example.tree.continuations
         length = len(own[1]) - 1
-        drawn = [(*random.integers(2, WORDS, length).tolist(), 1) for _ in range(count)]
-        tree = ContextTree(example.tree.context, (*own, *drawn))
+        sampled = [(*random.integers(2, WORDS, length).tolist(), 1) for _ in range(count)]
+        tree = ContextTree(example.tree.context, (*own, *sampled))
         roles = {**example.completions.roles, SAMPLED: tuple(range(len(own), len(own) + count))}
         found.append(Completions(tree, roles))
     return found
@@ -160,7 +164,7 @@ def made_up_completions(examples: Sequence[Example], count: int, *, seed: int = 
 def made_up_costs(
     policy: Policy, examples: Sequence[Example], completions: Sequence[Completions], *, seed: int = 0
 ) -> list[Example]:
-    """Examples as RL takes them: with sampled completions, and costs that are made up."""
+    """Return examples as RL takes them, with sampled completions and made-up costs."""
     random = np.random.default_rng(seed)
     found = []
     log_probs = policy.log_probs([each.tree for each in completions])
@@ -173,7 +177,7 @@ def made_up_costs(
 
 
 def count_tokens(record: Record, method: str) -> int:
-    """Tokens of the separate sequences that a method learns from, end-of-turn tokens included."""
+    """Return the tokens of the separate sequences that a method learns from, with end-of-turn tokens."""
     assert isinstance(record.context, str) and record.edit is not None
     context, sides = len(record.context.split()), [record.edit, record.response][: 1 + (method != "sft")]
     return sum(context + len(side.split()) + 1 for side in sides)

@@ -1,9 +1,10 @@
-"""Which hyperparameters a method takes in a domain, chosen on validation data of logs that no table reports.
+"""The hyperparameters of each method in each domain, chosen on validation data of logs that no table reports.
 
-For each domain a log of the strong and one of the weak user are made with seed 0, and every trial is
-trained on both. The one is taken whose responses cost least against the edits of the validation parts, the
-mean over the two logs. The user of the online phase is not asked here; epochs and adapter are older, from the
-single methods' curves (docs/lab.md). `editloop.lab.settings` holds what came out.
+For each domain, a log of the strong user and a log of the weak user are made with seed 0, and every trial is
+trained on both. The trial is chosen whose sampled responses have the least cost against the edits of the
+validation parts, on average over the two logs. The user of the online phase has no part in the choice. The
+number of epochs and the adapter were set earlier, from the learning curves of the single methods
+(docs/lab.md). The domains of `editloop.lab` hold the chosen values.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ GRIDS: Sequence[tuple[str, dict[str, tuple[Any, ...]]]] = (
     ("rl", {"learning_rate": (1e-3,), "beta": (0.05, 0.1), "kappa": (0.0,), "loss": ("weighted",)}),
     ("early", {"learning_rate": (5e-4, 1.5e-3), "beta": (3.0,), "dpo_weight": (1.0, 3.0, 10.0)}),
 )
-"""What is tried; a method's grids are put together."""
+"""The grids that are tried; the trials of all grids of a method compete with each other."""
 
 METHODS = tuple(dict.fromkeys(method for method, _ in GRIDS))
-POINT = ("learning_rate", "beta", "dpo_weight", "kappa", "loss")
+HYPERPARAMETERS = ("learning_rate", "beta", "dpo_weight", "kappa", "loss")
 
 
 class Job(NamedTuple):
-    """A grid, of `GRIDS`, on one log."""
+    """The training of one grid on one log; `grid` is its index in `GRIDS`."""
 
     domain: str
     user: str
@@ -63,10 +64,10 @@ def run(
 
     Args:
         out: The folder for the results.
-        work: Where logs and policies are kept; what is there already is not trained again.
-        rows: Rows of a log.
-        methods: Which to tune; the others are kept as the results in `out` have them.
-        changes: Fields of the fit's configuration to change, for a trial.
+        work: Where logs and policies are kept; policies that are kept are not trained again.
+        rows: Rows of each log.
+        methods: The methods to tune; the results of the others are copied from `tune.json` in `out`.
+        changes: Changes to the configuration of the fits, for a smaller experiment.
         callback: Receives progress.
     """
     callback = callback or WarningCallback()
@@ -112,7 +113,7 @@ def _log(domain: str, user: str, folder: Path, rows: int) -> Path:
 
 
 def _train(job: Job) -> list[dict[str, Any]]:
-    """The trials of a grid, each with its figures on the validation part."""
+    """Train the trials of a grid, and return each with its figures on the validation part."""
     method, grid = GRIDS[job.grid]
     config = fit_settings(job.domain, seed=SEED).changed(
         {
@@ -137,10 +138,10 @@ def _train(job: Job) -> list[dict[str, Any]]:
 
 
 def _choose(by_user: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The trials with their mean validation cost over the logs, and which is the best."""
+    """Return the trials with their mean validation cost over the logs, and the index of the best one."""
     trials = []
     for alike in zip(*(by_user[user] for user in TRAINED), strict=True):
-        point = {key: alike[0][key] for key in POINT if key in alike[0]}
+        point = {key: alike[0][key] for key in HYPERPARAMETERS if key in alike[0]}
         costs = {user: found["validation_cost"] for user, found in zip(TRAINED, alike, strict=True)}
         errors = {user: found["cost_se"] for user, found in zip(TRAINED, alike, strict=True)}
         trials.append({**point, "cost": costs, "se": errors, "mean": sum(costs.values()) / len(costs)})
@@ -152,7 +153,7 @@ def _markdown(results: Sequence[dict[str, Any]]) -> str:
     rows = []
     for result in results:
         for i, point in enumerate(result["trials"]):
-            given = [f"{point[key]:g}" if key in point else "" for key in POINT[:-1]]
+            given = [f"{point[key]:g}" if key in point else "" for key in HYPERPARAMETERS[:-1]]
             given.append(point.get("loss", ""))
             costs = [plus_minus(point["cost"][user], point["se"][user]) for user in TRAINED]
             mean = f"**{point['mean']:.3f}**" if i == result["chosen"] else f"{point['mean']:.3f}"
@@ -170,6 +171,6 @@ def _markdown(results: Sequence[dict[str, Any]]) -> str:
     ]
     return (
         "Cost between a sampled response and the row's edit on the validation part of a log, mean ± standard "
-        f"error over rows, seed {SEED}. The trial with the least mean over both logs is taken (bold); "
+        f"error over rows, seed {SEED}. The trial with the least mean over both logs is chosen (bold); "
         "the user of the online phase has no part in it.\n\n" + markdown_table(headings, rows, left=2)
     )

@@ -1,4 +1,4 @@
-"""Tells how much of each room the tests run, from what `make coverage` kept; fails below the gate."""
+"""Report how much of each room the tests run, from the data of `make coverage`; fail below the gate."""
 
 from __future__ import annotations
 

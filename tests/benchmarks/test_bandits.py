@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import bandits
-from benchmarks.bandits import LEARNERS, Setting, means, play, play_users
+from benchmarks.bandit_learners import LEARNERS
+from benchmarks.bandits import Setting, means, play, play_users
 
 
 class Always:

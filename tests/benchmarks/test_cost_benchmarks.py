@@ -1,4 +1,4 @@
-"""The benchmarks of costs and of RL on cells that are known, and of quality on a few made-up translations."""
+"""The benchmarks of costs and RL on cells with known costs, and that of quality on made-up translations."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from benchmarks import costs, quality, rl
-from benchmarks.cells import ARMS, COLUMNS, Cell, Workplace
+from benchmarks.cells import ARMS, COLUMNS, Cell, TableSettings
 from editloop.errors import ConfigError
 from editloop.progress import WarningCallback
 
 ROUNDS = 20
 WRONG = {"base": 4, "sft": 0, "dpo": 3, "rl": 2, "early": 1, "mixture": 1}
-"""How many parts of the style each policy has wrong."""
+"""How many attributes of the style each policy has wrong."""
 
 
 def make(cell: Cell, folder: Path) -> None:
-    """A cell's answers, and of its run what the benchmarks read."""
+    """Write a cell's responses, and a manifest with what the benchmarks read of its run."""
     contexts = list(islice(cell.world.contexts(cell.seed, stream="online"), ROUNDS))
     responses = {}
     for name, parts in WRONG.items():
@@ -33,25 +33,34 @@ def make(cell: Cell, folder: Path) -> None:
     place = folder / cell.folder
     (place / "run").mkdir(parents=True)
     content = {"contexts": contexts, "responses": responses, "seconds": 1.0}
-    (place / "answers.json").write_text(json.dumps(content))
-    told = {"r2": 0.5 if cell.trained == "heavy" else None, "pearson": 0.7}
+    (place / "responses.json").write_text(json.dumps(content))
+    predicted = {"rows": 20, "r2": 0.5 if cell.trained == "heavy" else None, "pearson": 0.7, "covered": []}
+    length = {"rows": 20, "r2": 0.1, "covered": []}
     manifest = {
-        "format": 1,
+        "format": 2,
+        "base": {"name": "base", "fingerprint": "0"},
         "mixture": {"weights": {"sft": 0.75, "rl": 0.25 if cell.seed == 1 else 0.15, "early": 0.0}},
         "policies": {
-            arm: {"chosen": 0, "candidates": [{"validation_cost": 0.1 * WRONG[arm] + 0.2}]} for arm in ARMS
+            arm: {"chosen": 0, "trials": [{"validation_cost": 0.1 * WRONG[arm] + 0.2}]} for arm in ARMS
         },
-        "cost_model": {"model": told, "length": {"r2": 0.1}},
+        "cost_model": {
+            "kind": "ridge",
+            "settings": {},
+            "unit": 1.0,
+            "model": predicted,
+            "length": length,
+            "mean": length,
+        },
     }
     (place / "run/run.json").write_text(json.dumps(manifest))
 
 
 def test_the_ranking_by_each_cost(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
-    place = Workplace(tmp_path / "work", seeds=(1,), rounds=ROUNDS)
+    settings = TableSettings(tmp_path / "work", seeds=(1,), rounds=ROUNDS)
     for column in COLUMNS:
-        make(Cell(*column, 1), place.folder)
-    data = costs.run(tmp_path, place=place)
+        make(Cell(*column, 1), settings.folder)
+    data = costs.run(tmp_path, settings=settings)
     assert set(data["results"]) == {*costs.COSTS, "semantic"}
     for name, by_column in data["results"].items():
         for title, means in by_column.items():
@@ -82,7 +91,7 @@ def test_what_rl_adds(tmp_path: Path) -> None:
         folder=work,
         seeds=(1, 2),
         rounds=ROUNDS,
-        sizes=(40, 100),
+        log_sizes=(40, 100),
         varied=40,
         callback=WarningCallback(),
     )
@@ -91,16 +100,16 @@ def test_what_rl_adds(tmp_path: Path) -> None:
     assert figures["RL adds"][0] == pytest.approx(figures["late without RL"][0] - figures["late"][0])
     assert figures["RL adds"][0] <= 0  # the worse arm costs rounds
     assert figures["R²"] == (0.5, 0.0)
-    ways = data["ways"]["weak"]
-    assert ways["SFT + DPO + RL"][0] == pytest.approx(figures["early"][0])
-    assert ways["pairwise, κ 2"][0] == pytest.approx(figures["rl"][0])
+    variants = data["variants"]["weak"]
+    assert variants["SFT + DPO + RL"][0] == pytest.approx(figures["early"][0])
+    assert variants["pairwise, κ 2"][0] == pytest.approx(figures["rl"][0])
     weights = data["weights"]["light"]
     assert list(weights) == list(ARMS)
     assert weights["rl"][0] == pytest.approx(0.2) and weights["dpo"] == (0.0, 0.0)
     assert data["results"]["weak"]["40"]["R²"] is None
-    mixed = data["mixed"]["heavy"]
-    assert mixed["by cost"][0] == pytest.approx(0.2)  # SFT's
-    assert mixed["by likelihood"][0] == pytest.approx(0.75 * 0.2 + 0.2 * 0.4)
+    mixtures = data["mixture_costs"]["heavy"]
+    assert mixtures["by cost"][0] == pytest.approx(0.2)  # SFT's
+    assert mixtures["by likelihood"][0] == pytest.approx(0.75 * 0.2 + 0.2 * 0.4)
     text = (tmp_path / "rl.md").read_text()
     assert "| weak, 40 | – | 0.700 ± 0.000 |" in text
     assert "| heavy, 100 |" in text and "SFT 0.72" in text

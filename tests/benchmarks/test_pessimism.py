@@ -1,4 +1,4 @@
-"""Pessimism on exact worlds: what must hold of the optimum, and the seeded gate on what κ is worth."""
+"""Pessimism in worlds with known costs: the optimum by hand, and a seeded test of what κ is worth."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_pessimism_pays_where_the_log_misses_a_region_and_only_there() -> None:
         for seed in seeds:
             world = make_world(seed)
             policies = learned(world, rows=200, covered=covered, noise=NOISE, kappas=(0.0, 1.0), seed=seed)
-            found.append(world.pay(policies[0.0]) - world.pay(policies[1.0]))
+            found.append(world.expected_cost(policies[0.0]) - world.expected_cost(policies[1.0]))
         return np.array(found)
 
     missing, whole = gain(0.5), gain(1.0)

@@ -1,4 +1,4 @@
-"""The benchmark of training speed: its workload is what it says, its arms run, its results add up."""
+"""The benchmark of training speed: its workload has the stated shape, its arms run, its results add up."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import train_arms, train_speed
-from benchmarks.train_arms import Spec
+from benchmarks import train_arms, train_spec, train_speed
+from benchmarks.train_spec import Spec
 from benchmarks.train_workload import SIZES, Size, build_base, build_tokenizer, count_tokens, make_pairs
 from editloop.errors import ConfigError
 from editloop.offline import make_examples
@@ -27,7 +27,7 @@ def test_bases_have_the_size_of_their_name(name: str) -> None:
     assert len(build_tokenizer()) <= model.config.vocab_size
 
 
-def test_an_unknown_size_is_told() -> None:
+def test_an_unknown_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown size"):
         build_base("70b", "meta")
 
@@ -57,13 +57,13 @@ def test_an_arm_is_timed(arm: str, method: str, tmp_path: Path, monkeypatch: pyt
 
 
 def test_rl_is_timed_on_rows_of_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_arms, "LAB_BATCH", 2)
-    told = {
+    monkeypatch.setattr(train_spec, "LAB_BATCH", 2)
+    measured = {
         method: train_arms.measure(Spec("ours", (method,), str(tmp_path / method), "summary", steps=1))
         for method in ("dpo", "rl")
     }
-    assert all(each["seconds"] > 0 for each in told.values())
-    assert 1.5 < told["rl"]["tokens"] / told["dpo"]["tokens"] < 5
+    assert all(each["seconds"] > 0 for each in measured.values())
+    assert 1.5 < measured["rl"]["tokens"] / measured["dpo"]["tokens"] < 5
 
 
 def test_the_passes_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,8 +92,8 @@ def test_results_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     measured = train_speed.run(tmp_path, repeats=2, steps=1, whole_steps=1)
     assert [spec.arm for spec in seen[:4]] == ["ours", "trl tuned", "trl default", "ours"]
     assert len(seen) == 2 * (5 * 3 + 2 * 6 + 1 + 4)
-    assert [(each["times"], each["tokens"]) for each in measured["choices"]] == [(1.5, 2.5)] * 6
-    assert [each["size"] for each in measured["choices"][4:]] == ["summary", "email"]
+    assert [(each["times"], each["tokens"]) for each in measured["rl"]] == [(1.5, 2.5)] * 6
+    assert [each["size"] for each in measured["rl"][4:]] == ["summary", "email"]
     assert measured["passes"]["added"] == pytest.approx(0.09)
     rate = measured["rates"][2]
     assert (rate["method"], rate["shared"], rate["goal"]) == ("dpo", 0.5, 1.4)

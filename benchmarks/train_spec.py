@@ -1,0 +1,124 @@
+"""The specification of a process of `train-speed`, and the rows, the base and the clock of all arms.
+
+Three arms train on the same rows in the same order: `ours`, TRL with its defaults, and TRL tuned by hand.
+Libraries are imported where they are used, so that no arm's start-up includes another's.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+LEARNING_RATE, BETA, RANK, ALPHA = 1e-4, 0.1, 16, 32
+VALIDATION = 1e-6
+"""Share of the log that `fit` keeps for validation, which is one row; TRL's processes get the others."""
+NUM_SAMPLES = 4
+"""Sampled completions that RL has beside the edit and the response."""
+WARM_UP = 1
+"""Optimiser steps before the clock starts."""
+LAB = ("summary", "email")
+"""Domains of the lab that can stand in place of a size: the base is theirs, and so are rows and responses."""
+LAB_BATCH = 32
+"""Rows of an optimiser step on the lab's rows."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one process measures.
+
+    Attributes:
+        arm: `ours`, `trl tuned` or `trl default`.
+        methods: The methods to train, of which only `ours` takes several, end to end; or `pass`, which times
+            the reference pass and trains nothing.
+        folder: A folder for what is written, empty at the start.
+        size: The name of the base in `SIZES`, or a domain of the lab.
+        shared: The shared fraction of the pairs.
+        steps: Optimiser steps after the warm-up.
+        log: The log to train on instead of made-up rows, end to end.
+        base: The folder of the base, end to end.
+    """
+
+    arm: str
+    methods: tuple[str, ...]
+    folder: str
+    size: str
+    shared: float = 0.0
+    steps: int = 0
+    log: str | None = None
+    base: str | None = None
+
+    def to_json(self) -> str:
+        """Return the specification as the process takes it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Spec:
+        """Return the specification that `to_json` wrote."""
+        content = json.loads(text)
+        return cls(**content | {"methods": tuple(content["methods"])})
+
+
+def step_clock() -> Any:
+    """Return a callback of the trainer that keeps when each step ended, in wall-clock and processor time."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.times: list[tuple[float, float]] = []
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            # Kernels run asynchronously: without this the clock would show when the step was queued.
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.times.append((time.perf_counter(), time.process_time()))
+
+    return Clock()
+
+
+def device() -> str:
+    """Return the device of all arms: the GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def make_rows(spec: Spec) -> tuple[list[Any], int]:
+    """Return the rows of a specification, and the number of rows of an optimiser step."""
+    if spec.size in LAB:
+        return edited_rows(spec.size, LAB_BATCH * (WARM_UP + spec.steps)), LAB_BATCH
+    from benchmarks.train_workload import SIZES, make_pairs
+
+    size = SIZES[spec.size]
+    return make_pairs(size.batch * (WARM_UP + spec.steps), tokens=size.tokens, shared=spec.shared), size.batch
+
+
+def edited_rows(domain: str, count: int) -> list[Any]:
+    """Return `count` rows of the lab that the weak user has edited."""
+    from editloop.lab import get_domain, stream_log
+    from editloop.users import get_user
+
+    user = get_user("weak", get_domain(domain), seed=0)
+    rows = stream_log(
+        get_domain(domain), user, 8 * count, 0, policy=make_policy(Spec("ours", (), "", domain))
+    )
+    return list(islice((row for row in rows if row.edit != row.response), count))
+
+
+def make_policy(spec: Spec) -> Any:
+    """Return the base of a specification as a policy."""
+    if spec.size in LAB:
+        from editloop.lab import base_path
+        from editloop.policy import load_base
+
+        return load_base(base_path(spec.size), device=device())
+    from benchmarks.train_workload import build_base, build_tokenizer
+    from editloop.policy import Encoder, Policy
+    from editloop.policy.probe import probe_trees
+
+    model = build_base(spec.size, device())
+    encoder = Encoder(build_tokenizer(), 4096)
+    return Policy(model, encoder, spec.size, spec.size, shares=probe_trees(model)[0])
