@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.bandit_learners import ARMS, LEARNERS, USER_LEARNERS, Learner
 from editloop.errors import ConfigError
-from editloop.offline.report import tidy
+from editloop.offline.plots import tidy
 from editloop.online import Bandit, BanditConfig
 from editloop.parallel import in_parallel
 from editloop.progress import ProgressCallback, WarningCallback

@@ -26,7 +26,7 @@ from benchmarks.cells import (
     play,
 )
 from editloop.lab import get_domain
-from editloop.offline.report import tidy
+from editloop.offline.plots import tidy
 from editloop.online import BanditConfig
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import (

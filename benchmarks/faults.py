@@ -24,10 +24,11 @@ import numpy as np
 
 from benchmarks.fault_check import agrees, check, read_tables
 from benchmarks.fault_clients import Account, Clients
-from benchmarks.postgres import Postgres, find_binaries
-from benchmarks.served import Process, editloop_server, free_port, make_run, running_stub
+from benchmarks.served import Process, editloop_server
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
+from editloop.serve.testing import make_run, stub_server
+from editloop.store.testing import Postgres, find_binaries, free_port
 
 __all__ = ["run"]
 
@@ -113,7 +114,7 @@ def run(
     measured: dict[str, Any] = {}
     with (
         tempfile.TemporaryDirectory(dir=work) as temporary,
-        running_stub(Path(temporary) / "stub.log") as upstream,
+        stub_server(Path(temporary) / "stub.log") as upstream,
     ):
         for number, (name, (scenario, count)) in enumerate(scenarios.items()):
             if not count:

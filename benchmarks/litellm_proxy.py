@@ -11,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.served import Process, free_port
+from benchmarks.served import Process
 from editloop.errors import RunError
 from editloop.progress import ProgressCallback
+from editloop.store.testing import free_port
 
 __all__ = ["litellm_proxy"]
 

@@ -179,7 +179,7 @@ def _figure(data: dict[str, Any]) -> Figure:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    from editloop.offline.report import tidy
+    from editloop.offline.plots import tidy
 
     figure = Figure(figsize=(8, 3), dpi=160, layout="constrained")
     left, right = figure.subplots(1, 2)

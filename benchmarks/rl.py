@@ -246,7 +246,7 @@ def _markdown(data: Mapping[str, Any]) -> str:
 def _figure(data: Mapping[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
-    from editloop.offline.report import colour_of, tidy
+    from editloop.offline.plots import colour_of, tidy
 
     figure = Figure(figsize=(11, 3), dpi=160, layout="constrained")
     axes = figure.subplots(1, len(USERS), sharey=True)

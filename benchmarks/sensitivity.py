@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cells import ARM_COLUMNS, ARMS, COLUMNS, TableSettings, column_costs, incurred_cost, play
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.online import BanditConfig
 from editloop.online.algorithms import ALPHA
 from editloop.progress import ProgressCallback, WarningCallback

@@ -1,7 +1,7 @@
 """A server as a user starts it, in a process of its own, for the benchmarks that measure and break it.
 
-It is spoken to over HTTP alone. Before it stands a run folder whose policies hold nothing, as the model
-server (`benchmarks.stub`) does not read them.
+It is spoken to over HTTP alone. Its policies are those of `editloop.serve.testing.make_run`, which the stub
+model server does not read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,47 +18,13 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT
 from editloop.errors import RunError
-from editloop.policy import RunFolder
-from editloop.policy.manifest import (
-    BaseRecord,
-    Figure,
-    Manifest,
-    PolicyRecord,
-    SamplesRecord,
-    TrialRecord,
-)
+from editloop.store.testing import free_port
 
-__all__ = ["Process", "editloop_server", "free_port", "make_run", "running_stub"]
+__all__ = ["Process", "editloop_server"]
 
 PATIENCE = 120.0
 """Seconds in which a server has to be ready."""
-
-
-def make_run(folder: Path, names: Sequence[str] = ("concise", "formal")) -> Path:
-    """A run folder with policies of these names: the smallest adapters that are in order."""
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    run = RunFolder(folder)
-    sampled = SamplesRecord(cost=Figure(mean=0.3, se=0.02, n=100))
-    policies = {name: PolicyRecord(trials=[TrialRecord(sampled=sampled)]) for name in names}
-    for number, name in enumerate(names):
-        run.policy_path(name).mkdir(parents=True)
-        (run.policy_path(name) / "adapter_config.json").write_text('{"r": 1}')
-        weights = {f"layer.lora_{side}.weight": np.full((1, 1), number, np.float32) for side in "AB"}
-        save_file(weights, run.policy_path(name) / "adapter_model.safetensors")
-    base = BaseRecord(name="stub", fingerprint="0" * 64, sampled=sampled)
-    run.write_manifest(Manifest(base=base, policies=policies))
-    return folder
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class Process:
@@ -194,25 +159,3 @@ def editloop_server(
     command = [sys.executable, "-m", "editloop", "serve", str(run), *flags, *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EDITLOOP_")}
     return Process(command, port, "/readyz", log, environment)
-
-
-@contextmanager
-def running_stub(log: Path) -> Iterator[int]:
-    """Within it a model server without a model runs; gives its port.
-
-    Raises:
-        RunError: It does not start.
-    """
-    command = [sys.executable, "-m", "benchmarks.stub"]
-    with (
-        log.open("ab") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            if not line.strip().isdigit():
-                raise RunError("the benchmark's model server does not start", seen=line, do=f"see {log}")
-            yield int(line)
-        finally:
-            process.kill()

@@ -25,10 +25,11 @@ import numpy as np
 from benchmarks import ROOT
 from benchmarks.litellm_proxy import litellm_proxy
 from benchmarks.load import Plan, Seen
-from benchmarks.served import Process, editloop_server, make_run, running_stub
+from benchmarks.served import Process, editloop_server
 from editloop.errors import RunError
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
+from editloop.serve.testing import make_run, stub_server
 
 __all__ = ["run"]
 
@@ -81,7 +82,7 @@ def run(
     Path(work).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work) as temporary, ExitStack() as stack:
         folder = Path(temporary)
-        upstream = stack.enter_context(running_stub(folder / "stub.log"))
+        upstream = stack.enter_context(stub_server(folder / "stub.log"))
         servers: dict[str, Process] = {
             EDITLOOP: editloop_server(
                 make_run(folder / "run"), str(folder / "edits.db"), upstream, folder / "serve.log"

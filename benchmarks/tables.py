@@ -27,7 +27,7 @@ from benchmarks.cells import (
 )
 from editloop.lab import get_domain
 from editloop.offline import methods
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, plus_minus, recent_mean, write_result
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from typing import Any
 
 from benchmarks.train_spec import WARM_UP, Spec, step_clock
@@ -14,10 +15,7 @@ from benchmarks.train_spec import WARM_UP, Spec, step_clock
 
 def measure(spec: Spec) -> dict[str, Any]:
     """Measure what a specification says, and return seconds and memory."""
-    if spec.arm == "ours":
-        from benchmarks import own_arm as arm
-    else:
-        from benchmarks import trl_arm as arm
+    arm = import_module(f"benchmarks.{'own_arm' if spec.arm == 'ours' else 'trl_arm'}")
     measured: dict[str, Any] = {}
     if spec.methods == ("pass",):
         measured = arm.time_passes(spec)

@@ -21,6 +21,7 @@ settings.load_profile("alike")
 
 REGISTRIES = {
     "editloop.edits.cost": "COSTS",
+    "editloop.edits.exports": "EXPORTS",
     "editloop.edits.formats": "FORMATS",
     "editloop.lab.domains": "DOMAINS",
     "editloop.online.algorithms": "ALGORITHMS",

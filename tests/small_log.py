@@ -19,8 +19,8 @@ def small_log(rows: int = 40, *, accepted: int = 5) -> list[Record]:
     return made
 
 
-class Told:
-    """A callback that keeps what it hears."""
+class RecordingCallback:
+    """A callback that keeps the messages and the progress it receives."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -16,16 +16,20 @@ from blocked import command, python
 from editloop.cli import app
 from editloop.errors import ConfigError, MissingExtraError
 from editloop.extras import EXTRAS, requires
+from small_run import make_run
 
 ALL = {module for extra in EXTRAS.values() for module in extra.modules}
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DISTRIBUTIONS = {"prometheus_client": "prometheus-client", "sentence_transformers": "sentence-transformers"}
 BROUGHT_BY_OTHERS = {"starlette"}  # by fastapi
 
-HEAVY_NAMES = {"FitConfig", "Policy", "Sample", "evaluate", "fit", "load_base"}
+HEAVY_NAMES = {"Policy", "Sample", "evaluate", "fit", "load_base"}
 """The names of the package that need `train`."""
 
 LIGHT_VERBS = {"inspect", "diagnose", "export"}
+
+
+ROOMS = ("edits", "online", "users", "policy", "offline", "lab", "theory", "diagnosis", "serve", "store")
 
 
 @pytest.fixture
@@ -35,8 +39,7 @@ def log(tmp_path: Path) -> Path:
         {"context": f"write {i}", "response": "so it is done", "edit": "so it is done " * (i % 2) + "now"}
         for i in range(12)
     ]
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/run.json").write_text('{"format": 1, "policies": {}}', encoding="utf-8")
+    make_run(tmp_path / "run")
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -84,6 +87,45 @@ for name in editloop.__all__:
     missing = {name: line for name, line in said.items() if line != "ok"}
     assert set(missing) == HEAVY_NAMES
     assert all(line.endswith("(pip install 'editloop[train]')") for line in missing.values())
+
+
+def test_every_name_of_a_room_is_there_or_names_its_extra() -> None:
+    code = f"""
+from importlib import import_module
+from editloop import MissingExtraError
+for room in {ROOMS!r}:
+    try:
+        module = import_module("editloop." + room)
+        names = module.__all__
+    except MissingExtraError as error:
+        print(room, error)
+        continue
+    for name in names:
+        try:
+            getattr(module, name)
+            print(room, "ok")
+        except MissingExtraError as error:
+            print(room, error)
+"""
+    done = python(code, ALL)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, set[str]] = {}
+    for line in done.stdout.splitlines():
+        room, _, what = line.partition(" ")
+        said.setdefault(room, set()).add(what[what.index("[") + 1 : -3] if what != "ok" else "nothing")
+    # Which extras the names of each room ask for.
+    assert said == {
+        "edits": {"nothing"},
+        "online": {"nothing"},
+        "users": {"nothing"},
+        "diagnosis": {"nothing"},
+        "policy": {"nothing", "train"},
+        "offline": {"nothing", "train"},
+        "lab": {"train"},
+        "theory": {"theory"},
+        "serve": {"nothing", "serve"},
+        "store": {"nothing", "serve"},
+    }
 
 
 def test_every_verb_shows_its_help() -> None:

@@ -2,9 +2,9 @@
 
 EditLoopError
 ├── ConfigError          a flag, a config file or an argument that cannot be used
-│   └── MissingExtraError    a library is not installed; the line says which extra of EditLoop brings it
+│   └── MissingExtraError    a library is not installed; the message names the extra that brings it
 ├── LogError             an edit log that cannot be read or used
-│   ├── LogFormatError       not in the format that its name says, or columns missing
+│   ├── LogFormatError       not in the format that its name implies, or columns are missing
 │   ├── TooManyBadRows       more rows in quarantine than the set share
 │   └── EmptyViewError       no row is left for a view, for example because all rows are unedited
 ├── CostError            an unknown cost, or one whose inputs are missing
@@ -68,7 +68,7 @@ class ConfigError(EditLoopError):
 
 
 class MissingExtraError(ConfigError, ImportError):
-    """A library that is not installed; the line says which extra of EditLoop brings it."""
+    """A library is not installed; the message names the extra that brings it."""
 
 
 class LogError(EditLoopError):
@@ -76,7 +76,7 @@ class LogError(EditLoopError):
 
 
 class LogFormatError(LogError):
-    """A log that is not in the format that its name says, or lacks columns."""
+    """A log that is not in the format that its name implies, or lacks columns."""
 
 
 class TooManyBadRows(LogError):

@@ -1,10 +1,10 @@
-"""The optional parts of an installation: which extra brings which library, and what says that one is missing.
+"""The optional parts of an installation: which extra brings which library, and the error about a missing one.
 
 `pip install editloop` installs what reads logs, counts costs, chooses among policies and calls a server.
-Everything heavier belongs to an extra, and is imported where it is used. Code of the light rooms calls
-`requires` before such an import. Modules that are found by name (those of the heavy rooms, and the built-in
-parts of a registry) are imported by `load_module`, and the command's `main` looks at what a verb could not
-import: so the same line is said wherever the import fails.
+Everything heavier belongs to an extra, and is imported where it is used. Code of the light packages calls
+`requires` before such an import. Modules that are found by name (those of the heavy packages, and the
+built-in parts of a registry) are imported by `load_module`, and the command's `main` looks at what a verb
+could not import: so the message is the same wherever the import fails.
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
     """The error that names the extra which brings a missing module, or None if no extra does."""
     root = (error.name or "").partition(".")[0]
     for name, extra in EXTRAS.items():
-        if root in extra.modules and not _installed(root):
-            return _error(name, root)
+        if root in extra.modules:
+            # The first that is missing says more than the one that happens to be imported first.
+            return next((_error(name, each) for each in extra.modules if not _installed(each)), None)
     return None
 
 

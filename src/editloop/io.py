@@ -46,7 +46,7 @@ def atomic_file(
 
     Args:
         path: The file; its folder is made if it is not there.
-        error: What an OSError, a full disk say, is raised as.
+        error: The exception that an OSError, such as a full disk, is raised as.
         failures: Further exceptions that mean the same: those of a library that writes the file.
 
     Raises:
@@ -161,7 +161,7 @@ def _only_finite(value: Any) -> Any:
 
 
 class UnsafeJSONError(ValueError):
-    """JSON that Python's own reader takes although its meaning is not certain; the text says why."""
+    """JSON that Python's own reader takes although its meaning is not certain; the text is the reason."""
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -1,4 +1,4 @@
-"""A JSONL file that grows row by row and survives a kill: a line that was cut short never happened."""
+"""A JSONL file that grows row by row and survives a kill: a last line that was cut short is ignored."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _BLOCK = 65536
 
 
 def append_rows(path: Path, rows: Iterable[Any], *, sync: bool = False) -> None:
-    """Add rows, flushed to the operating system before this returns; made if it is not there.
+    """Append rows to a file, which is made if it is not there.
 
-    With `sync` they are on the disk, too. What a kill left of a last line is cut off first, so that no row is
-    written behind it.
+    They have reached the operating system when this returns; with `sync`, the disk. What a kill left of a
+    last line is cut off first, so that no row is written after it.
     """
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     with path.open("ab+") as file:
@@ -39,7 +39,7 @@ def append_rows(path: Path, rows: Iterable[Any], *, sync: bool = False) -> None:
 
 
 def drop_rows(path: Path, count: int, *, instead: Iterable[Any] = ()) -> None:
-    """Take the first so many rows out of a file, for others perhaps; one that holds no more is removed."""
+    """Replace the first `count` rows of a file by others, or remove them; an empty file is removed."""
     rest = left_rows(path)
     with path.open("rb") as file, rest.open("wb") as kept:
         for _ in range(count):
@@ -56,15 +56,15 @@ def drop_rows(path: Path, count: int, *, instead: Iterable[Any] = ()) -> None:
 
 
 def left_rows(path: Path) -> Path:
-    """Where the rows that stay are written while others are dropped; a kill may leave it behind."""
+    """Return the file to which `drop_rows` writes the rows that stay; a kill may leave it behind."""
     return path.with_name(f"{path.name}.rest")
 
 
 def read_rows(path: Path, error: type[EditLoopError]) -> Iterator[Any]:
-    """The rows of a file; nothing if it is not there.
+    """Yield the rows of a file; none if it is not there.
 
     Raises:
-        EditLoopError: Of the type `error`: a damaged line that was not cut short, or an unreadable file.
+        EditLoopError: The `error`: a line is damaged and was not cut short, or the file cannot be read.
     """
     if not path.exists():
         return
@@ -87,7 +87,7 @@ def read_rows(path: Path, error: type[EditLoopError]) -> Iterator[Any]:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether a last line lacks nothing but its end: part of an object is never an object."""
+    """Whether a last line lacks only its line break: a part of an object is never an object."""
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
@@ -95,7 +95,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _whole(file: Any) -> int:
-    """Where the last line that ends in a line break ends."""
+    """The position after the last line break."""
     end: int = file.seek(0, os.SEEK_END)
     while end > 0:
         start = max(end - _BLOCK, 0)

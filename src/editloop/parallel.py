@@ -40,7 +40,7 @@ def in_parallel(
     Args:
         work: A function at the top level of a module, so that another process can import it.
         jobs: What it is called with, one at a time.
-        task: The name under which the callback hears of progress.
+        task: The name of the task in the progress.
         callback: Receives it.
 
     Raises:
@@ -77,7 +77,7 @@ class RelayedCallback:
 
     Args:
         queue: From `relay`.
-        label: A prefix of every message and task that tells the jobs apart.
+        label: A prefix of every message and task, by which the jobs can be distinguished.
     """
 
     def __init__(self, queue: Any, label: str) -> None:

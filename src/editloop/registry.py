@@ -37,12 +37,12 @@ class Registry(Generic[Part]):
     installed one of the same name.
 
     Args:
-        kind: What a part is called in messages, `method` say.
+        kind: What a part is called in messages, for example `method`.
         group: The entry point group in which other packages name their parts.
         built_in: Where each built-in part is, by name: `package.module:attribute`.
         attributes: What every part must have; checked where a part comes from outside.
         error: What is raised for a name that is unknown or taken, or a part that cannot be used.
-        hint: What the message for an unknown name says beside the names that there are.
+        hint: Text for the message about an unknown name, beside the names that exist.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where benchmark results go, and on what they were measured.
+"""Writing benchmark results, with the machine that they were measured on.
 
 Every benchmark writes `NAME.json` for machines and `NAME.md` for people, with the hardware and the date.
 """
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def hardware() -> dict[str, Any]:
-    """Return what this machine is: processor, usable cores, memory in GB, GPUs, system and Python.
+    """Return the machine's processor, usable cores, memory in GB, GPUs, system and Python.
 
-    GPUs are looked for only if torch is loaded already: whoever measures on one has loaded it.
+    GPUs are found only if torch is loaded: whoever measures on one has loaded it.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     torch = sys.modules.get("torch")
@@ -56,12 +56,12 @@ def write_result(
     """Write `NAME.json` and `NAME.md` with hardware and date, and return their paths.
 
     Args:
-        name: As in `make bench NAME=...`.
-        data: What was measured, as `json.dumps` takes it.
+        name: The benchmark's name, as in `make bench NAME=...`.
+        data: What was measured, as JSON types.
         markdown: The same for people, without a title.
-        folder: Made if it is not there.
-        figure: Written to `NAME.png`, and shown on top of the page.
-        command: What measures it, up to the name.
+        folder: The folder; it is made if it is not there.
+        figure: A plot, which is written to `NAME.png` and shown at the top of the page.
+        command: The command that measures it, up to the name.
     """
     machine, date = hardware(), datetime.now(UTC).date().isoformat()
     where = ", ".join(
@@ -91,20 +91,20 @@ def write_result(
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """A table for a page; all but the first `left` columns are figures and stand on the right."""
+    """Return a Markdown table; all columns but the first `left` are aligned to the right."""
     rules = ["---"] * left + ["--:"] * (len(headings) - left)
     lines = [f"| {' | '.join(headings)} |", f"|{'|'.join(rules)}|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float | None]:
-    """Mean and standard error over values [n]; no error for one."""
+    """Return the mean and the standard error of values [n]; None is the error of one value."""
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
     return float(values.mean()), error
 
 
 def recent_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """The mean of each value and those before it [n], over at most `window` of them."""
+    """Return the mean of each value and those before it, over at most `window` values [n]."""
     total = np.concatenate([[0.0], values.cumsum()])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
@@ -113,7 +113,7 @@ def recent_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]
 
 
 def plus_minus(mean: float, spread: float | None, digits: int = 3) -> str:
-    """A mean with its standard deviation or error, if there is one."""
+    """Return a mean as text, with its standard deviation or error if there is one."""
     return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 

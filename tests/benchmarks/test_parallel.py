@@ -1,4 +1,4 @@
-"""Jobs in processes: all results come, and neither a failure nor a kill leaves anything behind."""
+"""Jobs in processes: every job has its result, and neither a failure nor a kill leaves a process behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_job_has_its_result() -> None:
 def test_an_error_and_a_kill_are_one_line() -> None:
     with pytest.raises(ConfigError, match="a negative number: -1"):
         dict(in_parallel(square, [1, -1], "squares", WarningCallback()))
-    with pytest.raises(RunError, match="a process of the benchmark was killed"):
+    with pytest.raises(RunError, match="a process was killed"):
         dict(in_parallel(square, [99], "squares", WarningCallback()))
 
 
@@ -69,8 +69,8 @@ def test_a_parent_that_is_killed_takes_its_processes_along(tmp_path: Path) -> No
     assert not is_alive(child)
 
 
-class Heard:
-    """Keeps what it hears."""
+class RecordingCallback:
+    """Keeps the events that it receives."""
 
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
@@ -93,12 +93,12 @@ def report(callback: RelayedCallback) -> int:
     return 1
 
 
-def test_what_a_job_tells_reaches_the_process_that_waits() -> None:
-    heard = Heard()
-    with relay(heard) as queue:
+def test_a_jobs_progress_reaches_the_process_that_waits() -> None:
+    callback = RecordingCallback()
+    with relay(callback) as queue:
         jobs = [RelayedCallback(queue, "first: ")]
         (done,) = [result for _, result in in_parallel(report, jobs, "jobs", WarningCallback())]
     assert done == 1
-    assert heard.events[0] == ("message", "first: begins")
-    assert heard.events[-2:] == [("progress", "first: rows", 1000, 1000, "fine"), ("warn", "first: ends")]
-    assert len(heard.events) < 100  # of a thousand steps a few are told
+    assert callback.events[0] == ("message", "first: begins")
+    assert callback.events[-2:] == [("progress", "first: rows", 1000, 1000, "fine"), ("warn", "first: ends")]
+    assert len(callback.events) < 100  # only a few of a thousand steps are relayed

@@ -13,7 +13,7 @@ from benchmarks import faults, serving
 from benchmarks.fault_check import Tables, agrees, check, replay
 from benchmarks.fault_clients import Account, KeptEdit
 from benchmarks.load import Client, Plan, Seen, load
-from benchmarks.served import running_stub
+from editloop.serve.testing import stub_server
 
 ARMS = {"seq": 1, "kind": "arms", "response_id": None, "revision": None, "arm": None, "epoch": 1}
 ARMS |= {"arms": '["a@1", "b@2"]', "cost": None, "scope": None, "propensity": None}
@@ -158,7 +158,7 @@ def test_the_highest_rate_is_bisected(limit: float, found: float) -> None:
 
 
 def test_a_load_counts_all_that_was_due(tmp_path: Path) -> None:
-    with running_stub(tmp_path / "log") as port:
+    with stub_server(tmp_path / "log") as port:
         found = asyncio.run(load(Plan(port, rate=50, seconds=0.6, warm_up=0.2)))
         assert (found.planned, len(found.latencies), found.failed) == (30, 30, {})
 

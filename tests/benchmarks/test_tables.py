@@ -12,7 +12,7 @@ import pytest
 from benchmarks import drift, sensitivity, tables, tune
 from benchmarks.cells import COLUMNS, Cell, TableSettings, cost_table, incurred_cost, make_cells, play
 from editloop.errors import RunError
-from editloop.lab import Round, base_path, fit_settings, get_domain, simulate
+from editloop.lab import Round, base_path, fit_settings, simulate
 from editloop.offline import mix_by_cost
 from editloop.online import BanditConfig
 from editloop.policy import RunFolder, load_base
@@ -126,7 +126,7 @@ def test_preferences_that_change(settings: TableSettings, tmp_path: Path) -> Non
 def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) -> None:
     cell = Cell("email", "strong", 3)
     settings = TableSettings(
-        tmp_path / "work", rounds=10, rows=30, changes=(("epochs", 1.0), ("num_samples", 0))
+        tmp_path / "work", rounds=10, rows=30, changes=(("epochs", 1.0), ("validation_samples", 0))
     )
     made = make_cells([cell, cell], settings, WarningCallback())[cell]
     assert list(made.responses) == ["base", "sft", "dpo", "rl", "early", "mixture"]
@@ -186,11 +186,8 @@ def test_what_was_chosen_is_what_is_used() -> None:
     assert len(chosen) == 8
     for result in chosen:
         best = result["trials"][result["chosen"]]
-        used = get_domain(result["domain"]).tuned[result["method"]]
-        tried = {key: best[key] for key in tune.HYPERPARAMETERS if key in best}
-        assert tried and {key: used[key] for key in tried} == tried
+        tuned = {key: value for key, value in best.items() if key not in ("cost", "se", "mean")}
         config = fit_settings(result["domain"], seed=4)
         assert config.seed == 4
         (trial,) = config.trials(result["method"])
-        assert trial.hyperparameters.model_dump(include=set(used)) == used
-    assert get_domain("email").tuned
+        assert {key: getattr(trial.hyperparameters, key) for key in tuned} == tuned

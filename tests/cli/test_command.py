@@ -361,7 +361,7 @@ def test_interrupted_fit_says_so_and_goes_on(lab_log, tmp_path):
                 break
         _, err = child.communicate(timeout=120)
     assert child.returncode == 130
-    assert err.startswith("editloop: error: interrupted; what was finished is kept") and err.count("\n") == 1
+    assert err.startswith("editloop: error: interrupted; finished work is kept") and err.count("\n") == 1
     adapter = tmp_path / "run/policies/sft/adapter_model.safetensors"
     before = adapter.read_bytes(), adapter.stat().st_mtime_ns
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)

@@ -168,10 +168,12 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
     from editloop.offline.page import write_report
     from editloop.offline.report import run_sections
     from editloop.policy import RunFolder
+    from editloop.policy.manifest import Manifest
 
     nan = float("nan")
     best = {
-        "learning_rate": 1.0,
+        "hyperparameters": {"learning_rate": 1.0},
+        "settings": "lr 1",
         "initial_loss": 1.25,
         "validation_loss": nan,
         "validation_cost": None,
@@ -184,14 +186,17 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
     counts = {"examples": 1, "pairs": 1, "counts": {}}
     run = RunFolder(tmp_path / "run")
     run.write_manifest(
-        {
-            "policies": {"sft": {"chosen": 0, "candidates": [best], "alarms": []}},
-            "data": {"train": counts, "validation": counts},
-            "base": {"decisions": [], "sampled": None},
-        }
+        Manifest.model_validate(
+            {
+                "policies": {"sft": {"chosen": 0, "trials": [best], "alarms": []}},
+                "data": {"train": counts, "validation": counts},
+                "base": {"name": "a base", "fingerprint": "0"},
+            }
+        )
     )
     print_run(run)
-    assert "1.250 → –" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "1.250 → –" in shown and "No verdict: no responses were sampled." in shown
     report = write_report(tmp_path / "report.html", "title", "lead", run_sections(run))
     assert "nan" not in report.read_text(encoding="utf-8").split("<img")[0].lower()
     figures = {"edit_nll_per_token": {"mean": nan, "se": nan}, "accuracy": {"mean": 0.5, "se": nan}}
@@ -231,15 +236,17 @@ def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, 
     from editloop.cli.fit import print_run
     from editloop.offline.report import run_sections
     from editloop.policy import RunFolder
+    from editloop.policy.manifest import Manifest
 
     figures = {
         "edit_nll_per_token": {"mean": 2.0, "se": 0.1, "n": 12},
-        "accuracy": {"mean": 0.0, "se": 0.0, "n": 12, "interval": share_interval(0.0, 12)},
-        "reference_accuracy": {"mean": 1.0, "se": 0.0, "n": 12, "interval": share_interval(1.0, 12)},
+        "accuracy": {"mean": 0.0, "se": 0.0, "n": 12, "interval": list(share_interval(0.0, 12))},
+        "reference_accuracy": {"mean": 1.0, "se": 0.0, "n": 12, "interval": list(share_interval(1.0, 12))},
         "chosen_shift": {"mean": 1.0, "se": 0.5, "n": 2},
     }
     best = {
-        "learning_rate": 1.0,
+        "hyperparameters": {"learning_rate": 1.0},
+        "settings": "lr 1",
         "initial_loss": 2.5,
         "validation_loss": 2.0,
         "validation_cost": 0.5,
@@ -252,11 +259,13 @@ def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, 
     counts = {"examples": 14, "pairs": 12, "counts": {}}
     run = RunFolder(tmp_path / "run")
     run.write_manifest(
-        {
-            "policies": {"dpo": {"chosen": 0, "candidates": [best], "alarms": []}},
-            "data": {"train": counts, "validation": counts},
-            "base": {"decisions": [], "sampled": None},
-        }
+        Manifest.model_validate(
+            {
+                "policies": {"dpo": {"chosen": 0, "trials": [best], "alarms": []}},
+                "data": {"train": counts, "validation": counts},
+                "base": {"name": "a base", "fingerprint": "0"},
+            }
+        )
     )
     print_run(run)
     fitted = capsys.readouterr().out

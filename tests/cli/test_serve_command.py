@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.served import make_run, running_stub
 from editloop.policy import RunFolder
+from editloop.serve.testing import make_run, stub_server
 
 
 def line(told: tuple[int, str, str]) -> str:
@@ -74,7 +74,7 @@ def test_keys_are_made_listed_and_revoked(editloop, tmp_path):
 
 def test_a_server_is_started_changed_and_stopped(editloop, tmp_path):
     run = RunFolder(make_run(tmp_path / "run"))
-    with running_stub(tmp_path / "stub.log") as port:
+    with stub_server(tmp_path / "stub.log") as port:
         command = ["serve", str(run.path), "--upstream", f"http://127.0.0.1:{port}/v1", "--port", "0"]
         _drive(editloop, run, command)
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from editloop.edits import Record, export
-from editloop.edits.exporting import EXPORTS
+from editloop.edits.exports import EXPORTS
 from editloop.errors import ConfigError, EmptyViewError
+from plug_in import install_plug_in
 
 CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
 
@@ -94,3 +95,11 @@ def test_an_empty_view_writes_nothing(tmp_path: Path) -> None:
 def test_unknown_format_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"use one of {', '.join(EXPORTS)}"):
         export(log("q"), tmp_path / "out", "openai")
+
+
+def test_an_export_from_another_package_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from collections import Counter\n"
+    source += "def ids(records, cost):\n    return ({'id': each.id} for each in records), Counter()\n"
+    install_plug_in(tmp_path, monkeypatch, "editloop.exports", source, ids="ids")
+    assert export(log("q"), tmp_path / "ids.jsonl", "ids").rows == 4
+    assert (tmp_path / "ids.jsonl").read_text().splitlines()[0] == '{"id": "1"}'

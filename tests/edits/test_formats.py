@@ -96,3 +96,10 @@ def test_what_is_no_log_of_a_file_format_says_what_to_do(tmp_path: Path) -> None
         iter_records("s3://bucket/log.jsonl")
     with pytest.raises(LogError, match="no such log"):
         iter_records(tmp_path / "missing.jsonl")
+
+
+def test_the_format_in_the_guide_is_read(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs/logs.md").read_text(encoding="utf-8")
+    exec(guide.split("```python\n")[1].split("```")[0], {})
+    (tmp_path / "log.pairs").write_text("c\na b\na x\nd\na b\na b\n", encoding="utf-8")
+    assert [record.status for record in read_log(tmp_path / "log.pairs")] == ["edited", "accepted"]

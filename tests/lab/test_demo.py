@@ -13,7 +13,6 @@ from editloop.errors import RunError
 from editloop.lab.demo import DemoSettings, full_settings, quick_settings, run_demo
 from editloop.lab.demo.terminal import plot_text
 from editloop.lab.demo.verdict import Difference, demo_verdict
-from editloop.offline import FitConfig
 
 N = 200
 
@@ -33,8 +32,8 @@ def test_the_method_is_chosen_that_loses_least_on_any_log() -> None:
     found = demo_verdict(BASE, {"strong": STRONG, "weak": WEAK}, {"strong": 0.05, "weak": 0.54})
     headline = "Train early: .69 to .05 on the strong user's log, .53 on the weak's; serve it."
     assert found.headline == headline and len(headline) <= 80
-    assert "With the strong user's log early costs .05, 0.64 ± 0.01 less than the base" in found.reasons[1]
-    assert "sft is equally good" in found.reasons[1] and "dpo costs 0.44 ± 0.01 more" in found.reasons[1]
+    assert "With the strong user's log early costs .05, .64 ± .01 less than the base" in found.reasons[1]
+    assert "sft is equally good" in found.reasons[1] and "dpo costs .44 ± .01 more" in found.reasons[1]
     assert found.reasons[3] == "No other method is as good as early with every log."
 
 
@@ -84,13 +83,8 @@ def test_full_is_the_setting_of_the_tables_and_quick_is_less() -> None:
 
 @pytest.fixture
 def tiny() -> DemoSettings:
-    options = full_settings().config.model_dump() | {
-        "epochs": 0.5,
-        "evaluations": 1,
-        "samples": 4,
-        "methods": ("sft", "dpo"),
-    }
-    return DemoSettings(rows=40, responses=6, config=FitConfig(**options))
+    changes = {"epochs": 0.5, "evaluations": 1, "validation_samples": 4, "methods": ("sft", "dpo")}
+    return DemoSettings(rows=40, responses=6, config=full_settings().config.changed(changes))
 
 
 def test_a_demo_ends_with_a_verdict_and_goes_on_to_the_same(tmp_path: Path, tiny: DemoSettings) -> None:

@@ -1,4 +1,4 @@
-"""The cost model: what it must recover, how it is kept, and what it says of its own uncertainty."""
+"""The cost model: what it recovers, how it is saved, and its uncertainty."""
 
 from __future__ import annotations
 

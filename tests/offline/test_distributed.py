@@ -16,12 +16,12 @@ from editloop.policy import RunFolder, load_base
 from small_log import small_log
 
 CONFIG: dict[str, Any] = {
-    "learning_rate": {"sft": [1e-2], "dpo": [1e-2], "early": [1e-2]},
+    "hyperparameters": {name: {"learning_rate": 1e-2} for name in ("sft", "dpo", "early")},
     "epochs": 2,
     "batch_size": 8,
     "evaluations": 3,
     "validation": 0.2,
-    "samples": 2,
+    "validation_samples": 2,
     "max_new_tokens": 4,
     "lora": {"rank": 2},
 }
@@ -58,11 +58,13 @@ def launch(folder: Path, base: str, out: Path, **options: Any) -> subprocess.Com
 
 def losses(run: RunFolder) -> dict[str, list[float]]:
     found = {}
-    for name, entry in run.manifest()["policies"].items():
-        (candidate,) = entry["candidates"]
-        trained = [h["loss"] for h in candidate["history"] if "loss" in h]
-        held = [h["eval_loss"] for h in candidate["history"] if "eval_loss" in h]
-        found[name] = [*trained, *held, candidate["initial_loss"], candidate["validation_loss"]]
+    for name, entry in run.manifest().policies.items():
+        (trial,) = entry.trials
+        trained = [h["loss"] for h in trial.history if "loss" in h]
+        held = [h["eval_loss"] for h in trial.history if "eval_loss" in h]
+        all_of_them = [*trained, *held, trial.initial_loss, trial.validation_loss]
+        found[name] = [each for each in all_of_them if each is not None]
+        assert len(found[name]) == len(all_of_them)
     return found
 
 
@@ -78,26 +80,32 @@ def test_two_processes_give_the_losses_of_one(base: Any, tmp_path: Path) -> None
     assert list(expected) == ["sft", "dpo", "early"]
     assert losses(two) == {name: pytest.approx(each, abs=1e-4) for name, each in expected.items()}
     assert max(each[0] - each[-1] for each in expected.values()) > 0.5  # something was learned
-    assert two.manifest()["identity"] == one.manifest()["identity"]
+    assert two.manifest().identity == one.manifest().identity
     for name in expected:
-        mine, theirs = (run.manifest()["policies"][name]["candidates"][0] for run in (one, two))
-        assert theirs["sampled"]["examples"] == mine["sampled"]["examples"]
-        for key, value in mine["validation"].items():
-            for part, number in value.items():
-                assert theirs["validation"][key][part] == pytest.approx(number, abs=1e-3), (key, part)
+        mine, theirs = (run.manifest().policies[name].best for run in (one, two))
+        assert mine.sampled is not None and theirs.sampled is not None
+        assert theirs.sampled.examples == mine.sampled.examples != []
+        assert len(mine.validation) == len(theirs.validation) == 7
+        for key, value in mine.validation.items():
+            other = theirs.validation[key]
+            assert value is not None and other is not None
+            for part, number in value.model_dump().items():
+                assert getattr(other, part) == pytest.approx(number, abs=1e-3), (key, part)
     left = ["policies", "report.html", "rows.npy", "run.json"]
     assert sorted(p.name for p in two.path.iterdir()) == left
     assert two.rows.read_bytes() == one.rows.read_bytes()
 
 
-def test_two_processes_price_and_choose_as_one(base: Any, tmp_path: Path) -> None:
-    """Without draws, which follow the processes; with features that are tuned."""
+def test_two_processes_estimate_costs_and_choose_as_one(base: Any, tmp_path: Path) -> None:
+    """Without sampled completions, which follow the processes; with features that are tuned."""
     folder = str(base(chat=True))
     options = {
         "methods": ["rl", "early"],
-        "learning_rate": {"rl": [1e-3], "early": [1e-2]},
-        "rl_weight": [1.0],
-        "candidates": 0,
+        "hyperparameters": {
+            "rl": {"learning_rate": 1e-3},
+            "early": {"learning_rate": 1e-2, "rl_weight": 1.0},
+        },
+        "num_samples": 0,
         "cost_model": "auto",
     }
     done = launch(tmp_path, folder, tmp_path / "two", **options)
@@ -105,18 +113,20 @@ def test_two_processes_price_and_choose_as_one(base: Any, tmp_path: Path) -> Non
     two = RunFolder(tmp_path / "two")
     config = FitConfig(**CONFIG | options)
     one = fit(small_log(42, accepted=-3), load_base(folder, device="cpu"), tmp_path / "one", config)
-    ours, theirs = (run.manifest()["cost_model"] for run in (one, two))
-    assert theirs["kind"] == ours["kind"]
-    for kind, figures in ours["tried"].items():
-        assert theirs["tried"][kind]["r2"] == pytest.approx(figures["r2"], abs=1e-2), kind
+    ours, theirs = (run.manifest().cost_model for run in (one, two))
+    assert ours is not None and theirs is not None
+    assert theirs.kind == ours.kind
+    assert list(theirs.tried) == list(ours.tried) == ["ridge", "bootstrap", "tuned"]
+    for kind, figures in ours.tried.items():
+        assert theirs.tried[kind].r2 == pytest.approx(figures.r2, abs=1e-2), kind
     expected = losses(one)
     assert list(expected) == ["rl", "early"]
     assert losses(two) == {name: pytest.approx(each, rel=1e-2, abs=1e-3) for name, each in expected.items()}
-    # With draws, and with fewer rows to validate on than there are processes.
-    changed = {"methods": ["rl"], "candidates": 2, "cost_model": "ridge", "validation_rows": 1}
-    drawn = launch(tmp_path, folder, tmp_path / "drawn", **options | changed)
-    assert drawn.returncode == 0, drawn.stderr[-6000:]
-    assert RunFolder(tmp_path / "drawn").manifest()["status"] == "done"
+    # With samples, and with fewer rows to validate on than there are processes.
+    changed = {"methods": ["rl"], "num_samples": 2, "cost_model": "ridge", "validation_rows": 1}
+    sampled = launch(tmp_path, folder, tmp_path / "sampled", **options | changed)
+    assert sampled.returncode == 0, sampled.stderr[-6000:]
+    assert RunFolder(tmp_path / "sampled").manifest().status == "done"
 
 
 def test_an_error_in_two_processes_ends_both(base: Any, tmp_path: Path) -> None:

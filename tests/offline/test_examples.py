@@ -1,4 +1,4 @@
-"""From records to examples: which rows become what, and what is counted on the way."""
+"""From records to examples: which rows become which views, and what is counted."""
 
 from __future__ import annotations
 

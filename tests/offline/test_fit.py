@@ -1,4 +1,4 @@
-"""`fit` on a tiny base: what it learns, what it leaves, what it refuses."""
+"""`fit` on a tiny base: what it trains, what it leaves unchanged, and what it refuses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from editloop.offline import (
 )
 from editloop.policy import ContextTree, Policy, RunFolder, load_base, load_policy
 from editloop.progress import EditLoopWarning
-from small_log import Told, small_log
+from small_log import RecordingCallback, small_log
 
 TREES = [ContextTree((40, 41, 42), ((20, 21, 2), (20, 22, 23, 2)))]
 SMALL: dict[str, Any] = {
@@ -61,21 +61,21 @@ def policy(base: Any) -> Policy:
 @pytest.fixture(scope="module")
 def finished(
     policy: Policy, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[RunFolder, Told, dict[str, torch.Tensor]]:
-    """A fit of all three methods, what it told, and the base's weights before it."""
+) -> tuple[RunFolder, RecordingCallback, dict[str, torch.Tensor]]:
+    """A fit of all three methods, its messages, and the base's weights before it."""
     before = {name: weight.clone() for name, weight in policy.model.state_dict().items()}
-    folder, told = tmp_path_factory.mktemp("fit") / "run", Told()
+    folder, callback = tmp_path_factory.mktemp("fit") / "run", RecordingCallback()
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("EDITLOOP_CACHE", str(folder.parent / "cache"))
-        fit([*small_log(), pending()], policy, folder, config(), callback=told)
-    return RunFolder(folder), told, before
+        fit([*small_log(), pending()], policy, folder, config(), callback=callback)
+    return RunFolder(folder), callback, before
 
 
 def pending() -> Record:
     return Record(id="waiting", context="mail", response="see you", edit=None)
 
 
-Finished = tuple[RunFolder, Told, dict[str, torch.Tensor]]
+Finished = tuple[RunFolder, RecordingCallback, dict[str, torch.Tensor]]
 
 
 def test_the_loss_falls_for_every_method(finished: Finished) -> None:
@@ -111,7 +111,7 @@ def test_what_is_reported_is_what_the_saved_policy_does(finished: Finished, poli
 
 
 def test_the_run_folder_is_complete(finished: Finished, policy: Policy) -> None:
-    run, told, _ = finished
+    run, callback, _ = finished
     assert sorted(p.name for p in run.path.iterdir()) == ["policies", "report.html", "rows.npy", "run.json"]
     assert "<h2>The policies on the validation part" in run.report.read_text(encoding="utf-8")
     for name in ("sft", "dpo", "early"):
@@ -129,15 +129,15 @@ def test_the_run_folder_is_complete(finished: Finished, policy: Policy) -> None:
     assert data.train.pairs + data.validation.pairs == 32
     counted = [part.counts.get("unedited: no preference", 0) for part in (data.train, data.validation)]
     assert sum(counted) == 8
-    assert "  1 rows: pending" in told.lines
-    assert any(line.startswith("sft: validation loss") for line in told.lines)
-    sft = [(done, total) for task, done, total in told.steps if task == "sft"]
+    assert "  1 rows: pending" in callback.lines
+    assert any(line.startswith("sft: validation loss") for line in callback.lines)
+    sft = [(done, total) for task, done, total in callback.steps if task == "sft"]
     assert sft[-1][0] == sft[-1][1]
     assert [done for done, _ in sft] == sorted(done for done, _ in sft)
     # Whatever may take long tells how far it is, to its end.
     slow = {f"{name}, {what}" for name in ("sft", "dpo", "early") for what in ("validation", "samples")}
     slow |= {"reference", "reference, validation", "base, samples"}
-    assert slow <= {task for task, done, total in told.steps if done == total}
+    assert slow <= {task for task, done, total in callback.steps if done == total}
 
 
 def test_the_base_is_what_it_was(finished: Finished, policy: Policy) -> None:
@@ -168,19 +168,19 @@ def test_plain_peft_loads_an_adapter_and_gives_the_same_numbers(
 
 
 def test_a_second_run_has_nothing_to_do(finished: Finished, policy: Policy) -> None:
-    run, told = finished[0], Told()
+    run, callback = finished[0], RecordingCallback()
     before = run.manifest_path.stat().st_mtime_ns
-    again = fit([*small_log(), pending()], policy, run.path, config(), callback=told)
+    again = fit([*small_log(), pending()], policy, run.path, config(), callback=callback)
     assert again.path == run.path
-    assert "nothing to do" in told.lines[-1]
-    assert told.steps == []
+    assert "nothing to do" in callback.lines[-1]
+    assert callback.steps == []
     assert run.manifest_path.stat().st_mtime_ns == before
 
 
 def test_the_order_of_the_rows_makes_no_other_run(finished: Finished, policy: Policy) -> None:
-    told = Told()
-    fit([pending(), *small_log()[::-1]], policy, finished[0].path, config(), callback=told)
-    assert "nothing to do" in told.lines[-1]
+    callback = RecordingCallback()
+    fit([pending(), *small_log()[::-1]], policy, finished[0].path, config(), callback=callback)
+    assert "nothing to do" in callback.lines[-1]
 
 
 @pytest.mark.parametrize("what", ["config", "log", "base"])
@@ -227,10 +227,10 @@ def test_rows_that_were_seen_in_training_are_told_whatever_file_they_stand_in(
     """The first rows of the training log, under other ids, beside two new ones."""
     old = [each.model_copy(update={"id": f"again {each.id}", "user": "ada"}) for each in small_log()[:20]]
     new = [Record(context=f"mail {50 + i}", response="see Ann", edit="hi! see Ann") for i in range(2)]
-    told = Told()
-    found = evaluate(finished[0], old, base=policy, callback=told)
+    callback = RecordingCallback()
+    found = evaluate(finished[0], old, base=policy, callback=callback)
     assert (found["seen"], found["rows"]) == (20, 20)
-    assert any(line.startswith("20 of 20 rows were seen in training") for line in told.lines)
+    assert any(line.startswith("20 of 20 rows were seen in training") for line in callback.lines)
     with pytest.warns(EditLoopWarning, match="20 of 22 rows were seen in training"):
         evaluate(finished[0], [*old, *new], base=policy)
     left = evaluate(finished[0], [*old, *new], base=policy, drop_seen=True)
@@ -280,15 +280,15 @@ def test_alarms_are_warnings_where_nobody_listens(policy: Policy, tmp_path: Path
     with pytest.warns(EditLoopWarning, match="sft: the validation loss never improved"):
         run = fit(small_log(), policy, tmp_path / "run", options, report=False)
     assert not run.report.exists()
-    told = Told()
-    fit(small_log(), policy, run, options, callback=told)  # nothing to do but the report
-    assert run.report.is_file() and "nothing to do" in told.lines[-1]
+    callback = RecordingCallback()
+    fit(small_log(), policy, run, options, callback=callback)  # nothing to do but the report
+    assert run.report.is_file() and "nothing to do" in callback.lines[-1]
 
 
 def test_the_grid_is_chosen_from_by_validation_loss(policy: Policy, tmp_path: Path) -> None:
     rates = (1e-6, 1e-2, 3e-3)
-    told, plain = Told(), policy.log_probs(TREES)
-    run = fit(small_log(), policy, tmp_path / "run", sft(*rates), callback=told)
+    callback, plain = RecordingCallback(), policy.log_probs(TREES)
+    run = fit(small_log(), policy, tmp_path / "run", sft(*rates), callback=callback)
     entry = run.manifest().policies["sft"]
     losses = [trial.validation_loss or math.nan for trial in entry.trials]
     assert [trial.hyperparameters["learning_rate"] for trial in entry.trials] == list(rates)
@@ -298,7 +298,7 @@ def test_the_grid_is_chosen_from_by_validation_loss(policy: Policy, tmp_path: Pa
     assert all(trial.history and trial.sampled for trial in entry.trials)
     with run.policy("sft", policy) as trained:
         assert abs(trained.log_probs(TREES)[0][0] - plain[0][0]) > 1e-2  # not the first rate's
-    assert any("the best of 3" in line for line in told.lines)
+    assert any("the best of 3" in line for line in callback.lines)
 
 
 def test_the_grid_is_chosen_from_by_the_cost_of_samples(
@@ -370,7 +370,7 @@ def test_a_training_that_diverges_is_an_alarm_and_no_crash(policy: Policy, tmp_p
 
 
 def test_a_second_fit_on_the_same_log_runs_no_reference_pass(policy: Policy, tmp_path: Path) -> None:
-    first, second = Told(), Told()
+    first, second = RecordingCallback(), RecordingCallback()
     options = {"methods": ("sft",), "epochs": 0.5, "validation_samples": 0}
     other = {"sft": {"learning_rate": 1e-2}, "early": {"dpo_weight": 0.5}}
     fit(small_log(), policy, tmp_path / "a", config(**options), callback=first)
@@ -380,10 +380,10 @@ def test_a_second_fit_on_the_same_log_runs_no_reference_pass(policy: Policy, tmp
 
 
 def test_a_reference_pass_is_from_the_cache_if_all_of_it_is(policy: Policy, tmp_path: Path) -> None:
-    told, options = Told(), {"methods": ("dpo",), "epochs": 0.5, "validation_samples": 0}
+    callback, options = RecordingCallback(), {"methods": ("dpo",), "epochs": 0.5, "validation_samples": 0}
     fit(small_log(), policy, tmp_path / "a", config(**options))
-    fit(small_log(), policy, tmp_path / "b", config(**options, validation_rows=5), callback=told)
-    assert any(line.startswith("reference pass done") for line in told.lines)
+    fit(small_log(), policy, tmp_path / "b", config(**options, validation_rows=5), callback=callback)
+    assert any(line.startswith("reference pass done") for line in callback.lines)
 
 
 def test_a_quantised_base_is_not_trained_itself(policy: Policy, tmp_path: Path) -> None:

@@ -130,14 +130,14 @@ def test_weighted_likelihood_by_hand() -> None:
     assert float(weighted_likelihood_loss(RATIO[:0], COST[:0], GROUP[:0], beta=0.5)) == 0.0
 
 
-@pytest.mark.parametrize("loss", ["pairwise", "weighted", "weighted, as often as drawn"])
+@pytest.mark.parametrize("loss", ["pairwise", "weighted", "weighted, as often as sampled"])
 def test_what_the_losses_of_rl_end_at(loss: str) -> None:
     """Every response of five contexts, listed: the policy of Eq. 6, or by weights e^(-cost/beta)."""
     generator = torch.Generator().manual_seed(0)
     reference = torch.randn(5, 30, generator=generator, dtype=torch.float64).mul(1.5).log_softmax(1)
     cost, beta = torch.rand(5, 30, generator=generator, dtype=torch.float64), 0.2
     times = torch.ones(5, 30, dtype=torch.long)
-    if loss == "weighted, as often as drawn":
+    if loss == "weighted, as often as sampled":
         times = (reference.exp() * 20_000).round().long()
     rows = torch.arange(150).repeat_interleave(times.flatten())
     logits = reference.clone().requires_grad_()
@@ -160,6 +160,6 @@ def test_what_the_losses_of_rl_end_at(loss: str) -> None:
     optimum = (reference - cost / beta).softmax(1)
     expected = (-cost / beta).softmax(1) if loss == "weighted" else optimum
     distance = (logits.softmax(1) - expected).abs().sum(1) / 2
-    assert distance.max() < (5e-3 if loss == "weighted, as often as drawn" else 1e-3)  # counts are rounded
+    assert distance.max() < (5e-3 if loss == "weighted, as often as sampled" else 1e-3)  # counts are rounded
     assert (reference.exp() - optimum).abs().sum(1).min() / 2 > 0.2
     assert ((-cost / beta).softmax(1) - optimum).abs().sum(1).min() / 2 > 0.2

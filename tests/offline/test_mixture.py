@@ -1,4 +1,4 @@
-"""The fitted mixture: weights that are known by hand, and what a fit of them must never do."""
+"""The fitted mixture: weights known by hand, and properties that every fit must have."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_of_policies_that_are_nearly_alike_the_best_weight_is_found_and_its_erro
         )
 
     assert mixture.weights["a"] == pytest.approx(best(np.arange(200)), abs=0.06)
-    drawn = [best(generator.integers(200, size=200)) for _ in range(100)]
-    assert mixture.errors["a"] == pytest.approx(np.std(drawn), abs=0.1)
+    bootstrap = [best(generator.integers(200, size=200)) for _ in range(100)]
+    assert mixture.errors["a"] == pytest.approx(np.std(bootstrap), abs=0.1)
     assert mixture.errors["a"] > 0.2
     assert len(mixture.curve) < 200
 

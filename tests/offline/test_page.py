@@ -28,5 +28,5 @@ def test_a_draft_is_shown_as_a_redline_with_its_cost(tmp_path: Path) -> None:
     assert "a &lt;context&gt;" in text
     assert "<del>Dear</del><ins>Hi</ins> &lt;Ada&gt;, hello" in text
     assert "base <span>cost 0.25</span>" in text
-    assert "sft <span>cost 0, left as it is</span>" in text
+    assert "sft <span>cost 0, left unchanged</span>" in text
     assert "dpo <span></span>" in text  # a run of an older version does not know the cost

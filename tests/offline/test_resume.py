@@ -1,4 +1,4 @@
-"""A fit that was killed goes on, and ends with the very weights of one that was not."""
+"""A fit that was killed can be continued, and ends with the same weights as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from editloop.errors import RunError
 from editloop.offline import EditTrainer, FitConfig, fit
 from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback
-from small_log import Told, small_log
+from small_log import RecordingCallback, small_log
 
 CONFIG: dict[str, Any] = {
     "methods": ["sft", "dpo"],
-    "learning_rate": {"sft": [1e-2], "dpo": [3e-3]},
+    "hyperparameters": {"sft": {"learning_rate": 1e-2}, "dpo": {"learning_rate": 3e-3}},
     "epochs": 2.7,  # no whole number of epochs, so that the last step lies within one
     "batch_size": 8,
     "micro_batch_size": 4,
     "evaluations": 4,
     "validation": 0.2,
-    "samples": 2,
+    "validation_samples": 2,
     "max_new_tokens": 4,
     "lora": {"rank": 2, "dropout": 0.2},  # dropout draws from the random state, which must be restored
 }
@@ -76,12 +76,12 @@ Result = dict[str, Any]
 def result(run: RunFolder) -> Result:
     """All that an interruption may not change: the weights, and every figure but the seconds."""
     found: Result = {}
-    for name, entry in run.manifest()["policies"].items():
-        (candidate,) = entry["candidates"]
-        losses = [(h["step"], h["loss"]) for h in candidate["history"] if "loss" in h]
-        figures = {k: v for k, v in candidate.items() if k not in ("seconds", "history")}
+    for name, entry in run.manifest().policies.items():
+        (trial,) = entry.trials
+        losses = [(h["step"], h["loss"]) for h in trial.history if "loss" in h]
+        figures = trial.model_dump(exclude={"seconds", "history"})
         files = sorted(run.policy_path(name).glob("*.safetensors"))
-        found[name] = ([f.read_bytes() for f in files], figures, losses, entry["alarms"])
+        found[name] = ([f.read_bytes() for f in files], figures, losses, entry.alarms)
     return found
 
 
@@ -108,11 +108,11 @@ def test_killed_in_a_training(policy: Policy, whole: Result, tmp_path: Path, tas
     with pytest.raises(Killed):
         run_fit(policy, out, killer)
     assert not hasattr(policy.model, "peft_config")
-    assert RunFolder(out).manifest()["status"] == "running"
-    assert list(RunFolder(out).manifest()["policies"]) == ([] if task == "sft" else ["sft"])
+    assert RunFolder(out).manifest().status == "running"
+    assert list(RunFolder(out).manifest().policies) == ([] if task == "sft" else ["sft"])
     again = run_fit(policy, out)
     assert result(again) == whole
-    assert again.manifest()["status"] == "done"
+    assert again.manifest().status == "done"
     assert not again.work.exists()
 
 
@@ -121,21 +121,21 @@ def test_killed_after_a_training(
     policy: Policy, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """The last checkpoint is there, all steps are done, but what follows is not."""
-    fit_module, candidate_module = (sys.modules[f"editloop.offline.{name}"] for name in ("fit", "candidate"))
+    fitting, trial = (sys.modules[f"editloop.offline.{name}"] for name in ("fitting", "trial"))
 
     def killed(*_: Any, **__: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
         if moment == "before the figures":
-            patched.setattr(candidate_module, "_untrained", killed)
+            patched.setattr(trial, "check_samples", killed)
         elif moment == "before the manifest":
-            patched.setattr(fit_module, "raise_alarms", killed)
+            patched.setattr(fitting, "raise_alarms", killed)
         else:
-            patched.setattr(fit_module, "_copy", killed)
+            patched.setattr(fitting, "_copy", killed)
         with pytest.raises(Killed):
             run_fit(policy, tmp_path / "run")
-    assert RunFolder(tmp_path / "run").manifest()["policies"] == {}
+    assert RunFolder(tmp_path / "run").manifest().policies == {}
     assert result(run_fit(policy, tmp_path / "run")) == whole
 
 
@@ -159,7 +159,7 @@ def test_killed_while_a_checkpoint_is_written(
     assert result(run_fit(policy, out)) == whole
 
 
-class Filling(Told):
+class Filling(RecordingCallback):
     """A callback with whom the disk gets full at a step of the first training: no file can be as long.
 
     It is no simulation: the system itself refuses to write the state of the optimiser whole.
@@ -181,7 +181,7 @@ def test_a_disk_that_gets_full_while_a_checkpoint_is_written(
 ) -> None:
     """One line; the checkpoint before it is there still, and from it the fit goes on."""
     out = tmp_path / "run"
-    full = Filling(out / ".work/sft/lr0.01")
+    full = Filling(out / ".work/sft" / config().trials("sft")[0].name)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         with pytest.raises(RunError, match=r"cannot write to the run folder: .*free space and run") as caught:
@@ -191,9 +191,12 @@ def test_a_disk_that_gets_full_while_a_checkpoint_is_written(
         signal.signal(signal.SIGXFSZ, before)
     assert "\n" not in str(caught.value)
     assert full.steps[-1][:2] == ("sft", 6)  # the checkpoint of step 6 is the one that was not written
-    told = Told()
-    assert result(run_fit(policy, out, told)) == whole
-    assert [done for task, done, _ in told.steps if task == "sft"][:2] == [5, 6]  # on from the one of step 4
+    callback = RecordingCallback()
+    assert result(run_fit(policy, out, callback)) == whole
+    assert [done for task, done, _ in callback.steps if task == "sft"][:2] == [
+        5,
+        6,
+    ]  # from checkpoint 4
 
 
 def test_killed_while_a_file_or_a_policy_is_written(policy: Policy, whole: Result, tmp_path: Path) -> None:
@@ -224,10 +227,10 @@ def test_stopped_early_and_killed_before_it_was_told(
     """A learning rate so high that the loss rises: patience ends the training before its last step."""
     hot = {
         "methods": ["sft"],
-        "learning_rate": {"sft": [0.3]},
+        "hyperparameters": {"sft": {"learning_rate": 0.3}},
         "patience": 1,
         "evaluations": 11,
-        "samples": 0,
+        "validation_samples": 0,
     }
     expected = result(run_fit(policy, tmp_path / "whole", **hot))
     assert (expected["sft"][1]["best_step"], expected["sft"][1]["steps"]) == (1, 2)
@@ -245,7 +248,12 @@ def test_stopped_early_and_killed_before_it_was_told(
 
 
 def test_full_training_is_resumed_to_the_same_weights(policy: Policy, tmp_path: Path) -> None:
-    options = {"methods": ["sft"], "full": True, "learning_rate": {"sft": [1e-3]}, "samples": 0}
+    options = {
+        "methods": ["sft"],
+        "full": True,
+        "hyperparameters": {"sft": {"learning_rate": 1e-3}},
+        "validation_samples": 0,
+    }
     expected = result(run_fit(policy, tmp_path / "whole", **options))
     with pytest.raises(Killed):
         run_fit(policy, tmp_path / "run", KillAt("sft", 5), **options)
@@ -262,7 +270,7 @@ def test_a_finished_method_is_not_trained_again(
     original = EditTrainer.train
 
     def watched(self: Any, *arguments: Any, **named: Any) -> Any:
-        trained.append(self.method)
+        trained.append(self.trial.method.name)
         return original(self, *arguments, **named)
 
     monkeypatch.setattr(EditTrainer, "train", watched)
@@ -282,7 +290,7 @@ fit(small_log(), sys.argv[2], sys.argv[3], FitConfig(**json.loads(sys.argv[4])))
 def test_a_process_that_is_killed_outright(policy: Policy, whole: Result, tmp_path: Path) -> None:
     """SIGKILL, as soon as the second checkpoint is there, whatever the process is doing then."""
     out, tests = tmp_path / "run", Path(__file__).parents[1]
-    # A folder cannot be told from another by its weights: the base of the subprocess is the same one.
+    # The weights do not distinguish two folders: the subprocess has the same base.
     command = [sys.executable, "-c", PROGRAM, str(tests), policy.base, str(out), json.dumps(CONFIG)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -295,15 +303,17 @@ def test_a_process_that_is_killed_outright(policy: Policy, whole: Result, tmp_pa
     finally:
         process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert RunFolder(out).manifest()["status"] == "running"
+    assert RunFolder(out).manifest().status == "running"
     assert result(run_fit(policy, out)) == whole
 
 
 RL: dict[str, Any] = {
     "methods": ["rl", "early"],
-    "learning_rate": {"rl": [1e-2], "early": [1e-2]},
-    "rl_weight": [1.0],
-    "candidates": 2,
+    "hyperparameters": {
+        "rl": {"learning_rate": 1e-2},
+        "early": {"learning_rate": 1e-2, "rl_weight": 1.0},
+    },
+    "num_samples": 2,
     "cost_model": "tuned",
     "micro_batch_size": None,
 }
@@ -314,15 +324,16 @@ def test_a_fit_with_rl_goes_on_from_wherever_it_was_killed(
 ) -> None:
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "whole"))
     run = run_fit(policy, tmp_path / "whole run", **RL)
-    expected, told = result(run), run.manifest()["cost_model"]
+    expected, cost_model = result(run), run.manifest().cost_model
+    assert cost_model is not None and cost_model.kind == "tuned"
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "other"))
-    for task, step in (("responses to choose among", 40), ("features", 40), ("rl", 5), ("early", 3)):
+    for task, step in (("sampled completions", 40), ("features", 40), ("rl", 5), ("early", 3)):
         with pytest.raises(Killed):
             run_fit(policy, tmp_path / "run", KillAt(task, step), **RL)
     (tmp_path / "run/.cost_model.left").mkdir()  # of a kill while the cost model was being written
     again = run_fit(policy, tmp_path / "run", **RL)
     assert result(again) == expected
-    assert again.manifest()["cost_model"] == told
+    assert again.manifest().cost_model == cost_model
     left = ["cost_model", "policies", "report.html", "rows.npy", "run.json"]
     assert sorted(path.name for path in again.path.iterdir()) == left
     adapter = "adapter/adapter_model.safetensors"

@@ -108,7 +108,7 @@ def test_what_is_sampled_follows_the_seed_and_is_cached(
     with monkeypatch.context() as patch:
         patch.setattr(type(policy), "sample", None)
         assert sample_completions(policy, examples, 3, **options) == found
-    for file in (tmp_path / "drawn").glob("*"):
+    for file in (tmp_path / "sampled").glob("*"):
         file.write_text("[]")
     assert sample_completions(policy, examples, 3, **options) == found
 

@@ -23,9 +23,10 @@ from editloop.offline import (
     reference_pass,
     training_arguments,
 )
-from editloop.offline import trainer as trainer_module
+from editloop.offline import arguments as arguments_module
+from editloop.offline.arguments import micro_batch
 from editloop.offline.examples import EDIT, Completions, Example
-from editloop.offline.trainer import RowStream, micro_batch
+from editloop.offline.trainer import RowStream
 from editloop.policy import (
     LoraSettings,
     Policy,
@@ -217,8 +218,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The arguments that would be made in one of several processes, on any device."""
 
     def arguments(world: int, policy: Any, examples: list[Example], **options: Any) -> Any:
-        monkeypatch.setattr(trainer_module, "processes", lambda _: SimpleNamespace(num_processes=world))
-        monkeypatch.setattr(trainer_module, "OneDeviceArguments", lambda **given: SimpleNamespace(**given))
+        monkeypatch.setattr(arguments_module, "processes", lambda _: SimpleNamespace(num_processes=world))
+        monkeypatch.setattr(arguments_module, "OneDeviceArguments", lambda **given: SimpleNamespace(**given))
         trees = [e.tree for e in examples]
         return training_arguments(FitConfig(**options), Path(), policy, trees, learning_rate=1e-2)
 

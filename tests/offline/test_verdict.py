@@ -1,4 +1,4 @@
-"""The verdict of a run: the cheapest policy, unless the errors say that it may be no better than the base."""
+"""The verdict of a run: the policy of least cost, or the base if the errors leave that open."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +146,13 @@ def test_an_algorithm_from_another_package_is_played(tmp_path, monkeypatch):
     assert Bandit.from_json(bandit.to_json()).algorithm.name == "greedy"
     with pytest.raises(ConfigError, match=r"unknown algorithm: 'exp3' \(use one of ucb, .*, greedy\)"):
         BanditConfig(algorithm="exp3")
+
+
+def test_the_algorithm_in_the_guide_is_played():
+    guide = (Path(__file__).parents[2] / "docs/online.md").read_text(encoding="utf-8")
+    names = {}
+    exec(guide.split("```python\n")[2].split("```")[0], names)
+    bandit = names["bandit"]
+    assert bandit.decide("1").arm == "sft"
+    bandit.edited("1", 0.5)
+    assert bandit.decide("2").arm == "dpo"

@@ -1,4 +1,4 @@
-"""Text to tokens: as at generation time, with the right end, and nothing cut in silence."""
+"""Text to tokens: as at generation time, with the right end, and everything that is cut is counted."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_context_that_leaves_no_room_is_counted() -> None:
     assert +counts == {"context too long": 1}
 
 
-def test_a_context_that_the_template_refuses_is_counted_and_told() -> None:
+def test_a_context_that_the_template_refuses_is_counted_and_reported() -> None:
     made, counts = encoder(chat=True), Counter[str]()
     context = (Message(role="tool", content="42"),)
     assert made.tree(context, ["x"], counts) is None

@@ -31,11 +31,11 @@ def test_features_are_those_of_a_separate_forward(base: Any, family: str) -> Non
             layers = [states[round(depth * (len(states) - 1))][0].numpy() for depth in (1 / 3, 2 / 3, 1)]
             start = len(tree.context) - 1
             expected = [layers[-1][start], *(layer[start:-1].mean(axis=0) for layer in layers)]
-            told = [
+            tail = [
                 found[tree.continuations.index(continuation)] / len(continuation),
                 np.log(len(continuation)),
             ]
-            np.testing.assert_allclose(row, np.concatenate([*expected, told]), atol=2e-5)
+            np.testing.assert_allclose(row, np.concatenate([*expected, tail]), atol=2e-5)
 
 
 def test_wide_states_are_projected_the_same_way_everywhere(

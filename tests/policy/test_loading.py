@@ -1,4 +1,4 @@
-"""Devices, precisions, bases and adapters: a reason each, a line for an error, no trace when taken off."""
+"""Devices, precisions, bases, adapters: choices with reasons, one-line errors, adapters without a trace."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from editloop.policy import (
 )
 from editloop.policy.bases import resolve_base
 
-model_module = sys.modules["editloop.policy.model"]
+loading = sys.modules["editloop.policy.loading"]
 TREES = [ContextTree((10, 11, 12), ((20, 21), (20, 22, 23))), ContextTree((13,), ((30,) * 9,))]
 LORA = LoraSettings(rank=2, alpha=4)
 
@@ -93,7 +93,7 @@ def test_the_precision_comes_with_a_reason() -> None:
     refused(ConfigError, lambda: choose_dtype(cpu, "float8"), "'float8'", "--dtype", "bfloat16")
 
 
-def test_what_was_decided_is_told_in_a_line_each(base: Any) -> None:
+def test_each_decision_is_reported_in_one_line(base: Any) -> None:
     policy = load_base(base(chat=True), device="cpu", dtype="bfloat16", max_length=50)
     assert policy.model.dtype == torch.bfloat16
     assert policy.encoder.max_length == 50
@@ -167,7 +167,7 @@ def test_a_base_of_the_lab_is_called_by_its_name() -> None:
     """In Python as in the command; a scheme that is not known is left to the hub."""
     named, by_path = load_base("lab:email", device="cpu"), load_base(base_path("email"), device="cpu")
     assert (named.base, named.fingerprint) == (by_path.base, by_path.fingerprint)
-    with pytest.raises(ConfigError, match="no such domain: 'letters'"):
+    with pytest.raises(ConfigError, match="unknown domain: 'letters'"):
         load_base("lab:letters")
     assert resolve_base("C:/bases/a") == "C:/bases/a" and resolve_base(Path("lab:email")) == Path("lab:email")
 
@@ -241,9 +241,9 @@ def adapter_of(policy: Policy, seed: int) -> dict[str, torch.Tensor]:
 def test_the_same_seed_gives_the_same_adapter_whatever_ran_before(base: Any) -> None:
     policy = load_base(base(), device="cpu")
     torch.manual_seed(1)
-    first, drawn = adapter_of(policy, 4), torch.rand(1)
+    first, number = adapter_of(policy, 4), torch.rand(1)
     torch.manual_seed(1)
-    assert torch.equal(torch.rand(1), drawn)  # the global state was left alone
+    assert torch.equal(torch.rand(1), number)  # the global state was left alone
     assert first
     assert equal(first, adapter_of(policy, 4))
     assert not equal(first, adapter_of(policy, 5))
@@ -319,11 +319,11 @@ def test_a_quantised_base_is_prepared_once_on_loading(base: Any, monkeypatch: py
 
     prepared: list[Any] = []
     plain = load_base(base(), device="cpu")
-    monkeypatch.setattr(model_module, "_quantized", lambda *_: {})
+    monkeypatch.setattr(loading, "_quantization", lambda *_: {})
     monkeypatch.setattr(peft, "prepare_model_for_kbit_training", prepare)
     policy = load_base(base(), device="cpu", quantize="4bit")
     assert policy.fingerprint != plain.fingerprint
-    policy.model.is_quantized = True
+    policy.model.is_quantization = True
     scores = policy.log_probs(TREES)
     assert scores != plain.log_probs(TREES)
     assert attach_adapter(policy, LORA, seed=0).log_probs(TREES) == scores
@@ -362,9 +362,9 @@ def test_full_training_is_undone_when_it_fails(base: Any) -> None:
 
 def test_log_probs_do_not_depend_on_how_many_tokens_go_at_a_time(base: Any) -> None:
     policy = load_base(base(), device="cpu")
-    told: list[int] = []
-    small = policy.log_probs(TREES, batch_tokens=1, progress=told.append)
-    assert told == [1, 2]
+    done: list[int] = []
+    small = policy.log_probs(TREES, batch_tokens=1, progress=done.append)
+    assert done == [1, 2]
     assert [len(each) for each in small] == [2, 1]
     for one, other in zip(small, policy.log_probs(TREES), strict=True):
         assert one == pytest.approx(other, abs=1e-4)

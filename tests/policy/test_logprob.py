@@ -43,28 +43,28 @@ def sums(tokens: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack([each.sum() for each in tokens])
 
 
-def sequence(draw: torch.Generator, length: int) -> tuple[int, ...]:
-    return tuple(torch.randint(3, VOCABULARY, (length,), generator=draw).tolist())
+def sequence(generator: torch.Generator, length: int) -> tuple[int, ...]:
+    return tuple(torch.randint(3, VOCABULARY, (length,), generator=generator).tolist())
 
 
 def some_trees() -> list[ContextTree]:
     """Long and short, forks within forks, equal and empty continuations; past the window of 6."""
-    draw = torch.Generator().manual_seed(5)
-    shared, inner = sequence(draw, 8), sequence(draw, 4)
+    generator = torch.Generator().manual_seed(5)
+    shared, inner = sequence(generator, 8), sequence(generator, 4)
     return [
         ContextTree(
-            sequence(draw, 11),
+            sequence(generator, 11),
             (
-                shared + inner + sequence(draw, 9),
-                shared + inner + sequence(draw, 2),
-                shared + sequence(draw, 7),
+                shared + inner + sequence(generator, 9),
+                shared + inner + sequence(generator, 2),
+                shared + sequence(generator, 7),
                 shared,
                 (),
                 shared,
             ),
         ),
-        ContextTree(sequence(draw, 3), (sequence(draw, 5), sequence(draw, 9))),
-        ContextTree(sequence(draw, 1), (sequence(draw, 2),)),
+        ContextTree(sequence(generator, 3), (sequence(generator, 5), sequence(generator, 9))),
+        ContextTree(sequence(generator, 1), (sequence(generator, 2),)),
     ]
 
 
@@ -140,8 +140,10 @@ def test_gradients_equal_those_of_the_separate_forwards(family: str) -> None:
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "mistral"])
 def test_the_sliding_window_is_one_of_positions_not_of_columns(family: str) -> None:
     """With a window so wide that it never cuts the numbers are others: so the window was in force."""
-    draw = torch.Generator().manual_seed(1)
-    tree = ContextTree(sequence(draw, 9), (sequence(draw, 12), sequence(draw, 12), sequence(draw, 10)))
+    generator = torch.Generator().manual_seed(1)
+    tree = ContextTree(
+        sequence(generator, 9), (sequence(generator, 12), sequence(generator, 12), sequence(generator, 10))
+    )
     narrow, wide = model_of(family), tiny_model(family, sliding_window=64)
     with torch.no_grad():
         expected = sums(separately(narrow, [tree]))

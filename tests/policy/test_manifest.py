@@ -157,5 +157,5 @@ def test_a_damaged_run_of_format_1_is_one_line(old: Old, what: str) -> None:
 
 
 def test_a_choice_that_is_no_trial_is_never_made() -> None:
-    with pytest.raises(ValueError, match="chosen is no trial"):
+    with pytest.raises(ValueError, match="chosen is not one of the trials"):
         make_manifest(policies={"sft": {"chosen": 1, "trials": [{}]}})

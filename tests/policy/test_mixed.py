@@ -1,4 +1,4 @@
-"""A mixture as a policy: a response is drawn from one of its policies, and is as likely as all make it."""
+"""A mixture as a policy: each response comes from one of its policies, each likelihood from all of them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_it_is_as_likely_as_its_policies_together(policy: Policy) -> None:
         assert found == pytest.approx(expected, abs=1e-5)
     assert own[0] != pytest.approx(theirs[0], abs=1e-2)
     assert policy.log_probs(TREES) == own  # the base carries nothing afterwards
-    with pytest.raises(ValueError, match="from a fork"):
+    with pytest.raises(ValueError, match="shared prefix"):
         mixed.log_probs(TREES, from_fork=True)
     with pytest.raises(ValueError, match="no features"):
         mixed.features(TREES)

@@ -1,4 +1,4 @@
-"""The run folder: whole or as it was before, whatever fails while it is written."""
+"""The run folder: complete, or as it was before, whatever fails while it is written."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_base_is_loaded_again_as_it_was(
 ) -> None:
     run, _, _ = trained
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(sys.modules["editloop.policy.model"], "load_base", lambda _, **o: asked.append(o))
+    monkeypatch.setattr(sys.modules["editloop.policy.loading"], "load_base", lambda _, **o: asked.append(o))
     manifest = run.manifest()
     manifest.base.quantize, manifest.base.dtype = "4bit", "bfloat16"
     run.write_manifest(manifest)
@@ -204,7 +204,7 @@ def test_a_name_that_is_not_there_is_one_line(trained: tuple[RunFolder, Policy, 
     with pytest.raises(RunError, match=r"'ppo' .choose one of base, sft"):
         run.load_policy("ppo", policy)
     run.policy_path("sft").rename(run.path / "elsewhere")
-    with pytest.raises(RunError, match="folder is gone"):
+    with pytest.raises(RunError, match="folder is missing"):
         run.load_policy("sft", policy)
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from editloop.edits import Message
 from editloop.errors import ConfigError, ModelError
 from editloop.policy import LoraSettings, MixedPolicy, Policy, attach_adapter, detach_adapter, load_base
-from editloop.policy.sampling import Draw, trim_loops
+from editloop.policy.sampling import InversionSampler, trim_loops, without_shipped_settings
 
 CONTEXTS = ["a", "Dear Ann, thank you for the notes", "bc", "What now?", "xyz xyz", "0"]
 
@@ -44,11 +44,11 @@ def test_the_seed_decides_and_the_global_state_is_left_alone(policy: Policy) -> 
 
 def greedy(policy: Policy, context: str, steps: int) -> list[int]:
     ids = list(policy.encoder.prompt(context))
-    drawn: list[int] = []
+    sampled: list[int] = []
     with torch.no_grad():
-        while len(drawn) < steps and policy.encoder.end not in drawn:
-            drawn.append(int(policy.model(torch.tensor([ids + drawn])).logits[0, -1].argmax()))
-    return drawn
+        while len(sampled) < steps and policy.encoder.end not in sampled:
+            sampled.append(int(policy.model(torch.tensor([ids + sampled])).logits[0, -1].argmax()))
+    return sampled
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
@@ -64,25 +64,25 @@ def test_temperature_zero_takes_the_likeliest_token_whatever_shares_the_batch(ba
 
 def test_frequencies_are_those_of_the_softmax(policy: Policy) -> None:
     """One token from 160, 4000 times: a chi-square gate at 5 standard errors, seeded."""
-    draws = 4000
+    repeats = 4000
     with torch.no_grad():
         logits = policy.model(torch.tensor([policy.encoder.prompt("ab")])).logits[0, -1]
     for temperature in (1.0, 2.0):
         p = (logits / temperature).softmax(-1).double().numpy()
-        drawn = _drawn_ids(policy, ["ab"] * draws, temperature)
-        counts = np.bincount([ids[0] for ids in drawn], minlength=len(p))
-        large = p * draws >= 5
-        rest = [[each[~large].sum()] if not large.all() else [] for each in (counts, p * draws)]
+        sampled = _sampled_ids(policy, ["ab"] * repeats, temperature)
+        counts = np.bincount([ids[0] for ids in sampled], minlength=len(p))
+        large = p * repeats >= 5
+        rest = [[each[~large].sum()] if not large.all() else [] for each in (counts, p * repeats)]
         observed = np.concatenate([counts[large], rest[0]])
-        expected = np.concatenate([p[large] * draws, rest[1]])
+        expected = np.concatenate([p[large] * repeats, rest[1]])
         freedom = len(observed) - 1
         chi2 = float(((observed - expected) ** 2 / expected).sum())
-        assert freedom > 20  # no top-k, no top-p: the tail is drawn too
+        assert freedom > 20  # no top-k, no top-p: the tail is sampled, too
         assert abs(chi2 - freedom) < 5 * (2 * freedom) ** 0.5
 
 
-def _drawn_ids(policy: Policy, contexts: list[str], temperature: float) -> list[list[int]]:
-    """Token ids as drawn, past the decoder, which drops special tokens."""
+def _sampled_ids(policy: Policy, contexts: list[str], temperature: float) -> list[list[int]]:
+    """Sampled token ids, before the decoder, which drops special tokens."""
     found: list[list[int]] = []
     original = policy.model.generate
 
@@ -110,12 +110,27 @@ def test_a_sample_depends_on_nothing_that_shares_its_batch(base: Any, adapted: b
     assert texts(policy, CONTEXTS[:3], seed=3) == together[:3]
     assert texts(policy, [*CONTEXTS[:3], "other", *CONTEXTS[4:]], seed=3)[4:] == together[4:]
     same = texts(policy, ["a"] * 8, seed=3)
-    assert len(set(same)) == 8  # equal contexts in other places are other draws
+    assert len(set(same)) == 8  # equal contexts in other places are other samples
     assert texts(policy, seed=-3) == texts(policy, seed=-3) != together  # any integer is a seed
     assert texts(policy, seed=3 + 2**64) != together
 
 
-def test_threads_that_share_a_policy_draw_as_one_alone_does(base: Any) -> None:
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_view_without_shipped_settings_leaves_the_model_alone(base: Any, adapted: bool) -> None:
+    policy = load_base(base(), device="cpu")
+    if adapted:
+        policy = attach_adapter(policy, LoraSettings(rank=2), seed=0)
+    policy.model.generation_config.top_p = 0.5
+    before = {name: dict(module._modules) for name, module in policy.model.named_modules()}
+    view = without_shipped_settings(policy.model)
+    assert (view.generation_config.top_p, policy.model.generation_config.top_p) == (None, 0.5)
+    assert type(view) is type(policy.model)
+    assert {name: dict(module._modules) for name, module in policy.model.named_modules()} == before
+    mine, theirs = dict(view.named_parameters()), dict(policy.model.named_parameters())
+    assert mine.keys() == theirs.keys() and all(mine[name] is theirs[name] for name in mine)
+
+
+def test_threads_that_share_a_policy_sample_as_one_alone_does(base: Any) -> None:
     """The model is in training mode, with dropout, and stays so; the global random state is not touched."""
     policy = attach_adapter(load_base(base(), device="cpu"), LoraSettings(rank=4, dropout=0.5), seed=0)
     for name, weight in policy.model.named_parameters():
@@ -151,8 +166,8 @@ def test_the_token_is_the_first_whose_cumulative_share_exceeds_u() -> None:
         (0.5, 0.66667, 2),
         (0.5, 0.83334, 3),
     ]:
-        draw = Draw(torch.tensor([[0.9, u]], dtype=torch.float64), temperature, 3)
-        left = draw(torch.zeros(1, 4, dtype=torch.long), logits)
+        processor = InversionSampler(torch.tensor([[0.9, u]], dtype=torch.float64), temperature, 3)
+        left = processor(torch.zeros(1, 4, dtype=torch.long), logits)
         assert left.isfinite().nonzero().tolist() == [[0, token]], (temperature, u)
     for top_p, u, token in [
         (0.9, 0.7499999, 2),
@@ -161,22 +176,22 @@ def test_the_token_is_the_first_whose_cumulative_share_exceeds_u() -> None:
         (0.5, 0.9999, 0),
         (0.1, 0.9999, 0),  # the likeliest stays
     ]:
-        draw = Draw(torch.tensor([[u]], dtype=torch.float64), 1.0, 3, top_p)
-        left = draw(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[0.5, 0.0, 0.3, 0.2]]).log())
+        processor = InversionSampler(torch.tensor([[u]], dtype=torch.float64), 1.0, 3, top_p)
+        left = processor(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[0.5, 0.0, 0.3, 0.2]]).log())
         assert left.isfinite().nonzero().tolist() == [[0, token]], (top_p, u)
-    with pytest.raises(ModelError, match="no numbers"):
-        draw(torch.zeros(1, 4, dtype=torch.long), logits * torch.nan)
+    with pytest.raises(ModelError, match="not finite"):
+        processor(torch.zeros(1, 4, dtype=torch.long), logits * torch.nan)
 
 
 def test_chats_may_be_plain_dicts_and_one_text_is_no_list(base: Any) -> None:
     policy = load_base(base(chat=True), device="cpu")
     chat = [{"role": "user", "content": "What now?"}]
     message = (Message(role="user", content="What now?"),)
-    drawn = [policy.sample(["a", each], seed=1, max_new_tokens=5) for each in (chat, message, "What now?")]
-    assert drawn[0] == drawn[1] == drawn[2]
+    sampled = [policy.sample(["a", each], seed=1, max_new_tokens=5) for each in (chat, message, "What now?")]
+    assert sampled[0] == sampled[1] == sampled[2]
     assert policy.encoder.tree(chat, ["x"]) == policy.encoder.tree(message, ["x"])
     mixed = MixedPolicy(policy, {"one": 1.0}, lambda _: nullcontext(policy))
-    assert mixed.sample(["a", chat], seed=1, max_new_tokens=5) == drawn[0]
+    assert mixed.sample(["a", chat], seed=1, max_new_tokens=5) == sampled[0]
     for each in (policy, mixed):
         with pytest.raises(
             ConfigError, match=r"contexts come as a list: 'Invite Ada' \(give one text as \[text\]\)"
@@ -247,21 +262,21 @@ def test_a_long_prompt_shortens_no_other_response(policy: Policy, monkeypatch: p
         return original(ids, generation_config=generation_config, **options)
 
     monkeypatch.setattr(policy.model, "generate", watched, raising=False)
-    told: list[int] = []
+    done: list[int] = []
     contexts = ["b" * 250, "a", "b" * 252, "b" * 200, "c" * 250]
-    found = policy.sample(contexts, max_new_tokens=50, progress=told.append)
+    found = policy.sample(contexts, max_new_tokens=50, progress=done.append)
     assert batches == [(2, 50), (2, 5), (1, 3)]
-    assert told == [2, 4, 5]
+    assert done == [2, 4, 5]
     assert all(s.tokens <= n for s, n in zip(found, (5, 50, 3, 50, 5), strict=True))
 
 
-def test_progress_is_told_and_the_mode_of_the_model_kept(policy: Policy) -> None:
-    told: list[int] = []
+def test_progress_is_reported_and_the_mode_of_the_model_kept(policy: Policy) -> None:
+    done: list[int] = []
     policy.model.train()
-    policy.sample(CONTEXTS, max_new_tokens=2, batch_size=4, progress=told.append)
+    policy.sample(CONTEXTS, max_new_tokens=2, batch_size=4, progress=done.append)
     assert policy.model.training
     policy.model.eval()
-    assert told == [4, 6]
+    assert done == [4, 6]
 
 
 @pytest.mark.parametrize(

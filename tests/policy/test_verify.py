@@ -1,7 +1,8 @@
-"""What a policy's folder may hold: each thing that is not in order is refused, and nothing is waited for."""
+"""The content of a policy's folder: whatever is not in order is refused, and no read blocks."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -26,7 +27,7 @@ from editloop.policy import (
     check_policy,
     load_base,
 )
-from editloop.policy.verify import read_header
+from editloop.policy.weights import open_regular, read_header
 from small_run import IN, MODULE, OUT, RANK, adapter_weights, make_run, save_adapter
 from tiny import FAMILIES
 
@@ -56,6 +57,25 @@ def test_what_a_fit_writes_is_in_order(tmp_path: Path, monkeypatch: pytest.Monke
     check_policy(Path("run/policies/sft"), Path("run"))
 
 
+def test_the_digests_are_of_the_whole_files_and_weights_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path / "run").policy_path("sft")
+    (folder / "another.safetensors").write_bytes(written(one(), b"\0" * 4))
+    opened: list[str] = []
+
+    def watched(path: Path) -> Any:
+        opened.append(path.name)
+        return open_regular(path)
+
+    monkeypatch.setattr("editloop.policy.weights.open_regular", watched)
+    names = ["adapter_model.safetensors", "another.safetensors", "adapter_config.json"]
+    assert check_policy(folder, tmp_path) == [
+        hashlib.sha256((folder / name).read_bytes()).digest() for name in names
+    ]
+    assert sorted(opened) == sorted(names)
+
+
 def fifo(path: Path) -> None:
     path.unlink(missing_ok=True)
     os.mkfifo(path)
@@ -79,7 +99,7 @@ def link_to(target: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "told"),
+    ("name", "make", "reason"),
     [
         ("adapter_model.safetensors", fifo, "not a regular file"),
         ("adapter_config.json", fifo, "not a regular file"),
@@ -102,17 +122,17 @@ def link_to(target: str) -> Callable[[Path], None]:
         ("adapter_config.json", Path.unlink, "has neither adapter_model.safetensors nor"),
         ("adapter_config.json", lambda path: path.write_text("{"), "adapter_config.json is damaged"),
         ("adapter_config.json", lambda path: path.write_text("[]"), "adapter_config.json is damaged"),
-        ("adapter_config.json", lambda path: path.write_text("{}"), "tells no rank"),
+        ("adapter_config.json", lambda path: path.write_text("{}"), "names no rank"),
         ("adapter_config.json", lambda path: path.write_text('{"r": 2, "r": 2}'), "the same key twice"),
     ],
 )
 @pytest.mark.timeout(20)
 def test_what_is_not_in_order_is_refused(
-    tmp_path: Path, name: str, make: Callable[[Path], None], told: str
+    tmp_path: Path, name: str, make: Callable[[Path], None], reason: str
 ) -> None:
     run = make_run(tmp_path / "run")
     make(run.policy_path("sft") / name)
-    with pytest.raises(RunError, match=told):
+    with pytest.raises(RunError, match=reason):
         check(run)
 
 
@@ -130,24 +150,24 @@ def test_a_policys_folder_is_within_its_run(tmp_path: Path) -> None:
     run.policy_path("away").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="leads out of the run folder"):
         check_policy(run.policy_path("away"), run.path)
-    with pytest.raises(RunError, match="is gone"):
+    with pytest.raises(RunError, match="is missing"):
         check_policy(run.policy_path("none"), run.path)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         (b"", "shorter than its header"),
         (b"\0" * 7, "shorter than its header"),
         (written(one(), b"\0" * 4, length=10_000), "shorter than its header"),
-        (written(one(), b"\0" * 3), "its header speaks of"),
-        (written(one(), b"\0" * 5), "its header speaks of"),
-        (written(one(shape=(2, 1)), b"\0" * 4), "another size than its shape"),
-        (written(one(shape=(-1, -1)), b"\0" * 4), "no proper shape"),
-        (written(one(shape="ab"), b"\0" * 4), "no proper shape"),
+        (written(one(), b"\0" * 3), "its header describes"),
+        (written(one(), b"\0" * 5), "its header describes"),
+        (written(one(shape=(2, 1)), b"\0" * 4), "does not match its shape"),
+        (written(one(shape=(-1, -1)), b"\0" * 4), "are not natural numbers"),
+        (written(one(shape="ab"), b"\0" * 4), "are not natural numbers"),
         (written(one(offsets=(4, 8)), b"\0" * 8), "does not begin where"),
         (written(one(offsets=(0, 4, 8)), b"\0" * 8), "damaged"),
-        (written(one(dtype="F128"), b"\0" * 4), "unknown kind"),
+        (written(one(dtype="F128"), b"\0" * 4), "is unknown"),
         (written(one(dtype=["F32"]), b"\0" * 4), "damaged"),
         (written({"w": 1}, b""), "damaged"),
         (written([], b""), "not an object"),
@@ -157,10 +177,12 @@ def test_a_policys_folder_is_within_its_run(tmp_path: Path) -> None:
         (written(one() | {"v": one()["w"]}, b"\0" * 4), "does not begin where"),
     ],
 )
-def test_damaged_weights_are_refused(tmp_path: Path, content: bytes, told: str) -> None:
+def test_damaged_weights_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     file = tmp_path / "w.safetensors"
     file.write_bytes(content)
-    with pytest.raises(RunError, match=f"the weights are damaged.*{told}" if told != "damaged" else told):
+    with pytest.raises(
+        RunError, match=f"the weights are damaged.*{reason}" if reason != "damaged" else reason
+    ):
         read_header(file)
 
 
@@ -201,7 +223,7 @@ def test_weights_that_were_cut_off_are_refused(tmp_path: Path, cut: int) -> None
     run = make_run(tmp_path / "run")
     file = run.policy_path("sft") / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-cut])
-    with pytest.raises(RunError, match="its header speaks of"):
+    with pytest.raises(RunError, match="its header describes"):
         check(run)
 
 
@@ -241,19 +263,19 @@ def test_what_is_not_finite_is_found_in_a_large_tensor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "told"),
+    ("weights", "reason"),
     [
         (adapter_weights(rank=3), r"rank is 2, its matrices are \[6, 3\] and \[3, 4\]"),
         (adapter_weights(out=5), r"the weights are \[5, 4\] where the base's are \[6, 4\]"),
         ({A: adapter_weights()[A]}, "half of an adapter's pair"),
         ({"other": adapter_weights()[A]}, "hold no adapter"),
-        ({A: adapter_weights()[A].astype(np.int32), B: adapter_weights()[B]}, "no real numbers"),
+        ({A: adapter_weights()[A].astype(np.int32), B: adapter_weights()[B]}, "not real numbers"),
     ],
 )
-def test_shapes_are_the_bases(tmp_path: Path, weights: dict[str, Any], told: str) -> None:
+def test_shapes_are_the_bases(tmp_path: Path, weights: dict[str, Any], reason: str) -> None:
     run = make_run(tmp_path / "run")
     save_adapter(run.policy_path("sft"), weights)
-    with pytest.raises(RunError, match=told):
+    with pytest.raises(RunError, match=reason):
         check(run)
 
 
@@ -281,7 +303,7 @@ def test_names_go_anywhere() -> None:
 WIDER = {"gpt2": {"n_embd": 64}, "mpt": {"d_model": 64}}
 
 
-@pytest.mark.parametrize("family", [each for each in FAMILIES if each != "mamba"])  # PEFT knows no way
+@pytest.mark.parametrize("family", [each for each in FAMILIES if each != "mamba"])  # PEFT does not support it
 def test_a_real_adapter_fits_its_base_and_no_other(base: Any, tmp_path: Path, family: str) -> None:
     own, other = base(family), base(family, **WIDER.get(family, {"hidden_size": 64}))
     adapted = attach_adapter(load_base(own, device="cpu"), LoraSettings(rank=2), seed=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.postgres import Postgres, find_binaries
+from editloop.store.testing import Postgres, find_binaries
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ import pytest
 from serving import run, serving
 from site_server import served
 
-from benchmarks.postgres import Postgres
 from editloop.errors import ServeError
 from editloop.serve import AsyncClient, Client
+from editloop.store.testing import Postgres
 
 
 def test_the_openai_package_works_unchanged(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_an_edit_that_nobody_comes_to_know_is_refused_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("editloop.serve.client.time.time", lambda: now[0])
+    monkeypatch.setattr("editloop.serve.client_base.time.time", lambda: now[0])
     seen: list[str] = []
     http = httpx.Client(transport=answering([404] * 9, seen), base_url="http://server")
     with Client("http://server", spool=tmp_path / "edits.jsonl", http=http) as client:

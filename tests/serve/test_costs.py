@@ -18,13 +18,13 @@ from alembic.config import Config
 from serving import Service, error, run, serving, sqlite
 from sqlalchemy import select
 
-from benchmarks.postgres import Postgres
 from editloop.edits import register_cost
 from editloop.errors import BanditError, StoreError
 from editloop.online import Bandit, BanditConfig
 from editloop.serve.loop.events import read_events
 from editloop.store.database import Store
 from editloop.store.schema import events, facts
+from editloop.store.testing import Postgres
 
 SHARE = BanditConfig()
 WORDS = BanditConfig(cost="levenshtein:word/none", scale=3.0)

@@ -14,7 +14,6 @@ import pytest
 from serving import Parrot, Service, run, serving
 from sqlalchemy import select
 
-from benchmarks.postgres import Postgres
 from editloop import journal
 from editloop.errors import StoreError, StoreUnreachableError
 from editloop.online import Bandit, Decided
@@ -24,6 +23,7 @@ from editloop.serve.loop.spool import spooled_to_json
 from editloop.store.database import Store
 from editloop.store.keys import create_key
 from editloop.store.schema import events
+from editloop.store.testing import Postgres
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:

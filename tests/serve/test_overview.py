@@ -115,6 +115,7 @@ def test_figures_by_hand(url: str, tmp_path: Path) -> None:
             assert (old["arm"], old["played"], old["n"], old["mean"]) == ("old@0", False, 0, None)
             assert found["epoch"] == 1 and found["down"] is None
             assert found["cost"] == "levenshtein:word/response"
+            assert found["cost_label"] == "words changed per word of the draft"
 
     run(work())
 

@@ -104,7 +104,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     ),
     "a choice that is no trial": (
         with_manifest(lambda m: m["policies"]["sft"].update(chosen=1)),
-        "run.json is damaged, policies.sft: Value error, chosen is no trial",
+        "run.json is damaged, policies.sft: Value error, chosen is not one of the trials",
     ),
     "a policy without a trial": (
         with_manifest(lambda m: m["policies"]["sft"].update(trials=[])),

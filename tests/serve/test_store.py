@@ -11,7 +11,6 @@ from serving import run
 from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
-from benchmarks.postgres import Postgres
 from editloop.errors import StoreError
 from editloop.online import Arms, Bandit, Decided, Feedback, Rerouted
 from editloop.serve.loop.commands import (
@@ -29,6 +28,7 @@ from editloop.serve.problem import Problem
 from editloop.store.database import Store
 from editloop.store.keys import create_key, digest, list_keys, revoke_key
 from editloop.store.schema import drafts, edits, events, log_view, metadata, policies
+from editloop.store.testing import Postgres
 
 
 class RecordingWriter:

@@ -10,14 +10,20 @@ from site_server import served
 
 from editloop.edits import read_log
 from editloop.lab import get_domain
-from editloop.serve.traffic import PEOPLE, drive
+from editloop.lab.traffic import PEOPLE, write_and_edit
+from editloop.serve import AsyncClient
 
 
 def test_people_write_and_edit(tmp_path: Path) -> None:
     with served(tmp_path) as (url, backend):
         text = "Hello Yuki,\nI see the budget is new.\nPlease reply by Thursday!\nRegards, Alex"
         backend.says = lambda arm, request: text
-        sent = asyncio.run(drive(url, get_domain("email"), pause=0, seed=1, rounds=30))
+
+        async def write() -> int:
+            async with AsyncClient(url) as client:
+                return await write_and_edit(client, get_domain("email"), pause=0, seed=1, rounds=30)
+
+        sent = asyncio.run(write())
         arms = httpx.get(f"{url}/v1/models").json()["data"]
         assert [each["id"] for each in arms] == ["editloop", "a@1", "b@2"]
     log = read_log(f"sqlite:///{tmp_path}/edits.db")

@@ -175,7 +175,9 @@ def test_a_whole_model_is_one_that_is_there(tmp_path: Path) -> None:
 
     async def work() -> None:
         async with served(vllm) as client:
-            with pytest.raises(ServeError, match=r"is no adapter: 'early@3'.*--served-model-name"):
+            with pytest.raises(
+                ServeError, match=r"only adapters can be loaded while it runs: 'early@3'.*--served-model-name"
+            ):
                 await client.prepare(whole)
             vllm.models.add("early@3")
             await client.prepare(whole)
@@ -394,7 +396,7 @@ def test_an_adapter_that_another_replica_has_loaded_is_there(sft: ServedPolicy) 
 def test_a_server_that_is_down_makes_this_one_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("editloop.serve.backends.upstream.RETRY_EVERY", 0.05)
+    monkeypatch.setattr("editloop.serve.backends.upstream.RETRY_INTERVAL", 0.05)
     vllm = Vllm()
     vllm.models |= {"a@1", "b@2"}
 
@@ -437,7 +439,7 @@ def test_a_server_that_is_down_makes_this_one_not_ready(
             assert json.loads(await until_ready(service, 200)) == {"status": "ok"}
             assert (await service.ask()).status_code == 200
             vllm.is_down = True
-            client._look_again.set()
+            client._compare_now.set()
             assert "status 503" in await until_ready(service, 503)
             await again.close()
 

@@ -1,4 +1,4 @@
-"""The command's frame: the verbs, `--config` for all of them, and errors told in one line."""
+"""The frame of the command: its verbs, `--config` for all of them, and errors in one line."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ app = typer.Typer(
 
 VERBS: dict[Callable[..., None], str] = {
     inspect.inspect: "Check a log and show what is in it.",
-    diagnose.diagnose: "What a log says about its users, and which method to expect to win.",
+    diagnose.diagnose: "What a log says about its users, and which method to train.",
     fit.fit: "Train policies from a log.",
     simulate.simulate: "The online phase: choose among a run's policies while a user edits.",
     evaluate.evaluate: "Held-out likelihood and accuracies of a run's policies.",
     serve.serve: "The live loop: policies behind one endpoint, which learns from edits.",
-    serve.serve_demo: "The live loop with simulated people, to look at.",
+    serve.serve_demo: "The live loop with simulated people, for a first look.",
     arms.promote: "Make a run's policies arms of a server.",
-    arms.retire: "Play an arm of a server no more.",
-    export.export: "The views of a log in other tools' formats.",
+    arms.retire: "Stop playing an arm of a server.",
+    export.export: "Write a view of a log in another tool's format.",
     demo.demo: "The whole loop on the embedded lab: logs, policies, their costs, a report.",
-    theory.theory: f"The paper's claims where all is known: {', '.join(theory.CLAIMS)}.",
+    theory.theory: f"The paper's claims in worlds where everything is known: {', '.join(theory.CLAIMS)}.",
 }
 for verb, help_line in VERBS.items():
     app.command(help=help_line, cls=SectionedCommand)(guarded(verb))
@@ -66,12 +66,12 @@ GOES_ON = ("fit", "demo", "simulate", "serve-demo")
 """Verbs that, run again, continue what was interrupted."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-"""What torch's RuntimeErrors say on a GPU and on a CPU."""
+"""Parts of the RuntimeErrors of torch on a GPU and on a CPU."""
 
 
 def main() -> None:
-    """Run the command; a user's error is one line and exit status 1, or 2 where a flag is wrong."""
-    # Warnings of the libraries speak to programmers; the command's own are printed as lines.
+    """Run the command. A user's error is one line and exit status 1, or 2 for a wrong flag."""
+    # Warnings of the libraries are for programmers; the command prints its own as lines.
     warnings.simplefilter("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
@@ -98,6 +98,6 @@ def main() -> None:
         fail(f"{error.strerror}: {error.filename or ''}".rstrip(": "))
     if status == INTERRUPTED:
         kept = sys.argv[1] in GOES_ON
-        again = "; what was finished is kept, run the same command again to go on" if kept else ""
+        again = "; finished work is kept, and the same command goes on from there" if kept else ""
         fail(f"interrupted{again}", INTERRUPTED)
     raise SystemExit(status)

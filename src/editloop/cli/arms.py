@@ -1,4 +1,4 @@
-"""`editloop promote` and `editloop retire`: change the arms of a server that runs."""
+"""`editloop promote` and `editloop retire`: change the arms of a running server."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from editloop.cli.places import Place
 from editloop.errors import ServeError
 from editloop.io import resolved
 
-Server = Annotated[str, typer.Option(help="Of the server.")]
+Server = Annotated[str, typer.Option(help="Address of the server.")]
 KeyFlag = Annotated[str | None, typer.Option(help="An admin key [$EDITLOOP_KEY].")]
 
 
 def promote(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder, which the server sees too."), Place.READ
+        Path,
+        typer.Argument(metavar="RUN", help="A run folder, which the server must see, too."),
+        Place.READ,
     ],
     policies: Annotated[
-        str | None, typer.Option(help="Which [all that were trained]: sft,dpo,mixture,base")
+        str | None, typer.Option(help="The policies [all that were trained]: sft,dpo,mixture,base")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Retire all other arms.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even if offline evaluation is against it.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if its evaluation advises against it.")
+    ] = False,
     server: Server = "http://127.0.0.1:8040",
     key: KeyFlag = None,
     config: Config = None,
@@ -40,7 +44,7 @@ def promote(
 
 
 def retire(
-    arm: Annotated[str, typer.Argument(metavar="ARM", help="Its whole name: sft@1a2b3c4d.")],
+    arm: Annotated[str, typer.Argument(metavar="ARM", help="The arm's full name: sft@1a2b3c4d.")],
     server: Server = "http://127.0.0.1:8040",
     key: KeyFlag = None,
     config: Config = None,
@@ -50,10 +54,10 @@ def retire(
 
 
 def _ask(server: str, key: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:
-    """What the server answers.
+    """Return the server's answer.
 
     Raises:
-        ServeError: It does not, or refuses.
+        ServeError: It does not answer, or rejects the request.
     """
     import httpx
 

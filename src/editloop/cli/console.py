@@ -25,7 +25,7 @@ def fail(line: str, status: int = 1) -> NoReturn:
 
 
 def called() -> str:
-    """How the command was called, for hints: `editloop` alone where the shell would find this one."""
+    """Return how the command was called, for hints: `editloop` alone if the shell would find this one."""
     here = Path(sys.argv[0])
     if here.name == "__main__.py":
         return f"{Path(sys.executable).name} -m editloop"
@@ -35,12 +35,12 @@ def called() -> str:
 
 
 def shown_progress() -> AbstractContextManager[ConsoleCallback]:
-    """A callback for the time of a verb."""
+    """Return a context manager with a callback for the duration of a verb."""
     return show_progress(console)
 
 
 def show_table(rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """Print rows of cells, the heading first; the first column is text, the others numbers."""
+    """Print rows of cells, the headings first; the first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, cell in enumerate(rows[0]):
         table.add_column(cell, justify="left" if i == 0 else "right", overflow="fold")

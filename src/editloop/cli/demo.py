@@ -13,7 +13,9 @@ from editloop.cli.places import Place
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all that it makes."), Place.WRITTEN] = Path("demo"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the logs, the runs and the report."), Place.WRITTEN
+    ] = Path("demo"),
     full: Annotated[
         bool, typer.Option("--full", help="Rows and passes as in the paper's tables: about twice as long.")
     ] = False,
@@ -29,16 +31,15 @@ def demo(
     from dataclasses import replace
 
     from editloop.lab.demo import full_settings, quick_settings, run_demo
-    from editloop.offline import FitConfig
     from editloop.parallel import cores
 
     settings = full_settings() if full else quick_settings()
-    given = {} if epochs is None else {"epochs": epochs}
+    changes = {} if epochs is None else {"epochs": epochs}
     settings = replace(
         settings,
         rows=settings.rows if rows is None else rows,
         responses=settings.responses if responses is None else responses,
-        config=FitConfig(**settings.config.model_dump() | given),
+        config=settings.config.changed(changes),
         seed=seed,
     )
     with shown_progress() as callback:
@@ -49,9 +50,8 @@ def demo(
     show_table(result.table())
     console.print("\nWith your own log:")
     columns = "--map context=prompt,response=draft,edit=final"
-    console.print(f"  {called()} inspect LOG {columns}")
-    console.print(f"  {called()} fit LOG {columns} --base MODEL --out run")
-    console.print(f"  {called()} evaluate run HELD_OUT_LOG {columns}")
+    for command in ("inspect LOG", "fit LOG --base MODEL --out run", "evaluate run HELD_OUT_LOG"):
+        console.print(f"  {called()} {command} \\\n    {columns}")
     console.print("Other users and algorithms, online:")
     console.print(f"  {called()} simulate {out}/weak --user other --algorithm thompson")
     console.print(f"\nReport: {result.report}")

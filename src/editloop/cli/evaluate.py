@@ -35,7 +35,7 @@ def evaluate(
     import editloop
 
     folder = editloop.RunFolder(run)
-    folder.manifest()  # a wrong folder is told before anything is read
+    folder.manifest()  # a wrong folder is reported before anything is read
     with shown_progress() as callback:
         records = reading.read(log, run / f"evaluation-{stem(log)}", callback)
         file = run / f"evaluation-{stem(log)}-{str(records.report.sha256)[:8]}.json"
@@ -54,7 +54,7 @@ def evaluate(
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
-    """The figures of every policy as a table."""
+    """Print the figures of every policy as a table."""
     from editloop.offline.report import (
         ACCURACIES,
         FIGURES,
@@ -71,7 +71,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
     for name, figures in result["policies"].items():
         cells = [show_estimate(figures.get(key)) for key in FIGURES]
         if name == "base":
-            cells[2:] = ["–", "–"]  # the base against itself
+            cells[2:] = ["–", "–"]  # the base compared to itself
         if sampled:
             cells.append(show_estimate(figures.get("sampled", {}).get("cost")))
         rows.append([name, *cells])

@@ -17,7 +17,10 @@ from editloop.cli.reading import Reading, reading_line, reads
 def export(
     log: LogPath,
     reading: Reading,
-    to: Annotated[str, typer.Option(help="trl-sft, trl-dpo, trl-kto or costs")],
+    to: Annotated[
+        str,
+        typer.Option(help="The format: trl-sft, trl-dpo, trl-kto, costs, or one of an installed package."),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The JSONL file [LOG.FORMAT.jsonl]."), Place.WRITTEN
     ] = None,

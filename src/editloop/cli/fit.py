@@ -115,21 +115,30 @@ def _read(
 
 
 def print_run(run: RunFolder) -> None:
-    """The policies of a run as a table."""
-    from editloop.offline.report import ACCURACIES, FIGURES, figures_note, show_estimate, show_number
+    """The policies of a run as a table, the sampled cost first, and the verdict on them."""
+    from editloop.offline.report import (
+        ACCURACIES,
+        FIGURES,
+        figures_note,
+        show_estimate,
+        show_number,
+        verdict_of,
+    )
 
     shown = ("accuracy", "reference_accuracy")
-    rows = [["policy", "settings", "validation loss", *(FIGURES[key] for key in shown), "sampled cost"]]
+    rows = [["policy", "sampled cost", "validation loss", *(FIGURES[key] for key in shown), "settings"]]
     manifest = run.manifest()
+    if manifest.base.sampled is not None:
+        rows.append(["base", show_estimate(manifest.base.sampled.cost), "", "", "", ""])
     for name, policy in manifest.policies.items():
         best = policy.best
         rows.append(
             [
                 name,
-                best.settings,
+                show_estimate(best.sampled.cost if best.sampled else None),
                 f"{show_number(best.initial_loss)} → {show_number(best.validation_loss)}",
                 *(show_estimate(best.validation.get(key)) for key in shown),
-                show_estimate(best.sampled.cost if best.sampled else None),
+                best.settings,
             ]
         )
     if manifest.data is not None:
@@ -137,3 +146,4 @@ def print_run(run: RunFolder) -> None:
         console.print(f"\nValidation: {figures_note(held.examples, held.pairs)}")
     show_table(rows)
     console.print(fill(ACCURACIES, console.width))
+    console.print(f"\n{verdict_of(manifest).headline}")

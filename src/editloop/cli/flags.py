@@ -14,7 +14,7 @@ from editloop.errors import ConfigError
 
 
 def _located(log: str) -> Any:
-    """A flag's text as a log's path, or where it is in a database."""
+    """Return a log's path, or its place in a database, from a flag's text."""
     if "://" not in log:
         return Path(log)
     from editloop.edits import locate
@@ -33,27 +33,30 @@ LogPath = Annotated[
     Place.READ,
 ]
 StoreUrl = Annotated[
-    str, typer.Option("--store", help="sqlite:///edits.db, a file's path, or postgresql://user@host/name")
+    str,
+    typer.Option(
+        "--store", help="The store: sqlite:///edits.db, a file's path, or postgresql://user@host/name"
+    ),
 ]
 CostName = Annotated[
     str | None,
     typer.Option(
         "--cost",
-        help="levenshtein:word|char/response|edit|longest|none, ter:word/edit ..., semantic:ENCODER, or one "
-        "of your own [levenshtein:word/response]",
+        help="What an edit costs: levenshtein:word|char/response|edit|longest|none, ter:word/edit ..., "
+        "semantic:ENCODER, or one of your own [levenshtein:word/response]",
     ),
 ]
 Base = Annotated[str, typer.Option(help="Hub name or folder of a causal LM, or lab:email, lab:summary.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")]
-Quantize = Annotated[str | None, typer.Option(help="4bit: the base in NF4, by bitsandbytes.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, mps")]
+Dtype = Annotated[str, typer.Option(help="The precision of the weights: auto, float32, bfloat16, float16")]
+Quantize = Annotated[str | None, typer.Option(help="4bit loads the base in NF4, by bitsandbytes.")]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the Python that comes with the base.")
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the base.")
 ]
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Make a YAML file's values the defaults of a verb's flags; a flag on the command line wins."""
+    """Use a YAML file's values as the defaults of a verb's flags; a flag on the command line wins."""
     if path is None:
         return None
     try:
@@ -63,14 +66,14 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError("the configuration is not YAML", seen=str(path)) from error
     if not isinstance(content, dict):
-        raise ConfigError("the configuration is no mapping of flags to values", seen=content)
+        raise ConfigError("the configuration is not a mapping of flags to values", seen=content)
     known = {p.name: p for p in context.command.params if p.name not in ("config", "help", "help_all")}
     values: dict[str, Any] = {}
     for key, value in _flattened(content, known):
         name = str(key).replace("-", "_")
         if name not in known:
             raise ConfigError(
-                "unknown flag in the configuration", seen=key, do=f"choose of {', '.join(sorted(known))}"
+                "unknown flag in the configuration", seen=key, do=f"choose one of {', '.join(sorted(known))}"
             )
         if getattr(known[name], "multiple", False) or known[name].nargs != 1:
             values[name] = _as_list(value)

@@ -38,14 +38,14 @@ def inspect(
     write_json(folder / "inspect.json", summary.to_json())
     try:
         plots = plot_costs(summary, folder)
-    except MissingExtraError as error:  # what was found is told without its pictures
+    except MissingExtraError as error:  # the summary is shown without plots
         console.print(f"\nNo plots: {error}")
         plots = []
     console.print(f"\nWritten to {folder}: inspect.json" + "".join(f", {p.name}" for p in plots))
 
 
 def print_summary(summary: Any) -> None:
-    """Print a `LogSummary` at a terminal's width."""
+    """Print a `LogSummary`, as wide as the terminal."""
     everyone = summary.all
     users = f"{summary.n_users} users, {summary.n_policies} policies"
     span = f", {summary.first:%Y-%m-%d} to {summary.last:%Y-%m-%d}" if summary.first and summary.last else ""
@@ -53,7 +53,7 @@ def print_summary(summary: Any) -> None:
     statuses = ", ".join(f"{count} {status}" for status, count in summary.statuses.most_common())
     console.print(f"Statuses: {statuses}")
     if everyone.observed:
-        shares = f"{everyone.share_edited:.0%} edited, {1 - everyone.share_edited:.0%} accepted as they were"
+        shares = f"{everyone.share_edited:.0%} edited, {1 - everyone.share_edited:.0%} accepted unchanged"
         console.print(f"Of {everyone.observed} observed: {shares}")
     if summary.shared is not None:
         console.print(f"Shared by context and common prefix: {summary.shared:.0%} of an edited pair's words")

@@ -1,4 +1,4 @@
-"""`editloop keys`: who may ask a server."""
+"""`editloop keys`: the bearer keys of a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from editloop.extras import requires
 if TYPE_CHECKING:
     from editloop.store import Store
 
-keys = typer.Typer(help="Who may ask a server.", no_args_is_help=True, rich_markup_mode=None)
+keys = typer.Typer(help="Who may use a server.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def _opened(store: str) -> Store:
@@ -27,11 +27,13 @@ def _opened(store: str) -> Store:
     return opened
 
 
-@keys.command("create", help="A new key, shown once.")
+@keys.command("create", help="Make a new key, which is shown once.")
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="By which it is revoked.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name by which it is revoked.")],
     store: StoreUrl = "edits.db",
-    role: Annotated[str, typer.Option(help="app: asks and sends edits; admin: everything.")] = "app",
+    role: Annotated[
+        str, typer.Option(help="app may request drafts and send edits; admin may do everything.")
+    ] = "app",
     config: Config = None,
 ) -> None:
     """Run the verb."""
@@ -41,7 +43,7 @@ def create(
         print(create_key(opened, name, role))  # type: ignore[arg-type]
 
 
-@keys.command("list", help="Names, roles and dates.")
+@keys.command("list", help="List names, roles and dates.")
 def list_all(store: StoreUrl = "edits.db", config: Config = None) -> None:
     """Run the verb."""
     rows = [["name", "role", "created", "revoked"]]
@@ -54,7 +56,7 @@ def list_all(store: StoreUrl = "edits.db", config: Config = None) -> None:
     show_table(rows)
 
 
-@keys.command("revoke", help="End a key, also for a server that runs.")
+@keys.command("revoke", help="Revoke a key, also for a running server.")
 def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the key.")],
     store: StoreUrl = "edits.db",

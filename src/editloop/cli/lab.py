@@ -40,14 +40,16 @@ def pretrain(
         list[Path] | None, typer.Option(help="Plain-text files instead of a domain."), Place.READ
     ] = None,
     documents: Annotated[
-        str | None, typer.Option(help="Whether each of the lines or files is a text [lines].")
+        str | None, typer.Option(help="Whether each line or each file is a text: lines or files [lines].")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Optimiser steps of a domain's base [as shipped].")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the text [8].")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Most time to train on text [12].")] = None,
-    vocabulary: Annotated[int | None, typer.Option(help="Most tokens, for text [6000].")] = None,
+    minutes: Annotated[float | None, typer.Option(help="The most minutes of training on text [12].")] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="The most tokens of the vocabulary, for text [6000].")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     config: Config = None,
 ) -> None:
@@ -58,9 +60,9 @@ def pretrain(
     of_text = {"documents": documents, "epochs": epochs, "minutes": minutes, "vocabulary": vocabulary}
     given: dict[str, Any] = {key: value for key, value in of_text.items() if value is not None}
     if text and steps is not None:
-        raise ConfigError("--steps is for a domain's base", seen=steps, do="give --epochs or --minutes")
+        raise ConfigError("--steps is for the base of a domain", seen=steps, do="give --epochs or --minutes")
     if given and not text:
-        raise ConfigError("only a base from text takes these", seen=", ".join(given), do="give --text")
+        raise ConfigError("these flags are for a base from text", seen=", ".join(given), do="give --text")
     if text:
         guard_outputs(text, [out / each.name for each in text])
         recipe = TextRecipe(seed=seed, **given)
@@ -74,13 +76,15 @@ def pretrain(
             made = pretrain_domain(world, out, plan, progress=_told(callback))
     for key, value in made.items():
         console.print(f"{key}: {value}")
-    console.print(f"Base written to {out}; use it by --base {out}")
+    console.print(f"Base written to {out}; use it with --base {out}")
 
 
 @lab.command(help="Write a log: a policy answers the domain's contexts and a user edits.")
 @guarded
 def log(
-    out: Annotated[Path, typer.Argument(help="The log; its ending is its format."), Place.WRITTEN],
+    out: Annotated[
+        Path, typer.Argument(help="The log to write; its suffix decides the format."), Place.WRITTEN
+    ],
     rows: Annotated[int, typer.Option(help="How many rows.")] = 1500,
     user: UserName = "strong",
     domain: DomainName = "email",
@@ -91,7 +95,7 @@ def log(
     budget: Budget = None,
     max_answer: MaxAnswer = 1024,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Of contexts, responses and edits.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of contexts, responses and edits.")] = 0,
     config: Config = None,
 ) -> None:
     """Run the verb."""
@@ -112,16 +116,16 @@ def log(
     with shown_progress() as callback:
         policy = load_base(base or f"lab:{domain}", device=device)
 
-        def told() -> Any:
+        def counted() -> Any:
             made = stream_log(world, editor, rows, seed, policy=policy, **real)
             for done, record in enumerate(made, 1):
                 callback.progress("log", done, rows)
                 yield record
 
-        count = write_log(told(), out)
+        count = write_log(counted(), out)
     console.print(f"{count} rows written to {out}")
 
 
 def _told(callback: ProgressCallback) -> Callable[[int, int, float], None]:
-    """What a pretraining calls after each step."""
+    """Return the function that a pretraining calls after each step."""
     return lambda done, total, loss: callback.progress("pretraining", done, total, f"loss {loss:.3f}")

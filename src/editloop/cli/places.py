@@ -1,8 +1,9 @@
 """Which of a verb's paths are read and which are written, so that no verb replaces what it reads.
 
-Every parameter that is a path says in its annotation which of the two it is. The command's frame compares
-those that were given before the verb begins; names that a verb makes up itself it hands to `Reading`, or
-compares.
+The annotation of every parameter that is a path states which of the two it is. The frame of the command
+compares the paths that were given before the verb begins. Names that a verb makes up itself are compared by
+the verb or
+by `Reading`.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ Verb = Callable[..., None]
 
 
 class Place(Enum):
-    """What a verb does at a path."""
+    """What a verb does with a path."""
 
     READ = "read"
     WRITTEN = "written"
 
 
 def place_of(parameter: inspect.Parameter) -> Place | None:
-    """What a verb does at the path that this parameter is; None for one that says nothing."""
+    """Return what a verb does with the path in this parameter; None for a parameter without a `Place`."""
     return next((each for each in get_args(parameter.annotation) if isinstance(each, Place)), None)
 
 
@@ -55,7 +56,7 @@ def guarded(verb: Verb) -> Verb:
 
 
 def files_of(value: Any) -> Sequence[Path]:
-    """The files that a parameter's value names: itself, those of a list, that of a database."""
+    """Return the files that a parameter's value names: itself, those of a list, or that of a database."""
     if value is None:
         return []
     if isinstance(value, (list, tuple)):
@@ -66,7 +67,7 @@ def files_of(value: Any) -> Sequence[Path]:
 
 
 def stem(log: Any) -> str:
-    """What files that are made from a log are named after: its name without compression and format."""
+    """Return the log's name without compression and format, for the names of files made from it."""
     from editloop.edits.formats.compression import COMPRESSIONS
     from editloop.edits.formats.plain import STANDARD_INPUT
 

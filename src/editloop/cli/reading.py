@@ -1,6 +1,6 @@
-"""The log as a verb is given it: the flags that say how to read it, and what reading came to, in a line.
+"""The log that a verb is given: the flags for reading it, and the line about what was read.
 
-The flags are the fields of `Reading`; `reads` gives them to a verb that takes a `Reading`.
+The flags are the fields of `Reading`; `reads` adds them to a verb that takes a `Reading`.
 """
 
 from __future__ import annotations
@@ -29,67 +29,78 @@ Verb = Callable[..., None]
 
 @dataclass(frozen=True)
 class Reading:
-    """How a log is read; every field is a flag."""
+    """How a log is read; each field is a flag."""
 
     map: Annotated[
         str | None,
         typer.Option(
-            help="Foreign columns: context=instruction,response=preedit,edit=postedit; status= leaves it out"
+            help="Columns of a foreign log: context=instruction,response=preedit; status= leaves a field out"
         ),
     ] = None
     format: Annotated[
-        str | None, typer.Option(help="jsonl, csv, tsv, parquet or dataset, where it cannot be seen.")
+        str | None,
+        typer.Option(
+            help="The format, if name and contents do not show it: jsonl, csv, tsv, parquet, dataset."
+        ),
     ] = None
     empty: Annotated[
         str | None,
-        typer.Option(help="What an empty edit of CSV or TSV says where no status does: deleted or pending."),
+        typer.Option(help="What an empty edit in CSV or TSV means without a status: deleted or pending."),
     ] = None
     delimiter: Annotated[
-        str | None, typer.Option(help=r"Of CSV and TSV, \t for a tab [as the header has it].")
+        str | None, typer.Option(help=r"The delimiter of CSV and TSV, \t for a tab [that of the header].")
     ] = None
     quote: Annotated[
-        str | None, typer.Option(help="Of CSV and TSV, '' for none [CSV has double quotes, TSV none].")
+        str | None,
+        typer.Option(help="The quote of CSV and TSV, '' for none [double quotes in CSV, none in TSV]."),
     ] = None
     columns: Annotated[
-        str | None, typer.Option(help="Names for the columns of CSV or TSV without a header, by comma.")
+        str | None,
+        typer.Option(help="Names for the columns of CSV or TSV without a header, separated by commas."),
     ] = None
     encoding: Annotated[
-        str | None, typer.Option(help="Of text that is not UTF-8: cp1252, say; UTF-16 and -32 are seen.")
+        str | None,
+        typer.Option(
+            help="The encoding of text that is not UTF-8, such as cp1252; UTF-16 and UTF-32 are recognised."
+        ),
     ] = None
     parallel: Annotated[
         tuple[Path, Path, Path] | None,
         typer.Option(
-            metavar="CONTEXTS RESPONSES EDITS", help="Three files whose lines belong together, for LOG."
+            metavar="CONTEXTS RESPONSES EDITS",
+            help="Three files whose lines belong together, in place of LOG.",
         ),
         Place.READ,
     ] = None
     quarantine: Annotated[
         Path | None,
-        typer.Option(help="Where bad rows are written, each with line and reason [OUT-quarantine.jsonl]."),
+        typer.Option(help="File for bad rows, each with line and reason [OUT-quarantine.jsonl]."),
         Place.WRITTEN,
     ] = None
-    max_bad_share: Annotated[float, typer.Option(help="Refuse the log when more of its rows are bad.")] = 0.05
+    max_bad_share: Annotated[
+        float, typer.Option(help="The share of bad rows above which the log is refused.")
+    ] = 0.05
     keep_duplicates: Annotated[
-        bool, typer.Option("--keep-duplicates", help="Keep rows that equal an earlier one.")
+        bool, typer.Option("--keep-duplicates", help="Keep rows that are equal to an earlier one.")
     ] = False
 
     def again(self) -> str:
-        """The flags that another log like this one is read with, as they are typed."""
-        told = ""
+        """Return the flags with which another log like this one is read, as they are typed."""
+        typed = ""
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name not in ("quarantine", "parallel") and value != each.default:
-                told += f" --{each.name.replace('_', '-')}"
-                told += "" if value is True else f" {shlex.quote(str(value))}"
-        return told
+                typed += f" --{each.name.replace('_', '-')}"
+                typed += "" if value is True else f" {shlex.quote(str(value))}"
+        return typed
 
     def stream(
         self, log: Path | LogAddress, out: Path, callback: ProgressCallback, *, writes: Sequence[Path] = ()
     ) -> RecordStream:
-        """The records of a log, as they are read; bad rows go to a file beside `out`.
+        """Stream the records of a log; bad rows go to a file beside `out`.
 
         Args:
-            log: The log; of parallel files, the contexts.
+            log: The log; with parallel files, the contexts.
             out: The file or folder that the verb makes.
             callback: Receives the progress of reading.
             writes: All files that the verb will write, if they are not `out` itself.
@@ -113,7 +124,7 @@ class Reading:
     def read(
         self, log: Path | LogAddress, out: Path, callback: ProgressCallback, *, writes: Sequence[Path] = ()
     ) -> Log:
-        """The whole log, and a line of what reading came to."""
+        """Read the whole log, and report what was read."""
         from editloop.edits import Log
 
         stream = self.stream(log, out, callback, writes=writes)
@@ -123,9 +134,9 @@ class Reading:
 
 
 def reads(verb: Verb) -> Verb:
-    """Put the flags of `Reading` in place of a verb's parameter of that type.
+    """Replace a verb's parameter of the type `Reading` by its flags.
 
-    Typer reads a verb's flags from its signature. Where `--parallel` names the files, there is no LOG.
+    Typer reads a verb's flags from its signature. If `--parallel` names the files, there is no LOG.
     """
     hints = get_type_hints(Reading, include_extras=True)
     flags = [
@@ -144,7 +155,7 @@ def reads(verb: Verb) -> Verb:
     def expanded(**options: Any) -> None:
         reading = Reading(**{each.name: options.pop(each.name) for each in fields(Reading)})
         if (options["log"] is None) == (reading.parallel is None):
-            raise typer.BadParameter("one of LOG and --parallel is read", param_hint="LOG")
+            raise typer.BadParameter("give either LOG or --parallel", param_hint="LOG")
         if reading.parallel is not None:
             options["log"] = reading.parallel[0]
         verb(reading=reading, **options)
@@ -154,7 +165,7 @@ def reads(verb: Verb) -> Verb:
 
 
 def reading_line(report: ReadReport) -> str:
-    """What reading a log came to."""
+    """Return a line about what was read."""
     line = f"read {report.rows_read} rows of {report.path.name} ({', '.join(report.read_as)}): "
     line += f"{report.bad_rows} bad, {report.duplicates} duplicates"
     if report.bad_rows:

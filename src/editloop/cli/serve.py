@@ -18,7 +18,6 @@ from editloop.errors import ConfigError, ServeError, StoreError
 from editloop.extras import requires
 
 if TYPE_CHECKING:
-    from editloop.serve import Backend
     from editloop.store import Store
 
 DAY = 86_400.0
@@ -31,65 +30,83 @@ def serve(
         Place.READ,
     ] = None,
     store: StoreUrl = "edits.db",
-    host: Annotated[str, typer.Option(help="Without keys a name of this machine only.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Without keys, an address of this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8040,
     host_name: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A name by which it is asked, a proxy's say; may be repeated."),
+        typer.Option(metavar="NAME", help="A further name of the server, of a proxy say; may be repeated."),
     ] = None,
     upstream: Annotated[
         str | None,
-        typer.Option(help="An OpenAI-compatible server that runs the policies, vLLM say; its URL with /v1."),
+        typer.Option(help="URL, with /v1, of an OpenAI-compatible server that runs the policies: vLLM."),
     ] = None,
-    upstream_base: Annotated[str | None, typer.Option(help="What the base is called there.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="What runs the policies [upstream if --upstream names a server, else local]."),
+    ] = None,
+    backend_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Of a backend of another package; may be repeated."),
+    ] = None,
+    upstream_base: Annotated[str | None, typer.Option(help="What the base model is called there.")] = None,
     upstream_timeout: Annotated[
         float,
         typer.Option(
-            min=0.1, help="Seconds until a response, whoever answers, and between two parts of a stream."
+            min=0.1,
+            help="Seconds until a response, over all arms, and between two parts of a stream.",
         ),
     ] = 120.0,
     scope: Annotated[
-        str, typer.Option(help="user: a bandit for each, who learn from each other; all: one.")
+        str,
+        typer.Option(help="user: a bandit for each, which learns from the others'; all: one for everybody."),
     ] = "user",
     algorithm: Annotated[str, typer.Option(help="ucb, kl-ucb, thompson, uniform.")] = "ucb",
     cost: CostName = None,
     reprice: Annotated[
         bool,
-        typer.Option("--reprice", help="Count all edits of the store again, by this cost, from their texts."),
+        typer.Option("--reprice", help="Measure all edits of the store anew by this cost."),
     ] = False,
     alpha: Annotated[float | None, typer.Option(help="Of ucb [0.45 of the cost's scale].")] = None,
     scale: Annotated[float | None, typer.Option(help="A typical large cost [1 if normalised].")] = None,
     discount: Annotated[float, typer.Option(help="Weight an observation keeps per decision.")] = 1.0,
-    expire_days: Annotated[float, typer.Option(min=0, help="An edit is waited for so long.")] = 7.0,
-    keep_days: Annotated[float | None, typer.Option(min=0, help="Texts are removed after so long.")] = None,
+    expire_days: Annotated[
+        float, typer.Option(min=0, help="Days after which a response expires: no edit is expected any more.")
+    ] = 7.0,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0, help="Days after which texts are removed [never].")
+    ] = None,
     redact: Annotated[
-        str | None, typer.Option(help="MODULE:FUNCTION from text to text, before anything is kept.")
+        str | None, typer.Option(help="MODULE:FUNCTION that is applied to each text before it is kept.")
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Most requests per second of a key.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Most requests under way.")] = 512,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most requests that are answered at once.")] = 512,
     key_share: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of them that one key may have.")
+        float, typer.Option(min=0.01, max=1, help="Share of these that one key may have.")
     ] = 0.75,
     body_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds in which the body of a request comes.")
+        float, typer.Option(min=0.1, help="Seconds in which the body of a request must arrive.")
     ] = 30.0,
     max_body: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 2 * 2**20,
     max_text: Annotated[int, typer.Option(min=1, help="Most characters of a text.")] = 200_000,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Where a request names no limit.")] = 512,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of a response, if a request sets no limit.")
+    ] = 512,
     state: Annotated[
-        Path | None, typer.Option(help="Folder of snapshot and spool [STORE.state]."), Place.WRITTEN
+        Path | None, typer.Option(help="Folder for the snapshot and the spool [STORE.state]."), Place.WRITTEN
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     config: Config = None,
 ) -> None:
-    """Run the verb."""
+    """Run the verb. This function is long because its parameters are the command's flags."""
     requires("serve")
     from editloop.edits import get_cost
     from editloop.edits.cost import DEFAULT_COST
     from editloop.online import BanditConfig, resolve_scale
     from editloop.serve import FeedbackLoop, Limits, create_app
     from editloop.serve.api.server import listen, run_server
+    from editloop.serve.backends import make_backend
+    from editloop.serve.backends.base import BackendOptions
     from editloop.store import Store
 
     if scope not in ("user", "all"):
@@ -111,7 +128,17 @@ def serve(
         keep_for=None if keep_days is None else keep_days * DAY,
         reprice=reprice,
     )
-    backend = _backend(upstream, upstream_base, upstream_timeout, max_new_tokens, device, dtype)
+    options = BackendOptions(
+        url=upstream,
+        key=os.environ.get("EDITLOOP_UPSTREAM_KEY"),
+        base=upstream_base,
+        timeout=upstream_timeout,
+        max_new_tokens=max_new_tokens,
+        device=device,
+        dtype=dtype,
+        extra=_options(backend_option),
+    )
+    runner = make_backend(backend or ("upstream" if upstream is not None else "local"), options)
     limits = Limits(
         body=max_body,
         text=max_text,
@@ -119,10 +146,10 @@ def serve(
         concurrency=concurrency,
         share=key_share,
         body_seconds=body_timeout,
-        answer_seconds=None if upstream is None else upstream_timeout,
+        answer_seconds=runner.answer_seconds,
     )
     names = [*(host_name or ()), *([] if host in ("0.0.0.0", "::") else [host])]
-    app = create_app(loop, backend, runs=runs or (), limits=limits, redact=_redaction(redact), hosts=names)
+    app = create_app(loop, runner, runs=runs or (), limits=limits, redact=_redaction(redact), hosts=names)
     with listen(host, port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, loop.folder):
             raise ServeError(
@@ -133,7 +160,7 @@ def serve(
         console.print(
             f"{algorithm}, {bandit.make_algorithm()}, cost {cost}; scale {scale:.3g}: {why}; scope {scope}"
         )
-        console.print(f"policies by {upstream or 'this process'}")
+        console.print(f"policies by {runner}")
 
         def started() -> None:
             console.print(f"arms: {', '.join(loop.bandit.arms) or 'none yet (editloop promote RUN)'}")
@@ -155,12 +182,12 @@ def serve_demo(
     requires("serve")
     from editloop.edits import read_log, write_log
     from editloop.lab import base_path, fit_settings, get_domain, stream_log
+    from editloop.lab.traffic import write_and_edit
     from editloop.offline import fit
     from editloop.policy import load_base
-    from editloop.serve import FeedbackLoop, Limits, create_app
+    from editloop.serve import AsyncClient, FeedbackLoop, Limits, create_app
     from editloop.serve.api.server import listen, run_server
     from editloop.serve.backends.local import LocalBackend
-    from editloop.serve.traffic import drive
     from editloop.store import Store
     from editloop.users import get_user
 
@@ -177,7 +204,7 @@ def serve_demo(
             settings = fit_settings("email").model_copy(update={"methods": ("sft", "dpo", "early")})
             run = fit(read_log(log), base, out / "run", settings, report=False, callback=callback)
         loop = FeedbackLoop(Store(str(out / "edits.db")), out / "state")
-        limits = Limits(answer_seconds=None)  # all arms wait for one processor: another is no quicker
+        limits = Limits(answer_seconds=LocalBackend.answer_seconds)
         app = create_app(
             loop, LocalBackend(max_new_tokens=settings.max_new_tokens), runs=[run.path], limits=limits
         )
@@ -188,13 +215,15 @@ def serve_demo(
             console.print("Five simulated people write and edit, until you press Ctrl-C.")
             console.print(f"dashboard {url}/")
 
-        run_server(
-            app, listening, started, beside=lambda: drive(url, domain, pause=pause, seed=loop.writer.last)
-        )
+        async def traffic() -> None:
+            async with AsyncClient(url) as client:
+                await write_and_edit(client, domain, pause=pause, seed=loop.writer.last)
+
+        run_server(app, listening, started, beside=traffic)
 
 
 def _has_keys(store: Store, folder: Path) -> bool:
-    """Whether there is a key that holds; by what was known of them, while the database is down."""
+    """Whether there is a valid key; while the database is down, by the keys that were known last."""
     from editloop.store import list_keys
 
     try:
@@ -214,20 +243,16 @@ def _state_folder(store: Store) -> Path:
     return Path(f"editloop-{store.url.database}.state")
 
 
-def _backend(
-    upstream: str | None, base: str | None, timeout: float, max_new_tokens: int, device: str, dtype: str
-) -> Backend:
-    if upstream is not None:
-        from editloop.serve.backends.upstream import UpstreamBackend
+def _options(given: list[str] | None) -> dict[str, str]:
+    """The options `NAME=VALUE`, by name.
 
-        if not upstream.startswith(("http://", "https://")):
-            raise ConfigError("not the URL of a server", seen=upstream, do="http://HOST:PORT/v1")
-        return UpstreamBackend(
-            upstream, key=os.environ.get("EDITLOOP_UPSTREAM_KEY"), base=base, timeout=timeout
-        )
-    from editloop.serve.backends.local import LocalBackend
-
-    return LocalBackend(max_new_tokens=max_new_tokens, device=device, dtype=dtype)
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    pairs = [each.partition("=") for each in given or ()]
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise ConfigError("not an option of a backend", seen=wrong[0], do="--backend-option NAME=VALUE")
+    return {name: value for name, _, value in pairs}
 
 
 def _redaction(name: str | None) -> Any:
@@ -239,7 +264,7 @@ def _redaction(name: str | None) -> Any:
     try:
         found = getattr(importlib.import_module(module), function)
         if not isinstance(found("text"), str):
-            raise TypeError("it does not return a text")
+            raise TypeError("it returns something other than a text")
     except Exception as error:  # whatever the module does
         raise ConfigError(
             f"the redaction cannot be used: {error}", seen=name, do="MODULE:FUNCTION"

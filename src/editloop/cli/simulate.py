@@ -49,27 +49,28 @@ def simulate(
     domain: DomainName = "email",
     texts: Texts = "lab",
     contexts: Annotated[
-        Path | None, typer.Option(help="A log whose contexts are asked instead, in its order."), Place.READ
+        Path | None, typer.Option(help="A log whose contexts are used instead, in its order."), Place.READ
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the rounds and the plot [RUN/rounds-USER]."), Place.WRITTEN
     ] = None,
     arms: Annotated[
-        str | None, typer.Option(help="Policies to choose from [all of the run]: sft,dpo")
+        str | None, typer.Option(help="The policies to choose from [all of the run]: sft,dpo")
     ] = None,
     prior: Annotated[
-        bool, typer.Option("--prior", help="Start from the policies' validation cost, worth 5 pulls.")
+        bool,
+        typer.Option("--prior", help="Start from the policies' validation costs, which count as 5 pulls."),
     ] = False,
     drift: Annotated[
         int | None, typer.Option(help="Round from which the user wants each kind of text as another kind.")
     ] = None,
-    drift_over: Annotated[int, typer.Option(help="Rounds that this change takes.")] = 0,
+    drift_over: Annotated[int, typer.Option(help="The number of rounds that this change takes.")] = 0,
     model: Model = None,
     base_url: BaseUrl = None,
     budget: Budget = None,
     max_answer: MaxAnswer = 1024,
-    style: Annotated[str | None, typer.Option(help="What the llm user wants, in words.")] = None,
-    seed: Annotated[int, typer.Option(help="Of contexts, responses and edits.")] = 0,
+    style: Annotated[str | None, typer.Option(help="The style that the llm user wants, in words.")] = None,
+    seed: Annotated[int, typer.Option(help="The seed of contexts, responses and edits.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     config: Config = None,
@@ -78,21 +79,22 @@ def simulate(
     from editloop.edits import context_text, read_log
     from editloop.lab import Domain, HubTexts, plot_rounds
     from editloop.lab import simulate as play
-    from editloop.offline.report import figure_png, show_number
+    from editloop.offline.plots import figure_png
+    from editloop.offline.report import show_number
     from editloop.policy import RunFolder
     from editloop.users import DriftingUser, LLMUser
 
     world = get_world(domain, texts)
     out = out or run / f"rounds-{user}"
-    if contexts is not None:  # which no file of the rounds may replace
+    if contexts is not None:  # no file of the rounds may replace them
         guard_outputs([contexts], [out / contexts.name])
     folder = RunFolder(run)
-    manifest = folder.manifest()  # a wrong folder is told before anything is loaded
+    manifest = folder.manifest()  # a wrong folder is reported before anything is loaded
     llm = LLM(model, base_url, budget, max_answer, out / "transcript.jsonl")
     someone = get_editor(user, world, llm, style=style, seed=seed)
     if drift is not None:
         if not isinstance(world, Domain) or style is not None:
-            raise ConfigError("wishes that change are those of the lab's texts", seen=style or texts)
+            raise ConfigError("only for the lab's texts users can change what they want", seen=style or texts)
         if isinstance(someone, LLMUser):
             then: User = someone.with_style(world.shifted().describe)
         else:
@@ -103,7 +105,7 @@ def simulate(
         world.remember(log)
     asked = _asked(log, world, rounds, seed)
     if style is None:
-        for context in asked:  # a foreign one is told before anything is loaded
+        for context in asked:  # a foreign context is reported before anything is loaded
             world.describe(context_text(context))
     cost = given.pop("cost", manifest.config.cost)
     scale, why = _scale(cost, given.pop("scale", None), given.get("alpha"), log)
@@ -149,7 +151,7 @@ def simulate(
 
 
 def _asked(log: Log | None, world: World, rounds: int, seed: int) -> list[Context]:
-    """The contexts of the rounds."""
+    """Return the contexts of the rounds."""
     found: list[Context]
     if log is None:
         found = list(islice(world.contexts(seed, stream="online"), rounds))
@@ -161,7 +163,7 @@ def _asked(log: Log | None, world: World, rounds: int, seed: int) -> list[Contex
 
 
 def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None) -> tuple[float, str]:
-    """The scale of the cost, and why it is that."""
+    """Return the scale of the cost, and how it was found."""
     from editloop.edits import costs, get_cost
     from editloop.edits.cost import describe_cost
     from editloop.online import resolve_scale
@@ -180,7 +182,7 @@ def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None)
 
 
 def _validation_costs(manifest: Manifest, cost: str) -> dict[str, float]:
-    """What the responses of each policy cost on the fit's validation part."""
+    """Return what the responses of each policy cost on the fit's validation part."""
     if cost != manifest.config.cost:
         raise ConfigError(
             "the run's validation costs are in another cost",
@@ -196,7 +198,7 @@ def _validation_costs(manifest: Manifest, cost: str) -> dict[str, float]:
 
 
 class _Rounds:
-    """A table of the last rounds, renewed as they are played; without a terminal, a line now and then."""
+    """A table of the last rounds, updated as they are played; without a terminal, a line now and then."""
 
     def __init__(self) -> None:
         self.rounds: list[Round] = []

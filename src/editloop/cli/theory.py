@@ -19,7 +19,7 @@ CLAIMS = ("contraction", "rates", "regret", "solutions", "violations", "winners"
 def theory(
     name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(CLAIMS))],
     out: Annotated[Path, typer.Option(help="Folder for the results."), Place.WRITTEN] = Path("theory"),
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of everything that is drawn.", min=0)] = 0,
     config: Config = None,
 ) -> None:
     """Run the verb."""

@@ -1,4 +1,4 @@
-"""Flags that say whose contexts are asked and who edits, for the verbs that play."""
+"""The flags about contexts and users, for the verbs that simulate edits."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ DomainName = Annotated[
     str, typer.Option("--domain", help="A domain of the lab: email, summary, or one of an installed package.")
 ]
 Texts = Annotated[
-    str, typer.Option(help="lab: the domain's own texts; hub: real ones, downloaded, for the llm user.")
+    str,
+    typer.Option(
+        help="lab: the domain's own texts; hub: real texts, which are downloaded, for the llm user."
+    ),
 ]
 UserName = Annotated[
     str, typer.Option("--user", help="strong, weak, light, medium, heavy, other; or llm, with --model.")
 ]
-Model = Annotated[str | None, typer.Option(help="Of the llm user, at --base-url.")]
+Model = Annotated[str | None, typer.Option(help="The model that plays the llm user, at --base-url.")]
 BaseUrl = Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, up to /v1.")]
-Budget = Annotated[int | None, typer.Option(help="Most requests to the llm user.")]
+Budget = Annotated[int | None, typer.Option(help="The most requests to the llm user.")]
 
 
-MaxAnswer = Annotated[int, typer.Option(help="Longest answer of the llm user, in tokens.")]
+MaxAnswer = Annotated[int, typer.Option(help="The longest answer of the llm user, in tokens.")]
 
 
 class LLM(NamedTuple):
-    """Who plays the llm user, and where the answers are kept."""
+    """Which model plays the llm user, and where its answers are kept."""
 
     model: str | None
     base_url: str | None
@@ -41,7 +44,7 @@ class LLM(NamedTuple):
 
 
 def get_world(domain: str, texts: str) -> Domain | HubTexts:
-    """Where contexts come from."""
+    """Return the world that the contexts come from."""
     from editloop.lab import HubTexts, get_domain
 
     if texts not in ("lab", "hub"):
@@ -52,14 +55,14 @@ def get_world(domain: str, texts: str) -> Domain | HubTexts:
 def get_editor(
     name: str, world: Domain | HubTexts, llm: LLM, *, style: str | None = None, seed: int = 0
 ) -> User:
-    """Who edits.
+    """Return the user who edits.
 
     Args:
-        name: Of a style user, or `llm`.
-        world: Whose wishes the user has.
-        llm: For the llm user.
-        style: What the llm user wants in all contexts, instead of the world's wishes.
-        seed: Of a style user.
+        name: The name of a style user, or `llm`.
+        world: The world that knows which style is wanted for a context.
+        llm: The model of the llm user.
+        style: The style that the llm user wants in all contexts, instead of the world's.
+        seed: The seed of a style user.
     """
     from editloop.lab import Domain
     from editloop.users import LLMSettings, LLMUser, get_user

@@ -7,7 +7,7 @@ needed.
 from editloop.edits.columns import parse_map
 from editloop.edits.contexts import ContextLike, as_context, as_contexts
 from editloop.edits.cost import Cost, get_cost, register_cost
-from editloop.edits.exporting import Exported, export
+from editloop.edits.exports import EXPORTS, Exported, export
 from editloop.edits.formats import FORMATS, LogAddress, LogFormat, locate
 from editloop.edits.log import Log, ReadReport, RecordStream, hash_log
 from editloop.edits.plots import plot_costs
@@ -29,6 +29,7 @@ from editloop.edits.views import (
 from editloop.edits.writing import write_log
 
 __all__ = [
+    "EXPORTS",
     "FORMATS",
     "Context",
     "ContextLike",

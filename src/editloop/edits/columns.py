@@ -1,4 +1,4 @@
-"""Which column of a foreign log a record's field comes from: the map, and the paths in it."""
+"""The map from the fields of a record to the columns of a foreign log, and the paths in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SLICE = re.compile(r"(-?\d+)?:(-?\d+)?")
 
 
 def parse_map(text: str) -> dict[str, str]:
-    """Return `"response=output.text,edit=final,status="` as a mapping of field to column, or to nothing.
+    """Parse `"response=output.text,edit=final,status="` into a mapping from field to column, or to nothing.
 
     Raises:
         ConfigError: Not of that shape, or a field that records do not have.
@@ -29,7 +29,7 @@ def parse_map(text: str) -> dict[str, str]:
         target, equals, column = (each.strip() for each in part.partition("="))
         if not equals or target in columns:
             raise ConfigError(
-                "a map is FIELD=COLUMN,FIELD=COLUMN, each field once", seen=text, do="mend --map"
+                "a map is FIELD=COLUMN,FIELD=COLUMN, each field once", seen=text, do="fix --map"
             )
         columns[target] = column
     return check_map(columns)
@@ -53,15 +53,15 @@ def check_map(columns: Mapping[str, str]) -> dict[str, str]:
 
 
 def first_parts(columns: Mapping[str, str]) -> set[str]:
-    """The columns that a map's paths may begin at."""
+    """Return the columns at which a map's paths may begin."""
     return {*columns.values(), *(path.split(".")[0] for path in columns.values())}
 
 
 def look_up(row: Mapping[str, Any], path: str) -> Any:
-    """Return what stands at a path of a row, or MISSING.
+    """Return the value at a path of a row, or MISSING.
 
-    A column of that very name comes first. Else dots lead into objects, by index into lists and by slice to a
-    part of one (`messages.:-1`); a text that is JSON is entered as what it says.
+    A column of exactly that name comes first. Otherwise dots lead into objects, by index into lists, and by
+    slice to a part of a list (`messages.:-1`). A text that holds JSON is parsed on the way.
     """
     if path in row:
         return row[path]
@@ -85,7 +85,7 @@ def _is_index(part: str, length: int) -> bool:
 
 
 def from_json(text: str) -> Any:
-    """What a JSON text says; the text itself if it is none, and the record says that it is mistyped."""
+    """Parse a JSON text; a text that is no JSON is returned, and validating the record rejects it."""
     try:
         return parse_json(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whether a row was in the log before, told from 16 to 32 bytes per row, and as much for an id of its own.
+"""Whether a row was in the log before, from 16 to 32 bytes per row, and as many for an id of its own.
 
 Two sets of 64-bit hashes instead of the rows themselves: with a million rows the chance that any two
 different ones are taken for the same is 3 in 10^8.

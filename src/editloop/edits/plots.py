@@ -1,4 +1,4 @@
-"""Pictures of a log's costs for reports: how they are distributed, and how they go over time.
+"""Plots of a log's costs for reports: their distribution, and their course over time.
 
 They are drawn from a summary's sample; the log is not read again. Needs matplotlib only when called.
 """
@@ -40,7 +40,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "text.color": INK,
-    "text.parse_math": False,  # a dollar in a name is a dollar
+    "text.parse_math": False,  # a dollar in a name is no formula
     "xtick.color": PALE,
     "ytick.color": PALE,
     "xtick.labelcolor": INK,
@@ -55,8 +55,8 @@ STYLE: dict[Any, Any] = {
 def plot_costs(summary: LogSummary, folder: str | Path) -> list[Path]:
     """Draw `cost-distribution.png` and `cost-over-time.png` into a folder, overall and by user.
 
-    The users with the most rows are shown, where there are two or more. Without a time in every record, the
-    horizontal axis is the order of the rows, and says so.
+    If there are two users or more, those with the most rows are shown. If a record has no time, the
+    horizontal axis is the order of the rows, and its label says so.
 
     Returns:
         The files; none where no record was observed.
@@ -96,7 +96,7 @@ def plot_costs(summary: LogSummary, folder: str | Path) -> list[Path]:
 
 @contextmanager
 def _figure(path: Path, panels: int) -> Iterator[list[Axes]]:
-    """Give the panels of a figure and save it; no global state of pyplot is touched."""
+    """Give the panels of a figure, and save it; pyplot's global state is not used."""
     requires("plots")
     import matplotlib
     from matplotlib.figure import Figure
@@ -111,20 +111,20 @@ def _figure(path: Path, panels: int) -> Iterator[list[Axes]]:
 
 
 def _distribution(axes: Axes, costs: NDArray[Any], name: str) -> None:
-    """Draw a histogram; responses that cost nothing are a bar of their own, left of it."""
+    """Draw a histogram; responses that cost nothing have a bar of their own on its left."""
     from matplotlib.ticker import MaxNLocator
 
-    free, paid = costs[costs == 0], costs[costs != 0]
+    zero, nonzero = costs[costs == 0], costs[costs != 0]
     right = float(costs.max()) or 1.0
-    if len(paid) and right > 1.3 * (tail := float(np.quantile(paid, 0.99))) > 0:
-        right = tail  # a few rewritten one-word responses would flatten all others
+    if len(nonzero) and right > 1.3 * (tail := float(np.quantile(nonzero, 0.99))) > 0:
+        right = tail  # a few rewritten one-word responses would flatten the rest
     edges = np.linspace(
-        min(0.0, float(costs.min())), right, int(np.clip(np.sqrt(len(paid)), 8, MOST_BARS)) + 1
+        min(0.0, float(costs.min())), right, int(np.clip(np.sqrt(len(nonzero)), 8, MOST_BARS)) + 1
     )
     width = edges[1] - edges[0]
-    axes.bar(edges[:-1], np.histogram(paid, edges)[0] / len(costs), 0.92 * width, align="edge", color=BLUE)
-    if len(free):
-        share = len(free) / len(costs)
+    axes.bar(edges[:-1], np.histogram(nonzero, edges)[0] / len(costs), 0.92 * width, align="edge", color=BLUE)
+    if len(zero):
+        share = len(zero) / len(costs)
         axes.bar(edges[0] - 2.2 * width, share, 1.2 * width, align="edge", color=PALE)
         axes.annotate(
             f"cost 0\n{share:.0%}",

@@ -1,7 +1,7 @@
 """Where bad rows go: a JSONL file of line number, reason and the row's beginning.
 
-The file is written only when there is something for it. That it cannot be written must not cost the log
-that can be read: the problem is kept and told, the counts go on.
+The file is made with the first bad row. If it cannot be written, the log can still be read: the problem is
+kept for the report, and rows are counted on.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from types import TracebackType
 from typing import IO
 
 SHOWN = 1000
-"""Characters of a bad row that are kept."""
+"""Characters of a bad row that are written."""
 
 
 class Quarantine:
-    """Counts bad rows by reason and writes them down.
+    """Counts bad rows by reason, and writes them to a file.
 
     Attributes:
-        reasons: How many rows by reason.
+        reasons: The number of rows by reason.
         first: The first bad row, `line 3: response: empty`.
         path: The file, once there is one.
         problem: Why the file could not be written, if so.
@@ -35,7 +35,7 @@ class Quarantine:
         self._file: IO[str] | None = None
 
     def add(self, line: int, reason: str, row: str) -> None:
-        """Count a bad row and write it down."""
+        """Count a bad row and write it to the file."""
         self.reasons[reason] += 1
         self.first = self.first or f"line {line}: {reason}"
         if self._wanted is None or self.problem is not None:
@@ -62,5 +62,5 @@ class Quarantine:
         try:
             if self._file is not None:
                 self._file.close()
-        except OSError as failure:  # a full disk often shows only when the buffer is written
+        except OSError as failure:  # a full disk is often noticed only when the buffer is written
             self._failed(failure)

@@ -105,7 +105,7 @@ def iter_records(
             `"response=output.text,metadata.hter=hter"`. Dots lead into nested objects and, by index or
             slice, into
             lists: `context=messages.:-1` is all messages but the last. Cells that hold JSON are entered, too.
-        format: The name of the log's format, where neither its name nor its contents tell.
+        format: The name of the log's format, where neither its name nor its contents show it.
         quarantine: The file for bad rows. Without it none is written, but they are counted all the same.
         max_bad_share: The share of bad rows above which the log is refused, after its last row.
         keep_duplicates: Keep exact duplicates (context, response, edit, user); they are counted either way.

@@ -1,7 +1,7 @@
 """One row of an edit log: a context, the response a policy gave, and what the user made of it.
 
-The record is kept once; supervision, preferences and costs are views of it (`views.py`). It does not know
-where it came from (`reading.py`) nor what an edit costs (`cost.py`).
+The record is kept once; supervision, preferences and costs are views of it (`views.py`). It knows neither
+where it came from (`reading.py`) nor what an edit costs (`cost`).
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 Status = Literal["edited", "accepted", "pending", "expired"]
-"""`edited` and `accepted` are observed; `pending` waits for the user; `expired` never got an answer."""
+"""`edited` and `accepted` are observed; `pending` waits for the user; `expired` never had an answer."""
 
 LONE_SURROGATE = "lone surrogate, not valid Unicode text"
 
 
 def _wrong(reason: str) -> PydanticCustomError:
-    """Build a validation error whose text is a fixed reason: reasons are counted, so they hold no values."""
+    """Return a validation error with a fixed text: reasons are counted, so they must not contain values."""
     return PydanticCustomError("record", reason)
 
 
 def _as_text(value: object) -> object:
-    """Give a number the text that it has in CSV: 12.0 is 12, and NaN is an empty cell."""
+    """Return a number as it would be written in CSV: 12.0 as 12, and NaN as an empty cell."""
     if isinstance(value, float):
         return "" if math.isnan(value) else int(value) if value.is_integer() else value
     return value
@@ -76,10 +76,10 @@ def _utc_or_none(time: datetime | None) -> datetime | None:
 
 
 def _read_time(value: object) -> object:
-    """Bring the ways in which logs write a time to those that pydantic reads.
+    """Convert the ways in which logs write a time to those that pydantic reads.
 
-    Its own are ISO 8601, a date alone, and epoch seconds or milliseconds. Beside them stand the dates of mail
-    and HTTP (RFC 2822), the name of UTC behind a time, and epoch micro- and nanoseconds.
+    Pydantic reads ISO 8601, a date alone, and epoch seconds or milliseconds. This adds the dates of mail and
+    HTTP (RFC 2822), "UTC" after a time, and epoch micro- and nanoseconds.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -100,7 +100,7 @@ def _read_time(value: object) -> object:
 
 
 def _json_only(metadata: dict[str, Any]) -> dict[str, Any]:
-    # Through JSON and back, so that a record is equal to itself after any of the file formats.
+    # Through JSON and back, so that a record equals itself after it was written and read in any format.
     if not metadata:
         return metadata
     try:
@@ -120,12 +120,12 @@ OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
 
 
 def _is_text_part(part: object) -> bool:
-    """Whether this is a content part of OpenAI's API that is text."""
+    """Whether this is a text part of a message's content in OpenAI's API."""
     return isinstance(part, Mapping) and set(part) == {"type", "text"} and isinstance(part["text"], str)
 
 
 class Message(BaseModel):
-    """One message of a chat: who speaks, and the text, which may come in parts.
+    """One message of a chat: its role and its text, which may come in parts.
 
     Other keys are refused unless they are null: dropping a tool call would silently change the prompt.
     """
@@ -152,7 +152,7 @@ Context = Text | tuple[Message, ...]
 
 
 def context_text(context: Context) -> str:
-    """A context as one text, for people and for prompts: a chat has its speakers before their lines."""
+    """Return a context as one text, for people and for prompts: each message of a chat follows its role."""
     if isinstance(context, str):
         return context
     return "\n".join(f"{message.role}: {message.content}" for message in context)
@@ -162,24 +162,25 @@ class Record(BaseModel):
     """One response of a policy and what its user did with it.
 
     Attributes:
-        id: Unique in its log. Made from the content (`fingerprint`) where it is not given, so that it does
-            not depend on the order of the rows.
-        context: Text, or a chat.
+        id: The key of the record, unique in its log. By default it is made from the content (`fingerprint`),
+            so that it does not depend on the order of the rows.
+        context: A text, or a chat.
         response: What the policy wrote; not blank.
-        edit: What the user made of it. An empty edit is legal (the user deleted it all); `None` says that
-            no edit was seen, which is not the same as a cost of zero.
-        status: Derived where it is not given: no edit is `pending`, an edit equal to the response is
-            `accepted`, any other `edited`. `accepted` without an edit takes the response as its edit.
-            A status that contradicts the edit is an error.
-        user: Who edited.
-        policy: Which policy answered.
+        edit: What the user made of the response. It may be empty (the user deleted everything). None means
+            that no edit was seen, which is not a cost of zero.
+        status: By default it follows from the edit: `pending` without one, `accepted` if it equals the
+            response, else `edited`. `accepted` without an edit takes the response as its edit. A status that
+            contradicts the edit is an error.
+        user: The user who edited.
+        policy: The policy that answered.
         propensity: The probability, in (0, 1], with which that policy was chosen.
-        time: When; aware, in UTC. Reads ISO 8601 (UTC where no zone is named), dates alone, RFC 2822, and
-            epoch seconds, or milli-, micro- or nanoseconds where seconds would lie centuries ahead.
-        metadata: Anything else that JSON can hold; values it cannot hold are kept as their text.
+        time: The time of the edit, with a time zone, in UTC. Reads ISO 8601 (UTC where no zone is given),
+            dates alone, RFC 2822, and epoch seconds; or milli-, micro- or nanoseconds, if as seconds they
+            would lie centuries ahead.
+        metadata: Anything else that JSON can represent; other values become their text.
 
     Raises:
-        pydantic.ValidationError: On a field that is missing, mistyped or contradicts another.
+        pydantic.ValidationError: A field is missing, has the wrong type, or contradicts another.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -221,7 +222,7 @@ class Record(BaseModel):
         if not self.is_observed and self.edit is not None:
             raise _wrong(f"status is {self.status} but there is an edit")
         if not self.id:
-            # Frozen for everyone else; an `after` validator is still part of the making.
+            # Frozen for everyone else, but an `after` validator is still part of making the record.
             object.__setattr__(self, "id", fingerprint(self))
         return self
 
@@ -234,7 +235,7 @@ class Record(BaseModel):
 def fingerprint(record: Record) -> str:
     """Return 32 hexadecimal digits made from context, response, edit and user.
 
-    Two records with equal fingerprints are exact duplicates, whatever their ids say.
+    Two records with equal fingerprints are exact duplicates, whatever their ids are.
     """
     context = record.context
     if not isinstance(context, str):
@@ -244,9 +245,9 @@ def fingerprint(record: Record) -> str:
 
 
 def explain(error: ValidationError) -> str:
-    """Say in a few words why a row is no record: `field: reason`, without the row's own values.
+    """Return in a few words why a row is no record: `field: reason`, without the row's own values.
 
-    Only the first error is told: a row is in quarantine for one reason, and reasons are counted.
+    Only the first error is given: a row is in quarantine for one reason, and reasons are counted.
     """
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     first = errors[0]

@@ -1,4 +1,4 @@
-"""An edit as people read it: what was kept, deleted and inserted, word by word."""
+"""An edit for people to read: what was kept, deleted and inserted, word by word."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
 class Span(NamedTuple):
-    """A stretch of text."""
+    """A piece of text that was kept, deleted or inserted."""
 
     kind: Literal["kept", "deleted", "inserted"]
     text: str
 
 
 def redline(response: str, edit: str) -> list[Span]:
-    """The edit as stretches that were kept, deleted and inserted, in reading order.
+    """Return an edit as pieces that were kept, deleted and inserted, in reading order.
 
-    Kept and deleted ones together are the response, kept and inserted ones the edit, to the character.
+    The kept and deleted pieces make up the response exactly, and the kept and inserted pieces the edit.
     """
     before, after = _WORDS.findall(response), _WORDS.findall(edit)
     spans: list[Span] = []
@@ -34,7 +34,7 @@ def redline(response: str, edit: str) -> list[Span]:
 
 
 def _tidy(spans: list[Span]) -> list[Span]:
-    """Changes with nothing but blanks between them as one, its deletion first."""
+    """Join changes that have only white space between them, with the deletion first."""
     tidy: list[Span] = []
     deleted = inserted = ""
     for i, span in enumerate(spans):

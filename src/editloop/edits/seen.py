@@ -1,6 +1,6 @@
-"""Which rows of a log were seen before, told by what they say: whatever file, order, ids or users they have.
+"""Which rows of a log were seen before, by their content: file, order, ids and users do not matter.
 
-Only hashes are kept. They tell whether a row that one has was there, and nothing of a row that one has not.
+Only hashes are kept. With a row in hand they show whether it was there; without it they reveal nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["row_hashes"]
 
 
 def row_hashes(records: Iterable[Record]) -> NDArray[np.uint64]:
-    """64 bits of the hash of each record's context, response and edit [n].
+    """Return 64 bits of the hash of each record's context, response and edit [n].
 
-    Texts that differ in white space or in Unicode's forms of a character alone are the same. The chance that
-    one row of a million is taken for any of another million by mistake is 5 in 10^8.
+    Texts that differ only in white space, or in Unicode's forms of a character, are the same. The chance
+    that one given row is mistaken for any of a million others is 5 in 10^14.
     """
     return np.array([hash64(_normalised(record)) for record in records], np.uint64)
 

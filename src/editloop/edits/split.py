@@ -1,6 +1,6 @@
-"""Splitting a log into train, validation and test, so that the order of its rows does not matter.
+"""Splitting a log into train, validation and test parts, whatever the order of its rows.
 
-Whoever asks for the same shares of the same records gets the same split, however they were stored.
+The same shares of the same records give the same split, however the records were stored.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def split(
     test: float = 0.0,
     seed: int = 0,
 ) -> Split:
-    """Split records by themselves, by their users or by their time.
+    """Split records one by one, by their users, or by their times.
 
-    Shares are of records (`record`, `time`) or of users (`user`), rounded, and at least one where the share
-    is not zero. With too few records train is served first, then validation; by user, too few are an error.
+    Shares are of records (`record`, `time`) or of users (`user`), rounded, and at least one if the share is
+    not zero. With too few records the train part comes first, then validation; too few users are an error.
 
     Args:
-        records: Any records; their ids decide `by="record"`.
-        by: `record` and `user` go by a seeded hash; `time` gives the latest to test, those before to
-            validation (`seed` plays no part).
-        validation: Share of the validation part, in [0, 1).
-        test: Share of the test part, in [0, 1).
-        seed: Another seed, another split.
+        records: The records; by `record`, their ids decide.
+        by: `record` and `user` split by a seeded hash; `time` puts the latest records into test and those
+            before them into validation, whatever the seed.
+        validation: The share of the validation part, in [0, 1).
+        test: The share of the test part, in [0, 1).
+        seed: The seed of the hash.
 
     Raises:
         ConfigError: Unknown `by`, or the shares leave nothing for train.
@@ -69,7 +69,7 @@ def split(
 
 
 def _key(record: Record, by: SplitBy) -> str:
-    """Return what is split: records with equal keys stay together."""
+    """Return the key that is split: records with equal keys stay together."""
     if by == "user":
         if record.user is None:
             raise LogError("a record without a user", seen=record.id, do="split by record, or map user")

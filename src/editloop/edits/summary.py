@@ -1,9 +1,8 @@
 """What is in a log: one streaming pass that keeps numbers of the records, not their texts.
 
-A record leaves 48 bytes, up to a million of them; what reading keeps to tell duplicates is told in
-`duplicates.py`. Counts and means are exact. Quantiles and plots come from `sample`, which is every record up
-to a million and a uniform sample of a million beyond. What the numbers look like on paper is for `plots.py`
-to know.
+A record leaves 48 bytes, for up to a million records; reading itself keeps what `duplicates.py` needs.
+Counts and means are exact. Quantiles and plots come from `sample`: all records up to a million, and a
+uniform sample of a million beyond. `plots.py` draws the numbers.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ SAMPLE_TYPE = np.dtype(
     [
         ("row", np.int64),
         ("time", np.float64),  # epoch seconds; nan where there is none
-        ("user", np.int32),  # index into `users_tracked`; -1 where there is none, or one too many
-        ("cost", np.float32),  # nan where no answer was seen
+        ("user", np.int32),  # index into `users_tracked`; -1 for no user, or one that is not tracked
+        ("cost", np.float32),  # nan where no edit was seen
         *((f"{part}_{unit}", np.int32) for part in PARTS for unit in ("words", "chars")),  # -1: no edit
     ]
 )
@@ -55,16 +54,16 @@ class Group:
 
     @property
     def mean_cost(self) -> float | None:
-        """Mean cost per observed record; None where there is none."""
+        """The mean cost of an observed record; None if there is none."""
         return self.total_cost / self.observed if self.observed else None
 
     @property
     def share_edited(self) -> float | None:
-        """Edited, as a share of the observed; None where there are none."""
+        """The share of observed records that were edited; None if there are none."""
         return self.edited / self.observed if self.observed else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the group as what `json.dumps` takes."""
+        """Return the group as JSON types."""
         return {
             "name": self.name,
             "rows": self.rows,
@@ -76,26 +75,26 @@ class Group:
 
 @dataclass(frozen=True)
 class LogSummary:
-    """What is in a log. Shares are of observed records (edited or accepted), None where there is none.
+    """What is in a log. Shares are of observed records (edited or accepted), and None if there are none.
 
     Attributes:
-        cost: Name of the cost.
+        cost: The name of the cost.
         all: All records as one group.
-        statuses: Records by status.
-        users: The users with the most rows; at most 100 of the first 10,000 seen.
+        statuses: The number of records by status.
+        users: The users with the most rows: at most 100 of the first 10,000 that occur.
         policies: The policies, likewise.
-        n_users: Distinct users.
-        n_policies: Distinct policies.
-        first: Earliest time, if any record has one.
-        last: Latest time.
-        n_timed: Records with a time.
-        kept: Rows that each view keeps.
-        dropped: Rows that each view drops, by reason.
+        n_users: The number of distinct users.
+        n_policies: The number of distinct policies.
+        first: The earliest time, if any record has one.
+        last: The latest time.
+        n_timed: The number of records with a time.
+        kept: The number of rows that each view keeps.
+        dropped: The number of rows that each view leaves out, by reason.
         shared: Mean share of an edited pair's words (context + response, context + edit) that lie in the
             context and the common beginning of response and edit, which one tree encodes once.
-        sample: Structured array of `SAMPLE_TYPE` in row order; every record, or a million of them.
-        users_tracked: Names that the sample's `user` points into.
-        report: What reading the log came to, where a log was read.
+        sample: A structured array of `SAMPLE_TYPE` in row order; every record, or a million of them.
+        users_tracked: The names to which the sample's `user` is an index.
+        report: The report on reading the log, if one was read.
     """
 
     cost: str
@@ -117,12 +116,12 @@ class LogSummary:
 
     @property
     def rows(self) -> int:
-        """Number of records."""
+        """The number of records."""
         return self.all.rows
 
     @property
     def sampled(self) -> bool:
-        """Whether quantiles are of a sample, the log being too long for all of it."""
+        """Whether quantiles are those of a sample, because the log is too long."""
         return len(self.sample) < self.rows
 
     @property
@@ -139,7 +138,7 @@ class LogSummary:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return the summary, all but its sample, as what `json.dumps` takes."""
+        """Return the summary without its sample as JSON types."""
         return {
             "report": None if self.report is None else self.report.to_json(),
             "rows": self.rows,
@@ -233,10 +232,10 @@ class _Tally:
         for name, view in views.items():
             self.kept[name] += len(view.rows)
             self.dropped[name] += view.dropped
-        paid = iter(observed.rows)
+        observed_costs = iter(observed.rows)
         rows = np.empty(len(records), dtype=SAMPLE_TYPE)
         for i, record in enumerate(records):
-            value = next(paid).cost if record.is_observed else None
+            value = next(observed_costs).cost if record.is_observed else None
             user, policy = self.users.find(record.user), self.policies.find(record.policy)
             for group in (self.all, user, policy):
                 if group is not None:
@@ -280,7 +279,7 @@ class _Tally:
 
 
 class _Groups:
-    """Groups by name: the first 10,000 in detail, all of them counted."""
+    """Groups by name: the first 10,000 in detail; the others are only counted."""
 
     def __init__(self) -> None:
         self.index: dict[str, int] = {}
@@ -307,7 +306,7 @@ class _Groups:
 
 
 class _Sample:
-    """A uniform sample of fixed size (Algorithm R), which is everything until it is full."""
+    """A uniform sample of fixed size (Algorithm R), which holds everything until it is full."""
 
     def __init__(self, size: int) -> None:
         self._rows = np.empty(size, dtype=SAMPLE_TYPE)  # untouched pages cost no memory
@@ -320,7 +319,9 @@ class _Sample:
         self._rows[seen : seen + fits] = rows[:fits]
         places = self._random.integers(0, np.arange(seen + fits, seen + len(rows)) + 1)
         taken = places < size
-        self._rows[places[taken]] = rows[fits:][taken]  # of two rows for one place the later stays, as in R
+        self._rows[places[taken]] = rows[fits:][
+            taken
+        ]  # of two rows for one place the later one stays, as in Algorithm R
         self._seen += len(rows)
 
     def rows(self) -> NDArray[np.void]:
@@ -360,7 +361,7 @@ def _there(lengths: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _quantiles(values: NDArray[Any]) -> dict[str, float] | None:
-    """Return the quantiles, named by their share, and `max`; None of nothing."""
+    """Return the quantiles by their share, and `max`; None for no values."""
     if not len(values):
         return None
     at = np.quantile(values, (*QUANTILES, 1.0)).tolist()

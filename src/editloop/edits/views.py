@@ -1,7 +1,7 @@
 """One record, three kinds of feedback: supervision, preferences and costs as views of the same records.
 
-Pure functions: a view holds references into its records and counts what it left out and why. Whether an
-empty view is an error is for those who need its rows to say; the order of the rows is the records' own.
+These are pure functions. A view refers to its records, keeps their order, and counts what it left out and
+why. Whether an empty view is an error is decided by those who need its rows.
 """
 
 from __future__ import annotations

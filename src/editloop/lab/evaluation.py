@@ -75,7 +75,7 @@ def evaluate_on_users(
         domain: Where the contexts come from.
         users: Who edits.
         n: How many responses, at least 2.
-        seed: Of the contexts and the responses.
+        seed: The seed of the contexts and the responses.
         cost: The cost of an edit; by default `get_cost()`.
 
     Returns:

@@ -19,7 +19,7 @@ from editloop.users import User, edit_all
 __all__ = ["MAX_NEW_TOKENS", "World", "make_log", "stream_log"]
 
 MAX_NEW_TOKENS = 64
-"""Half as long again as the longest response of a domain: what is longer is garbled."""
+"""Half as long again as the longest response of a domain; anything longer is garbled."""
 
 
 class World(Protocol):
@@ -27,19 +27,19 @@ class World(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The world's name."""
         ...
 
     def contexts(self, seed: int, *, stream: str = "log") -> Iterator[str]:
-        """Contexts, the same for the same seed and stream."""
+        """Yield contexts, the same for the same seed and stream."""
         ...
 
     def kind(self, context: str) -> str:
-        """The kind of a context's source text, on which the hidden style depends."""
+        """Return the kind of a context's source text, on which the hidden style depends."""
         ...
 
     def describe(self, context: str) -> str:
-        """The style that a user wants for this context, in words."""
+        """Return the style that a user wants for this context, in words."""
         ...
 
 
@@ -61,22 +61,23 @@ def stream_log(
     max_new_tokens: int = MAX_NEW_TOKENS,
     chunk: int = CHUNK,
 ) -> Iterator[Record]:
-    """Rows of a log, made as they are taken, a few hundred at a time: for `write_log`, at any size.
+    """Yield the rows of a log of any size; they are made a few hundred at a time, as they are taken.
 
     Args:
         domain: Where the contexts come from.
         user: Who edits.
-        n: How many rows.
-        seed: Of the contexts and the responses. A longer log of one seed begins with the shorter one.
-        policy: Who answers.
+        n: The number of rows.
+        seed: The seed of the contexts and the responses. A longer log of the same seed begins with the
+            shorter one.
+        policy: The policy that answers.
         policy_name: The name under which it is logged.
-        max_new_tokens: Most tokens of a response.
-        chunk: Contexts that are answered at a time; the responses depend on it.
+        max_new_tokens: The most tokens of a response.
+        chunk: The number of contexts that are answered at a time; the responses depend on it.
 
     Raises:
-        ConfigError: `n` is negative, or there are not so many contexts.
-        ModelError: The policy answers with blanks only. (A single blank response cannot be logged; its
-            context is passed over.)
+        ConfigError: `n` is negative, or there are fewer contexts.
+        ModelError: All responses are blank. (A single blank response cannot be logged; its context is
+            skipped.)
     """
     if n < 0:
         raise ConfigError("the number of rows is negative", seen=n)
@@ -86,7 +87,7 @@ def stream_log(
         asked = list(islice(contexts, chunk))
         if not asked:
             raise ConfigError(f"the {domain.name} texts are used up", seen=done, do="ask for fewer rows")
-        # A chunk is of one size and has its own seed, whatever n is.
+        # All chunks have the same size and their own seeds, so that the first rows do not depend on n.
         samples = policy.sample(asked, seed=1_000_003 * seed + chunks, max_new_tokens=max_new_tokens)
         chunks += 1
         pairs = [
@@ -95,7 +96,7 @@ def stream_log(
             if sample.text.strip()
         ]
         if not pairs:
-            raise ModelError("the policy answers with blanks only", seen=policy_name)
+            raise ModelError("all responses of the policy are blank", seen=policy_name)
         pairs = pairs[: n - done]
         edits = edit_all(user, *zip(*pairs, strict=True))
         for (context, response), edit in zip(pairs, edits, strict=True):
@@ -123,7 +124,7 @@ def make_log(
     policy_name: str = "base",
     progress: Callable[[int], None] | None = None,
 ) -> list[Record]:
-    """A log of n rows, as by `stream_log`; `progress` is called with the rows made so far."""
+    """Return a log of n rows as `stream_log` makes it; `progress` is called with the rows made so far."""
     records: list[Record] = []
     for record in stream_log(domain, user, n, seed, policy=policy, policy_name=policy_name):
         records.append(record)

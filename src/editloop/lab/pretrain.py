@@ -1,11 +1,11 @@
 """Pretraining small base models: the loop, and the recipe of a domain's base.
 
-A domain's base is trained on drafts that often have the neutral style, but give every style some
-probability. It tells the kinds of contexts apart and does not know what is wanted for which
-(`Domain.redraw`). It is shipped as a package asset with its recipe and a hash over the recipe and
-the domain's tables.
+A domain's base is trained on drafts that mostly have the neutral style, but give every style some
+probability. It distinguishes the kinds of contexts and does not know what is wanted for them
+(`Domain.redraw`). It is shipped in the package with its recipe and a hash over the recipe and the domain's
+tables.
 
-This module does not know users or logs. Text from files is `editloop.lab.text`.
+Users and logs are not known here. Bases from text files are in `editloop.lab.text`.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ CHAT_TEMPLATE = (
     "{{ message.content }}{{ eos_token if message.role == 'assistant' else '" + SEP + "' }}"
     "{% endfor %}"
 )
-"""A turn is its text and a mark: the separator after the user's, the end after the assistant's."""
+"""A turn is its text and a mark: the separator after the user's turn, the end token after the assistant's."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Token ids and labels, both [rows, tokens]; a label of -100 is not learned."""
 
 Progress = Callable[[int, int, float], None]
-"""Called with the steps done, the steps in all and the loss."""
+"""Called with the steps done, all steps, and the loss."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,15 @@ class Recipe:
     """How a domain's base model is made.
 
     Attributes:
-        diversity: Probability with which an attribute is redrawn from all its values.
-        awareness: Probability with which it has the value that another kind's style has (`Domain.redraw`).
-        hidden_size: Width of the model.
-        layers: Number of its layers.
-        heads: Attention heads of a layer.
-        steps: Optimiser steps.
-        batch_size: Drafts of a step.
-        learning_rate: Peak of the schedule (linear warm-up, then cosine to zero).
-        seed: Of the drafts and of the weights.
+        diversity: The probability that an attribute is redrawn from all its values.
+        awareness: The probability that it has the value of another kind's style (`Domain.redraw`).
+        hidden_size: The width of the model.
+        layers: The number of its layers.
+        heads: The attention heads of a layer.
+        steps: The optimiser steps.
+        batch_size: The drafts in a step.
+        learning_rate: The peak of the schedule (linear warm-up, then cosine to zero).
+        seed: The seed of the drafts and of the weights.
     """
 
     diversity: float = 0.45
@@ -91,7 +91,7 @@ class Recipe:
                 raise ConfigError(f"{name} is a probability", seen=getattr(self, name))
         if self.diversity + self.awareness > 1:
             raise ConfigError(
-                "diversity and awareness are more than 1", seen=(self.diversity, self.awareness)
+                "diversity and awareness together exceed 1", seen=(self.diversity, self.awareness)
             )
         for name in ("hidden_size", "layers", "heads", "steps", "batch_size"):
             if getattr(self, name) < 1:
@@ -104,13 +104,13 @@ def shipped_recipe(domain: Domain) -> Recipe:
 
 
 def recipe_hash(domain: Domain, recipe: Recipe) -> str:
-    """A hash over the recipe and the domain's tables: equal hashes, equal training data and model."""
+    """Return a hash over the recipe and the domain's tables; equal hashes mean equal data and models."""
     text = json.dumps([domain.fingerprint, asdict(recipe)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def build_tokenizer(domain: Domain) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer of the domain's texts, which decodes to exactly the text that was encoded."""
+    """Return a word-level tokenizer of the domain's texts, which decodes exactly what was encoded."""
     vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNK, SEP, *domain.pieces])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
@@ -137,7 +137,7 @@ def new_model(
     positions: int,
     seed: int,
 ) -> LlamaForCausalLM:
-    """A Llama with tied embeddings and random weights, fp32, on the CPU."""
+    """Return a Llama with tied embeddings and random weights, in fp32 on the CPU."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
@@ -165,13 +165,13 @@ def train(
     minutes: float | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Trains a model in place by AdamW on the mean loss of a batch's labels.
+    """Train a model in place with AdamW on the mean loss of a batch's labels.
 
-    The schedule follows whichever budget is further spent, steps or minutes, so that training ends with a
+    The schedule follows the budget that is spent faster, steps or minutes, so that training ends with a
     learning rate of zero either way.
 
     Returns:
-        The steps that were taken.
+        The number of steps that were taken.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     model.train()
@@ -198,12 +198,12 @@ def train(
 def pretrain(
     domain: Domain, out: Path | str, recipe: Recipe | None = None, *, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Trains a domain's base model by its recipe and writes it to a folder in Hugging Face format.
+    """Train a domain's base model by its recipe, and write it to a folder in Hugging Face format.
 
     Args:
-        domain: Whose drafts to learn.
+        domain: The domain whose drafts are learned.
         out: The folder; files of the same name there are replaced.
-        recipe: By default that of the shipped base (5 to 10 minutes on 2 cores).
+        recipe: The recipe; by default that of the shipped base (5 to 10 minutes on 2 cores).
         progress: Called after each step.
 
     Returns:
@@ -253,7 +253,7 @@ def save_base(
 
 
 def _drafts(domain: Domain, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
-    """Endless batches of conversations of one context and one draft; only the draft is learned."""
+    """Yield batches without end, of conversations of a context and a draft; only the draft is learned."""
     contexts = domain.contexts(recipe.seed, stream="pretrain")
     generator = random.Random(recipe.seed)
     while True:

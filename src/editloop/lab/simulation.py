@@ -18,7 +18,7 @@ from editloop.errors import BudgetError, RunError, UserError
 from editloop.journal import append_rows, read_rows
 from editloop.lab.folder import claim
 from editloop.lab.log import MAX_NEW_TOKENS
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.online import Bandit, BanditConfig, Decided
 from editloop.policy import Policy, RunFolder
 from editloop.progress import ProgressCallback, WarningCallback

@@ -1,8 +1,8 @@
 """Pretraining a small base from plain text, so that a log of real text can be worked on offline.
 
-A byte-level BPE tokenizer and a Llama of a few million parameters, trained on the texts packed into
-blocks. Such a base knows the words of its texts and little else; it stands in for a real one where none
-can be had. This module does not know domains or logs.
+The base is a Llama of a few million parameters with a byte-level BPE tokenizer, trained on the texts packed
+into blocks. It knows the words of its texts and little else, and stands in for a real base where none is
+available. Domains and logs are not known here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["TextRecipe", "pretrain_text"]
 Documents = Literal["lines", "files"]
 
 HELD_OUT = 0.05
-"""Share of the blocks that are kept for the perplexity."""
+"""The share of the blocks that are held out for the perplexity."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class TextRecipe:
     """How a base model is made from plain text.
 
     Attributes:
-        vocabulary: Most tokens the tokenizer may have.
-        hidden_size: Width of the model.
-        layers: Number of its layers.
-        heads: Attention heads of a layer.
-        block: Tokens of a training row.
-        positions: Longest context with its continuation, in tokens, that the model is declared for.
-        epochs: Passes over the text.
-        minutes: Wall clock after which training ends, if that is sooner.
-        batch_size: Blocks of a step.
-        learning_rate: Peak of the schedule.
+        vocabulary: The most tokens that the tokenizer may have.
+        hidden_size: The width of the model.
+        layers: The number of its layers.
+        heads: The attention heads of a layer.
+        block: The tokens of a training row.
+        positions: The longest context with its continuation, in tokens, that the model is configured for.
+        epochs: The passes over the text.
+        minutes: The wall-clock time after which training ends, if that is sooner.
+        batch_size: The blocks in a step.
+        learning_rate: The peak of the schedule.
         documents: Whether each line of a file is a text, or each file.
-        seed: Of the order of texts and blocks, and of the weights.
+        seed: The seed of the order of texts and blocks, and of the weights.
     """
 
     vocabulary: int = 6000
@@ -77,12 +77,12 @@ def pretrain_text(
     *,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Trains a small base from plain-text files and writes it to a folder in Hugging Face format.
+    """Train a small base from plain-text files, and write it to a folder in Hugging Face format.
 
     Args:
-        files: UTF-8 text.
+        files: Text files in UTF-8.
         out: The folder; files of the same name there are replaced.
-        recipe: By default at most 12 minutes on 2 cores.
+        recipe: The recipe; the default takes at most 12 minutes on 2 cores.
         progress: Called after each step.
 
     Returns:
@@ -90,7 +90,7 @@ def pretrain_text(
         per token on the blocks that were held out.
 
     Raises:
-        ConfigError: A file that cannot be read as UTF-8 text, or too little text.
+        ConfigError: A file cannot be read as UTF-8 text, or there is too little text.
     """
     recipe = recipe or TextRecipe()
     documents = _read(files, recipe.documents)
@@ -171,8 +171,9 @@ def _train_tokenizer(documents: Sequence[str], recipe: TextRecipe) -> PreTrained
 
 
 def _pack(documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, block: int) -> torch.Tensor:
-    """The texts' tokens, each text ended by the end token, as whole blocks: int64 [blocks, block]."""
-    # The backend is called, as the wrapper warns of texts that are longer than the model's positions.
+    """The tokens of all texts, each followed by the end token, as whole blocks: int64 [blocks, block]."""
+    # The backend is called directly, because the wrapper warns of texts that are longer than the model's
+    # positions.
     encodings = tokenizer.backend_tokenizer.encode_batch(list(documents))
     stream = [token for encoding in encodings for token in (*encoding.ids, tokenizer.eos_token_id)]
     whole = len(stream) // block * block
@@ -180,7 +181,7 @@ def _pack(documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, block: i
 
 
 def _batches(blocks: torch.Tensor, recipe: TextRecipe) -> Iterator[Batch]:
-    """Endless batches, every block once an epoch but for an incomplete last batch."""
+    """Yield batches without end: every block once per epoch, except those of an incomplete last batch."""
     generator = torch.Generator().manual_seed(recipe.seed)
     whole = len(blocks) // recipe.batch_size
     while True:
@@ -192,6 +193,6 @@ def _batches(blocks: torch.Tensor, recipe: TextRecipe) -> Iterator[Batch]:
 
 @torch.no_grad()
 def _perplexity(model: LlamaForCausalLM, blocks: torch.Tensor) -> float:
-    """The exponential of the mean negative log-probability of a token, over all but each block's first."""
+    """Return the exponential of the mean negative log-probability of a token, without each block's first."""
     losses = [float(model(input_ids=row, labels=row).loss) for row in blocks.chunk(len(blocks))]
     return math.exp(sum(losses) / len(losses))

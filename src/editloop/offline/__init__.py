@@ -1,6 +1,6 @@
 """Learning policies from a log (Eq. 3 to 7): methods, losses, reference pass, cost model, trainer, mixture.
 
-The names are loaded when they are first used: a configuration needs no torch.
+The names are imported when they are first used, so that a configuration needs no torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
+    from editloop.offline.arguments import training_arguments
     from editloop.offline.config import FitConfig, Trial
     from editloop.offline.cost_model.ridge import CostModel, Fidelity, fidelity, fit_cost_model
     from editloop.offline.evaluation import evaluate
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
     from editloop.offline.reference import Scored, cache_folder, feature_pass, reference_of, reference_pass
     from editloop.offline.scoring import Estimate, Scores, score
-    from editloop.offline.trainer import EditTrainer, training_arguments
+    from editloop.offline.trainer import EditTrainer
 
 _MODULES = {
     "alarms": ("SampleCheck", "check_samples", "raise_alarms"),
+    "arguments": ("training_arguments",),
     "config": ("FitConfig", "Trial"),
     "cost_model.ridge": ("CostModel", "Fidelity", "fidelity", "fit_cost_model"),
     "evaluation": ("evaluate",),
@@ -51,7 +53,7 @@ _MODULES = {
     "mixture": ("Mixture", "mix_by_cost", "mix_by_likelihood"),
     "reference": ("Scored", "cache_folder", "feature_pass", "reference_of", "reference_pass"),
     "scoring": ("Estimate", "Scores", "score"),
-    "trainer": ("EditTrainer", "training_arguments"),
+    "trainer": ("EditTrainer",),
 }
 __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 

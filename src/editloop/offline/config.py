@@ -1,7 +1,7 @@
-"""What `fit` can be told: validated where it is made, saved beside what it produced.
+"""The configuration of `fit`, validated when it is made and saved in the run that it produced.
 
-The fields are the only place of a default, a range and a help text: the command's flags, its YAML and its
-documentation are made of them. The hyperparameters of a method stand with the method.
+A default, a range and a help text stand in a field and nowhere else: the command's flags, its YAML and its
+documentation are generated from the fields. The hyperparameters of a method are defined with the method.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Trial:
 
     Attributes:
         method: The method.
-        hyperparameters: An instance of `method.hyperparameters`.
+        hyperparameters: The values at this point, an instance of `method.hyperparameters`.
     """
 
     method: Method
@@ -42,7 +42,7 @@ class Trial:
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What has to be prepared before it trains."""
+        """What has to be prepared before the trial can train."""
         return self.method.needs(self.hyperparameters)
 
 
@@ -62,8 +62,8 @@ class FitConfig(Configuration):
     )
     hyperparameters: Mapping[str, Mapping[str, tuple[Any, ...]]] = setting(
         {},
-        "For each method the values of its hyperparameters to try, such as {dpo: {beta: [0.1, 1]}}; what is "
-        "not named has the method's own grid.",
+        "For each method the values of its hyperparameters to try, such as {dpo: {beta: [0.1, 1]}}; "
+        "hyperparameters that are not named have the method's default grid.",
         section=METHOD,
     )
     full: bool = setting(False, "Train all weights instead of a LoRA adapter.", section=METHOD)
@@ -81,13 +81,13 @@ class FitConfig(Configuration):
     )
     micro_batch_size: int | None = setting(
         None,
-        "Contexts in one forward of one process, at most; by default what memory can bear. The next lower "
-        "divisor of the batch is taken, so that it changes no loss that is a mean.",
+        "Limit on the contexts in one forward of one process; by default as many as memory can bear. The "
+        "next lower divisor of the batch is used, so that no loss which is a mean changes.",
         section=TRAINING,
         ge=1,
     )
     gradient_checkpointing: bool = setting(
-        False, "Keep fewer activations and compute them again: less memory, more time.", section=TRAINING
+        False, "Keep fewer activations and recompute them: less memory, more time.", section=TRAINING
     )
     warmup: float = setting(
         0.1,
@@ -98,13 +98,13 @@ class FitConfig(Configuration):
     )
     seed: int = setting(
         0,
-        "Decides the split, the adapters' start, the order of the rows, and the sampling.",
+        "Decides the split, the adapters' initial weights, the order of the rows, and the sampling.",
         section=TRAINING,
         common=True,
     )
     max_length: int | None = setting(
         None,
-        "Most tokens of a context and its completion; by default what the base can read.",
+        "Limit in tokens of a context and its completion; by default that of the base.",
         section=TRAINING,
         ge=8,
     )
@@ -115,22 +115,24 @@ class FitConfig(Configuration):
         "record", "How the validation part is split off.", section=CHOICE, common=True
     )
     validation_rows: int = setting(
-        500, "Most rows of the validation part that are used; the others are left out.", section=CHOICE, ge=1
+        500, "Limit on the rows of the validation part; the others are left out.", section=CHOICE, ge=1
     )
     validation_samples: int = setting(
         64,
-        "Responses sampled from each trained policy on the validation part: they show degenerate text, and "
-        "`select: cost` chooses by them. 0 samples none.",
+        "Number of responses sampled from each trained policy on the validation part. They show degenerate "
+        "text, and `select: cost` chooses by them. 0 samples none.",
         section=CHOICE,
         ge=0,
     )
     evaluations: int = setting(
         8,
-        "How often in a training the validation loss is computed; the best state is kept.",
+        "How often the validation loss is computed in a training; the best state is kept.",
         section=CHOICE,
         ge=1,
     )
-    patience: int = setting(3, "Stop after so many evaluations without a better one.", section=CHOICE, ge=1)
+    patience: int = setting(
+        3, "Stop after this many evaluations without an improvement.", section=CHOICE, ge=1
+    )
     select: Literal["loss", "cost"] = setting(
         "loss",
         "How the best trial of a method is chosen on the validation part: by its validation loss, or by the "
@@ -156,17 +158,17 @@ class FitConfig(Configuration):
     cost_model: CostModelKind = setting(
         "ridge",
         "What predicts costs: ridge regression on the reference's features, bootstrap regressions on them, "
-        "ridge on features tuned by an adapter, or auto: what validates best of the three.",
+        "ridge on features tuned by an adapter, or auto: the best of the three on the validation part.",
         section=SAMPLING,
     )
     max_new_tokens: int = setting(
-        256, "Longest sampled response, in tokens.", section=SAMPLING, common=True, ge=1
+        256, "Limit of a sampled response, in tokens.", section=SAMPLING, common=True, ge=1
     )
 
     @model_validator(mode="before")
     @classmethod
     def _listed(cls, values: Any) -> Any:
-        """Take a single value of a hyperparameter for a list of one."""
+        """Read a single value of a hyperparameter as a list of one."""
         if isinstance(values, Mapping) and isinstance(given := values.get("hyperparameters"), Mapping):
             listed = {
                 name: {
@@ -191,7 +193,7 @@ class FitConfig(Configuration):
     @field_validator("hyperparameters", mode="after")
     @classmethod
     def _typed(cls, given: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, tuple[Any, ...]]]:
-        """The values as the methods' models have them: numbers as numbers, whatever they were written as."""
+        """Convert the values to the types of the methods' models; in YAML, 1e-4 is a text."""
         typed: dict[str, dict[str, tuple[Any, ...]]] = {}
         for name, fields in given.items():
             model, typed[name] = METHODS.get(name).hyperparameters, {}
@@ -208,6 +210,7 @@ class FitConfig(Configuration):
 
     @model_validator(mode="after")
     def _check(self) -> FitConfig:
+        """Refuse a choice by numbers that are missing, or that cannot be compared with each other."""
         if "cost" in (self.select, self.mixture) and self.validation_samples == 0:
             raise ValueError("select and mixture by cost need validation_samples above 0")
         for name in self.methods if self.select == "loss" else ():
@@ -215,6 +218,8 @@ class FitConfig(Configuration):
             same: dict[str, Any] = {
                 field: None for field in model.model_fields if model.extra(field)["comparable"]
             }
+            # Losses with another beta or another weight are other functions; the lowest says nothing. Trials
+            # are comparable if they agree in everything but the comparable fields, such as the learning rate.
             losses = {tuple((t.hyperparameters.model_dump() | same).items()) for t in self.trials(name)}
             if len(losses) > 1:
                 raise ValueError(
@@ -223,7 +228,7 @@ class FitConfig(Configuration):
         return self
 
     def trials(self, method: str) -> list[Trial]:
-        """All points of a method's grid.
+        """All trials of a method: the points of its grid.
 
         Raises:
             ConfigError: There is no such method.
@@ -251,5 +256,5 @@ class FitConfig(Configuration):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What has to be prepared for any of the trials."""
+        """Everything that has to be prepared for the trials."""
         return frozenset().union(*(trial.needs for name in self.methods for trial in self.trials(name)))

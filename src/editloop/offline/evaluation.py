@@ -1,4 +1,4 @@
-"""Held-out figures of a run's policies on a log that they were not trained on."""
+"""Evaluate a run's policies on a log that they were not trained on."""
 
 from __future__ import annotations
 
@@ -35,26 +35,30 @@ def evaluate(
     drop_seen: bool = False,
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
-    """Likelihood of the edits and accuracies, of the base and every policy of a run, or of one policy.
+    """Evaluate the base and every policy of a run, or one policy, on a held-out log.
+
+    Long because it follows the evaluation from the log to the figures in one place.
 
     Args:
-        run: A run folder or its path; or a policy, which is called `policy` in what is returned.
-        log: Rows that were not trained on. How many of them a run has seen is told, as a warning if any.
+        run: A run folder or its path; or a policy, whose figures are returned under the name `policy`.
+        log: Rows that the run was not trained on. The number of rows that it was trained on is reported, as a
+            warning if there are any.
         base: The run's base, if it is loaded already.
-        samples: Responses to sample for each policy, for their cost against the logged edits.
-        seed: Of the sampling.
-        drop_seen: Leave out the rows that the run was trained or validated on.
-        callback: Hears of warnings and progress; without one, warnings are Python's (`EditLoopWarning`).
+        samples: Number of responses to sample from each policy, to compute their cost against the logged
+            edits.
+        seed: The seed of the sampling.
+        drop_seen: Whether to leave out the rows that the run was trained or validated on.
+        callback: Receives warnings and progress. Without one, warnings are Python's (`EditLoopWarning`).
 
     Returns:
-        `rows`, `pairs` and `counts` of the log; `seen`, on how many of these rows the run was trained or
-        validated (None where that is not known); and `policies`: for each name the figures of
-        `Scores.figures`, and `sampled` where samples were asked for. `mixture` has the weights of a fitted
-        mixture, `cost_model` how well the run's cost model tells the costs, where there are such.
+        `rows`, `pairs` and `counts` of the log; `seen`, the number of rows that the run was trained or
+        validated on (None if it is not known); and `policies`, for each name the figures of `Scores.figures`,
+        with `sampled` if responses were sampled. If the run has a mixture, `mixture` has its weights; if it
+        has a cost model, `cost_model` is how well it predicts.
 
     Raises:
-        EmptyViewError: No row was observed, or none could be encoded, or all were seen and left out.
-        RunError: The run is unusable, or is not known to have seen what should be left out.
+        EmptyViewError: No row was observed, none could be encoded, or all were left out as seen.
+        RunError: The run is unusable, or it is not known which rows it has seen and they should be left out.
     """
     callback = callback or WarningCallback()
     one = run if isinstance(run, Policy) else None
@@ -112,14 +116,14 @@ def evaluate(
 def _unseen(
     run: RunFolder | None, rows: Sequence[Record], drop: bool, callback: ProgressCallback
 ) -> tuple[Sequence[Record], int | None, int]:
-    """The rows to evaluate on, how many of them the run has seen (if known), and how many were left out."""
+    """The rows to evaluate on, how many of them the run has seen, if known, and how many were left out."""
     known = run.seen(row_hashes(rows)) if run else None
     if known is None:
         if drop:
             raise RunError(
-                "which rows were seen in training is not known",
+                "it is not known which rows were seen in training",
                 seen=str(run.path) if run else "a policy",
-                do="give a run folder that was made by this version",
+                do="give a run folder made by this version",
             )
         return rows, None, 0
     count = int(known.sum())
@@ -136,7 +140,7 @@ def _unseen(
 
 
 def _arms(run: RunFolder | None, base: Policy) -> Iterator[tuple[str, AbstractContextManager[Policy]]]:
-    """What is evaluated, by name; each for as long as it is looked at."""
+    """Yield the name of each policy to evaluate, and a context in which it is loaded."""
     if run is not None:
         for name in run.arm_names():
             yield name, run.policy(name, base)
@@ -148,12 +152,12 @@ def _arms(run: RunFolder | None, base: Policy) -> Iterator[tuple[str, AbstractCo
 
 @contextmanager
 def _referred(policy: Policy) -> Iterator[Policy]:
-    """The policy that a policy's adapter lies on."""
+    """A context in which the base that a policy's adapter is attached to is a policy of its own."""
     with policy.reference():
         yield Policy(**{each.name: getattr(policy, each.name) for each in fields(Policy)})
 
 
 def _beta(manifest: Manifest | None, name: str) -> float:
-    """The β by which the preference loss of an arm is told: its own, where it was trained with one."""
+    """The β of the reported preference loss of a policy: its own, if it was trained with one."""
     policy = manifest.policies.get(name) if manifest else None
     return float(policy.best.hyperparameters.get("beta", DEFAULT_BETA)) if policy else DEFAULT_BETA

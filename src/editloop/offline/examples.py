@@ -1,7 +1,8 @@
-"""From records to training examples: each record's completions in one context tree, by their roles.
+"""Turn records into training examples: each record's completions in one context tree, with their roles.
 
-The views decide which rows become examples; this module encodes them once and says how many were cut or left
-out on the way. What a method learns from an example is the method's to say (`editloop.offline.methods`).
+The views of the log decide which rows become examples. This module encodes each once and counts those that
+were cut or left out. Which examples a method learns from is decided by the method
+(`editloop.offline.methods`).
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from editloop.policy import ContextTree, Encoder
 __all__ = ["EDIT", "RESPONSE", "SAMPLED", "Completions", "Example", "ExampleSet", "make_examples"]
 
 EDIT, RESPONSE, SAMPLED = "edit", "response", "sampled"
-"""Roles: what the user made of the draft, the logged draft, and what was sampled from the reference."""
+"""The roles of a completion: the user's edit, the logged draft, and a sample from the reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """The completions of one context that are looked at together: K distinct continuations of a tree.
+    """The K distinct completions of one context that a loss compares, as continuations of one tree.
 
-    A continuation may have several roles: where a draft was left as it was, it is the edit, too.
+    A continuation may have several roles: a draft that was left unchanged is its own edit.
 
     Attributes:
         tree: The context and its K continuations.
-        roles: For each role which continuations have it, in order; a role that none has is not there.
-        reference: log π_ref of each [K], once the reference has been asked.
-        cost: f̂ of each, in units of the train part's mean cost [K], once costs have been estimated.
-        spread: u of each, in the same units [K].
+        roles: For each role the indices of its continuations, in order; roles without any are absent.
+        reference: log π_ref of each continuation [K], after the reference pass.
+        cost: Estimated cost f̂ of each, in units of the train part's mean cost [K], once it is estimated.
+        spread: Uncertainty u of each, in the same units [K].
     """
 
     tree: ContextTree
@@ -44,21 +45,22 @@ class Completions:
         return len(self.tree.continuations)
 
     def of(self, role: str) -> int:
-        """Which continuation has a role that one has alone.
+        """The index of the continuation that alone has a role.
 
         Raises:
-            KeyError: None has it.
+            KeyError: No continuation has the role.
+            ValueError: Several have it.
         """
         (index,) = self.roles[role]
         return index
 
     @property
     def is_pair(self) -> bool:
-        """Whether there are an edit and a response that differ."""
+        """Whether there is an edit and a response, and they differ."""
         return EDIT in self.roles and RESPONSE in self.roles and self.of(EDIT) != self.of(RESPONSE)
 
     def only(self, *roles: str) -> Completions:
-        """The completions of these roles alone, in the same order, with what is known of each."""
+        """The completions with these roles, in the same order, with whatever is known of each."""
         kept = sorted({index for role in roles for index in self.roles.get(role, ())})
         if len(kept) == len(self) and set(self.roles) <= set(roles):
             return self
@@ -76,7 +78,7 @@ class Completions:
         )
 
     def with_reference(self, log_probs: Sequence[float]) -> Completions:
-        """The same with log π_ref of each continuation [K]."""
+        """The same completions with log π_ref of each [K]."""
         return replace(self, reference=tuple(log_probs))
 
 
@@ -85,13 +87,13 @@ class Example:
     """One record as the methods see it.
 
     Attributes:
-        id: The record's.
-        context: The context, for sampling.
-        edit: The edit y', for the cost of samples.
-        response: The response y, for its cost.
-        completions: The edit and the response; their log π_ref, once the reference pass has run.
-        sampled: These and what was sampled from the reference, with log π_ref and estimated costs, once the
-            cost model has been asked (see `editloop.offline.cost_model`).
+        id: The record's id.
+        context: The context x as text or messages, to sample responses to it.
+        edit: The edit y' as text, to compute the cost of samples.
+        response: The response y as text, to compute its cost.
+        completions: The edit and the response as tokens; with log π_ref after the reference pass.
+        sampled: The edit, the response and completions sampled from the reference, with log π_ref and
+            estimated costs; None unless a method needs a cost model (see `editloop.offline.cost_model`).
     """
 
     id: str
@@ -114,11 +116,11 @@ class Example:
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """Examples of a part of the log and what was counted while they were made.
+    """The examples of a part of the log, and what was counted while they were made.
 
     Attributes:
-        examples: In the order of the records.
-        counts: Rows by what happened to them: cut, left out, unedited.
+        examples: The examples, in the order of the records.
+        counts: Numbers of rows by what happened to them: cut, left out, unedited.
     """
 
     examples: tuple[Example, ...]
@@ -131,12 +133,16 @@ class ExampleSet:
 
 
 def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
-    """Encode the supervision and the preference view of records, each context once.
+    """Encode the supervision view and the preference view of records, with each context once.
 
-    A pair whose two sides differ only after the cut becomes supervision alone and is counted.
+    A pair whose two sides differ only after the cut is kept for supervision alone, and counted.
+
+    Args:
+        records: The records of one part of the log.
+        encoder: The base's encoder.
     """
     demonstrations = supervision(records)
-    observed = [record for record in records if record.is_observed]  # the demonstrations' records, in order
+    observed = [record for record in records if record.is_observed]  # one for each demonstration, in order
     counts = Counter(demonstrations.dropped)
     counts["unedited: no preference"] = preferences(records).dropped["unedited"]
     examples = []

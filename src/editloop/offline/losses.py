@@ -1,8 +1,10 @@
 """The losses of the paper as pure functions of log-probabilities (natural log).
 
-They know nothing of models, batches or devices. `count` is for a part of a batch (gradient
-accumulation, several processes): the number of items in the whole batch, so that the parts' losses
-add up to the loss of the whole. It may be a fraction, where the parts are averaged over processes.
+They know nothing of models, batches or devices. Each is a mean, and `count` is its divisor. A part of an
+optimiser step (gradient accumulation, several processes) is given the count of the whole step, so that the
+losses of the parts add up to the loss of the whole. The count may be a fraction, because the gradients of
+processes are
+averaged: it is then divided by their number.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ __all__ = [
     "weighted_likelihood_loss",
 ]
 
-NOTHING = 1e-9  # a count of nothing, whose sum is 0 anyway; real counts may be shares of 1
+NOTHING = 1e-9
+"""The divisor in place of a count of 0, where the sum is 0, too. Real counts can be fractions of 1, so 1
+would
+be too large."""
 
 
 def sft_loss(
@@ -33,9 +38,9 @@ def sft_loss(
     Args:
         log_prob: log π(y'|x), summed over the tokens of each edit [n].
         lengths: Number of tokens of each edit [n].
-        reduction: `sequence` is Eq. 3's mean over edits; `token` divides by the tokens of all edits
-            together, so that a long edit weighs as much as its tokens do.
-        count: Edits (`sequence`) or tokens (`token`) of the whole batch.
+        reduction: `sequence` is the mean over edits of Eq. 3; `token` is the mean over the tokens of all
+            edits, in which long edits weigh more.
+        count: Number of edits (`sequence`) or tokens (`token`) in the whole step.
 
     Returns:
         A scalar; 0 for n = 0.
@@ -48,9 +53,15 @@ def sft_loss(
 def preference_margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Tensor:
     """log π/π_ref (y'|x) − log π/π_ref (y|x), the argument of σ in Eq. 4 before β [n].
 
-    Whatever `chosen` and `rejected` have in common cancels, and so it does in the reference's two: each
-    pair may be counted from where edit and response part.
+    Args:
+        chosen: log π(y'|x) [n].
+        rejected: log π(y|x) [n].
+        ref_chosen: log π_ref(y'|x) [n].
+        ref_rejected: log π_ref(y|x) [n].
     """
+    # The difference is first taken within the policy and within the reference. The prefix that y' and y share
+    # cancels in each, so both may be counted from the token at which they part, and it does not matter if the
+    # policy's were and the reference's were not.
     return (chosen - rejected) - (ref_chosen - ref_rejected)
 
 
@@ -59,8 +70,8 @@ def dpo_loss(margin: Tensor, *, beta: float, count: Tensor | float | None = None
 
     Args:
         margin: From `preference_margin` [n].
-        beta: β > 0, how strongly the reference holds.
-        count: Pairs in the whole batch.
+        beta: β > 0; the greater, the closer the policy stays to the reference.
+        count: Number of pairs in the whole step.
 
     Returns:
         A scalar; 0 for n = 0.
@@ -73,24 +84,28 @@ def dpo_loss(margin: Tensor, *, beta: float, count: Tensor | float | None = None
 def pairwise_regression_loss(
     log_ratio: Tensor, cost: Tensor, group: Tensor, *, beta: float, count: Tensor | float | None = None
 ) -> Tensor:
-    """Square loss that brings β[log π/π_ref(a) − log π/π_ref(b)] to f̄(b) − f̄(a), for Eq. 6.
+    """The square of β[log π/π_ref(a) − log π/π_ref(b)] − [f̄(b) − f̄(a)], for Eq. 6.
 
-    The mean over all pairs of a context's candidates, and over contexts. On full support its minimiser is
-    that of Eq. 6: π_ref e^{−f̄/β}/Z.
+    The mean is over all pairs (a, b) of a context's completions, and over contexts. On full support its
+    minimiser is that of Eq. 6: π_ref e^{−f̄/β}/Z.
 
     Args:
-        log_ratio: log π/π_ref of k candidates [k].
-        cost: Their pessimistic cost f̄ [k].
-        group: The context of each, ascending from 0 [k]; a context with one candidate counts for nothing.
+        log_ratio: log π/π_ref of k completions [k].
+        cost: Pessimistic cost f̄ of each [k].
+        group: The context of each, ascending from 0 [k]; a context with one completion has no pair.
         beta: β > 0.
-        count: Contexts of two candidates or more in the whole batch.
+        count: Number of contexts with two completions or more in the whole step.
 
     Returns:
         A scalar; 0 for no pairs.
     """
+    # With v = β log π/π_ref + f̄ the difference is v(a) − v(b): the loss vanishes where v is constant within
+    # a context, that is, where π = π_ref e^{−f̄/β} up to the factor 1/Z. The mean of (v_i − v_j)² over the
+    # pairs of m values is 2/(m − 1) Σ (v_i − v̄)², twice their sample variance; so pairs need not be
+    # enumerated.
     value = beta * log_ratio + cost
     sizes, mean = _means(value, group)
-    # The mean square difference of pairs is twice the variance.
+    # A context with one completion has value = mean, and adds zero; the clamp only avoids 0/0 there.
     each = 2 * (value - mean[group]) ** 2 / (sizes[group] - 1).clamp(min=1)
     count = float((sizes > 1).sum()) if count is None else count
     return each.sum() / torch.as_tensor(count, device=log_ratio.device).clamp(min=NOTHING)
@@ -99,26 +114,38 @@ def pairwise_regression_loss(
 def weighted_likelihood_loss(
     log_prob: Tensor, cost: Tensor, group: Tensor, *, beta: float, count: Tensor | float | None = None
 ) -> Tensor:
-    """SFT on candidates, each weighted by e^{−f̄/β} among those of its context.
+    """The negative log-likelihood of completions, each weighted by e^{−f̄/β} among those of its context.
 
-    Its minimiser among the candidates is e^{−f̄/β}/Z. That is Eq. 6's π_ref e^{−f̄/β}/Z where they were drawn
-    from π_ref and are counted as often as they came; edits and responses beside them pull toward those.
+    Its minimiser on the completions is e^{−f̄/β}/Z. If all of them were sampled from π_ref, and repeated ones
+    kept, that would be π_ref e^{−f̄/β}/Z, the minimiser of Eq. 6. The edit and the response stand among them
+    and each completion once, so the policy is pulled towards edits and responses.
 
-    Arguments are as of `pairwise_regression_loss`, with log π [k] in place of the log-ratio.
+    Args:
+        log_prob: log π of k completions [k].
+        cost: As for `pairwise_regression_loss` [k].
+        group: As for `pairwise_regression_loss` [k].
+        beta: β > 0.
+        count: As for `pairwise_regression_loss`.
+
+    Returns:
+        A scalar; 0 if no context has two completions.
     """
     contexts = int(group[-1]) + 1 if len(group) else 0
     score = -cost / beta
+    # A softmax within each context. The maximum is subtracted first, so that the exponentials neither
+    # overflow nor all vanish.
     highest = score.new_full((contexts,), -torch.inf).scatter_reduce(0, group, score, "amax")
     weight = (score - highest[group]).exp()
     total = weight.new_zeros(contexts).index_add(0, group, weight)
     sizes, _ = _means(score, group)
+    # A single completion would have weight 1 whatever its cost, which would be SFT on it.
     each = -weight / total[group] * log_prob * (sizes[group] > 1)
     count = float((sizes > 1).sum()) if count is None else count
     return each.sum() / torch.as_tensor(count, device=log_prob.device).clamp(min=NOTHING)
 
 
 def _means(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Size and mean of each group [g]."""
+    """The size and the mean of each group [g], [g]."""
     groups = int(group[-1]) + 1 if len(group) else 0
     sizes = values.new_zeros(groups).index_add(0, group, torch.ones_like(values))
     return sizes, values.new_zeros(groups).index_add(0, group, values) / sizes
@@ -127,5 +154,13 @@ def _means(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
 def early_ensemble_loss(
     sft: Tensor, dpo: Tensor, rl: Tensor | float = 0.0, *, dpo_weight: float, rl_weight: float = 0.0
 ) -> Tensor:
-    """The joint loss of EarlyEnsemble: SFT + λ · DPO + λ_RL · RL (Eq. 7)."""
+    """The joint loss of EarlyEnsemble: SFT + λ · DPO + λ_RL · RL (Eq. 7), a scalar.
+
+    Args:
+        sft: The SFT loss, a scalar.
+        dpo: The DPO loss, a scalar.
+        rl: The RL loss, a scalar.
+        dpo_weight: λ ≥ 0.
+        rl_weight: λ_RL ≥ 0.
+    """
     return sft + dpo_weight * dpo + rl_weight * rl

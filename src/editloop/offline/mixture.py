@@ -1,10 +1,10 @@
-"""The fitted mixture: convex weights over trained policies, π = Σ α_k π_k, chosen on validation data.
+"""Fit the weights α_k of a mixture π = Σ_k α_k π_k of trained policies on validation data.
 
-By likelihood, EM on the log-probabilities of the edits: the best mixture is seldom a single policy. By cost,
-the expected cost Σ α_k c_k is linear and the policy that costs least has all the weight; the standard errors
-say how sure that choice is.
+By likelihood, the weights are fitted by EM on the log-probabilities of the edits; the best mixture is seldom
+a single policy. By cost, the objective Σ_k α_k c_k is linear, so the policy of least mean cost has all the
+weight; the standard errors show how certain that choice is.
 
-This module knows tables of numbers only.
+This module is given tables of numbers only.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ __all__ = ["Mixture", "mix_by_cost", "mix_by_likelihood"]
 Floats = NDArray[np.float64]
 
 ITERATIONS = 2000
-"""Most steps of EM."""
+"""Limit on the steps of EM."""
 
 TOLERANCE = 1e-6
-"""EM ends where no weights can gain more log-likelihood per row."""
+"""EM stops when no weights can raise the mean log-likelihood of a row by more than this."""
 
 BOOTSTRAPS = 100
-"""Samples of the rows that the standard errors are from."""
+"""Number of bootstrap samples for the standard errors."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ class Mixture:
     """Weights over policies.
 
     Attributes:
-        weights: By policy, not negative, 1 together.
-        errors: Their standard errors: those of the weights of bootstrap samples of the rows.
-        by: What they were fitted by.
-        rows: How many rows they were fitted on; where the policies differ in that, the fewest.
-        objective: Mean log-likelihood of a row, or mean cost, of the mixture.
-        single: The same of each policy alone.
-        curve: The objective after each step of the fit; by cost that of equal weights and that of the best.
+        weights: The weight of each policy; they are not negative, and their sum is 1.
+        errors: Standard errors of the weights, from bootstrap samples of the rows.
+        by: What the weights were fitted by.
+        rows: Number of rows that they were fitted on; if it differs between policies, the least.
+        objective: The mixture's mean log-likelihood of a row, or its mean cost.
+        single: The same figure for each policy alone.
+        curve: The objective after each step of the fit. By cost, the objective of equal weights and of the
+            best.
     """
 
     weights: Mapping[str, float]
@@ -55,41 +56,41 @@ class Mixture:
     curve: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """The mixture as plain data."""
         return asdict(self)
 
 
 def mix_by_likelihood(log_probs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixture:
-    """Maximises Σ_i log Σ_k α_k π_k(y'_i | x_i).
+    """Fit the weights that maximise Σ_i log Σ_k α_k π_k(y'_i | x_i).
 
     Args:
-        log_probs: For each policy log π(y'|x) of the validation rows, natural log [n].
-        seed: Of the bootstrap that gives the standard errors.
+        log_probs: For each policy log π_k(y'|x) of the validation rows, natural log [n].
+        seed: The seed of the bootstrap.
 
     Raises:
-        ConfigError: There are no policies or rows, or numbers that are not finite.
+        ConfigError: There are no policies or no rows, or a number is not finite.
     """
     names, table = _table(log_probs)
     weights, curve = _em(table)
     generator = np.random.default_rng(seed)
-    drawn = []
+    bootstrap = []
     for _ in range(BOOTSTRAPS):
         rows = generator.integers(len(table), size=len(table))
-        drawn.append(_em(table[rows])[0])
+        bootstrap.append(_em(table[rows])[0])
     means = table.mean(axis=0)
-    return _mixture(names, weights, np.array(drawn), "likelihood", len(table), means, curve)
+    return _mixture(names, weights, np.array(bootstrap), "likelihood", len(table), means, curve)
 
 
 def mix_by_cost(costs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixture:
-    """Minimises Σ_k α_k c_k, c_k the mean cost of policy k.
+    """Fit the weights that minimise Σ_k α_k c_k, where c_k is the mean cost of policy k.
 
     Args:
-        costs: For each policy what its responses cost, by the cost model or by what a user made of them; of
-            the same contexts where they are as many, else of rounds of its own [n of that policy].
-        seed: Of the bootstrap over rows that gives the standard errors.
+        costs: For each policy the costs of its responses, estimated or observed [n_k]. If all policies have
+            the same number, they are costs in the same contexts; otherwise each policy has its own rounds.
+        seed: The seed of the bootstrap.
 
     Raises:
-        ConfigError: There are no policies or rows, or numbers that are not finite.
+        ConfigError: There are no policies or no rows, or a number is not finite.
     """
     if len({len(values) for values in costs.values()}) == 1:
         names, paired = _table(costs)
@@ -99,6 +100,8 @@ def mix_by_cost(costs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixtu
         columns = [_table({name: values})[1][:, 0] for name, values in costs.items()]
     generator = np.random.default_rng(seed)
 
+    # In the same contexts the costs of two policies go up and down together. Resampling whole rows keeps
+    # that, and gives the difference of their means the smaller error that it has.
     def resampled() -> Floats:
         if paired is not None:
             mean: Floats = paired[generator.integers(len(paired), size=len(paired))].mean(axis=0)
@@ -107,18 +110,29 @@ def mix_by_cost(costs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixtu
 
     means = np.array([column.mean() for column in columns])
     weights, curve = _cheapest(means)
-    drawn = np.array([_cheapest(resampled())[0] for _ in range(BOOTSTRAPS)])
+    bootstrap = np.array([_cheapest(resampled())[0] for _ in range(BOOTSTRAPS)])
     rows = min(len(column) for column in columns)
-    return _mixture(names, weights, drawn, "cost", rows, means, curve)
+    return _mixture(names, weights, bootstrap, "cost", rows, means, curve)
 
 
 def _cheapest(costs: Floats) -> tuple[Floats, list[float]]:
-    """All weight on the least of the costs [K], shared alike where several are least; and the curve."""
+    """All weight on the lowest cost, shared equally by ties [K]; and the curve of the objective.
+
+    The curve has two points: equal weights, and these.
+
+    Args:
+        costs: The mean cost of each policy [K].
+    """
     least = (costs == costs.min()).astype(np.float64)
     return least / least.sum(), [float(costs.mean()), float(costs.min())]
 
 
 def _table(values: Mapping[str, Sequence[float]]) -> tuple[list[str], Floats]:
+    """The names of the policies, and a table of their numbers [n, K].
+
+    Raises:
+        ConfigError: The table is empty, or a number is not finite.
+    """
     names = list(values)
     table = np.array([values[name] for name in names], np.float64).T
     if not names or table.ndim != 2 or not len(table):
@@ -130,12 +144,25 @@ def _table(values: Mapping[str, Sequence[float]]) -> tuple[list[str], Floats]:
 
 
 def _em(table: Floats) -> tuple[Floats, list[float]]:
-    """Weights [K], equal at the start, and the mean log-likelihood after each step.
+    """Maximise the mean log-likelihood of a mixture by EM, beginning with equal weights.
 
-    A step of EM multiplies each weight by its slope. Where policies are alike that is slow: so the step is
-    lengthened, to a power of the slope, for as long as this gains. The largest slope less 1 bounds what can
-    still be gained.
+    Args:
+        table: log π_k(y'_i|x_i) [n, K].
+
+    Returns:
+        The weights [K], and the mean log-likelihood before the first and after each step.
     """
+    # The E-step gives policy k the share α_k p_ik / Σ_j α_j p_ij of row i. The M-step sets α_k to the mean of
+    # its shares: α_k is multiplied by its slope s_k = mean_i p_ik / Σ_j α_j p_ij, the derivative of the mean
+    # log-likelihood with respect to α_k. If policies are alike, all slopes are close to 1 and EM crawls. So
+    # the step is lengthened to s_k^power, with the power doubled while that gains, and back to EM's own step,
+    # which never loses, when it does not.
+    #
+    # The stopping rule is a bound. The objective L is concave and Σ_k α_k s_k = 1, so any other weights β
+    # have L(β) − L(α) ≤ Σ_k s_k (β_k − α_k) = Σ_k s_k β_k − 1 ≤ max_k s_k − 1.
+    #
+    # Likelihoods of whole texts underflow. Each row is divided by its highest, whose logarithm is added
+    # again.
     highest = table.max(axis=1, keepdims=True)
     likelihood = np.exp(table - highest)
 
@@ -153,7 +180,7 @@ def _em(table: Floats) -> tuple[Floats, list[float]]:
         trial /= trial.sum()
         reached, new = at(trial)
         if reached < value and power > 1:
-            power = 1.0  # EM's own step, which never loses
+            power = 1.0
             continue
         weights, value, slope, power = trial, reached, new, 2 * power
         curve.append(value)
@@ -163,18 +190,20 @@ def _em(table: Floats) -> tuple[Floats, list[float]]:
 def _mixture(
     names: Sequence[str],
     weights: Floats,
-    drawn: Floats,
+    bootstrap: Floats,
     by: Literal["likelihood", "cost"],
     rows: int,
     single: Floats,
     curve: Sequence[float],
 ) -> Mixture:
+    """A `Mixture`, with numbers by name; the standard errors are those of the bootstrap weights [B, K]."""
+
     def named(values: Floats) -> dict[str, float]:
         return dict(zip(names, values.tolist(), strict=True))
 
     return Mixture(
         weights=named(weights),
-        errors=named(drawn.std(axis=0, ddof=1)),
+        errors=named(bootstrap.std(axis=0, ddof=1)),
         by=by,
         rows=rows,
         objective=curve[-1],

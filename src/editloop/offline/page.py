@@ -1,6 +1,6 @@
-"""The page of a report: one HTML file with its pictures inside, readable on a desk and on a phone.
+"""The HTML page of a report: one file with its images inside, readable on a desktop and on a phone.
 
-A page is a title, a verdict and sections. This module does not know what is reported.
+A page has a title, a verdict and sections. This module does not know what they report.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Draft:
     """A draft and its edit, shown as a redline.
 
     Attributes:
-        label: Who wrote the draft.
+        label: The name of the policy that wrote the draft.
         response: The draft.
-        edit: What a user made of it.
-        cost: The cost of the edit; None where it is not known.
+        edit: The edit.
+        cost: The cost of the edit; None if it is not known.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Drafts for one context, one below the other."""
+    """Drafts for one context, shown side by side."""
 
     context: str
     drafts: Sequence[Draft]
@@ -46,17 +46,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report; whatever is given is shown, in the order of the fields.
+    """A part of a report. Whatever is given is shown, in the order of the fields.
 
     Attributes:
-        title: Heading.
-        paragraphs: Plain text.
-        alarms: Warnings, set apart from the text.
-        table: Rows of cells, the heading first.
-        notes: What the words of the table mean, by word.
-        images: PNG files or their bytes.
+        title: The heading.
+        paragraphs: Paragraphs of plain text.
+        alarms: Warnings, set off from the text.
+        table: Rows of cells, the header first.
+        notes: The meaning of the table's words, by word.
+        images: PNG files, or their bytes.
         comparisons: Drafts as redlines.
-        code: A command or other fixed-width text.
+        code: A command, or other fixed-width text.
     """
 
     title: str
@@ -76,10 +76,10 @@ def write_report(
 
     Args:
         path: The file.
-        title: Of the page.
+        title: The title of the page.
         lead: The line below the title.
-        sections: What follows, in this order.
-        verdict: Stands above all sections.
+        sections: The sections, in order.
+        verdict: The verdict, which is shown above all sections.
 
     Raises:
         RunError: The file cannot be written.
@@ -96,7 +96,7 @@ def write_report(
 
 
 def _shown(section: Section) -> dict[str, Any]:
-    """A section as the template takes it: pictures in base 64, drafts as the stretches of their redlines."""
+    """A section for the template: images in base64, drafts as the spans of their redlines."""
 
     def encoded(image: Path | bytes) -> str:
         return base64.b64encode(image if isinstance(image, bytes) else image.read_bytes()).decode("ascii")
@@ -121,4 +121,4 @@ def _shown(section: Section) -> dict[str, Any]:
 def _cost(draft: Draft) -> str:
     if draft.cost is None:
         return ""
-    return "cost 0, left as it is" if draft.response == draft.edit else f"cost {draft.cost:.2f}"
+    return "cost 0, left unchanged" if draft.response == draft.edit else f"cost {draft.cost:.2f}"

@@ -1,8 +1,9 @@
-"""The reference pass: log π_ref of every continuation, once for all methods, seeds and settings.
+"""The reference pass: log π_ref of every continuation, computed once for all methods, seeds and settings.
 
-With it come the features of the cost model, where one is to be fitted. The numbers are cached by content
-(the base's weights, the dtype, every token), so a second fit of the same log on the same base runs no
-reference forward at all; with RL only if it draws the same responses.
+The same pass computes the features of the cost model, if there is one. The numbers are cached by content: the
+hash of the base's weights, its dtype and every token. The reference never changes during a fit, and tuning a
+method means fitting the same log many times; a second fit runs no forward of the reference at all. A key by
+content is never out of date, whatever becomes of files and names.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ T = TypeVar("T")
 
 
 class Scored(NamedTuple):
-    """What the reference says of one tree's continuations.
+    """The reference's figures of one tree's continuations.
 
     Attributes:
         log_probs: log π_ref of each [K].
-        features: Of each, float32 [K, F]; F is 0 where none were asked for.
+        features: Features of each, float32 [K, F]; F is 0 if none were asked for.
     """
 
     log_probs: tuple[float, ...]
@@ -46,7 +47,7 @@ class Scored(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Where reference passes are cached: `EDITLOOP_CACHE`, or `editloop` in the user's cache folder."""
+    """The folder of cached reference passes: `EDITLOOP_CACHE`, or `editloop` in the user's cache folder."""
     if "EDITLOOP_CACHE" in os.environ:
         return Path(os.environ["EDITLOOP_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "editloop"
@@ -59,9 +60,10 @@ def reference_pass(
     cache: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Example], bool]:
-    """The examples with log π_ref of edit and response filled in, and whether the cache had them.
+    """Compute log π_ref of the edit and the response of examples; arguments are those of `reference_of`.
 
-    Arguments are as of `reference_of`.
+    Returns:
+        The examples with log π_ref, and whether it came from the cache.
     """
     found, known = reference_of(policy, [e.completions for e in examples], cache=cache, progress=progress)
     return [replace(e, completions=own) for e, own in zip(examples, found, strict=True)], known
@@ -74,16 +76,17 @@ def reference_of(
     cache: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Completions], bool]:
-    """Completions with log π_ref filled in, and whether the cache had them.
-
-    The work is shared among the processes of a distributed run.
+    """Compute log π_ref of completions, with the work shared among the processes of a distributed run.
 
     Args:
-        policy: The base (or a policy whose adapter is switched off meanwhile).
-        completions: Of n contexts.
-        cache: Folder of cached passes; by default `cache_folder()`. A cache that cannot be read or
-            written costs time, never the run.
-        progress: Called with the number of this process's contexts done.
+        policy: The base, or a policy whose adapter is switched off meanwhile.
+        completions: The completions of n contexts.
+        cache: The folder of cached passes; by default `cache_folder()`. If it cannot be read or written, the
+            pass is computed again, and the fit goes on.
+        progress: Called with the number of this process's contexts done so far.
+
+    Returns:
+        The completions with log π_ref [n], and whether it came from the cache.
     """
     found, known = _pass(policy, [each.tree for each in completions], False, cache, progress)
     return [
@@ -98,7 +101,11 @@ def feature_pass(
     cache: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Scored], bool]:
-    """log π_ref and features of every continuation; arguments as of `reference_of`."""
+    """Compute log π_ref and features of every continuation of trees; other arguments as for `reference_of`.
+
+    Returns:
+        The figures of each tree, and whether they came from the cache.
+    """
     return _pass(policy, trees, True, cache, progress)
 
 
@@ -113,7 +120,8 @@ def _pass(
         return [], True
     state = processes(policy.device)
     file = (cache or cache_folder()) / "reference" / f"{_key(policy, trees, features)}.safetensors"
-    # One process looks for all: machines without a common cache folder must not part ways here.
+    # One process looks into the cache for all: if its folder is not shared between machines, some would
+    # compute and wait for others that do not.
     found = broadcast_object_list([_read(file, trees, features) if state.is_main_process else None])[0]
     if found is not None:
         return found, True
@@ -127,12 +135,22 @@ def _pass(
 def on_all_processes(
     device: torch.device, items: Sequence[S], work: Callable[[Sequence[S]], Sequence[T]]
 ) -> list[T]:
-    """What `work` makes of each item; every process does its share and gets all of it."""
+    """Share work among the processes of a distributed run.
+
+    Args:
+        device: The device of this process.
+        items: The items, the same in every process [n].
+        work: Computes a result for each of the items it is given.
+
+    Returns:
+        The result of every item, in every process [n].
+    """
     state = processes(device)
     found = work(items[state.process_index :: state.num_processes])
     if state.num_processes == 1:
         return list(found)
-    gathered: dict[int, T] = {}  # a process may have no share
+    # By index, because the shares differ in length, and with few items some are empty.
+    gathered: dict[int, T] = {}
     for rank, part in enumerate(gather_object([found])):
         gathered |= zip(range(rank, len(items), state.num_processes), part, strict=True)
     return [gathered[i] for i in range(len(items))]
@@ -151,6 +169,8 @@ def _score(
 
 
 def _key(policy: Policy, trees: Sequence[ContextTree], features: bool) -> str:
+    """The name of a cached pass: a hash of everything that its numbers depend on."""
+    # The first number is the version of the pass; it changes when the same tokens would get other numbers.
     dtype = next(p.dtype for p in policy.model.parameters() if p.is_floating_point())
     digest = hashlib.sha256(f"4 {policy.fingerprint} {dtype} {features}".encode())
     for tree in trees:
@@ -161,7 +181,7 @@ def _key(policy: Policy, trees: Sequence[ContextTree], features: bool) -> str:
 
 
 def _read(file: Path, trees: Sequence[ContextTree], features: bool) -> list[Scored] | None:
-    """The cached figures; None if there are none, or ones that cannot be these trees'."""
+    """The cached figures; None if there are none, or the file is damaged."""
     try:
         content = load_file(file)
         log_probs, table = content["log_probs"], content["features"]
@@ -179,6 +199,7 @@ def _read(file: Path, trees: Sequence[ContextTree], features: bool) -> list[Scor
 
 
 def _write(file: Path, found: Sequence[Scored]) -> None:
+    """Cache figures; log-probabilities in float64, so that those from the cache are the same to the bit."""
     content = {
         "log_probs": np.concatenate([np.array(each.log_probs, np.float64) for each in found]),
         "features": np.concatenate([each.features for each in found]),

@@ -1,16 +1,18 @@
-"""The HTML report of a run: the verdict, the policies, drafts of each, and how they were trained."""
+"""The HTML report of a run: the verdict, the policies with their drafts, and how they were trained."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import ValidationError
 
 from editloop.intervals import mean_interval
-from editloop.offline.methods import METHODS, Method
+from editloop.offline.methods import METHODS
 from editloop.offline.page import Comparison, Draft, Section, write_report
+from editloop.offline.plots import colour_of, figure_png, tidy, training_curves
 from editloop.offline.scoring import Estimate
 from editloop.offline.verdict import Verdict, run_verdict
 from editloop.policy import RunFolder
@@ -25,43 +27,26 @@ from editloop.policy.manifest import (
     SamplesRecord,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Plot
-
 __all__ = [
     "ACCURACIES",
     "COLUMN_NOTES",
     "FIGURES",
-    "colour_of",
     "cost_model_table",
-    "figure_png",
     "figures_note",
     "run_sections",
     "show_estimate",
     "show_number",
     "show_weights",
-    "tidy",
     "verdict_of",
     "write_run_report",
 ]
 
-OTHERS = {"base": "#8b95a1", "late": "#7a3e9d", "mixture": "#8a7a2f"}
-"""Colours of what is played beside the policies of the methods."""
-
-
-def colour_of(name: str) -> str:
-    """The colour of an arm: that of its method, where it is one that is known here."""
-    if name in OTHERS:
-        return OTHERS[name]
-    return METHODS.get(name).colour if name in METHODS else Method.colour
-
 
 def write_run_report(run: RunFolder) -> Path:
-    """Write what a run folder knows of itself into it.
+    """Write the report of a run into its folder.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: The run cannot be read, or the report cannot be written.
     """
     manifest = run.manifest()
     title = f"EditLoop: {Path(manifest.read.path or run.path).name}"
@@ -70,7 +55,7 @@ def write_run_report(run: RunFolder) -> Path:
 
 
 def verdict_of(manifest: Manifest) -> Verdict:
-    """Which policy of a run to serve, by the sampled costs of its validation rows."""
+    """The verdict on which policy of a run to serve, by the sampled costs of its validation rows."""
     return run_verdict(
         _sampled_cost(manifest.base.sampled),
         {name: _sampled_cost(policy.best.sampled) for name, policy in manifest.policies.items()},
@@ -86,7 +71,7 @@ def _sampled_cost(sampled: SamplesRecord | None) -> Estimate | None:
 
 
 def run_sections(run: RunFolder) -> list[Section]:
-    """What a run folder knows of itself, as sections: the policies first, then how they were trained."""
+    """The sections of a run's report: the policies first, then how they were trained."""
     manifest = run.manifest()
     policies, data = manifest.policies, manifest.data
     sections = []
@@ -108,7 +93,8 @@ def run_sections(run: RunFolder) -> list[Section]:
             "The trainings",
             ["Loss by optimiser step. The grey line marks the step whose weights were kept."],
             table=_settings_table(policies),
-            images=[figure_png(_curves(policies))],
+            notes=_symbols(policies),
+            images=[figure_png(training_curves(policies))],
         )
     )
     if manifest.cost_model is not None:
@@ -126,7 +112,7 @@ def _learned_from(manifest: Manifest, data: DataRecord) -> list[str]:
 
 
 def _drafts(manifest: Manifest) -> list[Section]:
-    """Drafts for the first contexts: the base's, then those of the policies, the cheapest policy first."""
+    """Drafts for the first contexts: the base's, then the policies' in the order of their costs."""
     sampled = {name: policy.best.sampled for name, policy in manifest.policies.items()}
     trained = {name: each for name, each in sampled.items() if each and each.examples}
     if not trained:
@@ -152,11 +138,11 @@ def _drafts(manifest: Manifest) -> list[Section]:
 
 
 DRAFTS = 2
-"""Contexts whose drafts are shown."""
+"""Number of contexts whose drafts are shown."""
 
 
 def _figures_table(manifest: Manifest) -> list[list[str]]:
-    """The policies' figures, the sampled cost first."""
+    """The table of the policies' figures, with the sampled cost first."""
     base = manifest.base.sampled
     rows = [["policy", "sampled cost", *FIGURES.values()]]
     rows.append(["base", show_estimate(base.cost) if base else "", *([""] * len(FIGURES))])
@@ -168,12 +154,37 @@ def _figures_table(manifest: Manifest) -> list[list[str]]:
 
 
 def _settings_table(policies: Mapping[str, PolicyRecord]) -> list[list[str]]:
-    """What each policy was trained with."""
+    """The table of what each policy was trained with."""
     rows = [["policy", "trials", "chosen", "step kept"]]
     for name, policy in policies.items():
         best = policy.best
         rows.append([name, str(len(policy.trials)), best.settings, f"{best.best_step or 0} of {best.steps}"])
     return rows
+
+
+def _symbols(policies: Mapping[str, PolicyRecord]) -> dict[str, str]:
+    """What the short names of the hyperparameters mean, as the methods describe them."""
+    notes: dict[str, str] = {}
+    for name, policy in policies.items():
+        if name not in METHODS:  # trained by a method that is not installed here
+            continue
+        model = METHODS.get(name).hyperparameters
+        try:
+            chosen = model.model_validate(policy.best.hyperparameters)
+        except ValidationError:  # as an older version named them
+            continue
+        for field in model.model_fields:
+            symbol = model.extra(field)["symbol"]
+            if symbol in chosen.shown():
+                notes[f"{symbol} ({name}):"] = model.model_fields[field].description or ""
+    # One line for what several methods describe alike.
+    alike: dict[str, list[str]] = {}
+    for label, description in notes.items():
+        alike.setdefault(description, []).append(label)
+    return {
+        labels[0] if len(labels) == 1 else labels[0].partition(" ")[0] + ":": description
+        for description, labels in alike.items()
+    }
 
 
 FIGURES = {
@@ -182,7 +193,7 @@ FIGURES = {
     "reference_accuracy": "reference accuracy",
     "chosen_shift": "shift of edits",
 }
-"""What the figures of `Scores.figures` are called, wherever they are shown."""
+"""The names under which figures of `Scores.figures` are shown everywhere."""
 
 ACCURACIES = (
     "Accuracy: how often the edit is likelier than the response; reference accuracy: how often it is so by "
@@ -197,19 +208,21 @@ COLUMN_NOTES = {
     "Shift of edits:": "how far the edits' log-probability moved from the base's; negative where they became "
     "less likely.",
 }
-"""What the columns of the policies' table mean."""
+"""The meaning of the columns of the policies' table."""
 
 FEW_PAIRS, FEW_ROWS = 50, 10
-"""Below which a share, and a mean, is shown with its 95% interval in place of its standard error."""
+"""With fewer pairs a share, and with fewer rows a mean, is shown with its 95% interval instead of its
+standard
+error."""
 
 
 def figures_note(rows: int, pairs: int) -> str:
-    """What the figures beside it are of, and what stands behind their means."""
-    return f"{rows} rows, {pairs} pairs; mean ± standard error, of few [95% interval]"
+    """A note on how many rows and pairs the figures are of, and how their errors are shown."""
+    return f"{rows} rows, {pairs} pairs; mean ± standard error, or [95% interval] where there are few"
 
 
 def cost_model_table(kinds: Mapping[str, FidelityRecord]) -> list[list[str]]:
-    """The fidelity of cost models, by what they are called."""
+    """The table of the fidelity of cost models, by label."""
     rows = [["predicts from", "R²", "correlation", "of ranks", "costs below f̂", "f̂ + u", "f̂ + 2u"]]
     for label, found in kinds.items():
         figures = [show_number(figure) for figure in (found.r2, found.pearson, found.spearman)]
@@ -218,16 +231,21 @@ def cost_model_table(kinds: Mapping[str, FidelityRecord]) -> list[list[str]]:
 
 
 def _cost_model(record: CostModelRecord) -> Section:
-    """How well the cost model predicts, beside what knows the length or nothing."""
+    """How well the cost model predicts, beside baselines that know only the length, or nothing."""
     settings, held = record.settings, record.model.rows
     tried = {f"{KINDS[kind]} ({kind})": found for kind, found in record.tried.items()}
     return Section(
         "The cost model",
         [
-            f"Least squares on the costs of {settings['rows']} responses, on {held} validation rows; taken: "
-            f"{record.kind} with {settings['features']}, of strength {settings['ridge']:.3g}."
+            f"Least squares on the costs of {settings['rows']} responses, tested on {held} validation rows. "
+            f"Chosen: {record.kind} with {settings['features']}, ridge strength {settings['ridge']:.3g}."
         ],
         table=cost_model_table({**tried, "its length": record.length, "nothing": record.mean}),
+        notes={
+            "f̂:": "the predicted cost of a response.",
+            "u:": "how uncertain that prediction is; at f̂ + u most costs should lie below.",
+            "R²:": "the share of the costs' variance that is predicted.",
+        },
     )
 
 
@@ -235,7 +253,7 @@ KINDS = {"ridge": "the base's states", "bootstrap": "the base's states", "tuned"
 
 
 def _mixture(mixture: MixtureRecord) -> Section:
-    """The weights, what the mixture gains over each policy alone, and the fit's curve."""
+    """The weights, the objective of each policy alone and of the mixture, and the curve of the fit."""
     from matplotlib.figure import Figure as Plot
 
     unit = "mean cost" if mixture.by == "cost" else "log-likelihood of an edit"
@@ -252,18 +270,18 @@ def _mixture(mixture: MixtureRecord) -> Section:
     tidy(axes, "", "step of the fit", unit)
     note = (
         f"Weights fitted by {mixture.by} on {mixture.rows} validation rows, ± standard error by "
-        "bootstrap. Each response of the mixture is drawn from one policy, by its weight."
+        "bootstrap. Each response of the mixture is sampled from one policy, chosen by weight."
     )
     return Section("The mixture", [note], table=rows, images=[figure_png(figure)])
 
 
 def show_number(value: float | None) -> str:
-    """Three digits after the point, or a dash for what a training that diverged leaves behind."""
+    """A number with three digits after the point, or a dash if it is missing or not finite."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def show_estimate(estimate: Figure | Mapping[str, Any] | None) -> str:
-    """Mean ± standard error, of few rows its 95% interval or their number; a dash where there is no mean."""
+    """Mean ± standard error; with few rows the 95% interval or their number; a dash if there is no mean."""
     if estimate is None:
         return "–"
     found = estimate if isinstance(estimate, Figure) else Figure.model_validate(estimate, strict=False)
@@ -274,52 +292,10 @@ def show_estimate(estimate: Figure | Mapping[str, Any] | None) -> str:
     if n >= (FEW_PAIRS if found.interval else FEW_ROWS):
         return f"{mean} ± {show_number(found.se)}"
     interval = found.interval or mean_interval(found.mean, found.se or 0.0, n)
-    # One word: where a table is narrow the interval goes to the next line whole.
+    # Without a space in the interval, a narrow table does not break it across lines.
     return f"{mean} [{interval[0]:.2f},{interval[1]:.2f}]" if interval else f"{mean} (n = {n})"
 
 
 def show_weights(weights: Mapping[str, float], errors: Mapping[str, float]) -> str:
-    """The weights of a mixture with their standard errors, in a line."""
+    """The weights of a mixture with their standard errors, in one line."""
     return ", ".join(f"{name} {weight:.2f} ± {errors[name]:.2f}" for name, weight in weights.items())
-
-
-def _curves(policies: Mapping[str, PolicyRecord]) -> Plot:
-    """Training and validation loss of each policy's chosen trial."""
-    from matplotlib.figure import Figure as Plot
-
-    figure = Plot(figsize=(3.1 * max(len(policies), 2), 2.7), dpi=160, layout="constrained")
-    for i, (name, policy) in enumerate(policies.items()):
-        axes = figure.add_subplot(1, max(len(policies), 2), i + 1)
-        best, colour = policy.best, colour_of(name)
-        train = [(h["step"], h["loss"]) for h in best.history if "loss" in h]
-        held = [(0, best.initial_loss)] + [
-            (h["step"], h["eval_loss"]) for h in best.history if "eval_loss" in h
-        ]
-        axes.plot(*_points(train), color=colour, alpha=0.35, linewidth=1, label="training")
-        axes.plot(*_points(held), color=colour, linewidth=1.8, marker="o", markersize=3, label="validation")
-        axes.axvline(best.best_step or 0, color="#bbb", linewidth=0.8, zorder=0)
-        tidy(axes, name, "step")
-        axes.legend(frameon=False, fontsize=7)
-    return figure
-
-
-def _points(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[list[float], list[float]]:
-    """The two coordinates of points; what is missing leaves a gap."""
-    steps, values = ([math.nan if x is None else x for x in each] for each in zip(*pairs, strict=True))
-    return steps, values
-
-
-def tidy(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
-    """The house's look: a small title on the left, small labels, no frame above and on the right."""
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel(xlabel, fontsize=8)
-    axes.set_ylabel(ylabel, fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def figure_png(figure: Plot) -> bytes:
-    """A figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
-    return buffer.getvalue()

@@ -1,6 +1,6 @@
-"""Figures of a policy on examples: likelihood of the edits, preference accuracy, shift from the reference.
+"""Figures of a policy on examples: likelihood of the edits, preference accuracies, shift from the reference.
 
-One function serves the validation in training and the held-out evaluation afterwards.
+The same functions serve the validation during training and the evaluation on a held-out log.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["DEFAULT_BETA", "Estimate", "Scores", "score", "scores_of"]
 
 
 DEFAULT_BETA = 0.1
-"""The β of the preference loss that is reported for a policy whose method has none."""
+"""The β of the reported preference loss, for a policy whose method has no β."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Estimate | None:
-        """Of values [n]; None if there are none."""
+        """The mean of values [n] with its standard error; None if there are no values."""
         if len(values) == 0:
             return None
         se = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else math.nan
@@ -48,9 +48,9 @@ class Scores:
 
     Attributes:
         chosen: log π(y'|x) [n].
-        lengths: Tokens of each edit [n].
+        lengths: Number of tokens of each edit [n].
         ref_chosen: log π_ref(y'|x) [n]; NaN without a reference pass.
-        pair: Which examples are pairs [p].
+        pair: The indices of the examples that are pairs [p].
         rejected: log π(y|x) of the pairs [p].
         ref_rejected: log π_ref(y|x) of the pairs [p].
     """
@@ -69,11 +69,14 @@ class Scores:
 
     @property
     def margin(self) -> NDArray[np.float64]:
-        """The same against the reference, the argument of Eq. 4 before β [p]."""
+        """The log-ratio minus that of the reference: the argument of σ in Eq. 4 before β [p]."""
         return self.log_ratio - (self.ref_chosen[self.pair] - self.ref_rejected)
 
     def token_nll(self) -> Estimate | None:
-        """−log-likelihood of the edits per token: the ratio of sums, with its standard error over rows."""
+        """The negative log-likelihood of the edits per token, with its standard error over rows."""
+        # A ratio of two sums over rows. Its standard error, to first order (delta method), is that of the
+        # mean of the residuals (nll_i − ratio · length_i) / mean length: tokens of one row are not
+        # independent.
         if len(self.chosen) == 0:
             return None
         ratio = -self.chosen.sum() / self.lengths.sum()
@@ -82,13 +85,17 @@ class Scores:
         return Estimate(float(ratio), spread.se if spread else math.nan, len(self.chosen))
 
     def figures(self, beta: float = DEFAULT_BETA) -> dict[str, dict[str, Any] | None]:
-        """All figures by name, each as mean, standard error and number of rows (None: no rows).
+        """All figures by name, each with mean, standard error and number of rows; None if there are no rows.
 
-        `accuracy` is the share of pairs whose edit is likelier than the response (a tie counts half),
-        `reference_accuracy` the same by the margin against the reference, both with their 95% `interval`;
-        `chosen_shift` and `rejected_shift` are how far log-probabilities moved from the reference.
+        `accuracy` is the share of pairs whose edit is likelier than the response, with a tie counted as half.
+        `reference_accuracy` is the share of pairs whose margin against the reference is positive. Both have
+        their 95% `interval`. `chosen_shift` and `rejected_shift` are the mean changes of the
+        log-probabilities of edits and of responses from the reference.
+
+        Args:
+            beta: β of the preference loss `preference_nll`.
         """
-        with np.errstate(invalid="ignore"):  # a policy that diverged has no numbers
+        with np.errstate(invalid="ignore"):  # a policy that diverged gives NaN
             margins = -np.logaddexp(0, -beta * self.margin)
         values = {
             "edit_nll_per_edit": Estimate.of(-self.chosen),
@@ -107,20 +114,33 @@ class Scores:
 
 
 def _wins(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where a value is positive, 0 where it is negative, 1/2 where it is zero up to rounding [p]."""
+    # The same tokens scored in two batches differ by float32's rounding, which must not decide a tie.
     return (np.sign(np.where(np.abs(values) < 1e-6, 0.0, values)) + 1) / 2
 
 
 def score(
     policy: Policy, examples: Sequence[Example], *, progress: Callable[[int], None] | None = None
 ) -> Scores:
-    """Score examples; the processes of a distributed run share the work and all get the result."""
+    """Score examples; the processes of a distributed run share the work, and each gets the whole result.
+
+    Args:
+        policy: The policy.
+        examples: The examples, with log π_ref for the figures that need it [n].
+        progress: Called with the number of this process's examples done so far.
+    """
     trees = [e.tree for e in examples]
     log_probs = on_all_processes(policy.device, trees, lambda mine: policy.log_probs(mine, progress=progress))
     return scores_of(examples, log_probs)
 
 
 def scores_of(examples: Sequence[Example], log_probs: Sequence[Sequence[float]]) -> Scores:
-    """The scores of examples, given the log-probabilities of the continuations of each tree [n][K]."""
+    """The scores of examples.
+
+    Args:
+        examples: The examples [n].
+        log_probs: For each example the log-probabilities of the continuations of its tree [n][K].
+    """
     pair = [i for i, e in enumerate(examples) if e.is_pair]
 
     def values(

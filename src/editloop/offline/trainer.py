@@ -1,12 +1,12 @@
-"""The trainer: `transformers.Trainer` with a method's loss on context trees in place of its own.
+"""The trainer: `transformers.Trainer` with a method's loss on context trees.
 
-Checkpoints, resume, mixed precision, trackers and distribution are the library's, by its public interface.
-What is ours: how a batch becomes trees, the loss, the order of the rows, and the validation figures.
+Checkpoints, resuming, mixed precision, trackers and distribution are the library's, through its public
+interface. Ours are the packing of batches into trees, the loss, the order of the rows, and the validation
+figures.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -29,32 +29,33 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from editloop.errors import ConfigError, RunError
+from editloop.errors import RunError
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.examples import Completions
 from editloop.offline.methods.batch import Batch, Layout, pack_completions
-from editloop.policy import ContextTree, Policy, TreeBatch, batch_log_probs, processes
+from editloop.policy import Policy, TreeBatch, batch_log_probs
 
 __all__ = [
     "EditTrainer",
     "RowStream",
     "disk_errors",
-    "micro_batch",
-    "training_arguments",
 ]
 
 T = TypeVar("T")
 
 TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container", "iostream error")
-"""Words of torch's RuntimeErrors where a file cannot be written: one of them, by how much of it could."""
+"""Words in torch's RuntimeErrors when a file cannot be written; which depends on how much of it could be."""
 
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn the errors of libraries that cannot write to a folder into one line.
+    """A context in which a library's failure to write becomes a one-line error.
+
+    Args:
+        folder: The folder, for the message.
 
     Raises:
-        RunError: In place of those.
+        RunError: The library could not write.
     """
     try:
         yield
@@ -62,31 +63,31 @@ def disk_errors(folder: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_CANNOT_WRITE):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(error, RuntimeError):  # torch's own words are of offsets in a file
-            reason = "no space left, or no file may be so long"
+        if isinstance(error, RuntimeError):  # torch's message is about offsets within a file
+            reason = "no space is left, or the file would be too large"
         raise RunError(
             f"cannot write to the run folder: {reason}",
             seen=str(folder),
-            do="free space and run the same command again: it goes on where it stopped",
+            do="free space and run the same command again: it continues where it stopped",
         ) from error
 
 
 class RowStream(Dataset[T]):
-    """The rows of a whole training as one data set: epochs one after the other, each in a new order.
-
-    Steps are cut from the stream as it comes, so that no row is left out where an epoch ends. The order is a
-    function of the seed alone: a training that is continued sees what an uninterrupted one sees, however a
-    step is divided into parts.
+    """The rows of a whole training as one data set: one epoch after the other, each in its own order.
 
     Args:
-        rows: Of one epoch.
-        length: Of the stream.
-        seed: Of the orders; None leaves the rows in theirs.
+        rows: The rows of an epoch.
+        length: Length of the whole stream, in rows.
+        seed: Decides the orders; None keeps the rows in the given order.
     """
+
+    # With an ordinary data set, a step does not reach across the end of an epoch: the last one of each would
+    # be short or dropped. Here steps are cut from one stream. Its order depends on the seed and the epoch
+    # alone, so neither the division of a step into parts nor an interruption changes what the training sees.
 
     def __init__(self, rows: Sequence[T], length: int, seed: int | None) -> None:
         self.rows, self.length = rows, length
-        # Rows are asked for from left to right, so the orders of two epochs are enough to keep.
+        # Rows are read from left to right, so at most two epochs are in use at a time.
         self._order = lru_cache(2)(lambda epoch: _order(len(rows), seed, epoch))
 
     def __len__(self) -> int:
@@ -98,6 +99,7 @@ class RowStream(Dataset[T]):
 
 
 def _order(rows: int, seed: int | None, epoch: int) -> list[int]:
+    """The order of the rows in an epoch, a function of the seed and the epoch alone."""
     if seed is None:
         return list(range(rows))
     generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
@@ -105,27 +107,18 @@ def _order(rows: int, seed: int | None, epoch: int) -> list[int]:
     return order
 
 
-class OneDeviceArguments(TrainingArguments):  # type: ignore[misc]
-    """The library's arguments for one device a process: its DataParallel would cut batches apart."""
-
-    @property
-    def n_gpu(self) -> int:
-        """The devices of this process."""
-        return min(1, int(super().n_gpu))
-
-
 class EditTrainer(Trainer):  # type: ignore[misc]
-    """Trains a policy on completions by one method's loss.
+    """Trains a policy on completions with a method's loss.
 
     Args:
         policy: The policy; its model is trained in place.
         trial: The method and its hyperparameters.
         config: The fit's configuration.
         arguments: From `training_arguments`.
-        train: Completions of each row, as of `Method.completions`, with what the method needs.
-        validate: Computes the validation figures, with `loss` among them; called at each evaluation.
-        callbacks: Further callbacks.
-        shuffle: Whether each epoch has an order of its own, by the seed.
+        train: Completions of each row, from `Method.completions`, with whatever the method needs.
+        validate: Computes the validation figures, one of which is `loss`; called at each evaluation.
+        callbacks: Further callbacks of the library.
+        shuffle: Whether each epoch has its own order, which depends on the seed.
     """
 
     def __init__(
@@ -142,9 +135,10 @@ class EditTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self.policy, self.trial = policy, trial
         self._validate = validate
-        self._failure: Exception | None = None  # of a computation, which is not to be taken for a full disk
+        self._failure: Exception | None = None  # an error of a computation, not of a full disk
         self.control: TrainerControl
 
+        # Trees are packed here and not in advance, because which rows stand in a batch depends on the order.
         def collate(rows: Sequence[Completions]) -> dict[str, Any]:
             trees, layout = pack_completions(policy, rows, from_fork=trial.method.within_context)
             return {"trees": trees, "layout": layout}
@@ -155,21 +149,21 @@ class EditTrainer(Trainer):  # type: ignore[misc]
             model=policy.model,
             args=arguments,
             train_dataset=RowStream(train, length, arguments.seed if shuffle else None),
-            eval_dataset=RowStream(train, 1, None),  # the library wants one; `validate` knows the real one
+            eval_dataset=RowStream(train, 1, None),  # required, but not used: see `evaluate`
             data_collator=collate,
             callbacks=[EarlyStoppingCallback(config.patience), *callbacks],
         )
         self.remove_callback(PrinterCallback)  # progress is reported by our own callback
-        # Our losses are already divided by the totals of the whole step (see get_batch_samples).
+        # The losses are already divided by the totals of the whole step (see get_batch_samples). With this,
+        # the library does not divide them by the number of parts once more.
         self.model_accepts_loss_kwargs = True
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], dict[str, float]]:
-        """The parts of an optimiser step, and the totals of the step over all parts and processes.
+        """The parts of an optimiser step, and its totals over all parts and processes.
 
-        The totals are divided by the number of processes, because the gradients of the processes are
-        averaged where the parts of the loss must be added.
+        It is the library's hook for the number of items in a step, which is passed on to `compute_loss`.
         """
         with self._computing():
             samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -177,6 +171,9 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         names = list(counts[0]) if counts else []
         totals = [sum(each[name] for each in counts) for name in names]
         world = self.args.world_size
+        # Each process divides its part of the loss by the total of all. The parts would have to be added, but
+        # the library averages the gradients of processes; dividing the totals by their number makes up for
+        # that. The counts are summed in float64, which is exact for integers far beyond any batch.
         if world > 1:
             table = torch.tensor(totals, dtype=torch.float64, device=device)
             totals = (self.accelerator.reduce(table, "sum") / world).tolist()
@@ -203,13 +200,16 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         return self.trial.method.loss(batch, self.trial.hyperparameters)
 
     def train_from(self, checkpoint: str | None) -> None:
-        """Train, or go on from a checkpoint; one that was written after the last step has only to be read.
+        """Train from the start, or continue from a checkpoint.
 
-        The library would make one step more than the training has.
+        Args:
+            checkpoint: The folder of a complete checkpoint, or None.
 
         Raises:
             RunError: A checkpoint cannot be written.
         """
+        # A checkpoint of the last step has only to be loaded. Continued from there, the library would make
+        # one more step than the training has.
         file = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
         state = TrainerState.load_from_json(str(file)) if file else None
         if checkpoint is None or state is None or not _is_over(state):
@@ -226,7 +226,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Remember what goes wrong within it: the rest of a training, which fails too, only writes."""
+        """A context that remembers its error, so that `train_from` can tell it from a failure to write."""
         try:
             yield
         except Exception as error:
@@ -234,11 +234,11 @@ class EditTrainer(Trainer):  # type: ignore[misc]
             raise
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: the library's estimate knows nothing of trees."""
+        """0: the operations are not counted, because the library's estimate knows nothing of trees."""
         return 0
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """The validation figures, logged and passed to the callbacks as the library does."""
+        """Compute the validation figures, log them and pass them to the callbacks, as the library does."""
         with self._computing():
             metrics = {f"{metric_key_prefix}_{key}": value for key, value in self._validate().items()}
         self.log(metrics)
@@ -247,105 +247,16 @@ class EditTrainer(Trainer):  # type: ignore[misc]
 
 
 def _is_over(state: TrainerState) -> bool:
-    """Whether a checkpoint's training had made its last step, or had been stopped early."""
+    """Whether the training of a checkpoint had made its last step, or had been stopped early."""
     control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
     return state.global_step >= state.max_steps or bool(control.get("should_training_stop"))
 
 
 def _load_weights(policy: Policy, checkpoint: str) -> None:
-    """Give a model that is trained the weights of a checkpoint."""
+    """Load the weights of a checkpoint into the model."""
     model: Any = policy.model
     if isinstance(model, PeftModel):
         set_peft_model_state_dict(model, load_peft_weights(checkpoint, device=str(policy.device)))
     else:
         dtype = next(model.parameters()).dtype
         model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=dtype).state_dict())
-
-
-def micro_batch(batch: int, trees: Sequence[ContextTree], vocabulary: int, *, most: int | None = None) -> int:
-    """The most contexts of a batch that one forward should hold; it divides the batch.
-
-    A forward holds at most `most` contexts; by default about 8,192 tokens, and logits of 2^29 numbers.
-    """
-    tokens = sum(len(tree.layout) for tree in trees) / len(trees)
-    bearable = most or min(8192, 2**29 / vocabulary) / tokens
-    return max(size for size in range(1, batch + 1) if batch % size == 0 and (size <= bearable or size == 1))
-
-
-def training_arguments(
-    config: FitConfig,
-    folder: Path,
-    policy: Policy,
-    trees: Sequence[ContextTree],
-    *,
-    learning_rate: float,
-    epochs: float | None = None,
-) -> TrainingArguments:
-    """The library's arguments for one training.
-
-    Args:
-        config: The fit's configuration.
-        folder: Where checkpoints go.
-        policy: The policy to train, for its device, precision and vocabulary.
-        trees: Of the training rows.
-        learning_rate: After the warm-up.
-        epochs: Passes over the rows; by default those of the configuration.
-
-    Raises:
-        ConfigError: A batch cannot be divided among the processes.
-    """
-    device = policy.device
-    world = processes(device).num_processes
-    if config.batch_size % world:
-        raise ConfigError(
-            f"a batch cannot be divided among {world} processes",
-            seen=config.batch_size,
-            do="change --batch-size",
-        )
-    if len(trees) < world:
-        raise ConfigError(f"fewer rows than the {world} processes", seen=len(trees), do="use one process")
-    batch = min(config.batch_size, len(trees)) // world  # of one process
-    vocabulary = int(policy.model.config.get_text_config().vocab_size)
-    micro = micro_batch(batch, trees, vocabulary, most=config.micro_batch_size)
-    steps = max(1, math.ceil(round(len(trees) * (epochs or config.epochs), 6) / (batch * world)))
-    every = max(1, steps // config.evaluations)
-    checkpointing: dict[str, Any] = {}
-    if config.gradient_checkpointing:  # naming the flag at all, even as off, is deprecated
-        checkpointing = {
-            "gradient_checkpointing": True,
-            "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        }
-    return OneDeviceArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=batch // micro,
-        max_steps=steps,
-        learning_rate=learning_rate,
-        warmup_steps=round(steps * config.warmup),
-        lr_scheduler_type="linear",
-        weight_decay=0.0,
-        eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=1,
-        restore_callback_states_from_checkpoint=True,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        train_sampling_strategy="sequential",  # the stream has its own order
-        dataloader_drop_last=True,
-        dataloader_pin_memory=False,
-        seed=config.seed,
-        **checkpointing,
-        bf16=device.type == "cuda" and policy.model.config.dtype == torch.bfloat16,  # as it was loaded
-        use_cpu=device.type == "cpu",
-        average_tokens_across_devices=False,
-        ddp_find_unused_parameters=False,
-    )

@@ -1,4 +1,4 @@
-"""One trial: a point of a method's grid, from the base to its figures, however often it is killed."""
+"""Train one trial, a point of a method's grid, from the base to its figures; it can be killed on the way."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from editloop.edits import get_cost
 from editloop.errors import RunError
 from editloop.io import write_text
 from editloop.offline.alarms import check_samples
+from editloop.offline.arguments import training_arguments
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.examples import Completions, Example
 from editloop.offline.methods.batch import Batch, Layout
 from editloop.offline.reference import on_all_processes
 from editloop.offline.scoring import DEFAULT_BETA, scores_of
-from editloop.offline.trainer import EditTrainer, disk_errors, training_arguments
+from editloop.offline.trainer import EditTrainer, disk_errors
 from editloop.policy import (
     Policy,
     attach_adapter,
@@ -46,10 +47,10 @@ class TrialRows:
     """What a trial is trained and validated on, prepared as its method needs it.
 
     Attributes:
-        train: The completions of the training rows.
-        held: Those of the validation rows that the method learns from.
+        train: Completions of the rows to train on.
+        held: Completions of those validation rows that the method learns from.
         examples: All examples of the validation part, for the figures that every method has.
-        held_examples: Those of `held`.
+        held_examples: The examples of `held`, in the same order.
     """
 
     train: Sequence[Completions]
@@ -67,53 +68,36 @@ def train_trial(
     name: str,
     callback: ProgressCallback,
 ) -> dict[str, Any]:
-    """Train one trial, or take up where an earlier process stopped.
+    """Train one trial, or continue where an earlier process stopped.
 
     Args:
-        folder: Where its checkpoints, its policy and `result.json` go.
+        folder: The folder of its checkpoints, its policy and `result.json`.
         policy: The base.
         trial: The method and its hyperparameters.
         config: The fit's configuration.
         rows: What it is trained and validated on.
-        name: How it is called in messages.
+        name: The name of the trial in messages.
         callback: Receives progress.
 
     Returns:
-        Its figures, as they are kept in `run.json`.
+        The figures of the trial, as `run.json` keeps them.
     """
+    # The result is written last, in one piece. If it is there, everything that it describes is there.
     result_file = folder / "result.json"
     if result_file.is_file():
-        callback.message(f"{name}: kept from before")
+        callback.message(f"{name}: finished by an earlier process")
         return json.loads(result_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     state = processes(policy.device)
     started = time.monotonic()
-    hyperparameters = trial.hyperparameters
-    with ExitStack() as stack:
-        if config.full:
-            trained = stack.enter_context(trainable_copy(policy))
-        else:
-            trained = attach_adapter(policy, config.lora, seed=config.seed)
-            stack.callback(detach_adapter, trained)
-        validation = _Validation(trial, rows)
-        figures: dict[str, Any] = {}
-
-        def validate() -> dict[str, float]:
-            progress = counter(callback, f"{name}, validation", len(rows.examples), state.num_processes)
-            trees = [e.tree for e in rows.examples]
-            found = on_all_processes(
-                policy.device, trees, lambda mine: trained.log_probs(mine, progress=progress)
-            )
-            figures.update(scores_of(rows.examples, found).figures(_beta(trial)))
-            means = {key: value["mean"] for key, value in figures.items() if value}
-            return {"loss": validation.figure(trained, found), **means}
-
+    with _trainable(policy, config) as trained:
+        validation = _Validation(trained, trial, rows, name, callback)
         arguments = training_arguments(
             config,
             folder,
             trained,
             [each.tree for each in rows.train],
-            learning_rate=hyperparameters.learning_rate,
-            epochs=hyperparameters.epochs,
+            learning_rate=trial.hyperparameters.learning_rate,
+            epochs=trial.hyperparameters.epochs,
         )
         trainer = EditTrainer(
             policy=trained,
@@ -121,104 +105,156 @@ def train_trial(
             config=config,
             arguments=arguments,
             train=rows.train,
-            validate=validate,
-            callbacks=[_ProgressOfSteps(name, callback)],
+            validate=validation.run,
+            callbacks=[_StepProgress(name, callback)],
         )
-        trainer.train_from(_last_whole_checkpoint(folder, state))
-        final = validate()
-        shown = list(rows.examples[: config.validation_samples]) if math.isfinite(final["loss"]) else []
-        cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
-        sampled = check_samples(
-            trained,
-            shown,
-            cost,
-            seed=config.seed,
-            max_new_tokens=config.max_new_tokens,
-            progress=counter(callback, f"{name}, samples", len(shown)),
-        )
-        result = {
-            "hyperparameters": hyperparameters.model_dump(mode="json"),
-            "settings": trial.method.report_line(hyperparameters),
-            # The base sets the starting point, whether this process saw it or continued an earlier one.
-            "initial_loss": validation.initial,
-            "validation_loss": final["loss"],
-            "validation_cost": sampled.cost.mean if sampled else None,
-            "validation": figures,
-            "sampled": sampled.to_json() if sampled else None,
-            "steps": trainer.state.global_step,
-            "best_step": trainer.state.best_global_step,
-            "seconds": round(time.monotonic() - started, 1),
-            "history": [_without_epoch(entry) for entry in trainer.state.log_history],
-        }
+        trainer.train_from(_last_complete_checkpoint(folder, state))
+        result = _result(trainer, validation, trained, config, name, callback)
+        result["seconds"] = round(time.monotonic() - started, 1)
         if state.is_main_process:
-            with disk_errors(folder):
-                trained.model.save_pretrained(str(folder / "policy"))
-                if config.full:
-                    policy.encoder.tokenizer.save_pretrained(str(folder / "policy"))
-            write_text(result_file, json.dumps(result), RunError)
-            for checkpoint in folder.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint, ignore_errors=True)
+            _save(folder, trained, config, result)
         state.wait_for_everyone()
-        del trainer
-    gc.collect()
+        del trainer  # it refers to the model, whose adapter is about to be detached
+    gc.collect()  # the trainer and its optimiser are in reference cycles, and hold memory until then
     return result
 
 
-class _Validation:
-    """A method's validation figure on the validation part, as one batch in float64."""
+@contextmanager
+def _trainable(policy: Policy, config: FitConfig) -> Iterator[Policy]:
+    """A context in which there is a policy to train; afterwards the base is as it was."""
+    if config.full:
+        with trainable_copy(policy) as trained:
+            yield trained
+        return
+    trained = attach_adapter(policy, config.lora, seed=config.seed)
+    try:
+        yield trained
+    finally:
+        detach_adapter(trained)
 
-    def __init__(self, trial: Trial, rows: TrialRows) -> None:
-        self._trial, self._rows = trial, rows
+
+def _result(
+    trainer: EditTrainer,
+    validation: _Validation,
+    trained: Policy,
+    config: FitConfig,
+    name: str,
+    callback: ProgressCallback,
+) -> dict[str, Any]:
+    """The figures of a trained policy, and what its samples look like."""
+    final = validation.run()
+    examples, trial = validation.rows.examples, validation.trial
+    # A policy that diverged has no distribution to sample from.
+    shown = list(examples[: config.validation_samples]) if math.isfinite(final["loss"]) else []
+    sampled = check_samples(
+        trained,
+        shown,
+        get_cost(config.cost, tokenize=trained.encoder.tokenize),
+        seed=config.seed,
+        max_new_tokens=config.max_new_tokens,
+        progress=counter(callback, f"{name}, samples", len(shown)),
+    )
+    return {
+        "hyperparameters": trial.hyperparameters.model_dump(mode="json"),
+        "settings": trial.method.report_line(trial.hyperparameters),
+        # From the reference, not from the first evaluation, which an earlier process may have run.
+        "initial_loss": validation.initial,
+        "validation_loss": final["loss"],
+        "validation_cost": sampled.cost.mean if sampled else None,
+        "validation": validation.figures,
+        "sampled": sampled.to_json() if sampled else None,
+        "steps": trainer.state.global_step,
+        "best_step": trainer.state.best_global_step,
+        "history": [_without_epoch(entry) for entry in trainer.state.log_history],
+    }
+
+
+def _save(folder: Path, trained: Policy, config: FitConfig, result: dict[str, Any]) -> None:
+    """Write the policy, then the result, and only then remove the checkpoints.
+
+    Raises:
+        RunError: The folder cannot be written to.
+    """
+    with disk_errors(folder):
+        trained.model.save_pretrained(str(folder / "policy"))
+        if config.full:
+            trained.encoder.tokenizer.save_pretrained(str(folder / "policy"))
+    write_text(folder / "result.json", json.dumps(result), RunError)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+class _Validation:
+    """The figures of a policy in training on the validation part.
+
+    The method's own figure is computed as one batch in float64: a mean over batches of different sizes would
+    not be the loss of the whole, and early stopping compares figures that differ little.
+    """
+
+    def __init__(
+        self, trained: Policy, trial: Trial, rows: TrialRows, name: str, callback: ProgressCallback
+    ) -> None:
+        self.trial, self.rows, self.figures = trial, rows, dict[str, Any]()
+        self._trained, self._name, self._callback = trained, name, callback
         lengths = [len(tokens) for each in rows.held for tokens in each.tree.continuations]
         self._layout = Layout(rows.held, torch.tensor(lengths, dtype=torch.long))
         self._place = {id(example): i for i, example in enumerate(rows.examples)}
 
     @property
     def initial(self) -> float:
-        """That of the reference itself, which needs no forward."""
+        """The method's figure of the reference itself, which needs no forward."""
         return self._figure(self._layout.known("reference"))
 
-    def figure(self, policy: Policy, scored: Sequence[Sequence[float]]) -> float:
-        """That of a policy whose log-probabilities of the examples' edits and responses are known.
+    def run(self) -> dict[str, float]:
+        """Compute all figures, and return their means; `loss` is the method's own figure."""
+        device, examples = self._trained.device, self.rows.examples
+        world = processes(device).num_processes
+        progress = counter(self._callback, f"{self._name}, validation", len(examples), world)
+        scored = on_all_processes(
+            device, [e.tree for e in examples], lambda mine: self._trained.log_probs(mine, progress=progress)
+        )
+        self.figures.update(scores_of(examples, scored).figures(_beta(self.trial)))
+        means = {key: value["mean"] for key, value in self.figures.items() if value}
+        return {"loss": self._loss(scored), **means}
 
-        Completions beyond these, sampled ones say, are read by the policy here.
-        """
+    def _loss(self, scored: Sequence[Sequence[float]]) -> float:
+        """The method's figure, given the log-probabilities of the edit and the response of every example."""
         table: list[Sequence[float] | None] = []
-        for example, each in zip(self._rows.held_examples, self._rows.held, strict=True):
+        for example, each in zip(self.rows.held_examples, self.rows.held, strict=True):
             known = dict(zip(example.tree.continuations, scored[self._place[id(example)]], strict=True))
             wanted = each.tree.continuations
             table.append([known[c] for c in wanted] if all(c in known for c in wanted) else None)
+        # Other completions, such as sampled ones, have not been scored yet.
         unknown = [i for i, found in enumerate(table) if found is None]
-        trees = [self._rows.held[i].tree for i in unknown]
+        trees = [self.rows.held[i].tree for i in unknown]
         if trees:
-            for i, found in zip(
-                unknown, on_all_processes(policy.device, trees, policy.log_probs), strict=True
-            ):
-                table[i] = found
+            found = on_all_processes(self._trained.device, trees, self._trained.log_probs)
+            for i, log_probs in zip(unknown, found, strict=True):
+                table[i] = log_probs
         values = [value for found in table for value in found or ()]
         return self._figure(torch.tensor(values, dtype=torch.float64))
 
     def _figure(self, log_probs: torch.Tensor) -> float:
-        method = self._trial.method
+        method = self.trial.method
         batch = Batch(self._layout, log_probs, method.totals(self._layout))
-        return float(method.validation_figure(batch, self._trial.hyperparameters))
+        return float(method.validation_figure(batch, self.trial.hyperparameters))
 
 
 def _beta(trial: Trial) -> float:
-    """The β by which the preference loss of a policy is reported: its own, if it has one."""
+    """The β of the reported preference loss: the trial's own, if it has one."""
     return float(getattr(trial.hyperparameters, "beta", DEFAULT_BETA))
 
 
 def _without_epoch(entry: dict[str, float]) -> dict[str, float]:
-    """The library takes the whole training for one epoch."""
+    """A log entry without its epoch, which is wrong: the library takes the whole training for one epoch."""
     return {key: value for key, value in entry.items() if key != "epoch"}
 
 
-def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:
-    """The last checkpoint whose writing was finished; what a kill cut short is removed.
-
-    The trainer writes the state file last, but a machine that fails may lose what it wrote before it.
-    """
+def _last_complete_checkpoint(folder: Path, state: PartialState) -> str | None:
+    """The path of the last complete checkpoint, or None; incomplete ones are removed."""
+    # The trainer writes a checkpoint's state file last, so a killed process leaves a checkpoint without it.
+    # But a machine that loses power can lose what was written before the state file, so the weights are
+    # looked at, too.
     while state.is_main_process and folder.is_dir() and (last := get_last_checkpoint(str(folder))):
         try:
             json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
@@ -232,7 +268,7 @@ def _last_whole_checkpoint(folder: Path, state: PartialState) -> str | None:
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
-class _ProgressOfSteps(TrainerCallback):  # type: ignore[misc]
+class _StepProgress(TrainerCallback):  # type: ignore[misc]
     """Reports each step of a training."""
 
     def __init__(self, name: str, callback: ProgressCallback) -> None:

@@ -1,7 +1,7 @@
 """The verdict of a report: one sentence that says which policy to serve, and the reasons for it.
 
-A verdict is computed from costs and their standard errors alone. Two policies whose costs differ by no more
-than two standard errors are said to be equally good.
+It is computed from costs and their standard errors alone. Two policies are called equally good if their costs
+differ by at most two standard errors of the difference.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from editloop.offline.scoring import Estimate
 __all__ = ["Verdict", "is_within_error", "listed", "run_verdict", "short_cost"]
 
 STANDARD_ERRORS = 2.0
-"""Of a difference, within which two policies are equally good."""
+"""Standard errors of a difference within which two policies are called equally good."""
 
 FEWEST_ROWS = 10
-"""Rows below which there is no verdict."""
+"""With fewer rows there is no verdict."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Verdict:
 
 
 def is_within_error(difference: float, standard_error: float) -> bool:
-    """Whether a difference of two costs is at most two of its standard errors."""
+    """Whether the difference of two costs is at most two standard errors."""
     return abs(difference) <= STANDARD_ERRORS * standard_error
 
 
@@ -45,7 +45,7 @@ def short_cost(value: float) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words as a list in a sentence: a, b and c."""
+    """Words joined for a sentence: a, b and c. There must be at least one."""
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
 
@@ -84,11 +84,13 @@ def run_verdict(
             f"Serve {best}: {short_cost(chosen.mean)}, the lowest cost.",
             (f"{figures}; those of the base were not sampled.", *peers, held_out),
         )
+    # As for independent samples. The rows are the same, so the error of the difference is rather smaller, and
+    # the verdict errs on the side of keeping the base.
     gain, error = base.mean - chosen.mean, math.hypot(base.se, chosen.se)
     figures += f", those of the base {_shown(base)}: a difference of {gain:.3f} ± {error:.3f}."
     if gain <= 0 or is_within_error(gain, error):
         return Verdict(
-            "Keep the base: no policy costs less beyond the error.", (figures, "A longer log may tell more.")
+            "Keep the base: no policy costs less beyond the error.", (figures, "A longer log may show more.")
         )
     change = f"{short_cost(base.mean)} to {short_cost(chosen.mean)}"
     alarm = ", but read its alarm first" if best in warned else ""
@@ -96,7 +98,7 @@ def run_verdict(
 
 
 def _peers(best: str, costs: Mapping[str, Estimate]) -> list[str]:
-    """The sentence on the policies that are equally good; none where no other policy was sampled."""
+    """A sentence on the policies that are equally good; none if no other policy was sampled."""
     others = {name: cost for name, cost in costs.items() if name != best}
     chosen = costs[best]
     equal = [

@@ -1,7 +1,7 @@
 """Events: what was decided and what came back, each written once and never changed.
 
-Everything that a bandit knows is a fold over its events (`editloop.online.state`). This module does not
-know how an arm is chosen.
+Everything that a bandit knows is a fold over its events (`editloop.online.state`). How an arm is chosen is
+not known here.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ Outcome = Literal["edited", "accepted", "expired"]
 
 
 class Arms(NamedTuple):
-    """From here on these arms are played: a new epoch. Counts of an arm outlive its retirement."""
+    """A new epoch begins, in which these arms are played. An arm's counts are kept while it is retired."""
 
     epoch: int
     arms: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The event as JSON types."""
+        """Return the event as JSON types."""
         return {"event": "arms", "epoch": self.epoch, "arms": list(self.arms)}
 
 
 class Decided(NamedTuple):
-    """An arm was chosen for a response that is about to be written.
+    """An arm was chosen for a response that will be written now.
 
     Attributes:
-        response_id: The key under which feedback comes back.
-        scope: Whose bandit chose: a user, a segment, or the empty name for all.
+        response_id: The key under which feedback comes.
+        scope: Whose bandit chose: a user, a segment, or the empty text for one bandit for all.
         arm: The policy that was chosen.
         propensity: The probability with which it was chosen; 1 for a deterministic algorithm.
-        epoch: The epoch of the arms at the time.
+        epoch: The epoch of the arms at that time.
     """
 
     response_id: str
@@ -58,28 +58,28 @@ class Decided(NamedTuple):
     epoch: int
 
     def to_json(self) -> dict[str, Any]:
-        """The event as JSON types."""
+        """Return the event as JSON types."""
         return {"event": "decided", **self._asdict()}
 
 
 class Rerouted(NamedTuple):
-    """The arm that was chosen could not answer, and this one did: the pull is its."""
+    """The arm that was chosen could not answer, and this arm did: the pull counts for this one."""
 
     response_id: str
     arm: str
 
     def to_json(self) -> dict[str, Any]:
-        """The event as JSON types."""
+        """Return the event as JSON types."""
         return {"event": "rerouted", **self._asdict()}
 
 
 class Feedback(NamedTuple):
-    """What became of a response.
+    """What the user did with a response.
 
     Attributes:
         response_id: The key of the decision.
-        outcome: `edited` and `accepted` have a cost; `expired` says that none is to be expected.
-        cost: The cost of the edit, 0 for a response accepted as it was, None for an expired one.
+        outcome: `edited` and `accepted` have a cost; `expired` means that none will come.
+        cost: The cost of the edit; 0 for a response that was accepted unchanged, None for an expired one.
         revision: Feedback of a higher revision replaces that of a lower one.
     """
 
@@ -89,7 +89,7 @@ class Feedback(NamedTuple):
     revision: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """The event as JSON types."""
+        """Return the event as JSON types."""
         return {"event": self.outcome, **{k: v for k, v in self._asdict().items() if k != "outcome"}}
 
 
@@ -97,10 +97,11 @@ Event = Arms | Decided | Rerouted | Feedback
 
 
 def check_cost(cost: float | None, outcome: Outcome) -> None:
-    """Refuses a cost that no edit can have.
+    """Refuse a cost that no edit can have.
 
     Raises:
-        BanditError: NaN, infinite or negative; a cost for an expired response, or none for another.
+        BanditError: The cost is NaN, infinite or negative; or an expired response has one, or another has
+            none.
     """
     if outcome == "expired":
         if cost is not None:
@@ -110,10 +111,10 @@ def check_cost(cost: float | None, outcome: Outcome) -> None:
 
 
 def event_from_json(row: Mapping[str, Any]) -> Event:
-    """The event that `to_json` wrote.
+    """Return the event that `to_json` wrote.
 
     Raises:
-        BanditError: It is no such event.
+        BanditError: The row is no such event.
     """
     try:
         kind = row["event"]
@@ -137,19 +138,19 @@ def event_from_json(row: Mapping[str, Any]) -> Event:
         raise BanditError(
             "an event is incomplete", seen=dict(row) if isinstance(row, Mapping) else row
         ) from error
-    raise BanditError("unknown event", seen=kind, do="is the file of another version?")
+    raise BanditError("unknown event", seen=kind, do="check whether another version wrote the file")
 
 
 def append_events(path: Path, events: Iterable[Event]) -> None:
-    """Adds events to a JSONL file, flushed to the operating system before this returns."""
+    """Append events to a JSONL file; they have reached the operating system when this returns."""
     append_rows(path, (event.to_json() for event in events))
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """The events of a JSONL file. A last line that was cut short by a kill is passed over: it never happened.
+    """Yield the events of a JSONL file. A last line that was cut short by a kill is ignored.
 
     Raises:
-        BanditError: A damaged line that was not cut short, or a file that is not there or cannot be read.
+        BanditError: A line is damaged and was not cut short, or the file is missing or cannot be read.
     """
     if not path.exists():
         raise BanditError("there is no such file of events", seen=str(path))

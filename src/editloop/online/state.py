@@ -1,10 +1,10 @@
-"""The state of a bandit: counts and summed costs, C(π) and N(π), as a fold over events.
+"""The state of a bandit: pulls N(π) and summed costs C(π), as a fold over events.
 
-`State.apply` is the only way in, and equal events in equal order give equal states, bit by bit; a
+Only `State.apply` changes it, and the same events in the same order give the same state, bit by bit; a
 snapshot (`to_json`) is a cache of that. Feedback may come late, twice, revised, out of order, before its
-decision, or never. What cannot be used is counted in `skipped`, by reason; nothing else is done with it.
+decision, or never. Events that cannot be used are counted in `skipped`, by reason, and have no other effect.
 
-This module does not know how an arm is chosen, nor what a cost is a cost of.
+This module knows neither how an arm is chosen nor what the costs are.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["FORMAT", "Pool", "State", "Tally"]
 Sums = TypeVar("Sums", "Tally", "Pool")
 
 FORMAT = 1
-"""Version of the snapshot's format."""
+"""The version of the snapshot's format."""
 
 
 class Tally:
-    """One arm in one scope.
+    """The counts of one arm in one scope; all are discounted.
 
     Attributes:
-        observed: Pulls whose cost is known, discounted.
-        pending: Pulls in flight, discounted; N of Algorithm 1 is `observed + pending`.
-        cost: Their summed cost C, discounted.
-        square: Their summed squared cost, discounted.
+        observed: The pulls whose cost is known.
+        pending: The pulls in flight; N of Algorithm 1 is `observed + pending`.
+        cost: The summed cost C of the observed pulls.
+        square: Their summed squared cost.
     """
 
     __slots__ = ("cost", "observed", "pending", "square")
@@ -41,13 +41,16 @@ class Tally:
 
 
 class Pool:
-    """One arm over all scopes, kept so that its spread between scopes is known without a pass over them.
+    """The counts of one arm over all scopes s.
+
+    They are kept up to date, so that the spread between scopes (`editloop.online.pooling`) needs no pass
+    over them.
 
     Attributes:
-        scopes: How many scopes have observed it.
-        observed: Σ n_s, the pulls observed.
-        cost: Σ C_s.
-        square: Summed squared cost.
+        scopes: The number of scopes that have observed the arm.
+        observed: Σ n_s, the observed pulls.
+        cost: Σ C_s, their summed cost.
+        square: Their summed squared cost.
         between: Σ C_s² / n_s.
         observed_square: Σ n_s².
     """
@@ -59,7 +62,7 @@ class Pool:
         self.observed = self.cost = self.square = self.between = self.observed_square = 0.0
 
     def count(self, tally: Tally, sign: int) -> None:
-        """Adds (+1) or takes away (-1) what one scope has observed."""
+        """Add (+1) or subtract (-1) what one scope has observed."""
         n = tally.observed
         if n <= 0:
             return
@@ -72,7 +75,7 @@ class Pool:
 
 
 class _Response(NamedTuple):
-    """A decision and what became of it: `tick` is its scope's clock, `revision` -1 while it is pending."""
+    """A decision and its feedback; `tick` is its scope's clock, and `revision` is -1 while it is pending."""
 
     scope: str
     arm: str
@@ -86,15 +89,15 @@ class State:
     """What is known after some events.
 
     Args:
-        discount: Weight that an observation keeps per further decision of its scope, in (0, 1].
-        memory: Most responses that are kept for feedback. Beyond it the oldest are let go: a pending one
-            counts as expired, a later revision as unknown.
+        discount: The weight that an observation keeps per further decision in its scope, in (0, 1].
+        memory: How many responses are kept for feedback at most. Beyond it the oldest are forgotten: a
+            pending one counts as expired, and a later revision as unknown.
 
     Attributes:
-        epoch: Of the arms, 0 before the first.
+        epoch: The epoch of the arms; 0 before the first.
         arms: The arms that are played.
-        decisions: Decisions so far.
-        skipped: Events that were passed over, by reason: `repeated`, `superseded`, `after expiry`.
+        decisions: The number of decisions so far.
+        skipped: The number of events without effect, by reason: `repeated`, `superseded`, `after expiry`.
     """
 
     def __init__(self, *, discount: float = 1.0, memory: int = 100_000) -> None:
@@ -110,11 +113,11 @@ class State:
         self._early: dict[str, Feedback] = {}
 
     def tally(self, scope: str, arm: str) -> Tally:
-        """The counts of an arm in a scope; zeros where it was never played."""
+        """Return the counts of an arm in a scope; zeros if it was never played."""
         return self._tallies.get(scope, {}).get(arm) or Tally()
 
     def pool(self, arm: str) -> Pool:
-        """The counts of an arm over all scopes."""
+        """Return the counts of an arm over all scopes."""
         return self._pools.get(arm) or Pool()
 
     def __contains__(self, response_id: object) -> bool:
@@ -122,29 +125,30 @@ class State:
 
     @property
     def scopes(self) -> list[str]:
-        """The scopes with a decision, in the order of their first."""
+        """The scopes with a decision, in the order of their first one."""
         return list(self._clocks)
 
     @property
     def n_scopes(self) -> int:
-        """How many scopes have a decision."""
+        """The number of scopes with a decision."""
         return len(self._clocks)
 
     @property
     def pending(self) -> int:
-        """Responses without feedback that are still waited for."""
+        """The number of responses whose feedback may still come."""
         return sum(response.revision < 0 for response in self._responses.values())
 
     @property
     def unknown(self) -> int:
-        """Responses with feedback whose decision was not seen (yet)."""
+        """The number of responses with feedback whose decision has not been seen (yet)."""
         return len(self._early)
 
     def apply(self, event: Event) -> bool:
-        """Takes an event in; returns whether it changed what is counted.
+        """Apply an event, and return whether it changed the counts.
 
         Raises:
-            BanditError: A decision for an arm that is not played, or an epoch that goes back.
+            BanditError: A decision is for an arm that is not played, or an epoch does not follow the last
+                one.
         """
         if isinstance(event, Decided):
             return self._decide(event)
@@ -153,7 +157,7 @@ class State:
         if isinstance(event, Rerouted):
             return self._reroute(event)
         if event.epoch <= self.epoch or not event.arms:
-            raise BanditError("an epoch has to follow the last one and have arms", seen=event.to_json())
+            raise BanditError("an epoch must follow the last one and have arms", seen=event.to_json())
         self.epoch, self.arms = event.epoch, event.arms
         return True
 
@@ -175,7 +179,7 @@ class State:
         self._responses[event.response_id] = _Response(event.scope, event.arm, tick)
         self.decisions += 1
         if len(self._responses) > self.memory:
-            self._let_go(next(iter(self._responses)))
+            self._forget(next(iter(self._responses)))
         early = self._early.pop(event.response_id, None) if self._early else None
         if early is not None:
             self._observe(early)
@@ -211,9 +215,10 @@ class State:
             self.skipped["repeated" if event.revision == response.revision else "superseded"] += 1
             return False
         if event.outcome == "expired" and response.revision >= 0:
-            self.skipped["superseded"] += 1  # it was answered before it expired
+            self.skipped["superseded"] += 1  # its feedback came before it expired
             return False
         tally = self._tallies[response.scope][response.arm]
+        # The pull has faded with every later decision of its scope (`_fade`), so this much of it is left.
         weight = self.discount ** (self._clocks[response.scope] - response.tick)
         if response.revision < 0:
             tally.pending = max(0.0, tally.pending - weight)
@@ -221,7 +226,7 @@ class State:
             pool = self._pools.get(response.arm)
             if pool is None:
                 pool = self._pools[response.arm] = Pool()
-            pool.count(tally, -1)
+            pool.count(tally, -1)  # out with the old counts of the scope, and in again with the new ones
             if response.revision < 0:
                 tally.observed += weight
             tally.cost += weight * (event.cost - response.cost)
@@ -244,7 +249,7 @@ class State:
             if pool is not None:
                 pool.count(tally, 1)
 
-    def _let_go(self, response_id: str) -> None:
+    def _forget(self, response_id: str) -> None:
         response = self._responses.pop(response_id)
         if response.revision < 0:
             weight = self.discount ** (self._clocks[response.scope] - response.tick)
@@ -252,7 +257,7 @@ class State:
             tally.pending = max(0.0, tally.pending - weight)
 
     def to_json(self) -> dict[str, Any]:
-        """The state as JSON types; `from_json` gives it back exactly."""
+        """Return the state as JSON types, from which `from_json` restores it exactly."""
         return {
             "format": FORMAT,
             "discount": self.discount,
@@ -273,14 +278,14 @@ class State:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> State:
-        """The state that `to_json` wrote.
+        """Return the state that `to_json` wrote.
 
         Raises:
-            BanditError: It is of another version, or incomplete.
+            BanditError: The state is of another version, or incomplete.
         """
         if row.get("format") != FORMAT:
             raise BanditError(
-                "a state is of another version", seen=row.get("format"), do="replay the events instead"
+                "the state is of another version", seen=row.get("format"), do="replay the events instead"
             )
         try:
             state = cls(discount=row["discount"], memory=row["memory"])
@@ -298,13 +303,13 @@ class State:
                 state._early[event.response_id] = event
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
             raise BanditError(
-                "a state is incomplete", seen=str(error), do="replay the events instead"
+                "the state is incomplete", seen=str(error), do="replay the events instead"
             ) from error
         return state
 
 
 def _filled(sums: Sums, values: Sequence[float]) -> Sums:
-    """Sums with these values, in the order of their slots."""
+    """Set the sums to these values, in the order of their slots."""
     for name, value in zip(sums.__slots__, values, strict=True):
         setattr(sums, name, value)
     return sums

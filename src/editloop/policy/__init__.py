@@ -1,7 +1,6 @@
 """A language model as a policy: context tree, log-probabilities, sampling, adapters, run folders.
 
-The names are loaded when they are first used, so that who only reads a run folder, as a server in front of
-another does, needs no torch.
+The names are imported when they are first used, so that reading a run folder needs no torch.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ if TYPE_CHECKING:
     )
     from editloop.policy.device import check_device, choose_device, choose_dtype, processes
     from editloop.policy.encode import Encoder
+    from editloop.policy.loading import load_base
     from editloop.policy.logprob import batch_features, batch_log_probs, context_columns, tree_mask
     from editloop.policy.lora import LoraSettings
     from editloop.policy.mixed import MixedPolicy
-    from editloop.policy.model import Policy, load_base
+    from editloop.policy.model import Policy
     from editloop.policy.run import RunFolder, library_versions, load_policy
     from editloop.policy.sampling import Sample, sample, trim_loops
     from editloop.policy.tree import ContextTree, Layout, TreeBatch, pack
@@ -32,10 +32,11 @@ _MODULES = {
     "adapters": ("attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"),
     "device": ("check_device", "choose_device", "choose_dtype", "processes"),
     "encode": ("Encoder",),
+    "loading": ("load_base",),
     "lora": ("LoraSettings",),
     "logprob": ("batch_features", "batch_log_probs", "context_columns", "tree_mask"),
     "mixed": ("MixedPolicy",),
-    "model": ("Policy", "load_base"),
+    "model": ("Policy",),
     "run": ("RunFolder", "library_versions", "load_policy"),
     "sampling": ("Sample", "sample", "trim_loops"),
     "tree": ("ContextTree", "Layout", "TreeBatch", "pack"),

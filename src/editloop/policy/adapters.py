@@ -1,6 +1,6 @@
-"""LoRA adapters on a base, by PEFT: put one on, take it off again, read and write it.
+"""LoRA adapters by PEFT: attach a fresh one to a base, load a saved one, and detach it again.
 
-The base's weights are never changed by an adapter, so one load of the base serves every method.
+An adapter never changes the base's weights, so every method can use the base as it was loaded once.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ __all__ = ["attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"]
 
 
 def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Policy:
-    """The policy with a fresh trainable adapter; the same seed gives the same adapter.
+    """Attach a fresh trainable adapter to a policy's base.
+
+    Args:
+        policy: The base.
+        settings: The shape of the adapter.
+        seed: Decides the adapter's initial weights; the global random state is left as it was.
 
     Raises:
-        ModelError: The base has no module that the adapter could go on.
+        ModelError: The base has none of the modules that the settings name.
     """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -36,7 +41,7 @@ def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Poli
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
-        # GPT-2's layers keep their weights the other way round.
+        # GPT-2's Conv1D keeps its weight as [in, out], the transpose of a linear layer's.
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in policy.model.modules()),
         task_type="CAUSAL_LM",
     )
@@ -51,7 +56,7 @@ def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Poli
 
 
 def detach_adapter(policy: Policy) -> Policy:
-    """The base again, as it was before `attach_adapter`."""
+    """Remove the adapter, and return the base as it was before `attach_adapter` or `load_adapter`."""
     base: Any = policy.model.unload()
     if hasattr(base, "peft_config"):
         del base.peft_config
@@ -59,7 +64,7 @@ def detach_adapter(policy: Policy) -> Policy:
 
 
 def load_adapter(policy: Policy, folder: Path) -> Policy:
-    """The policy with the adapter that `folder` holds; `detach_adapter` takes it off again.
+    """Attach the adapter in a folder to a policy's base, frozen; `detach_adapter` removes it again.
 
     Raises:
         ModelError: The adapter is damaged or was made for another base.
@@ -71,6 +76,8 @@ def load_adapter(policy: Policy, folder: Path) -> Policy:
         config = PeftConfig.from_pretrained(str(folder))
         weights = load_peft_weights(str(folder), device=str(policy.device))
         adapted = replace(policy, model=get_peft_model(policy.model, config))
+        # PEFT skips weights that the adapter lacks or does not know. A policy of which half was loaded would
+        # look like a bad one.
         result = set_peft_model_state_dict(adapted.model, weights)
         missing = [key for key in result.missing_keys if "lora_" in key]
         if missing or result.unexpected_keys:
@@ -87,16 +94,17 @@ def load_adapter(policy: Policy, folder: Path) -> Policy:
 
 @contextmanager
 def trainable_copy(policy: Policy) -> Iterator[Policy]:
-    """Within it, all the base's weights may be trained; afterwards they are what they were.
+    """A context in which all weights of the base may be trained; afterwards they are restored.
 
-    A copy of the weights is kept in main memory meanwhile. `accelerate` puts its autocast around the
-    model's own `forward`; it goes as well.
+    A copy of the weights is kept in main memory meanwhile.
     """
     kept = {name: weight.detach().cpu().clone() for name, weight in policy.model.state_dict().items()}
     try:
         policy.model.requires_grad_(True)
         yield policy
     finally:
+        # `accelerate` wraps the model's `forward` in autocast, as an attribute of the model itself. Left
+        # there, the next method would train in another precision than the first.
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             policy.model.__dict__.pop(name, None)
         policy.model.load_state_dict(kept)

@@ -1,4 +1,4 @@
-"""Bases that are called by a short name: `lab:email` comes with the package."""
+"""Bases with a short name, such as `lab:email`, which comes with the package."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pkgutil import resolve_name
 __all__ = ["resolve_base"]
 
 SCHEMES = {"lab": "editloop.lab.domains:base_path"}
-"""Who knows the folder of `SCHEME:NAME`; by its own name, as it lies in a room above and is seldom needed."""
+"""For each scheme of `SCHEME:NAME` the function that returns the folder, as a path to import. It belongs to a
+room above this one, and is imported only when such a base is asked for."""
 
 
 def resolve_base(base: str | Path) -> str | Path:
-    """The folder of a base that is called `SCHEME:NAME`; any other base as it is.
+    """The folder of a base with a short name `SCHEME:NAME`; any other base as it is.
 
     Raises:
         ConfigError: The scheme is known, and has no base of that name.

@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision: every automatic choice comes with its reason."""
+"""Choose the device and the precision of a model; every automatic choice comes with its reason."""
 
 from __future__ import annotations
 
@@ -18,64 +18,79 @@ def choose_device(device: str = "auto") -> tuple[torch.device, str]:
     """The device to use and why.
 
     Args:
-        device: `auto`, or a name that torch knows (`cpu`, `cuda`, `cuda:1`, `mps`). Under a launcher
-            `cuda` is the process's own GPU.
+        device: `auto`, or a device of torch such as `cpu`, `cuda`, `cuda:1`, `mps`. Under a distributed
+            launcher, `cuda` is the GPU of this process.
+
+    Returns:
+        The device, and the reason.
 
     Raises:
-        ConfigError: The device is unknown or absent here.
+        ConfigError: The device is unknown, or this machine does not have it.
     """
     if device != "auto":
         try:
             chosen = torch.device(device)
-            torch.empty(0, device=chosen)
+            torch.empty(0, device=chosen)  # a name can be valid and the device absent
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(
                 "this device cannot be used", seen=device, do="choose --device cpu or auto"
             ) from error
-        return _mine(chosen), "as asked"
+        return _own_gpu(chosen), "as asked"
     if torch.cuda.is_available():
-        mine = _mine(torch.device("cuda"))
-        return mine, f"found {torch.cuda.get_device_name(mine)}"
+        own = _own_gpu(torch.device("cuda"))
+        return own, f"found {torch.cuda.get_device_name(own)}"
     if torch.backends.mps.is_available():
         return torch.device("mps"), "found Apple Metal"
     return torch.device("cpu"), f"no accelerator found, {torch.get_num_threads()} threads"
 
 
-def _mine(device: torch.device) -> torch.device:
-    """A GPU without a number is the one of this process: a launcher gives each its own."""
+def _own_gpu(device: torch.device) -> torch.device:
+    """`cuda` without a number is the GPU that the launcher gave this process."""
     if device == torch.device("cuda"):
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device
 
 
 def choose_dtype(device: torch.device, dtype: str = "auto") -> tuple[torch.dtype, str]:
-    """The precision to load a model in and why.
+    """The precision to load a model in, and why.
+
+    Args:
+        device: The device that the model will be on.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
 
     Raises:
-        ConfigError: The name is unknown.
+        ConfigError: The dtype is unknown.
     """
     if dtype != "auto":
         if dtype not in DTYPES:
             raise ConfigError("unknown dtype", seen=dtype, do=f"choose --dtype auto, {', '.join(DTYPES)}")
         return DTYPES[dtype], "as asked"
+    # Emulated bf16, on GPUs before Ampere, is slower than fp32.
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16, "the GPU has it"
+        return torch.bfloat16, "supported by the GPU"
     return torch.float32, f"exact, and no slower on {device.type}"
 
 
 def processes(device: torch.device) -> PartialState:
-    """The processes of a distributed run, of which this is one; without a launcher it is the only one.
+    """The processes of a distributed run, and which of them this is; without a launcher there is only one.
 
-    That they compute on the CPU has to be said: otherwise `accelerate` takes each for a run of its own.
+    Args:
+        device: The device of this process.
     """
+    # Without `cpu=True`, accelerate on a machine without GPUs ignores the launcher, and every process
+    # believes to be alone.
     return PartialState(cpu=device.type == "cpu")
 
 
 def check_device(device: torch.device, state: PartialState) -> None:
-    """Training runs on the GPU that the process was given; a model that lies elsewhere is refused.
+    """Check that a model is on the GPU of this process, the only one on which the library trains.
+
+    Args:
+        device: The device of the model.
+        state: From `processes`.
 
     Raises:
-        ConfigError: The model lies on another GPU.
+        ConfigError: The model is on another GPU.
     """
     if (device.index or 0) != (state.device.index or 0):
         raise ConfigError(

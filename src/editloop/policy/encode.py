@@ -1,9 +1,8 @@
-"""Text to tokens, the same when a policy is trained, scored and sampled.
+"""Turn texts into tokens in the same way when a policy is trained, scored and sampled.
 
-A prompt is the chat template's, with the generation prompt. Without a template it is the context
-and a newline. A continuation is its text's tokens and the end-of-turn token, which is the one that
-the template puts after an assistant's turn. Nothing is ever cut in silence: what is cut or left out
-is counted.
+A prompt is made by the chat template, with the generation prompt; without a template it is the context and a
+newline. A continuation is the tokens of its text and the end-of-turn token, which is the one that the
+template puts after an assistant's turn. Whatever is cut or left out is counted.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from editloop.policy.tree import ContextTree
 
 __all__ = ["Encoder"]
 
-_MARK = "\u2063here\u2063"  # stands for an assistant's words while the template is looked into
+_MARK = "\u2063here\u2063"
+"""Stands for an assistant's words when the template is asked what follows them."""
 
 
 class Encoder:
@@ -28,19 +28,19 @@ class Encoder:
 
     Args:
         tokenizer: A `transformers` tokenizer.
-        max_length: Most tokens of context and continuation together.
-        end_token: The token that ends a turn; by default found from the chat template, else the
+        max_length: Limit in tokens of a context and a continuation together.
+        end_token: The token that ends a turn; by default the one that the chat template uses, else the
             tokenizer's end token.
 
     Attributes:
         end: Id of the end-of-turn token.
-        end_token: The same as text.
-        pad: Id that fills rows up.
-        why: How prompts and ends are formed, in a line.
+        end_token: The end-of-turn token as text.
+        pad: Id of the padding token.
+        why: How prompts are made and turns end, in one line.
 
     Raises:
         ConfigError: `end_token` is not in the vocabulary.
-        ModelError: There is no end token to be found.
+        ModelError: The tokenizer has no end token.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, end_token: str | None = None) -> None:
@@ -63,8 +63,10 @@ class Encoder:
             turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
             try:
                 after = self.tokenizer.apply_chat_template(turns, tokenize=False).partition(_MARK)[2]
-            except TemplateError:  # not even this; whatever it refuses is counted later
+            except TemplateError:  # contexts that such a template refuses are counted when they are encoded
                 after = ""
+            # What follows an assistant's turn may begin with a newline or the like; the first special token
+            # is the one that ends the turn.
             special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
             for token_id in self.tokenizer(after, add_special_tokens=False)["input_ids"]:
                 if token_id in special:
@@ -74,11 +76,11 @@ class Encoder:
         return int(self.tokenizer.eos_token_id), "the tokenizer's end token"
 
     def prompt(self, context: ContextLike) -> tuple[int, ...]:
-        """Tokens of the prompt exactly as at generation time; at least one.
+        """The tokens of the prompt, exactly as at generation time; at least one.
 
         Raises:
             ConfigError: The context is neither text nor a chat.
-            ModelError: The chat template refuses the messages (an unknown role, say).
+            ModelError: The chat template refuses the messages, for example because of an unknown role.
         """
         context = as_context(context)
         if self.has_template:
@@ -93,13 +95,15 @@ class Encoder:
             if not isinstance(context, str):
                 context = "\n".join(f"{m.role}: {m.content}" for m in context) + "\nassistant:"
             ids = self.tokenizer(context + "\n")["input_ids"]
-            if ids and ids[-1] == self.tokenizer.eos_token_id:  # some tokenizers end every text
+            if ids and ids[-1] == self.tokenizer.eos_token_id:  # some tokenizers end every text with it
                 ids = ids[:-1]
         start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.end
         return tuple(ids) or (start,)
 
     def continuation(self, text: str) -> tuple[int, ...]:
-        """Tokens of a response or an edit, with the end-of-turn token."""
+        """The tokens of a response or an edit, with the end-of-turn token."""
+        # Tokenised apart from the context, as when a policy writes: its first token follows a finished
+        # prompt, and is never merged with the prompt's last characters.
         return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end)
 
     def tree(
@@ -107,14 +111,13 @@ class Encoder:
     ) -> ContextTree | None:
         """The context tree, cut to `max_length`; None if the context cannot be used.
 
-        A continuation that is cut loses its end-of-turn token: a policy must not learn to stop where
-        the cut fell.
+        A continuation that is cut loses its end-of-turn token, so that a policy does not learn to stop there.
 
         Args:
-            context: Text or messages, which may be plain dicts.
-            continuations: Texts.
-            counts: Where a tree that was cut or left out is counted: `continuation cut`,
-                `context too long`, `refused by the chat template`.
+            context: A text, or messages, which may be plain dicts.
+            continuations: The texts of the continuations.
+            counts: Counts trees that were cut or left out: `continuation cut`, `context too long`,
+                `refused by the chat template`.
         """
         counts = Counter() if counts is None else counts
         try:
@@ -131,7 +134,7 @@ class Encoder:
         return ContextTree(prompt, tuple(ids[:room] for ids in encoded))
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
-        """Tokens of plain texts, for costs that count the policy's tokens."""
+        """The tokens of plain texts, for costs that count tokens."""
         return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def decode(self, ids: Sequence[int]) -> str:

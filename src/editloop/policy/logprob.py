@@ -1,6 +1,6 @@
 """Log-probabilities of the continuations of context trees, by one forward of a causal LM.
 
-It knows how a tree's mask is told to a model, and nothing of losses or of text.
+This module knows how a model takes a tree's mask, and nothing of losses or text.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from editloop.policy.tree import TreeBatch
 __all__ = ["batch_features", "batch_log_probs", "context_columns", "tree_mask"]
 
 DEPTHS = (1 / 3, 2 / 3, 1.0)
-"""Of the layers whose states are features, from the embedding (0) to the last (1)."""
+"""Relative depths of the layers whose states are features: 0 is the embedding, 1 the last layer."""
 
 WIDTH = 256
-"""Most numbers that are kept of a state; wider ones are projected at random."""
+"""Limit on the numbers kept of a state; wider states are projected at random."""
 
 
 def tree_mask(subtree_end: Tensor) -> Tensor:
-    """The attention mask of packed trees: token i sees token j if j <= i < subtree_end[j].
+    """The attention mask of packed trees: token i attends to token j exactly if j <= i < subtree_end[j].
 
     Args:
         subtree_end: int64 [B, R].
@@ -43,8 +43,8 @@ def batch_log_probs(model: nn.Module, batch: TreeBatch) -> Tensor:
     """Log-probability of every continuation: the sum over its counted tokens, natural log.
 
     Args:
-        model: A causal LM in the `transformers` interface; may be wrapped by PEFT or for
-            distribution.
+        model: A causal LM with the `transformers` interface, which PEFT or a distribution library may have
+            wrapped.
         batch: K continuations, from `pack`.
 
     Returns:
@@ -54,19 +54,20 @@ def batch_log_probs(model: nn.Module, batch: TreeBatch) -> Tensor:
 
 
 def batch_features(model: nn.Module, batch: TreeBatch) -> tuple[Tensor, Tensor]:
-    """Log-probabilities, and what the hidden states say of each continuation in its context.
+    """Log-probabilities and features of each continuation in its context.
 
-    The last layer's state before the continuation, which has seen the context alone; and the mean of the
-    states that predict the continuation's tokens, at a third and two thirds of the depth and at the last
-    layer. States of more than `WIDTH` numbers go through a fixed random projection. At the end how likely
-    a token is on average, and the logarithm of how many there are.
+    The features are the last layer's state right before the continuation, which has seen the context alone;
+    the mean of the states that predict the continuation's tokens, at a third and two thirds of the depth and
+    at the last layer; the mean log-probability of a token; and the logarithm of the number of tokens. States
+    of more than `WIDTH` numbers go through a fixed random projection.
 
     Args:
         model: As for `batch_log_probs`.
-        batch: K continuations, all their tokens counted.
+        batch: K continuations, with all their tokens counted.
 
     Returns:
-        float32 [K], and float32 [K, F], differentiable; the first `context_columns(F)` are the context's.
+        Log-probabilities, float32 [K], and features, float32 [K, F], both differentiable. The first
+        `context_columns(F)` features depend on the context alone.
     """
     log_probs, layers = _forward(model, batch, states=True)
     device = log_probs.device
@@ -80,18 +81,18 @@ def batch_features(model: nn.Module, batch: TreeBatch) -> tuple[Tensor, Tensor]:
         mine = layer.flatten(0, 1)[predictor].float()[member]
         total = torch.zeros(len(batch.lengths), mine.shape[1], device=device).index_add(0, owner, mine)
         means.append(total / lengths)
-    states = [mine[first], *means]  # of the last layer, where the loop has ended
+    states = [mine[first], *means]  # `mine` is now the last layer's, with which the loop has ended
     narrow = [_narrowed(part, seed) for seed, part in enumerate(states)]
     return log_probs, torch.cat([*narrow, log_probs[:, None] / lengths, lengths.log()], dim=1)
 
 
 def context_columns(features: int) -> int:
-    """How many of so many columns of `batch_features`, the first, say what the context is."""
+    """How many of the F columns of `batch_features` depend on the context alone; they come first."""
     return (features - 2) // (1 + len(DEPTHS))
 
 
 def _narrowed(states: Tensor, seed: int) -> Tensor:
-    """At most `WIDTH` numbers of each state: distances are kept about as they were."""
+    """At most `WIDTH` numbers for each state, with distances about as they were (Johnson-Lindenstrauss)."""
     width = states.shape[1]
     if width <= WIDTH:
         return states
@@ -104,7 +105,7 @@ def _narrowed(states: Tensor, seed: int) -> Tensor:
 def _forward(
     model: nn.Module, batch: TreeBatch, *, states: bool = False
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Log-probabilities [K], and the hidden states [B, R, d] of every layer if they are asked for."""
+    """Log-probabilities [K], and with `states` the hidden states [B, R, d] of every layer."""
     device = next(model.parameters()).device
 
     def tensor(array: Any) -> Tensor:
@@ -122,6 +123,8 @@ def _forward(
     logits = output.logits.flatten(0, 1)
     if not head_is_hooked:
         logits = logits[tensor(batch.predictor)]
+    # Cross-entropy in float32 whatever the model's dtype: a log-softmax over a vocabulary in bf16 is off by
+    # more than the differences that the losses are about.
     token_log_probs = -F.cross_entropy(logits.float(), tensor(batch.target), reduction="none")
     total = torch.zeros(len(batch.lengths), device=device)
     log_probs = total.index_add(0, tensor(batch.owner), token_log_probs[tensor(batch.member)])
@@ -129,7 +132,7 @@ def _forward(
 
 
 def _unwrapped(model: nn.Module) -> Any:
-    """The model without the wrappers of distribution."""
+    """The model without the wrappers of a distribution library."""
     inner: Any = model
     while hasattr(inner, "module"):
         inner = inner.module
@@ -138,11 +141,21 @@ def _unwrapped(model: nn.Module) -> Any:
 
 @contextmanager
 def _logits_at(model: Any, flat_index: Tensor) -> Iterator[bool]:
-    """Compute logits at these positions only, by gathering before the output embedding.
+    """A context in which the model computes logits at these positions only.
 
-    Everything that a family does to its logits afterwards (scaling, soft caps) works per position
-    and stays the family's own. The logits come out as [1, n, vocabulary].
+    Args:
+        model: The model without the wrappers of distribution.
+        flat_index: Positions as row * R + column [n].
+
+    Yields:
+        Whether that is so, and the logits have the shape [1, n, vocabulary]; False for a model that does not
+        expose its output embedding.
     """
+    # The logits of all positions are by far the largest tensor of a forward, and most positions (the context,
+    # padding, prefixes that are not counted) need none. A hook gathers the states right before the output
+    # embedding. Calling the inner model and the embedding by hand would save as much, but skip what a family
+    # does to its logits afterwards (scaling, soft caps); that works on each position and is left to the
+    # family.
     head = model.get_output_embeddings()
     if head is None:
         yield False
@@ -159,7 +172,7 @@ def _logits_at(model: Any, flat_index: Tensor) -> Iterator[bool]:
 
 
 def _attention_mask(model: Any, batch: TreeBatch, tensor: Any) -> Any:
-    """What the model takes as `attention_mask`: [B, R] for plain rows, else 4-d or a dict of 4-d masks."""
+    """What to pass as `attention_mask`: [B, R] for plain rows, else a 4-d mask or a dict of them."""
     if batch.plain:
         return tensor(batch.filled)
     config = model.config.get_text_config()
@@ -168,6 +181,8 @@ def _attention_mask(model: Any, batch: TreeBatch, tensor: Any) -> Any:
     kinds = set(getattr(config, "layer_types", None) or ())
     if window is None or batch.position_ids.max() < window:
         return _as_model_takes_it(model, mask)
+    # The library builds windowed masks from columns. In a tree the distance of two tokens is that of their
+    # positions, so a window has to be cut here.
     positions = tensor(batch.position_ids)
     near = (positions[:, :, None] - positions[:, None, :] < window).unsqueeze(1)
     masks = {"full_attention": mask, "sliding_attention": mask & near}
@@ -179,7 +194,7 @@ def _attention_mask(model: Any, batch: TreeBatch, tensor: Any) -> Any:
 
 
 def _as_model_takes_it(model: Any, allowed: Tensor) -> Tensor:
-    """SDPA takes a boolean mask; the eager attention adds it to the scores."""
+    """The mask in the form that the attention takes: boolean for SDPA, a term of the scores for eager."""
     if model.config._attn_implementation == "sdpa":
         return allowed
     dtype = next(model.parameters()).dtype

@@ -1,4 +1,4 @@
-"""What a LoRA adapter looks like; read without torch."""
+"""The settings of a LoRA adapter, which can be read without torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What `run.json` holds, as typed records, and how what an older version wrote becomes one of them.
+"""The content of `run.json` as typed records, and how the content of an older version is read as one.
 
-A number that was not finite is null in JSON, and None here. Who reads a run folder reads these fields; nobody
-looks into the JSON itself.
+A number that was not finite is null in JSON and None here. Code that reads a run folder reads these fields;
+none looks into the JSON itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 FORMAT = 2
-"""Of `run.json`: 1 had the trials of a method as `candidates`, their hyperparameters among their figures."""
+"""The format of `run.json`. In format 1 a method's trials were called `candidates`, and their hyperparameters
+stood among their figures."""
 
 
 class _Record(BaseModel):
@@ -40,7 +41,7 @@ class _Record(BaseModel):
 
 
 class Figure(_Record):
-    """A mean with its standard error, the number of rows, and, of a share, its 95% interval."""
+    """A mean with its standard error and the number of rows; for a share also its 95% interval."""
 
     mean: float | None = None
     se: float | None = None
@@ -72,17 +73,17 @@ class TrialRecord(_Record):
     """One trial of a method.
 
     Attributes:
-        hyperparameters: By name.
-        settings: The same in a few words, as of `Method.report_line`.
-        initial_loss: The validation figure of the base.
-        validation_loss: That of the trained policy.
+        hyperparameters: The hyperparameters by name.
+        settings: The hyperparameters in a few words, from `Method.report_line`.
+        initial_loss: The method's validation figure before training, that is, of the base.
+        validation_loss: The validation figure of the trained policy.
         validation_cost: Mean cost between a sampled response and the row's edit.
         validation: The figures that all methods have, by name.
         sampled: What sampled responses look like.
-        steps: Optimiser steps.
+        steps: Number of optimiser steps.
         best_step: The step whose weights were kept.
-        seconds: How long it took.
-        history: What was logged, by step.
+        seconds: Duration of the training.
+        history: What the trainer logged, by step.
     """
 
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
@@ -107,9 +108,9 @@ class PolicyRecord(_Record):
     trials: list[TrialRecord] = Field(min_length=1)
 
     def model_post_init(self, _: Any) -> None:
-        """Refuse a choice that is no trial."""
+        """Check that the chosen trial exists."""
         if self.chosen >= len(self.trials):
-            raise ValueError("chosen is no trial")
+            raise ValueError("chosen is not one of the trials")
 
     @property
     def best(self) -> TrialRecord:
@@ -132,7 +133,7 @@ class BaseRecord(_Record):
 
 
 class ReadRecord(_Record):
-    """What was read: of a store also up to when, and which store it is."""
+    """The log that was read; for a store also the time up to which it was read, and its identity."""
 
     path: str | None = None
     sha256: str | None = None
@@ -142,7 +143,7 @@ class ReadRecord(_Record):
 
 
 class PartRecord(_Record):
-    """A part of the log: its examples, how many of them are pairs, and rows by what happened to them."""
+    """A part of the log: the number of examples and of pairs, and rows by what happened to them."""
 
     examples: int
     pairs: int
@@ -157,7 +158,7 @@ class DataRecord(_Record):
 
 
 class ConfigRecord(BaseModel):
-    """The configuration as dumped (`editloop.offline.FitConfig`); what is read of it has a field here."""
+    """The saved configuration (`editloop.offline.FitConfig`); fields that are read again stand here."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -188,7 +189,7 @@ class FidelityRecord(_Record):
 
 
 class CostModelRecord(_Record):
-    """The cost model: what it is, and how it predicts beside baselines that know the length or nothing."""
+    """The cost model, and how well it predicts beside baselines that know only the length, or nothing."""
 
     kind: str
     settings: dict[str, Any]
@@ -217,11 +218,11 @@ class Manifest(_Record):
 
 
 HYPERPARAMETERS_1 = ("learning_rate", "beta", "dpo_weight", "kappa", "rl_weight", "rl_beta", "rl_loss")
-"""What stood among the figures of a candidate in format 1."""
+"""The hyperparameters that stood among the figures of a trial in format 1."""
 
 
 def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a `run.json` of any format that is known, in the form of this one."""
+    """The content of a `run.json` of any known format, in the current format."""
     if content.get("format") != 1:
         return dict(content)
     policies = {}

@@ -1,4 +1,4 @@
-"""A mixture of a run's policies as a policy: each response is drawn from one of them, by its weight."""
+"""A mixture of a run's policies as a policy: each response is sampled from one of them, chosen by weight."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["MixedPolicy"]
 
 
 class MixedPolicy(Policy):
-    """π = Σ α_k π_k over policies that share a base.
+    """The mixture π = Σ_k α_k π_k of policies that share a base.
 
     Args:
         base: The base.
-        weights: α by name.
-        load: Gives a policy of that name for as long as it is needed.
+        weights: The weight α_k of each policy, by name.
+        load: Returns a context in which the policy of that name is loaded.
     """
 
     def __init__(
@@ -38,17 +38,21 @@ class MixedPolicy(Policy):
 
     @property
     def has_reference(self) -> bool:
-        """The base is another distribution."""
+        """True: the base differs from the mixture."""
         return True
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Within it nothing lies on the base, as always between two calls."""
+        """A context in which the base carries no adapter, which holds between any two calls anyway."""
         yield
 
     def sample(self, contexts: Sequence[ContextLike], *, seed: int = 0, **options: Any) -> list[Sample]:
-        """One response for each context; which policy draws it follows seed, place and context."""
+        """Sample one response for each context, as `Policy.sample` does.
+
+        Which policy a response comes from depends only on the seed, the context and its place.
+        """
         contexts = as_contexts(contexts)
+        # `hash` of a text differs between processes; `random.Random` seeds itself from the text's bytes.
         names = [
             random.Random(repr((seed, i, context))).choices([*self.weights], [*self.weights.values()])[0]
             for i, context in enumerate(contexts)
@@ -56,19 +60,20 @@ class MixedPolicy(Policy):
         samples: list[Sample | None] = [None] * len(contexts)
         for name, policy in self._policies():
             mine = [i for i, chosen in enumerate(names) if chosen == name]
-            drawn = policy.sample([contexts[i] for i in mine], seed=seed, **options) if mine else []
-            for i, sample in zip(mine, drawn, strict=True):
+            found = policy.sample([contexts[i] for i in mine], seed=seed, **options) if mine else []
+            for i, sample in zip(mine, found, strict=True):
                 samples[i] = sample
         return [sample for sample in samples if sample is not None]
 
     def log_probs(self, trees: Sequence[ContextTree], **options: Any) -> list[list[float]]:
-        """log Σ α_k π_k of every continuation of every tree; not from where they fork.
+        """log Σ_k α_k π_k of every continuation of every tree, as `Policy.log_probs` returns it.
 
         Raises:
-            ValueError: `from_fork` is asked for: parts of mixtures do not cancel.
+            ValueError: `from_fork` is set. A prefix's probability differs between the policies, so it does
+                not cancel from a difference of the mixture's log-probabilities.
         """
         if options.get("from_fork"):
-            raise ValueError("the log-probability of a mixture cannot be counted from a fork")
+            raise ValueError("the log-probability of a mixture cannot leave out a shared prefix (from_fork)")
         parts = []
         for name, policy in self._policies():
             scores = policy.log_probs(trees, **options)
@@ -76,7 +81,7 @@ class MixedPolicy(Policy):
         return [np.logaddexp.reduce(each).tolist() for each in zip(*parts, strict=True)]
 
     def features(self, trees: Sequence[ContextTree], **options: Any) -> Any:
-        """A mixture has no hidden states.
+        """Not available: a mixture has no hidden states.
 
         Raises:
             ValueError: Always.
@@ -84,6 +89,7 @@ class MixedPolicy(Policy):
         raise ValueError("a mixture has no features of its own: ask one of its policies")
 
     def _policies(self) -> Iterator[tuple[str, Policy]]:
+        # A policy of weight 0 need not be loaded, and log 0 is avoided.
         for name, weight in self.weights.items():
             if weight > 0:
                 with self._load(name) as policy:

@@ -1,4 +1,4 @@
-"""A model in evaluation mode while anybody computes with it, and afterwards in the mode it was in."""
+"""Keep a model in evaluation mode while any thread computes with it, and restore its mode afterwards."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ __all__ = ["core_of", "evaluating"]
 
 _lock = threading.Lock()
 _inside: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
-"""How many threads compute with a model, and which of its modules were in training mode before the first."""
+"""The threads that compute with each model, and the modules that were in training mode before the first."""
 
 
 def core_of(model: Any) -> Any:
-    """The `transformers` model with the adapter's layers in it, without PEFT's wrapper around it."""
+    """The `transformers` model, with the adapter's layers in it but without PEFT's wrapper around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Within it no module is in training mode; the last thread to leave puts each into its own again."""
+    """A context in which no module is in training mode; the last thread to leave restores each module's mode.
+
+    Args:
+        model: The model, or its PEFT wrapper.
+    """
+    # `model.eval()` and `model.train()` would not do: two threads may overlap, and dropout in a frozen base
+    # may be off where an adapter's is on, so that the mode is a matter of each module.
     core = core_of(model)
     with _lock:
         count, training = _inside.get(core, (0, []))

@@ -1,7 +1,8 @@
-"""Whether a model's attention takes the mask of a context tree: asked of the model itself.
+"""Find out whether a model's attention follows the mask of a context tree, by trying it.
 
-A list of families would be wrong the day after it was written. A small random tree is scored twice,
-as a tree and as plain sequences; only a model that gives the same numbers is given trees.
+Some families take a 4-d mask, some refuse it, and some ignore it without a word. A list of families would be
+wrong with the next release of the library. So a small random tree is scored twice, as a tree and as plain
+sequences, and only a model that gives the same numbers both times is given trees.
 """
 
 from __future__ import annotations
@@ -15,24 +16,36 @@ from editloop.policy.tree import ContextTree, pack
 
 __all__ = ["probe_trees"]
 
-TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.5, torch.float16: 0.1}  # natural log, over 8 tokens
+TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
+"""Largest difference, by dtype, that rounding explains in the log-probability of about 12 random tokens."""
 
 
 @torch.inference_mode()
 def probe_trees(model: Any) -> tuple[bool, str]:
-    """Whether trees give the log-probabilities of plain sequences, and why it is thought so."""
+    """Find out whether trees give the same log-probabilities as plain sequences.
+
+    Args:
+        model: A causal LM of `transformers`.
+
+    Returns:
+        Whether they do, and the reason.
+    """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if kinds or hasattr(config, "window_size"):  # windows counted along the row, which no mask undoes
+    # Recurrent layers, and windows that are counted along the row, mix tokens of different branches whatever
+    # the mask says; on a probe that is shorter than the window they would pass.
+    if kinds or hasattr(config, "window_size"):
         return False, f"{config.model_type} has {', '.join(sorted(kinds)) or 'local attention'}"
     vocabulary = int(config.vocab_size)
-    draw = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, vocabulary, (26,), generator=draw).tolist()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, vocabulary, (26,), generator=generator).tolist()
     context, shared, tails = tuple(ids[:6]), tuple(ids[6:10]), (ids[10:18], ids[18:26])
     trees = [
         ContextTree(context, tuple(shared + tuple(tail) for tail in tails)),
         ContextTree(context[:3], (tuple(tails[0]), shared)),
     ]
+    # The first tree has a shared prefix and two branches; the second is shorter, so that padding is part of
+    # the test.
     plain = batch_log_probs(model, pack(trees, share=False))
     try:
         packed = batch_log_probs(model, pack(trees))

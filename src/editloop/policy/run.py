@@ -1,13 +1,13 @@
-"""The run folder: what a fit read, decided and produced, written so that a kill damages nothing.
+"""The run folder: what a fit read, decided and produced, written so that a killed process damages nothing.
 
-run.json               what was read, the configuration, the metrics, the library versions
+run.json               the log that was read, the configuration, the metrics, the library versions
 policies/<name>/       a PEFT adapter, or a whole model after full fine-tuning
-cost_model/            with RL: the cost model, and the adapter of its features if they are tuned
+cost_model/            the cost model, if a method needed one, with the adapter of tuned features
 rows.npy               hashes of the rows that were trained and validated on
-report.html            the same for people
-.work/                 checkpoints of a fit that is under way; gone when it is done
+report.html            a report for people
+.work/                 checkpoints of a fit in progress; removed when it is finished
 
-It is read without torch; that is loaded where a policy is.
+Reading a run folder needs no torch; loading a policy does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LIBRARIES = ("editloop", "torch", "transformers", "peft", "accelerate", "rapidfu
 
 
 class RunFolder:
-    """A run folder on disk; wherever a path is asked for, it can be given itself.
+    """A run folder on disk; it can be passed wherever a path is expected.
 
     Args:
         path: The folder; it need not exist yet.
@@ -57,27 +57,27 @@ class RunFolder:
 
     @property
     def manifest_path(self) -> Path:
-        """Where `run.json` lies."""
+        """Path of `run.json`."""
         return self.path / "run.json"
 
     @property
     def report(self) -> Path:
-        """Where `report.html` lies, if it was written."""
+        """Path of `report.html`, which exists if it was asked for."""
         return self.path / "report.html"
 
     @property
     def work(self) -> Path:
-        """Where a fit that is under way keeps its checkpoints."""
+        """Folder of the checkpoints of a fit in progress."""
         return self.path / ".work"
 
     @property
     def cost_model(self) -> Path:
-        """Where the cost model lies, if the run trained with RL."""
+        """Folder of the cost model, which exists if a method needed one."""
         return self.path / "cost_model"
 
     @property
     def rows(self) -> Path:
-        """Where the hashes of the rows lie that were trained and validated on."""
+        """Path of the hashes of the rows that were trained and validated on."""
         return self.path / "rows.npy"
 
     def exists(self) -> bool:
@@ -85,10 +85,10 @@ class RunFolder:
         return self.manifest_path.is_file()
 
     def manifest(self) -> Manifest:
-        """The content of `run.json`; what an older version wrote is read as what it means now.
+        """The content of `run.json`, also of one that an older version wrote.
 
         Raises:
-            RunError: There is none, it is damaged, or a newer version wrote it.
+            RunError: There is no `run.json`, it is damaged, or a newer version wrote it.
         """
         if not self.exists():
             raise RunError(
@@ -109,24 +109,26 @@ class RunFolder:
             ) from error
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Replace `run.json`; the library versions are added, NaN and infinity become null."""
+        """Replace `run.json`, with the library versions added; NaN and infinity become null."""
         full = manifest.model_copy(update={"format": FORMAT, "versions": library_versions()})
         write_json(self.manifest_path, full.model_dump(exclude_none=True), RunError)
 
     def write_rows(self, hashes: NDArray[np.uint64]) -> None:
-        """Keep the hashes of the rows that are trained and validated on (`editloop.edits.row_hashes`).
+        """Save the hashes of the rows that are trained and validated on (`editloop.edits.row_hashes`).
 
         Raises:
             RunError: The folder cannot be written to.
         """
+        # Sorted, the file does not tell the order of the rows; it holds hashes and no texts, so a run folder
+        # can be passed on without the log.
         with atomic_file(self.rows, RunError) as unfinished, unfinished.open("wb") as file:
             np.save(file, np.sort(hashes), allow_pickle=False)
 
     def seen(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_] | None:
-        """Which of these rows the run was trained or validated on; None if it was made before that was kept.
+        """Which of these rows the run was trained or validated on; None if it does not know.
 
         Raises:
-            RunError: What was kept is damaged.
+            RunError: The saved hashes are damaged.
         """
         if not self.rows.is_file():
             return None
@@ -136,20 +138,21 @@ class RunFolder:
             raise RunError("rows.npy is damaged", seen=str(self.path), do="fit again") from error
 
     def remove_leftovers(self) -> None:
-        """Remove what a kill left of files and policies that were being written."""
+        """Remove the unfinished files and policies of a process that was killed."""
         left = (".run.json.*", ".rows.npy.*", ".cost_model.*", "policies/.*")
         for path in [path for pattern in left for path in self.path.glob(pattern)]:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                with suppress(OSError):  # a folder that cannot be written to is told where it is written to
+                with suppress(OSError):  # if the folder cannot be written to, the first write reports it
                     path.unlink()
 
     def keep_mixture(self, mixture: Mapping[str, Any]) -> None:
-        """Make a mixture of the run's policies its own, in place of the one that it has.
+        """Save a mixture of the run's policies in the run, in place of the one that it has.
 
         Args:
-            mixture: `Mixture.to_json` of a fit by likelihood or by cost (`editloop.offline.mix_by_cost`).
+            mixture: What `Mixture.to_json` returns, of a fit by likelihood or by cost
+                (`editloop.offline.mix_by_cost`).
 
         Raises:
             RunError: A policy of the mixture is not in the run.
@@ -166,16 +169,16 @@ class RunFolder:
         return list(self.manifest().policies)
 
     def arm_names(self) -> list[str]:
-        """All that can be asked for a response: the base, the trained policies, and their mixture."""
+        """Names of everything that can be sampled from: the base, the trained policies, and their mixture."""
         manifest = self.manifest()
         return ["base", *manifest.policies, *(["mixture"] if manifest.mixture else [])]
 
     def policy_path(self, name: str) -> Path:
-        """Folder of a policy."""
+        """The folder of a policy."""
         return self.path / "policies" / name
 
     def save_policy(self, name: str, save: Callable[[Path], None]) -> Path:
-        """Let `save` write a policy into a folder that appears only when it is whole.
+        """Let `save` write a policy into a folder, which appears in the run only when it is complete.
 
         Raises:
             RunError: There is no space or permission to write.
@@ -189,12 +192,14 @@ class RunFolder:
         return target
 
     def load_policy(self, name: str, base: Policy) -> Policy:
-        """The policy of that name, on a base that is loaded already.
+        """Load a policy of the run on its base.
 
-        `base` is the base itself, `mixture` the fitted mixture.
+        Args:
+            name: A policy's name; `base` for the base itself, `mixture` for the fitted mixture.
+            base: The run's base, loaded.
 
         Raises:
-            RunError: There is no such policy, or the base is another one.
+            RunError: The run has no such policy, or `base` is not its base.
         """
         from editloop.policy import MixedPolicy, load_adapter, load_base
 
@@ -208,7 +213,7 @@ class RunFolder:
             raise RunError("no such policy in the run", seen=name, do=f"choose one of {have}")
         folder = self.policy_path(name)
         if not folder.is_dir():
-            raise RunError("the policy's folder is gone", seen=str(folder), do="fit it again")
+            raise RunError("the policy's folder is missing", seen=str(folder), do="fit it again")
         if not (folder / "adapter_config.json").is_file():
             return load_base(
                 folder,
@@ -228,7 +233,7 @@ class RunFolder:
 
     @contextmanager
     def policy(self, name: str, base: Policy) -> Iterator[Policy]:
-        """Within it, the policy of that name; afterwards the base carries no adapter again."""
+        """A context in which a policy is loaded; afterwards the base carries no adapter again."""
         from editloop.policy import detach_adapter
 
         policy = self.load_policy(name, base)
@@ -239,20 +244,21 @@ class RunFolder:
                 detach_adapter(policy)
 
     def load_base(self, **options: Any) -> Policy:
-        """The base that the run was trained on, loaded as it was then.
+        """Load the base that the run was trained on, with the options of that time.
 
         Args:
-            **options: As of `editloop.policy.load_base`, in place of what was recorded; None and `auto`
-                leave that as it is.
+            **options: Options of `editloop.policy.load_base` that replace the recorded ones; None and `auto`
+                replace nothing.
 
         Raises:
-            RunError: The base runs code of its own, which a run folder alone may not ask for.
+            RunError: The base runs code of its own, and `trust_remote_code` is not set.
         """
         from editloop.policy import load_base
 
         base = self.manifest().base
         recorded = base.model_dump(include={"max_length", "end_token", "quantize", "dtype"})
         asked = {key: value for key, value in options.items() if value not in (None, "auto")}
+        # A run folder may come from elsewhere: its record alone must not make this process run foreign code.
         if base.trust_remote_code and not asked.get("trust_remote_code"):
             do = "allow it by trust_remote_code"
             raise RunError("the base runs code of its own", seen=base.name, do=do)
@@ -260,12 +266,12 @@ class RunFolder:
 
 
 def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any) -> Policy:
-    """One policy of a run folder, ready to sample from; or a base, given its name or folder.
+    """Load one policy of a run folder, ready to sample from, or a base by its name or folder.
 
     Args:
-        run: A run folder, as `fit` returns it or its path; or a base as `load_base` takes it.
+        run: A run folder or its path; or a base as `load_base` takes it.
         name: `sft`, `dpo`, `early` ..., `mixture` or `base`.
-        **options: As of `load_base`.
+        **options: Options of `load_base`.
 
     Raises:
         RunError: The run has no such policy.
@@ -284,7 +290,7 @@ def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any)
 
 
 def _check_texts(content: Any) -> None:
-    """Refuse half a surrogate pair, which JSON can escape and no file or answer can hold."""
+    """Refuse half of a surrogate pair, which JSON can escape but no file or HTTP response can hold."""
     try:
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -292,7 +298,7 @@ def _check_texts(content: Any) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Where the content of a manifest is not as it has to be."""
+    """Where a manifest is wrong, for an error message."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f", {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
@@ -309,6 +315,6 @@ def library_versions() -> dict[str, str]:
     for name in LIBRARIES:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree
+        except PackageNotFoundError:  # not installed, or the package is run from its source tree
             continue
     return found

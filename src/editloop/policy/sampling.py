@@ -1,9 +1,8 @@
-"""Sampling responses from a policy in batches, and trimming the loops that some of them end in."""
+"""Sample responses from a policy in batches, and trim the repetition loops that some of them end in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,10 +16,20 @@ from editloop.errors import ModelError
 from editloop.policy.encode import Encoder
 from editloop.policy.mode import core_of, evaluating
 
-__all__ = ["Draw", "Sample", "numbers", "own_defaults", "sample", "trim_loops"]
+__all__ = [
+    "InversionSampler",
+    "Sample",
+    "sample",
+    "trim_loops",
+    "uniform_numbers",
+    "without_shipped_settings",
+]
 
-LOOP_LENGTH = 200  # characters; the paper trims runs of at least so many
-LOOP_PERIOD = 40  # the longest unit whose repetition counts as a loop, in characters
+LOOP_LENGTH = 200
+"""Shortest loop that is trimmed, in characters, as in the paper."""
+
+LOOP_PERIOD = 40
+"""Longest unit whose repetition counts as a loop, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +37,10 @@ class Sample:
     """A sampled response.
 
     Attributes:
-        text: The response, loops trimmed.
-        tokens: Number of tokens drawn, the end token included.
-        finished: Whether the policy ended its turn itself.
-        trimmed: Characters that were trimmed from repetition loops.
+        text: The response, with repetition loops trimmed.
+        tokens: Number of sampled tokens, the end token included.
+        finished: Whether the policy ended its turn within the limit.
+        trimmed: Number of characters that were trimmed.
     """
 
     text: str
@@ -51,27 +60,27 @@ def sample(
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> list[Sample]:
-    """One response for each context, drawn from the whole distribution (no top-k, no top-p).
+    """Sample one response for each context from the whole distribution (no top-k, no top-p).
 
-    What is drawn for a context follows from the model, the context, its place among the contexts and the seed
-    alone. No random state but its own is read or changed, and the model is left as it is: several threads may
-    sample from one.
+    A response depends only on the model, the context, its place among the contexts, and the seed. The global
+    random state is neither read nor changed, and the model is left as it was, so several threads may sample
+    from one model. Long because a batch is followed from its prompts to its responses in one place.
 
     Args:
         model: A causal LM.
-        encoder: Its encoder.
-        contexts: What to respond to: texts, or chats, whose messages may be plain dicts.
+        encoder: The model's encoder.
+        contexts: Texts, or chats, whose messages may be plain dicts.
         seed: Any integer.
-        temperature: 0 takes the likeliest token at each step.
-        max_new_tokens: Longest response in tokens, the end token included; less after a context that
-            leaves less room.
-        batch_size: Contexts at a time; those of like length go together.
-        progress: Called with the number of responses made so far.
+        temperature: The softmax temperature; 0 takes the likeliest token at each step.
+        max_new_tokens: Limit of a response in tokens, the end token included. A long context may leave room
+            for fewer.
+        batch_size: Contexts in a forward; contexts of similar length go together.
+        progress: Called with the number of responses sampled so far.
 
     Raises:
-        ConfigError: One text in place of a list, or a context that is neither text nor a chat.
+        ConfigError: `contexts` is a single text, or a context is neither a text nor a chat.
         ModelError: A context leaves no room for a response within the encoder's `max_length`, or the model's
-            probabilities are no numbers.
+            probabilities are not finite.
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
@@ -96,24 +105,28 @@ def sample(
             ids = torch.full((len(members), width), encoder.pad, dtype=torch.long)
             for row, i in enumerate(members):
                 ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+            # Padding is on the left, so that all rows write their next token in the same column.
             seen = torch.arange(width) >= width - torch.tensor([len(prompts[i]) for i in members])[:, None]
             room = limit(members[0])
             config = GenerationConfig(
-                do_sample=False,  # the draw is ours, or the likeliest token
+                do_sample=False,  # the processor leaves one token to choose; without it, decoding is greedy
                 max_new_tokens=room,
                 eos_token_id=encoder.end,
                 pad_token_id=encoder.pad,
                 bos_token_id=encoder.tokenizer.bos_token_id,
             )
+            # A stream of random numbers for each context, spawned from the seed and the context's place: a
+            # response uses the same numbers in whichever batch it is sampled, and beside any other thread.
             streams = [np.random.SeedSequence(seed % 2**128, spawn_key=(i,)) for i in members]
-            draw = [Draw(numbers(streams, room), temperature, width)] if temperature > 0 else []
-            drawn = with_own_defaults(model).generate(
+            uniform = uniform_numbers(streams, room)
+            processors = [InversionSampler(uniform, temperature, width)] if temperature > 0 else []
+            outputs = without_shipped_settings(model).generate(
                 ids.to(device),
                 attention_mask=seen.long().to(device),
                 generation_config=config,
-                logits_processor=LogitsProcessorList(draw),
+                logits_processor=LogitsProcessorList(processors),
             )
-            for i, row_ids in zip(members, drawn[:, width:].tolist(), strict=True):
+            for i, row_ids in zip(members, outputs[:, width:].tolist(), strict=True):
                 samples[i] = _sample_of(row_ids, encoder)
             done += len(members)
             if progress is not None:
@@ -121,22 +134,24 @@ def sample(
     return [s for s in samples if s is not None]
 
 
-def numbers(streams: Sequence[np.random.SeedSequence], steps: int) -> torch.Tensor:
-    """Numbers in [0, 1) for the steps of each stream; they are the same whoever is beside it [n, steps]."""
+def uniform_numbers(streams: Sequence[np.random.SeedSequence], steps: int) -> torch.Tensor:
+    """Uniform numbers in [0, 1) for each step of each stream, whatever streams stand beside it [n, steps]."""
     return torch.from_numpy(np.stack([np.random.default_rng(each).random(steps) for each in streams]))
 
 
-class Draw:
-    """Leaves the token that is drawn of each step's: the first whose cumulative share exceeds u.
-
-    One number in double precision decides, so that no token is too rare to be drawn.
+class InversionSampler:
+    """A logits processor that samples by inversion: the first token whose cumulative probability exceeds u.
 
     Args:
-        uniform: u of every step [n, steps].
-        temperature: Above 0.
-        width: Tokens of the prompts.
-        top_p: Draw among the likeliest tokens only, as few as have this share together; None for all.
+        uniform: u of every row and step [n, steps].
+        temperature: The softmax temperature, above 0.
+        width: Length of the prompts in tokens.
+        top_p: Sample among the fewest likeliest tokens that have this probability together; None for all.
     """
+
+    # `torch.multinomial` would draw from a generator that all rows of a batch share, so that a response would
+    # depend on its neighbours. One number for each row and step, in double precision, decides instead;
+    # float32 would make tokens rarer than 2^-24 impossible.
 
     def __init__(
         self, uniform: torch.Tensor, temperature: float, width: int, top_p: float | None = None
@@ -144,58 +159,66 @@ class Draw:
         self.uniform, self.temperature, self.width, self.top_p = uniform, temperature, width, top_p
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores with the drawn tokens' at 0 and all others at minus infinity [n, vocabulary]."""
-        exact = torch.float32 if scores.device.type == "mps" else torch.float64  # Apple's GPUs have no other
+        """Scores that are 0 for the sampled token of each row and minus infinity elsewhere [n, vocabulary].
+
+        Raises:
+            ModelError: The model's probabilities are not finite.
+        """
+        exact = torch.float32 if scores.device.type == "mps" else torch.float64  # Apple's GPUs lack float64
         shares = (scores.to(exact) / self.temperature).softmax(-1)
         if self.top_p is not None:
             ranked, tokens = shares.sort(-1, descending=True)
-            ranked[ranked.cumsum(-1) - ranked >= self.top_p] = 0.0  # the likeliest stays, whatever its share
+            # The sum before each token, not through it: the likeliest stays however probable it is.
+            ranked[ranked.cumsum(-1) - ranked >= self.top_p] = 0.0
             shares = torch.zeros_like(shares).scatter(-1, tokens, ranked)
         shares = shares.cumsum(-1)
         total = shares[:, -1:]
         if not bool(torch.isfinite(total).all()):
-            raise ModelError("the model's probabilities are no numbers", do="was it trained to divergence?")
+            raise ModelError("the model's probabilities are not finite", do="was it trained to divergence?")
         step = input_ids.shape[1] - self.width
+        # The sum may miss 1 by rounding, or by top-p on purpose; scaling u by it normalises.
         u = self.uniform[:, step, None].to(scores.device, exact) * total
         token = torch.searchsorted(shares, u, right=True)
-        last = (shares < total).sum(-1, keepdim=True)  # where u was rounded up to the total
+        # Where u * total was rounded up to the total, the search runs off the end. The last token of
+        # positive probability is meant.
+        last = (shares < total).sum(-1, keepdim=True)
         return torch.full_like(scores, -torch.inf).scatter(1, torch.minimum(token, last), 0.0)
 
 
 def _batches(items: Iterable[int], limit: Callable[[int], int], size: int) -> Iterator[list[int]]:
-    """Items in batches of one limit each, so that a long prompt shortens no other's response."""
+    """Yield items in batches of one limit each, so that a long prompt does not shorten another's response."""
     for _, alike in groupby(items, key=limit):
         members = list(alike)
         for start in range(0, len(members), size):
             yield members[start : start + size]
 
 
-def with_own_defaults(model: Any) -> Any:
-    """The model, without the generation settings that it was shipped with (top-p, repetition penalty ...).
+def without_shipped_settings(model: Any) -> Any:
+    """The model without the generation settings that it was shipped with (top-p, repetition penalty ...).
 
-    A shallow copy with the same modules and weights; the model itself is not touched.
+    Args:
+        model: A `transformers` model, or its PEFT wrapper.
+
+    Returns:
+        A view that shares all modules and weights with the model, which itself is not changed.
     """
     from transformers import GenerationConfig
 
-    view = copy(core_of(model))
-    view.generation_config = GenerationConfig()
-    return view
-
-
-@contextmanager
-def own_defaults(model: Any) -> Iterator[None]:
-    """Without the generation settings that a model is shipped with (top-p, repetition penalty ...).
-
-    `generate` takes them wherever its own argument says nothing.
-    """
-    from transformers import GenerationConfig
-
+    # `generate` fills in whatever its argument leaves open from the model's own settings. They cannot be
+    # replaced on the model itself, because another thread may be reading them; hence a shallow copy. Copies
+    # share the table of their modules, so each wrapper around the core gets a table of its own.
     core = core_of(model)
-    kept, core.generation_config = core.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        core.generation_config = kept
+
+    def view_of(module: Any) -> Any:
+        view = copy(module)
+        if module is core:
+            view.generation_config = GenerationConfig()
+        else:
+            inner = "base_model" if "base_model" in module._modules else "model"
+            view._modules = {**module._modules, inner: view_of(module._modules[inner])}
+        return view
+
+    return view_of(model)
 
 
 def _sample_of(ids: list[int], encoder: Encoder) -> Sample:
@@ -212,9 +235,13 @@ def trim_loops(text: str) -> str:
 
     A loop is a unit of up to 40 characters repeated back to back.
     """
+    # A stretch that repeats with period p is one where each character equals the one p before it. Comparing
+    # the text with itself shifted finds all of them at once, where a regular expression with a
+    # back-reference backtracks.
     for period in range(1, LOOP_PERIOD + 1):
         if len(text) < LOOP_LENGTH:
             break
+        # UTF-32, so that an index is a character; half a surrogate pair, which a model may write, passes.
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         same = codes[period:] == codes[:-period]
         edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))

@@ -1,11 +1,12 @@
 """The context tree: one context, all its continuations, every shared prefix laid out once.
 
-A tree is laid out in depth-first order, so that the tokens that descend from token `j` are a
-contiguous stretch that ends at `subtree_end[j]`. That one vector is the whole attention mask: token
-`i` sees token `j` exactly if `j <= i < subtree_end[j]`. Rows that hold several trees need nothing
-more, because a tree's tokens end where the tree ends.
+A tree is laid out in depth-first order, so the descendants of token `j` follow it without a gap and end
+before `subtree_end[j]`. That one vector is the whole attention mask: token `i` attends to token `j` exactly
+if `j <= i < subtree_end[j]`. A row that holds several trees needs nothing more, because no token's subtree
+reaches beyond its own tree.
 
-This module knows tokens only: no model, no tokenizer, no roles (which continuation is an edit).
+This module knows token ids only: no model, no tokenizer, and no roles, such as which continuation is the
+edit.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Tokens in depth-first order; L is the number of distinct tokens of what is laid out.
+    """The L nodes of a context tree, in depth-first order.
 
     Attributes:
         tokens: Token ids [L].
-        positions: Depth of each token in its tree, which is its position id [L].
+        positions: Depth of each token in the tree, which is its position id [L].
         subtree_end: Index one past each token's last descendant [L].
-        paths: For each continuation, the indices of its own tokens (the context's not among them).
-        context_length: Number of tokens of the context; they come first.
+        paths: For each continuation the indices of its tokens, without those of the context.
+        context_length: Number of tokens of the context, which come first.
     """
 
     tokens: Ints
@@ -53,8 +54,12 @@ class ContextTree:
     """One context and any number of its continuations, as token ids.
 
     Args:
-        context: The prompt's tokens, at least one (the first continuation token needs a predictor).
-        continuations: Token ids of each continuation, its end-of-turn token included; may be empty.
+        context: Token ids of the prompt, at least one: the first token of a continuation needs a predictor.
+        continuations: Token ids of each continuation, the end-of-turn token included. A continuation may be
+            empty.
+
+    Raises:
+        ValueError: There is no context token, or no continuation.
     """
 
     context: tuple[int, ...]
@@ -68,16 +73,17 @@ class ContextTree:
 
     @cached_property
     def layout(self) -> Layout:
-        """The depth-first layout, each shared prefix once.
-
-        In sorted order a continuation shares with all the earlier ones no more than it shares with
-        the one right before it, so one comparison a continuation finds every branch.
-        """
+        """The depth-first layout, in which each shared prefix stands once."""
+        # In sorted order, the prefix that a continuation shares with any earlier one is no longer than the
+        # prefix it shares with the one right before it. One comparison for each continuation therefore finds
+        # every branch, and no trie has to be built.
         start = len(self.context)
         tokens, positions = list(self.context), list(range(start))
         ends: list[int] = [0] * start
         paths: list[Ints] = [np.empty(0, np.int64)] * len(self.continuations)
-        open_path: list[int] = []  # indices of the previous continuation's tokens
+        # The indices of the previous continuation's tokens. Those beyond the shared prefix have no further
+        # descendants, so their subtrees end here.
+        open_path: list[int] = []
         previous: tuple[int, ...] = ()
         for k in sorted(range(len(self.continuations)), key=self.continuations.__getitem__):
             current = self.continuations[k]
@@ -103,18 +109,19 @@ class ContextTree:
 
     @cached_property
     def fork(self) -> int:
-        """Number of continuation tokens that all continuations share."""
+        """Length of the prefix that all continuations share, in tokens."""
+        # All others stand between these two in sorted order, and begin as both of them do.
         first, last = min(self.continuations), max(self.continuations)
         return common_prefix(first, last)
 
     @property
     def shared_fraction(self) -> float:
-        """Share of the separate sequences' tokens that the tree does not repeat, in [0, 1)."""
+        """Share of the tokens of separate sequences that the tree saves, in [0, 1)."""
         separate = sum(len(self.context) + len(c) for c in self.continuations)
         return 1.0 - len(self.layout) / separate
 
     def split(self) -> list[ContextTree]:
-        """The same continuations as trees of one continuation each: plain sequences."""
+        """The same continuations as trees of one continuation each, which are plain sequences."""
         return [ContextTree(self.context, (c,)) for c in self.continuations]
 
 
@@ -123,7 +130,9 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     n = min(len(a), len(b))
     if a[:n] == b[:n]:
         return n
-    low, high = 0, n  # a[:low] == b[:low]; slices compare at the speed of C
+    # Bisection over slices, which are compared in C; a loop over tokens would be Python's. The invariant is
+    # a[:low] == b[:low] and a[:high] != b[:high].
+    low, high = 0, n
     while low < high - 1:
         middle = (low + high) // 2
         if a[low:middle] == b[low:middle]:
@@ -135,20 +144,21 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class TreeBatch:
-    """Trees packed into rows, and where the log-probability of each continuation token is read.
+    """Trees packed into rows, and the places at which each continuation token is predicted.
 
-    B rows of R tokens hold K continuations with n counted tokens that need n predictions.
+    B rows of R tokens hold K continuations. Their counted tokens are n nodes of the trees, so that n
+    predictions are needed; a token that several continuations share is predicted once.
 
     Attributes:
         input_ids: Token ids [B, R].
         position_ids: Position of each token in its own sequence [B, R].
-        subtree_end: Index in the row one past each token's last descendant [B, R]; a padding token
-            sees itself only.
+        subtree_end: Column one past each token's last descendant [B, R]. A padding token attends to itself
+            only: a row of the mask without any key would make the softmax NaN.
         filled: True where a token is not padding [B, R].
         predictor: Flat index (row * R + column) of the token that predicts each target [n].
-        target: Token id that is predicted [n].
-        member: Which of the n predictions, for each pair (prediction, continuation) [m].
-        owner: Which of the K continuations, for each such pair [m].
+        target: Token id of each target [n].
+        member: The prediction of each pair (prediction, continuation it belongs to) [m].
+        owner: The continuation of each such pair [m].
         lengths: Number of counted tokens of each continuation [K].
         plain: True if every row is one plain sequence, so that a causal mask is enough.
     """
@@ -177,24 +187,19 @@ def pack(
 
     Args:
         trees: The trees; their continuations are numbered in order, tree after tree.
-        share: Lay shared prefixes out once. If not, every continuation is a plain sequence in a row
-            of its own, for models whose attention takes no mask.
-        from_fork: Count only the tokens after the part that all continuations of a tree share. The
-            difference of two log-probabilities is the same, and the shared part needs no logits.
-        attention_cost: Work of one query-key pair in units of a token's other work. The width of the
-            rows is what costs least; trees that are longer are split into plain sequences.
+        share: Whether shared prefixes stand once. If not, every continuation is a plain sequence in a row of
+            its own, for models whose attention takes no mask.
+        from_fork: Count only the tokens after the prefix that all continuations of a tree share. The
+            difference of two log-probabilities stays the same, and the prefix needs no logits.
+        attention_cost: The work of one query-key pair, in units of a token's work outside attention. The rows
+            get the width of least cost; trees that are longer are split into plain sequences.
         pad: The token id that fills rows up.
 
     Returns:
         The batch; K is the sum of the trees' continuations.
     """
-    capacity = best_width(trees, attention_cost) if share else 0
-    pieces, skips = [], []
-    for tree in trees:
-        parts = [tree] if len(tree.layout) <= capacity else tree.split()
-        pieces += parts
-        skips += [tree.fork if from_fork else 0] * len(parts)
-    layouts = [piece.layout for piece in pieces]
+    capacity = best_width(trees, attention_cost) if share else 0  # with 0, every tree is split
+    layouts, skips = _pieces(trees, capacity, from_fork)
     rows = (
         first_fit([len(layout) for layout in layouts], capacity)
         if share
@@ -207,9 +212,7 @@ def pack(
     subtree_end = np.broadcast_to(np.arange(1, width + 1), (len(rows), width)).copy()
     filled = np.zeros((len(rows), width), np.bool_)
     first_continuation = np.cumsum([0, *(len(layout.paths) for layout in layouts)])
-    predictor, target, member, owner = [], [], [], []
-    lengths = np.zeros(first_continuation[-1], np.int64)
-    counted = 0
+    predictions = _Predictions(int(first_continuation[-1]))
     for r, members in enumerate(rows):
         column = 0
         for i in members:
@@ -218,38 +221,79 @@ def pack(
             position_ids[r, here] = layout.positions
             subtree_end[r, here] = layout.subtree_end + column
             filled[r, here] = True
-            number = np.full(len(layout), -1, np.int64)  # which prediction each token of the tree is
-            for k, path in enumerate(layout.paths):
-                mine, before = path[skips[i] :], layout.predictors(path)[skips[i] :] if len(path) else path
-                fresh = number[mine] < 0
-                number[mine[fresh]] = counted + np.arange(fresh.sum())
-                counted += int(fresh.sum())
-                predictor.append(r * width + column + before[fresh])
-                target.append(layout.tokens[mine[fresh]])
-                member.append(number[mine])
-                owner.append(np.full(len(mine), first_continuation[i] + k, np.int64))
-                lengths[first_continuation[i] + k] = len(mine)
+            predictions.add(layout, r * width + column, skips[i], int(first_continuation[i]))
             column += len(layout)
     return TreeBatch(
         input_ids,
         position_ids,
         subtree_end,
         filled,
-        predictor=np.concatenate(predictor),
-        target=np.concatenate(target),
-        member=np.concatenate(member),
-        owner=np.concatenate(owner),
-        lengths=lengths,
+        predictor=np.concatenate(predictions.predictor),
+        target=np.concatenate(predictions.target),
+        member=np.concatenate(predictions.member),
+        owner=np.concatenate(predictions.owner),
+        lengths=predictions.lengths,
         plain=not share,
     )
+
+
+def _pieces(trees: Sequence[ContextTree], capacity: int, from_fork: bool) -> tuple[list[Layout], list[int]]:
+    """The layouts to pack, with trees above `capacity` split; and how many tokens each of them skips."""
+    layouts, skips = [], []
+    for tree in trees:
+        parts = [tree] if len(tree.layout) <= capacity else tree.split()
+        layouts += [part.layout for part in parts]
+        # The fork is that of the whole tree: its parts have one continuation each, and none of their own.
+        skips += [tree.fork if from_fork else 0] * len(parts)
+    return layouts, skips
+
+
+class _Predictions:
+    """Collects the predictions of a batch, tree after tree; `TreeBatch` describes the attributes."""
+
+    def __init__(self, continuations: int) -> None:
+        self.predictor: list[Ints] = []
+        self.target: list[Ints] = []
+        self.member: list[Ints] = []
+        self.owner: list[Ints] = []
+        self.lengths = np.zeros(continuations, np.int64)
+        self._count = 0
+
+    def add(self, layout: Layout, offset: int, skip: int, first: int) -> None:
+        """Add the predictions of one tree.
+
+        Args:
+            layout: The tree's layout.
+            offset: Flat index of its first token.
+            skip: How many tokens at the start of each continuation are not counted.
+            first: Number of its first continuation in the batch.
+        """
+        # A node that several continuations share is predicted once and belongs to each of them. This table
+        # numbers the nodes of the tree when they are first counted; -1 means not yet.
+        number = np.full(len(layout), -1, np.int64)
+        for k, path in enumerate(layout.paths):
+            nodes, before = path[skip:], layout.predictors(path)[skip:] if len(path) else path
+            fresh = number[nodes] < 0
+            number[nodes[fresh]] = self._count + np.arange(fresh.sum())
+            self._count += int(fresh.sum())
+            self.predictor.append(offset + before[fresh])
+            self.target.append(layout.tokens[nodes[fresh]])
+            self.member.append(number[nodes])
+            self.owner.append(np.full(len(nodes), first + k, np.int64))
+            self.lengths[first + k] = len(nodes)
 
 
 def best_width(trees: Sequence[ContextTree], attention_cost: float) -> int:
     """The row width at which packing the trees costs least.
 
-    In a row of R tokens each token, padding too, is compared with R others, whatever the mask: wide rows
-    for a few long trees make every short one dear. No row can be narrower than the longest sequence.
+    Args:
+        trees: The trees to pack.
+        attention_cost: As for `pack`.
     """
+    # Dense attention compares every token of a row with all R tokens of it, padding too, whatever the mask
+    # says. A single long tree would widen all rows and make every short tree expensive; splitting it repeats
+    # its context but keeps rows narrow. So every width at which one more tree fits whole is tried. No row can
+    # be narrower than the longest sequence.
     together = [len(tree.layout) for tree in trees]
     apart = [[len(tree.context) + len(c) for c in tree.continuations] for tree in trees]
     narrowest = max(max(lengths) for lengths in apart)
@@ -266,7 +310,15 @@ def best_width(trees: Sequence[ContextTree], attention_cost: float) -> int:
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """First-fit decreasing: indices of the items in each row, no row above `capacity`."""
+    """First-fit decreasing bin packing, which uses at most 11/9 of the fewest possible rows, and one more.
+
+    Args:
+        lengths: Length of each item.
+        capacity: The most that a row can hold; an item that is longer gets a row of its own.
+
+    Returns:
+        For each row the indices of its items.
+    """
     rows: list[list[int]] = []
     room: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

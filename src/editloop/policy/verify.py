@@ -1,77 +1,56 @@
-"""A policy's folder as it comes from elsewhere: read wholly, and refused unless all of it is in order.
+"""Check a policy's folder that may come from elsewhere, and refuse it unless everything in it is in order.
 
-What is checked needs no torch: the kinds and names of files, the headers of the weights, the shapes against
-the base's, each value. A folder that passes can still be a bad policy; that is for offline evaluation to say.
+The check needs no torch. It looks at the kinds and names of files, at the headers and every value of the
+weights, and at their shapes beside the base's. A folder that passes can still hold a bad policy; offline
+evaluation tells.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from io import BufferedReader
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from editloop.errors import RunError
 from editloop.io import parse_json
+from editloop.policy.weights import (
+    FLOATS,
+    MAX_JSON_BYTES,
+    Header,
+    check_weights,
+    file_digest,
+    open_regular,
+    read_header,
+)
 
-__all__ = ["ADAPTER", "Header", "Tensor", "check_name", "check_policy", "open_regular", "read_header"]
+__all__ = ["ADAPTER", "check_name", "check_policy"]
 
 ADAPTER = "adapter_model.safetensors"
-"""Weights of an adapter, as PEFT looks for them."""
+"""The file in which PEFT keeps the weights of an adapter."""
 
 WHOLE = ("model.safetensors", "model.safetensors.index.json")
-"""Weights of a whole model, as Transformers looks for them."""
+"""The files by which Transformers finds the weights of a whole model."""
 
 NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 AGAIN = "fit it again"
-REMOVE = "a policy's folder holds files only"
-LONGEST_JSON = 64 * 2**20
-CHUNK = 2**25
-"""Bytes of weights that are looked at together."""
-
-FLOATS = {
-    "F64": (8, 0x7FF0_0000_0000_0000),
-    "F32": (4, 0x7F80_0000),
-    "F16": (2, 0x7C00),
-    "BF16": (2, 0x7F80),
-    "F8_E5M2": (1, 0x7C),
-    "F8_E4M3": (1, 0x7F),  # it has no infinity: all ones are NaN
-}
-"""Bytes of a number, and the bits that are all set in what is infinite or not a number."""
-
-INTEGERS = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8}
 
 LORA = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?"
 )
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """Where the numbers of a tensor lie, and what they are."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-
-Header = Mapping[str, Tensor]
-
-
 def check_name(name: object) -> str:
-    """A name of a policy or a file, if it is one that can go anywhere: into a path, a URL, a header.
+    """Check that the name of a policy or a file is safe in a path, a URL and an HTTP header.
+
+    Returns:
+        The name.
 
     Raises:
-        RunError: It is another.
+        RunError: It is not a text, or has characters other than letters, digits, `.`, `_` and `-`.
     """
     if isinstance(name, str) and NAME.fullmatch(name):
         return name
@@ -80,59 +59,51 @@ def check_name(name: object) -> str:
     )
 
 
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file, and nothing else: a pipe or a device would be waited for.
-
-    Raises:
-        RunError: It is none, or cannot be read.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise RunError(f"a file cannot be read, {error.strerror}", seen=str(path)) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise RunError("not a regular file", seen=str(path), do=REMOVE)
-    return os.fdopen(descriptor, "rb")
-
-
-def check_policy(folder: Path, run: Path, base: str | None = None) -> None:
+def check_policy(folder: Path, run: Path, base: str | None = None) -> list[bytes]:
     """Check the folder of a policy.
 
     Args:
-        folder: It.
-        run: The run folder, which nothing in it may lead out of.
-        base: Name or folder of the base, for the shapes; where it is not on this machine, who loads the
-            policy finds out.
+        folder: The folder of an adapter or of a whole model.
+        run: The run folder; no link in `folder` may lead out of it.
+        base: Name or folder of the base. If its weights are on this machine, the policy's shapes are compared
+            with them; otherwise whatever does not fit is found when the policy is loaded.
+
+    Returns:
+        The SHA-256 of each file that decides what the policy says: the weights in the order of their names,
+        then the adapter's configuration. Weights are read once, so what is hashed is what was checked.
 
     Raises:
-        RunError: Something in it is not in order.
+        RunError: The folder is missing, or something in it is not in order.
     """
     if not folder.is_dir():
-        raise RunError("the policy's folder is gone", seen=str(folder), do=AGAIN)
+        raise RunError("the policy's folder is missing", seen=str(folder), do=AGAIN)
     _check_files(folder, run.resolve())
+    digests: dict[Path, bytes] = {}
     config_file = folder / "adapter_config.json"
     if os.path.lexists(config_file):
-        config = _json(config_file)
+        config = _read_json(config_file)
         if not (folder / ADAPTER).is_file():
             raise RunError(f"the adapter has no {ADAPTER}", seen=str(folder), do=AGAIN)
-        header = _check_weights(folder / ADAPTER)
-        _check_adapter(header, config, _shapes_of(base), folder / ADAPTER)
-        return
-    if not any((folder / name).is_file() for name in WHOLE):
-        raise RunError(f"the policy has neither {ADAPTER} nor {WHOLE[0]}", seen=str(folder), do=AGAIN)
-    known = _shapes_of(base)
-    for file in sorted(folder.glob("*.safetensors")):
-        for name, tensor in _check_weights(file).items():
-            if known.get(name, tensor.shape) != tensor.shape:
-                raise _misfit(file, name, tensor.shape, known[name])
+        header, digests[folder / ADAPTER] = check_weights(folder / ADAPTER)
+        _check_adapter(header, config, _base_shapes(base), folder / ADAPTER)
+    else:
+        if not any((folder / name).is_file() for name in WHOLE):
+            raise RunError(f"the policy has neither {ADAPTER} nor {WHOLE[0]}", seen=str(folder), do=AGAIN)
+        known = _base_shapes(base)
+        for file in sorted(folder.glob("*.safetensors")):
+            header, digests[file] = check_weights(file)
+            for name, tensor in header.items():
+                if known.get(name, tensor.shape) != tensor.shape:
+                    raise _shape_error(file, name, tensor.shape, known[name])
+    files = (*sorted(folder.glob("*.safetensors")), *folder.glob("adapter_config.json"))
+    return [digests[file] if file in digests else file_digest(file) for file in files]
 
 
 def _check_files(folder: Path, run: Path) -> None:
-    """Regular files and folders only, by names that can go anywhere, and no way out.
+    """Check that a folder holds only regular files and folders, with safe names, and no link out of the run.
 
     Raises:
-        RunError: As of it.
+        RunError: Something else is in it.
     """
     if not folder.resolve().is_relative_to(run):
         raise RunError("the policy's folder leads out of the run folder", seen=str(folder))
@@ -143,7 +114,9 @@ def _check_files(folder: Path, run: Path) -> None:
             if stat.S_ISLNK(kind):
                 try:
                     target = path.resolve(strict=True)
-                except (OSError, RuntimeError):  # a loop; Python 3.11 and 3.12 raise RuntimeError
+                # Links in a circle: Python 3.11 and 3.12 raise RuntimeError, later versions OSError. The run
+                # folder stands in as the target, and is refused below because it is not a file.
+                except (OSError, RuntimeError):
                     target = run
                 if not target.is_relative_to(run):
                     raise RunError("a link leads out of the run folder", seen=str(path))
@@ -158,119 +131,35 @@ def _check_files(folder: Path, run: Path) -> None:
                 raise RunError("a pickle could run code", seen=str(path), do="keep weights as safetensors")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     with open_regular(path) as file:
-        text = file.read(LONGEST_JSON + 1)
+        text = file.read(MAX_JSON_BYTES + 1)
     try:
-        if len(text) > LONGEST_JSON:
+        if len(text) > MAX_JSON_BYTES:
             raise ValueError("it is too long")
         found = parse_json(text)
         if not isinstance(found, dict):
-            raise ValueError("not an object")
+            raise ValueError("it is not an object")
     except ValueError as error:
         raise RunError(f"{path.name} is damaged: {error}", seen=str(path), do=AGAIN) from error
     return found
 
 
-def read_header(path: Path) -> Header:
-    """The tensors that a safetensors file says it holds, if it can hold them.
-
-    Raises:
-        RunError: It is damaged.
-    """
-    with open_regular(path) as file:
-        return _read_header(file, path)
-
-
-def _read_header(file: BufferedReader, path: Path) -> Header:
-    size = os.fstat(file.fileno()).st_size
-    try:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, LONGEST_JSON):
-            raise ValueError("it is shorter than its header")
-        content = parse_json(file.read(length))
-        if not isinstance(content, dict):
-            raise ValueError("its header is not an object")
-        content.pop("__metadata__", None)
-        header = {name: _tensor(name, each) for name, each in content.items()}
-        end = 0
-        for name, tensor in sorted(header.items(), key=lambda each: (each[1].start, each[1].end)):
-            if tensor.start != end:
-                raise ValueError(f"{name!r} does not begin where the tensor before it ends")
-            end = tensor.end
-        if 8 + length + end != size:
-            raise ValueError(f"it has {size} bytes, its header speaks of {8 + length + end}")
-        if not header:
-            raise ValueError("it holds no tensor")
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"the weights are damaged: {error}", seen=str(path), do=AGAIN) from error
-    return {
-        name: Tensor(each.dtype, each.shape, each.start + 8 + length, each.end + 8 + length)
-        for name, each in header.items()
-    }
-
-
-def _tensor(name: str, content: Any) -> Tensor:
-    dtype, shape, (start, end) = content["dtype"], tuple(content["shape"]), content["data_offsets"]
-    if not all(type(each) is int and each >= 0 for each in (*shape, start, end)):
-        raise ValueError(f"{name!r} has no proper shape or place")
-    if dtype not in FLOATS and dtype not in INTEGERS:
-        raise ValueError(f"{name!r} has numbers of an unknown kind")
-    width = FLOATS[dtype][0] if dtype in FLOATS else INTEGERS[dtype]
-    if end - start != width * math.prod(shape):
-        raise ValueError(f"{name!r} has another size than its shape")
-    return Tensor(dtype, shape, start, end)
-
-
-def _check_weights(path: Path) -> Header:
-    """The header of weights all of which are finite.
-
-    Raises:
-        RunError: They are not, or the file is damaged.
-    """
-    with open_regular(path) as file:
-        header = _read_header(file, path)
-        for name, tensor in header.items():
-            if not all(_finite(part, tensor.dtype) for part in _parts(file, tensor, path)):
-                raise RunError("the weights are not finite", seen=f"{name} in {path}", do=AGAIN)
-    return header
-
-
-def _parts(file: BufferedReader, tensor: Tensor, path: Path) -> Iterator[bytes]:
-    file.seek(tensor.start)
-    left = tensor.end - tensor.start
-    while left > 0:
-        part = file.read(min(left, CHUNK))
-        if not part:  # it was cut off meanwhile
-            raise RunError("the weights are damaged: they end too early", seen=str(path))
-        left -= len(part)
-        yield part
-
-
-def _finite(part: bytes, dtype: str) -> bool:
-    if dtype not in FLOATS:
-        return True
-    width, mask = FLOATS[dtype]
-    bits = np.frombuffer(part, dtype=f"<u{width}")
-    kind = bits.dtype.type
-    return not bool(((bits & kind(mask)) == kind(mask)).any())
-
-
 def _check_adapter(
     header: Header, config: Mapping[str, Any], base: Mapping[str, tuple[int, ...]], path: Path
 ) -> None:
-    """Each pair of matrices has the rank that the adapter says, and fits the base's.
+    """Check that each pair of LoRA matrices has the rank that the configuration names and fits the base.
 
     Raises:
-        RunError: One does not.
+        RunError: A pair does not, or half of it is missing.
     """
     rank, pattern = config.get("r"), config.get("rank_pattern") or {}
     if type(rank) is not int or not isinstance(pattern, dict):
-        raise RunError("adapter_config.json tells no rank", seen=rank, do=AGAIN)
+        raise RunError("adapter_config.json names no rank", seen=rank, do=AGAIN)
     pairs: dict[tuple[str, bool], dict[str, tuple[int, ...]]] = {}
     for name, tensor in header.items():
         if tensor.dtype not in FLOATS:
-            raise RunError("the weights of an adapter are no real numbers", seen=f"{name} in {path}")
+            raise RunError("the weights of an adapter are not real numbers", seen=f"{name} in {path}")
         if found := LORA.fullmatch(name):
             pairs.setdefault((found["module"], bool(found["embedding"])), {})[found["side"]] = tensor.shape
     if not pairs:
@@ -281,39 +170,46 @@ def _check_adapter(
         if a is None or b is None:
             raise RunError("half of an adapter's pair of matrices is missing", seen=f"{module} in {path}")
         if len(a) != 2 or len(b) != 2 or config.get("target_parameters"):
-            continue  # of convolutions and experts: their loader knows
+            continue  # convolutions and experts have other shapes, which PEFT checks when it loads them
         if a[0] != b[1] or a[0] not in ranks:
             raise RunError(
                 f"the adapter's rank is {rank}, its matrices are {list(b)} and {list(a)}",
                 seen=f"{module} in {path}",
                 do=AGAIN,
             )
-        changed = (b[0], a[1])
+        # The update is B A, of the shape [out, in] of a linear layer. An embedding's weight, and that of the
+        # Conv1D layers of GPT-2, is kept the other way round.
+        update = (b[0], a[1])
         if is_embedding or config.get("fan_in_fan_out"):
-            changed = (a[1], b[0])
-        there = base.get(f"{module}.weight", base.get(f"{module.partition('.')[2]}.weight", changed))
-        if there != changed:
-            raise _misfit(path, module, changed, there)
+            update = (a[1], b[0])
+        # PEFT names modules from the model with its head; the base's file may lack that first part.
+        expected = base.get(f"{module}.weight", base.get(f"{module.partition('.')[2]}.weight", update))
+        if expected != update:
+            raise _shape_error(path, module, update, expected)
 
 
-def _misfit(path: Path, name: str, shape: tuple[int, ...], there: tuple[int, ...]) -> RunError:
+def _shape_error(path: Path, name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> RunError:
     return RunError(
-        f"the weights are {list(shape)} where the base's are {list(there)}",
+        f"the weights are {list(shape)} where the base's are {list(expected)}",
         seen=f"{name} in {path}",
-        do="promote what was fitted on this base",
+        do="promote a policy that was fitted on this base",
     )
 
 
-def _shapes_of(base: str | None) -> dict[str, tuple[int, ...]]:
-    """The shapes of a base's weights that are not packed, as far as it lies on this machine."""
+def _base_shapes(base: str | None) -> dict[str, tuple[int, ...]]:
+    """The shapes of a base's floating-point weights, by name; empty if they are not on this machine.
+
+    Integer tensors are left out: they are packed weights of a quantised base, whose shape says nothing.
+    """
     found: dict[str, tuple[int, ...]] = {}
-    for file in _files_of(base) if base else ():
+    for file in _base_files(base) if base else ():
         header = read_header(file)
         found |= {name: each.shape for name, each in header.items() if each.dtype in FLOATS}
     return found
 
 
-def _files_of(base: str) -> list[Path]:
+def _base_files(base: str) -> list[Path]:
+    """The weight files of a base: those in its folder, or in the cache of the Hugging Face hub."""
     if Path(base).is_dir():
         return sorted(Path(base).glob("*.safetensors"))
     from huggingface_hub import try_to_load_from_cache

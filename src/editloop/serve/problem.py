@@ -1,4 +1,4 @@
-"""A request that is refused: an HTTP status, and a body as OpenAI's clients expect it."""
+"""The error that answers a request: an HTTP status, and a body as OpenAI's clients expect it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Problem(ServeError):
     Args:
         status: The HTTP status.
         what: As of `EditLoopError`.
-        code: A word that a program can look at.
+        code: A word that programs can compare.
         param: The field of the request that is at fault.
-        retry_after: Seconds after which it may be tried again.
+        retry_after: Seconds after which the request may be sent again.
         seen: As of `EditLoopError`.
         do: As of `EditLoopError`.
     """
@@ -37,7 +37,7 @@ class Problem(ServeError):
         self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
 
     def body(self) -> dict[str, Any]:
-        """The answer's JSON."""
+        """The body of the answer."""
         kind = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}.get(
             self.status,
             "rate_limit_error"
@@ -46,15 +46,15 @@ class Problem(ServeError):
             if self.status >= 500
             else "invalid_request_error",
         )
-        message = str(self).encode(errors="replace").decode()  # a file's name may be no valid text
+        message = str(self).encode(errors="replace").decode()  # the name of a file may not be valid Unicode
         error = {"message": message, "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
 
     def headers(self) -> dict[str, str]:
-        """The headers beside it."""
+        """The headers of the answer."""
         return {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
 
 
 def store_unavailable(reason: object) -> Problem:
-    """The store is down, and what was asked needs it."""
+    """The problem of a request that needs the store while it is down."""
     return Problem(503, str(reason), code="store_unavailable", retry_after=2)

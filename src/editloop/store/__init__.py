@@ -1,8 +1,8 @@
 """The event store: schema, migrations and queries, on SQLite or PostgreSQL.
 
-It keeps rows and knows neither records, bandits nor HTTP, so every room above can read the same tables
-through the same functions: `reads` and `log` for rows, `sums` for figures over time, `writes` for what a
-transaction changes. Needs the extra `serve`.
+It keeps rows and knows neither bandits nor HTTP, so every room above can read the same tables through the
+same functions: `reads` and `log_filter` for rows, `sums` for figures over time, `writes` for what a
+transaction changes; `log` reads a store as a log. Needs the extra `serve`.
 """
 
 from __future__ import annotations

@@ -79,8 +79,10 @@ class DatabaseLog:
             LogError: The database does not answer.
             LogFormatError: The database has no log.
         """
-        from sqlalchemy import MetaData, Table, inspect, select
+        from sqlalchemy import MetaData, Table, select
         from sqlalchemy.exc import NoSuchTableError
+
+        from editloop.store import reads
 
         # Revisions are looked up on a second connection, because the first is in the middle of a result.
         with self._connection() as connection, self._connection() as other:
@@ -95,12 +97,12 @@ class DatabaseLog:
                 query = query.order_by(log.c.time, *([log.c.id] if "id" in log.c else []))
                 query = query if self.since is None else query.where(log.c.time >= self.since)
                 query = query if self.until is None else query.where(log.c.time < self.until)
-            is_server = inspect(connection).has_table("facts")
+            is_store = reads.is_store(connection)
             found = connection.execution_options(yield_per=BATCH_ROWS).execute(query)
             for some in found.partitions():
                 rows = [_parsed(row._mapping) for row in some]
-                if is_server:
-                    _add_revisions(rows, other)
+                if is_store:
+                    _add_revisions(rows, reads.revision_texts(other, [row["id"] for row in rows]))
                 yield from rows
 
     def open(self) -> Source:
@@ -110,13 +112,11 @@ class DatabaseLog:
 
     def salt(self) -> str | None:
         """Return what a server's store is known by; None for another database."""
-        from sqlalchemy import inspect, text
+        from editloop.store import reads
+        from editloop.store.schema import SALT
 
         with self._connection() as connection:
-            if not inspect(connection).has_table("facts"):
-                return None
-            found = connection.scalar(text("SELECT value FROM facts WHERE name = 'salt'"))
-            return None if found is None else str(found)
+            return reads.fact(connection, SALT) if reads.is_store(connection) else None
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
@@ -141,17 +141,8 @@ class DatabaseLog:
             raise LogError(f"the log cannot be read, {reason}", seen=str(self)) from error
 
 
-def _add_revisions(rows: list[dict[str, Any]], connection: Connection) -> None:
+def _add_revisions(rows: list[dict[str, Any]], texts: Mapping[str, list[str]]) -> None:
     """Add the revisions before the last to the metadata of a server's rows."""
-    from sqlalchemy import bindparam, text
-
-    query = text(
-        "SELECT response_id, edit FROM edits WHERE response_id IN :ids AND edit IS NOT NULL "
-        "ORDER BY response_id, revision"
-    ).bindparams(bindparam("ids", expanding=True))
-    texts: dict[str, list[str]] = {}
-    for response_id, edit in connection.execute(query, {"ids": [row["id"] for row in rows]}):
-        texts.setdefault(response_id, []).append(edit)
     for row in rows:
         revisions, metadata = texts.get(row["id"], []), row.get("metadata") or {}
         if row["edit"] in revisions and isinstance(metadata, dict):

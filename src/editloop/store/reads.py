@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select
+from sqlalchemy import Connection, Row, bindparam, func, inspect, select
 
 from editloop.store.schema import DECIDED, EXPIRED, drafts, edits, events, facts, keys, policies
 
@@ -29,6 +29,7 @@ __all__ = [
     "feedback_event",
     "first_seen",
     "has_feedback",
+    "is_store",
     "last_epoch",
     "last_seq",
     "overdue_decisions",
@@ -56,6 +57,11 @@ _DRAFT = select(drafts).where(drafts.c.response_id == bindparam("id"))
 _REVISIONS = select(edits).where(edits.c.response_id == bindparam("id")).order_by(edits.c.revision)
 _EDIT_BY_KEY = select(edits).where(edits.c.key == bindparam("key"))
 _FEEDBACK = select(events.c.seq).where(events.c.response_id == bindparam("id"), events.c.revision >= EXPIRED)
+
+
+def is_store(connection: Connection) -> bool:
+    """Whether a database is a store; a log may be in any other database, too."""
+    return inspect(connection).has_table(facts.name)
 
 
 def last_seq(connection: Connection) -> int:

@@ -1,12 +1,29 @@
-"""The exact lab: worlds in which every quantity of the paper is known, and its claims as experiments."""
+"""The exact lab: worlds in which every quantity of the paper is known, and its claims as experiments.
+
+The names are loaded when they are first used: they need scipy, which the extra `theory` brings.
+"""
 
 from __future__ import annotations
 
-from editloop.theory.balance import Description, Solution, Solutions, around, balanced, metropolis
-from editloop.theory.learners import METHODS, Seen, dpo, early, limit, rl, seen, sft
-from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
-from editloop.theory.violations import VIOLATIONS, violated
-from editloop.theory.world import Rows, World, total_variation
+from typing import TYPE_CHECKING
+
+from editloop.lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from editloop.theory.balance import Description, Solution, Solutions, around, balanced, metropolis
+    from editloop.theory.learners import METHODS, Seen, dpo, early, limit, rl, seen, sft
+    from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
+    from editloop.theory.violations import VIOLATIONS, violated
+    from editloop.theory.world import Rows, World, total_variation
+
+_MODULES = {
+    "balance": ("Description", "Solution", "Solutions", "around", "balanced", "metropolis"),
+    "learners": ("METHODS", "Seen", "dpo", "early", "limit", "rl", "seen", "sft"),
+    "responses": ("abstract_distances", "edit_distances", "neighbours", "strings"),
+    "violations": ("VIOLATIONS", "violated"),
+    "world": ("Rows", "World", "total_variation"),
+}
+__getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
 __all__ = [
     "METHODS",

@@ -1,7 +1,7 @@
-"""What the theory says about a learner's SubOpt: in the limit of an endless log, and how fast it gets there.
+"""Theory for a learner's SubOpt: its limit for an infinite log, and how fast it approaches it.
 
 The derivations are in docs/theory.md. Asymptotic terms are means over logs of n rows, to first order in 1/n,
-in the tabular class; bounds hold always.
+in the tabular class. Bounds hold for every log.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["dpo_bias", "dpo_term", "lemma_1", "rl_term", "sft_bias", "sft_term"]
 
 
 def lemma_1(world: World, policy: Floats) -> tuple[Floats, Floats]:
-    """Both sides of Lemma 1 for a policy, by context: TV(q∘π, π*), and (1 - γ_min) TV(π, π*) + δ.
+    """Return both sides of Lemma 1 for a policy, by context: TV(q∘π, π*), and (1 - γ_min) TV(π, π*) + δ.
 
     δ = TV(q∘π*, π*) is zero under Assumption 1.
     """
@@ -28,7 +28,7 @@ def lemma_1(world: World, policy: Floats) -> tuple[Floats, Floats]:
 
 
 def sft_bias(world: World) -> float:
-    """A bound on SFT's SubOpt in the limit, whoever the user is.
+    """Return a bound on SFT's SubOpt in the limit, for any user.
 
     β E_x log(1 + 2 d²/π*_min(x)), with d = (1 - γ_min) TV(π_ref, π*) + δ(x).
     """
@@ -38,9 +38,9 @@ def sft_bias(world: World) -> float:
 
 
 def dpo_bias(world: World) -> float:
-    """A bound on DPO's SubOpt in the limit, whoever the user is: β ((m - 1) ε)²/8, ε the log-imbalance.
+    """Return a bound on DPO's SubOpt in the limit, for any user: β ((m - 1) ε)²/8, ε the log-imbalance.
 
-    Infinite where the pairs leave some responses unconnected: DPO cannot tell how they compare.
+    It is infinite if the pairs leave some responses unconnected, which DPO then cannot compare.
     """
     if math.isinf(world.preference_coverage):
         return math.inf
@@ -49,16 +49,16 @@ def dpo_bias(world: World) -> float:
 
 
 def sft_term(world: World, n: int) -> float:
-    """What chance adds to SFT's SubOpt with n rows: β Σ_x (m_x - 1)/(2n), m_x edits being possible."""
+    """Return what sampling adds to SFT's SubOpt with n rows: β Σ_x (m_x - 1)/(2n), m_x the possible edits."""
     possible = (world.edited(world.reference) > 0).sum(axis=1)
     return world.beta * float((possible - 1).sum()) / (2 * n)
 
 
 def dpo_term(world: World, n: int) -> float:
-    """DPO's SubOpt with n rows under Assumption 1: β Σ_x tr(V_x I_x⁺)/(2n).
+    """Return DPO's SubOpt with n rows under Assumption 1: β Σ_x tr(V_x I_x⁺)/(2n).
 
-    Infinite where pairs leave responses unconnected. V_x is the covariance of π*'s indicators, I_x the Fisher
-    information of one row of the context.
+    It is infinite if the pairs leave responses unconnected. V_x is the covariance of π*'s indicators, I_x
+    the Fisher information of one row of the context.
     """
     if math.isinf(world.preference_coverage):
         return math.inf
@@ -76,7 +76,7 @@ def dpo_term(world: World, n: int) -> float:
 
 
 def rl_term(world: World, n: int) -> float:
-    """RL's SubOpt with n rows and κ = 0: Σ_x Σ_y π*(1 - π*) Var(Δ|x, y)/π_ref / (2 β n)."""
+    """Return RL's SubOpt with n rows and κ = 0: Σ_x Σ_y π*(1 - π*) Var(Δ|x, y)/π_ref / (2 β n)."""
     second = np.einsum("xyz,yz->xy", world.kernel, world.distance**2)
     variance = np.maximum(second - world.cost**2, 0.0)
     p = world.optimum

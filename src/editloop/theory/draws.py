@@ -1,4 +1,4 @@
-"""Random worlds, for claims that are to hold in all of them."""
+"""Random worlds, for claims that must hold in all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["any_world", "balanced_world", "simplex", "tasteful_world", "violated
 
 
 def simplex(rng: np.random.Generator, *shape: int) -> Floats:
-    """Probabilities over the last axis, none of them tiny."""
+    """Return probabilities over the last axis, none of them tiny."""
     m = shape[-1]
     return 0.98 * rng.dirichlet(np.ones(m), size=shape[:-1]) + 0.02 / m
 
@@ -23,16 +23,17 @@ def simplex(rng: np.random.Generator, *shape: int) -> Floats:
 def tasteful_world(
     rng: np.random.Generator, *, gamma: float, concentrability: float, sharpness: float = 1.0
 ) -> World:
-    """A balanced user of the 14 strings over {a, b} of length 1 to 3 who has a favourite among them.
+    """Return a balanced user of the 14 strings over {a, b} of length 1 to 3, who has a favourite among them.
 
-    The optimum falls with the distance to it, about as e^{-sharpness Δ}. β is what gives the log the wanted
-    coverage: a user who pays little, as a weak one does, is far from the reference only if β is small.
+    The optimum falls with the distance from the favourite, about as e^{-sharpness Δ}. β is chosen such that
+    the log has the given coverage: a user who incurs little cost, as a weak one does, is far from the
+    reference only if β is small.
 
     Args:
-        rng: For the favourite, and a little noise.
-        gamma: As of `Description`.
+        rng: Draws the favourite, and a little noise.
+        gamma: See `Description`.
         concentrability: max π*/π_ref, above 1.
-        sharpness: Of the taste.
+        sharpness: How fast the optimum falls.
     """
     words = strings("ab", 3)
     distance = edit_distances(words)
@@ -49,14 +50,14 @@ def tasteful_world(
 
 
 def any_world(rng: np.random.Generator, m: int = 5, contexts: int = 2) -> World:
-    """A user who knows nothing of Assumption 1."""
+    """Return a user at random, who violates Assumption 1."""
     distance, kernel = abstract_distances(m, rng), simplex(rng, contexts, m, m)
     weights = simplex(rng, contexts)
     return World(simplex(rng, contexts, m), distance, kernel, rng.uniform(0.1, 2), weights)
 
 
 def balanced_world(rng: np.random.Generator, contexts: int = 1, laziness: float | None = None) -> World:
-    """A user who keeps it: strings with their edit distances, or points, a user of any strength."""
+    """Return a user of any strength who satisfies it, for strings with their edit distances or for points."""
     if rng.random() < 0.5:
         distance = edit_distances(strings("ab", int(rng.integers(1, 4))))
         within = 1.0
@@ -70,7 +71,7 @@ def balanced_world(rng: np.random.Generator, contexts: int = 1, laziness: float 
 
 
 def violated_world(rng: np.random.Generator) -> World:
-    """A user who violates it more or less, in any of the ways, or knows nothing of it."""
+    """Return a user who violates it to some degree, in one of the ways, or at random."""
     kind = rng.choice(["any", *VIOLATIONS])
     if kind == "any":
         return any_world(rng, int(rng.integers(2, 7)))

@@ -1,7 +1,7 @@
 """The paper's offline learners in the tabular class: every policy over m responses can be expressed.
 
-Each learns from counts of a log, or from the probabilities that the counts tend to; what it gives for those
-is its limit as the log grows.
+Each learns from the counts of a log, or from the probabilities that their shares tend to; from those it
+returns its limit as the log grows.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from editloop.theory.world import Floats, Rows, World
 __all__ = ["LEARNERS", "METHODS", "Seen", "dpo", "early", "limit", "rl", "seen", "sft"]
 
 RIDGE = 0.1
-"""Keeps DPO's log-ratios finite where the log leaves them open; its part in the loss falls as 1/n."""
+"""Keeps DPO's log-ratios finite where the log does not determine them; its part in the loss falls as 1/n."""
 
 CONVERGED = 1e-12
 
 
 class Seen(NamedTuple):
-    """What the learners see of a log.
+    """The statistics of a log that the learners use.
 
     Attributes:
-        pairs: Number of rows with response y and edit y' [C, m, m], or their probabilities.
-        costs: Sum of the costs of a response [C, m].
+        pairs: The number of rows with response y and edit y', or their probabilities [C, m, m].
+        costs: The sum of the costs of each response [C, m].
     """
 
     pairs: Floats
@@ -36,7 +36,7 @@ class Seen(NamedTuple):
 
 
 def seen(world: World, rows: Rows | None = None) -> Seen:
-    """What a log shows; without one, the probabilities in an endless log of the reference's responses."""
+    """Return the statistics of a log; without one, those of an infinite log of the reference's responses."""
     if rows is None:
         pairs = world.joint
         return Seen(pairs, (pairs * world.distance).sum(axis=2))
@@ -47,7 +47,7 @@ def seen(world: World, rows: Rows | None = None) -> Seen:
 
 
 def sft(world: World, data: Seen) -> Floats:
-    """Eq. 3: the share of each response among the edits; the reference where there are none [C, m]."""
+    """Return the minimum of Eq. 3: each response's share of the edits; the reference without edits [C, m]."""
     counts = data.pairs.sum(axis=1)
     total = counts.sum(axis=1, keepdims=True)
     policy: Floats = np.where(total > 0, counts / np.where(total > 0, total, 1.0), world.reference)
@@ -55,17 +55,18 @@ def sft(world: World, data: Seen) -> Floats:
 
 
 def dpo(world: World, data: Seen, *, strength: float = 1.0, ridge: float = RIDGE) -> Floats:
-    """Eq. 4 at its minimum [C, m].
+    """Return the minimum of Eq. 4 [C, m].
 
-    Under Assumption 1 an edit y' of a response y of π_ref is preferred as Bradley and Terry have it with the
-    reward log π*_β/π_ref, at temperature 1 (docs/theory.md): with the default strength, the factor before the
-    log-ratios in Eq. 4, DPO's limit is the optimum; with another one it is π_ref (π*_β/π_ref)^(1/strength).
+    Under Assumption 1, edits y' are preferred to responses y of π_ref as in the model of Bradley and Terry
+    with the reward log π*_β/π_ref at temperature 1 (docs/theory.md). So DPO's limit is the optimum for the
+    default strength, the factor of the log-ratios in Eq. 4; for another strength it is π_ref
+    (π*_β/π_ref)^(1/strength).
 
     Args:
-        world: For its reference.
-        data: Of a log.
+        world: The world, for its reference.
+        data: The statistics of a log.
         strength: DPO's β.
-        ridge: Weight of ½ |strength · log π/π_ref|² beside the sum over rows.
+        ridge: The weight of ½ |strength · log π/π_ref|² beside the sum over rows.
     """
     if not strength > 0:
         raise WorldError("DPO's β must be positive", seen=strength)
@@ -75,10 +76,10 @@ def dpo(world: World, data: Seen, *, strength: float = 1.0, ridge: float = RIDGE
 
 
 def rl(world: World, data: Seen, *, kappa: float = 1.0) -> Floats:
-    """Eq. 5 and 6: π_ref e^{-f/β} with a pessimistic cost f [C, m].
+    """Return Eq. 5 and 6: π_ref e^{-f/β} with a pessimistic cost f [C, m].
 
-    f is the mean cost seen of a response and κ times its standard error at most, κ R / (2 √N) with R the
-    largest cost; it is R where nothing was seen.
+    f is the mean observed cost of a response plus κ times the largest standard error that it can have, R /
+    (2 √N), where R is the largest cost; it is R for a response that was never observed.
     """
     counts = data.pairs.sum(axis=2)
     worst = world.distance.max()
@@ -90,7 +91,7 @@ def rl(world: World, data: Seen, *, kappa: float = 1.0) -> Floats:
 
 
 def early(world: World, data: Seen, *, weight: float = 1.0, ridge: float = RIDGE) -> Floats:
-    """Eq. 7: the minimum of the sum of SFT's and `weight` times DPO's loss [C, m]."""
+    """Return the minimum of Eq. 7, SFT's loss plus `weight` times DPO's [C, m]."""
     log_ratios = np.array(
         [
             _bradley_terry(pairs, ridge, weight, pairs.sum(axis=0), np.log(reference))
@@ -102,19 +103,19 @@ def early(world: World, data: Seen, *, weight: float = 1.0, ridge: float = RIDGE
 
 
 LEARNERS: Mapping[str, Callable[..., Floats]] = {"sft": sft, "dpo": dpo, "rl": rl, "early": early}
-"""By name; each takes a world and what is seen of its log."""
+"""The learners by name; each takes a world and the statistics of its log."""
 
 METHODS = tuple(LEARNERS)
 
 
 def limit(world: World, method: str, **options: float) -> Floats:
-    """What a method learns from an endless log [C, m].
+    """Return what a method learns from an infinite log [C, m].
 
     Raises:
-        WorldError: No such method.
+        WorldError: There is no such method.
     """
     if method == "rl":
-        return world.optimum  # it sees the costs themselves, whoever the user is
+        return world.optimum  # it observes the costs themselves, for any user
     if method not in METHODS:
         raise WorldError("no such method", seen=method, do=f"choose one of {', '.join(METHODS)}")
     exact = {} if method == "sft" else {"ridge": 0.0}
@@ -128,17 +129,17 @@ def _bradley_terry(
     labels: Floats | None = None,
     log_reference: Floats | float = 0.0,
 ) -> Floats:
-    """Log-ratios v [m], mean 0, that minimise the loss of Eq. 4, and of Eq. 3 beside it if there are labels.
+    """Return the log-ratios v [m] of mean 0 that minimise the loss of Eq. 4, plus that of Eq. 3 given labels.
 
     -weight Σ pairs[y, y'] log σ(v[y'] - v[y]) - Σ labels[y] log softmax(log_reference + v)[y] + ridge |v|²/2,
-    by Newton's method with halved steps where a whole one goes too far; the loss is convex.
+    by Newton's method; a step that goes too far is halved. The loss is convex.
 
     Args:
-        pairs: Rows of each response and its edit [m, m].
-        ridge: See above; 0 only where every response can be told from every other by the pairs.
+        pairs: The number of rows with each response and edit [m, m].
+        ridge: See above; 0 only if the pairs connect all responses.
         weight: See above.
-        labels: Counts of edits [m].
-        log_reference: [m].
+        labels: The counts of edits [m].
+        log_reference: log π_ref [m].
     """
     m = len(pairs)
     total = float(pairs.sum()) or 1.0

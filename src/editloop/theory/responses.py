@@ -1,4 +1,4 @@
-"""Responses that are strings, how far they are apart, and the edits from one to its neighbours."""
+"""Responses that are strings, the distances between them, and the edits from one to its neighbours."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ __all__ = ["abstract_distances", "edit_distances", "neighbours", "strings"]
 
 
 def strings(alphabet: str, longest: int) -> tuple[str, ...]:
-    """All strings of 1 to `longest` letters, the short ones first.
+    """Return all strings of 1 to `longest` letters, the short ones first.
 
     Raises:
         WorldError: There are none, or too many to enumerate.
     """
     letters = "".join(dict.fromkeys(alphabet))
     if not letters or longest < 1:
-        raise WorldError("no strings to be made", seen=(alphabet, longest), do="name letters and a length")
+        raise WorldError(
+            "there are no such strings", seen=(alphabet, longest), do="give letters and a length"
+        )
     check_size(sum(len(letters) ** length for length in range(1, min(longest, 64) + 1)))
     return tuple("".join(each) for n in range(1, longest + 1) for each in product(letters, repeat=n))
 
 
 def edit_distances(responses: tuple[str, ...], *, normalised: bool = False) -> Floats:
-    """Levenshtein distances [m, m]; normalised by the length of the response that is edited (the row's)."""
+    """Return the Levenshtein distances, by the length of the response that is edited (the row's) [m, m]."""
     distance: Floats = cdist(responses, responses, scorer=Levenshtein.distance, dtype=np.float64)
     return distance / np.array([len(each) for each in responses])[:, None] if normalised else distance
 
 
 def abstract_distances(m: int, rng: np.random.Generator) -> Floats:
-    """Distances of m points drawn in a square, at most 1 [m, m]."""
+    """Return the distances between m points drawn in a square, at most 1 [m, m]."""
     points = rng.random((m, 2)) / np.sqrt(2)
     distance: Floats = np.linalg.norm(points[:, None] - points[None], axis=2)
     return distance
 
 
 def neighbours(distance: Floats, within: float = 1.0) -> Floats:
-    """Local edits: from each response to all others within a distance, alike probable [m, m].
+    """Return local edits: from each response to all others within a distance, equally probable [m, m].
 
     Raises:
-        WorldError: Some response has no neighbour, or is the neighbour of one that is not its own.
+        WorldError: A response has no neighbour, or has one without being its neighbour.
     """
     distance = check_distance(distance, len(distance))
     near = (distance <= within) & ~np.eye(len(distance), dtype=bool)

@@ -12,28 +12,31 @@ __all__ = ["VIOLATIONS", "violated"]
 
 
 def noise(world: World, share: float) -> Floats:
-    """So many edits are any response at all."""
+    """Return a kernel in which a share of the edits are uniformly random responses [C, m, m]."""
     m = world.reference.shape[1]
     kernel: Floats = (1 - share) * world.kernel + share / m
     return kernel
 
 
 def adversarial(world: World, share: float) -> Floats:
-    """So many edits are the response that is farthest from what was there."""
+    """Return a kernel in which a share of the edits are the farthest response from the one edited."""
     m = world.reference.shape[1]
     kernel: Floats = (1 - share) * world.kernel + share * np.eye(m)[world.distance.argmax(axis=1)]
     return kernel
 
 
 def over_editing(world: World, share: float) -> Floats:
-    """After so many edits comes one more: the nearest response behind it in a round that never turns back."""
+    """Return a kernel in which a share of the edits go one response further in a fixed cycle.
+
+    A cycle never turns back, so it violates detailed balance.
+    """
     m = world.reference.shape[1]
     onward = (1 - share) * np.eye(m) + share * np.roll(np.eye(m), 1, axis=1)
     return world.kernel @ onward
 
 
 def taste(world: World, share: float) -> Floats:
-    """So many edits are those of another user, who likes best what this one likes least."""
+    """Return a kernel in which a share of the edits are by a user who prefers what this user likes least."""
     order = world.optimum.argsort(axis=1)
     other = np.empty_like(world.optimum)
     np.put_along_axis(other, order, np.take_along_axis(world.optimum, order[:, ::-1], axis=1), axis=1)
@@ -46,10 +49,10 @@ VIOLATIONS: Mapping[str, Callable[[World, float], Floats]] = {
     "over-editing": over_editing,
     "drift": taste,
 }
-"""By name; `drift` is a user of another taste who takes over."""
+"""The violations by name; `drift` is a user with another taste who takes over."""
 
 
 def violated(world: World, kind: str, share: float) -> World:
-    """The world with a user who violates Assumption 1; its optimum follows from what that user pays."""
+    """Return the world with a user who violates Assumption 1; its optimum follows from that user's costs."""
     kernel = VIOLATIONS[kind](world, share)
     return World(world.reference, world.distance, kernel, world.beta, world.weights, world.responses)

@@ -1,7 +1,9 @@
 """Worlds in which everything is known: finite responses, a reference, a user as a matrix of probabilities.
 
-All quantities of the paper are computed here by enumeration, in float64. Arrays have a context axis C first;
-responses are numbered 0 to m - 1; a user's kernel is q[x, y, y'], the probability that y becomes y'.
+All quantities of the paper are computed by enumeration, in float64. The first axis of an array is that of
+the contexts, C; responses are numbered 0 to m - 1; a user's kernel is q[x, y, y'], the probability that y is
+edited into
+y'.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from editloop.errors import WorldError
 __all__ = ["LARGEST", "Rows", "World", "as_distribution", "kl", "total_variation"]
 
 LARGEST = 2_000
-"""Most responses: a kernel of more does not fit into memory comfortably (8 m² bytes for each context)."""
+"""The most responses: larger kernels take too much memory (8 m² bytes for each context)."""
 
 SUM = 1e-9
-"""By how much probabilities may miss 1."""
+"""How far the sum of probabilities may be from 1."""
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -34,9 +36,9 @@ class Rows(NamedTuple):
     """A log of a world: four arrays of length n.
 
     Attributes:
-        context: Numbers of contexts.
-        response: Numbers of responses.
-        edit: Numbers of what they became.
+        context: The numbers of the contexts.
+        response: The numbers of the responses.
+        edit: The numbers of the edits.
         cost: Δ(y, y').
     """
 
@@ -46,7 +48,7 @@ class Rows(NamedTuple):
     cost: Floats
 
     def first(self, n: int) -> Rows:
-        """The log as it was after n rows."""
+        """Return the first n rows of the log."""
         return Rows(self.context[:n], self.response[:n], self.edit[:n], self.cost[:n])
 
 
@@ -56,14 +58,14 @@ class World:
 
     Args:
         reference: π_ref(y|x), positive [C, m].
-        distance: Δ(y, y') ≥ 0, zero where y = y' [m, m].
+        distance: Δ(y, y') ≥ 0, zero for y = y' [m, m].
         kernel: q(y'|x, y) [C, m, m].
         beta: β > 0, in the unit of Δ.
-        weights: ρ(x) [C]; None for all alike.
-        responses: What the numbers stand for.
+        weights: ρ(x) [C]; None for equal weights.
+        responses: What the responses are, by number.
 
     Raises:
-        WorldError: Not of these shapes or values, or too large to enumerate.
+        WorldError: An array has another shape or an impossible value, or the world is too large to enumerate.
     """
 
     reference: Floats
@@ -81,7 +83,7 @@ class World:
         check_size(m)
         if not (reference > 0).all():
             raise WorldError(
-                "the reference never gives some response, so that no policy near it reaches the optimum",
+                "the reference never writes some response, so that no policy near it reaches the optimum",
                 seen=int(np.argwhere(reference <= 0)[0, 1]),
                 do="leave that response out",
             )
@@ -93,7 +95,7 @@ class World:
         if weights.shape != (contexts,):
             raise WorldError("a weight for each context is needed", seen=weights.shape)
         if not (weights > 0).all():
-            raise WorldError("a context that never comes is none of the world's", do="leave it out")
+            raise WorldError("a context cannot have weight 0", do="leave it out")
         check_beta(self.beta)
         for name, value in (("reference", reference), ("kernel", kernel), ("weights", weights)):
             object.__setattr__(self, name, value)
@@ -101,7 +103,7 @@ class World:
 
     @property
     def rho(self) -> Floats:
-        """ρ(x) [C]: the weights, which are there by now."""
+        """ρ(x) [C]."""
         assert self.weights is not None
         return self.weights
 
@@ -109,40 +111,40 @@ class World:
 
     @cached_property
     def cost(self) -> Floats:
-        """c(x, y) = Σ_y' q(y'|x, y) Δ(y, y') [C, m]."""
+        """The cost c(x, y) = Σ_y' q(y'|x, y) Δ(y, y') [C, m]."""
         found: Floats = np.einsum("xyz,yz->xy", self.kernel, self.distance)
         return found
 
     @cached_property
     def log_optimum(self) -> Floats:
-        """log π*_β(y|x), from π*_β ∝ π_ref e^{-c/β} [C, m]."""
+        """The log of the optimum, log π*_β(y|x), from π*_β ∝ π_ref e^{-c/β} [C, m]."""
         found: Floats = log_softmax(np.log(self.reference) - self.cost / self.beta, axis=1)
         return found
 
     @cached_property
     def optimum(self) -> Floats:
-        """π*_β(y|x) [C, m]."""
+        """The optimum π*_β(y|x) [C, m]."""
         found: Floats = np.exp(self.log_optimum)
         return found
 
     def objective(self, policy: ArrayLike) -> float:
-        """J_β(π) = E[c + β log π/π_ref] of a policy [C, m]."""
+        """Return J_β(π) = E[c + β log π/π_ref] of a policy [C, m]."""
         pi = self._policy(policy)
         log_ratio = np.log(np.where(pi > 0, pi, 1.0)) - np.log(self.reference)
         return self.mean((pi * (self.cost + self.beta * log_ratio)).sum(axis=1))
 
     def suboptimality(self, policy: ArrayLike) -> float:
-        """SubOpt(π) = J_β(π) - J_β(π*_β) of a policy [C, m], which is β KL(π ‖ π*_β): never negative."""
+        """Return SubOpt(π) = J_β(π) - J_β(π*_β) of a policy [C, m]: β KL(π ‖ π*_β), so at least 0."""
         return self.beta * self.mean(_kl_to(self._policy(policy), self.log_optimum))
 
     def edited(self, policy: ArrayLike) -> Floats:
-        """q∘π: what becomes of a policy's responses [C, m]."""
+        """Return q∘π, the distribution of the edits of a policy's responses [C, m]."""
         found: Floats = np.einsum("xy,xyz->xz", self._policy(policy), self.kernel)
         return found
 
     @cached_property
     def joint(self) -> Floats:
-        """ρ(x) π_ref(y|x) q(y'|x, y): the shares of an endless log [C, m, m]."""
+        """Return ρ(x) π_ref(y|x) q(y'|x, y), the shares in an infinite log [C, m, m]."""
         pairs: Floats = self.reference[:, :, None] * self.kernel
         return self.rho[:, None, None] * pairs
 
@@ -157,7 +159,7 @@ class World:
 
     @cached_property
     def dobrushin(self) -> float:
-        """max TV(q(·|x, y), q(·|x, z)): the best factor by which any two policies come closer."""
+        """max TV(q(·|x, y), q(·|x, z)), the best factor by which an edit brings any two policies closer."""
         worst = 0.0
         for kernel in self.kernel:
             for y in range(len(kernel) - 1):
@@ -166,20 +168,20 @@ class World:
 
     @cached_property
     def imbalance(self) -> float:
-        """max_x ½ Σ |π*(y) q(y'|y) - π*(y') q(y|y')|: zero where Assumption 1 holds, at most 1."""
+        """max_x ½ Σ |π*(y) q(y'|y) - π*(y') q(y|y')|: zero under Assumption 1, at most 1."""
         flow = self.optimum[:, :, None] * self.kernel
         return 0.5 * float(np.abs(flow - flow.transpose(0, 2, 1)).sum(axis=(1, 2)).max())
 
     @cached_property
     def drift(self) -> float:
-        """max_x TV(q∘π*, π*): how far one edit carries the optimum away from itself; at most `imbalance`."""
+        """max_x TV(q∘π*, π*): how far one edit moves the optimum from itself; at most `imbalance`."""
         return float(total_variation(self.edited(self.optimum), self.optimum).max())
 
     @cached_property
     def log_imbalance(self) -> float:
         """max |log (π*(y) q(y'|y) / π*(y') q(y|y'))| over pairs that are edited into each other.
 
-        Infinite where only one of the two is possible.
+        It is infinite if only one of the two is possible.
         """
         flow = self.optimum[:, :, None] * self.kernel
         back = flow.transpose(0, 2, 1)
@@ -192,7 +194,7 @@ class World:
 
     @cached_property
     def concentrability(self) -> float:
-        """max π*_β(y|x) / π_ref(y|x): how rare, at the worst, what one should do is in the log."""
+        """max π*_β(y|x) / π_ref(y|x): how rare in the log, at worst, the best responses are."""
         return float((self.optimum / self.reference).max())
 
     @cached_property
@@ -202,10 +204,10 @@ class World:
 
     @cached_property
     def preference_coverage(self) -> float:
-        """C_PREF: by how much an error in rewards can be larger where the optimum is than in the log's pairs.
+        """C_PREF: how much larger an error in rewards can be under the optimum than in the log's pairs.
 
-        The largest E (f(y) - f(z))² for y, z ~ π* over E (f(y) - f(y'))² for y ~ π_ref, y' ~ q(·|y); infinite
-        where the pairs leave some responses unconnected.
+        It is the largest E (f(y) - f(z))² for y, z ~ π* divided by E (f(y) - f(y'))² for y ~ π_ref, y' ~
+        q(·|y), and infinite if the pairs leave some responses unconnected.
         """
         worst = 0.0
         for reference, kernel, p in zip(self.reference, self.kernel, self.optimum, strict=True):
@@ -223,7 +225,7 @@ class World:
         return worst
 
     def divergence(self, policy: ArrayLike) -> dict[str, float]:
-        """TV(π, π*), KL(π ‖ π*) and KL(π* ‖ π), means over contexts, of a policy [C, m]."""
+        """Return TV(π, π*), KL(π ‖ π*) and KL(π* ‖ π) of a policy [C, m], as means over contexts."""
         pi = self._policy(policy)
         return {
             "tv": self.mean(total_variation(pi, self.optimum)),
@@ -234,7 +236,7 @@ class World:
     # A log
 
     def sample(self, n: int, rng: np.random.Generator, policy: ArrayLike | None = None) -> Rows:
-        """A log of n rows: responses of the reference, or of another policy, and their edits."""
+        """Return a log of n rows: responses of the reference, or of another policy, and their edits."""
         pi = self.reference if policy is None else self._policy(policy)
         context = rng.choice(len(self.reference), size=n, p=self.rho).astype(np.int64)
         response = _draw(np.cumsum(pi, axis=1)[context], rng)
@@ -254,27 +256,27 @@ class World:
         return pi
 
     def mean(self, by_context: Floats) -> float:
-        """E_x of values [C]."""
+        """Return the mean of values over contexts [C]."""
         return float(np.dot(self.rho, by_context))
 
 
 def total_variation(p: Floats, q: Floats) -> Floats:
-    """½ Σ |p - q| over the last axis."""
+    """Return the total variation ½ Σ |p - q| over the last axis."""
     distance: Floats = 0.5 * np.abs(p - q).sum(axis=-1)
     return distance
 
 
 def kl(p: Floats, q: Floats) -> Floats:
-    """KL(p ‖ q) over the last axis, where 0 log 0 = 0; summed so that it is never negative.
+    """Return KL(p ‖ q) over the last axis, where 0 log 0 = 0; rounding cannot make it negative.
 
-    Each term is p log p/q - p + q, which is at least 0; the added parts sum to 0.
+    Each term is p log p/q - p + q, which is at least 0; the added parts sum to 0 over the axis.
     """
     with np.errstate(divide="ignore"):
         return _kl_to(p, np.log(q))
 
 
 def _kl_to(p: Floats, log_q: Floats) -> Floats:
-    """The same, of a distribution that is given by its logarithms: they may be too small for itself."""
+    """Return the same for a distribution given by its logarithms, whose probabilities may underflow."""
     log_p = np.log(np.where(p > 0, p, 1.0))
     terms = np.where(p > 0, p * (log_p - log_q), 0.0) - p + np.exp(log_q)
     divergence: Floats = np.maximum(terms, 0.0).sum(axis=-1)
@@ -282,14 +284,14 @@ def _kl_to(p: Floats, log_q: Floats) -> Floats:
 
 
 def as_distribution(what: str, given: ArrayLike) -> Floats:
-    """Probabilities that sum to 1 over the last axis.
+    """Return probabilities after checking that they sum to 1 over the last axis.
 
     Raises:
-        WorldError: They do not, or one is negative or not finite.
+        WorldError: They do not sum to 1, or one is negative or not finite.
     """
     values = np.asarray(given, np.float64)
     if values.ndim == 0 or values.size == 0 or not np.isfinite(values).all():
-        raise WorldError(f"{what} holds no numbers, or not finite ones")
+        raise WorldError(f"{what} contains values that are not finite numbers")
     if (values < 0).any():
         raise WorldError(f"{what} has a negative probability", seen=float(values.min()))
     sums = values.sum(axis=-1)
@@ -300,34 +302,34 @@ def as_distribution(what: str, given: ArrayLike) -> Floats:
 
 
 def check_beta(beta: float) -> None:
-    """Refuse a β that is no positive number.
+    """Refuse a β that is not a positive number.
 
     Raises:
-        WorldError: It is not.
+        WorldError: β is not positive.
     """
     if not (np.isfinite(beta) and beta > 0):
         raise WorldError("β must be positive: without it the optimum is no distribution", seen=beta)
 
 
 def check_distance(given: ArrayLike, m: int) -> Floats:
-    """Δ [m, m].
+    """Return Δ [m, m] after checking it.
 
     Raises:
-        WorldError: Of another shape, negative, not finite, or not zero where nothing is edited.
+        WorldError: It has another shape, or is negative, not finite, or not zero without an edit.
     """
     distance = np.asarray(given, np.float64)
     if distance.shape != (m, m):
         raise WorldError("a distance has the shape [m, m]", seen=distance.shape, do=f"{(m, m)}")
     if not np.isfinite(distance).all() or (distance < 0).any() or np.diagonal(distance).any():
-        raise WorldError("a distance is finite, not negative, and zero where nothing is edited")
+        raise WorldError("a distance is finite, not negative, and zero without an edit")
     return distance
 
 
 def check_size(m: int) -> None:
-    """Refuse what cannot be enumerated.
+    """Refuse a world that cannot be enumerated.
 
     Raises:
-        WorldError: More than `LARGEST` responses.
+        WorldError: It has more than `LARGEST` responses.
     """
     if m > LARGEST:
         raise WorldError(
@@ -336,7 +338,7 @@ def check_size(m: int) -> None:
 
 
 def _draw(steps: Floats, rng: np.random.Generator) -> Numbers:
-    """One number for each row of cumulated probabilities [n, m]."""
+    """Draw one number for each row of cumulative probabilities [n, m]."""
     draws = rng.random(len(steps))[:, None] * steps[:, -1:]
     found: Numbers = np.minimum((draws >= steps).sum(axis=1), steps.shape[1] - 1)
     return found

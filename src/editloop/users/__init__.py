@@ -1,7 +1,7 @@
 """Who edits: style users of many strengths, users who drift, and users played by an LLM.
 
-A user turns a context and a response into an edit. This room does not know where contexts come from
-(`lab`), nor who wrote the response.
+A user turns a context and a response into an edit. This package knows neither where contexts come from
+(`lab`) nor who wrote the response.
 """
 
 from __future__ import annotations

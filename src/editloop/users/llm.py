@@ -1,9 +1,8 @@
 """The LLM user: judges whether a response suits a style, and revises it if not.
 
-It speaks to any OpenAI-compatible endpoint through the `openai` client, which retries failed and
-rate-limited requests with growing pauses. Every answer is kept in a transcript, a JSONL file that is also
-the cache: what was asked before is not asked again, over restarts too. It does not know where contexts
-or styles come from.
+It uses any OpenAI-compatible endpoint through the `openai` client, which retries failed and rate-limited
+requests with growing pauses. Every answer is kept in a transcript, a JSONL file that is also the cache: no
+question is asked twice, not even after a restart. Where contexts and styles come from is not known here.
 """
 
 from __future__ import annotations
@@ -42,18 +41,18 @@ REVISE = (
 
 @dataclass(frozen=True)
 class LLMSettings:
-    """Where an LLM is and how it is asked.
+    """Which LLM is asked, and how.
 
     Attributes:
-        model: Its name at the endpoint.
+        model: The model's name at the endpoint.
         base_url: The endpoint, up to `/v1`.
-        api_key: The key; None for that in `OPENAI_API_KEY`.
-        temperature: Of its answers.
-        max_tokens: Most tokens of an answer.
-        timeout: Seconds until a request is given up and tried again.
+        api_key: The key; None for the one in `OPENAI_API_KEY`.
+        temperature: The temperature of its answers.
+        max_tokens: The most tokens of an answer.
+        timeout: Seconds after which a request is abandoned and tried again.
         retries: How often a failed request is tried again.
-        concurrency: Most requests at a time in `edit_many`.
-        budget: Most requests in all that a transcript holds; None for no limit.
+        concurrency: The most requests at a time in `edit_many`.
+        budget: The most requests that a transcript may hold in all; None for no limit.
     """
 
     model: str
@@ -78,9 +77,9 @@ class LLMUser:
     """A user played by an LLM: q(y' | x, y) of the paper's experiments.
 
     Args:
-        settings: Where the LLM is and how it is asked.
-        style: The style that the user wants, in words; or a function from a context to one.
-        transcript: Where answers are kept. None for no file: then they are kept in memory alone.
+        settings: Which LLM is asked, and how.
+        style: The style that the user wants, in words; or a function that returns it for a context.
+        transcript: The file for answers; None keeps them in memory only.
         name: The name under which the user's edits are logged.
 
     Raises:
@@ -102,31 +101,32 @@ class LLMUser:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `User.settings`: the model and how it is asked; not a style that follows the context."""
+        """See `User.settings`: the model and how it is asked; not a style that depends on the context."""
         asked = {key: getattr(self.llm, key) for key in ("model", "base_url", "temperature", "max_tokens")}
         return asked | {"style": None if callable(self._style) else self._style}
 
     @property
     def requests(self) -> int:
-        """Requests that were answered, by those before that wrote the transcript too."""
+        """The number of requests that were answered, those of earlier runs in the transcript included."""
         return len(self._ledger.answers)
 
     def with_style(self, style: str | Callable[[str], str]) -> LLMUser:
-        """The same LLM with other wishes: one transcript and one budget for both."""
+        """Return a user with another style, who shares the LLM, its transcript and its budget."""
         other = copy(self)
         other._style = style
         return other
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
-        """The response if it suits the style, else its revision.
+        """Return the response if it suits the style, else its revision.
 
         Args:
             context: What was asked for.
             response: The draft.
-            round: Repeats of one draft in different rounds are asked anew.
+            round: The same draft is judged anew in another round.
 
         Raises:
-            UserError: The endpoint is down, refuses, or answers garbage; or the budget is spent.
+            UserError: The endpoint is down, refuses, or gives an answer that cannot be used; or the budget
+                is spent.
         """
         style = self._style(context) if callable(self._style) else self._style
         parts = {"style": style, "context": context, "response": response}
@@ -136,7 +136,7 @@ class LLMUser:
         return self._ledger.ask(REVISE.format(**parts), round, _revision).strip()
 
     def edit_many(self, contexts: Sequence[str], responses: Sequence[str], *, round: int = 0) -> list[str]:
-        """Edits of many responses, `concurrency` at a time, in their order."""
+        """Return the edits of many responses in their order, asking for `concurrency` at a time."""
         with ThreadPoolExecutor(self.llm.concurrency) as pool:
             return list(
                 pool.map(lambda pair: self.edit(*pair, round=round), zip(contexts, responses, strict=True))
@@ -144,10 +144,10 @@ class LLMUser:
 
 
 def _verdict(answer: str) -> bool:
-    """Whether the draft suits.
+    """Return whether the draft suits the style.
 
     Raises:
-        UserError: The answer says neither.
+        UserError: The answer is neither yes nor no.
     """
     word = answer.strip().lower().lstrip("*\"'")
     if not word.startswith(("yes", "no")):
@@ -161,7 +161,7 @@ def _revision(answer: str) -> None:
 
 
 class _Ledger:
-    """What was asked of an LLM and answered, in memory and in a file."""
+    """The questions to an LLM and its answers, in memory and in a file."""
 
     def __init__(self, settings: LLMSettings, transcript: Path | None) -> None:
         self.settings, self.transcript = settings, transcript
@@ -171,7 +171,7 @@ class _Ledger:
         self.client = _client(settings)
 
     def ask(self, prompt: str, round: int, check: Callable[[str], object]) -> str:
-        """The answer, by the LLM if it was not asked before; one that `check` refuses is not kept."""
+        """Return the answer; the LLM is asked if it was not before. What `check` refuses is not kept."""
         about = [self.settings.model, self.settings.temperature, self.settings.max_tokens, round, prompt]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
         with self.lock:
@@ -238,7 +238,7 @@ def _client(settings: LLMSettings) -> OpenAI:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Answers of a transcript by key."""
+    """The answers of a transcript by key."""
     try:
         return {row["key"]: row["answer"] for row in read_rows(path, UserError)}
     except (KeyError, TypeError) as error:

@@ -1,12 +1,11 @@
 """Style users: simulated people who edit a response toward the style that they want.
 
-A style user reads the response's parts (style attributes and facts), compares each with the part that it
-wants for this context, and repairs each wrong one with probability `repair`. What is right stays word for
-word; a garbled response, in which no parts can be read, is rewritten wholly. A strong user repairs nearly
-everything and so shows what it wants; a weak user repairs little and leaves most responses as they are.
+A style user parses the response into parts (style attributes and facts), compares each with the part that it
+wants for this context, and repairs each wrong part with probability `repair`. What is right stays word for
+word; a response that cannot be parsed is rewritten as a whole. A strong user repairs nearly everything and
+so shows what it wants; a weak user repairs little and leaves most responses as they are.
 
-This module does not know any domain: it sees one through the `Domain` protocol. It does not know costs
-or policies either.
+This module knows no particular domain (it sees one through the `Domain` protocol), no costs and no policies.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Draft = Mapping[str, str]
 
 
 class Habits(NamedTuple):
-    """How a style user edits: see `StyleUser`."""
+    """How a style user edits; see `StyleUser`."""
 
     repair: float
     tolerance: int = 0
@@ -38,24 +37,24 @@ HABITS: Mapping[str, Habits] = {
     "heavy": Habits(0.9),
     "other": Habits(1.0, tolerance=2),
 }
-"""The named users. How strong and weak were chosen: `docs/lab.md`. `other` edits in another way: it lets two
-wrong parts pass and repairs all where there are more. So it can test policies that learned from someone
-else."""
+"""The named users. How strong and weak were chosen: `docs/lab.md`. `other` edits in another way: it
+accepts two wrong parts, and repairs all if there are more. So it can test policies that learned from
+somebody else."""
 
 
 class Domain(Protocol):
-    """What a style user needs to know of a domain."""
+    """What a style user needs from a domain."""
 
     def wanted(self, context: str) -> Draft:
-        """The parts of the response that the user wants for this context."""
+        """Return the parts of the response that the user wants for this context."""
         ...
 
     def parse(self, response: str) -> Draft | None:
-        """The parts of a response, under the same names; None if it is garbled."""
+        """Return the parts of a response under the same names; None if it cannot be parsed."""
         ...
 
     def render(self, draft: Draft) -> str:
-        """The response that is made of these parts."""
+        """Return the response that consists of these parts."""
         ...
 
 
@@ -73,31 +72,31 @@ class User(Protocol):
         ...
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
-        """The user's version of `response`; the response itself if it was left as it is."""
+        """Return the user's version of `response`; the response itself if it is left unchanged."""
         ...
 
 
 def edit_all(user: User, contexts: Sequence[str], responses: Sequence[str]) -> list[str]:
-    """A user's edits of many responses, in their order; at once where the user can (`LLMUser.edit_many`)."""
-    at_once = getattr(user, "edit_many", None)
-    if at_once is not None:
-        return list(at_once(contexts, responses))
+    """Return a user's edits of many responses in their order, together if the user has `edit_many`."""
+    edit_many = getattr(user, "edit_many", None)
+    if edit_many is not None:
+        return list(edit_many(contexts, responses))
     return [user.edit(context, response) for context, response in zip(contexts, responses, strict=True)]
 
 
 class StyleUser:
     """A user who repairs each wrong part of a response with probability `repair`.
 
-    An edit is a function of (seed, round, context, response), whatever was edited before it, so a run can
-    be split, resumed or re-ordered. Two users with one seed draw the same numbers: what the one with the
-    lower rate repairs, the other repairs too.
+    An edit is a function of (seed, round, context, response) and does not depend on earlier edits, so a run
+    can be split, resumed or reordered. Two users with the same seed draw the same numbers: whatever the user
+    with the lower rate repairs, the other repairs as well.
 
     Args:
         domain: Reads and writes responses, and knows what is wanted.
-        repair: Probability that a wrong part is repaired, in [0, 1].
-        tolerance: A response with at most this many wrong parts is left as it is.
+        repair: The probability that a wrong part is repaired, in [0, 1].
+        tolerance: A response with at most this many wrong parts is left unchanged.
         name: The name under which the user's edits are logged.
-        seed: The user's own randomness.
+        seed: The seed of the user's choices.
 
     Raises:
         ConfigError: `repair` is not a probability, or `tolerance` is negative.
@@ -114,12 +113,12 @@ class StyleUser:
         self.tolerance = tolerance
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
-        """The repaired response; the response itself if nothing was repaired.
+        """Return the repaired response; the response itself if nothing was repaired.
 
         Args:
             context: A context of the user's domain.
             response: Any text.
-            round: Repeats of one (context, response) in different rounds are edited independently.
+            round: The same context and response are edited independently in another round.
 
         Raises:
             ConfigError: The context is not of the user's domain.
@@ -130,7 +129,7 @@ class StyleUser:
         if sum(wanted[part] != value for part, value in draft.items()) <= self.tolerance:
             return response
         generator = random.Random(repr((self.seed, round, context, response)))
-        # One draw per part, wrong or not: a part's repair does not depend on which others are wrong.
+        # One draw per part, wrong or not, so that a part's repair does not depend on which others are wrong.
         repaired = {
             part: wanted[part] if generator.random() < self.repair else value for part, value in draft.items()
         }
@@ -153,13 +152,13 @@ class DriftingUser:
         before: The user of the first rounds.
         after: The user of the last rounds.
         start: The round from which the change begins.
-        over: Rounds that it takes; 0 for an abrupt change at `start`.
-        seed: Of who edits during the change.
+        over: The number of rounds that it takes; 0 for an abrupt change at `start`.
+        seed: The seed that decides who edits during the change.
     """
 
     def __init__(self, before: User, after: User, *, start: int, over: int = 0, seed: int = 0) -> None:
         if start < 0 or over < 0:
-            raise ConfigError("a change starts and lasts some rounds", seen=(start, over))
+            raise ConfigError("the start and the length of a change are at least 0", seen=(start, over))
         self.before, self.after, self.start, self.over, self.seed = before, after, start, over, seed
         self.name = f"{before.name} to {after.name}"
 
@@ -177,7 +176,7 @@ class DriftingUser:
 
 
 def get_user(name: str, domain: Domain, *, seed: int = 0) -> StyleUser:
-    """The style user of that name: one of `HABITS`.
+    """Return the style user of that name, one of `HABITS`.
 
     Raises:
         ConfigError: There is no user of that name.

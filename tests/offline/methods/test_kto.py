@@ -92,7 +92,9 @@ def test_a_mismatched_draft_is_no_longer_than_the_longest_row(policy: Policy) ->
 def test_kto_needs_drafts_of_both_kinds(policy: Policy, tmp_path: Path) -> None:
     config = FitConfig(methods=["kto"], validation_samples=0)
     edited = [row for row in log(40) if row.edit != row.response]
-    with pytest.raises(EmptyViewError, match="KTO needs rows that were left as they were and rows that were"):
+    with pytest.raises(
+        EmptyViewError, match="KTO needs rows that were accepted unchanged and rows that were"
+    ):
         fit(edited, policy, tmp_path / "run", config, report=False)
 
 

@@ -1,4 +1,4 @@
-"""Every method follows the protocol: what it says of itself, and parts that add up to the whole."""
+"""Every method follows the protocol: its description, and parts that add up to the whole."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Cost:
         normaliser: What the count is divided by: `response`, `edit`, `longest` (the longer of the two), or
             `none`.
         scale: A typical large cost, which the bandit's exploration is proportional to: 1 for normalised
-            costs; None where only a log can tell.
+            costs; None if it depends on the log.
         bounded: Whether no cost exceeds `scale`.
         label: What the numbers are, for the axis of a plot; the name where it is empty.
     """
@@ -79,8 +79,8 @@ class CostFamily:
     Attributes:
         pattern: The names, for the message about an unknown one.
         make: From the whole name, its rest, and the policy's tokenizer, if there is one, makes the cost; None
-            if the rest says nothing. A cost whose unit is `token` is made without a tokenizer, too, to say
-            what it declares.
+            if the rest is not understood. A cost whose unit is `token` is made without a tokenizer, too, to
+            say what it declares.
     """
 
     pattern: str

@@ -87,7 +87,7 @@ class LogFile(NamedTuple):
 
     Attributes:
         path: What is read: the log itself, or a temporary file with its decompressed, decoded text.
-        name: What the log is called in messages; its suffix tells the format.
+        name: What the log is called in messages; its suffix shows the format.
         head: The first 4,096 bytes; nothing for a folder.
         wanted: The columns that are needed, for formats that can read some alone; None for all.
         dialect: For delimited formats.
@@ -166,7 +166,7 @@ class LogFormat:
     checks_context: bool = True
 
     def recognises(self, log: LogFile) -> bool:
-        """Whether a log whose name tells nothing is of this format, by its beginning."""
+        """Whether a log is of this format by its beginning; asked if its name does not show it."""
         return False
 
     def open(self, log: LogFile) -> Source:

@@ -19,7 +19,7 @@ class Compression(NamedTuple):
 
     Attributes:
         name: Its name for people.
-        magic: The bytes with which such a file begins; its name may say anything.
+        magic: The bytes with which such a file begins, whatever its name is.
         suffixes: The endings that are taken off the name before the format is found from it.
         open: Opens a file for reading its decompressed bytes.
     """

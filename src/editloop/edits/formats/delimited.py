@@ -33,7 +33,7 @@ class _Delimited(LogFormat):
         name: `csv` or `tsv`.
         suffixes: The file names' endings.
         delimiter: What is written between cells.
-        quote: Around cells, where neither the user nor the header says otherwise.
+        quote: The quote around cells, unless the user or the header decides otherwise.
     """
 
     is_flat = True

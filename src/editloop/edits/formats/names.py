@@ -25,7 +25,7 @@ FORMATS: Registry[LogFormat] = Registry(
         "tsv": "editloop.edits.formats.delimited:TSV",
         "parquet": "editloop.edits.formats.parquet:PARQUET",
         "dataset": "editloop.edits.formats.dataset:DATASET",
-        # The store is a room above this one. It is named here, and imported only when such an address is
+        # The store is a package above this one: it is named here, and imported only when such an address is
         # read.
         "database": "editloop.store.log:DATABASE",
     },
@@ -70,18 +70,18 @@ def open_source(
     plain: Plain | None = None,
     dialect: Dialect | None = None,
 ) -> Source:
-    """Open a log; its format is found from the name, and from the contents where the name does not tell.
+    """Open a log; its format is found from the name, or else from the contents.
 
     Args:
         path: A file, a folder, or a log in a database.
-        format: The name of its format, where neither name nor contents tell.
+        format: The name of its format, where neither name nor contents show it.
         wanted: The columns to read, in formats that can read some alone; None for all.
         plain: The file as its reader takes it, if it is not `path` itself.
         dialect: For CSV and TSV.
 
     Raises:
         LogError: There is no such file, or it cannot be read.
-        LogFormatError: It is empty, of no known format, or not of the format that its name says.
+        LogFormatError: It is empty, of no known format, or not of the format that its name implies.
     """
     given = None if format is None else FORMATS.get(format)
     if not isinstance(path, Path):
@@ -128,7 +128,7 @@ def _folder_format(log: LogFile, given: LogFormat | None) -> LogFormat:
 
 
 def _recognised(log: LogFile) -> LogFormat:
-    """The format of a file whose name does not tell, by its first bytes."""
+    """The format of a file by its first bytes, if its name does not show it."""
     files = [each for each in FORMATS.parts() if not each.is_folder]
     # The formats with fixed first bytes come first, because binary data may hold a tab or a brace anywhere.
     by_magic = [each for each in files if each.magic and log.head.startswith(each.magic)]

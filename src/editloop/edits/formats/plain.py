@@ -1,7 +1,7 @@
 """Any text log as a plain UTF-8 file: decompressed, decoded, an array taken apart, parallel files joined.
 
 Each step writes a temporary file that the next one reads, so that a format knows one kind of file only. The
-steps are kept by name, for the line that says what was read.
+steps are kept by name, for the line about what was read.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Plain:
 
     Attributes:
         path: The file to read.
-        name: The log's name without the suffix of a compression; its suffix tells the format.
+        name: The log's name without the suffix of a compression; its suffix shows the format.
         steps: What was done: `gzip`, `UTF-16`, `JSON array` ...
         sources: The files over which the log's hash is computed.
     """

@@ -125,10 +125,8 @@ def run_demo(
         time.monotonic(),
     )
     claim(out, "demo", {"rows": settings.rows, "seed": settings.seed})
-    callback.message(
-        f"The base writes {settings.rows} emails to each of two users, who edit them; from each log "
-        f"{len(settings.config.methods)} policies are trained."
-    )
+    callback.message(f"The base writes {settings.rows} emails for each of two users, who edit them.")
+    callback.message(f"From each user's log {len(settings.config.methods)} policies are trained.")
     users: dict[str, UserResult] = {}
     if parallel:
         with relay(callback) as queue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,10 @@ from editloop.io import write_bytes
 from editloop.lab.demo.loop import EVALUATOR, USERS, DemoResult
 from editloop.lab.demo.settings import DemoSettings
 from editloop.lab.simulation import Simulation, plot_rounds
+from editloop.offline.methods import METHODS
 from editloop.offline.page import Comparison, Draft, Section, write_report
-from editloop.offline.report import colour_of, figure_png, run_sections, tidy
+from editloop.offline.plots import colour_of, figure_png, tidy
+from editloop.offline.report import run_sections
 from editloop.policy import RunFolder
 
 if TYPE_CHECKING:
@@ -20,15 +23,6 @@ __all__ = ["write_demo_page"]
 
 SHOWN = 2
 """Contexts whose drafts are shown."""
-
-NOTES = {
-    "base:": "the model before any training.",
-    "sft:": "supervised fine-tuning, which learns to write the edits.",
-    "dpo:": "direct preference optimisation, which learns to prefer each edit to the draft that was edited.",
-    "early:": "EarlyEnsemble, one policy trained on both losses at once.",
-    "late:": "LateEnsemble, a bandit that chooses among the three while the strong user edits.",
-    "Well-formed:": "the share of the drafts that are emails of the lab at all.",
-}
 
 
 def write_demo_page(result: DemoResult, settings: DemoSettings) -> None:
@@ -49,7 +43,7 @@ def write_demo_page(result: DemoResult, settings: DemoSettings) -> None:
                 "wrong part of an email, the weak user few, so that the strong user's cost tells more."
             ],
             table=result.table(),
-            notes=NOTES,
+            notes=_notes(settings.config.methods),
             images=[figure],
         ),
         _before_and_after(result),
@@ -64,6 +58,17 @@ def write_demo_page(result: DemoResult, settings: DemoSettings) -> None:
         f"{len(settings.config.methods)} policies each, in {result.seconds:.0f} s."
     )
     write_report(result.report, "EditLoop: the demo", lead, sections, result.verdict)
+
+
+def _notes(names: Sequence[str]) -> dict[str, str]:
+    """What the rows of the table are."""
+    methods = {f"{name}:": METHODS.get(name) for name in names}
+    return {
+        "base:": "the model before any training.",
+        **{label: f"{method.title}, which {method.summary}." for label, method in methods.items()},
+        "late:": "LateEnsemble, a bandit that chooses among these policies while the strong user edits.",
+        "Well-formed:": "the share of the drafts that have the form of an email at all.",
+    }
 
 
 def _before_and_after(result: DemoResult) -> Section:

@@ -33,7 +33,7 @@ class DemoSettings:
 def quick_settings() -> DemoSettings:
     """Under three minutes on two cores: fewer rows and passes, smaller batches, the same evaluation."""
     changes = {"epochs": 4.0, "batch_size": 16, "evaluations": 3}
-    return DemoSettings(rows=750, responses=200, config=fit_settings("email").model_copy(update=changes))
+    return DemoSettings(rows=750, responses=200, config=fit_settings("email").changed(changes))
 
 
 def full_settings() -> DemoSettings:

@@ -42,7 +42,7 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         direction = "more" if self.mean > 0 else "less"
-        return f"{abs(self.mean):.2f} ± {self.standard_error:.2f} {direction}"
+        return f"{short_cost(abs(self.mean))} ± {short_cost(self.standard_error)} {direction}"
 
 
 def demo_verdict(

@@ -1,6 +1,6 @@
-"""The cost model (Eq. 5): what it is made of, how it is fitted for a run, and how it is asked afterwards.
+"""The cost model (Eq. 5), which predicts the cost of a completion nobody has edited.
 
-`ridge` is the model, on features alone; `tuned` makes features that know the costs; `sampled` has completions
-of the reference; `estimates` fits the model and applies it; `preparation` does all of this for a fit; `saved`
-keeps the model with the run.
+`ridge` is the regression on given features, `tuned` computes features that are trained on the costs,
+`sampled` samples completions from the reference, `estimates` fits the regression and applies it,
+`preparation` does all of this for a fit, and `saved` writes the model into the run and reads it again.
 """

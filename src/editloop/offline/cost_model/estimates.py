@@ -1,11 +1,11 @@
-"""The cost model fitted on the logged responses, and what it says of every completion (Eq. 5).
+"""Fit the cost model on the logged responses and predict the cost of every completion (Eq. 5).
 
-This module knows features and costs; how they come about is `editloop.offline.cost_model.preparation`.
+This module is given features and costs; `editloop.offline.cost_model.preparation` computes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,18 +21,18 @@ from editloop.policy import context_columns
 __all__ = ["CostEstimates", "estimate_from_features", "tuning_rows"]
 
 HEADS = 20
-"""Bootstrap regressions."""
+"""Number of bootstrap regressions."""
 
 
 @dataclass(frozen=True)
 class CostEstimates:
-    """Examples with their completions, log π_ref and estimated costs.
+    """Examples with completions, log π_ref and estimated costs, and the model that estimated them.
 
     Attributes:
-        train: To train on.
-        held: To validate on.
+        train: The examples to train on.
+        held: The examples to validate on.
         model: The cost model.
-        report: Its fidelity on the validation part, beside baselines that know the length or nothing.
+        report: Its fidelity on the validation part, beside baselines that know only the length, or nothing.
     """
 
     train: tuple[Example, ...]
@@ -55,15 +55,15 @@ def estimate_from_features(
     """Fit the cost model on the train part's responses, and estimate the cost of every completion.
 
     Args:
-        train: Examples to learn from [n].
+        train: Examples to train on [n].
         held: Examples to validate on [m].
-        completions: Those of `train` before those of `held` [n + m].
-        scored: Of their trees, from `feature_pass` [n + m].
-        costs: What the responses cost, Δ(y, y') [n + m].
-        kind: Of the cost model; `auto` takes the one with the least square error on `held`.
-        tuned: Features of the trees that were tuned on the first `tuning_rows(n)` of `train`, for the kinds
-            that need them [n + m].
-        seed: Of the cost model.
+        completions: The completions of `train`, then those of `held` [n + m].
+        scored: Log-probabilities and features of their trees, from `feature_pass` [n + m].
+        costs: The costs Δ(y, y') of the responses [n + m].
+        kind: The kind of cost model; `auto` takes the kind with the least square error on `held`.
+        tuned: Features of the trees tuned on the first `tuning_rows(n)` of `train`, if `kind` needs them [n +
+            m].
+        seed: The seed of the cost model.
     """
     examples, n = (*train, *held), len(train)
     kinds: tuple[CostModelKind, ...] = ("ridge", "bootstrap", "tuned") if kind == "auto" else (kind,)
@@ -71,10 +71,10 @@ def estimate_from_features(
     errors = {}
     for each in kinds:
         tables = tuned if each == "tuned" else [one.features for one in scored]
-        features = np.stack(
-            [table[each.of(RESPONSE)] for each, table in zip(completions, tables, strict=True)]
-        )
-        own = slice(tuning_rows(n) if each == "tuned" else 0, n)  # not the rows that features were tuned on
+        features = _response_features(completions, tables)
+        # On the rows that they were tuned on, tuned features know the costs better than they ever will again:
+        # a regression on those rows would think itself certain. It is fitted on the others.
+        own = slice(tuning_rows(n) if each == "tuned" else 0, n)
         model = fit_cost_model(
             features[own],
             costs[own],
@@ -87,9 +87,39 @@ def estimate_from_features(
         errors[each] = float(np.mean((mean - costs[n:]) ** 2))
     chosen = min(errors, key=lambda each: errors[each])
     model, tables, found = tried[chosen]
+    # RL's β weighs log-probabilities against costs. In units of the mean cost, one β suits a cost that is a
+    # share of the words and a cost in characters.
     unit = float(np.abs(costs[:n]).mean()) or 1.0
+    estimated = _with_estimates(examples, completions, scored, _predict(model, tables), unit)
+    report = {
+        "kind": chosen,
+        "settings": dict(model.settings),
+        "noise": model.noise,
+        "unit": unit,
+        "model": asdict(found),
+        **_baselines(examples, costs, n),
+        "tried": {name: asdict(figures) for name, (_, _, figures) in tried.items()},
+    }
+    return CostEstimates(tuple(estimated[:n]), tuple(estimated[n:]), model, report)
+
+
+def _response_features(
+    completions: Sequence[Completions], tables: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """The features of the response among the completions of each context [n, F]."""
+    rows = zip(completions, tables, strict=True)
+    return np.stack([table[texts.of(RESPONSE)] for texts, table in rows])
+
+
+def _with_estimates(
+    examples: Sequence[Example],
+    completions: Sequence[Completions],
+    scored: Sequence[Scored],
+    predicted: Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    unit: float,
+) -> list[Example]:
+    """The examples with completions, log π_ref, and costs in units of `unit`."""
     estimated = []
-    predicted = _predict(model, tables)
     for example, texts, one, (mean, spread) in zip(examples, completions, scored, predicted, strict=True):
         known = replace(
             texts,
@@ -97,40 +127,46 @@ def estimate_from_features(
             cost=tuple((mean / unit).tolist()),
             spread=tuple((spread / unit).tolist()),
         )
-        # The pass over all completions has seen the edit and the response, too.
+        # The edit and the response come first among the completions (`add_sampled`), so their log π_ref is
+        # known, too, and needs no second reference pass.
         logged = example.completions.with_reference(one.log_probs[: len(example.completions)])
         estimated.append(replace(example, completions=logged, sampled=known))
-    lengths = np.array([float(len(e.response.split())) for e in examples])
-    report = {
-        "kind": chosen,
-        "settings": dict(model.settings),
-        "noise": model.noise,
-        "unit": unit,
-        "model": asdict(found),
-        "length": asdict(_baseline(np.stack([lengths, np.log1p(lengths)], axis=1), costs, n)),
-        "mean": asdict(_baseline(np.empty((len(costs), 0)), costs, n)),
-        "tried": {name: asdict(figures) for name, (_, _, figures) in tried.items()},
-    }
-    return CostEstimates(tuple(estimated[:n]), tuple(estimated[n:]), model, report)
+    return estimated
 
 
 def tuning_rows(rows: int) -> int:
-    """How many of the train part's rows, the first, features are tuned on; the model gets the rest."""
+    """How many of the train part's first rows features are tuned on; the regression is fitted on the others.
+
+    Args:
+        rows: Number of rows of the train part.
+    """
     return rows // 2
 
 
 def _predict(
     model: CostModel, tables: Sequence[NDArray[np.float32]]
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """f̂ and u of each table's rows; many tables at a time."""
+    """Yield f̂ and u of each table's rows.
+
+    Tables are predicted 500 at a time: one by one is slow, and the products of all at once need much memory.
+    """
     for start in range(0, len(tables), 500):
         part = tables[start : start + 500]
         ends = np.cumsum([len(table) for table in part])[:-1]
         yield from zip(*(np.split(each, ends) for each in model.predict(np.concatenate(part))), strict=True)
 
 
+def _baselines(examples: Sequence[Example], costs: NDArray[np.float64], n: int) -> dict[str, Any]:
+    """The fidelity of regressions that know only the response's length, or nothing."""
+    words = np.array([float(len(e.response.split())) for e in examples])
+    return {
+        "length": asdict(_baseline(np.stack([words, np.log1p(words)], axis=1), costs, n)),
+        "mean": asdict(_baseline(np.empty((len(costs), 0)), costs, n)),
+    }
+
+
 def _baseline(columns: NDArray[np.float64], costs: NDArray[np.float64], n: int) -> Any:
-    """The fidelity of least squares on these columns and a constant; u is the error in training."""
+    """The fidelity of least squares on these columns and a constant, with the training error as u."""
     design = np.hstack([np.ones((len(costs), 1)), columns])
     weights = np.linalg.lstsq(design[:n], costs[:n], rcond=None)[0]
     prediction = design @ weights

@@ -1,4 +1,4 @@
-"""From examples to examples with estimated costs: sampling, features, and the cost model, for one fit."""
+"""Give the examples of a fit estimated costs: sample completions, compute features, fit the cost model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editloop.offline.cost_model.estimates import CostEstimates, estimate_from_f
 from editloop.offline.cost_model.sampled import add_sampled, sample_completions
 from editloop.offline.cost_model.saved import model_name
 from editloop.offline.cost_model.tuned import tuned_features
-from editloop.offline.examples import Example
+from editloop.offline.examples import Completions, Example
 from editloop.offline.reference import feature_pass
 from editloop.offline.report import show_number
 from editloop.policy import Policy, RunFolder, processes
@@ -35,48 +35,37 @@ def estimate_costs(
     """Sample completions, fit the cost model, and estimate the cost of every completion.
 
     Args:
-        run: The run folder; an adapter for tuned features is made in its work folder.
-        train: Examples to learn from.
+        run: The run folder; its work folder gets the adapter of tuned features.
+        train: Examples to train on.
         held: Examples to validate on.
         policy: The base.
         config: The fit's configuration.
-        cost: Δ.
+        cost: The cost Δ.
         callback: Receives progress.
 
     Raises:
-        EmptyViewError: No context of a part has two completions to choose from, or all costs are equal.
+        EmptyViewError: A part has no context with two completions, or all costs are equal.
     """
     world = processes(policy.device).num_processes
     examples, n = (*train, *held), len(train)
-    sampled = sample_completions(
-        policy,
-        examples,
-        config.num_samples,
-        seed=config.seed,
-        max_new_tokens=config.max_new_tokens,
-        progress=counter(callback, "sampled completions", len(examples), world),
-    )
-    unfinished = sum(not text.finished for texts in sampled for text in texts)
-    if unfinished:
-        callback.message(f"{unfinished} of {config.num_samples * len(examples)} sampled completions were cut")
-    completions = add_sampled(policy, examples, sampled)
+    completions = _completions(examples, policy, config, callback)
     trees = [each.tree for each in completions]
     for part, mine in (("train", trees[:n]), ("validation", trees[n:])):
         if all(len(tree.continuations) < 2 for tree in mine):
             raise EmptyViewError(
                 f"the cost model needs contexts with two completions or more, and the {part} part has none",
                 seen=f"{len(mine)} rows, {config.num_samples} completions sampled for each",
-                do="raise --num-samples, or leave out the methods that need it",
+                do="raise --num-samples, or leave out the methods that need a cost model",
             )
     scored, known = feature_pass(policy, trees, progress=counter(callback, "features", len(trees), world))
     total = sum(len(tree.continuations) for tree in trees)
-    callback.message(f"features {'from the cache' if known else 'gathered'}: {total} responses")
+    callback.message(f"features {'from the cache' if known else 'computed'}: {total} completions")
     costs = cost([e.response for e in examples], [e.edit for e in examples])
     if np.ptp(costs[:n]) == 0:
         raise EmptyViewError(
-            "a cost model can learn nothing from costs that are all equal",
+            "all costs are equal, so a cost model can learn nothing",
             seen=f"{costs[0]:g} in {n} rows",
-            do="leave out the methods that need it, or take another --cost",
+            do="leave out the methods that need a cost model, or choose another --cost",
         )
     tuned: list[NDArray[np.float32]] = []
     if config.cost_model in ("tuned", "auto"):
@@ -93,3 +82,23 @@ def estimate_costs(
         f"{show_number(length['r2'])}, {show_number(length['pearson'])})"
     )
     return estimates
+
+
+def _completions(
+    examples: Sequence[Example], policy: Policy, config: FitConfig, callback: ProgressCallback
+) -> list[Completions]:
+    """The edit, the response and the sampled completions of each example [n]."""
+    sampled = sample_completions(
+        policy,
+        examples,
+        config.num_samples,
+        seed=config.seed,
+        max_new_tokens=config.max_new_tokens,
+        progress=counter(
+            callback, "sampled completions", len(examples), processes(policy.device).num_processes
+        ),
+    )
+    unfinished = sum(not text.finished for texts in sampled for text in texts)
+    if unfinished:
+        callback.message(f"{unfinished} of {config.num_samples * len(examples)} sampled completions were cut")
+    return add_sampled(policy, examples, sampled)

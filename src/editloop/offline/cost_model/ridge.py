@@ -1,13 +1,14 @@
 """The cost model f̂(x, y) of Eq. 5, its uncertainty u(x, y), and the pessimistic cost f̄ = f̂ + κ u.
 
-Ridge regression in closed form, on features of a continuation in its context (see
-`editloop.policy.batch_features`). A cost is rarely linear in them, as it is whether the response suits the
-context: so products stand beside them, of a random Fourier feature of the context (Rahimi and Recht 2007)
-and a random direction of all features. They are what a kernel of contexts times one of responses is made of:
-a regression on the response whose weights change smoothly with the context. How smoothly, and how strong the
-ridge is, are chosen by the error on rows left out one at a time, which the closed form gives.
+The model is a ridge regression in closed form on features of a continuation in its context (see
+`editloop.policy.batch_features`). A cost is rarely linear in these features, because it depends on whether
+the response suits its context. So there are product features beside them, each a random Fourier feature of
+the context (Rahimi and Recht 2007) times a random direction of all features. In expectation over the random
+numbers, the inner product of two rows' products is a Gaussian kernel of the contexts times the inner product
+of the features: a regression whose weights vary smoothly with the context. How smoothly, and how strong the
+ridge is, is chosen by the leave-one-out error, for which there is a closed form, too.
 
-This module knows features and costs only: no text, no model, no loss.
+This module knows features and costs only: no text, no language model, no loss.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ __all__ = ["CostModel", "Fidelity", "fidelity", "fit_cost_model"]
 Floats = NDArray[np.float64]
 
 PRODUCTS = 1024
-"""Random product features."""
+"""Number of random product features."""
 
 SMOOTHNESS = (0.25, 0.5, 1.0)
-"""Length scales that are tried, in units of the root mean square distance of two contexts."""
+"""Length scales of the kernel that are tried, in units of the root mean square distance of two contexts."""
 
 MOST_ROWS = 20_000
-"""Rows that a model is fitted on at most: the regression takes 2 GB for so many."""
+"""Limit on the rows that a model is fitted on; the regression needs 2 GB for this many."""
 
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-3, 4, 15))
-"""Ridges that are tried."""
+"""Strengths of the ridge that are tried, ascending."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class Fidelity:
     """How well costs are predicted on rows that were not trained on.
 
     Attributes:
-        rows: How many.
-        r2: 1 − squared error / variance.
+        rows: Number of rows.
+        r2: 1 − mean square error / variance; NaN where all costs are equal.
         pearson: Correlation of prediction and cost; NaN where either is constant.
-        spearman: The same of their ranks.
+        spearman: Correlation of their ranks.
         covered: Share of the costs that are at most f̂ + κ u, for κ = 0, 1 and 2.
     """
 
@@ -64,14 +65,20 @@ class Fidelity:
 
 
 class _Basis(NamedTuple):
-    """What of the features a cost model is linear in."""
+    """The map from standardised features to the columns that a cost model is linear in.
+
+    Attributes:
+        directions: Frequencies of the Fourier features of the context [C, D]; D = 0 for a linear model.
+        phases: Phases of the Fourier features [D].
+        mixed: Directions of all features, by which they are multiplied [F, D].
+    """
 
     directions: Floats
     phases: Floats
     mixed: Floats
 
     def of(self, standard: Floats) -> Floats:
-        """Constant, features and products of standardised features, each kind of length about 1 [n, P]."""
+        """The design matrix [n, P]: a constant, the features, the products; each kind of about unit norm."""
         n, width = standard.shape
         waves = np.cos(standard[:, : len(self.directions)] @ self.directions + self.phases)
         products = math.sqrt(2 / max(len(self.phases), 1)) * waves * (standard @ self.mixed)
@@ -83,16 +90,17 @@ class CostModel:
     """A fitted cost model.
 
     Attributes:
-        centre: Subtracted from the features [F].
-        scale: What they are divided by afterwards [F].
-        directions: Of the Fourier features of the context [C, D]; no column for a linear model.
-        phases: Of the Fourier features [D].
-        mixed: The directions of all features that they are multiplied by [F, D].
-        weights: Of the design's columns [P], P = 1 + F + D (constant, features, products).
+        centre: Mean of the features, which is subtracted [F].
+        scale: Standard deviation of the features, by which they are divided; infinite where a feature is
+            constant, so that it becomes 0 [F].
+        directions: Frequencies of the Fourier features of the context [C, D]; D = 0 for a linear model.
+        phases: Phases of the Fourier features [D].
+        mixed: Directions of all features, by which the Fourier features are multiplied [F, D].
+        weights: Weights of the columns of the design [P], P = 1 + F + D (constant, features, products).
         factor: Lower Cholesky factor of Λ = ΦᵀΦ + ridge [P, P].
-        noise: Root mean square error of a row that is left out, the unit of u.
-        heads: Weights of bootstrap regressions [H, P], or none.
-        settings: What was chosen, for people.
+        noise: Root mean square leave-one-out error, the unit of u.
+        heads: Weights of the bootstrap regressions [H, P]; H = 0 for a single regression.
+        settings: The chosen settings, for people.
     """
 
     centre: Floats
@@ -107,13 +115,14 @@ class CostModel:
     settings: Mapping[str, Any]
 
     def predict(self, features: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
-        """f̂ and u of continuations.
+        """The predicted cost f̂ and its uncertainty u.
 
         Args:
-            features: Of n continuations [n, F].
+            features: Features of n continuations [n, F].
 
         Returns:
-            f̂ [n], and u [n] in the unit of the cost: noise · √(φᵀ Λ⁻¹ φ); or mean and spread of the heads.
+            f̂ [n] and u [n], in the unit of the cost. u is noise · √(φᵀ Λ⁻¹ φ); with bootstrap regressions,
+            f̂ and u are the mean and the standard deviation of their predictions.
         """
         from scipy.linalg import solve_triangular
 
@@ -121,11 +130,17 @@ class CostModel:
         if len(self.heads):
             found = design @ self.heads.T
             return found.mean(axis=1), found.std(axis=1, ddof=1)
+        # φᵀ Λ⁻¹ φ = |L⁻¹ φ|² with Λ = L Lᵀ: one triangular solve, and never negative.
         spread = (solve_triangular(self.factor, design.T, lower=True) ** 2).sum(axis=0)
         return design @ self.weights, self.noise * np.sqrt(spread)
 
     def pessimistic(self, features: NDArray[np.floating[Any]], kappa: float) -> Floats:
-        """f̄ = f̂ + κ u, an upper bound on the cost [n]."""
+        """The pessimistic cost f̄ = f̂ + κ u [n], an upper bound on the cost for a large enough κ.
+
+        Args:
+            features: As for `predict` [n, F].
+            kappa: κ ≥ 0.
+        """
         mean, spread = self.predict(features)
         return mean + kappa * spread
 
@@ -134,7 +149,11 @@ class CostModel:
         return basis.of((features - self.centre) / self.scale)
 
     def save(self, folder: Path) -> None:
-        """Write `cost_model.safetensors` and `cost_model.json`."""
+        """Write `cost_model.safetensors` and `cost_model.json` into a folder.
+
+        Raises:
+            RunError: They cannot be written.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {key: value for key, value in vars(self).items() if isinstance(value, np.ndarray)}
         with atomic_file(folder / "cost_model.safetensors", RunError) as unfinished:
@@ -144,10 +163,10 @@ class CostModel:
 
     @classmethod
     def load(cls, folder: Path) -> CostModel:
-        """The model that `save` wrote.
+        """Read the model that `save` wrote.
 
         Raises:
-            RunError: There is none, or it is damaged.
+            RunError: The folder has no cost model, or it is damaged.
         """
         try:
             content = json.loads((folder / "cost_model.json").read_text(encoding="utf-8"))
@@ -169,21 +188,23 @@ def fit_cost_model(
     heads: int = 0,
     seed: int = 0,
 ) -> CostModel:
-    """Least squares on observed costs (Eq. 5), with the smoothness and the ridge that leave-one-out prefers.
+    """Fit a cost model by least squares (Eq. 5); the leave-one-out error chooses its smoothness and ridge.
 
-    Fewer rows than features, features that say nothing and costs that are all equal are no trouble: the
-    ridge keeps Λ regular, and what cannot be told is predicted by the mean. A single row is thought to be
-    as uncertain as it is high. Of very many rows `MOST_ROWS` are taken at random.
+    There may be fewer rows than features, constant features, and costs that are all equal: the ridge keeps Λ
+    regular, and costs that the features do not explain are predicted by their mean. The uncertainty of a
+    single row is its cost. If there are more than `MOST_ROWS` rows, this many are sampled.
 
     Args:
-        features: Of the responses [n, F].
-        costs: Δ(y, y') of each [n].
-        context: How many of the features, the first, are of the context alone; 0 for none.
-        heads: How many bootstrap regressions, at least 2, give f̂ and u in place of one and its Λ; or 0.
-        seed: Of the random features and the bootstrap.
+        features: Features of the responses [n, F].
+        costs: Cost Δ(y, y') of each [n].
+        context: How many of the features depend on the context alone, which come first; 0 lets the Fourier
+            features depend on all of them.
+        heads: Number of bootstrap regressions, at least 2, whose mean and spread are f̂ and u; 0 for a single
+            regression.
+        seed: The seed of the random features and the bootstrap.
 
     Raises:
-        ConfigError: There are no rows, or a number is not finite.
+        ConfigError: There are no rows, a number is not finite, or `heads` is 1.
     """
     if heads == 1:
         raise ConfigError("one regression has no spread", seen="heads = 1", do="take 2 or more")
@@ -194,35 +215,59 @@ def fit_cost_model(
         if not np.isfinite(values).all():
             count = int((~np.isfinite(values)).sum())
             raise ConfigError(f"a {kind} is not finite", seen=f"{count} of {values.size}")
+    # All random numbers come from one generator, in a fixed order: the same seed gives the same model.
     generator = np.random.default_rng(seed)
     if len(y) > MOST_ROWS:
         taken = generator.choice(len(y), MOST_ROWS, replace=False)
         x, y = x[taken], y[taken]
     centre, scale = x.mean(axis=0), x.std(axis=0)
-    scale = np.where(scale > 1e-6 * np.maximum(1.0, np.abs(centre)), scale, np.inf)  # else it says nothing
-    standard, width = (x - centre) / scale, context or x.shape[1]
-    told = max(int(np.isfinite(scale[:width]).sum()), 1)
-    unit = generator.standard_normal((width, PRODUCTS)) / math.sqrt(2 * told)
-    phases = generator.uniform(0, 2 * math.pi, PRODUCTS)
-    mixed = generator.standard_normal((x.shape[1], PRODUCTS)) / math.sqrt(x.shape[1])
-    basis = {"linear": _Basis(np.empty((width, 0)), np.empty(0), np.empty((x.shape[1], 0)))}
-    basis |= {f"products {s:g}": _Basis(unit / s, phases, mixed) for s in SMOOTHNESS}
+    # What a constant feature varies by is rounding. Divided by its standard deviation it would be noise as
+    # large as any signal; divided by infinity it is 0.
+    scale = np.where(scale > 1e-6 * np.maximum(1.0, np.abs(centre)), scale, np.inf)
+    standard = (x - centre) / scale
+    basis = _bases(np.isfinite(scale), context or x.shape[1], generator)
     errors = {name: _left_out_errors(each.of(standard), y) for name, each in basis.items()}
     name = min(errors, key=lambda each: min(errors[each]))
     alike = np.flatnonzero(np.array(errors[name]) <= min(errors[name]) * (1 + 1e-6))
-    ridge = RIDGES[alike[-1]]  # the strongest, where rows are too few to tell
+    # The strongest of the ridges that are equally good: with few rows the error may be the same for many, and
+    # then nothing speaks for the wilder model.
+    ridge = RIDGES[alike[-1]]
     design = basis[name].of(standard)
     factor = _factor(design, ridge)
     weights = _solve(factor, design.T @ y)
     resampled = [_resampled(design, y, ridge, generator) for _ in range(heads)]
     settings = {"features": name, "ridge": ridge, "heads": heads, "rows": len(y)}
     noise = math.sqrt(min(errors[name])) if len(y) > 1 else abs(float(y[0]))
-    drawn = np.array(resampled).reshape(heads, design.shape[1])
-    return CostModel(centre, scale, *basis[name], weights, factor, noise, drawn, settings)
+    bootstrap = np.array(resampled).reshape(heads, design.shape[1])
+    return CostModel(centre, scale, *basis[name], weights, factor, noise, bootstrap, settings)
+
+
+def _bases(informative: NDArray[np.bool_], width: int, generator: np.random.Generator) -> dict[str, _Basis]:
+    """The maps that are tried: a linear one, and one with products for each length scale.
+
+    Args:
+        informative: Which of the features are not constant [F].
+        width: How many of them depend on the context alone, C; they come first.
+        generator: For the random directions.
+    """
+    # In k standardised features the mean square distance of two rows is 2k, so these directions measure
+    # distance in units of the root mean square distance, as SMOOTHNESS does.
+    count, features = max(int(informative[:width].sum()), 1), len(informative)
+    unit = generator.standard_normal((width, PRODUCTS)) / math.sqrt(2 * count)
+    phases = generator.uniform(0, 2 * math.pi, PRODUCTS)
+    mixed = generator.standard_normal((features, PRODUCTS)) / math.sqrt(features)
+    found = {"linear": _Basis(np.empty((width, 0)), np.empty(0), np.empty((features, 0)))}
+    return found | {f"products {s:g}": _Basis(unit / s, phases, mixed) for s in SMOOTHNESS}
 
 
 def fidelity(prediction: Floats, spread: Floats, costs: Floats) -> Fidelity:
-    """How well predictions [n] with uncertainty [n] agree with costs [n]."""
+    """How well predictions agree with costs.
+
+    Args:
+        prediction: f̂ of rows that were not trained on [n].
+        spread: u of each [n].
+        costs: The cost of each [n].
+    """
     from scipy.stats import rankdata
 
     variance = float(np.var(costs))
@@ -238,22 +283,34 @@ def fidelity(prediction: Floats, spread: Floats, costs: Floats) -> Fidelity:
 
 
 def _correlation(a: Floats, b: Floats) -> float:
+    """Pearson's correlation; NaN where either is constant, without NumPy's warning."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def _factor(design: Floats, ridge: float) -> Floats:
-    """The lower Cholesky factor of Λ; the constant is as good as not shrunk."""
+    """The lower Cholesky factor of Λ = ΦᵀΦ + ridge; the intercept is hardly shrunk."""
     gram = design.T @ design
     gram[np.diag_indices_from(gram)] += np.array([1e-6] + [ridge] * (len(gram) - 1))
     return np.asarray(np.linalg.cholesky(gram), np.float64)
 
 
 def _left_out_errors(design: Floats, costs: Floats) -> list[float]:
-    """The mean squared error of a row that is left out, at each ridge, by one decomposition."""
+    """The mean square leave-one-out error at each ridge of `RIDGES`.
+
+    Args:
+        design: Columns of n rows, the first of them constant [n, P].
+        costs: The costs [n].
+    """
+    # The fit is linear in the costs: ŷ = S y, with S_ii the leverage of row i. Leaving row i out gives the
+    # same fit as putting its own left-out prediction p_i in place of y_i: at p_i the row adds no error, so
+    # the other rows decide alone. That fit predicts p_i = ŷ_i + S_ii (p_i − y_i), hence y_i − p_i = (y_i −
+    # ŷ_i)/(1 − S_ii). With an intercept that is not shrunk, S = 11ᵀ/n + X (XᵀX + ridge)⁻¹ Xᵀ, X the centred
+    # columns. Write X = U √V Wᵀ and R = U √V = X W: then S_ii = 1/n + Σ_j R_ij²/(v_j + ridge), so one
+    # decomposition serves all ridges. It is that of X Xᵀ or of XᵀX, whichever is smaller.
     mean, centred = costs.mean(), design - design.mean(axis=0)
-    if len(centred) < centred.shape[1]:  # the smaller of the two decompositions
+    if len(centred) < centred.shape[1]:
         values, left = np.linalg.eigh(centred @ centred.T)
         values = np.maximum(values, 0)
         rotated = left * np.sqrt(values)
@@ -263,9 +320,9 @@ def _left_out_errors(design: Floats, costs: Floats) -> list[float]:
     loads, squares = rotated.T @ (costs - mean), rotated**2
     errors = []
     for ridge in RIDGES:
-        own = 1 / len(costs) + squares @ (1 / (values + ridge))  # what a row's cost adds to its prediction
+        leverage = 1 / len(costs) + squares @ (1 / (values + ridge))
         residual = costs - mean - rotated @ (loads / (values + ridge))
-        errors.append(float(np.mean((residual / np.maximum(1 - own, 1e-9)) ** 2)))
+        errors.append(float(np.mean((residual / np.maximum(1 - leverage, 1e-9)) ** 2)))
     return errors
 
 
@@ -277,5 +334,6 @@ def _solve(factor: Floats, right: NDArray[np.floating[Any]]) -> Floats:
 
 
 def _resampled(design: Floats, costs: Floats, ridge: float, generator: np.random.Generator) -> Floats:
+    """The weights [P] of a regression on a bootstrap sample of the rows."""
     rows = generator.integers(len(costs), size=len(costs))
     return _solve(_factor(design[rows], ridge), design[rows].T @ costs[rows])

@@ -1,6 +1,6 @@
-"""Completions that are sampled from the reference, for methods that choose among several in a context.
+"""Completions sampled from the reference, for methods that choose among several completions of a context.
 
-They are cached by content, and stand in one tree with the edit and the response.
+They are cached by content, and join the edit and the response in one tree.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from editloop.policy import ContextTree, Policy, processes
 __all__ = ["SampledText", "add_sampled", "sample_completions"]
 
 SAMPLED_BY = "inversion"
-"""How `policy.sample` draws; another way draws others from the same seed."""
+"""The name of the way in which `policy.sample` samples. It is part of the cache's key, because another way
+gives
+other samples from the same seed."""
 
 
 class SampledText(NamedTuple):
-    """A response of the reference.
+    """A completion sampled from the reference.
 
     Attributes:
-        text: Without repetition loops.
-        finished: Whether the reference ended its turn here; if not, the rest is not known.
+        text: The completion, with repetition loops trimmed.
+        finished: Whether the reference ended its turn here; False if the limit or the trimming cut it.
     """
 
     text: str
@@ -48,18 +50,21 @@ def sample_completions(
     cache: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[tuple[SampledText, ...]]:
-    """`count` responses of the reference for each example, at temperature 1.
+    """Sample completions from the reference at temperature 1.
 
-    Other numbers of processes draw others.
+    The samples depend on the number of processes, because each samples for its own share of the examples.
 
     Args:
-        policy: The base.
-        examples: Whose contexts are answered.
-        count: How many for each.
-        seed: Of the draws.
-        max_new_tokens: Longest response.
-        cache: Folder, by default `cache_folder()`.
-        progress: Called with the number of this process's contexts done.
+        policy: The base, or a policy whose adapter is switched off meanwhile.
+        examples: The examples whose contexts are completed [n].
+        count: Number of completions for each context.
+        seed: The seed of the sampling.
+        max_new_tokens: Limit of a completion, in tokens.
+        cache: The cache's folder; by default `cache_folder()`.
+        progress: Called with the number of this process's contexts done so far.
+
+    Returns:
+        For each example its `count` completions [n].
     """
     if count == 0 or not examples:
         return [()] * len(examples)
@@ -67,14 +72,18 @@ def sample_completions(
     about = [policy.fingerprint, str(policy.model.dtype), encoder.end, encoder.max_length]
     about += [count, seed, max_new_tokens, state.num_processes, SAMPLED_BY]
     key = hashlib.sha256(json.dumps([about, [e.tree.context for e in examples]]).encode()).hexdigest()[:32]
-    file = (cache or cache_folder()) / "drawn" / f"{key}.json"
+    file = (cache or cache_folder()) / "sampled" / f"{key}.json"
+    # One process looks into the cache for all: if its folder is not shared between machines, some would
+    # sample and wait for others that do not.
     found = broadcast_object_list([_read(file, len(examples), count) if state.is_main_process else None])[0]
     if found is not None:
         return list(found)
 
-    def draw(mine: Sequence[Example]) -> list[tuple[SampledText, ...]]:
+    def sample(mine: Sequence[Example]) -> list[tuple[SampledText, ...]]:
         rounds = []
         for k in range(count):
+            # A stream for each round and process. The factors are primes, so that small seeds, rounds and
+            # ranks do not meet in the same number.
             own = 1_000_003 * (1_009 * seed + k) + state.process_index
             samples = policy.sample([e.context for e in mine], seed=own, max_new_tokens=max_new_tokens)
             rounds.append([SampledText(each.text, each.finished and not each.trimmed) for each in samples])
@@ -83,28 +92,37 @@ def sample_completions(
         return list(zip(*rounds, strict=True))
 
     with policy.reference():
-        drawn = on_all_processes(policy.device, examples, draw)
+        sampled = on_all_processes(policy.device, examples, sample)
     if state.is_main_process:
         with suppress(EditLoopError):
-            write_text(file, json.dumps(drawn))
-    return drawn
+            write_text(file, json.dumps(sampled))
+    return sampled
 
 
 def _read(file: Path, rows: int, count: int) -> list[tuple[SampledText, ...]] | None:
+    """The cached completions; None if there are none, or the file is damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        found = [tuple(SampledText(text, finished) for text, finished in draws) for draws in content]
+        found = [tuple(SampledText(text, finished) for text, finished in texts) for texts in content]
     except (OSError, ValueError, TypeError):
         return None
-    return found if len(found) == rows and all(len(draws) == count for draws in found) else None
+    return found if len(found) == rows and all(len(texts) == count for texts in found) else None
 
 
 def add_sampled(
     policy: Policy, examples: Sequence[Example], sampled: Sequence[Sequence[SampledText]]
 ) -> list[Completions]:
-    """For each example the edit, the response and what was sampled, no continuation twice.
+    """Join each example's edit and response with the completions sampled for it, without repetitions.
 
-    A text that was cut has no end-of-turn token: no policy should learn to stop there.
+    A completion that was cut has no end-of-turn token, so that no policy learns to stop there.
+
+    Args:
+        policy: The policy whose encoder is used.
+        examples: The examples [n].
+        sampled: From `sample_completions` [n].
+
+    Returns:
+        The completions of each example [n]; the edit and the response come first.
     """
     found = []
     for example, texts in zip(examples, sampled, strict=True):
@@ -114,6 +132,7 @@ def add_sampled(
             tokens = policy.encoder.continuation(text)
             new.append((tokens if finished else tokens[:-1])[:room])
         new = [tokens for tokens in new if tokens]
+        # A dict keeps the first of equal keys, in order: the edit and the response stay where they were.
         continuations = tuple(dict.fromkeys((*example.tree.continuations, *new)))
         places = sorted({continuations.index(tokens) for tokens in new})
         roles = {**example.completions.roles, **({SAMPLED: tuple(places)} if places else {})}

@@ -1,4 +1,4 @@
-"""The cost model of a run: kept with the run, and asked again afterwards."""
+"""Write the cost model into a run, and predict costs with it afterwards."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["cost_fidelity", "model_name", "predicted_costs", "save_cost_model"]
 
 
 def save_cost_model(run: RunFolder, estimates: CostEstimates) -> None:
-    """Keep the cost model, with the adapter that its features need if they are tuned.
+    """Save the cost model in the run; with tuned features also the adapter that computes them.
 
     Raises:
-        RunError: There is no space or permission to write.
+        RunError: The folder cannot be written to.
     """
     with atomic_folder(run.cost_model, RunError) as unfinished, disk_errors(run.path):
         estimates.model.save(unfinished)
@@ -37,12 +37,15 @@ def save_cost_model(run: RunFolder, estimates: CostEstimates) -> None:
 def predicted_costs(
     run: RunFolder, base: Policy, trees: Sequence[ContextTree]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """f̂ and u, by a run's cost model, of the only continuation of each tree [n], [n].
+    """Predict costs with a run's cost model.
 
     Args:
-        run: A run that trained with RL.
-        base: Its base.
-        trees: A context and one continuation each [n].
+        run: A run with a cost model.
+        base: The run's base.
+        trees: Trees of one continuation each [n].
+
+    Returns:
+        f̂ [n] and u [n] of the continuations, in the unit of the cost.
 
     Raises:
         RunError: The run has no cost model, or it is damaged.
@@ -63,16 +66,20 @@ def cost_fidelity(run: RunFolder, base: Policy, examples: Sequence[Example], cos
     """How well a run's cost model predicts what responses cost.
 
     Args:
-        run: As of `predicted_costs`.
-        base: Likewise.
-        examples: Rows that the run did not train on.
-        cost: Δ.
+        run: A run with a cost model.
+        base: The run's base.
+        examples: Examples that the run was not trained on.
+        cost: The cost Δ.
     """
     costs = cost([e.response for e in examples], [e.edit for e in examples])
     return fidelity(*predicted_costs(run, base, [e.completions.only(RESPONSE).tree for e in examples]), costs)
 
 
 def model_name(report: Mapping[str, Any]) -> str:
-    """A cost model in a few words."""
+    """A cost model in a few words.
+
+    Args:
+        report: `CostEstimates.report`.
+    """
     settings = report["settings"]
     return f"{report['kind']}, {settings['features']}, strength {settings['ridge']:.3g}"

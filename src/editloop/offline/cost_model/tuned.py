@@ -1,8 +1,8 @@
-"""Features of the cost model that know the costs: the reference with an adapter tuned on them.
+"""Features that are trained on the costs: those of the reference with an adapter tuned to predict costs.
 
-A LoRA adapter and a linear head on the features are trained together by the square loss on the train part's
-responses. The head is thrown away: the cost model is fitted on the tuned features of other rows, and has its
-uncertainty from them.
+A LoRA adapter and a linear head on the features are trained together by the square loss on responses of the
+train part. The head is thrown away: the cost model is fitted on the tuned features of other rows, from which
+it also has its uncertainty.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from editloop.offline.arguments import training_arguments
 from editloop.offline.config import FitConfig
 from editloop.offline.examples import RESPONSE, Example
 from editloop.offline.reference import on_all_processes
-from editloop.offline.trainer import disk_errors, training_arguments
+from editloop.offline.trainer import disk_errors
 from editloop.policy import (
     ContextTree,
     Policy,
@@ -44,18 +45,19 @@ def tuned_features(
     config: FitConfig,
     folder: Path,
 ) -> list[NDArray[np.float32]]:
-    """The features of every continuation after tuning.
+    """Tune an adapter on costs, and compute the features of every continuation with it.
 
     Args:
         policy: The base.
-        examples: Whose responses are learned from [n].
-        costs: What these cost [n].
-        trees: Whose continuations get features.
-        config: The fit's configuration; the learning rate is the highest of all that it tries.
-        folder: Gets the adapter; one that is there already is taken.
+        examples: The examples whose responses the adapter is tuned on [n].
+        costs: The cost of each response [n].
+        trees: The trees whose continuations get features.
+        config: The fit's configuration; the learning rate is the highest of its trials.
+        folder: Where the adapter is saved. One that is there already, from a process that was killed later,
+            is used.
 
     Returns:
-        For each tree float32 [continuations, F].
+        For each tree the features, float32 [continuations, F].
     """
     if (folder / "adapter_config.json").is_file():
         tuned = load_adapter(policy, folder)
@@ -80,9 +82,12 @@ def _tune(
     rate = max(trial.hyperparameters.learning_rate for trial in trials)
     trees = [e.completions.only(RESPONSE).tree for e in examples]
     arguments = training_arguments(config, folder, tuned, trees, learning_rate=rate)
+    # A short training without validation: early stopping would need costs of rows that the regression, and
+    # then the report, should not have seen.
     arguments.eval_strategy, arguments.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
     arguments.load_best_model_at_end = False
     arguments.train_sampling_strategy = "random"
+    # Standardised, so that the learning rate suits costs in any unit.
     standard = (costs - costs.mean()) / (costs.std() or 1.0)
     trainer = _RegressionTrainer(
         model=_Regressor(tuned, trees),
@@ -103,7 +108,11 @@ def _tune(
 
 
 class _Regressor(nn.Module):
-    """The adapted model with a linear head on its features, as they are standardised before it learns."""
+    """The adapted model with a linear head on its features.
+
+    The features are standardised by their mean and standard deviation before the training, and divided by the
+    root of their number. The head begins at zero, so its first prediction is the mean cost.
+    """
 
     def __init__(self, policy: Policy, trees: Sequence[ContextTree]) -> None:
         super().__init__()
@@ -118,11 +127,11 @@ class _Regressor(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
-        """As the trainer asks for."""
+        """Pass the trainer's request on to the model."""
         self.model.gradient_checkpointing_enable(**options)
 
     def forward(self, trees: TreeBatch) -> Tensor:
-        """Standardised costs of the continuations [K]."""
+        """The predicted costs of the continuations, standardised [K]."""
         features = batch_features(self.model, trees)[1]
         predicted: Tensor = self.head((features - self.centre) / self.scale).squeeze(1)
         return predicted

@@ -1,20 +1,30 @@
-"""Training methods, each one object in one file, found by name.
+"""Training methods: each is one object in one file, and is found by its name.
 
-A method from outside the package is registered by `METHODS.register`, or is found through the entry point
-group `editloop.methods` of the package that brings it.
+A method from outside the package is registered by `METHODS.register`, or by its own package through the entry
+point group `editloop.methods`.
 """
 
 from __future__ import annotations
+
+from pkgutil import iter_modules
 
 from editloop.offline.methods.base import Hyperparameters, Method, Need, hyperparameter
 from editloop.registry import Registry
 
 __all__ = ["METHODS", "Hyperparameters", "Method", "Need", "hyperparameter"]
 
+NOT_METHODS = ("base", "batch")
+"""Modules of this package that have no method."""
+
 METHODS: Registry[Method] = Registry(
     "method",
     "editloop.methods",
-    {name: f"editloop.offline.methods.{name}:METHOD" for name in ("sft", "dpo", "rl", "early", "kto", "ipo")},
+    # Every other module of this package is a method's, and has its name.
+    {
+        module.name: f"{__name__}.{module.name}:METHOD"
+        for module in iter_modules(__path__)
+        if module.name not in NOT_METHODS
+    },
     attributes=("name", "hyperparameters", "loss"),
 )
-"""Every method that can be trained, by name."""
+"""All methods, by name."""

@@ -1,11 +1,12 @@
-"""What a method is: one object in one file that says all that is particular to it.
+"""The protocol of a method: one object in one file that defines everything particular to the method.
 
-A method says which rows it learns from, which completions of a context it looks at, what it needs beside the
-policy's log-probabilities, its hyperparameters, its loss, and how it is named in a report. The trainer,
-`fit`, the configuration, the command and the report know methods by this protocol alone. docs/methods.md adds
-one from outside the package.
+A method defines which rows it learns from, which completions of a context its loss looks at, what it needs
+beside the policy's log-probabilities, its hyperparameters, its loss, and its line in a report. The trainer,
+`fit`, the configuration, the command and the report know methods by this protocol alone. docs/methods.md
+shows how to add a method from outside the package.
 
-Nothing here loads torch: a configuration is read without it. A method's file loads it where its loss is.
+Nothing here imports torch, because a configuration is read without it. A method imports torch inside its
+loss.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,27 +28,27 @@ if TYPE_CHECKING:
 __all__ = ["Hyperparameters", "Method", "Need", "hyperparameter"]
 
 Need = Literal["reference", "completions", "cost_model"]
-"""What is prepared before a method trains: log π_ref of its completions; completions that are sampled from
-the reference; their estimated costs."""
+"""What a method may need before it trains: log π_ref of its completions; completions sampled from the
+reference; estimated costs of its completions."""
 
 
 def hyperparameter(*grid: Any, symbol: str, description: str, comparable: bool = False, **limits: Any) -> Any:
-    """A field of `Hyperparameters`.
+    """Define a field of `Hyperparameters`.
 
     Args:
-        *grid: The values that are tried by default; the first is the default of one trial.
-        symbol: A short name, for reports and folder names.
-        description: What it is, in a sentence, for help and documentation.
-        comparable: Whether the validation losses of trials that differ in it can be compared, because it is
-            no part of the loss.
-        **limits: As of pydantic's `Field`: `gt`, `ge`, `lt`, `le`.
+        *grid: The values that a fit tries by default; the first is the field's default.
+        symbol: A short name for reports and folders.
+        description: A sentence for help and documentation.
+        comparable: Whether the validation losses of trials that differ in this field can be compared, because
+            the field is not part of the loss.
+        **limits: Limits as pydantic's `Field` takes them: `gt`, `ge`, `lt`, `le`.
     """
     extra: dict[str, Any] = {"grid": list(grid), "symbol": symbol, "comparable": comparable}
     return Field(default=grid[0], description=description, json_schema_extra=extra, **limits)
 
 
 class Hyperparameters(BaseModel):
-    """The hyperparameters of one trial of a method; a method with more of them adds fields to these."""
+    """The hyperparameters of one trial of a method. A method with more hyperparameters adds fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -56,31 +58,37 @@ class Hyperparameters(BaseModel):
     epochs: float | None = hyperparameter(
         None,
         symbol="epochs",
-        description="Passes over its rows; by default as of the fit.",
+        description="Passes over the method's rows; by default those of the fit.",
         comparable=True,
         gt=0,
     )
 
     def in_use(self) -> frozenset[str]:
-        """The fields that matter at these values; two trials that agree in them are the same trial."""
+        """Names of the fields that have an effect at these values.
+
+        Two points of a grid that agree in them are the same trial, which is trained once.
+        """
         return frozenset(type(self).model_fields)
 
     @classmethod
     def extra(cls, field: str) -> Mapping[str, Any]:
-        """What `hyperparameter` was told of a field: its grid, symbol, and whether it is comparable."""
+        """The grid, the symbol and the comparability of a field, as `hyperparameter` was given them."""
         found = cls.model_fields[field].json_schema_extra
         assert isinstance(found, Mapping)
         return found
 
     @classmethod
     def grid(cls, values: Mapping[str, Sequence[Any]]) -> list[Self]:
-        """Every combination of values, each trial once; fields without values have their default grid.
+        """All distinct trials among the combinations of values.
+
+        Args:
+            values: For each field the values to try; the other fields have their default grid.
 
         Raises:
             pydantic.ValidationError: A field is unknown, or a value out of its range.
         """
         if unknown := set(values) - set(cls.model_fields):
-            cls.model_validate(dict.fromkeys(unknown))  # the error names the first
+            cls.model_validate(dict.fromkeys(unknown))  # raises the error that names the first of them
         tried = [values.get(name, cls.extra(name)["grid"]) for name in cls.model_fields]
         trials: dict[tuple[Any, ...], Self] = {}
         for point in product(*tried):
@@ -89,7 +97,7 @@ class Hyperparameters(BaseModel):
         return list(trials.values())
 
     def shown(self) -> dict[str, Any]:
-        """The values that matter, by symbol."""
+        """The values that have an effect, by symbol."""
         used = self.in_use()
         return {
             str(self.extra(field)["symbol"]): getattr(self, field)
@@ -99,23 +107,23 @@ class Hyperparameters(BaseModel):
 
     @property
     def name(self) -> str:
-        """A short name, unique in its grid and safe in a path."""
-        return "-".join(f"{key}{_text(value)}" for key, value in self.shown().items())
+        """A short name, unique in the grid and safe in a path."""
+        return "-".join(quote(f"{key}{_text(value)}", safe="+") for key, value in self.shown().items())
 
 
 class Method(ABC):
     """A way to learn a policy from a log.
 
     Attributes:
-        name: How it is called in configurations, folders and commands; lower case.
-        title: How it is called in sentences.
-        summary: What it does, in one sentence of plain words.
-        learns_from: Which rows it cannot do without, in words that follow "needs".
-        colour: Of its curves.
+        name: The name in configurations, folders and commands; lower case.
+        title: The name in sentences.
+        summary: What the method does, in plain words that follow its name.
+        learns_from: The rows that the method cannot do without, in words that follow "needs".
+        colour: The colour of its curves.
         hyperparameters: The model of its hyperparameters.
-        roles: Which completions of a context its loss looks at.
-        within_context: Whether its loss depends on differences within a context only, so that what all
-            completions of a context share need not be counted.
+        roles: The roles of the completions that its loss looks at.
+        within_context: Whether the loss depends only on differences between completions of the same context.
+            The tokens that all completions of a context share are then left out of the log-probabilities.
     """
 
     name: ClassVar[str]
@@ -128,7 +136,7 @@ class Method(ABC):
     within_context: ClassVar[bool] = False
 
     def rows(self, example: Example) -> bool:
-        """Whether the method learns from an example."""
+        """Whether the method learns from an example; by default from all."""
         return True
 
     def suffices(self, examples: Sequence[Example]) -> bool:
@@ -136,14 +144,21 @@ class Method(ABC):
         return any(self.rows(example) for example in examples)
 
     def needs(self, hyperparameters: Any) -> frozenset[Need]:
-        """What has to be prepared before a trial trains."""
+        """What has to be prepared before a trial with these hyperparameters trains; by default nothing."""
         return frozenset()
 
     def completions(self, examples: Sequence[Example], hyperparameters: Any) -> list[Completions]:
-        """The completions that the loss looks at, for each of the examples it learns from [n].
+        """The completions that the loss looks at, for each example that the method learns from.
 
-        By default those of `roles`: with costs where they have been estimated and are needed. What has no
-        log π_ref in what is returned gets it, if the method needs it.
+        By default those with the method's `roles`, with estimated costs if the method needs them. If it needs
+        the reference, completions that are returned without log π_ref are given it afterwards.
+
+        Args:
+            examples: The examples for which `rows` is true [n].
+            hyperparameters: The trial's hyperparameters.
+
+        Raises:
+            ValueError: Estimated costs are needed, and an example has none.
         """
         estimated = "cost_model" in self.needs(hyperparameters)
         found = []
@@ -155,25 +170,25 @@ class Method(ABC):
         return found
 
     def totals(self, layout: Layout) -> Mapping[str, float]:
-        """What the loss divides by, counted in a part of a batch; the same names for every part.
+        """What the loss divides by, counted in one part of an optimiser step; every part has the same names.
 
-        The parts' totals are added up before the loss is asked (`Batch.totals`).
+        The totals of the parts are added up before the loss is computed (`Batch.totals`).
         """
         return layout.totals()
 
     @abstractmethod
     def loss(self, batch: Batch, hyperparameters: Any) -> Tensor:
-        """The loss of a batch, a scalar; with `batch.totals` for divisors, so that parts add up."""
+        """The loss of a batch, a scalar. It divides by `batch.totals`, so that the parts of a step add up."""
 
     def validation_figure(self, batch: Batch, hyperparameters: Any) -> Tensor:
-        """What early stopping and the choice among trials go by, the lower the better: by default the loss.
+        """The figure that early stopping and the choice among trials minimise; by default the loss.
 
-        The batch holds the whole validation part, its log-probabilities in float64.
+        The batch holds the whole validation part, with log-probabilities in float64.
         """
         return self.loss(batch, hyperparameters)
 
     def report_line(self, hyperparameters: Any) -> str:
-        """A trial in a few words, for tables: its numbers, and its choices where they are not the default."""
+        """A trial in a few words, for tables: its numbers, and those choices that are not the default."""
         usual = type(hyperparameters)().shown()
         return ", ".join(
             f"{key} {_text(value)}"
@@ -183,4 +198,6 @@ class Method(ABC):
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value in few digits; in all of them where fewer would be another number."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) and float(short) != value else short

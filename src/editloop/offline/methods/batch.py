@@ -1,8 +1,8 @@
-"""What a loss sees: the log-probabilities of the completions of a batch, by role, and what is known of them.
+"""The input of a loss: the completions of a batch by role, with their log-probabilities and costs.
 
-A loss is a mean over something: edits, tokens, pairs. A batch may be a part of an optimiser step (gradient
-accumulation, several processes), so the divisors are the totals of the whole step, and the parts' losses add
-up to the loss of the whole.
+A loss is a mean over edits, tokens or pairs. A batch may be only a part of an optimiser step (gradient
+accumulation, several processes). The loss divides by the totals of the whole step, so that the losses of the
+parts add up to the loss of the whole.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["Batch", "Layout", "pack_completions"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Which completions a batch holds: the completions of n contexts, K together, numbered through.
+    """The completions of a batch: those of n contexts, numbered consecutively from 0 to K − 1.
 
     Attributes:
-        completions: Of each context [n].
+        completions: The completions of each context [n].
         lengths: Number of counted tokens of each completion [K].
     """
 
@@ -43,12 +43,12 @@ class Layout:
 
     @cached_property
     def context(self) -> Tensor:
-        """Which context each completion belongs to [K]."""
+        """The index of each completion's context [K]."""
         sizes = torch.tensor([len(each) for each in self.completions], dtype=torch.long)
         return torch.repeat_interleave(sizes)
 
     def of(self, role: str) -> Tensor:
-        """The completions that have a role, in the order of the contexts [k]."""
+        """The numbers of the completions that have a role, in the order of the contexts [k]."""
         found = [
             start + index
             for start, each in zip(self.starts, self.completions, strict=True)
@@ -58,22 +58,26 @@ class Layout:
 
     @cached_property
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """The edits (chosen) and the responses (rejected) of the contexts where these differ [p], [p]."""
+        """The numbers of the edits (chosen) and of the responses (rejected), where these differ [p], [p]."""
         found = [
             (start + each.of(EDIT), start + each.of(RESPONSE))
             for start, each in zip(self.starts, self.completions, strict=True)
             if each.is_pair
         ]
-        table = torch.tensor(found, dtype=torch.long).reshape(-1, 2)
+        table = torch.tensor(found, dtype=torch.long).reshape(-1, 2)  # also of a batch without pairs
         return table[:, 0], table[:, 1]
 
     def known(self, name: str) -> Tensor:
-        """`reference`, `cost` or `spread` of each completion, float64; NaN where it is not known [K]."""
+        """`reference`, `cost` or `spread` of each completion, float64, NaN where it is not known [K].
+
+        Args:
+            name: The attribute of `Completions`.
+        """
         table = [getattr(each, name) or (float("nan"),) * len(each) for each in self.completions]
         return torch.tensor([value for values in table for value in values], dtype=torch.float64)
 
     def totals(self) -> dict[str, float]:
-        """Contexts, tokens of the edits, pairs, and contexts with several completions to choose among."""
+        """Numbers of contexts, of tokens of edits, of pairs, and of contexts with several completions."""
         return {
             "contexts": float(len(self)),
             "edit_tokens": float(self.lengths[self.of(EDIT)].sum()),
@@ -87,9 +91,9 @@ class Batch:
     """A layout with the policy's log-probabilities.
 
     Attributes:
-        layout: Which completions there are.
+        layout: The completions.
         log_probs: log π of each, summed over its counted tokens, natural log [K].
-        totals: Of the whole optimiser step, as of the method's `totals`.
+        totals: The totals of the whole optimiser step, from the method's `totals`.
     """
 
     layout: Layout
@@ -97,37 +101,39 @@ class Batch:
     totals: Mapping[str, float]
 
     def index(self, role: str) -> Tensor:
-        """The completions that have a role [k]."""
+        """The numbers of the completions that have a role [k]."""
         return self.layout.of(role).to(self.log_probs.device)
 
     @property
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """The chosen and the rejected completion of each pair [p], [p]."""
+        """The numbers of the chosen and of the rejected completion of each pair [p], [p]."""
         chosen, rejected = self.layout.pairs
         return chosen.to(self.log_probs.device), rejected.to(self.log_probs.device)
 
     @property
     def context(self) -> Tensor:
-        """Which context each completion belongs to [K]."""
+        """The index of each completion's context [K]."""
         return self.layout.context.to(self.log_probs.device)
 
     @property
     def lengths(self) -> Tensor:
-        """Counted tokens of each completion [K]."""
+        """Number of counted tokens of each completion [K]."""
         return self.layout.lengths.to(self.log_probs.device)
 
     @property
     def exact(self) -> torch.dtype:
-        """The precision for differences of sums; Apple's GPUs have no float64."""
+        """The precision in which sums of log-probabilities are subtracted."""
+        # Over hundreds of tokens a sum is in the hundreds, where float32 is exact to about 1e-5; the
+        # reference is kept in float64. Apple's GPUs have no float64.
         return torch.float64 if self.log_probs.device.type in ("cpu", "cuda") else torch.float32
 
     @property
     def reference(self) -> Tensor:
-        """log π_ref of each completion [K]; NaN where the method did not ask for it."""
+        """log π_ref of each completion [K]; NaN if the method does not need it."""
         return self.layout.known("reference").to(self.log_probs.device, self.exact)
 
     def bound(self, kappa: float) -> Tensor:
-        """The pessimistic cost f̄ = f̂ + κ u of each completion [K]."""
+        """The pessimistic cost f̄ = f̂ + κ u of each completion [K]; NaN where costs were not estimated."""
         bound = self.layout.known("cost") + kappa * self.layout.known("spread")
         return bound.to(self.log_probs.device, self.exact)
 
@@ -135,13 +141,16 @@ class Batch:
 def pack_completions(
     policy: Policy, completions: Sequence[Completions], *, from_fork: bool = False
 ) -> tuple[TreeBatch, Layout]:
-    """The packed trees of completions, for one forward, and their layout.
+    """Pack the trees of completions for one forward.
 
     Args:
-        policy: Whose model will read them.
-        completions: Of n contexts.
-        from_fork: Count only the tokens after the part that all completions of a context share: enough where
-            a loss looks at differences within a context only.
+        policy: The policy whose model will read them.
+        completions: The completions of n contexts.
+        from_fork: Count only the tokens after the prefix that all completions of a context share, which is
+            enough for a loss that depends only on differences within a context.
+
+    Returns:
+        The packed trees, and the layout of their completions.
     """
     trees = policy.pack([each.tree for each in completions], from_fork=from_fork)
     return trees, Layout(completions, torch.from_numpy(trees.lengths))

@@ -1,4 +1,4 @@
-"""Preference: make the edit likelier than the response, measured against the reference (Eq. 4)."""
+"""DPO: make the edit likelier than the response, relative to the reference (Eq. 4)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ __all__ = ["DPO", "METHOD", "DPOHyperparameters", "batch_margin"]
 
 
 class DPOHyperparameters(Hyperparameters):
-    """What one trial of DPO is trained with."""
+    """The hyperparameters of one trial of DPO."""
 
     learning_rate: float = hyperparameter(
         2e-5, 1e-4, symbol="lr", description="Learning rate after the warm-up.", comparable=True, gt=0
     )
     beta: float = hyperparameter(
-        0.1, symbol="beta", description="β of Eq. 4: how strongly the reference holds the policy.", gt=0
+        0.1,
+        symbol="beta",
+        description="β of Eq. 4; the greater, the closer the policy stays to the reference.",
+        gt=0,
     )
 
 
@@ -39,11 +42,11 @@ class DPO(Method):
     within_context = True
 
     def rows(self, example: Example) -> bool:
-        """Whether the response was changed."""
+        """Whether the response was changed; an equal pair has a margin of zero and no gradient."""
         return example.is_pair
 
     def needs(self, hyperparameters: Any) -> frozenset[Need]:
-        """The reference of both sides."""
+        """The reference's log-probabilities of both sides."""
         return frozenset({"reference"})
 
     def loss(self, batch: Batch, hyperparameters: DPOHyperparameters) -> Tensor:
@@ -61,8 +64,7 @@ def batch_margin(batch: Batch) -> Tensor:
     margin = preference_margin(
         batch.log_probs[chosen], batch.log_probs[rejected], reference[chosen], reference[rejected]
     )
-    # The difference is taken in the reference's precision; what is left of it needs no more than the
-    # policy's.
+    # The sums are subtracted in the reference's precision. The margin is small, and float32 is enough for it.
     return margin.to(batch.log_probs.dtype)
 
 

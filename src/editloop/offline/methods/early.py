@@ -1,4 +1,4 @@
-"""EarlyEnsemble: one policy trained by supervision, preference and, if wanted, RL together (Eq. 7)."""
+"""EarlyEnsemble: one policy trained on the SFT, the DPO and, optionally, the RL loss together (Eq. 7)."""
 
 from __future__ import annotations
 
@@ -20,54 +20,56 @@ __all__ = ["METHOD", "EarlyEnsemble", "EarlyHyperparameters"]
 
 
 class EarlyHyperparameters(Hyperparameters):
-    """What one trial of EarlyEnsemble is trained with."""
+    """The hyperparameters of one trial of EarlyEnsemble."""
 
+    # With the mean over tokens, the SFT term of long edits is small beside the DPO term, which sums over
+    # tokens: choose dpo_weight with this in mind, or use "sequence".
     reduction: Reduction = hyperparameter(
         "token",
         symbol="reduction",
-        description="Of the SFT term: mean over edits (sequence) or their tokens.",
+        description="The mean of the SFT term: over edits (sequence) or over their tokens (token).",
     )
     beta: float = hyperparameter(0.1, symbol="beta", description="β of the DPO term (Eq. 4).", gt=0)
     dpo_weight: float = hyperparameter(
         1.0, symbol="dpo", description="λ, the weight of the DPO term (Eq. 7).", ge=0
     )
     rl_weight: float = hyperparameter(
-        0.0, symbol="rl", description="λ_RL, the weight of the RL term; 0 leaves it out.", ge=0
+        0.0, symbol="rl", description="λ_RL, the weight of the RL term; 0 leaves the term out.", ge=0
     )
     rl_beta: float = hyperparameter(0.1, symbol="rl_beta", description="β of the RL term (Eq. 6).", gt=0)
-    kappa: float = hyperparameter(1.0, symbol="kappa", description="κ of the RL term.", ge=0)
+    kappa: float = hyperparameter(1.0, symbol="kappa", description="κ of the RL term: its pessimism.", ge=0)
     rl_loss: RLLoss = hyperparameter("pairwise", symbol="rl_loss", description="The loss of the RL term.")
 
     def in_use(self) -> frozenset[str]:
-        """All fields; those of the RL term only where it has a weight."""
+        """All fields; those of the RL term only if its weight is above 0."""
         used = super().in_use()
         return used if self.rl_weight else used - {"rl_weight", "rl_beta", "kappa", "rl_loss"}
 
 
 class EarlyEnsemble(Method):
-    """The joint loss of several methods on one policy."""
+    """One policy trained on the weighted sum of several methods' losses."""
 
     name = "early"
     title = "EarlyEnsemble"
-    summary = "imitates the edits and prefers them to the drafts at the same time"
+    summary = "imitates the edits and at the same time prefers them to the drafts"
     learns_from = "rows whose edit differs from the response"
     colour = "#3a8f5c"
     hyperparameters = EarlyHyperparameters
     roles: ClassVar = ("edit", "response")
 
     def suffices(self, examples: Sequence[Example]) -> bool:
-        """Whether there is a pair; SFT alone is another method."""
+        """Whether there is a pair; without any, the method would be SFT."""
         return any(example.is_pair for example in examples)
 
     def needs(self, hyperparameters: EarlyHyperparameters) -> frozenset[Need]:
-        """The reference; with an RL term also what RL needs."""
+        """The reference; with an RL term also sampled completions and their costs."""
         more: set[Need] = {"completions", "cost_model"} if hyperparameters.rl_weight else set()
         return frozenset({"reference", *more})
 
     def completions(
         self, examples: Sequence[Example], hyperparameters: EarlyHyperparameters
     ) -> list[Completions]:
-        """The edit and the response; with an RL term also what was sampled."""
+        """The edit and the response; with an RL term also the sampled completions."""
         if not hyperparameters.rl_weight:
             return super().completions(examples, hyperparameters)
         return [example.sampled for example in examples if example.sampled is not None]

@@ -1,4 +1,4 @@
-"""Preference without saturation: the margin of each pair is brought to a set distance (IPO).
+"""IPO: bring the preference margin of each pair to a fixed distance, so that the loss does not saturate.
 
 Azar et al. 2023, A General Theoretical Paradigm to Understand Learning from Human Preferences, Eq. 17.
 """
@@ -22,13 +22,13 @@ class IPO(DPO):
 
     name = "ipo"
     title = "IPO"
-    summary = "prefers each edit to its draft by a set margin, and no more"
+    summary = "prefers each edit to its draft by a fixed margin, and no more"
     colour = "#8c6d1f"
 
     def loss(self, batch: Batch, hyperparameters: DPOHyperparameters) -> Tensor:
         """(margin − 1/(2β))², mean over pairs."""
         distance = batch_margin(batch) - 1 / (2 * hyperparameters.beta)
-        # A batch without pairs has a sum of 0 over a total that must not be 0.
+        # Without pairs the sum is 0, and so is the total, by which nothing can be divided.
         return distance.square().sum() / max(batch.totals["pairs"], 1e-9)
 
 

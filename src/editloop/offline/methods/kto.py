@@ -1,7 +1,7 @@
-"""Acceptance: drafts that were left as they were are desirable, drafts that were edited are not (KTO).
+"""KTO: make drafts that were accepted unchanged likelier, and drafts that were edited less likely.
 
-Ethayarajh et al. 2024, KTO: Model Alignment as Prospect Theoretic Optimization. It is the one method that
-learns from acceptance, and it does not look at what an edit says.
+Ethayarajh et al. 2024, KTO: Model Alignment as Prospect Theoretic Optimization. It is the only method that
+learns from acceptance, and it does not look at the text of an edit.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ DESIRABLE, UNDESIRABLE, MISMATCHED = "desirable", "undesirable", "mismatched"
 
 
 class KTOHyperparameters(Hyperparameters):
-    """What one trial of KTO is trained with."""
+    """The hyperparameters of one trial of KTO."""
 
     learning_rate: float = hyperparameter(
         2e-5, 1e-4, symbol="lr", description="Learning rate after the warm-up.", comparable=True, gt=0
     )
     beta: float = hyperparameter(
-        0.1, symbol="beta", description="β: how strongly the reference holds the policy.", gt=0
+        0.1, symbol="beta", description="β; the greater, the closer the policy stays to the reference.", gt=0
     )
     desirable_weight: float = hyperparameter(
-        1.0, symbol="desirable", description="λ_D, the weight of a draft that was left as it was.", ge=0
+        1.0, symbol="desirable", description="λ_D, the weight of a draft that was accepted unchanged.", ge=0
     )
     undesirable_weight: float = hyperparameter(
         1.0, symbol="undesirable", description="λ_U, the weight of a draft that was edited.", ge=0
@@ -42,14 +42,14 @@ class KTOHyperparameters(Hyperparameters):
 class KTO(Method):
     """Kahneman-Tversky optimisation on the drafts.
 
-    The reference point z is estimated, as in the paper, from completions of other contexts. Its estimate is
-    over one forward, so `micro_batch_size` has a part in the result here.
+    The reference point z is estimated from completions of other contexts, as in its paper. The estimate is
+    over one forward, so unlike with other methods, `micro_batch_size` affects the result.
     """
 
     name = "kto"
     title = "KTO"
-    summary = "learns from which drafts were accepted, not from what the edits say"
-    learns_from = "rows that were left as they were and rows that were edited"
+    summary = "learns from which drafts users accepted, not from the text of their edits"
+    learns_from = "rows that were accepted unchanged and rows that were edited"
     colour = "#5b5fa8"
     hyperparameters = KTOHyperparameters
     roles = (DESIRABLE, UNDESIRABLE, MISMATCHED)
@@ -59,11 +59,11 @@ class KTO(Method):
         return len({example.is_pair for example in examples}) == 2
 
     def needs(self, hyperparameters: Any) -> frozenset[Need]:
-        """The reference of the drafts."""
+        """The reference's log-probabilities of the drafts."""
         return frozenset({"reference"})
 
     def completions(self, examples: Sequence[Example], hyperparameters: Any) -> list[Completions]:
-        """Each draft, and beside it the draft of the next example, which does not belong to its context."""
+        """Each draft, and the draft of the next example, which does not belong to its context."""
         from editloop.offline.examples import Completions
         from editloop.policy import ContextTree
 
@@ -71,10 +71,12 @@ class KTO(Method):
         longest = max(
             (len(each.tree.context) + len(each.tree.continuations[0]) for each in drafts), default=0
         )
+        # The neighbour is taken from the order of the examples, not from the batch, so that a draft has the
+        # same mismatched completion in every epoch, and its log π_ref can be computed in advance.
         found = []
         for example, own, other in zip(examples, drafts, [*drafts[1:], *drafts[:1]], strict=True):
             context, (draft,) = own.tree.context, own.tree.continuations
-            # No longer than the longest row of the log, which the model is known to take.
+            # Cut to the longest row of the log, which the model is known to be able to read.
             foreign = other.tree.continuations[0][: max(longest - len(context), 1)]
             continuations = tuple(dict.fromkeys((draft, foreign)))
             roles = {
@@ -89,7 +91,7 @@ class KTO(Method):
         return {"drafts": float(len(layout))}
 
     def loss(self, batch: Batch, hyperparameters: KTOHyperparameters) -> Tensor:
-        """The mean over drafts of what each falls short of its greatest value."""
+        """The mean over drafts of how far the value of each is below its maximum."""
         log_ratio = batch.log_probs - batch.reference.to(batch.log_probs.dtype)
         chosen = hyperparameters
         return kto_loss(
@@ -115,18 +117,18 @@ def kto_loss(
 
     Args:
         desirable: r = log π/π_ref of desirable drafts [d].
-        undesirable: The same of undesirable drafts [u].
-        mismatched: The same of drafts of other contexts [m]; their mean, not below 0, is the reference point
-            z, an estimate of KL(π‖π_ref) through which no gradient flows.
+        undesirable: r of undesirable drafts [u].
+        mismatched: r of drafts of other contexts [m]. Their mean, or 0 if it is negative, is the reference
+            point z, an estimate of KL(π‖π_ref) through which no gradient flows.
         beta: β > 0.
         weights: λ_D and λ_U.
-        count: Drafts of the whole optimiser step.
+        count: Number of drafts in the whole optimiser step.
 
     Returns:
         A scalar.
     """
     point = mismatched.detach().mean().clamp(min=0) if len(mismatched) else mismatched.new_zeros(())
-    # 1 − σ(x) = σ(−x), which keeps its digits where σ(x) is close to 1.
+    # 1 − σ(x) is computed as σ(−x), which loses no digits where σ(x) is close to 1.
     short = weights[0] * (beta * (point - desirable)).sigmoid().sum()
     over = weights[1] * (beta * (undesirable - point)).sigmoid().sum()
     return (short + over) / max(count, 1e-9)

@@ -1,4 +1,4 @@
-"""Reinforcement learning offline: make completions likely that the cost model finds cheap (Eq. 5 and 6)."""
+"""Offline RL: make completions likely whose predicted cost is low (Eq. 5 and 6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RLLoss = Literal["pairwise", "weighted"]
 
 
 class RLHyperparameters(Hyperparameters):
-    """What one trial of RL is trained with."""
+    """The hyperparameters of one trial of RL."""
 
     learning_rate: float = hyperparameter(
         2e-5, 1e-4, symbol="lr", description="Learning rate after the warm-up.", comparable=True, gt=0
@@ -25,24 +25,25 @@ class RLHyperparameters(Hyperparameters):
     beta: float = hyperparameter(
         0.1,
         symbol="beta",
-        description="β of Eq. 6, in units of the train part's mean cost: how strongly the reference holds.",
+        description="β of Eq. 6, in units of the train part's mean cost; the greater, the closer the policy "
+        "stays to the reference.",
         gt=0,
     )
     kappa: float = hyperparameter(
         1.0,
         symbol="kappa",
-        description="κ, how pessimistic RL is: how many standard deviations u are added to the cost f̂.",
+        description="κ, the pessimism: how many standard deviations u are added to the predicted cost f̂.",
         ge=0,
     )
     loss: RLLoss = hyperparameter(
         "pairwise",
         symbol="loss",
-        description="Regression of the log-ratios of pairs, or likelihood weighted by e^(−f̄/β).",
+        description="Regression on the log-ratios of pairs, or likelihood weighted by e^(−f̄/β).",
     )
 
 
 class RL(Method):
-    """KL-regularised RL against the estimated cost, among the completions of each context."""
+    """KL-regularised RL on the estimated costs of the completions of each context."""
 
     name = "rl"
     title = "RL"
@@ -53,17 +54,24 @@ class RL(Method):
     roles: ClassVar = ("edit", "response", "sampled")
 
     def needs(self, hyperparameters: Any) -> frozenset[Need]:
-        """Sampled completions, their reference, and their estimated cost."""
+        """Sampled completions, their log π_ref, and their estimated costs."""
         return frozenset({"reference", "completions", "cost_model"})
 
     def loss(self, batch: Batch, hyperparameters: RLHyperparameters) -> Tensor:
-        """Mean over the contexts that have completions to choose among."""
+        """The mean over contexts with several completions."""
         chosen = hyperparameters
         return choice_loss(batch, kind=chosen.loss, beta=chosen.beta, kappa=chosen.kappa)
 
 
 def choice_loss(batch: Batch, *, kind: RLLoss, beta: float, kappa: float) -> Tensor:
-    """The loss of RL on the completions of a batch (see `editloop.offline.losses`)."""
+    """The RL loss on the completions of a batch (see `editloop.offline.losses`), a scalar.
+
+    Args:
+        batch: The batch, with estimated costs.
+        kind: Which of the two losses.
+        beta: β of Eq. 6.
+        kappa: κ of the pessimistic cost.
+    """
     from editloop.offline.losses import pairwise_regression_loss, weighted_likelihood_loss
 
     log_probs, bound = batch.log_probs.to(batch.exact), batch.bound(kappa)

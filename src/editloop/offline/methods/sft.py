@@ -1,4 +1,4 @@
-"""Supervision: make the edits likely (Eq. 3)."""
+"""SFT: make the edits likely (Eq. 3)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ __all__ = ["METHOD", "SFT", "Reduction", "SFTHyperparameters", "supervised_loss"
 Reduction = Literal["sequence", "token"]
 
 DIVISORS = {"sequence": "contexts", "token": "edit_tokens"}
-"""What the negative log-likelihood is divided by (`Batch.totals`), by reduction."""
+"""For each reduction, the total that the negative log-likelihood is divided by (`Batch.totals`)."""
 
 
 class SFTHyperparameters(Hyperparameters):
-    """What one trial of SFT is trained with."""
+    """The hyperparameters of one trial of SFT."""
 
     reduction: Reduction = hyperparameter(
         "token",
         symbol="reduction",
-        description="Mean over edits (sequence, Eq. 3), or over their tokens, so that long edits weigh more.",
+        description="The mean: over edits (sequence, Eq. 3), or over their tokens (token), in which long "
+        "edits weigh more.",
     )
 
 
@@ -41,12 +42,12 @@ class SFT(Method):
     roles: ClassVar = ("edit",)
 
     def loss(self, batch: Batch, hyperparameters: SFTHyperparameters) -> Tensor:
-        """Negative log-likelihood of the edits."""
+        """The negative log-likelihood of the edits."""
         return supervised_loss(batch, hyperparameters.reduction)
 
 
 def supervised_loss(batch: Batch, reduction: Reduction) -> Tensor:
-    """The loss of SFT on the edits of a batch (Eq. 3)."""
+    """The SFT loss on the edits of a batch (Eq. 3), a scalar."""
     from editloop.offline.losses import sft_loss
 
     edits = batch.index("edit")

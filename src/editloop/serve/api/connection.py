@@ -1,7 +1,7 @@
-"""A connection's own limits: how long, and how large, the head of a request may be.
+"""Limits of a connection: how large the head of a request may be, and how long it may take to arrive.
 
-The server behind (uvicorn) waits for a head as long as it takes, and one of its two parsers takes a head of
-any length. Bodies are the gate's business: it knows whose they are.
+uvicorn itself waits for a head without a limit of time, and one of its two parsers without one of length. The
+bodies of requests are limited by the middleware, which knows whose they are.
 """
 
 from __future__ import annotations
@@ -11,17 +11,23 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-__all__ = ["LONGEST_HEAD", "patient"]
+__all__ = ["MAX_HEAD_BYTES", "limited_head"]
 
-LONGEST_HEAD = 65_536
-"""Bytes of a request's line and headers."""
+MAX_HEAD_BYTES = 65_536
+"""Most bytes of a request's line and headers."""
 
-TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+HEAD_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+HEAD_TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
 
 
-class _Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type, unused-ignore]
-    """Closes a connection that has asked for nothing for too long."""
+class _LimitedHead(AutoHTTPProtocol):  # type: ignore[misc, valid-type, unused-ignore]
+    """Closes a connection on which no request arrives for too long.
+
+    It relies on uvicorn's protocols: `cycle` is the request that is being answered, with `response_complete`,
+    and `on_response_complete` is called at its end. `tests/serve/test_edge.py` fails if that changes.
+    """
 
     seconds: float
 
@@ -31,34 +37,34 @@ class _Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type, unused-ignor
         self._head = 0
 
     def connection_made(self, transport: Any) -> None:
-        """It is there."""
+        """Start waiting for a head."""
         super().connection_made(transport)
         self._look()
 
     def data_received(self, data: bytes) -> None:
-        """Something has come; what does not end a head counts towards its length."""
+        """Count what arrives towards the length of the head, until the head is complete."""
         super().data_received(data)
         self._head += len(data)
         self._look()
-        if self._deadline is not None and self._head > LONGEST_HEAD:
-            self._close(TOO_LONG)
+        if self._deadline is not None and self._head > MAX_HEAD_BYTES:
+            self._close(HEAD_TOO_LONG)
 
     def on_response_complete(self) -> None:
-        """A request is answered."""
+        """Start waiting for the next head."""
         super().on_response_complete()
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """Stop waiting."""
         super().connection_lost(exc)
         self._end_wait()
 
     def _look(self) -> None:
-        """Wait for a head, and no longer than the limit, unless a request is being answered."""
+        """Wait for a head, at most as long as the limit, unless a request is being answered."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._end_wait()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(self.seconds, lambda: self._close(TOO_LATE))
+            self._deadline = self.loop.call_later(self.seconds, lambda: self._close(HEAD_TIMEOUT))
 
     def _end_wait(self) -> None:
         self._head = 0
@@ -74,7 +80,7 @@ class _Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type, unused-ignor
         self.transport.close()
 
 
-def patient(seconds: float) -> type[asyncio.Protocol]:
-    """A protocol for uvicorn that gives each head so many seconds."""
-    kind: type[asyncio.Protocol] = type("Patient", (_Patient,), {"seconds": seconds})
+def limited_head(seconds: float) -> type[asyncio.Protocol]:
+    """A protocol for uvicorn that gives each head so many seconds to arrive."""
+    kind: type[asyncio.Protocol] = type("LimitedHead", (_LimitedHead,), {"seconds": seconds})
     return kind

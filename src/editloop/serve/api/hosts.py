@@ -1,4 +1,8 @@
-"""By which names a server may be asked: any name can be made to lead to it, by a page elsewhere say."""
+"""The host names of a server; a request for any other name is refused.
+
+That prevents DNS rebinding: a page of another site could make a name of its own lead to this server, and read
+what the server answers.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +24,16 @@ HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 class AllowedHosts:
     """The hosts that requests may name.
 
-    Those are `localhost`, this machine's loopback addresses, and the address on which the request came in.
-    Where that is one of the network's, any address may be named (a machine behind address translation does
-    not know its own): no page has an address for its name. Any other name has to be given. Ports are not
-    looked at, as a tunnel changes them.
+    Those are `localhost`, this machine's loopback addresses, and the address at which the request arrived. If
+    that is an address of the network, any IP address may be named, because a machine behind address
+    translation does not know its own, and the name of a page is never an address. All other names have to be
+    given. Ports are not compared, because a tunnel changes them.
 
     Args:
-        names: More of them, of a proxy say.
+        names: Further names, that of a proxy for example.
 
     Raises:
-        ConfigError: One is no name of a host.
+        ConfigError: One is not the name of a host.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -40,10 +44,10 @@ class AllowedHosts:
             self.names.add(name.lower().strip("[]").rstrip("."))
 
     def check(self, scope: Scope) -> None:
-        """Look at a request's Host; one of HTTP/1.0 may have none.
+        """Check the Host of a request; a request of HTTP/1.0 may have none.
 
         Raises:
-            Problem: 421, it is not ours; 400, there are several, or it is no host at all.
+            Problem: 421, it is not a name of this server; 400, there are several, or it is not a host at all.
         """
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if not given:
@@ -71,7 +75,7 @@ def _address(text: str) -> Address | None:
 
 
 def _leads_here(asked: Address | None, here: Address | None) -> bool:
-    """Whether a request that came in at one address may name another."""
+    """Whether a request that arrived at one address may name another."""
     if asked is None:
         return False
     return asked.is_loopback or asked == here or (here is not None and not here.is_loopback)

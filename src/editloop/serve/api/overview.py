@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query, Request
 
+from editloop.edits.cost import describe_cost
 from editloop.intervals import mean_interval
 from editloop.serve.api.state import get_state
 from editloop.serve.loop.feedback import FeedbackLoop
@@ -97,10 +98,12 @@ async def overview(
     now = time.time()
     if since is not None and (now if until is None else until) < since + 1:
         raise Problem(400, "a period is a second at least", code="invalid_request", param="since", seen=since)
+    cost = describe_cost(loop.config.cost)
     answer: dict[str, Any] = {
         "object": "overview",
         "now": now,
         "cost": loop.config.cost,
+        "cost_label": cost.label or cost.name,
         "epoch": loop.bandit.state.epoch,
         "down": loop.down,
         "totals": None,

@@ -1,4 +1,4 @@
-"""What may stand in a request: its fields and their limits, told as OpenAI's API tells errors."""
+"""The schemas of requests: their fields and limits; errors have the form of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["ChatRequest", "EditRequest", "PromoteRequest", "check_texts", "docum
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
-MOST_LEVELS = 64
-"""Of arrays and objects in each other."""
+MAX_DEPTH = 64
+"""Levels of arrays and objects inside each other."""
 
 ID = r"^[A-Za-z0-9._:\-]{1,128}$"
 
@@ -25,7 +25,7 @@ class _Request(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """One message; other fields go to the model's server as they are."""
+    """One message; other fields are passed on to the model's server."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -34,7 +34,7 @@ class ChatMessage(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """A request for a response, as of OpenAI's API; other fields go to the model's server as they are."""
+    """A request for a response, as of OpenAI's API; other fields are passed on to the model's server."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -56,18 +56,18 @@ class ChatRequest(BaseModel):
     @classmethod
     def _one(cls, n: int | None) -> int | None:
         if n is not None and n > 1:
-            raise PydanticCustomError("one", "EditLoop cannot do `n` larger than 1: ask as often as needed")
+            raise PydanticCustomError("one", "EditLoop cannot do `n` larger than 1: send several requests")
         return n
 
 
 class EditRequest(_Request):
-    """What a user made of a response: of one that was given here, or of one from elsewhere."""
+    """What a user made of a response: one of this server, or one from elsewhere."""
 
     response_id: str | None = Field(None, pattern=ID)
     edit: str | None = Field(None, description="The text as the user left it")
-    accepted: Literal[True] | None = Field(None, description="In place of `edit`: taken as it was")
-    revision: int | None = Field(None, ge=1, le=1_000_000, description="By default the next")
-    key: str | None = Field(None, min_length=1, max_length=128, description="Of idempotence")
+    accepted: Literal[True] | None = Field(None, description="In place of `edit`: left unchanged")
+    revision: int | None = Field(None, ge=1, le=1_000_000, description="By default the next one")
+    key: str | None = Field(None, min_length=1, max_length=128, description="Idempotency key")
     context: str | list[ChatMessage] | None = Field(None, description="Of a response from elsewhere")
     response: str | None = Field(None, description="Of a response from elsewhere")
     policy: str | None = Field(None, max_length=200, description="Who wrote it")
@@ -96,7 +96,7 @@ class EditRequest(_Request):
 
 
 class PromoteRequest(_Request):
-    """Policies of a run that are to become arms."""
+    """Policies of a run that become arms."""
 
     run: str = Field(min_length=1, max_length=4096, description="The run folder, as the server sees it")
     policies: list[str] | None = Field(None, min_length=1, description="By default all that were trained")
@@ -131,15 +131,15 @@ def _check_depth(value: Any, body: bytes) -> None:
     Raises:
         UnsafeJSONError: It is.
     """
-    if body.count(b"[") + body.count(b"{") <= MOST_LEVELS:
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return
     level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(MOST_LEVELS + 1):
+    for _ in range(MAX_DEPTH + 1):
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
         level = [each for each in level if isinstance(each, (dict, list))]
         if not level:
             return
-    raise UnsafeJSONError(f"nested too deeply, more than {MOST_LEVELS} levels")
+    raise UnsafeJSONError(f"nested too deeply, more than {MAX_DEPTH} levels")
 
 
 def check_texts(request: BaseModel, longest: int) -> dict[str, Any]:

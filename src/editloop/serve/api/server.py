@@ -1,4 +1,4 @@
-"""Running the server in this process, until a signal ends it."""
+"""Run the server in this process, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import uvicorn
 from fastapi import FastAPI
 
 from editloop.errors import ServeError
-from editloop.serve.api.connection import patient
+from editloop.serve.api.connection import limited_head
 from editloop.serve.api.limits import Limits
 
 __all__ = ["listen", "run_server", "server_settings"]
 
-TIMEOUT_SECONDS = 20
-"""Seconds that requests under way are given to end."""
+SHUTDOWN_SECONDS = 20
+"""Time that requests under way are given to end."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket on which to listen; port 0 takes a free one.
+    """Open a socket to listen at; port 0 takes a free one.
 
     Raises:
-        ServeError: The port is in use, or the host is none of this machine's.
+        ServeError: The port is in use, or the host is not one of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named: asyncio sends small parts at once only where it knows that it is TCP.
+    # The protocol is named, because asyncio turns off Nagle's algorithm only if it knows that this is TCP.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -45,15 +45,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server_settings(app: FastAPI, limits: Limits | None = None) -> uvicorn.Config:
-    """How uvicorn serves an application: no connection stays that asks for nothing."""
+    """How uvicorn serves an application; idle connections and slow heads have a time limit."""
     return uvicorn.Config(
         app,
-        http=patient((limits or Limits()).head_seconds),
+        http=limited_head((limits or Limits()).head_seconds),
         ws="none",
         lifespan="off",
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=TIMEOUT_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 
 
@@ -71,18 +71,19 @@ def run_server(
         app: From `create_app`.
         listening: From `listen`.
         started: Called when requests are answered.
-        limits: Of requests, as of `create_app`.
-        beside: What runs meanwhile.
+        limits: On requests, as of `create_app`.
+        beside: What else runs in the event loop meanwhile.
 
     Raises:
-        EditLoopError: What the server needs cannot be used.
+        EditLoopError: The store, the backend or a run cannot be used.
     """
     settings = server_settings(app, limits)
 
     async def run() -> None:
-        async with app.router.lifespan_context(app):  # ours, so that what fails is told in a line
+        async with app.router.lifespan_context(app):  # not in uvicorn, so that an error is one line
             gc.collect()
-            gc.freeze()  # what is there now stays: going through it again would keep requests waiting
+            # What is there now stays for ever; each full collection would go through it while requests wait.
+            gc.freeze()
             started()
             async with _running(beside):
                 with _quiet_signals():
@@ -105,7 +106,7 @@ async def _running(beside: Callable[[], Coroutine[Any, Any, object]] | None) -> 
 
 @contextmanager
 def _quiet_signals() -> Iterator[None]:
-    """Within it the server that a signal has stopped may close the store before the process ends."""
+    """Within it, the signal that uvicorn raises again at its end ends nothing: the store is closed first."""
     before = {each: signal.signal(each, lambda *_: None) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -20,6 +20,7 @@ from editloop.errors import ServeError
 
 __all__ = [
     "Backend",
+    "BackendOptions",
     "BackendUnavailableError",
     "Chunk",
     "Completion",
@@ -160,9 +161,37 @@ def seconds_left() -> float | None:
     return None if ends is None else max(0.0, ends - asyncio.get_running_loop().time())
 
 
+@dataclass(frozen=True)
+class BackendOptions:
+    """What a backend is made from; each takes the options that concern it.
+
+    Attributes:
+        url: Address of a model server.
+        key: Its bearer key.
+        base: What the base is called there.
+        timeout: Seconds until a response, and between two parts of a stream.
+        max_new_tokens: Tokens of a response, if a request sets no limit.
+        device: As of `editloop.policy.load_base`.
+        dtype: As of `editloop.policy.load_base`.
+        extra: Options of backends that other packages bring, by name.
+    """
+
+    url: str | None = None
+    key: str | None = None
+    base: str | None = None
+    timeout: float = 120.0
+    max_new_tokens: int = 512
+    device: str = "auto"
+    dtype: str = "auto"
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
 @runtime_checkable
 class Backend(Protocol):
     """Where policies run."""
+
+    answer_seconds: float | None
+    """Time after which another arm is asked; None if all arms share one processor: another is no quicker."""
 
     @property
     def down(self) -> str | None:

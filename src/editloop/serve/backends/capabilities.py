@@ -1,8 +1,8 @@
-"""What may be asked of the policies in this process: a table of parameters, each with what of it they can do.
+"""What policies in this process can do: a table of the API's parameters, with the values that are supported.
 
-A request is held against it before anything is decided, so that one which is refused leaves no trace. What is
-not in the table is refused by its name: a parameter that is ignored is a wrong answer that looks right.
-Backends that pass requests on have no table; who is behind them knows.
+A request is checked against it before anything is decided, so that a rejected one leaves no trace. A
+parameter that is not in the table is rejected by its name, because ignoring it would give a wrong answer that
+looks right. Backends that pass requests on have no table: the server behind them knows what it can do.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from editloop.serve.backends.base import UpstreamRejectedError
 
-__all__ = ["IN_PROCESS", "check_request", "refused"]
+__all__ = ["IN_PROCESS", "check_request", "rejection"]
 
 
 class Objection(NamedTuple):
-    """What cannot be done, and where in the request it stands."""
+    """What is not supported, and the field of the request that asks for it."""
 
     what: str
     param: str
@@ -27,17 +27,17 @@ Check = Callable[[str, Any], Iterator[Objection]]
 
 
 def any_value(name: str, value: Any) -> Iterator[Objection]:
-    """Done, or of no consequence to a text."""
+    """Any value: it is supported, or makes no difference to a text."""
     yield from ()
 
 
 def only(*values: Any) -> Check:
-    """Nothing but values that ask for nothing."""
+    """Only these values, which ask for nothing special."""
 
     def check(name: str, value: Any) -> Iterator[Objection]:
         if not any(value == each and type(value) in _alike(each) for each in values):
-            told = [json.dumps(each) for each in values if each]
-            yield Objection(f"`{name}`" + (f" other than {' or '.join(told)}" if told else ""), name)
+            allowed = [json.dumps(each) for each in values if each]
+            yield Objection(f"`{name}`" + (f" other than {' or '.join(allowed)}" if allowed else ""), name)
 
     return check
 
@@ -47,20 +47,20 @@ def _alike(value: Any) -> tuple[type, ...]:
 
 
 def whole_number(name: str, value: Any) -> Iterator[Objection]:
-    """A number that a generator can be seeded with."""
+    """A whole number of 64 bits, which can seed a generator."""
     if type(value) is not int or not -(2**63) <= value < 2**63:
         yield Objection(f"`{name}` other than a whole number of 64 bits", name)
 
 
 def texts(name: str, value: Any) -> Iterator[Objection]:
-    """A text, or several, none of them empty."""
+    """A text or several, none of which is empty."""
     several = value if isinstance(value, list) else [value]
     if not all(isinstance(each, str) and each for each in several):
         yield Objection(f"`{name}` that is empty", name)
 
 
 def text_messages(name: str, messages: Any) -> Iterator[Objection]:
-    """Messages that have a speaker and a text, and nothing else."""
+    """Messages that have a role, a text and nothing else."""
     for i, message in enumerate(messages):
         where = f"{name}.{i}"
         for key, value in message.items():
@@ -90,7 +90,7 @@ IN_PROCESS: Mapping[str, Check] = {
     "n": only(1),
     "tools": only([]),
     "tool_choice": only("none"),
-    "parallel_tool_calls": any_value,  # there are none
+    "parallel_tool_calls": any_value,  # there are no tools
     "functions": only([]),
     "function_call": only("none"),
     "response_format": only({"type": "text"}),
@@ -103,32 +103,32 @@ IN_PROCESS: Mapping[str, Check] = {
     "audio": only(),
     "reasoning_effort": only("none"),
     "web_search_options": only(),
-    "prediction": any_value,  # a hint that makes others faster
+    "prediction": any_value,  # a hint that only makes an answer faster
     "store": only(False),
     "service_tier": only("auto", "default"),
-    "prompt_cache_key": any_value,  # hints to a service with many users
+    "prompt_cache_key": any_value,  # hints for a service with many customers
     "safety_identifier": any_value,
 }
-"""By parameter, as OpenAI's API names them; null is the same as none."""
+"""The checks, by OpenAI's name of a parameter; null is the same as leaving it out."""
 
 
 def check_request(request: Mapping[str, Any], table: Mapping[str, Check]) -> None:
-    """Hold a request against a table.
+    """Check a request against a table.
 
     Raises:
-        Refused: 400, it asks for something else; the first such thing is named.
+        UpstreamRejectedError: 400, it asks for what is not supported; the message names the first such thing.
     """
     for name, value in request.items():
         if value is None:
             continue
         if name not in table:
-            raise refused(f"this backend does not know `{name[:64]}`", name[:64], "unsupported_parameter")
+            raise rejection(f"this backend does not know `{name[:64]}`", name[:64], "unsupported_parameter")
         for objection in table[name](name, value):
             what = f"this backend cannot do {objection.what} (editloop serve --upstream has one that may)"
-            raise refused(what, objection.param, "unsupported_parameter")
+            raise rejection(what, objection.param, "unsupported_parameter")
 
 
-def refused(what: str, param: str, code: str = "invalid_request") -> UpstreamRejectedError:
-    """A refusal in the form of OpenAI's API."""
+def rejection(what: str, param: str, code: str = "invalid_request") -> UpstreamRejectedError:
+    """A rejection in the form of OpenAI's API."""
     error = {"message": what, "type": "invalid_request_error", "param": param, "code": code}
     return UpstreamRejectedError(400, {"error": error})

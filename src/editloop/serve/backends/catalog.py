@@ -1,7 +1,7 @@
-"""Policies of run folders as arms: immutable names, and whether offline evaluation lets them in.
+"""Policies of run folders as arms: permanent names, and whether offline evaluation advises against one.
 
-A run folder comes from elsewhere. It is checked wholly before anything of it is taken, and what is not in
-order is refused, whoever forces it.
+A run folder comes from elsewhere. All of it is checked before any of it is used, and what is not in order is
+refused even if its promotion is forced.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from editloop.errors import RunError
 from editloop.policy import RunFolder, check_name, check_policy
 from editloop.policy.manifest import Manifest, SamplesRecord
-from editloop.policy.verify import open_regular
 from editloop.serve.backends.base import ServedPolicy
 
 __all__ = ["find_policies", "objection", "validation", "within_time_limit"]
@@ -27,11 +26,11 @@ __all__ = ["find_policies", "objection", "validation", "within_time_limit"]
 T = TypeVar("T")
 
 CHECK_SECONDS = 600.0
-"""For reading a run folder wholly: a large model from a slow disk takes minutes, a dead mount for ever."""
+"""Time in which a run folder must be read: a large model on a slow disk takes minutes."""
 
 
 async def within_time_limit(work: Callable[[], T]) -> T:
-    """What work in a thread gives; a thread that hangs is left behind, and keeps no process from ending.
+    """What work in a thread returns. A thread that hangs is abandoned; the process can end without it.
 
     Raises:
         RunError: It takes too long.
@@ -39,18 +38,18 @@ async def within_time_limit(work: Callable[[], T]) -> T:
     event_loop = asyncio.get_running_loop()
     found: asyncio.Future[T] = event_loop.create_future()
 
-    def told(tell: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            event_loop.call_soon_threadsafe(lambda: None if found.done() else tell())
+    def deliver(settle: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the event loop has ended
+            event_loop.call_soon_threadsafe(lambda: None if found.done() else settle())
 
     def run() -> None:
         try:
             result = work()
         except Exception as error:
-            failure = error  # the name that an except clause binds is gone when it is told
-            told(lambda: found.set_exception(failure))
+            failure = error  # the name that an except clause binds is gone when it is delivered
+            deliver(lambda: found.set_exception(failure))
         else:
-            told(lambda: found.set_result(result))
+            deliver(lambda: found.set_result(result))
 
     threading.Thread(target=run, name="run folder", daemon=True).start()
     try:
@@ -63,14 +62,14 @@ async def within_time_limit(work: Callable[[], T]) -> T:
 
 
 def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[ServedPolicy]:
-    """Policies of a run folder as arms, the folder checked.
+    """Return policies of a run folder as arms, after the folder was checked.
 
     Args:
         run: The folder.
-        names: Which; by default all that were trained.
+        names: Which of its policies; None for all that were trained.
 
     Raises:
-        RunError: No such folder, no such policy in it, or something in it is not in order.
+        RunError: There is no such folder or policy, or something in the folder is not in order.
     """
     folder = RunFolder(run)
     try:
@@ -103,11 +102,9 @@ def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
         digest = hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
         return ServedPolicy(f"mixture@{digest[:8]}", name, path, parts)
     place = folder.policy_path(name)
-    check_policy(place, path, manifest.base.name)
     weights = hashlib.sha256(fingerprint.encode())
-    for file in (*sorted(place.glob("*.safetensors")), *place.glob("adapter_config.json")):
-        with open_regular(file) as opened:
-            weights.update(hashlib.file_digest(opened, "sha256").digest())
+    for each in check_policy(place, path, manifest.base.name):
+        weights.update(each)
     return ServedPolicy(f"{name}@{weights.hexdigest()[:8]}", name, path)
 
 
@@ -115,7 +112,7 @@ def _weights(manifest: Manifest) -> dict[str, float]:
     """The weights of the run's mixture.
 
     Raises:
-        RunError: They are none.
+        RunError: They are not weights of policies of the run.
     """
     weights = manifest.mixture.weights if manifest.mixture else {}
     for name, weight in weights.items():
@@ -127,10 +124,10 @@ def _weights(manifest: Manifest) -> dict[str, float]:
 
 
 def validation(run: Path, name: str) -> dict[str, Any]:
-    """What the fit measured: cost of the policy's responses to validation contexts, and the base's.
+    """What the fit measured: the cost of the policy's responses to validation contexts, and of the base's.
 
     Raises:
-        RunError: The run holds figures that are none.
+        RunError: A figure of the run is no number.
     """
     return _validation(RunFolder(run).manifest(), name)
 
@@ -170,7 +167,7 @@ def _cost(sampled: SamplesRecord | None) -> dict[str, Any] | None:
 
 
 def objection(measured: Mapping[str, Any]) -> str | None:
-    """Why a policy should not answer users; None if offline evaluation has nothing against it.
+    """Why a policy should not answer users; None if offline evaluation does not advise against it.
 
     Its validation cost may be above the base's by no more than the standard error of their difference.
     """
@@ -178,6 +175,6 @@ def objection(measured: Mapping[str, Any]) -> str | None:
     if cost is None or base is None:
         return "the run has no validation costs"
     error = math.hypot(cost["se"] or 0.0, base["se"] or 0.0)
-    if not cost["mean"] <= base["mean"] + error:  # not `>`, of which NaN would be none
+    if not cost["mean"] <= base["mean"] + error:  # not `>`, which is false of NaN
         return f"its validation cost is {cost['mean']:.3f}, the base's {base['mean']:.3f} ± {error:.3f}"
     return None

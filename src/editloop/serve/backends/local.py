@@ -1,8 +1,8 @@
-"""Policies in this process: one base, the adapters of run folders on it, requests answered in batches.
+"""Policies in this process: one base with the adapters of run folders on it, answering in batches.
 
-A batch holds requests for any of the adapters, or for one whole model. It is made of what waits when the
-last one has ended, so that a long answer keeps others waiting: for many users at once there are servers like
-vLLM (`upstream.py`).
+A batch holds requests for any of the adapters, or for one whole model. It is made of what waits when the one
+before has ended, so a long response keeps others waiting: for many users at once there are servers like vLLM
+(`upstream.py`).
 """
 
 from __future__ import annotations
@@ -11,86 +11,46 @@ import asyncio
 import queue
 import threading
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
 
 from editloop.edits.record import Message
 from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
-from editloop.policy.sampling import Draw, numbers, own_defaults, trim_loops
-from editloop.policy.verify import ADAPTER, read_header
+from editloop.policy.sampling import trim_loops
+from editloop.policy.verify import ADAPTER
+from editloop.policy.weights import read_header
 from editloop.serve.backends.base import (
+    BackendOptions,
     BackendUnavailableError,
     Chunk,
     Completion,
     ServedPolicy,
     unused_parts,
 )
-from editloop.serve.backends.capabilities import IN_PROCESS, check_request, refused
+from editloop.serve.backends.capabilities import IN_PROCESS, check_request, rejection
+from editloop.serve.backends.local_batch import Job, generate
 from editloop.serve.loop.logged_text import logged_context
 
 __all__ = ["LocalBackend"]
 
-BATCH = 16
+BATCH_SIZE = 16
 """Most requests that are answered together."""
-
-BASE = "__base__"
-"""What PEFT calls no adapter."""
-
-
-@dataclass
-class _Job:
-    """A request in a batch, and where its text goes.
-
-    Attributes:
-        arm: Whose adapter.
-        whole: The model, if it is one of its own; None on the base.
-        prompt: Token ids.
-        room: Most tokens.
-        settings: Temperature and top-p; a batch has one of each.
-        stream: Of the numbers that draw its tokens.
-        stops: Texts that end a response.
-        loop: Of who asked.
-        parts: Chunks for who asked, or why there are none.
-        ids: Tokens drawn so far.
-        said: Text that was told.
-        done: Why it ended.
-    """
-
-    arm: str
-    whole: Policy | None
-    prompt: tuple[int, ...]
-    room: int
-    settings: tuple[float, float | None]
-    stream: np.random.SeedSequence
-    stops: tuple[str, ...]
-    event_loop: asyncio.AbstractEventLoop
-    parts: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
-    ids: list[int] = field(default_factory=list)
-    said: str = ""
-    done: str | None = None
-
-    def tell(self, part: Chunk | Exception) -> None:
-        """Hand a part to who asked."""
-        with suppress(RuntimeError):  # their loop has ended
-            self.event_loop.call_soon_threadsafe(self.parts.put_nowait, part)
 
 
 class LocalBackend:
     """Policies on a base in this process.
 
     Args:
-        max_new_tokens: Of a request that names no limit.
+        max_new_tokens: Tokens of a response, if a request sets no limit.
         options: As of `RunFolder.load_base`, for the base of the first run.
     """
+
+    answer_seconds: float | None = None
 
     def __init__(self, *, max_new_tokens: int = 512, **options: Any) -> None:
         self._limit, self._options = max_new_tokens, options
@@ -100,8 +60,16 @@ class LocalBackend:
         self._adapters: set[str] = set()
         self._whole: dict[str, Policy] = {}
         self._model_lock = threading.Lock()
-        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
+
+    @classmethod
+    def from_options(cls, options: BackendOptions) -> LocalBackend:
+        """See `BackendFactory.from_options`."""
+        return cls(max_new_tokens=options.max_new_tokens, device=options.device, dtype=options.dtype)
+
+    def __str__(self) -> str:
+        return "this process"
 
     @property
     def down(self) -> str | None:
@@ -113,12 +81,12 @@ class LocalBackend:
         self._thread.start()
 
     async def stop(self) -> None:
-        """See `Backend.stop`: what is being answered is answered."""
+        """See `Backend.stop`: requests that wait are answered first."""
         self._waiting.put(None)
         await asyncio.to_thread(self._thread.join)
 
     async def prepare(self, policy: ServedPolicy) -> None:
-        """See `Backend.prepare`: the base is loaded for the first."""
+        """See `Backend.prepare`: the first one loads the base."""
         await asyncio.to_thread(self._prepare, policy)
 
     def _prepare(self, policy: ServedPolicy) -> None:
@@ -144,7 +112,7 @@ class LocalBackend:
                 raise
 
     def _load(self, arm: str, name: str, folder: RunFolder) -> None:
-        """Put an adapter on the base, beside those that are on it; or load a whole model."""
+        """Put an adapter on the base, beside those that are there; or load a whole model."""
         if arm in self._adapters or arm in self._whole:
             return
         assert self._base is not None
@@ -157,7 +125,7 @@ class LocalBackend:
 
         model, is_first = self._model, self._model is self._base.model
         try:
-            with warnings.catch_warnings():  # what is missing is looked for below
+            with warnings.catch_warnings():  # missing weights are looked for below
                 warnings.simplefilter("ignore")
                 if is_first:
                     model = PeftModel.from_pretrained(model, str(place), adapter_name=arm)
@@ -212,19 +180,19 @@ class LocalBackend:
                 if part.finish is not None:
                     return
         finally:
-            job.done = job.done or "stop"  # nobody listens any more
+            job.done = job.done or "stop"  # nobody waits any more
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """See `Backend.check`: by a table, and by the base's own limits."""
+        """See `Backend.check`: by the table of capabilities, and by the length of the prompt."""
         check_request(request, IN_PROCESS)
         if self._base is not None:
             self._prompt(request, self._base)
 
     def _prompt(self, request: Mapping[str, Any], base: Policy) -> tuple[int, ...]:
-        """The tokens of the messages, if a response can follow them.
+        """The tokens of the messages.
 
         Raises:
-            Refused: None can.
+            UpstreamRejectedError: The messages are not all texts, or leave no room for a response.
         """
         context = logged_context(request["messages"], str)
         try:
@@ -232,12 +200,12 @@ class LocalBackend:
                 context = tuple(Message.model_validate(each) for each in context)
             prompt = base.encoder.prompt(context)
         except (EditLoopError, ValueError) as error:
-            raise refused(f"this policy takes messages of texts only: {error}", "messages") from error
+            raise rejection(f"this policy takes messages of texts only: {error}", "messages") from error
         if len(prompt) >= base.encoder.max_length:
-            raise refused(f"{len(prompt)} tokens leave no room for a response", "messages")
+            raise rejection(f"{len(prompt)} tokens leave no room for a response", "messages")
         return tuple(prompt)
 
-    def _job(self, arm: str, request: Mapping[str, Any]) -> _Job:
+    def _job(self, arm: str, request: Mapping[str, Any]) -> Job:
         assert self._base is not None
         prompt = self._prompt(request, self._base)
         room = self._base.encoder.max_length - len(prompt)
@@ -249,12 +217,12 @@ class LocalBackend:
         stop = request.get("stop") or ()
         stops = (stop,) if isinstance(stop, str) else tuple(map(str, stop))
         event_loop, whole = asyncio.get_running_loop(), self._whole.get(arm)
-        return _Job(arm, whole, prompt, min(room, asked), settings, stream, stops, event_loop)
+        return Job(arm, whole, prompt, min(room, asked), settings, stream, stops, event_loop)
 
-    # In the thread that answers
+    # In the thread that generates
 
     def _run(self) -> None:
-        kept: list[_Job] = []
+        kept: list[Job] = []
         ended = False
         while not (ended and not kept):
             if not kept:
@@ -270,106 +238,13 @@ class LocalBackend:
                 continue
             first = kept[0]
             alike = [job for job in kept if job.settings == first.settings and job.whole is first.whole]
-            alike = alike[:BATCH]
+            alike = alike[:BATCH_SIZE]
             kept = [job for job in kept if job not in alike]
             try:
                 with self._model_lock:
-                    self._answer(alike)
-            except Exception as error:  # the thread outlives it
+                    assert self._base is not None
+                    model = self._model if first.whole is None else first.whole.model
+                    generate(alike, self._base, model)
+            except Exception as error:  # whatever it is, the thread must go on
                 for job in alike:
-                    if job.done is None:
-                        job.tell(BackendUnavailableError("error", str(error) or type(error).__name__))
-
-    @torch.inference_mode()
-    def _answer(self, jobs: Sequence[_Job]) -> None:
-        """Draw the responses of a batch, told token by token."""
-        assert self._base is not None
-        encoder, device = self._base.encoder, self._base.device
-        width = max(len(job.prompt) for job in jobs)
-        ids = torch.full((len(jobs), width), encoder.pad, dtype=torch.long)
-        for row, job in enumerate(jobs):
-            ids[row, width - len(job.prompt) :] = torch.tensor(job.prompt)
-        seen = torch.arange(width) >= width - torch.tensor([len(job.prompt) for job in jobs])[:, None]
-        temperature, top_p = jobs[0].settings
-        room = max(job.room for job in jobs)
-        draw = []
-        if temperature > 0:
-            draw = [Draw(numbers([job.stream for job in jobs], room), temperature, width, top_p)]
-        config = GenerationConfig(
-            do_sample=False,  # the draw is ours, or the likeliest token
-            max_new_tokens=room,
-            eos_token_id=encoder.end,
-            pad_token_id=encoder.pad,
-            bos_token_id=encoder.tokenizer.bos_token_id,
-        )
-        named: dict[str, Any] = {}
-        model = self._model if jobs[0].whole is None else jobs[0].whole.model
-        if model is self._model is not self._base.model:
-            named["adapter_names"] = [BASE if job.arm.startswith("base@") else job.arm for job in jobs]
-        with own_defaults(model):
-            model.generate(
-                input_ids=ids.to(device),
-                attention_mask=seen.long().to(device),
-                generation_config=config,
-                logits_processor=LogitsProcessorList(draw),
-                streamer=_Teller(jobs, self._base),
-                stopping_criteria=StoppingCriteriaList([_Done(jobs)]),
-                **named,
-            )
-
-
-class _Teller(BaseStreamer):  # type: ignore[misc]
-    """Hands each row's text to who asked for it, as it grows."""
-
-    def __init__(self, jobs: Sequence[_Job], base: Policy) -> None:
-        self.jobs, self.encoder, self.begun = jobs, base.encoder, False
-
-    def put(self, value: torch.Tensor) -> None:
-        """The prompts first, then a token of each row."""
-        if not self.begun:
-            self.begun = True
-            return
-        for job, token in zip(self.jobs, value.tolist(), strict=True):
-            if job.done is None:
-                self._add(job, token)
-
-    def _add(self, job: _Job, token: int) -> None:
-        job.ids.append(token)
-        ended = token == self.encoder.end
-        text = self.encoder.decode(job.ids[:-1] if ended else job.ids)
-        found = [at for stop in job.stops if (at := text.find(stop)) >= 0]
-        if found:
-            text, ended = text[: min(found)], True
-        full = len(job.ids) >= job.room
-        if not (ended or full):  # half of a character, or of a stop, may be whole with the next token
-            held = max((_overlap(text, stop) for stop in job.stops), default=0)
-            text = text.removesuffix("\ufffd")
-            text = text[: len(text) - held] if held else text
-        if text.startswith(job.said) and len(text) > len(job.said):
-            role = {} if job.said else {"role": "assistant"}
-            job.tell(Chunk(role | {"content": text[len(job.said) :]}))
-            job.said = text
-        if ended or full:
-            job.done = "stop" if ended else "length"
-            usage = {"prompt_tokens": len(job.prompt), "completion_tokens": len(job.ids)}
-            usage["total_tokens"] = sum(usage.values())
-            job.tell(Chunk({}, job.done, usage))
-
-    def end(self) -> None:
-        """All rows have ended."""
-
-
-class _Done(StoppingCriteria):  # type: ignore[misc]
-    """Ends each row where its own limit or stop is, or nobody listens."""
-
-    def __init__(self, jobs: Sequence[_Job]) -> None:
-        self.jobs = jobs
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """Whether each row has ended."""
-        return torch.tensor([job.done is not None for job in self.jobs], device=input_ids.device)
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How much of the end of a text may be the beginning of a stop."""
-    return max((n for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+                    job.fail(error)

@@ -1,6 +1,6 @@
-"""The dashboard's files: a page, its style and its scripts, served as they lie in the package.
+"""The routes of the dashboard: a page, its style and its scripts, served as the package holds them.
 
-They hold nobody's data, so anyone may see them; what they show comes from the API, by the reader's key.
+They hold nobody's data, so anyone may see them; what they show comes from the API, with the reader's key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""Sent with each file: only what lies here is loaded, and no page of another site may frame it."""
+"""Sent with each file: it may load files of this server only, and no page of another site may frame it."""
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -51,11 +51,11 @@ def page() -> Response:
 
 @router.get("/docs")
 def documentation() -> Response:
-    """The dashboard's page about the API."""
+    """Lead to the dashboard's page about the API."""
     return RedirectResponse("/#api")
 
 
 @router.get("/dashboard/{name}")
 def part(name: str) -> Response:
-    """One of its other files."""
+    """A further file of the dashboard."""
     return _file(name)

@@ -1,8 +1,8 @@
-"""What the redaction hook is given: every text of a JSON value as it reads, not as it is written down.
+"""What the redaction hook is given: every text of a JSON value as it reads, not as JSON writes it.
 
-A hook for "José" would pass over `Jos\\u00e9`, which is what a JSON writer makes of the name, so a value is
-redacted before it is serialised, and JSON that stands inside a text (the arguments of a tool call, the result
-of one) is read first. Which texts are kept at all is not known here.
+A hook that looks for "José" would miss `Jos\\u00e9`, which is how JSON may write the name. So a value is
+redacted before it is serialised, and JSON inside a text (a tool call's arguments or result) is parsed first.
+Which texts are kept at all is decided elsewhere (`logged_text`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ WORDS = frozenset(
     | {"image_url", "url", "detail", "audio", "input_audio", "data", "format"}
     | {"file", "file_id", "file_data", "filename", "input_text", "output_text"}
 )
-"""Words that OpenAI's API gives to messages: nobody's secret, and without them a log cannot be read."""
+"""Words of OpenAI's message format: they are nobody's secret, and without them a log cannot be read."""
 
-# A JSON string inside a text, or the beginning of one that was cut off. Both end whatever stands in the text,
-# so that one pass is enough for it: a pattern that may fail would begin again at each quotation mark.
+# A JSON string inside a text, or the beginning of one that was cut off. The pattern matches at each quotation
+# mark, so one pass is enough; if it could fail, it would start again at each one, in quadratic time.
 _LITERAL = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _ESCAPES = re.compile(r"(?<!\\)(\\*)((?:\\u[0-9a-fA-F]{4})+)")
 
@@ -35,13 +35,13 @@ _ESCAPES = re.compile(r"(?<!\\)(\\*)((?:\\u[0-9a-fA-F]{4})+)")
 def redact_leaves(value: Any, redact: Redact, *, words: Set[str] = frozenset()) -> Any:
     """Redact every text in a JSON value, the keys of objects too.
 
-    A number that the hook changes when it is written out becomes the text that the hook makes of it. Keys
-    that are equal once redacted are told apart by a number, so that no value is lost.
+    A number whose decimal form the hook changes becomes the text that the hook returns. Keys that are equal
+    after redaction get a number, so that no value is lost.
 
     Args:
-        value: Of JSON types.
+        value: A JSON value.
         redact: The hook.
-        words: Texts that are left as they are where they stand alone.
+        words: Texts that are left as they are if they stand alone.
 
     Raises:
         TypeError: The hook does not return a text.
@@ -76,12 +76,12 @@ def _redact_object(value: dict[str, Any], redact: Redact, words: Set[str]) -> di
 def redact_text(text: str, redact: Redact) -> str:
     """Redact a text, and what it says in JSON's escapes.
 
-    The hook sees each JSON string inside the text as it reads, then the whole. Where it changes nothing, the
-    text stays as it is, letter by letter.
+    The hook sees each JSON string inside the text as it reads, and then the whole text. If it changes
+    nothing, the text stays exactly as it is.
 
     Args:
-        text: Any.
-        redact: The hook; it should leave alone what it made itself.
+        text: Any text.
+        redact: The hook; it should leave its own replacements unchanged.
 
     Raises:
         TypeError: The hook does not return a text.
@@ -95,7 +95,7 @@ def redact_text(text: str, redact: Redact) -> str:
 
 
 def _redact_literal(literal: str, redact: Redact) -> str:
-    """A JSON string inside a text, with its quotation marks, redacted if the hook has anything against it."""
+    """A JSON string inside a text, with its quotation marks, redacted if the hook changes it."""
     if "\\" not in literal:
         return literal  # the hook sees it with the rest of the text
     whole = len(literal) > 1 and literal.endswith('"') and not _ends_escaped(literal[:-1])
@@ -117,10 +117,10 @@ def _ends_escaped(text: str) -> bool:
 
 
 def _plain(found: re.Match[str]) -> str:
-    """The characters that escapes stand for, without those that no database takes.
+    """The characters that escapes stand for, without those that no database can store.
 
-    JSON that the text may be stays JSON: of the backslashes before them an even number is left, and what has
-    to be escaped in it is.
+    If the text is JSON, it stays JSON: an even number of the backslashes before the escapes is left, and
+    characters that JSON requires to be escaped are.
     """
     before, escapes = found.groups()
     characters = _storable(json.loads(f'"{escapes}"')).replace("\0", "")
@@ -128,7 +128,7 @@ def _plain(found: re.Match[str]) -> str:
 
 
 def _storable(text: str) -> str:
-    """A text without halves of a pair that stands for a character."""
+    """A text without lone surrogates."""
     return text.encode("utf-8", "ignore").decode()
 
 

@@ -1,4 +1,4 @@
-"""Lemma 1: an edit brings a policy nearer to the optimum by the factor 1 - γ_min at least."""
+"""Lemma 1: an edit brings a policy nearer to the optimum, by the factor 1 - γ_min or better."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.bounds import lemma_1
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = {"as it was": 1.0, "a local edit or as it was": 0.5, "a local edit": 0.0}
-"""What a user does who does not write the optimum, and the laziness of their kernel."""
+"""What a user does who does not write a response of the optimum, and the laziness of the kernel."""
 
 
 def run(
@@ -28,8 +28,8 @@ def run(
 
     Args:
         out: The folder.
-        seed: Of the worlds.
-        worlds: How many, over all kinds of users.
+        seed: The seed of the worlds.
+        worlds: The number of worlds, over all kinds of users.
         callback: Receives progress.
     """
     callback = callback or WarningCallback()

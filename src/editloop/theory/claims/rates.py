@@ -1,4 +1,4 @@
-"""How SubOpt falls with the size of the log, for strong and weak users, beside what theory says of it."""
+"""How SubOpt falls with the size of the log, for strong and weak users, compared to the theory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory import bounds
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 USERS = {"strong": 0.9, "medium": 0.5, "weak": 0.1}
-"""γ by the user's name."""
+"""γ by the name of the user."""
 
 CONCENTRABILITY = 10.0
 SIZES = tuple(int(n) for n in np.geomspace(100, 100_000, 7))
 RESAMPLES = 1_000
 
 EXACT: Mapping[str, Callable[..., Floats]] = {**LEARNERS, "rl": partial(rl, kappa=0.0)}
-"""The learners that the derived terms are of."""
+"""The learners for which terms are derived."""
 
 TERMS = {"sft": bounds.sft_term, "dpo": bounds.dpo_term, "rl": bounds.rl_term}
 
@@ -40,8 +40,8 @@ def run(
 
     Args:
         out: The folder.
-        seed: Of the worlds and the logs.
-        logs: For each user; each log is learned from at every size.
+        seed: The seed of the worlds and the logs.
+        logs: The number of logs for each user; each is learned from at every size.
         callback: Receives progress.
     """
     callback = callback or WarningCallback()
@@ -81,10 +81,10 @@ def run(
 def _method(
     world: World, name: str, bias: float, subopt: Floats, chance: Floats, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """What was measured of a method [logs, sizes]: means, and the exponent of what chance adds.
+    """Return a method's means over logs [logs, sizes], and the exponent of what sampling adds to SubOpt.
 
-    That is β KL(learned ‖ limit): of DPO and RL, whose limit is the optimum, SubOpt itself; of SFT what
-    SubOpt exceeds its limit by, without a part whose mean is 0.
+    That is β KL(learned ‖ limit): for DPO and RL, whose limit is the optimum, SubOpt itself; for SFT the
+    excess of SubOpt over its limit, without a part whose mean is 0.
     """
     logs = len(subopt)
     draws = rng.integers(logs, size=(RESAMPLES, logs))
@@ -102,7 +102,7 @@ def _method(
 
 
 def _slope(chance: Floats) -> float:
-    """The exponent of n, by least squares on logarithms."""
+    """Return the exponent of n, by least squares on logarithms."""
     return float(np.polyfit(np.log(SIZES), np.log(chance), 1)[0])
 
 

@@ -1,4 +1,4 @@
-"""LateEnsemble's regret over the rounds, between what no algorithm can beat and what is proved of it."""
+"""LateEnsemble's regret over the rounds, between the lower bound for all algorithms and its upper bound."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from editloop.errors import WorldError
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.online import Algorithm, get_algorithm
 from editloop.online.algorithms import ALPHA
 from editloop.progress import ProgressCallback, WarningCallback
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 ROUNDS = 10_000
 MOMENTS = tuple(int(t) for t in np.unique(np.geomspace(10, ROUNDS, 25).round()))
 HARD = (100, 1_000, 10_000)
-"""Rounds of the games with coins that are hard to tell apart within so many."""
+"""The rounds of the games with coins that are hard to distinguish within so many rounds."""
 
 GAPS = (0.5, 1.0, 1.5, 2.0)
-"""Of the best coin, in √(K/T); the worst for each algorithm is what is told."""
+"""The gaps of the best coin, in √(K/T); the worst one for each algorithm is reported."""
 
 ALGORITHMS = {
     f"α = {ALPHA:g}": ("ucb", {"alpha": ALPHA}),
     "α = √2": ("ucb", {"alpha": math.sqrt(2)}),
     "KL-UCB": ("kl-ucb", {}),
 }
-"""Algorithm 1 with the default α and with the one for which a bound is proved, and another."""
+"""Algorithm 1 with the default α and with the α for which a bound is proved, and KL-UCB."""
 
 
 class Arms(NamedTuple):
     """Policies to choose from.
 
     Attributes:
-        names: Of them.
-        values: What a response can cost, from 0 to 1 [v].
+        names: Their names.
+        values: The costs that a response can have, from 0 to 1 [v].
         shares: The probability of each cost, by arm [arms, v].
     """
 
@@ -53,16 +53,16 @@ class Arms(NamedTuple):
 
     @property
     def gaps(self) -> Floats:
-        """Mean cost of each arm less that of the best."""
+        """The mean cost of each arm minus that of the best."""
         means: Floats = self.shares @ self.values
         return means - float(means.min())
 
 
 def lai_robbins(arms: Arms) -> float:
-    """The factor of log T below which no algorithm's regret stays that is good in every instance.
+    """The factor of log T in the lower bound for every algorithm that is good in all instances.
 
-    Σ Δ/K_inf over the arms that are not best, with K_inf the least divergence from an arm to a distribution
-    on [0, 1] that costs less than the best arm (Burnetas and Katehakis 1996).
+    It is Σ Δ/K_inf over the arms that are not best, with K_inf the least divergence from an arm to a
+    distribution on [0, 1] that costs less than the best arm (Burnetas and Katehakis 1996).
     """
     best = float((arms.shares @ arms.values).min())
     return math.fsum(
@@ -73,16 +73,16 @@ def lai_robbins(arms: Arms) -> float:
 
 
 def least_divergence(values: Floats, shares: Floats, mean: float) -> float:
-    """K_inf: inf KL(ν, ν') over ν' on [0, 1] with a mean cost of at most `mean`, for ν with a larger one.
+    """Return K_inf: inf KL(ν, ν') over ν' on [0, 1] with a mean of at most `mean`, for ν with a larger one.
 
-    By its dual, the largest E log(1 - λ (μ - c)) over 0 ≤ λ ≤ 1/μ.
+    It is computed by its dual, the largest E log(1 - λ (μ - c)) over 0 ≤ λ ≤ 1/μ.
 
     Raises:
-        WorldError: The mean is not between 0 and ν's.
+        WorldError: The mean is not between 0 and that of ν.
     """
     shares = as_distribution("the costs of an arm", shares)
     if not 0 < mean < float(shares @ values):
-        raise WorldError("the best mean is between 0 and the arm's", seen=mean)
+        raise WorldError("the best mean must lie between 0 and the arm's", seen=mean)
     there = shares > 0
 
     def loss(part: float) -> float:
@@ -92,25 +92,25 @@ def least_divergence(values: Floats, shares: Floats, mean: float) -> float:
 
 
 def proved_bound(gaps: Floats, t: float) -> float:
-    """Σ 8 log t/Δ + (1 + π²/3) Σ Δ: of UCB1, Algorithm 1 with α = √2, for costs to 1 (Auer et al. 2002)."""
+    """Return Σ 8 log t/Δ + (1 + π²/3) Σ Δ, UCB1's bound (α = √2) for costs up to 1 (Auer et al. 2002)."""
     some = gaps[gaps > 1e-12]
     return float((8 * math.log(t) / some).sum() + (1 + math.pi**2 / 3) * some.sum())
 
 
 def minimax(arms: int, t: int) -> float:
-    """√(K T)/20: some instance costs every algorithm so much (Auer et al. 2002)."""
+    """Return √(K T)/20, which some instance costs any algorithm (Auer et al. 2002)."""
     return min(math.sqrt(arms * t), t) / 20
 
 
 def run(
     out: str | Path, *, seed: int = 0, seeds: int = 40, callback: ProgressCallback | None = None
 ) -> dict[str, Any]:
-    """Play, and write `regret`.
+    """Play the games, and write `regret`.
 
     Args:
         out: The folder.
-        seed: Of worlds and rounds.
-        seeds: Repetitions.
+        seed: The seed of worlds and rounds.
+        seeds: The number of repetitions.
         callback: Receives progress.
     """
     callback = callback or WarningCallback()
@@ -136,7 +136,9 @@ def run(
     hardest: list[dict[str, Any]] = []
     for rounds in HARD:
         row: dict[str, Any] = {"rounds": rounds, "minimax": minimax(5, rounds), "regret": {}}
-        row["uniform"] = 4 / 5 * max(GAPS) * math.sqrt(5 * rounds)  # four arms of five lose the gap
+        row["uniform"] = (
+            4 / 5 * max(GAPS) * math.sqrt(5 * rounds)
+        )  # a uniform choice loses the gap with four arms of five
         for label, (kind, options) in ALGORITHMS.items():
             totals = [
                 _play(hard_arms(5, rounds, gap), get_algorithm(kind, **options), rounds, seeds, seed)[:, -1]
@@ -152,7 +154,7 @@ def run(
 
 
 def learned_arms(seed: int) -> Arms:
-    """The reference and what each method learns from 300 rows of a medium user, by what their edits cost."""
+    """The reference and the policies that each method learns from 300 rows of a medium user, as arms."""
     rng = np.random.default_rng(seed)
     world = tasteful_world(rng, gamma=0.5, concentrability=10.0)
     distance = world.distance
@@ -169,20 +171,20 @@ def learned_arms(seed: int) -> Arms:
 
 
 def close_arms() -> Arms:
-    """Five policies whose drafts are kept or rewritten, with nearly the same chances."""
+    """Five policies whose drafts are accepted or rewritten, with nearly equal probabilities."""
     means = np.array([0.30, 0.35, 0.35, 0.40, 0.40])
     return Arms(tuple("abcde"), np.array([0.0, 1.0]), np.stack([1 - means, means], axis=1))
 
 
 def hard_arms(count: int, rounds: int, gap: float) -> Arms:
-    """Coins, one of them better by `gap` √(K/T): about as little as one can be sure of within T rounds."""
+    """Coins, one of which is better by `gap` √(K/T), about the least that can be detected in T rounds."""
     means = np.full(count, 0.5)
     means[-1] -= gap * math.sqrt(count / rounds)
     return Arms(tuple(map(str, range(count))), np.array([0.0, 1.0]), np.stack([1 - means, means], axis=1))
 
 
 def _play(arms: Arms, algorithm: Algorithm, rounds: int, seeds: int, seed: int) -> Floats:
-    """Pseudo-regret so far [seeds, rounds]."""
+    """The cumulative pseudo-regret [seeds, rounds]."""
     gaps, steps = arms.gaps, np.cumsum(arms.shares, axis=1)
     found = np.empty((seeds, rounds))
     for number in range(seeds):

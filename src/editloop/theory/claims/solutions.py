@@ -1,4 +1,4 @@
-"""How many balanced users fit one description: cost, user and optimum depend on each other in a circle."""
+"""How many balanced users fit one description, as cost, user and optimum depend on each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.balance import Description, balanced
@@ -33,9 +33,9 @@ def run(
 
     Args:
         out: The folder.
-        seed: Of references and starts.
-        worlds: Random references.
-        starts: Random starts for each, by damped iteration and by Newton's method.
+        seed: The seed of references and starts.
+        worlds: The number of random references.
+        starts: The number of random starts for each, by damped iteration and by Newton's method.
         callback: Receives progress.
     """
     callback = callback or WarningCallback()

@@ -1,4 +1,4 @@
-"""What becomes of the methods when users violate Assumption 1, and bounds that hold all the same."""
+"""How the methods do when users violate Assumption 1, and the bounds that hold nevertheless."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.bounds import dpo_bias, lemma_1, sft_bias
@@ -35,9 +35,9 @@ def run(
 
     Args:
         out: The folder.
-        seed: Of worlds and logs.
-        worlds: Random optima for each kind and size of violation.
-        checked: Random worlds in which the bounds are checked.
+        seed: The seed of worlds and logs.
+        worlds: The number of random optima for each kind and size of violation.
+        checked: The number of random worlds in which the bounds are checked.
         callback: Receives progress.
     """
     callback = callback or WarningCallback()
@@ -62,7 +62,7 @@ def run(
 
 
 def _measure(kind: str, share: float, seed: int, worlds: int) -> dict[str, Any]:
-    """Means over random optima: of what is violated, and of SubOpt in the limit and with a log."""
+    """Means over random optima of the violation, and of SubOpt in the limit and with a log."""
     measures = np.empty((worlds, 3))
     limits, learned = np.empty((worlds, len(METHODS))), np.empty((worlds, len(METHODS)))
     for number in range(worlds):
@@ -87,7 +87,7 @@ def _measure(kind: str, share: float, seed: int, worlds: int) -> dict[str, Any]:
 
 
 def _check(seed: int, checked: int, callback: ProgressCallback) -> dict[str, dict[str, Any]]:
-    """Exceptions to each bound in random worlds, and how much of it was reached."""
+    """The number of exceptions to each bound in random worlds, and the share of it that was reached."""
     rng = np.random.default_rng([seed, checked])
     shares: dict[str, list[float]] = {"Lemma 1 with δ": [], "SFT's limit": [], "DPO's limit": []}
     for number in range(checked):

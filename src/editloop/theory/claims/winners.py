@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from editloop.offline.report import colour_of, tidy
+from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.draws import tasteful_world
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 GAMMAS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 COVERAGES = (1.5, 3.0, 10.0, 30.0, 100.0)
-"""max π*/π_ref: the larger, the less of the optimum is in the log."""
+"""max π*/π_ref: the larger it is, the less of the optimum is in the log."""
 
 SIZES = (30, 300, 3_000)
 
@@ -31,8 +31,8 @@ def run(
 
     Args:
         out: The folder.
-        seed: Of worlds and logs.
-        worlds: Random optima, each with one log, for each cell.
+        seed: The seed of worlds and logs.
+        worlds: The number of random optima for each cell, each with one log.
         callback: Receives progress.
     """
     callback = callback or WarningCallback()
@@ -75,7 +75,7 @@ def _page(data: dict[str, Any], means: Floats) -> str:
     axes = f"γ from {GAMMAS[0]:g} to {GAMMAS[-1]:g}, max π*/π_ref to {COVERAGES[-1]:g}"
     return f"""The method with the least mean SubOpt/β, which is KL(π ‖ π*), in each of {cells} cells
 ({axes}), {data["worlds"]} random optima over 14 strings in each; RL with κ = 1. `Max SubOpt` is the
-largest distance to the cell's best method, in the same unit: the price of always taking this one.
+largest distance to the cell's best method, in the same unit: what it costs to always take this one.
 
 {table}"""
 

@@ -1,4 +1,4 @@
-// The server's API: requests with the key if there is one, and errors as it tells them.
+// The server's API: requests with the key if there is one, and errors in the API's own words.
 
 const NAME = "editloop-key";
 

@@ -57,15 +57,6 @@ export function time(seconds) {
   return h("time", { datetime: new Date(1000 * seconds).toISOString() }, moment(seconds));
 }
 
-/** What the cost counts, in words: the unit of an axis. */
-export function unitOf(cost) {
-  const found = /^(levenshtein|ter):(word|char|token)\/(response|edit|longest|none)$/.exec(cost);
-  if (!found) return cost.startsWith("semantic:") ? "distance of meaning" : cost;
-  const unit = { word: "word", char: "character", token: "token" }[found[2]];
-  const per = { response: " of the draft", edit: " of the edit", longest: " of the longer text" }[found[3]];
-  return per ? `${unit}s changed per ${unit}${per}` : `${unit}s changed`;
-}
-
 /** An arm's name, its hash set back. */
 export function armName(arm) {
   const at = arm.lastIndexOf("@");

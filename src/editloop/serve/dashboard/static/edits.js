@@ -1,4 +1,4 @@
-// The edits: find them, read each as a redline, take them along as a log.
+// The edits: find them, read each as a redline, export them as a log.
 
 import { json, key, save, withQuery } from "./api.js";
 import { armName, empty, h, number, plural, problem, time } from "./dom.js";

@@ -2,7 +2,7 @@
 
 import { json, withQuery } from "./api.js";
 import { chart, interval, share, span } from "./chart.js";
-import { armName, count, empty, h, number, percent, plural, problem, table, unitOf } from "./dom.js";
+import { armName, count, empty, h, number, percent, plural, problem, table } from "./dom.js";
 
 export const title = "Overview";
 
@@ -26,7 +26,7 @@ export async function show(place, { signal }) {
     try {
       const found = await json(withQuery("v1/overview", { since, bins, trim: true }), { signal });
       body.replaceChildren(...content(found, signal));
-      fresh.textContent = `As of ${new Date().toLocaleTimeString("en-GB")}; looked at again each minute.`;
+      fresh.textContent = `As of ${new Date().toLocaleTimeString("en-GB")}; refreshed every minute.`;
     } catch (error) {
       if (error.name !== "AbortError") body.replaceChildren(problem(error));
     }
@@ -52,7 +52,7 @@ function content(found, signal) {
   if (found.down) parts.push(down(found.down));
   const { totals } = found;
   if (!totals) return parts;
-  parts.push(figures(totals, found.cost));
+  parts.push(figures(totals, found.cost_label));
   if (totals.responses + totals.edited + totals.accepted === 0) parts.push(nothing(totals, found.beliefs));
   else parts.push(charts(found, signal));
   if (found.arms.length) parts.push(arms(found));
@@ -73,7 +73,7 @@ function nothing(totals, beliefs) {
     totals.external ? `. ${plural(totals.external, "edit")} of texts from elsewhere came in; they are under Edits.` : ".");
 }
 
-function figures(totals, cost) {
+function figures(totals, costLabel) {
   const reach = totals.interval ? `95% interval ${number(totals.interval[0])} to ${number(totals.interval[1])}` : "";
   const edits = totals.edited + totals.accepted;
   const others = [totals.expired ? `${count(totals.expired)} expired` : null,
@@ -81,7 +81,7 @@ function figures(totals, cost) {
   const figure = (name, value, note) =>
     h("div", { class: "figure" }, h("dt", {}, name), h("dd", {}, h("span", { class: "value" }, value), h("span", { class: "note" }, note)));
   return h("dl", { class: "figures" },
-    figure("Mean edit cost", number(totals.mean_cost), reach || unitOf(cost)),
+    figure("Mean edit cost", number(totals.mean_cost), reach || costLabel),
     figure("Kept as they were", percent(totals.share_kept), edits ? `${count(totals.accepted)} of ${plural(edits, "draft")} that came back` : "of the drafts that came back"),
     figure("Drafts given", count(totals.responses), others.join(", ") || "in this period"),
     figure("Waiting for an edit", count(totals.pending), "of those given in this period"));
@@ -98,7 +98,7 @@ function charts(found, signal) {
   const kept = found.series.map((each) => ({ time: each.time, n: each.n, value: each.share_kept }));
   const reach = (p) => (p.high === undefined ? "" : ` (95% interval ${number(p.low)} to ${number(p.high)})`);
   return h("section", { class: "panel", "aria-label": "Over time" },
-    chart({ ...frame, title: "Mean edit cost", unit: `${unitOf(found.cost)}; band: 95% interval`, points: cost, height: 250,
+    chart({ ...frame, title: "Mean edit cost", unit: `${found.cost_label}; band: 95% interval`, points: cost, height: 250,
       hint: "Point at a chart, or use the arrow keys, to read a value.",
       describe: (p) => told(p, `mean cost ${number(p.value)}${reach(p)}`) }),
     chart({ ...frame, title: "Kept as they were", unit: "share of the drafts that came back", points: kept, height: 130, max: 1,

@@ -91,7 +91,7 @@ function alarms(measured) {
   return told.length ? h("ul", { class: "alarms" }, told.map((each) => h("li", {}, String(each)))) : "none";
 }
 
-/** Whether the reader means it. */
+/** Ask the reader to confirm. */
 function confirmed(arm) {
   return new Promise((resolve) => {
     const dialog = h("dialog", { "aria-labelledby": "retire-title" }, h("h2", { id: "retire-title" }, "Retire ", armName(arm), "?"),
@@ -121,7 +121,7 @@ function promotion(done, signal) {
       h("p", { class: "hint", id: "run-hint" }, "As the server sees it: what ", h("code", {}, "editloop fit"), " wrote.")),
     h("div", { class: "field" }, h("label", { for: "names" }, "Policies (optional)"), names,
       h("p", { class: "hint", id: "names-hint" }, "With commas between; by default all that were trained.")),
-    check(replace, "Retire all other policies"), check(force, "Even if offline evaluation is against it"),
+    check(replace, "Retire all other policies"), check(force, "Even if offline evaluation advises against it"),
     h("div", { class: "actions" }, button), trouble);
 
   async function send(forced) {

@@ -1,7 +1,7 @@
 // Try it: ask, edit what comes, and see what the bandit makes of it.
 
 import { json, request, stream, withQuery } from "./api.js";
-import { armName, count, h, number, problem, table, unitOf } from "./dom.js";
+import { armName, count, h, number, problem, table } from "./dom.js";
 import { difference, redline } from "./redline.js";
 
 export const title = "Try it";
@@ -162,7 +162,7 @@ function believed(turn, now, done) {
   }
   if (done) {
     parts.push(h("p", { class: "result" }, h("span", { class: "value" }, number(done.cost)),
-      h("span", { class: "note" }, "cost of your edit, ", unitOf(now.cost))));
+      h("span", { class: "note" }, "cost of your edit, ", now.cost_label)));
   }
   const { arms, scope } = now.beliefs;
   if (!arms.length) return [...parts, h("p", { class: "hint" }, "No policy is served yet. Promote a run under ", h("a", { href: "#policies" }, "Policies"), ".")];

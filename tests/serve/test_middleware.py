@@ -10,9 +10,10 @@ import httpx
 import pytest
 from serving import error, key_of, run, serving, sqlite
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.routing import Match, Mount, Route
 
 from editloop.serve.api.limits import Limits
+from editloop.serve.api.middleware import route_path
 from editloop.store.keys import create_key, revoke_key
 
 
@@ -135,3 +136,22 @@ def test_machines_that_only_say_that_they_are_local_are_refused(tmp_path: Path) 
                 error(await http.get("/v1/models"), 403, "not_local")
 
     run(work())
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [
+        ("", "/a/b"),
+        ("/sub", "/sub/a/b"),
+        ("/sub", "/sub"),
+        ("/sub", "/sub/"),
+        ("/sub", "/subway"),
+        ("/x", "/a"),
+    ],
+)
+def test_the_path_that_is_checked_is_the_one_that_is_routed(prefix: str, path: str) -> None:
+    """What the middleware relies on: Starlette's routes match `path` without `root_path`, as ASGI says."""
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": prefix}
+    found, _ = Route(route_path(scope) or "/", lambda _: None).matches(scope)
+    assert found is (Match.FULL if route_path(scope) else Match.NONE)
+    assert Route("/elsewhere", lambda _: None).matches(scope)[0] is Match.NONE

@@ -1,4 +1,8 @@
-"""A PostgreSQL server of one's own on loopback, to be stopped and started: for benchmarks and tests."""
+"""A PostgreSQL server of one's own on loopback, for tests: it can be stopped, killed, paused and started.
+
+With it an application can be tested against a store on PostgreSQL, and against one that fails. It needs
+PostgreSQL's programs, and runs on Unix only.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,30 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from uuid import uuid4
 
-from benchmarks.served import free_port
 from editloop.errors import RunError
 
-__all__ = ["Postgres", "find_binaries"]
+__all__ = ["Postgres", "find_binaries", "free_port"]
+
+START_SECONDS = 120.0
+"""Time in which a server must accept connections; recovery after it was killed can take a while."""
+
+
+def free_port() -> int:
+    """A port of loopback at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def find_binaries() -> Path | None:
-    """Where `initdb` and `postgres` lie: Debian keeps them out of the path."""
+    """The folder of `initdb` and `postgres`, which Debian keeps out of the path; None if there is none."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     found = shutil.which("initdb")
     folders += [Path(found).resolve().parent] if found else []
@@ -27,7 +41,7 @@ def find_binaries() -> Path | None:
 
 
 class Postgres:
-    """A server with an empty database, which runs as the user `postgres` where this is root.
+    """A server with an empty database. If this process is root, it runs as the user `postgres`.
 
     Args:
         binaries: As of `find_binaries`.
@@ -52,7 +66,7 @@ class Postgres:
             raise RunError(f"{name} of PostgreSQL fails", seen=done.stderr.decode(errors="replace").strip())
 
     def start(self) -> None:
-        """Start it, and wait until it answers.
+        """Start it, and wait until it accepts connections.
 
         Raises:
             RunError: It does not.
@@ -68,7 +82,8 @@ class Postgres:
                 stdout=log,
                 stderr=log,
             )
-        for _ in range(300):
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
             try:
                 psycopg.connect(self.url, connect_timeout=2).close()
                 return
@@ -77,18 +92,18 @@ class Postgres:
         raise RunError("PostgreSQL does not start", seen=(self._folder / "log").read_text()[-300:])
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Stop it: in order, or at once, so that it has to recover from its log."""
+        """Stop it: in order, or at once, so that it has to recover from its log when it starts again."""
         if self._server is not None:
             self._run("pg_ctl", "-D", "data", "-m", "immediate" if at_once else "fast", "-w", "stop")
             self._server.wait(20)
             self._server = None
 
     def pause(self) -> None:
-        """Let it stand still: it takes bytes and answers none."""
+        """Pause its processes: its kernel takes bytes, and nobody answers."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Let its processes go on."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
@@ -113,6 +128,6 @@ class Postgres:
         return self._server is not None
 
     def close(self) -> None:
-        """Stop it, and remove its files."""
+        """Stop it and remove its files."""
         self.stop(at_once=True)
         shutil.rmtree(self._folder, ignore_errors=True)

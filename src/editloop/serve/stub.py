@@ -1,7 +1,8 @@
-"""A model server without a model: it answers at once, so that what stands before it can be measured.
+"""A stub model server: it has no model and answers at once, so that what is in front of it can be tested.
 
-Run as `python -m benchmarks.stub`, it prints its port. It knows no more of HTTP than its clients need.
-A question with a mark like `[hang 7]` in it is never answered when it comes for the first time.
+Run as `python -m editloop.serve.stub`, it prints its port; `editloop.serve.testing.stub_server` does that. It
+knows no more of HTTP than its clients need. A request with a mark like `[hang 7]` in its text is never
+answered when it arrives for the first time, as by a server that is killed meanwhile.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ RESPONSE = (
     "hour, and there will be time for questions afterwards. Please let me know whether you can come, so "
     "that I can reserve a seat for you. Kind regards, Bob"
 )
-"""What it answers."""
+"""The text of every response."""
 
 HANG = re.compile(rb"\[hang \d+\]")
 
 
 class _Models:
-    """What all connections share: the names of the models, and what was left hanging."""
+    """What all connections share: the models' names, and the marks of requests that were left hanging."""
 
     def __init__(self) -> None:
         self.names = ["stub"]
         self.hanging: set[bytes] = set()
 
     def answer(self, path: bytes, body: bytes) -> bytes | None:
-        """The body of an answer; None leaves the question hanging."""
+        """The body of an answer; None leaves the request hanging."""
         if path.endswith(b"/chat/completions"):
             for mark in HANG.findall(body):
                 if mark not in self.hanging:

@@ -1,0 +1,69 @@
+"""Simulated people who write with a server: they ask for drafts, edit what they get, and send the edits back.
+
+The server is known by its client alone, so the lab needs nothing of it: `AsyncClient` of `editloop.serve` is
+such a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from editloop.errors import ServeError
+from editloop.lab.grammar import Domain
+from editloop.users import get_user
+
+__all__ = ["DraftClient", "write_and_edit"]
+
+PEOPLE: Mapping[str, str] = {"ada": "strong", "bo": "strong", "cleo": "medium", "dan": "light", "eve": "weak"}
+"""Names, and the kind of user that each is."""
+
+ABANDONED_SHARE = 0.1
+"""Share of the drafts that nobody comes back to."""
+
+
+class DraftClient(Protocol):
+    """What people write with."""
+
+    async def complete(self, messages: str, **options: Any) -> Any:
+        """A draft, with `text` and `response_id`."""
+        ...
+
+    async def edit(self, response_id: str, edit: str) -> object:
+        """Send an edit back."""
+        ...
+
+
+async def write_and_edit(
+    client: DraftClient, domain: Domain, *, pause: float = 0.5, seed: int = 0, rounds: int | None = None
+) -> int:
+    """Write with a server, one person after another, until cancelled.
+
+    Args:
+        client: Of the server.
+        domain: What is written about.
+        pause: Mean seconds between two requests.
+        seed: Of contexts, people and edits.
+        rounds: How many requests are made; None makes no end.
+
+    Returns:
+        How many edits were sent.
+    """
+    draws, sent, number = random.Random(seed), 0, 0
+    users = {name: get_user(kind, domain, seed=seed + i) for i, (name, kind) in enumerate(PEOPLE.items())}
+    contexts = domain.contexts(seed, stream="served")
+    while rounds is None or number < rounds:
+        context, name = next(contexts), draws.choice(list(users))
+        try:
+            draft = await client.complete(context, user=name)
+            if draws.random() >= ABANDONED_SHARE:
+                edit = await asyncio.to_thread(users[name].edit, context, draft.text, round=number)
+                await client.edit(draft.response_id, edit)
+                sent += 1
+        except ServeError:
+            await asyncio.sleep(1)
+        number += 1
+        await asyncio.sleep(draws.expovariate(1 / pause) if pause else 0)
+    return sent

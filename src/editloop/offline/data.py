@@ -1,0 +1,159 @@
+"""The data of a fit: the two parts of the log as examples, with whatever the trials need to know of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from editloop.edits import Cost, Record, split
+from editloop.errors import EmptyViewError
+from editloop.offline.config import FitConfig, Trial
+from editloop.offline.cost_model.estimates import CostEstimates
+from editloop.offline.cost_model.preparation import estimate_costs
+from editloop.offline.examples import Example, ExampleSet, make_examples
+from editloop.offline.methods import METHODS
+from editloop.offline.reference import reference_of, reference_pass
+from editloop.offline.trial import TrialRows
+from editloop.policy import Policy, RunFolder, processes
+from editloop.progress import ProgressCallback, counter
+
+__all__ = ["FitData", "add_estimates", "encode_log", "trial_rows"]
+
+
+@dataclass(frozen=True)
+class FitData:
+    """The encoded log of a fit.
+
+    Attributes:
+        train: The examples to train on.
+        validation: The examples to validate on.
+    """
+
+    train: ExampleSet
+    validation: ExampleSet
+
+    @property
+    def counts(self) -> Counter[str]:
+        """The rows of both parts by what happened to them: cut, left out, unedited."""
+        return self.train.counts + self.validation.counts
+
+
+def encode_log(
+    records: tuple[Record, ...], policy: Policy, config: FitConfig, callback: ProgressCallback
+) -> FitData:
+    """Split the log into its two parts and encode them; every row that is left out is reported.
+
+    Args:
+        records: The records of the log, in an order that does not depend on the file's.
+        policy: The base, for its encoder.
+        config: The fit's configuration.
+        callback: Receives what was counted.
+
+    Raises:
+        EmptyViewError: A part has no row that one of the methods needs.
+    """
+    parts = split(records, by=config.split_by, validation=config.validation, seed=config.seed)
+    data = FitData(
+        make_examples(parts.train, policy.encoder),
+        make_examples(parts.validation[: config.validation_rows], policy.encoder),
+    )
+    callback.message(
+        f"rows: {len(data.train.examples)} to train on ({len(data.train.pairs)} edited), "
+        f"{len(data.validation.examples)} to validate on ({len(data.validation.pairs)} edited)"
+    )
+    for reason, count in data.counts.items():
+        callback.message(f"  {count} rows: {reason}")
+    for name in config.methods:
+        method = METHODS.get(name)
+        for part, found in (("train", data.train), ("validation", data.validation)):
+            if not method.suffices(found.examples):
+                seen = ", ".join(f"{n} {reason}" for reason, n in data.counts.items())
+                raise EmptyViewError(
+                    f"{method.title} needs {method.learns_from}, and the {part} part has none",
+                    seen=seen or f"{len(records)} rows in the log",
+                    do="give more rows, or choose other --methods",
+                )
+    return data
+
+
+def add_estimates(
+    run: RunFolder,
+    data: FitData,
+    policy: Policy,
+    config: FitConfig,
+    cost: Cost,
+    callback: ProgressCallback,
+) -> tuple[FitData, CostEstimates | None]:
+    """Run the reference pass; where a method needs estimated costs, sample completions and estimate theirs.
+
+    Args:
+        run: The run folder, for the adapter of a tuned cost model.
+        data: The encoded log.
+        policy: The base.
+        config: The fit's configuration.
+        cost: The cost Δ.
+        callback: Receives progress.
+
+    Returns:
+        The data with log π_ref and, where needed, estimated costs; and the cost model's estimates, if there
+        is a cost model.
+
+    Raises:
+        EmptyViewError: A cost model is needed, and the log has nothing to fit it on.
+    """
+    if "cost_model" not in config.needs:
+        return _with_reference(data, policy, config, callback), None
+    found = estimate_costs(run, data.train.examples, data.validation.examples, policy, config, cost, callback)
+    return (
+        FitData(ExampleSet(found.train, data.train.counts), ExampleSet(found.held, data.validation.counts)),
+        found,
+    )
+
+
+def _with_reference(data: FitData, policy: Policy, config: FitConfig, callback: ProgressCallback) -> FitData:
+    """The data with log π_ref of the validation part, and of the pairs to train on where a loss needs it.
+
+    Several methods need the pairs'. Whatever else a single method needs is computed when its trial begins
+    (`trial_rows`), and not at all if that trial was finished by an earlier process.
+    """
+    world = processes(policy.device).num_processes
+
+    def scored(task: str, rows: Sequence[Example]) -> tuple[list[Example], bool]:
+        return reference_pass(policy, rows, progress=counter(callback, task, len(rows), world))
+
+    held, is_cached = scored("reference, validation", data.validation.examples)
+    train, count = data.train, len(held)
+    if "reference" in config.needs:
+        pairs, pairs_cached = scored("reference", train.pairs)
+        is_cached, count, left = is_cached and pairs_cached, count + len(pairs), iter(pairs)
+        train = ExampleSet(tuple(next(left) if e.is_pair else e for e in train.examples), train.counts)
+    callback.message(f"reference pass {'from the cache' if is_cached else 'done'}: {count} rows")
+    return FitData(train, ExampleSet(tuple(held), data.validation.counts))
+
+
+def trial_rows(trial: Trial, policy: Policy, data: FitData, callback: ProgressCallback) -> TrialRows:
+    """The completions that a trial is trained and validated on, with log π_ref where it is needed.
+
+    Args:
+        trial: The method and its hyperparameters.
+        policy: The base.
+        data: The fit's data, from `add_estimates`.
+        callback: Receives progress.
+    """
+    method, hyperparameters = trial.method, trial.hyperparameters
+    train = [e for e in data.train.examples if method.rows(e)]
+    held = [e for e in data.validation.examples if method.rows(e)]
+    rows = [method.completions(part, hyperparameters) for part in (train, held)]
+    # The validation figure of the base itself is computed from log π_ref, so the validation rows need it
+    # even where the loss does not.
+    wanted = [("train", "reference" in trial.needs), ("validation", True)]
+    for part, (task, is_needed) in zip(rows, wanted, strict=True):
+        unknown = [i for i, each in enumerate(part) if is_needed and each.reference is None]
+        if unknown:
+            world = processes(policy.device).num_processes
+            progress = counter(callback, f"{method.name}, reference, {task}", len(unknown), world)
+            found, _ = reference_of(policy, [part[i] for i in unknown], progress=progress)
+            for i, each in zip(unknown, found, strict=True):
+                part[i] = each
+    return TrialRows(rows[0], rows[1], data.validation.examples, held)

@@ -1,0 +1,65 @@
+"""Fit the mixture of a run's policies on the validation part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from editloop.edits import Cost
+from editloop.offline.config import FitConfig
+from editloop.offline.cost_model.saved import predicted_costs
+from editloop.offline.examples import EDIT, Example
+from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
+from editloop.offline.reference import on_all_processes
+from editloop.policy import Policy, RunFolder
+
+__all__ = ["mix_policies"]
+
+
+def mix_policies(
+    run: RunFolder, policy: Policy, config: FitConfig, held: Sequence[Example], cost: Cost
+) -> Mixture | None:
+    """Fit the weights of a mixture of a run's policies.
+
+    A policy that diverged, so that the likelihood of an edit is not finite, is left out.
+
+    Args:
+        run: The run folder; all its policies are trained.
+        policy: The base.
+        config: The fit's configuration; `mixture` says what the weights are fitted by.
+        held: The validation examples.
+        cost: The cost Δ.
+
+    Returns:
+        The mixture; None if all policies diverged.
+    """
+    log_probs: dict[str, list[float]] = {}
+    responses: dict[str, list[str]] = {}
+    shown = held[: config.validation_samples]
+    for name in config.methods:
+        with run.policy(name, policy) as trained:
+            trees = [e.completions.only(EDIT).tree for e in held]
+            scores = [each[0] for each in on_all_processes(policy.device, trees, trained.log_probs)]
+            if not np.isfinite(scores).all():
+                continue
+            log_probs[name] = scores
+            if config.mixture == "cost":
+                contexts = [e.context for e in shown]
+                samples = trained.sample(contexts, seed=config.seed, max_new_tokens=config.max_new_tokens)
+                responses[name] = [sample.text for sample in samples]
+    if not log_probs:
+        return None
+    if config.mixture == "likelihood":
+        return mix_by_likelihood(log_probs, seed=config.seed)
+    costs: dict[str, Sequence[float]] = {}
+    for name, texts in responses.items():
+        if "cost_model" in config.needs:
+            trees_or_none = [
+                policy.encoder.tree(e.context, [text]) for e, text in zip(shown, texts, strict=True)
+            ]
+            trees = [tree for tree in trees_or_none if tree]
+            costs[name] = predicted_costs(run, policy, trees)[0].tolist()
+        else:
+            costs[name] = cost(texts, [e.edit for e in shown]).tolist()
+    return mix_by_cost(costs, seed=config.seed)

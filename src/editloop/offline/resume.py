@@ -1,0 +1,102 @@
+"""What a run folder holds before the first training, and whether a fit may continue what it finds there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from editloop.errors import RunError
+from editloop.offline.alarms import SampleCheck
+from editloop.offline.config import FitConfig
+from editloop.offline.data import FitData
+from editloop.policy import Policy, RunFolder
+from editloop.policy.manifest import Manifest, PolicyRecord
+
+__all__ = ["initial_manifest", "open_run", "run_identity"]
+
+
+def run_identity(policy: Policy, config: FitConfig, data: FitData) -> str:
+    """Hash of everything that the result of a fit depends on: the base, the configuration, every token."""
+    digest = hashlib.sha256(f"{policy.fingerprint} {config.model_dump_json()}".encode())
+    for example in (*data.train.examples, *data.validation.examples):
+        digest.update(repr((example.id, example.tree.context, example.tree.continuations)).encode())
+    return digest.hexdigest()[:16]
+
+
+def open_run(run: RunFolder, identity: str) -> Manifest | None:
+    """The manifest of the fit that is to be continued; None for a new run.
+
+    Raises:
+        RunError: The folder holds another run, or something that is no run.
+    """
+    if not run.exists():
+        if run.path.exists() and (not run.path.is_dir() or any(map(_is_foreign, run.path.iterdir()))):
+            raise RunError(
+                "the output folder holds something else", seen=str(run.path), do="choose another --out"
+            )
+        return None
+    manifest = run.manifest()
+    if manifest.identity != identity:
+        raise RunError(
+            "the output folder holds the run of another log, base or configuration",
+            seen=str(run.path),
+            do="choose another --out",
+        )
+    return manifest
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether an entry of the output folder is not what a fit killed before its first manifest leaves."""
+    # Such a fit leaves its work folder, and temporary files whose names begin like this (editloop.io).
+    return path.name != ".work" and not path.name.startswith((".run.json.", ".cost_model."))
+
+
+def initial_manifest(
+    *,
+    identity: str,
+    read: Mapping[str, Any],
+    data: FitData,
+    policy: Policy,
+    config: FitConfig,
+    base_samples: SampleCheck | None,
+    cost_model: Mapping[str, Any] | None,
+    policies: Mapping[str, PolicyRecord],
+) -> Manifest:
+    """The manifest of a run before its next training.
+
+    Args:
+        identity: From `run_identity`.
+        read: What was read, and how to recognise it.
+        data: The fit's data.
+        policy: The base.
+        config: The fit's configuration.
+        base_samples: What sampled responses of the base look like, if any were sampled.
+        cost_model: The report of the cost model, if there is one.
+        policies: The policies that an earlier process has finished.
+    """
+    content = {
+        "status": "running",
+        "identity": identity,
+        "read": read,
+        "data": {
+            part: {"examples": len(s.examples), "pairs": len(s.pairs), "counts": dict(s.counts)}
+            for part, s in (("train", data.train), ("validation", data.validation))
+        },
+        "base": {
+            "name": policy.base,
+            "fingerprint": policy.fingerprint,
+            "max_length": policy.encoder.max_length,
+            "end_token": policy.encoder.end_token,
+            "quantize": policy.quantize,
+            "dtype": policy.dtype,
+            "trust_remote_code": policy.trust_remote_code,
+            "decisions": policy.decisions,
+            "sampled": base_samples.to_json() if base_samples else None,
+        },
+        "config": config.model_dump(mode="json"),
+        "cost_model": cost_model,
+    }
+    manifest = Manifest.model_validate(content, strict=False)
+    return manifest.model_copy(update={"policies": dict(policies)})

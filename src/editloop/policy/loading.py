@@ -1,0 +1,207 @@
+"""Load a causal LM in Hugging Face format as a policy, with every automatic choice and its reason."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from editloop.errors import ConfigError, ModelError
+from editloop.extras import requires
+from editloop.policy.bases import resolve_base
+from editloop.policy.device import choose_device, choose_dtype
+from editloop.policy.encode import Encoder
+from editloop.policy.model import Policy
+from editloop.policy.probe import probe_trees
+
+__all__ = ["load_base"]
+
+DEFAULT_LENGTH = 4096
+"""The default limit in tokens; the mask of a row grows with its square."""
+
+
+def load_base(
+    base: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantize: str | None = None,
+    max_length: int | None = None,
+    end_token: str | None = None,
+    trust_remote_code: bool = False,
+) -> Policy:
+    """Load a causal LM as a policy.
+
+    Args:
+        base: A hub name, a local folder in Hugging Face format, or one of the embedded lab's bases:
+            `lab:email`, `lab:summary`.
+        device: `auto` or a torch device.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        quantize: `4bit` loads the base in NF4 by bitsandbytes; None does not quantise.
+        max_length: Limit in tokens of a context and a continuation together; by default 4,096, and never
+            above the model's own limit.
+        end_token: The token that ends a turn, for models from whose template it cannot be found.
+        trust_remote_code: Passed to `transformers`.
+
+    Raises:
+        ModelError: The folder, its weights or its tokenizer cannot be loaded.
+        ConfigError: The device, dtype or end token cannot be used, or the lab has no such base.
+    """
+    base = resolve_base(base)
+    chosen_device, device_why = choose_device(device)
+    chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
+    options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
+    if quantize is not None:
+        options |= _quantization(quantize, chosen_device, chosen_dtype)
+    _check_folder(base)
+    tokenizer, model = _from_pretrained(str(base), options)
+    model = model.to(chosen_device) if quantize is None else _prepare_quantized(model)
+    model.eval()
+    length, length_why = _choose_length(model, max_length)
+    encoder = Encoder(tokenizer, length, end_token)
+    shares, share_why = probe_trees(model)
+    precision = str(chosen_dtype).removeprefix("torch.")
+    decisions = [
+        f"device {chosen_device} ({device_why}), dtype {precision} ({dtype_why})",
+        f"length {length} tokens ({length_why})",
+        encoder.why,
+        f"{'context trees' if shares else 'plain sequences'} ({share_why})",
+    ]
+    source = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
+    return Policy(
+        model,
+        encoder,
+        source,
+        _fingerprint(model),
+        shares,
+        decisions,
+        quantize=quantize,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _from_pretrained(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The tokenizer and the model; the library's progress bars are shown for downloads only."""
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    if bars and Path(source).is_dir():
+        logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=options["trust_remote_code"])
+        model = _load_model(source, options)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"the base cannot be loaded: {reason}", seen=source, do="check --base") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    return tokenizer, model
+
+
+def _load_model(source: str, options: dict[str, Any]) -> Any:
+    """The model with SDPA attention, or with eager attention where its family has no other.
+
+    Raises:
+        ModelError: Weights are missing. `transformers` would only warn, and initialise them at random.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options = {"attn_implementation": "sdpa", "output_loading_info": True} | options
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(source, **options)
+    except ValueError as error:
+        if "scaled_dot_product" not in str(error):
+            raise
+        eager = options | {"attn_implementation": "eager"}
+        model, info = AutoModelForCausalLM.from_pretrained(source, **eager)
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"the base lacks {len(missing)} weights, {missing[0]} among them", seen=source, do="check --base"
+        )
+    return model
+
+
+def _check_folder(base: str | Path) -> None:
+    """Refuse a folder without a configuration or weights before anything is loaded.
+
+    Raises:
+        ModelError: The folder is missing, or it is not a model's.
+    """
+    folder = Path(base)
+    if not folder.exists():
+        # A hub name has at most one slash. What looks like a path is not asked of the hub, whose error
+        # would be about authentication.
+        looks_local = (
+            isinstance(base, Path) or str(base).startswith((".", "/", "~")) or str(base).count("/") > 1
+        )
+        if looks_local:
+            raise ModelError("no such base folder", seen=str(base), do="check --base")
+        return
+    if not folder.is_dir() or not (folder / "config.json").is_file():
+        raise ModelError("the base is not a model folder: no config.json", seen=str(base), do="check --base")
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise ModelError("the base folder has no weights", seen=str(base), do="expected *.safetensors in it")
+
+
+def _quantization(quantize: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """The options by which `from_pretrained` quantises a base.
+
+    Raises:
+        ConfigError: The kind of quantisation is unknown.
+    """
+    if quantize != "4bit":
+        raise ConfigError("unknown quantisation", seen=quantize, do="choose --quantize 4bit")
+    requires("quantized")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _prepare_quantized(model: Any) -> Any:
+    """A quantised base, prepared to carry adapters."""
+    from peft import prepare_model_for_kbit_training
+
+    # This casts whatever is not quantised to float32. Done when an adapter is attached, as usual, it would
+    # change the base between the reference pass and the training; done here, both see the same base.
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+
+def _choose_length(model: Any, max_length: int | None) -> tuple[int, str]:
+    """The limit of a context and a continuation in tokens, and why."""
+    config = model.config.get_text_config()
+    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    limit = int(found) if found else None  # some families have no limit
+    length = min(max_length or DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
+    why = {max_length: "as asked", limit: "the limit of the model"}
+    return length, why.get(length, "change it by --max-length")
+
+
+def _fingerprint(model: Any) -> str:
+    """Hash of the configuration and the weights: a base whose weights were changed is another base.
+
+    The same base has the same fingerprint in every precision, on every device and under every version of
+    `transformers`, so that an adapter trained in bf16 on a GPU finds its base again in fp32 on a CPU.
+    """
+    config = model.config.to_diff_dict()
+    for key in ("dtype", "torch_dtype", "transformers_version", "_name_or_path"):
+        config.pop(key, None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    # Rounding to bf16 makes the hash independent of the precision. Hashing every byte of a large model on
+    # its way from a GPU would take seconds. The sum of all words runs where the weights are and is exact,
+    # being an integer's, so that no order of summation matters: any single change moves it. A thousand
+    # words beside it tell weights in another order apart.
+    for name, weight in sorted(model.state_dict().items()):
+        words = weight.detach().flatten()
+        if words.is_floating_point():
+            words = words.to(torch.bfloat16).view(torch.int16)
+        sampled = words[:: max(1, len(words) // 1000)].cpu().numpy().tobytes()
+        digest.update(f"{name}{tuple(weight.shape)}{int(words.sum(dtype=torch.int64))}".encode() + sampled)
+    return digest.hexdigest()[:16]

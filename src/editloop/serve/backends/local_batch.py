@@ -1,0 +1,169 @@
+"""One batch of requests in this process: tokens are drawn for all of them at once, and handed out one by one.
+
+A batch has one sampling temperature, and one model: the base, where each row has the adapter of its own arm,
+or a whole model. Rows end when their own limit or stop text is reached, or nobody waits for them any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from editloop.policy import Policy
+from editloop.policy.sampling import InversionSampler, uniform_numbers, without_shipped_settings
+from editloop.serve.backends.base import BackendUnavailableError, Chunk
+
+__all__ = ["Job", "generate"]
+
+NO_ADAPTER = "__base__"
+"""PEFT's name for rows that have no adapter."""
+
+
+@dataclass
+class Job:
+    """A request in a batch, and where its text goes.
+
+    Attributes:
+        arm: The arm whose adapter it has.
+        whole: The model, if the arm is a whole model; None for an adapter on the base, or the base itself.
+        prompt: Token ids.
+        max_tokens: How many tokens are generated at most.
+        settings: Temperature and top-p; a batch has one of each.
+        stream: The random stream that draws its tokens.
+        stops: Texts that end the response.
+        event_loop: That of whoever waits for it.
+        parts: The chunks so far, or why there are none.
+        ids: The tokens drawn so far.
+        sent: The text that was handed out so far.
+        done: Why it ended; None before that.
+    """
+
+    arm: str
+    whole: Policy | None
+    prompt: tuple[int, ...]
+    max_tokens: int
+    settings: tuple[float, float | None]
+    stream: np.random.SeedSequence
+    stops: tuple[str, ...]
+    event_loop: asyncio.AbstractEventLoop
+    parts: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
+    ids: list[int] = field(default_factory=list)
+    sent: str = ""
+    done: str | None = None
+
+    def send(self, part: Chunk | Exception) -> None:
+        """Hand a part to whoever waits."""
+        with suppress(RuntimeError):  # their event loop has ended
+            self.event_loop.call_soon_threadsafe(self.parts.put_nowait, part)
+
+    def fail(self, error: Exception) -> None:
+        """Say why the response ends here, unless it has ended."""
+        if self.done is None:
+            self.send(BackendUnavailableError("error", str(error) or type(error).__name__))
+
+
+@torch.inference_mode()
+def generate(jobs: Sequence[Job], base: Policy, model: Any) -> None:
+    """Draw the responses of a batch; each token is handed out as soon as it is drawn.
+
+    Args:
+        jobs: Requests with the same `settings` and the same `whole`.
+        base: The base, whose tokenizer all arms share.
+        model: The base's model with the adapters on it, or the model of `whole`.
+    """
+    encoder, device = base.encoder, base.device
+    width = max(len(job.prompt) for job in jobs)
+    ids = torch.full((len(jobs), width), encoder.pad, dtype=torch.long)
+    for row, job in enumerate(jobs):  # padded on the left, so that all rows go on at the same position
+        ids[row, width - len(job.prompt) :] = torch.tensor(job.prompt)
+    is_prompt = torch.arange(width) >= width - torch.tensor([len(job.prompt) for job in jobs])[:, None]
+    temperature, top_p = jobs[0].settings
+    longest = max(job.max_tokens for job in jobs)
+    draw = []
+    if temperature > 0:
+        uniform = uniform_numbers([job.stream for job in jobs], longest)
+        draw = [InversionSampler(uniform, temperature, width, top_p)]
+    config = GenerationConfig(
+        do_sample=False,  # the sampler leaves one token to choose; without it, decoding is greedy
+        max_new_tokens=longest,
+        eos_token_id=encoder.end,
+        pad_token_id=encoder.pad,
+        bos_token_id=encoder.tokenizer.bos_token_id,
+    )
+    adapters: dict[str, Any] = {}
+    if jobs[0].whole is None and model is not base.model:
+        adapters["adapter_names"] = [NO_ADAPTER if job.arm.startswith("base@") else job.arm for job in jobs]
+    without_shipped_settings(model).generate(
+        input_ids=ids.to(device),
+        attention_mask=is_prompt.long().to(device),
+        generation_config=config,
+        logits_processor=LogitsProcessorList(draw),
+        streamer=_JobStreamer(jobs, base),
+        stopping_criteria=StoppingCriteriaList([_JobsDone(jobs)]),
+        **adapters,
+    )
+
+
+class _JobStreamer(BaseStreamer):  # type: ignore[misc]
+    """Hands out each row's text as it grows."""
+
+    def __init__(self, jobs: Sequence[Job], base: Policy) -> None:
+        self.jobs, self.encoder, self.has_begun = jobs, base.encoder, False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take what `generate` draws: the prompts first, then one token of each row at a time."""
+        if not self.has_begun:
+            self.has_begun = True
+            return
+        for job, token in zip(self.jobs, value.tolist(), strict=True):
+            if job.done is None:
+                self._add(job, token)
+
+    def _add(self, job: Job, token: int) -> None:
+        job.ids.append(token)
+        ended = token == self.encoder.end
+        text = self.encoder.decode(job.ids[:-1] if ended else job.ids)
+        found = [at for stop in job.stops if (at := text.find(stop)) >= 0]
+        if found:
+            text, ended = text[: min(found)], True
+        full = len(job.ids) >= job.max_tokens
+        if not (ended or full):  # the next token may complete a character, or a stop text, that has begun
+            held = max((_overlap(text, stop) for stop in job.stops), default=0)
+            text = text.removesuffix("\ufffd")
+            text = text[: len(text) - held] if held else text
+        if text.startswith(job.sent) and len(text) > len(job.sent):
+            role = {} if job.sent else {"role": "assistant"}
+            job.send(Chunk(role | {"content": text[len(job.sent) :]}))
+            job.sent = text
+        if ended or full:
+            job.done = "stop" if ended else "length"
+            usage = {"prompt_tokens": len(job.prompt), "completion_tokens": len(job.ids)}
+            usage["total_tokens"] = sum(usage.values())
+            job.send(Chunk({}, job.done, usage))
+
+    def end(self) -> None:
+        """All rows have ended."""
+
+
+class _JobsDone(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row at its own limit or stop text, or when nobody waits for it any more."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Whether each row has ended."""
+        return torch.tensor([job.done is not None for job in self.jobs], device=input_ids.device)
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of a text may be the beginning of a stop text."""
+    return max((n for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)

@@ -1,0 +1,200 @@
+"""What both clients share: the requests that they make, and the spool in which edits outlive a server.
+
+With several replicas, one may not know a response yet that another has in its own spool. An edit of it waits
+in the client's spool, and so do later edits of the same response behind it, so that the last stays the last.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import httpx
+
+from editloop.errors import ServeError
+from editloop.io import parse_json
+from editloop.journal import append_rows, drop_rows, read_rows
+
+__all__ = ["ClientBase", "Draft", "EditReceipt", "Messages", "SpoolPass", "checked", "request_of"]
+
+REJECTIONS = (400, 404, 409, 410, 413, 422)
+"""Statuses of a request that would be rejected again if it were sent again."""
+
+MISSING_SINCE = "missing_since"
+"""Field of a row of the spool: when a server first said that it does not know the response."""
+
+Messages = str | Sequence[Mapping[str, Any]]
+
+
+class Draft(NamedTuple):
+    """A response.
+
+    Attributes:
+        response_id: The identity that its edits are sent with.
+        text: What was generated.
+        policy: The arm that generated it.
+    """
+
+    response_id: str
+    text: str
+    policy: str
+
+
+class EditReceipt(NamedTuple):
+    """What became of an edit that was sent.
+
+    Attributes:
+        response_id: The response that was edited.
+        spooled: Whether it waits in the spool, because the server did not answer or does not know the
+            response yet; the rest is not known then.
+        cost: The cost of the edit; None while it is not known.
+        revision: The revision that the edit is.
+    """
+
+    response_id: str
+    spooled: bool
+    cost: float | None = None
+    revision: int | None = None
+
+
+class _MissingResponseError(ServeError):
+    """The server does not know the response: another replica may have it in its spool."""
+
+
+class SpoolPass:
+    """One pass through the spool, and what becomes of each row."""
+
+    def __init__(self, retry_missing: float) -> None:
+        self.retry_missing = retry_missing
+        self.done = 0
+        self.rejected: list[dict[str, Any]] = []
+        self.kept: list[dict[str, Any]] = []
+        self._waiting: set[str] = set()
+
+    def waits(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has to wait behind another one of the same response; if so, it is kept."""
+        waits = row["response_id"] in self._waiting
+        if waits:
+            self._keep(row)
+        return waits
+
+    def sent(self) -> None:
+        """Count a row that the server has recorded."""
+        self.done += 1
+
+    def reject(self, row: Mapping[str, Any], error: ServeError) -> None:
+        """Count a row that the server rejects: for good, or until it knows the response."""
+        now = time.time()
+        since = float(row.get(MISSING_SINCE, now))
+        if isinstance(error, _MissingResponseError) and now - since < self.retry_missing:
+            self._keep({**row, MISSING_SINCE: since})
+        else:
+            self.done += 1
+            self.rejected.append(request_of(row))
+
+    def _keep(self, row: Mapping[str, Any]) -> None:
+        self.done += 1
+        self.kept.append(dict(row))
+        self._waiting.add(row["response_id"])
+
+
+class ClientBase:
+    """The address, the requests and the spool of a client; see `Client` for the arguments."""
+
+    def __init__(
+        self, base_url: str, key: str | None, spool: str | Path | None, retry_missing: float
+    ) -> None:
+        self.retry_missing = retry_missing
+        key = key or os.environ.get("EDITLOOP_KEY")
+        self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.spool = None if spool is None else Path(spool)
+        self._lock = Lock()
+
+    def _chat(self, messages: Messages, options: Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        return {"model": "editloop", "messages": list(messages), **options}
+
+    def _draft(self, answer: httpx.Response) -> Draft:
+        body = checked(answer)
+        return Draft(body["id"], body["choices"][0]["message"]["content"] or "", body["model"])
+
+    def _edit(self, response_id: str, edit: str | None, revision: int | None) -> dict[str, Any]:
+        what: dict[str, Any] = {"accepted": True} if edit is None else {"edit": edit}
+        if revision is not None:
+            what["revision"] = revision
+        return {"response_id": response_id, "key": uuid4().hex, **what}
+
+    def _taken(self, answer: httpx.Response) -> EditReceipt:
+        body = checked(answer)
+        return EditReceipt(body["response_id"], False, body["cost"], body["revision"])
+
+    def _set_aside(self, body: Mapping[str, Any], error: Exception | None) -> EditReceipt:
+        if self.spool is None:
+            raise ServeError("the server does not answer", seen=str(error), do="give a spool=") from error
+        if isinstance(error, _MissingResponseError):
+            body = {**body, MISSING_SINCE: time.time()}
+        with self._lock:
+            self.spool.parent.mkdir(parents=True, exist_ok=True)
+            append_rows(self.spool, [body], sync=True)
+        return EditReceipt(body["response_id"], True)
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """Return the edits that wait in the spool."""
+        return [request_of(row) for row in self._rows()]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [] if self.spool is None else list(read_rows(self.spool, ServeError))
+
+    def _has_to_wait(self, body: Mapping[str, Any]) -> bool:
+        """Whether an earlier edit of the same response waits in the spool."""
+        return any(row["response_id"] == body["response_id"] for row in self._rows())
+
+    def _waits_for_response(self, error: ServeError) -> bool:
+        """Whether an edit that was rejected may be recorded later."""
+        return isinstance(error, _MissingResponseError) and self.spool is not None and self.retry_missing > 0
+
+    def _end(self, done: SpoolPass) -> int:
+        """Drop from the spool what was sent, and return how many rows have left it.
+
+        Rows that were rejected go into a file beside the spool; those that still wait stay in front of its
+        rest.
+        """
+        if self.spool is None or not done.done:
+            return 0
+        if done.rejected:
+            append_rows(self.spool.with_suffix(".refused"), done.rejected, sync=True)
+        drop_rows(self.spool, done.done, instead=done.kept)  # more rows may have been added meanwhile
+        return done.done - len(done.kept)
+
+
+def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of the request that a row of the spool stands for."""
+    return {name: value for name, value in row.items() if name != MISSING_SINCE}
+
+
+def checked(answer: httpx.Response) -> dict[str, Any]:
+    """The body of an answer.
+
+    Raises:
+        ServeError: The server rejects the request because of its content.
+        httpx.HTTPError: The request may succeed later: the server or a proxy in front of it does not answer,
+            or the key is not valid.
+    """
+    if answer.is_error and answer.status_code not in REJECTIONS:
+        answer.raise_for_status()
+    try:
+        body: dict[str, Any] = parse_json(answer.content)
+        if answer.is_error:
+            missing = body["error"].get("code") == "response_not_found"
+            kind = _MissingResponseError if missing else ServeError
+            raise kind(str(body["error"]["message"]), do=f"status {answer.status_code}")
+        return body
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise httpx.DecodingError("not the answer of an EditLoop server", request=answer.request) from error
