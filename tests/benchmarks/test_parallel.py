@@ -1,4 +1,4 @@
-"""Jobs in processes: all results come, and neither a failure nor a kill leaves anything behind."""
+"""Jobs in processes: every job has its result, and neither a failure nor a kill leaves a process behind."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_a_parent_that_is_killed_takes_its_processes_along(tmp_path: Path) -> No
     assert not is_alive(child)
 
 
-class Heard:
-    """Keeps what it hears."""
+class RecordingCallback:
+    """Keeps the events that it receives."""
 
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
@@ -93,11 +93,12 @@ def report(callback: RelayedCallback) -> int:
     return 1
 
 
-def test_what_a_job_tells_reaches_the_process_that_waits() -> None:
-    heard = Heard()
-    (done,) = [result for _, result in in_parallel(report, [RelayedCallback("first: ")], "jobs", heard)]
+def test_a_jobs_progress_reaches_the_process_that_waits() -> None:
+    callback = RecordingCallback()
+    jobs = [RelayedCallback("first: ")]
+    (done,) = [result for _, result in in_parallel(report, jobs, "jobs", callback)]
     assert done == 1
-    relayed = [event for event in heard.events if str(event[1]).startswith("first: ")]
+    relayed = [event for event in callback.events if str(event[1]).startswith("first: ")]
     assert relayed[0] == ("message", "first: begins")
     assert relayed[-2:] == [("progress", "first: rows", 1000, 1000, "fine"), ("warn", "first: ends")]
-    assert len(relayed) < 100  # of a thousand steps a few are relayed
+    assert len(relayed) < 100  # only a few of a thousand steps are relayed

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import drift, sensitivity, tables, tune
 from benchmarks.cells import COLUMNS, Cell, TableSettings, cost_table, incurred_cost, make_cells, play
 from editloop.errors import RunError
-from editloop.lab import Round, base_path, fit_settings, simulate
+from editloop.lab import Round, base_path, fit_settings, get_domain, simulate
 from editloop.offline import mix_by_cost
 from editloop.online import BanditConfig
 from editloop.policy import RunFolder, load_base
