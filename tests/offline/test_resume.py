@@ -121,7 +121,7 @@ def test_killed_after_a_training(
     policy: Policy, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """The last checkpoint is there, all steps are done, but what follows is not."""
-    fitting, trial = (sys.modules[f"editloop.offline.{name}"] for name in ("fitting", "trial"))
+    selection, trial = (sys.modules[f"editloop.offline.{name}"] for name in ("selection", "trial"))
 
     def killed(*_: Any, **__: Any) -> None:
         raise Killed
@@ -130,9 +130,9 @@ def test_killed_after_a_training(
         if moment == "before the figures":
             patched.setattr(trial, "check_samples", killed)
         elif moment == "before the manifest":
-            patched.setattr(fitting, "raise_alarms", killed)
+            patched.setattr(selection, "raise_alarms", killed)
         else:
-            patched.setattr(fitting, "_copy", killed)
+            patched.setattr(selection, "_copy", killed)
         with pytest.raises(Killed):
             run_fit(policy, tmp_path / "run")
     assert RunFolder(tmp_path / "run").manifest().policies == {}
