@@ -154,7 +154,7 @@ def _measure(
 
 @contextmanager
 def _alone(name: str, servers: Mapping[str, Process]) -> Iterator[None]:
-    """Within it all other servers stand still: what one has not finished is not paid for by the next."""
+    """Within it all other servers are paused, so that one does not use the cores in the turn of the next."""
     with ExitStack() as stack:
         for other, server in servers.items():
             if other != name:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import editloop.edits.summary as summary_room
+import editloop.edits.tally as summary_room
 from editloop.edits import Message, Record, get_cost, read_log, summarize, write_log
 
 RECORDS = [

@@ -66,10 +66,10 @@ def test_a_log_streams_to_a_file_and_back(base: Policy, tmp_path: Path) -> None:
     assert list(read_log(path).records) == make_log(EMAIL, user, 30, 0, policy=base)
 
 
-def test_a_blank_response_is_passed_over() -> None:
+def test_a_blank_response_is_skipped() -> None:
     records = make_log(EMAIL, get_user("weak", EMAIL), 5, 0, policy=Scripted("", "Hi", " "))  # type: ignore[arg-type]
     assert [record.response for record in records] == ["Hi"] * 5
-    with pytest.raises(ModelError, match="blanks only: 'base'"):
+    with pytest.raises(ModelError, match="of the policy are blank: 'base'"):
         make_log(EMAIL, get_user("weak", EMAIL), 5, 0, policy=Scripted("\n"))  # type: ignore[arg-type]
 
 

@@ -129,7 +129,7 @@ def test_feedback_for_a_retired_arm_still_counts():
     assert counts(s) == (1, 0, 0.5)
     with pytest.raises(BanditError, match="arm that is not played: 'c'"):
         s.apply(decided("2", "c", epoch=3))
-    with pytest.raises(BanditError, match="epoch has to follow"):
+    with pytest.raises(BanditError, match="epoch must follow"):
         s.apply(Arms(3, ("a",)))
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from editloop.errors import WorldError
 from editloop.theory.balance import Description, around, balanced, metropolis
 from editloop.theory.bounds import lemma_1
+from editloop.theory.distributions import total_variation
 from editloop.theory.draws import balanced_world, simplex
 from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
-from editloop.theory.world import total_variation
 
 WORDS = edit_distances(strings("ab", 3))
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_described_is_told() -> None:
         describe(0, 1.0, gamma=1.5)
     with pytest.raises(WorldError, match="β must be positive"):
         describe(0, 0.0)
-    with pytest.raises(WorldError, match="each can be taken back"):
+    with pytest.raises(WorldError, match="each can be undone"):
         Description(np.array([0.5, 0.5]), 1 - np.eye(2), 1.0, 0.5, np.array([[0.0, 1.0], [0.0, 1.0]]))
     with pytest.raises(WorldError, match="positive probabilities"):
         Description(np.array([1.0, 0.0]), 1 - np.eye(2), 1.0, 0.5, 1 - np.eye(2))
@@ -111,5 +111,5 @@ def test_what_cannot_be_described_is_told() -> None:
 
 def test_an_iteration_that_does_not_settle_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("editloop.theory.balance.STEPS", 2)
-    with pytest.raises(WorldError, match=r"does not settle.*larger β"):
+    with pytest.raises(WorldError, match=r"does not converge.*larger β"):
         balanced(describe(0, 0.25))

@@ -94,7 +94,7 @@ def test_strings_their_distances_and_neighbours() -> None:
     [
         ({"reference": [[0.5, 0.6]]}, "the reference does not sum to 1: 1.1"),
         ({"reference": [[1.5, -0.5]]}, "the reference has a negative probability: -0.5"),
-        ({"reference": [[1.0, 0.0]]}, "never gives some response.*: 1"),
+        ({"reference": [[1.0, 0.0]]}, "never writes some response.*: 1"),
         ({"reference": [0.5, 0.5]}, "a row for each context"),
         ({"reference": [[np.nan, 0.5]]}, "not finite"),
         ({"kernel": [[[0.5, 0.4], [0.0, 1.0]]]}, "kernel does not sum to 1: 0.9"),
@@ -102,10 +102,13 @@ def test_strings_their_distances_and_neighbours() -> None:
         ({"beta": 0.0}, "β must be positive.*: 0.0"),
         ({"beta": math.nan}, "β must be positive"),
         ({"distance": [[0.0, -1.0], [1.0, 0.0]]}, "a distance is finite, not negative"),
-        ({"distance": [[0.5, 1.0], [1.0, 0.0]]}, "zero where nothing is edited"),
+        ({"distance": [[0.5, 1.0], [1.0, 0.0]]}, "zero without an edit"),
         ({"distance": [[0.0]]}, "a distance has the shape"),
         ({"weights": np.array([0.5, 0.5])}, "a weight for each context"),
-        ({"reference": [[0.5, 0.5]] * 2, "kernel": [np.eye(2)] * 2, "weights": [1, 0]}, "never comes"),
+        (
+            {"reference": [[0.5, 0.5]] * 2, "kernel": [np.eye(2)] * 2, "weights": [1, 0]},
+            "cannot have weight 0",
+        ),
     ],
 )
 def test_what_is_no_world_is_told(changes: dict[str, Any], words: str) -> None:
@@ -118,7 +121,7 @@ def test_what_cannot_be_enumerated_is_told() -> None:
         strings("ab", 10)
     with pytest.raises(WorldError, match="too large to enumerate"):
         strings("abc", 10_000)
-    with pytest.raises(WorldError, match="no strings"):
+    with pytest.raises(WorldError, match="no such strings"):
         strings("", 3)
     with pytest.raises(WorldError, match="without neighbours"):
         neighbours(edit_distances(("a", "b", "cdefg")))

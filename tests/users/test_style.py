@@ -156,7 +156,7 @@ def test_a_drifting_user_becomes_another() -> None:
     assert [share(gradual, round) for round in (9, 10, 30)] == [0, 0, 1]
     assert share(gradual, 15) == pytest.approx(0.25, abs=0.09)  # 4 standard errors
     assert gradual.name == "0.0 to 1.0"
-    with pytest.raises(ConfigError, match="starts and lasts"):
+    with pytest.raises(ConfigError, match="start and the length of a change"):
         DriftingUser(idle, sure, start=-1)
 
 

@@ -2,8 +2,7 @@
 
 The annotation of every parameter that is a path states which of the two it is. The frame of the command
 compares the paths that were given before the verb begins. Names that a verb makes up itself are compared by
-the verb or
-by `Reading`.
+the verb or by `Reading`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from editloop.online import BanditConfig
 
 if TYPE_CHECKING:
     from editloop.edits import Context, Log
-    from editloop.lab import Round, World
+    from editloop.lab import Domain, Round, Simulation, World
     from editloop.policy.manifest import Manifest
     from editloop.users import User
 
@@ -75,14 +75,12 @@ def simulate(
     dtype: Dtype = "auto",
     config: Config = None,
 ) -> None:
-    """Run the verb."""
+    """Run the verb. It is long because it has a parameter for each flag."""
     from editloop.edits import context_text, read_log
-    from editloop.lab import Domain, HubTexts, plot_rounds
+    from editloop.lab import Domain, HubTexts
     from editloop.lab import simulate as play
-    from editloop.offline.plots import figure_png
-    from editloop.offline.report import show_number
     from editloop.policy import RunFolder
-    from editloop.users import DriftingUser, LLMUser
+    from editloop.users import DriftingUser
 
     world = get_world(domain, texts)
     out = out or run / f"rounds-{user}"
@@ -95,11 +93,9 @@ def simulate(
     if drift is not None:
         if not isinstance(world, Domain) or style is not None:
             raise ConfigError("only for the lab's texts users can change what they want", seen=style or texts)
-        if isinstance(someone, LLMUser):
-            then: User = someone.with_style(world.shifted().describe)
-        else:
-            then = get_editor(user, world.shifted(), llm, seed=seed)
-        someone = DriftingUser(someone, then, start=drift, over=drift_over, seed=seed)
+        someone = DriftingUser(
+            someone, _later(someone, user, world, llm, seed), start=drift, over=drift_over, seed=seed
+        )
     log = read_log(contexts) if contexts else None
     if log is not None and isinstance(world, HubTexts):
         world.remember(log)
@@ -131,6 +127,24 @@ def simulate(
             on_round=table.add,
             **real,
         )
+    _report(result, out)
+
+
+def _later(someone: User, name: str, world: Domain, llm: LLM, seed: int) -> User:
+    """Return the same user after their wishes have changed to those of other kinds of texts."""
+    from editloop.users import LLMUser
+
+    if isinstance(someone, LLMUser):
+        return someone.with_style(world.shifted().describe)
+    return get_editor(name, world.shifted(), llm, seed=seed)
+
+
+def _report(result: Simulation, out: Path) -> None:
+    """Write the plot and the summary of the rounds, and print what each policy cost."""
+    from editloop.lab import plot_rounds
+    from editloop.offline.plots import figure_png
+    from editloop.offline.report import show_number
+
     write_bytes(out / "rounds.png", figure_png(plot_rounds(result)))
     summary = {
         "rounds": len(result.rounds),

@@ -16,7 +16,8 @@ from editloop.edits.record import Context, Message, Record, Status, context_text
 from editloop.edits.redline import Span, redline
 from editloop.edits.seen import row_hashes
 from editloop.edits.split import Split, SplitBy, split
-from editloop.edits.summary import Group, LogSummary, summarize
+from editloop.edits.summary import LogSummary, summarize
+from editloop.edits.tally import Group
 from editloop.edits.views import (
     CostObservation,
     Demonstration,

@@ -100,15 +100,15 @@ def simulate(
     """Play a round for each context, or the rounds that are left in a folder that holds some.
 
     Args:
-        run: Whose policies are the arms.
+        run: The run whose policies are the arms.
         base: The base that they were trained on.
-        contexts: One for each round.
+        contexts: The contexts, one for each round.
         user: Who edits.
-        out: Folder for `rounds.jsonl`, and for `settings.json`, which says what is played.
-        arms: Names of policies, `base` and `mixture` among them; by default all that were trained.
+        out: The folder for `rounds.jsonl`, and for `settings.json`, which records what is played.
+        arms: The names of policies, which may include `base` and `mixture`; by default all that were trained.
         config: How an arm is chosen, and the cost of an edit.
-        max_new_tokens: Most tokens of a response.
-        seed: Of the responses.
+        max_new_tokens: The most tokens of a response.
+        seed: The seed of the responses.
         callback: Receives progress.
         on_round: Called with each round after it was played.
 
@@ -124,22 +124,8 @@ def simulate(
         raise RunError("the run has no policies", seen=str(run.path), do="fit some first")
     if unknown := set(arms) - set(run.arm_names()):
         raise RunError("no such policy in the run", seen=sorted(unknown), do=f"use {run.arm_names()}")
-    bandit, mixture = Bandit(arms, config), run.manifest().mixture
-    settings = {
-        "run": run.manifest().identity,
-        "arms": arms,
-        "user": dict(user.settings),
-        "bandit": config.model_dump(mode="json"),
-        "rounds": len(contexts),
-        "seed": seed,
-        "max_new_tokens": max_new_tokens,
-        **({"mixture": mixture.weights} if mixture and "mixture" in arms else {}),
-    }
-    if not (out / "rounds.jsonl").exists():
-        (out / "settings.json").unlink(missing_ok=True)  # left by a simulation that played no round
-    elif not (out / "settings.json").exists():
-        raise RunError("the folder holds rounds of another simulation", seen=str(out), do="choose another")
-    claim(out, "simulation", settings)
+    bandit = Bandit(arms, config)
+    _claim(out, run, bandit, user, len(contexts), seed, max_new_tokens)
     texts = [context_text(context) for context in contexts]
     rounds = _resume(out / "rounds.jsonl", bandit, texts)
     responses: dict[str, list[str]] = {}
@@ -174,6 +160,32 @@ def simulate(
             on_round(played)
         callback.progress("rounds", number + 1, len(contexts))
     return Simulation(tuple(rounds), bandit)
+
+
+def _claim(
+    out: Path, run: RunFolder, bandit: Bandit, user: User, rounds: int, seed: int, max_new_tokens: int
+) -> None:
+    """Write down what is played in a folder, or check that the folder holds rounds of just that.
+
+    Raises:
+        RunError: The folder holds another simulation.
+    """
+    mixture = run.manifest().mixture
+    settings = {
+        "run": run.manifest().identity,
+        "arms": list(bandit.arms),
+        "user": dict(user.settings),
+        "bandit": bandit.config.model_dump(mode="json"),
+        "rounds": rounds,
+        "seed": seed,
+        "max_new_tokens": max_new_tokens,
+        **({"mixture": mixture.weights} if mixture and "mixture" in bandit.arms else {}),
+    }
+    if not (out / "rounds.jsonl").exists():
+        (out / "settings.json").unlink(missing_ok=True)  # left by a simulation that played no round
+    elif not (out / "settings.json").exists():
+        raise RunError("the folder holds rounds of another simulation", seen=str(out), do="choose another")
+    claim(out, "simulation", settings)
 
 
 def plot_rounds(simulation: Simulation) -> Figure:

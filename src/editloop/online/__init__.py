@@ -28,7 +28,8 @@ from editloop.online.events import (
     event_from_json,
     read_events,
 )
-from editloop.online.state import State, Tally
+from editloop.online.state import State
+from editloop.online.tallies import Tally
 
 __all__ = [
     "ALGORITHMS",

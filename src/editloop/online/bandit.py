@@ -19,7 +19,8 @@ from editloop.errors import BanditError, ConfigError
 from editloop.online.config import BanditConfig
 from editloop.online.events import Arms, Decided, Event, Feedback, Outcome, check_cost
 from editloop.online.pooling import pooled_strength
-from editloop.online.state import State, Tally
+from editloop.online.state import State
+from editloop.online.tallies import Tally
 
 __all__ = ["Bandit"]
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from editloop.online.state import Pool, Tally
+from editloop.online.tallies import Pool, Tally
 
 __all__ = ["pooled_strength"]
 

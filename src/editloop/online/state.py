@@ -10,68 +10,17 @@ This module knows neither how an arm is chosen nor what the costs are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from editloop.errors import BanditError
 from editloop.online.events import Decided, Event, Feedback, Rerouted, event_from_json
+from editloop.online.tallies import Pool, Tally, filled
 
-__all__ = ["FORMAT", "Pool", "State", "Tally"]
-
-Sums = TypeVar("Sums", "Tally", "Pool")
+__all__ = ["FORMAT", "State"]
 
 FORMAT = 1
 """The version of the snapshot's format."""
-
-
-class Tally:
-    """The counts of one arm in one scope; all are discounted.
-
-    Attributes:
-        observed: The pulls whose cost is known.
-        pending: The pulls in flight; N of Algorithm 1 is `observed + pending`.
-        cost: The summed cost C of the observed pulls.
-        square: Their summed squared cost.
-    """
-
-    __slots__ = ("cost", "observed", "pending", "square")
-
-    def __init__(self) -> None:
-        self.observed = self.pending = self.cost = self.square = 0.0
-
-
-class Pool:
-    """The counts of one arm over all scopes s.
-
-    They are kept up to date, so that the spread between scopes (`editloop.online.pooling`) needs no pass
-    over them.
-
-    Attributes:
-        scopes: The number of scopes that have observed the arm.
-        observed: Σ n_s, the observed pulls.
-        cost: Σ C_s, their summed cost.
-        square: Their summed squared cost.
-        between: Σ C_s² / n_s.
-        observed_square: Σ n_s².
-    """
-
-    __slots__ = ("between", "cost", "observed", "observed_square", "scopes", "square")
-
-    def __init__(self) -> None:
-        self.scopes = 0
-        self.observed = self.cost = self.square = self.between = self.observed_square = 0.0
-
-    def count(self, tally: Tally, sign: int) -> None:
-        """Add (+1) or subtract (-1) what one scope has observed."""
-        n = tally.observed
-        if n <= 0:
-            return
-        self.scopes += sign
-        self.observed += sign * n
-        self.cost += sign * tally.cost
-        self.square += sign * tally.square
-        self.between += sign * tally.cost * tally.cost / n
-        self.observed_square += sign * n * n
 
 
 class _Response(NamedTuple):
@@ -293,10 +242,10 @@ class State:
             state.decisions, state.skipped = row["decisions"], Counter(row["skipped"])
             state._clocks = dict(row["clocks"])
             state._tallies = {
-                scope: {arm: _filled(Tally(), values) for arm, values in tallies.items()}
+                scope: {arm: filled(Tally(), values) for arm, values in tallies.items()}
                 for scope, tallies in row["tallies"].items()
             }
-            state._pools = {arm: _filled(Pool(), values) for arm, values in row["pools"].items()}
+            state._pools = {arm: filled(Pool(), values) for arm, values in row["pools"].items()}
             state._responses = {key: _Response(*value) for key, value in row["responses"].items()}
             for event in map(event_from_json, row["early"]):
                 assert isinstance(event, Feedback)
@@ -306,10 +255,3 @@ class State:
                 "the state is incomplete", seen=str(error), do="replay the events instead"
             ) from error
         return state
-
-
-def _filled(sums: Sums, values: Sequence[float]) -> Sums:
-    """Set the sums to these values, in the order of their slots."""
-    for name, value in zip(sums.__slots__, values, strict=True):
-        setattr(sums, name, value)
-    return sums

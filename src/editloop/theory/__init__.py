@@ -11,17 +11,19 @@ from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from editloop.theory.balance import Description, Solution, Solutions, around, balanced, metropolis
+    from editloop.theory.distributions import total_variation
     from editloop.theory.learners import METHODS, Seen, dpo, early, limit, rl, seen, sft
     from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
     from editloop.theory.violations import VIOLATIONS, violated
-    from editloop.theory.world import Rows, World, total_variation
+    from editloop.theory.world import Rows, World
 
 _MODULES = {
     "balance": ("Description", "Solution", "Solutions", "around", "balanced", "metropolis"),
+    "distributions": ("total_variation",),
     "learners": ("METHODS", "Seen", "dpo", "early", "limit", "rl", "seen", "sft"),
     "responses": ("abstract_distances", "edit_distances", "neighbours", "strings"),
     "violations": ("VIOLATIONS", "violated"),
-    "world": ("Rows", "World", "total_variation"),
+    "world": ("Rows", "World"),
 }
 __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 

@@ -15,7 +15,8 @@ from scipy.optimize import root
 from scipy.special import log_softmax
 
 from editloop.errors import WorldError
-from editloop.theory.world import Floats, World, as_distribution, check_beta, check_distance, total_variation
+from editloop.theory.distributions import Floats, as_distribution, check_beta, check_distance, total_variation
+from editloop.theory.world import World
 
 __all__ = ["Description", "Solution", "Solutions", "around", "balanced", "metropolis"]
 

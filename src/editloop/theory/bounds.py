@@ -11,8 +11,9 @@ import math
 import numpy as np
 from scipy.special import expit
 
+from editloop.theory.distributions import Floats, total_variation
 from editloop.theory.learners import seen
-from editloop.theory.world import Floats, World, total_variation
+from editloop.theory.world import World
 
 __all__ = ["dpo_bias", "dpo_term", "lemma_1", "rl_term", "sft_bias", "sft_term"]
 

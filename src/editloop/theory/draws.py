@@ -7,9 +7,10 @@ from scipy.optimize import brentq
 from scipy.special import log_softmax
 
 from editloop.theory.balance import around
+from editloop.theory.distributions import Floats
 from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
 from editloop.theory.violations import VIOLATIONS, violated
-from editloop.theory.world import Floats, World
+from editloop.theory.world import World
 
 __all__ = ["any_world", "balanced_world", "simplex", "tasteful_world", "violated_world"]
 

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.special import log_expit, log_softmax
 
 from editloop.errors import WorldError
-from editloop.theory.world import Floats, Rows, World
+from editloop.theory.distributions import Floats
+from editloop.theory.world import Rows, World
 
 __all__ = ["LEARNERS", "METHODS", "Seen", "dpo", "early", "limit", "rl", "seen", "sft"]
 

@@ -9,7 +9,7 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 from editloop.errors import WorldError
-from editloop.theory.world import Floats, check_distance, check_size
+from editloop.theory.distributions import Floats, check_distance, check_size
 
 __all__ = ["abstract_distances", "edit_distances", "neighbours", "strings"]
 

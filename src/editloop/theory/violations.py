@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from editloop.theory.world import Floats, World
+from editloop.theory.distributions import Floats
+from editloop.theory.world import World
 
 __all__ = ["VIOLATIONS", "violated"]
 

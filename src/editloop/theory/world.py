@@ -2,8 +2,7 @@
 
 All quantities of the paper are computed by enumeration, in float64. The first axis of an array is that of
 the contexts, C; responses are numbered 0 to m - 1; a user's kernel is q[x, y, y'], the probability that y is
-edited into
-y'.
+edited into y'.
 """
 
 from __future__ import annotations
@@ -19,16 +18,19 @@ from scipy.linalg import eigh, null_space
 from scipy.special import log_softmax
 
 from editloop.errors import WorldError
+from editloop.theory.distributions import (
+    Floats,
+    as_distribution,
+    check_beta,
+    check_distance,
+    check_size,
+    kl,
+    kl_to,
+    total_variation,
+)
 
-__all__ = ["LARGEST", "Rows", "World", "as_distribution", "kl", "total_variation"]
+__all__ = ["Rows", "World"]
 
-LARGEST = 2_000
-"""The most responses: larger kernels take too much memory (8 m² bytes for each context)."""
-
-SUM = 1e-9
-"""How far the sum of probabilities may be from 1."""
-
-Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
 
@@ -135,7 +137,7 @@ class World:
 
     def suboptimality(self, policy: ArrayLike) -> float:
         """Return SubOpt(π) = J_β(π) - J_β(π*_β) of a policy [C, m]: β KL(π ‖ π*_β), so at least 0."""
-        return self.beta * self.mean(_kl_to(self._policy(policy), self.log_optimum))
+        return self.beta * self.mean(kl_to(self._policy(policy), self.log_optimum))
 
     def edited(self, policy: ArrayLike) -> Floats:
         """Return q∘π, the distribution of the edits of a policy's responses [C, m]."""
@@ -229,7 +231,7 @@ class World:
         pi = self._policy(policy)
         return {
             "tv": self.mean(total_variation(pi, self.optimum)),
-            "kl": self.mean(_kl_to(pi, self.log_optimum)),
+            "kl": self.mean(kl_to(pi, self.log_optimum)),
             "reverse_kl": self.mean(kl(self.optimum, pi)),
         }
 
@@ -258,83 +260,6 @@ class World:
     def mean(self, by_context: Floats) -> float:
         """Return the mean of values over contexts [C]."""
         return float(np.dot(self.rho, by_context))
-
-
-def total_variation(p: Floats, q: Floats) -> Floats:
-    """Return the total variation ½ Σ |p - q| over the last axis."""
-    distance: Floats = 0.5 * np.abs(p - q).sum(axis=-1)
-    return distance
-
-
-def kl(p: Floats, q: Floats) -> Floats:
-    """Return KL(p ‖ q) over the last axis, where 0 log 0 = 0; rounding cannot make it negative.
-
-    Each term is p log p/q - p + q, which is at least 0; the added parts sum to 0 over the axis.
-    """
-    with np.errstate(divide="ignore"):
-        return _kl_to(p, np.log(q))
-
-
-def _kl_to(p: Floats, log_q: Floats) -> Floats:
-    """Return the same for a distribution given by its logarithms, whose probabilities may underflow."""
-    log_p = np.log(np.where(p > 0, p, 1.0))
-    terms = np.where(p > 0, p * (log_p - log_q), 0.0) - p + np.exp(log_q)
-    divergence: Floats = np.maximum(terms, 0.0).sum(axis=-1)
-    return divergence
-
-
-def as_distribution(what: str, given: ArrayLike) -> Floats:
-    """Return probabilities after checking that they sum to 1 over the last axis.
-
-    Raises:
-        WorldError: They do not sum to 1, or one is negative or not finite.
-    """
-    values = np.asarray(given, np.float64)
-    if values.ndim == 0 or values.size == 0 or not np.isfinite(values).all():
-        raise WorldError(f"{what} contains values that are not finite numbers")
-    if (values < 0).any():
-        raise WorldError(f"{what} has a negative probability", seen=float(values.min()))
-    sums = values.sum(axis=-1)
-    if (np.abs(sums - 1) > SUM).any():
-        worst = float(sums.flat[np.abs(sums - 1).argmax()])
-        raise WorldError(f"{what} does not sum to 1", seen=worst, do="normalise it")
-    return values
-
-
-def check_beta(beta: float) -> None:
-    """Refuse a β that is not a positive number.
-
-    Raises:
-        WorldError: β is not positive.
-    """
-    if not (np.isfinite(beta) and beta > 0):
-        raise WorldError("β must be positive: without it the optimum is no distribution", seen=beta)
-
-
-def check_distance(given: ArrayLike, m: int) -> Floats:
-    """Return Δ [m, m] after checking it.
-
-    Raises:
-        WorldError: It has another shape, or is negative, not finite, or not zero without an edit.
-    """
-    distance = np.asarray(given, np.float64)
-    if distance.shape != (m, m):
-        raise WorldError("a distance has the shape [m, m]", seen=distance.shape, do=f"{(m, m)}")
-    if not np.isfinite(distance).all() or (distance < 0).any() or np.diagonal(distance).any():
-        raise WorldError("a distance is finite, not negative, and zero without an edit")
-    return distance
-
-
-def check_size(m: int) -> None:
-    """Refuse a world that cannot be enumerated.
-
-    Raises:
-        WorldError: It has more than `LARGEST` responses.
-    """
-    if m > LARGEST:
-        raise WorldError(
-            f"too large to enumerate: {m} responses, at most {LARGEST}", do="use shorter or fewer strings"
-        )
 
 
 def _draw(steps: Floats, rng: np.random.Generator) -> Numbers:

@@ -11,8 +11,8 @@ from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory.bounds import lemma_1
+from editloop.theory.distributions import Floats, total_variation
 from editloop.theory.draws import balanced_world, simplex
-from editloop.theory.world import Floats, total_variation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

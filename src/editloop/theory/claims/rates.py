@@ -13,9 +13,10 @@ from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 from editloop.theory import bounds
+from editloop.theory.distributions import Floats, kl
 from editloop.theory.draws import tasteful_world
 from editloop.theory.learners import LEARNERS, limit, rl, seen
-from editloop.theory.world import Floats, World, kl
+from editloop.theory.world import World
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

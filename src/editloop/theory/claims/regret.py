@@ -15,9 +15,9 @@ from editloop.online import Algorithm, get_algorithm
 from editloop.online.algorithms import ALPHA
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
+from editloop.theory.distributions import Floats, as_distribution
 from editloop.theory.draws import tasteful_world
 from editloop.theory.learners import LEARNERS, METHODS, seen
-from editloop.theory.world import Floats, as_distribution
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

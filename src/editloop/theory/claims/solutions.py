@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,9 @@ import numpy as np
 from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
-from editloop.theory.balance import Description, balanced
+from editloop.theory.balance import Description, Solutions, balanced
+from editloop.theory.distributions import total_variation
 from editloop.theory.responses import edit_distances, neighbours, strings
-from editloop.theory.world import total_variation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,21 +53,32 @@ def run(
             callback.progress(
                 "descriptions", len(rows) * worlds + number + 1, len(BETAS) * worlds, f"β {beta}"
             )
-        attracting = [sum(each.attracts for each in one.found) for one in found]
-        rows.append(
-            {
-                "beta": beta,
-                "lipschitz": found[0].lipschitz,
-                "unique_proved": found[0].unique,
-                "several": sum(len(one.found) > 1 for one in found),
-                "several_attracting": sum(count > 1 for count in attracting),
-                "solutions": [len(one.found) for one in found],
-                "attracting": attracting,
-                "followed_without_jump": sum(one.jump < 0.1 for one in found),
-                "apart": float(np.mean([_apart(one) for one in found])),
-                "worst_residual": max(each.residual for one in found for each in one.found),
-            }
-        )
+        rows.append(_row(beta, found))
+    page = _page(rows, worlds, starts)
+    data = {"seed": seed, "gamma": GAMMA, "worlds": worlds, "starts": starts, "betas": rows}
+    write_result("solutions", data, page, out, _figure(rows, worlds), command="editloop theory ")
+    return data
+
+
+def _row(beta: float, found: Sequence[Solutions]) -> dict[str, Any]:
+    """The figures of all descriptions with one β."""
+    attracting = [sum(each.attracts for each in one.found) for one in found]
+    return {
+        "beta": beta,
+        "lipschitz": found[0].lipschitz,
+        "unique_proved": found[0].unique,
+        "several": sum(len(one.found) > 1 for one in found),
+        "several_attracting": sum(count > 1 for count in attracting),
+        "solutions": [len(one.found) for one in found],
+        "attracting": attracting,
+        "followed_without_jump": sum(one.jump < 0.1 for one in found),
+        "apart": float(np.mean([_apart(one) for one in found])),
+        "worst_residual": max(each.residual for one in found for each in one.found),
+    }
+
+
+def _page(rows: Sequence[dict[str, Any]], worlds: int, starts: int) -> str:
+    """The figures for people."""
     table = markdown_table(
         ["β", "L", "with several", "with several that attract", "most", "furthest apart", "residual"],
         [
@@ -82,15 +94,12 @@ def run(
             for row in rows
         ],
     )
-    page = f"""The 14 strings over {{a, b}} of length 1 to 3 with their edit distances, γ = {GAMMA:g}, local
+    return f"""The 14 strings over {{a, b}} of length 1 to 3 with their edit distances, γ = {GAMMA:g}, local
 edits to neighbours, {worlds} random references, {starts} random starts for each by damped iteration and by
 Newton's method. Where L < 1 the user is proved to be unique; `furthest apart` is the mean over references of
 the largest total variation between two solutions' optima.
 
 {table}"""
-    data = {"seed": seed, "gamma": GAMMA, "worlds": worlds, "starts": starts, "betas": rows}
-    write_result("solutions", data, page, out, _figure(rows, worlds), command="editloop theory ")
-    return data
 
 
 def _apart(found: Any) -> float:

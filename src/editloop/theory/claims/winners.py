@@ -10,9 +10,9 @@ import numpy as np
 from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
+from editloop.theory.distributions import Floats
 from editloop.theory.draws import tasteful_world
 from editloop.theory.learners import LEARNERS, METHODS, seen
-from editloop.theory.world import Floats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

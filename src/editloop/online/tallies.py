@@ -1,0 +1,67 @@
+"""The counts that a bandit's state consists of: by scope and arm, and by arm over all scopes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+__all__ = ["Pool", "Tally", "filled"]
+
+Sums = TypeVar("Sums", "Tally", "Pool")
+
+
+class Tally:
+    """The counts of one arm in one scope; all are discounted.
+
+    Attributes:
+        observed: The pulls whose cost is known.
+        pending: The pulls in flight; N of Algorithm 1 is `observed + pending`.
+        cost: The summed cost C of the observed pulls.
+        square: Their summed squared cost.
+    """
+
+    __slots__ = ("cost", "observed", "pending", "square")
+
+    def __init__(self) -> None:
+        self.observed = self.pending = self.cost = self.square = 0.0
+
+
+class Pool:
+    """The counts of one arm over all scopes s.
+
+    They are kept up to date, so that the spread between scopes (`editloop.online.pooling`) needs no pass
+    over them.
+
+    Attributes:
+        scopes: The number of scopes that have observed the arm.
+        observed: Σ n_s, the observed pulls.
+        cost: Σ C_s, their summed cost.
+        square: Their summed squared cost.
+        between: Σ C_s² / n_s.
+        observed_square: Σ n_s².
+    """
+
+    __slots__ = ("between", "cost", "observed", "observed_square", "scopes", "square")
+
+    def __init__(self) -> None:
+        self.scopes = 0
+        self.observed = self.cost = self.square = self.between = self.observed_square = 0.0
+
+    def count(self, tally: Tally, sign: int) -> None:
+        """Add (+1) or subtract (-1) what one scope has observed."""
+        n = tally.observed
+        if n <= 0:
+            return
+        self.scopes += sign
+        self.observed += sign * n
+        self.cost += sign * tally.cost
+        self.square += sign * tally.square
+        self.between += sign * tally.cost * tally.cost / n
+        self.observed_square += sign * n * n
+
+
+def filled(sums: Sums, values: Sequence[float]) -> Sums:
+    """Set sums to these values, in the order of their slots, and return them."""
+    for name, value in zip(sums.__slots__, values, strict=True):
+        setattr(sums, name, value)
+    return sums
