@@ -121,7 +121,7 @@ def run(
 
 def _variant(name: str, made: Mapping[Cell, CellResponses], cells: Sequence[Cell]) -> Estimate:
     """Return the mean cost of a round with the policy that a variant trains."""
-    method = "early" if "SFT" in name else "rl"
+    (method,) = dict(VARIANTS[name])["methods"]
     return _mean_cost([strong_costs(made[cell], cell, (method,))[:, 0] for cell in cells])
 
 

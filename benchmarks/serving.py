@@ -143,9 +143,9 @@ def _measure(
     found: dict[str, dict[str, Any]] = {}
     for key, several in seen.items():
         asked, processor, own, count = used[key]
-        told = found.setdefault(key[0], {})[key[1]] = summarise(several)
-        told["processor_ms"] = 1000 * processor / asked if processor else None
-        told["own_mean_ms"] = 1000 * own / count if count else None
+        shown = found.setdefault(key[0], {})[key[1]] = summarise(several)
+        shown["processor_ms"] = 1000 * processor / asked if processor else None
+        shown["own_mean_ms"] = 1000 * own / count if count else None
     for by_name in found.values():
         for name in by_name:
             by_name[name]["added"] = None if name == DIRECT else added(by_name[name], by_name[DIRECT])
@@ -244,13 +244,18 @@ def _sustained(name: str, port: int, seconds: float, callback: ProgressCallback)
 
     def sustains(rate: float) -> bool:
         seen = put_load(Plan(port, rate, seconds, 2.0, EDITS if name == EDITLOOP else 0.0))
-        told = summarise([seen])
-        p99 = told["latency_ms"]["p99"] if told["latency_ms"] else float("inf")
-        good = bool(p99 <= MOST_P99_MS and told["in_time"] >= LEAST_SHARE)
+        shown = summarise([seen])
+        p99 = shown["latency_ms"]["p99"] if shown["latency_ms"] else float("inf")
+        good = bool(p99 <= MOST_P99_MS and shown["in_time"] >= LEAST_SHARE)
         tries.append(
-            {"rate": rate, "latency_ms": told["latency_ms"], "in_time": told["in_time"], "sustained": good}
+            {
+                "rate": rate,
+                "latency_ms": shown["latency_ms"],
+                "in_time": shown["in_time"],
+                "sustained": good,
+            }
         )
-        callback.message(f"{name} at {rate:.0f}/s: p99 {p99:.1f} ms, {told['in_time']:.1%} in time")
+        callback.message(f"{name} at {rate:.0f}/s: p99 {p99:.1f} ms, {shown['in_time']:.1%} in time")
         return good
 
     return {"rate": highest(sustains), "tries": tries}
@@ -288,8 +293,8 @@ def _markdown(measured: Mapping[str, Any]) -> str:
             unanswered = each["requests"] - each["answered"]
             plus = [""] * len(PERCENTILES) if name == DIRECT else _figures(each["added"])
             used = "" if each["processor_ms"] is None else f"{each['processor_ms']:.2f}"
-            told = f"{unanswered} of {each['requests']:,}"
-            latencies.append([rate, name, *_figures(each["latency_ms"]), *plus, used, told])
+            shown = f"{unanswered} of {each['requests']:,}"
+            latencies.append([rate, name, *_figures(each["latency_ms"]), *plus, used, shown])
         mine = by_name[EDITLOOP]
         learned = mine["learned_ms"]
         own = mine["own_mean_ms"]

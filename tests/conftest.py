@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from editloop.registry import Registry
+from editloop.store.testing import Postgres, find_binaries
 from llm_server import Server
 from tiny import tiny_model, tiny_tokenizer
 
@@ -24,6 +26,7 @@ REGISTRIES = {
     "editloop.edits.exports": "EXPORTS",
     "editloop.edits.formats": "FORMATS",
     "editloop.lab.domains": "DOMAINS",
+    "editloop.serve.backends": "BACKENDS",
     "editloop.online.algorithms": "ALGORITHMS",
 }
 
@@ -78,3 +81,23 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    binaries = find_binaries()
+    if binaries is None:
+        if os.environ.get("EDITLOOP_TEST_ALL"):
+            pytest.fail("PostgreSQL is not installed")
+        pytest.skip("PostgreSQL is not installed")
+    server = Postgres(binaries)
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/edits.db"
+    return str(request.getfixturevalue("postgres").new())

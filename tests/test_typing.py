@@ -22,7 +22,9 @@ def main(path: str) -> None:
     log = editloop.read_log(path, map="context=prompt,response=draft,edit=final")
     print(editloop.summarize(log).cost_quantiles, len(log))
     own = Record(context=(Message(role="user", content="Hi"),), response="Hello", edit="Hello!")
-    config = FitConfig(methods=("sft", "dpo"), epochs=1.0, learning_rate={"sft": (1e-4,), "dpo": (1e-5,)})
+    tried = {"dpo": {"beta": (0.1, 1)}}
+    config = FitConfig(methods=("sft", "dpo"), epochs=1.0, hyperparameters=tried, select="cost")
+    print(config.changed({"sft.learning_rate": 1e-4}).trials("sft")[0].name)
     with editloop.show_progress() as callback:
         run = editloop.fit([*log, own], "lab:email", "run", config, callback=callback)
     figures = editloop.evaluate(run, log, drop_seen=True)["policies"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from benchmarks import costs, quality, rl
 from benchmarks.cells import ARMS, COLUMNS, Cell, TableSettings
 from editloop.errors import ConfigError
+from editloop.policy import RunFolder
 from editloop.progress import WarningCallback
+from small_run import make_manifest
 
 ROUNDS = 20
 WRONG = {"base": 4, "sft": 0, "dpo": 3, "rl": 2, "early": 1, "mixture": 1}
@@ -34,25 +37,21 @@ def make(cell: Cell, folder: Path) -> None:
     (place / "run").mkdir(parents=True)
     content = {"contexts": contexts, "responses": responses, "seconds": 1.0}
     (place / "responses.json").write_text(json.dumps(content))
-    predicted = {"rows": 20, "r2": 0.5 if cell.trained == "heavy" else None, "pearson": 0.7, "covered": []}
-    length = {"rows": 20, "r2": 0.1, "covered": []}
-    manifest = {
-        "format": 2,
-        "base": {"name": "base", "fingerprint": "0"},
-        "mixture": {"weights": {"sft": 0.75, "rl": 0.25 if cell.seed == 1 else 0.15, "early": 0.0}},
-        "policies": {
-            arm: {"chosen": 0, "trials": [{"validation_cost": 0.1 * WRONG[arm] + 0.2}]} for arm in ARMS
-        },
-        "cost_model": {
+    rows: dict[str, Any] = {"rows": 20, "covered": [0.5, 0.8, 1.0]}
+    predicted = {**rows, "r2": 0.5 if cell.trained == "heavy" else None, "pearson": 0.7}
+    manifest = make_manifest(
+        mixture={"weights": {"sft": 0.75, "rl": 0.25 if cell.seed == 1 else 0.15, "early": 0.0}},
+        policies={arm: {"trials": [{"validation_cost": 0.1 * WRONG[arm] + 0.2}]} for arm in ARMS},
+        cost_model={
             "kind": "ridge",
             "settings": {},
             "unit": 1.0,
             "model": predicted,
-            "length": length,
-            "mean": length,
+            "length": {**rows, "r2": 0.1},
+            "mean": rows,
         },
-    }
-    (place / "run/run.json").write_text(json.dumps(manifest))
+    )
+    RunFolder(place / "run").write_manifest(manifest)
 
 
 def test_the_ranking_by_each_cost(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_log_scale(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "log-scale.json").read_text())["rows_per_second"] > 0
 
 
-def test_log_scale_tells_when_the_inspection_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_scale_reports_a_failed_inspection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_scale, "_CHILD", "raise SystemExit(3)")
     with pytest.raises(EditLoopError, match="the inspection failed: 3"):
         log_scale.run(tmp_path, rows=10)

@@ -99,9 +99,9 @@ def test_what_is_there_twice_is_double(table: str, row: dict[str, Any], expected
 
 
 def test_an_edit_with_another_text_or_cost_is_lost() -> None:
-    for told in (KeptEdit("1", "Dear Eve", (1, 0.5)), KeptEdit("1", "Dear Bob", (1, 0.25))):
+    for shown in (KeptEdit("1", "Dear Eve", (1, 0.5)), KeptEdit("1", "Dear Bob", (1, 0.25))):
         account, tables = store()
-        account.edits["key-1"] = told
+        account.edits["key-1"] = shown
         assert counts(account, tables) == (0, 0, 1, 0)
     account, tables = store()
     account.edits["key-1"] = KeptEdit("1", "Dear Bob", (1, None))  # the cost was not known yet
@@ -111,11 +111,11 @@ def test_an_edit_with_another_text_or_cost_is_lost() -> None:
 def test_the_state_is_that_of_the_events() -> None:
     _, tables = store()
     assert replay(tables.events) == {"a@1": (1.0, 0.5), "b@2": (1.0, 0.0)}
-    told = {
+    shown = {
         "data": [{"arm": "a@1", "observed": 1.0, "cost": 0.5}, {"arm": "b@2", "observed": 1.0, "cost": 0}]
     }
-    assert agrees(told, tables.events)
-    assert not agrees(told, tables.events[:-1])
+    assert agrees(shown, tables.events)
+    assert not agrees(shown, tables.events[:-1])
     assert agrees({"data": []}, [])
 
 

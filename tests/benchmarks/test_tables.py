@@ -12,7 +12,7 @@ import pytest
 from benchmarks import drift, sensitivity, tables, tune
 from benchmarks.cells import COLUMNS, Cell, TableSettings, cost_table, incurred_cost, make_cells, play
 from editloop.errors import RunError
-from editloop.lab import Round, base_path, fit_settings, simulate
+from editloop.lab import Round, base_path, fit_settings, get_domain, simulate
 from editloop.offline import mix_by_cost
 from editloop.online import BanditConfig
 from editloop.policy import RunFolder, load_base
@@ -157,10 +157,12 @@ def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) ->
         by_arm.setdefault(each.arm, []).append(each.cost)
     mixture = mix_by_cost(by_arm)
     run.keep_mixture(mixture.to_json())
-    assert run.manifest().mixture.weights[min(by_arm, key=lambda arm: np.mean(by_arm[arm]))] == 1
+    kept = run.manifest().mixture
+    assert kept is not None
+    assert kept.weights[min(by_arm, key=lambda arm: np.mean(by_arm[arm]))] == 1
     with run.policy("mixture", load_base(base_path("email"))) as mixed:
         assert len(mixed.sample(made.contexts[:2], max_new_tokens=3)) == 2
-    with pytest.raises(RunError, match="a policy that the run has not: 'other'"):
+    with pytest.raises(RunError, match="a policy of the mixture is not in the run: 'other'"):
         run.keep_mixture({"weights": {"other": 1.0}})
 
 
@@ -186,8 +188,16 @@ def test_what_was_chosen_is_what_is_used() -> None:
     assert len(chosen) == 8
     for result in chosen:
         best = result["trials"][result["chosen"]]
-        tuned = {key: value for key, value in best.items() if key not in ("cost", "se", "mean")}
+        point = {key: best[key] for key in tune.POINT if key in best}
+        tuned = get_domain(result["domain"]).tuned
+        used = tuned[result["method"]]
+        assert point and {key: used[key] for key in point} == point
+        fixed = set(used) - set(point)  # by what is not tuned here
+        assert fixed <= {"reduction", "epochs", "rl_beta", "kappa", "rl_loss"}
         config = fit_settings(result["domain"], seed=4)
         assert config.seed == 4
         (trial,) = config.trials(result["method"])
-        assert {key: getattr(trial.hyperparameters, key) for key in tuned} == tuned
+        assert {key: getattr(trial.hyperparameters, key) for key in used} == used
+        early, rl = tuned["early"], tuned["rl"]
+        assert (early["rl_beta"], early["kappa"], early["rl_loss"]) == (rl["beta"], rl["kappa"], rl["loss"])
+    assert get_domain("email").tuned

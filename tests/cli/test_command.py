@@ -13,7 +13,16 @@ import pytest
 from calling import fails, rows
 from editloop.lab import base_path
 
-QUICK = ["--epochs", "1", "--samples", "4", "--max-new-tokens", "16", "--learning-rate", "1e-3"]
+QUICK = [
+    "--epochs",
+    "1",
+    "--validation-samples",
+    "4",
+    "--max-new-tokens",
+    "16",
+    "--set",
+    "learning_rate=1e-3",
+]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +120,8 @@ def test_fit_does_not_write_over_another_run(editloop, run_folder, lab_log):
 
 def test_config_file_gives_flags_and_the_command_line_wins(editloop, run_folder, lab_log, tmp_path):
     (tmp_path / "fit.yaml").write_text(
-        "base: lab:email\nepochs: 7\nsamples: 4\nmax-new-tokens: 16\nlearning_rate: [1e-3]\n",
+        "base: lab:email\nepochs: 7\nvalidation_samples: 4\nmax-new-tokens: 16\nhyperparameters:\n"
+        "  sft: {learning_rate: [1e-3]}\n  dpo: {learning_rate: 0.001}\n  early: {learning_rate: 1e-3}\n",
         encoding="utf-8",
     )
     status, out, _ = editloop("fit", lab_log, "--config", "fit.yaml", "--out", run_folder, "--epochs", "1")
@@ -195,12 +205,15 @@ def test_lab_pretrain_makes_a_base_from_text_that_fit_takes(editloop, tmp_path):
         (["fit", "good.jsonl", "--base", "folder"], ["config.json"]),
         (["fit", "good.jsonl", "--base", "lab:novel"], ["novel"]),
         (["fit", "good.jsonl", "--base", "lab:email", "--methods", "ppo"], ["methods"]),
-        (["fit", "good.jsonl", "--base", "lab:email", "--learning-rate", "fast"], ["--learning-rate"]),
+        (
+            ["fit", "good.jsonl", "--base", "lab:email", "--set", "sft.learning_rate=fast"],
+            ["sft.learning_rate"],
+        ),
         (["fit", "good.jsonl", "--base", "lab:email", "--epochs", "0"], ["epochs"]),
         (["fit", "good.jsonl", "--base", "lab:email", "--device", "abacus"], ["--device"]),
         (["fit", "good.jsonl", "--base", "lab:email", "--dtype", "int3"], ["--dtype"]),
         (["fit", "good.jsonl", "--base", "lab:email", "--end-token", "<nope>"], ["--end-token"]),
-        (["fit", "good.jsonl", "--base", "lab:email", "--beta", "0.1,0.5"], ["cost"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--set", "dpo.beta=0.1,0.5"], ["select cost"]),
         (["fit", "unedited.jsonl", "--base", "lab:email", "--methods", "dpo"], ["unedited"]),
         (["fit", "one.jsonl", "--base", "lab:email"], ["give more rows"]),
         (["fit", "pending.jsonl", "--base", "lab:email"], ["pending"]),
@@ -248,7 +261,7 @@ def test_simulate_plays_rounds_and_goes_on(editloop, run_folder, tmp_path, monke
     assert editloop(*asked[:-1], "informed", "--prior", "--rounds", "3")[0] == 0
     prior = json.loads((tmp_path / "informed/settings.json").read_text())["bandit"]["prior"]
     policies = json.loads((run_folder / "run.json").read_text())["policies"]
-    assert prior == {name: policy["candidates"][0]["validation_cost"] for name, policy in policies.items()}
+    assert prior == {name: policy["trials"][0]["validation_cost"] for name, policy in policies.items()}
     char = ("--cost", "levenshtein:char/response")
     fails(editloop(*asked[:-1], "informed", "--prior", *char), "in another cost")
     status, out, _ = editloop(*asked[:-1], "drifted", "--drift", "12", "--drift-over", "6")
@@ -318,7 +331,7 @@ def test_a_response_of_a_megabyte_is_cut_and_counted(editloop, tmp_path):
 
 def test_a_training_that_diverges_ends_in_a_report(editloop, tmp_path):
     log = rows(tmp_path / "log.jsonl", 20)
-    hot = [*QUICK[:-1], "1e30"]
+    hot = [*QUICK[:-1], "learning_rate=1e30"]
     status, out, err = editloop("fit", log, "--base", "lab:email", "--methods", "sft", *hot)
     assert status == 0, err
     assert "→ –" in out and "never improved" in out

@@ -57,7 +57,16 @@ def test_inspect(file, columns, observed, tmp_path):
     [("lamp.w12.jsonl", LAMP, 50), ("lamp.w16.jsonl", LAMP, 50), ("mlqe_pe.ro-en.dev.tsv", MLQE, 1000)],
 )
 def test_fit_and_evaluate(file, columns, rows, small_base, tmp_path):
-    few = ["--methods", "sft,dpo", "--learning-rate", "1e-3", "--epochs", "0.25", "--samples", "2"]
+    few = [
+        "--methods",
+        "sft,dpo",
+        "--set",
+        "learning_rate=1e-3",
+        "--epochs",
+        "0.25",
+        "--validation-samples",
+        "2",
+    ]
     out = command(
         "fit", DATA / file, *columns, "--base", small_base, "--out", tmp_path / "run",
         *few, "--max-new-tokens", "16", "--max-length", "1024", "--evaluations", "1",

@@ -13,6 +13,7 @@ from calling import fails, rows
 from editloop.cli import inspect
 from editloop.cli.console import console
 from editloop.intervals import share_interval
+from small_run import make_manifest
 
 
 def foreign(path: Path, count: int = 40, bad: int = 1) -> Path:
@@ -168,12 +169,10 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
     from editloop.offline.page import write_report
     from editloop.offline.report import run_sections
     from editloop.policy import RunFolder
-    from editloop.policy.manifest import Manifest
 
     nan = float("nan")
     best = {
         "hyperparameters": {"learning_rate": 1.0},
-        "settings": "lr 1",
         "initial_loss": 1.25,
         "validation_loss": nan,
         "validation_cost": None,
@@ -185,15 +184,8 @@ def test_a_training_that_diverged_is_shown_with_dashes(capsys, tmp_path):
     }
     counts = {"examples": 1, "pairs": 1, "counts": {}}
     run = RunFolder(tmp_path / "run")
-    run.write_manifest(
-        Manifest.model_validate(
-            {
-                "policies": {"sft": {"chosen": 0, "trials": [best], "alarms": []}},
-                "data": {"train": counts, "validation": counts},
-                "base": {"name": "a base", "fingerprint": "0"},
-            }
-        )
-    )
+    data = {"train": counts, "validation": counts}
+    run.write_manifest(make_manifest(policies={"sft": {"trials": [best]}}, data=data))
     print_run(run)
     shown = capsys.readouterr().out
     assert "1.250 → –" in shown and "No verdict: no responses were sampled." in shown
@@ -236,7 +228,6 @@ def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, 
     from editloop.cli.fit import print_run
     from editloop.offline.report import run_sections
     from editloop.policy import RunFolder
-    from editloop.policy.manifest import Manifest
 
     figures = {
         "edit_nll_per_token": {"mean": 2.0, "se": 0.1, "n": 12},
@@ -246,7 +237,6 @@ def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, 
     }
     best = {
         "hyperparameters": {"learning_rate": 1.0},
-        "settings": "lr 1",
         "initial_loss": 2.5,
         "validation_loss": 2.0,
         "validation_cost": 0.5,
@@ -258,15 +248,8 @@ def test_an_accuracy_has_one_name_and_is_never_without_what_it_is_worth(capsys, 
     }
     counts = {"examples": 14, "pairs": 12, "counts": {}}
     run = RunFolder(tmp_path / "run")
-    run.write_manifest(
-        Manifest.model_validate(
-            {
-                "policies": {"dpo": {"chosen": 0, "trials": [best], "alarms": []}},
-                "data": {"train": counts, "validation": counts},
-                "base": {"name": "a base", "fingerprint": "0"},
-            }
-        )
-    )
+    data = {"train": counts, "validation": counts}
+    run.write_manifest(make_manifest(policies={"dpo": {"trials": [best]}}, data=data))
     print_run(run)
     fitted = capsys.readouterr().out
     print_evaluation({"rows": 14, "pairs": 12, "policies": {"dpo": figures}})

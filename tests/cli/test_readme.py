@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from editloop.lab import base_path, get_domain, make_log
 from editloop.policy import load_base
+from editloop.registry import Registry
 from editloop.users import get_user
 
 README = Path(__file__).parents[2] / "README.md"
@@ -82,3 +84,13 @@ def test_the_readme_names_every_verb():
 
     text = README.read_text(encoding="utf-8")
     assert [verb for verb in get_command(app).commands if not re.search(rf"`{verb}[ `]", text)] == []
+
+
+def test_the_parts_that_contributing_names_are_there():
+    text = (README.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [a-z ]+ \| `(\S+)\.(\w+)` \| `(\S+)` \| `(\S+)` \|$", text, re.MULTILINE)
+    assert len(rows) == 6
+    for module, name, group, example in rows:
+        registry = getattr(importlib.import_module(module), name)
+        assert isinstance(registry, Registry) and registry.group == group
+        assert (README.parent / "src/editloop" / example).is_file()

@@ -19,17 +19,17 @@ from editloop.policy import RunFolder
 from editloop.serve.testing import make_run, stub_server
 
 
-def line(told: tuple[int, str, str]) -> str:
+def line(shown: tuple[int, str, str]) -> str:
     """The one line of an error."""
-    status, _, error = told
+    status, _, error = shown
     assert status == 1 and error.startswith("editloop: error: ") and error.count("\n") == 1, error
     return error
 
 
 def test_a_wrong_start_is_told_in_a_line(editloop, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        told = line(editloop("serve", "--port", taken.getsockname()[1]))
-        assert "cannot listen, Address already in use" in told and "--port" in told
+        shown = line(editloop("serve", "--port", taken.getsockname()[1]))
+        assert "cannot listen, Address already in use" in shown and "--port" in shown
     upstream = ("--upstream", "http://127.0.0.1:1/v1", "--port", 0)
     assert "without keys only this machine" in line(editloop("serve", "--host", "0.0.0.0", *upstream))
     assert "no such scope" in line(editloop("serve", "--scope", "team"))
@@ -40,15 +40,15 @@ def test_a_wrong_start_is_told_in_a_line(editloop, tmp_path, monkeypatch):
     assert "cannot be written" in line(editloop("serve", "--store", "/proc/none/edits.db", *upstream))
     assert "not the address" in line(editloop("serve", "--store", "://", *upstream))
     assert "scale of this cost is not known" in line(editloop("serve", "--cost", "levenshtein:word/none"))
-    told = line(editloop("serve", "--cost", "ter:word/edit", *upstream))
-    assert "counted by levenshtein:word/response, not by ter:word/edit" in told and "--reprice" in told
+    shown = line(editloop("serve", "--cost", "ter:word/edit", *upstream))
+    assert "counted by levenshtein:word/response, not by ter:word/edit" in shown and "--reprice" in shown
     with closing(sqlite3.connect("edits.db")) as store, store:
         store.execute("UPDATE alembic_version SET version_num = '99'")
     store.close()
     assert "newer version: '99'" in line(editloop("serve", *upstream))
 
 
-def test_a_folder_that_may_not_be_written_is_told(editloop, tmp_path):
+def test_a_folder_that_may_not_be_written_is_reported(editloop, tmp_path):
     folder = tmp_path / "kept"
     folder.mkdir()
     folder.chmod(0o500)
@@ -83,12 +83,12 @@ def _drive(editloop, run, command):
     server = subprocess.Popen([sys.executable, "-m", "editloop", *command], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        told = []
-        while not told or "dashboard" not in told[-1]:
-            told.append(server.stdout.readline())
-            assert told[-1], told
-        (url,) = re.findall(r"dashboard (http://127\.0\.0\.1:\d+)/", told[-1])
-        arms = re.findall(r"\w+@[0-9a-f]{8}", told[-2])
+        shown = []
+        while not shown or "dashboard" not in shown[-1]:
+            shown.append(server.stdout.readline())
+            assert shown[-1], shown
+        (url,) = re.findall(r"dashboard (http://127\.0\.0\.1:\d+)/", shown[-1])
+        arms = re.findall(r"\w+@[0-9a-f]{8}", shown[-2])
         assert len(arms) == len(run.policy_names()) >= 2
         body = {"model": "editloop", "messages": [{"role": "user", "content": "Hi"}]}
         assert httpx.post(f"{url}/v1/chat/completions", json=body).json()["model"] == arms[0]

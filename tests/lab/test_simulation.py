@@ -30,10 +30,10 @@ def lab_base() -> Policy:
 def run(lab_base: Policy, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     log = make_log(EMAIL, get_user("strong", EMAIL), 40, 3, policy=lab_base)
     config = FitConfig(
-        methods=("sft", "dpo"),
+        methods=["sft", "dpo"],
         epochs=1,
         validation_samples=0,
-        hyperparameters={"sft": {"learning_rate": (1e-3,)}, "dpo": {"learning_rate": (1e-3,)}},
+        hyperparameters={name: {"learning_rate": 1e-3} for name in ("sft", "dpo")},
     )
     return fit(log, lab_base, tmp_path_factory.mktemp("simulated") / "run", config)
 

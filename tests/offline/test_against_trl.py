@@ -14,7 +14,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from benchmarks.train_workload import build_tokenizer, make_pairs
 from editloop.edits import Record
-from editloop.offline import Candidate, EditTrainer, Example, FitConfig, Method, make_examples, reference_pass
+from editloop.offline import (
+    METHODS,
+    Completions,
+    EditTrainer,
+    FitConfig,
+    Trial,
+    make_examples,
+    reference_pass,
+)
 from editloop.offline.trainer import training_arguments
 from editloop.policy import Encoder, LoraSettings, Policy, attach_adapter
 
@@ -22,7 +30,7 @@ trl = pytest.importorskip("trl", reason="TRL is the oracle here, and it is not i
 datasets = pytest.importorskip("datasets")
 
 STEPS, BATCH = 4, 4
-CANDIDATE = Candidate(learning_rate=1e-3, beta=0.3, dpo_weight=1.0)
+RATE, BETA = 1e-3, 0.3
 TOLERANCE = 1e-5
 
 
@@ -86,31 +94,38 @@ def policy(base: LlamaForCausalLM) -> Policy:
     return policy
 
 
-def train_ours(policy: Policy, examples: list[Example], method: Method, folder: Path) -> Way:
+def trial_of(name: str) -> Trial:
+    """A trial of a method; that of EarlyEnsemble weighs DPO as SFT, as TRL does."""
+    method, more = METHODS.get(name), {"dpo": {"beta": BETA}, "early": {"beta": BETA, "dpo_weight": 1.0}}
+    return Trial(method, method.hyperparameters(learning_rate=RATE, **more.get(name, {})))
+
+
+def train_ours(policy: Policy, rows: list[Completions], trial: Trial, folder: Path) -> Way:
     config, way = FitConfig(batch_size=BATCH, epochs=1, evaluations=1), Way()
-    arguments = training_arguments(config, CANDIDATE, folder, policy, examples)
-    arguments.train_sampling_strategy, arguments.max_grad_norm = "sequential", 0.0
+    trees = [each.tree for each in rows]
+    arguments = training_arguments(config, folder, policy, trees, learning_rate=RATE)
+    arguments.max_grad_norm = 0.0
     trainer = EditTrainer(
         policy=policy,
-        method=method,
-        candidate=CANDIDATE,
+        trial=trial,
         config=config,
         arguments=arguments,
-        train=examples,
+        train=rows,
         validate=lambda: {"loss": 0.0},
         callbacks=[way],
+        shuffle=False,
     )
     trainer.train()
     return way
 
 
-def trl_trainer(base: LlamaForCausalLM, rows: list[Record], method: Method, folder: Path, way: Way) -> Any:
+def trl_trainer(base: LlamaForCausalLM, rows: list[Record], method: str, folder: Path, way: Way) -> Any:
     """TRL's trainer for a method, set to do what ours does by itself."""
     common: dict[str, Any] = {
         "output_dir": str(folder),
         "per_device_train_batch_size": BATCH,
         "max_steps": STEPS,
-        "learning_rate": CANDIDATE.learning_rate,
+        "learning_rate": RATE,
         "warmup_steps": round(STEPS * FitConfig().warmup),
         "logging_steps": 1,
         "max_grad_norm": 0.0,
@@ -137,7 +152,7 @@ def trl_trainer(base: LlamaForCausalLM, rows: list[Record], method: Method, fold
     texts = [{"prompt": f"{row.context}\n", "chosen": row.edit, "rejected": row.response} for row in rows]
     arguments = trl.DPOConfig(
         **common,
-        beta=CANDIDATE.beta,
+        beta=BETA,
         loss_type=["sigmoid", "sft"] if method == "early" else ["sigmoid"],
         precompute_ref_log_probs=True,
     )
@@ -146,7 +161,7 @@ def trl_trainer(base: LlamaForCausalLM, rows: list[Record], method: Method, fold
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "early"])
 def test_every_step_is_trls(
-    method: Method,
+    method: str,
     base: LlamaForCausalLM,
     policy: Policy,
     rows: list[Record],
@@ -168,12 +183,16 @@ def test_every_step_is_trls(
                 list(edit),
                 list(response),
             )
-            assert example.reference == pytest.approx((row["ref_chosen_logps"], row["ref_rejected_logps"]))
+            assert example.completions.reference == pytest.approx(
+                (row["ref_chosen_logps"], row["ref_rejected_logps"])
+            )
     start = {name: weight.detach().clone() for name, weight in adapter(policy.model).items()}
     trainer.model.load_state_dict(start, strict=False)
     assert adapter(trainer.model).keys() == start.keys()
     trainer.train()
-    ours = train_ours(policy, examples, method, tmp_path / "ours")
+    trial = trial_of(method)
+    completions = trial.method.completions(examples, trial.hyperparameters)
+    ours = train_ours(policy, completions, trial, tmp_path / "ours")
 
     assert len(ours.losses) == STEPS and ours.losses[0] != pytest.approx(ours.losses[-1], abs=1e-3)
     assert ours.losses == pytest.approx(theirs.losses, abs=TOLERANCE)
@@ -182,5 +201,5 @@ def test_every_step_is_trls(
         assert min(largest) > 100 * TOLERANCE * max(largest)
         torch.testing.assert_close(mine, their, rtol=TOLERANCE, atol=TOLERANCE * max(largest))
     moved = max(float((ours.weights[name] - start[name]).abs().max()) for name in start)
-    assert moved > CANDIDATE.learning_rate
+    assert moved > RATE
     torch.testing.assert_close(ours.weights, theirs.weights, rtol=0, atol=0.01 * moved)

@@ -323,7 +323,7 @@ def test_a_quantised_base_is_prepared_once_on_loading(base: Any, monkeypatch: py
     monkeypatch.setattr(peft, "prepare_model_for_kbit_training", prepare)
     policy = load_base(base(), device="cpu", quantize="4bit")
     assert policy.fingerprint != plain.fingerprint
-    policy.model.is_quantization = True
+    policy.model.is_quantized = True
     scores = policy.log_probs(TREES)
     assert scores != plain.log_probs(TREES)
     assert attach_adapter(policy, LORA, seed=0).log_probs(TREES) == scores

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editloop.policy.logprob import batch_log_probs, tree_mask
+from editloop.policy.packing import pack
 from editloop.policy.probe import probe_trees
-from editloop.policy.tree import ContextTree, pack
+from editloop.policy.tree import ContextTree
 from tiny import VOCABULARY, tiny_model
 
 SHARING = ["llama", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text", "mistral"]

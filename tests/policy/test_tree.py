@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editloop.policy.tree import ContextTree, TreeBatch, best_width, common_prefix, first_fit, pack
+from editloop.policy.packing import TreeBatch, best_width, first_fit, pack
+from editloop.policy.tree import ContextTree, common_prefix
 
 CONTEXT = (50, 51)
 Trees = list[ContextTree]

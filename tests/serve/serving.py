@@ -21,7 +21,7 @@ from editloop.store.keys import Role, create_key
 
 
 class Parrot:
-    """A backend that says who it is; some arms can be told to fail."""
+    """A backend that says who it is; some arms can be made to fail."""
 
     down: str | None = None
 

@@ -120,8 +120,10 @@ def test_parts_leave_as_they_come(tmp_path: Path) -> None:
                 yield Chunk({}, usage={"total_tokens": 2})
 
             service.backend.stream = slow  # type: ignore[method-assign]
-            desk = CompletionService(service.loop, service.backend)
-            streamed = await desk.stream(CompletionRequest({"messages": [{"role": "user", "content": "Hi"}]}))
+            completions = CompletionService(service.loop, service.backend)
+            streamed = await completions.stream(
+                CompletionRequest({"messages": [{"role": "user", "content": "Hi"}]})
+            )
             assert (await anext(streamed.chunks)).delta == {"content": "One"}
             go_on.set()
             rest = [chunk async for chunk in streamed.chunks]

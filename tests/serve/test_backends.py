@@ -28,8 +28,7 @@ class Echo(Parrot):
 
 
 @pytest.fixture
-def _echo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BACKENDS, "registered", {})
+def _echo() -> None:
     BACKENDS.register("echo", Echo)
 
 

@@ -68,11 +68,11 @@ def test_what_cannot_be_done_is_named_and_leaves_no_trace(tmp_path: Path, stream
 
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path, backend=InProcess()) as service:
-            for more, param, told in asked:
+            for more, param, shown in asked:
                 answer = await service.ask(stream=stream, **more)
                 code = "invalid_request" if param == "n" else "unsupported_parameter"
                 found = error(answer, 400, code)
-                assert told in found["message"] and found["param"] == param
+                assert shown in found["message"] and found["param"] == param
             assert service.backend.asked == [] and service.loop.bandit.state.pending == 0
             for table in (drafts, events):
                 query = select(func.count()).select_from(table)

@@ -60,10 +60,10 @@ def test_a_store_is_not_counted_by_two_costs(url: str, tmp_path: Path) -> None:
         async with serving(url, tmp_path, config=SHARE) as service:
             await use(service)
             before = counted(service)
-        with pytest.raises(StoreError) as told:
+        with pytest.raises(StoreError) as shown:
             async with serving(url, tmp_path, config=WORDS):
                 pass
-        assert str(told.value) == (
+        assert str(shown.value) == (
             "the edits of this store are counted by levenshtein:word/response, not by levenshtein:word/none "
             "(--cost levenshtein:word/response, or --reprice to count them again)"
         )
@@ -111,8 +111,8 @@ def test_all_edits_are_counted_again_from_their_texts(
 
     with caplog.at_level(logging.WARNING, "editloop.serve"):
         run(work())
-    told = "4 costs were counted again, by levenshtein:word/none; 1 whose texts were removed count for"
-    assert any(record.getMessage().startswith(told) for record in caplog.records)
+    shown = "4 costs were counted again, by levenshtein:word/none; 1 whose texts were removed count for"
+    assert any(record.getMessage().startswith(shown) for record in caplog.records)
 
 
 def test_a_snapshot_from_before_is_not_gone_on_from(url: str, tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_a_store_of_the_first_version_takes_the_cost_it_is_given(
 
     with caplog.at_level(logging.WARNING, "editloop.serve"):
         run(work())
-    told = "the store does not say what its 1 costs are counted by: taken to be levenshtein:word/response"
-    assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("the store does")] == [told]
+    shown = "the store does not say what its 1 costs are counted by: taken to be levenshtein:word/response"
+    assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("the store does")] == [shown]
 
 
 def test_a_replica_that_counts_otherwise_writes_no_cost(postgres: Postgres, tmp_path: Path) -> None:

@@ -220,21 +220,23 @@ def test_the_overview_tells_the_figures(site: Site, open_page: Open) -> None:
     assert "33%" in rows.nth(0).inner_text() and "67%" in rows.nth(1).inner_text()
     chart = page.locator(".chart svg").first
     chart.focus()
-    readout, told = page.locator(".readout").first, ""
+    readout, shown = page.locator(".readout").first, ""
     for _ in range(28):  # the edits of a moment ago, seconds apart
         page.keyboard.press("ArrowLeft")
-        told += readout.inner_text() + "\n"
-    assert re.search(r"mean cost 0\.(167|333)\b.*, [12] draft", told), told
+        shown += readout.inner_text() + "\n"
+    assert re.search(r"mean cost 0\.(167|333)\b.*, [12] draft", shown), shown
     page.get_by_label("24 hours").check(force=True)
     figures.get_by_text("0.167").wait_for()
 
 
-def test_a_store_that_is_down_is_told(site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_down_is_reported(
+    site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.ask(edit="Hello")
     monkeypatch.setattr(FeedbackLoop, "down", property(lambda loop: "the store does not answer: gone"))
     page = open_page()
-    told = page.get_by_role("alert").inner_text()
-    assert "The store is down" in told and "gone" in told
+    shown = page.get_by_role("alert").inner_text()
+    assert "The store is down" in shown and "gone" in shown
 
 
 def test_a_round_of_try_it(site: Site, open_page: Open) -> None:
@@ -268,7 +270,7 @@ def test_a_round_of_try_it(site: Site, open_page: Open) -> None:
     page.get_by_text("Edit taken: cost 0.333, revision 3").wait_for()
 
 
-def test_an_answer_that_fails_is_told(site: Site, open_page: Open) -> None:
+def test_an_answer_that_fails_is_reported(site: Site, open_page: Open) -> None:
     page = open_page("try")
     site.do(site.loop.set_arms(StartEpoch(lambda _: ("b@2",), (), time.time())))
     site.backend.fails["b@2"] = BackendUnavailableError("error", "too late")  # after the last word
@@ -355,9 +357,9 @@ def test_promote_and_retire(site: Site, open_page: Open, monkeypatch: pytest.Mon
     page.get_by_text("Without a run folder").wait_for()
     page.get_by_label("Run folder").fill("/runs/one")
     page.get_by_role("button", name="Promote", exact=True).click()
-    told = page.locator(".promote .problem")
-    told.wait_for()
-    assert "offline evaluation is against it: dpo@dpodpo" in told.inner_text()
+    shown = page.locator(".promote .problem")
+    shown.wait_for()
+    assert "offline evaluation is against it: dpo@dpodpo" in shown.inner_text()
     page.get_by_role("button", name="Promote all the same").click()
     page.get_by_text("Epoch 2 plays a@1, b@2, sft@sftsft, dpo@dpodpo.").wait_for()
     assert set(site.backend.prepared) == {"sft@sftsft", "dpo@dpodpo"}

@@ -56,9 +56,9 @@ def test_heads_without_bodies_take_nobodys_place(tmp_path: Path) -> None:
             json={"model": "editloop", "messages": [{"role": "user", "content": "Hi"}]},
         )
         assert answer.status_code == 200, answer.text
-        told = [everything(each) for each in idle]
-        assert {each.split(b"\r\n")[0] for each in told} == {b"HTTP/1.1 408 Request Timeout"}
-        assert all(b"connection: close" in each.lower() and b'"body_timeout"' in each for each in told)
+        shown = [everything(each) for each in idle]
+        assert {each.split(b"\r\n")[0] for each in shown} == {b"HTTP/1.1 408 Request Timeout"}
+        assert all(b"connection: close" in each.lower() and b'"body_timeout"' in each for each in shown)
         assert site.http.get("/v1/models").status_code == 200
 
 
@@ -125,8 +125,8 @@ def test_the_bytes_of_a_request_that_has_ended_are_free_again(tmp_path: Path) ->
 def test_a_connection_that_asks_for_nothing_is_closed(tmp_path: Path, sent: bytes) -> None:
     with site_at(tmp_path, limits=Limits(head_seconds=0.5)) as site:
         with connect(site, sent) as idle:
-            told = everything(idle)
-        assert told.startswith(b"HTTP/1.1 408 ") if sent else told == b""
+            shown = everything(idle)
+        assert shown.startswith(b"HTTP/1.1 408 ") if sent else shown == b""
 
 
 def test_a_head_that_comes_byte_by_byte_is_not_waited_for(tmp_path: Path) -> None:

@@ -119,10 +119,10 @@ def test_only_a_store_that_does_not_answer_is_done_without(tmp_path: Path) -> No
                 async with serving(url, tmp_path / "state", arms=()):
                     pass
         (folder / "edits.db").write_bytes(b"no database " * 1000)
-        with pytest.raises(StoreError, match="the store cannot be used: file is not a database") as told:
+        with pytest.raises(StoreError, match="the store cannot be used: file is not a database") as shown:
             async with serving(url, tmp_path / "state", arms=()):
                 pass
-        assert not isinstance(told.value, StoreUnreachableError)
+        assert not isinstance(shown.value, StoreUnreachableError)
 
     run(work())
     with pytest.raises(StoreUnreachableError, match="does not answer"):

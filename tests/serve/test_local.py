@@ -152,7 +152,7 @@ def test_limits_and_stops_are_a_rows_own(folder: RunFolder) -> None:
     run(work())
 
 
-def test_what_cannot_be_answered_is_told(folder: RunFolder) -> None:
+def test_what_cannot_be_answered_is_reported(folder: RunFolder) -> None:
     (sft,) = find_policies(folder.path, ["sft"])
 
     async def work() -> None:
@@ -184,13 +184,13 @@ def test_what_is_refused_leaves_no_trace(folder: RunFolder, tmp_path: Path) -> N
     async def work() -> None:
         backend = LocalBackend(max_new_tokens=4)
         async with serving(url, tmp_path, (), backend, options) as service:
-            for more, told in (
+            for more, shown in (
                 ({"response_format": {"type": "json_object"}}, "cannot do `response_format`"),
                 ({"messages": [{"role": "user", "content": "word " * 99}]}, "leave no room"),
             ):
                 for stream in (False, True):
                     answer = await service.ask(stream=stream, **more)
-                    assert answer.status_code == 400 and told in answer.json()["error"]["message"]
+                    assert answer.status_code == 400 and shown in answer.json()["error"]["message"]
             assert (await service.http.get("/v1/edits")).json()["data"] == []
             assert (await service.ask("x", temperature=0)).status_code == 200
 

@@ -191,7 +191,7 @@ def test_beliefs_are_those_of_a_users_scope(url: str, tmp_path: Path) -> None:
     run(work())
 
 
-def test_while_the_store_is_down_the_beliefs_are_told(
+def test_while_the_store_is_down_the_beliefs_are_reported(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work() -> None:

@@ -134,7 +134,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
 @pytest.mark.parametrize("what", DAMAGE)
 @pytest.mark.timeout(30)
 def test_a_damaged_run_is_refused_even_by_force(tmp_path: Path, what: str) -> None:
-    damage, told = DAMAGE[what]
+    damage, shown = DAMAGE[what]
     folder = make_run(tmp_path / "run")
     damage(folder)
 
@@ -143,7 +143,7 @@ def test_a_damaged_run_is_refused_even_by_force(tmp_path: Path, what: str) -> No
             for force in (False, True):
                 answer = await service.http.post("/v1/arms", json={"run": str(folder.path), "force": force})
                 message = error(answer, 400, "run_unusable")["message"]
-                assert told in message and "\n" not in message
+                assert shown in message and "\n" not in message
             assert service.loop.bandit.arms == ("a@1", "b@2") and service.backend.prepared == []
             assert (await service.http.get("/v1/arms")).json()["data"] == []
             assert (await service.ask()).status_code == 200
@@ -152,7 +152,7 @@ def test_a_damaged_run_is_refused_even_by_force(tmp_path: Path, what: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "shown"),
     [
         ({"sft": 0.5, "dpo": float("nan")}, "NaN is no JSON number"),
         ({"sft": 0.5, "none": 0.5}, "weights are not in order"),
@@ -161,13 +161,13 @@ def test_a_damaged_run_is_refused_even_by_force(tmp_path: Path, what: str) -> No
         ({"sft": 0.5, "dpo": 0.2}, "do not come to 1"),
     ],
 )
-def test_a_mixture_is_one(tmp_path: Path, parts: dict[str, Any], told: str) -> None:
+def test_a_mixture_is_one(tmp_path: Path, parts: dict[str, Any], shown: str) -> None:
     folder = make_run(tmp_path / "run")
     mixture(sft=0.25, dpo=0.75)(folder)
     (served,) = find_policies(folder.path, ["mixture"])
     assert sorted(served.weights.values()) == [0.25, 0.75]
     mixture(**parts)(folder)
-    with pytest.raises(RunError, match=told):
+    with pytest.raises(RunError, match=shown):
         find_policies(folder.path, ["mixture"])
 
 
@@ -198,7 +198,7 @@ def test_an_arm_whose_folder_was_damaged_meanwhile_keeps_nobody_from_starting(tm
     run(work())
 
 
-def test_a_folder_that_cannot_be_read_in_time_is_told(
+def test_a_folder_that_cannot_be_read_in_time_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "CHECK_SECONDS", 0.2)

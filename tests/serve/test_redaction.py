@@ -74,7 +74,7 @@ def test_keys_are_redacted_and_no_value_is_lost() -> None:
 
 
 def test_many_equal_keys_take_no_longer_than_others() -> None:
-    """Each key is told apart in one step: 20,000 of them took minutes where each tried all numbers."""
+    """Each key is distinguished in one step: 20,000 of them took minutes where each tried all numbers."""
     value = {f"{SECRET}{i}": i for i in range(20_000)}
     found = redact_leaves(value, lambda text: "gone")
     assert list(found.values()) == ["gone"] * 20_000 and "gone (20000)" in found

@@ -14,7 +14,7 @@ from editloop.serve.loop.commands import RecordDecision
 
 
 def test_a_snapshot_of_a_busy_loop_knows_what_it_lacks(tmp_path: Path) -> None:
-    """What the writer has on the disk and the loop has not heard of yet is folded after a restart."""
+    """What the writer has on the disk and the loop has not learned yet is folded after a restart."""
     url, snapshot = f"sqlite:///{tmp_path / 'edits.db'}", tmp_path / "state/snapshot.json"
 
     async def work() -> None:

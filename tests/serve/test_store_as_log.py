@@ -73,7 +73,7 @@ def test_an_address_does_not_tell_its_password() -> None:
     assert locate("a.jsonl") == Path("a.jsonl")
 
 
-def test_what_is_no_log_is_told(tmp_path: Path) -> None:
+def test_what_is_no_log_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="no such log"):
         read_log(f"sqlite:///{tmp_path}/none.db")
     (tmp_path / "other.db").touch()

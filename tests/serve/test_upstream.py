@@ -258,9 +258,9 @@ def test_an_upstream_that_hangs_is_a_timeout(sft: ServedPolicy) -> None:
                 client.complete("sft@1", REQUEST, "r"),
                 collect(client.stream("sft@1", REQUEST, "r")),
             ):
-                with pytest.raises(BackendUnavailableError) as told:
+                with pytest.raises(BackendUnavailableError) as shown:
                     await answer
-                assert told.value.reason == "timeout"
+                assert shown.value.reason == "timeout"
 
     run(work())
 
@@ -284,12 +284,12 @@ def test_a_request_has_one_deadline_whatever_the_number_of_arms(tmp_path: Path, 
             error(answer, 504, "upstream_timeout")
             assert 1.9 < took < 4  # 6 if each arm had the limit to itself
             assert sorted(body["model"] for body in vllm.bodies) == [*arms]
-            told = [int(each.get("X-Request-Timeout-Ms", 0)) for each in vllm.headers]
+            shown = [int(each.get("X-Request-Timeout-Ms", 0)) for each in vllm.headers]
             if stream:
-                assert told == [0, 0, 0]
+                assert shown == [0, 0, 0]
             else:
-                assert 950 < told[0] <= 1000 and 400 < told[1] <= 500 and 350 < told[2] <= 500
-                assert [f"{each / 1000:.3f}" for each in told] == [
+                assert 950 < shown[0] <= 1000 and 400 < shown[1] <= 500 and 350 < shown[2] <= 500
+                assert [f"{each / 1000:.3f}" for each in shown] == [
                     each["X-LiteLLM-Timeout"] for each in vllm.headers
                 ]
             await asyncio.sleep(0.2)
@@ -319,7 +319,7 @@ def test_a_stream_that_has_begun_has_no_deadline(tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_server_that_cannot_be_used_is_told(sft: ServedPolicy) -> None:
+def test_a_server_that_cannot_be_used_is_reported(sft: ServedPolicy) -> None:
     vllm = Vllm()
     vllm.loads_adapters = False
 
@@ -424,15 +424,15 @@ def test_a_server_that_is_down_makes_this_one_not_ready(
             assert "r-1" in error(answer, 502, "upstream_error")["message"]
             vllm.is_down = False
             await server.close()
-            told = [
+            shown = [
                 (await service.ask(id="r-2")).text,
                 (await service.ask(id="r-3", stream=True)).text,
                 await until_ready(service, 503),
                 (await service.http.post("/v1/arms", json={"run": str(tmp_path)})).text,
             ]
-            assert "upstream_error" in told[0] and "r-2" in told[0]
-            assert "nobody answers at its address" in told[2]
-            assert not [each for each in told if str(port) in each or host in each]
+            assert "upstream_error" in shown[0] and "r-2" in shown[0]
+            assert "nobody answers at its address" in shown[2]
+            assert not [each for each in shown if str(port) in each or host in each]
             assert f"{host}:{port}" in caplog.text and "r-2: a@1 could not answer" in caplog.text
             again = TestServer(made(), port=port)
             await again.start_server()

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from editloop.offline.alarms import SampleCheck, check_samples, raise_alarms
     from editloop.offline.arguments import training_arguments
     from editloop.offline.config import FitConfig, Trial
-    from editloop.offline.cost_model.ridge import CostModel, Fidelity, fidelity, fit_cost_model
+    from editloop.offline.cost_model.fidelity import Fidelity, fidelity
+    from editloop.offline.cost_model.ridge import CostModel, fit_cost_model
     from editloop.offline.evaluation import evaluate
     from editloop.offline.examples import Completions, Example, ExampleSet, make_examples
     from editloop.offline.fitting import fit
@@ -36,7 +37,8 @@ _MODULES = {
     "alarms": ("SampleCheck", "check_samples", "raise_alarms"),
     "arguments": ("training_arguments",),
     "config": ("FitConfig", "Trial"),
-    "cost_model.ridge": ("CostModel", "Fidelity", "fidelity", "fit_cost_model"),
+    "cost_model.fidelity": ("Fidelity", "fidelity"),
+    "cost_model.ridge": ("CostModel", "fit_cost_model"),
     "evaluation": ("evaluate",),
     "examples": ("Completions", "Example", "ExampleSet", "make_examples"),
     "fitting": ("fit",),

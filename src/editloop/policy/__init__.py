@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from editloop.policy.lora import LoraSettings
     from editloop.policy.mixed import MixedPolicy
     from editloop.policy.model import Policy
+    from editloop.policy.packing import TreeBatch, pack
     from editloop.policy.run import RunFolder, library_versions, load_policy
     from editloop.policy.sampling import Sample, sample, trim_loops
-    from editloop.policy.tree import ContextTree, Layout, TreeBatch, pack
+    from editloop.policy.tree import ContextTree, Layout
     from editloop.policy.verify import check_name, check_policy
 
 _MODULES = {
@@ -37,9 +38,10 @@ _MODULES = {
     "logprob": ("batch_features", "batch_log_probs", "context_columns", "tree_mask"),
     "mixed": ("MixedPolicy",),
     "model": ("Policy",),
+    "packing": ("TreeBatch", "pack"),
     "run": ("RunFolder", "library_versions", "load_policy"),
     "sampling": ("Sample", "sample", "trim_loops"),
-    "tree": ("ContextTree", "Layout", "TreeBatch", "pack"),
+    "tree": ("ContextTree", "Layout"),
     "verify": ("check_name", "check_policy"),
 }
 __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)

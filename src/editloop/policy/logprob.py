@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from editloop.policy.tree import TreeBatch
+from editloop.policy.packing import TreeBatch
 
 __all__ = ["batch_features", "batch_log_probs", "context_columns", "tree_mask"]
 

@@ -6,12 +6,16 @@ none looks into the JSON itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editloop.edits.cost import DEFAULT_COST
+from editloop.errors import RunError
+from editloop.io import UnsafeJSONError, parse_json
 
 __all__ = [
     "FORMAT",
@@ -28,6 +32,7 @@ __all__ = [
     "SampleRecord",
     "SamplesRecord",
     "TrialRecord",
+    "read_manifest",
     "upgraded",
 ]
 
@@ -236,3 +241,44 @@ def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
         rest = {key: value for key, value in policy.items() if key != "candidates"}
         policies[name] = {**rest, "trials": trials}
     return {**content, "format": FORMAT, "policies": policies}
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a `run.json` of any known format.
+
+    Raises:
+        RunError: It is damaged, or a newer version wrote it.
+    """
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+        _check_texts(content)
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        if content.get("format") not in range(1, FORMAT + 1):
+            known = f"expected up to {FORMAT}"
+            raise RunError("run.json has another format", seen=content.get("format"), do=known)
+        return Manifest.model_validate(upgraded(content))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"run.json is damaged{_reason(error)}", seen=str(path.parent), do="fit again into a new folder"
+        ) from error
+
+
+def _check_texts(content: Any) -> None:
+    """Refuse half of a surrogate pair, which JSON can escape but no file or HTTP response can hold."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UnsafeJSONError("a text in it is not Unicode") from error
+
+
+def _reason(error: Exception) -> str:
+    """Where a manifest is wrong, for an error message."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f", {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    if isinstance(error, KeyError):  # of what an older version wrote
+        return f", {error.args[0]}: missing"
+    if isinstance(error, TypeError | AttributeError):
+        return ", policies: not as an older version wrote them"
+    return f", {error}" if isinstance(error, UnsafeJSONError) else ""

@@ -15,8 +15,9 @@ from editloop.edits import ContextLike
 from editloop.policy.encode import Encoder
 from editloop.policy.logprob import batch_features, batch_log_probs
 from editloop.policy.mode import evaluating
+from editloop.policy.packing import TreeBatch, pack
 from editloop.policy.sampling import Sample, sample
-from editloop.policy.tree import ContextTree, TreeBatch, pack
+from editloop.policy.tree import ContextTree
 
 __all__ = ["Policy"]
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from editloop.policy.logprob import batch_log_probs
-from editloop.policy.tree import ContextTree, pack
+from editloop.policy.packing import pack
+from editloop.policy.tree import ContextTree
 
 __all__ = ["probe_trees"]
 

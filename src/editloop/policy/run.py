@@ -12,7 +12,6 @@ Reading a run folder needs no torch; loading a policy does.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -24,12 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from editloop.errors import RunError
 from editloop.extras import requires
-from editloop.io import UnsafeJSONError, atomic_file, atomic_folder, parse_json, write_json
-from editloop.policy.manifest import FORMAT, Manifest, MixtureRecord, upgraded
+from editloop.io import atomic_file, atomic_folder, write_json
+from editloop.policy.manifest import FORMAT, Manifest, MixtureRecord, read_manifest
 
 if TYPE_CHECKING:
     from editloop.policy.model import Policy
@@ -94,19 +92,7 @@ class RunFolder:
             raise RunError(
                 "no run folder: no run.json in it", seen=str(self.path), do="make one by editloop fit"
             )
-        try:
-            content = parse_json(self.manifest_path.read_text(encoding="utf-8"))
-            _check_texts(content)
-            if not isinstance(content, dict):
-                raise ValueError("not an object")
-            if content.get("format") not in range(1, FORMAT + 1):
-                known = f"expected up to {FORMAT}"
-                raise RunError("run.json has another format", seen=content.get("format"), do=known)
-            return Manifest.model_validate(upgraded(content))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"run.json is damaged{_reason(error)}", seen=str(self.path), do="fit again into a new folder"
-            ) from error
+        return read_manifest(self.manifest_path)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace `run.json`, with the library versions added; NaN and infinity become null."""
@@ -287,26 +273,6 @@ def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any)
             )
         return load_base(run if isinstance(run, str) else folder.path, **options)
     return folder.load_policy(name, folder.load_base(**options))
-
-
-def _check_texts(content: Any) -> None:
-    """Refuse half of a surrogate pair, which JSON can escape but no file or HTTP response can hold."""
-    try:
-        json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise UnsafeJSONError("a text in it is not Unicode") from error
-
-
-def _reason(error: Exception) -> str:
-    """Where a manifest is wrong, for an error message."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f", {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    if isinstance(error, KeyError):  # of what an older version wrote
-        return f", {error.args[0]}: missing"
-    if isinstance(error, TypeError | AttributeError):
-        return ", policies: not as an older version wrote them"
-    return f", {error}" if isinstance(error, UnsafeJSONError) else ""
 
 
 def library_versions() -> dict[str, str]:

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from editloop.lab.demo.loop import DemoResult, run_demo
+from editloop.lab.demo.loop import run_demo
+from editloop.lab.demo.result import DemoResult, UserResult
 from editloop.lab.demo.settings import DemoSettings, full_settings, quick_settings
 
-__all__ = ["DemoResult", "DemoSettings", "full_settings", "quick_settings", "run_demo"]
+__all__ = ["DemoResult", "DemoSettings", "UserResult", "full_settings", "quick_settings", "run_demo"]

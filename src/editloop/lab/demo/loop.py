@@ -19,6 +19,8 @@ import numpy as np
 
 from editloop.edits import LogSummary, Record, plot_costs, read_log, summarize, write_log
 from editloop.io import write_text
+from editloop.lab.demo.page import write_demo_page
+from editloop.lab.demo.result import EVALUATOR, USERS, DemoResult, UserResult
 from editloop.lab.demo.settings import DemoSettings, quick_settings
 from editloop.lab.demo.terminal import plot_text
 from editloop.lab.demo.verdict import demo_verdict
@@ -30,62 +32,12 @@ from editloop.lab.log import stream_log
 from editloop.lab.simulation import Simulation, simulate
 from editloop.offline import fit
 from editloop.offline.verdict import Verdict
-from editloop.parallel import RelayedCallback, in_parallel, relay
+from editloop.parallel import RelayedCallback, in_parallel
 from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.users import get_user
 
-__all__ = ["EVALUATOR", "USERS", "DemoResult", "UserResult", "log_line", "run_demo"]
-
-USERS = ("strong", "weak")
-
-EVALUATOR = "strong"
-"""The user whose costs decide: the one who repairs nearly all that is wrong."""
-
-
-@dataclass(frozen=True)
-class UserResult:
-    """What the log of one user came to.
-
-    Attributes:
-        log_line: The log in a line.
-        plots: Pictures of its costs.
-        costs: For each policy the evaluation by each user; the base is among those of the first log.
-        online: The rounds of LateEnsemble with the strong user.
-    """
-
-    log_line: str
-    plots: tuple[Path, ...]
-    costs: Mapping[str, Mapping[str, Evaluation]]
-    online: Simulation
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """What a demo came to.
-
-    Attributes:
-        report: The HTML report.
-        verdict: Which method to train and serve.
-        users: For each log's user, what came of the log.
-        seconds: How long it took.
-    """
-
-    report: Path
-    verdict: Verdict
-    users: Mapping[str, UserResult]
-    seconds: float
-
-    def table(self) -> list[list[str]]:
-        """Mean cost ± standard error to each user; a row for each policy, the heading first."""
-        rows = [["policy", *(f"cost, {user} user" for user in USERS), "well-formed"]]
-        for user, found in self.users.items():
-            for name, by_user in found.costs.items():
-                cells = [f"{by_user[u].mean:.3f} ± {by_user[u].standard_error:.3f}" for u in USERS]
-                label = name if name == "base" else f"{name}, {user} log"
-                rows.append([label, *cells, f"{by_user[EVALUATOR].share_well_formed:.0%}"])
-            rows.append([f"late, {user} log", f"{found.online.mean:.3f} by round", "", ""])
-        return rows
+__all__ = ["run_demo"]
 
 
 @dataclass(frozen=True)
@@ -117,22 +69,16 @@ def run_demo(
     Raises:
         RunError: The folder holds another demo.
     """
-    from editloop.lab.demo.page import write_demo_page
-
-    settings, callback, started = (
-        settings or quick_settings(),
-        callback or WarningCallback(),
-        time.monotonic(),
-    )
+    started = time.monotonic()
+    settings, callback = settings or quick_settings(), callback or WarningCallback()
     claim(out, "demo", {"rows": settings.rows, "seed": settings.seed})
     callback.message(f"The base writes {settings.rows} emails for each of two users, who edit them.")
     callback.message(f"From each user's log {len(settings.config.methods)} policies are trained.")
     users: dict[str, UserResult] = {}
     if parallel:
-        with relay(callback) as queue:
-            jobs = [_Job(user, out, settings, RelayedCallback(queue, f"{user} user: ")) for user in USERS]
-            for job, found in in_parallel(_run_user, jobs, "users", callback):
-                users[job.user] = found
+        jobs = [_Job(user, out, settings, RelayedCallback(f"{user} user: ")) for user in USERS]
+        for job, found in in_parallel(_run_user, jobs, "users", callback):
+            users[job.user] = found
     else:
         for user in USERS:
             users[user] = _run_user(_Job(user, out, settings, callback))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from editloop.io import write_bytes
-from editloop.lab.demo.loop import EVALUATOR, USERS, DemoResult
+from editloop.lab.demo.result import EVALUATOR, USERS, DemoResult
 from editloop.lab.demo.settings import DemoSettings
 from editloop.lab.simulation import Simulation, plot_rounds
 from editloop.offline.methods import METHODS

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.offline.config import CostModelKind
-from editloop.offline.cost_model.ridge import CostModel, Fidelity, fidelity, fit_cost_model
+from editloop.offline.cost_model.fidelity import Fidelity, fidelity
+from editloop.offline.cost_model.ridge import CostModel, fit_cost_model
 from editloop.offline.examples import RESPONSE, Completions, Example
 from editloop.offline.reference import Scored
 from editloop.policy import context_columns

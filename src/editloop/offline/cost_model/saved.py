@@ -13,7 +13,8 @@ from editloop.edits import Cost
 from editloop.errors import RunError
 from editloop.io import atomic_folder
 from editloop.offline.cost_model.estimates import CostEstimates
-from editloop.offline.cost_model.ridge import CostModel, Fidelity, fidelity
+from editloop.offline.cost_model.fidelity import Fidelity, fidelity
+from editloop.offline.cost_model.ridge import CostModel
 from editloop.offline.examples import RESPONSE, Example
 from editloop.offline.reference import feature_pass
 from editloop.offline.trainer import disk_errors

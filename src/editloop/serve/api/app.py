@@ -88,13 +88,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead to whatever Host the request named
     )
-    for part in (chat.router, edits.router, arms.router, overview.router, pages.router):
-        app.include_router(part)
-    _add_health_routes(app)
-    app.add_exception_handler(Problem, _answer_problem)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(Exception, _answer_unexpected)
+    _add_routes(app)
     app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, hosts=allowed_hosts)
     return app
 
@@ -115,6 +109,16 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
             task.add_done_callback(tasks.discard)
 
     state.loop.subscribers.append(on_event)
+
+
+def _add_routes(app: FastAPI) -> None:
+    for part in (chat.router, edits.router, arms.router, overview.router, pages.router):
+        app.include_router(part)
+    _add_health_routes(app)
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_unexpected)
 
 
 def _add_health_routes(app: FastAPI) -> None:

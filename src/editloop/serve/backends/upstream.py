@@ -1,8 +1,8 @@
 """Policies behind any OpenAI-compatible server, in particular vLLM with LoRA adapters.
 
-An arm's name is the name of its model there. A server that can load adapters through its API is told to; its
-list of models is compared with the arms every while, and what it has lost, by a restart for example, is
-loaded again.
+An arm's name is the name of its model there. A server that can load adapters through its API loads them
+from the run folders. Its list of models is compared with the arms every while, and what it has lost, by a
+restart for example, is loaded again.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class _Generation:
 
 
 def backend_problem(error: BackendUnavailableError, arm: str, response_id: str) -> Problem:
-    """What a client is told of an arm that could not answer. The details, addresses too, are only logged."""
+    """What a client sees of an arm that could not answer; the details, addresses too, are only logged."""
     log.warning("%s: %s could not answer (%s): %.2000r", response_id, arm, error.reason, error.seen)
     return Problem(
         504 if error.reason == "timeout" else 502,

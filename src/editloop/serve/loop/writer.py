@@ -47,7 +47,7 @@ MAX_COMMIT_DELAY = 0.01
 """Seconds for which a command that is not urgent waits for another one to share its commit with."""
 
 SPOOL_TURN_SECONDS = 1.0
-"""Seconds for which the spool is written into a database that is back, before other commands are heard."""
+"""Seconds for which the spool is written into a database that is back, before other commands are written."""
 
 POLL_INTERVAL = 0.5
 """Seconds between two looks at the database: whether it is back, and what other replicas have written."""

@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations that are missing, on the connection that it was given."""
+"""What Alembic executes: the missing migrations, on the connection that `editloop.store.migrate` gives."""
 
 from __future__ import annotations
 

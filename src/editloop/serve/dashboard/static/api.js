@@ -30,7 +30,7 @@ export class ApiError extends Error {
   }
 }
 
-async function told(response) {
+async function errorOf(response) {
   let found = {};
   try {
     found = (await response.json()).error ?? {};
@@ -60,7 +60,7 @@ export async function request(path, { method = "GET", body, signal } = {}) {
       throw new ApiError("The server does not answer. Is it still running?", 0, "unreachable");
     }
     if (response.ok) return response;
-    const error = await told(response);
+    const error = await errorOf(response);
     if (response.status !== 401) throw error;
     if (key.get() === used && !(await newKey(used ? error.message : ""))) {
       throw new ApiError("This server shows this to those who have a key.", 401, error.code);

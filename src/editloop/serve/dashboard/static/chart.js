@@ -54,8 +54,8 @@ const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(
 /**
  * A figure with a chart that fits its width.
  *
- * `points` are `{time, value, low, high, n}`, of equal bins between `since` and `until`; `describe` tells one in words,
- * and `hint` stands where it is told as long as none is pointed at.
+ * `points` are `{time, value, low, high, n}`, of equal bins between `since` and `until`; `describe` puts one into words,
+ * and `hint` is shown there while no point is.
  */
 export function chart({ title, unit, points, since, until, height, max, format = number, describe, hint = "", signal }) {
   const drawing = h("div", { class: "drawing" });

@@ -91,7 +91,7 @@ function charts(found, signal) {
   const { since, until, bins } = found.period;
   const bin = (until - since) / bins;
   const frame = { since, until, signal };
-  const told = (point, text) => (point.n ? `${span(point, bin)}: ${text}, ${plural(point.n, "draft")}` : `${span(point, bin)}: no edits`);
+  const readout = (point, text) => (point.n ? `${span(point, bin)}: ${text}, ${plural(point.n, "draft")}` : `${span(point, bin)}: no edits`);
   const cost = found.series.map((each) => ({
     time: each.time, n: each.n, value: each.mean, low: each.interval?.[0], high: each.interval?.[1],
   }));
@@ -100,9 +100,9 @@ function charts(found, signal) {
   return h("section", { class: "panel", "aria-label": "Over time" },
     chart({ ...frame, title: "Mean edit cost", unit: `${found.cost_label}; band: 95% interval`, points: cost, height: 250,
       hint: "Point at a chart, or use the arrow keys, to read a value.",
-      describe: (p) => told(p, `mean cost ${number(p.value)}${reach(p)}`) }),
+      describe: (p) => readout(p, `mean cost ${number(p.value)}${reach(p)}`) }),
     chart({ ...frame, title: "Kept as they were", unit: "share of the drafts that came back", points: kept, height: 130, max: 1,
-      format: (value) => percent(value), describe: (p) => told(p, `${percent(p.value)} kept`) }));
+      format: (value) => percent(value), describe: (p) => readout(p, `${percent(p.value)} kept`) }));
 }
 
 function arms(found) {

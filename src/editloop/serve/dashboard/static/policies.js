@@ -87,8 +87,8 @@ function seen(each) {
 }
 
 function alarms(measured) {
-  const told = measured?.alarms ?? [];
-  return told.length ? h("ul", { class: "alarms" }, told.map((each) => h("li", {}, String(each)))) : "none";
+  const alarms = measured?.alarms ?? [];
+  return alarms.length ? h("ul", { class: "alarms" }, alarms.map((each) => h("li", {}, String(each)))) : "none";
 }
 
 /** Ask the reader to confirm. */

@@ -13,7 +13,7 @@ export async function show(place, { signal }) {
   const ask = h("button", { type: "submit", class: "primary" }, "Ask");
   const stop = h("button", { type: "button", hidden: true }, "Stop");
   const trouble = h("div");
-  const draft = draftPanel(turn, signal, told);
+  const draft = draftPanel(turn, signal, onEdit);
   const side = h("section", { class: "panel beliefs", "aria-label": "Beliefs" });
   const form = h("form", { class: "panel ask" },
     h("div", { class: "field" }, h("label", { for: "ask" }, "What should be written?"), asked),
@@ -32,7 +32,7 @@ export async function show(place, { signal }) {
     }
   }
 
-  async function told(cost) {
+  async function onEdit(cost) {
     const now = await beliefs();
     side.replaceChildren(...believed(turn, now, cost));
   }
@@ -83,7 +83,7 @@ function newKey() {
 }
 
 /** The draft, and what is done with it. */
-function draftPanel(turn, signal, told) {
+function draftPanel(turn, signal, onEdit) {
   const area = h("textarea", { id: "draft", rows: 8, readonly: true, dir: "auto", "aria-describedby": "draft-state" });
   const state = h("p", { class: "hint", id: "draft-state", role: "status" });
   const preview = h("div", { class: "preview" });
@@ -113,7 +113,7 @@ function draftPanel(turn, signal, told) {
       state.textContent = `${done.status === "accepted" ? "Kept as it was" : "Edit taken"}: cost ${number(done.cost)}`
         + `${done.revision > 1 ? `, revision ${done.revision}` : ""}. You may edit it further.`;
       compare();
-      await told(done);
+      await onEdit(done);
     } catch (error) {
       if (error.name !== "AbortError") trouble.replaceChildren(problem(error));
     }

@@ -1,4 +1,4 @@
-"""The first version."""
+"""The first version: all tables, and the view in which a row's status is defined."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WHERE d.response IS NOT NULL
 
 
 def upgrade() -> None:
-    """Makes all tables, and the view that is read as a log."""
+    """Make all tables, and the view that is read as a log. It is long because it lists all their columns."""
     text, number = sa.Text(), sa.Float(53)
     op.create_table(
         "events",

@@ -1,4 +1,4 @@
-"""The second version: an epoch names the cost that its edits are counted by."""
+"""The second version: an epoch names the cost that its edits are measured by."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Adds the name; that of epochs that are there is not known."""
+    """Add the name; it is null in epochs that are there already, whose cost is not known."""
     op.add_column("events", sa.Column("cost_name", sa.String(200)))

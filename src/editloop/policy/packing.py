@@ -1,0 +1,209 @@
+"""Pack context trees into rows of equal length, and list where each continuation token is predicted.
+
+This module knows token ids only. What a model does with a batch is `editloop.policy.logprob`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from editloop.policy.tree import ContextTree, Layout
+
+__all__ = ["TreeBatch", "best_width", "first_fit", "pack"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TreeBatch:
+    """Trees packed into rows, and the places at which each continuation token is predicted.
+
+    B rows of R tokens hold K continuations. Their counted tokens are n nodes of the trees, so that n
+    predictions are needed; a token that several continuations share is predicted once.
+
+    Attributes:
+        input_ids: Token ids [B, R].
+        position_ids: Position of each token in its own sequence [B, R].
+        subtree_end: Column one past each token's last descendant [B, R]. A padding token attends to itself
+            only: a row of the mask without any key would make the softmax NaN.
+        filled: True where a token is not padding [B, R].
+        predictor: Flat index (row * R + column) of the token that predicts each target [n].
+        target: Token id of each target [n].
+        member: The prediction of each pair (prediction, continuation it belongs to) [m].
+        owner: The continuation of each such pair [m].
+        lengths: Number of counted tokens of each continuation [K].
+        plain: True if every row is one plain sequence, so that a causal mask is enough.
+    """
+
+    input_ids: Ints
+    position_ids: Ints
+    subtree_end: Ints
+    filled: NDArray[np.bool_]
+    predictor: Ints
+    target: Ints
+    member: Ints
+    owner: Ints
+    lengths: Ints
+    plain: bool
+
+
+def pack(
+    trees: Sequence[ContextTree],
+    *,
+    share: bool = True,
+    from_fork: bool = False,
+    attention_cost: float = 0.0,
+    pad: int = 0,
+) -> TreeBatch:
+    """Pack trees into rows of equal length.
+
+    Args:
+        trees: The trees; their continuations are numbered in order, tree after tree.
+        share: Whether shared prefixes stand once. If not, every continuation is a plain sequence in a row of
+            its own, for models whose attention takes no mask.
+        from_fork: Count only the tokens after the prefix that all continuations of a tree share. The
+            difference of two log-probabilities stays the same, and the prefix needs no logits.
+        attention_cost: The work of one query-key pair, in units of a token's work outside attention. The rows
+            get the width of least cost; trees that are longer are split into plain sequences.
+        pad: The token id that fills rows up.
+
+    Returns:
+        The batch; K is the sum of the trees' continuations.
+    """
+    capacity = best_width(trees, attention_cost) if share else 0  # with 0, every tree is split
+    layouts, skips = _pieces(trees, capacity, from_fork)
+    rows = (
+        first_fit([len(layout) for layout in layouts], capacity)
+        if share
+        else [[i] for i in range(len(layouts))]
+    )
+    width = max(sum(len(layouts[i]) for i in members) for members in rows)
+
+    input_ids = np.full((len(rows), width), pad, np.int64)
+    position_ids = np.zeros((len(rows), width), np.int64)
+    subtree_end = np.broadcast_to(np.arange(1, width + 1), (len(rows), width)).copy()
+    filled = np.zeros((len(rows), width), np.bool_)
+    first_continuation = np.cumsum([0, *(len(layout.paths) for layout in layouts)])
+    predictions = _Predictions(int(first_continuation[-1]))
+    for r, members in enumerate(rows):
+        column = 0
+        for i in members:
+            layout, here = layouts[i], slice(column, column + len(layouts[i]))
+            input_ids[r, here] = layout.tokens
+            position_ids[r, here] = layout.positions
+            subtree_end[r, here] = layout.subtree_end + column
+            filled[r, here] = True
+            predictions.add(layout, r * width + column, skips[i], int(first_continuation[i]))
+            column += len(layout)
+    return TreeBatch(
+        input_ids,
+        position_ids,
+        subtree_end,
+        filled,
+        predictor=np.concatenate(predictions.predictor),
+        target=np.concatenate(predictions.target),
+        member=np.concatenate(predictions.member),
+        owner=np.concatenate(predictions.owner),
+        lengths=predictions.lengths,
+        plain=not share,
+    )
+
+
+def _pieces(trees: Sequence[ContextTree], capacity: int, from_fork: bool) -> tuple[list[Layout], list[int]]:
+    """The layouts to pack, with trees above `capacity` split; and how many tokens each of them skips."""
+    layouts, skips = [], []
+    for tree in trees:
+        parts = [tree] if len(tree.layout) <= capacity else tree.split()
+        layouts += [part.layout for part in parts]
+        # The fork is that of the whole tree: its parts have one continuation each, and none of their own.
+        skips += [tree.fork if from_fork else 0] * len(parts)
+    return layouts, skips
+
+
+class _Predictions:
+    """Collects the predictions of a batch, tree after tree; `TreeBatch` describes the attributes."""
+
+    def __init__(self, continuations: int) -> None:
+        self.predictor: list[Ints] = []
+        self.target: list[Ints] = []
+        self.member: list[Ints] = []
+        self.owner: list[Ints] = []
+        self.lengths = np.zeros(continuations, np.int64)
+        self._count = 0
+
+    def add(self, layout: Layout, offset: int, skip: int, first: int) -> None:
+        """Add the predictions of one tree.
+
+        Args:
+            layout: The tree's layout.
+            offset: Flat index of its first token.
+            skip: How many tokens at the start of each continuation are not counted.
+            first: Number of its first continuation in the batch.
+        """
+        # A node that several continuations share is predicted once and belongs to each of them. This table
+        # numbers the nodes of the tree when they are first counted; -1 means not yet.
+        number = np.full(len(layout), -1, np.int64)
+        for k, path in enumerate(layout.paths):
+            nodes, before = path[skip:], layout.predictors(path)[skip:] if len(path) else path
+            fresh = number[nodes] < 0
+            number[nodes[fresh]] = self._count + np.arange(fresh.sum())
+            self._count += int(fresh.sum())
+            self.predictor.append(offset + before[fresh])
+            self.target.append(layout.tokens[nodes[fresh]])
+            self.member.append(number[nodes])
+            self.owner.append(np.full(len(nodes), first + k, np.int64))
+            self.lengths[first + k] = len(nodes)
+
+
+def best_width(trees: Sequence[ContextTree], attention_cost: float) -> int:
+    """The row width at which packing the trees costs least.
+
+    Args:
+        trees: The trees to pack.
+        attention_cost: As for `pack`.
+    """
+    # Dense attention compares every token of a row with all R tokens of it, padding too, whatever the mask
+    # says. A single long tree would widen all rows and make every short tree expensive; splitting it repeats
+    # its context but keeps rows narrow. So every width at which one more tree fits whole is tried. No row can
+    # be narrower than the longest sequence.
+    together = [len(tree.layout) for tree in trees]
+    apart = [[len(tree.context) + len(c) for c in tree.continuations] for tree in trees]
+    narrowest = max(max(lengths) for lengths in apart)
+
+    def cost(width: int) -> float:
+        lengths = [
+            n
+            for whole, parts in zip(together, apart, strict=True)
+            for n in ([whole] if whole <= width else parts)
+        ]
+        return len(first_fit(lengths, width)) * width * (1 + attention_cost * width)
+
+    return min(sorted({narrowest, *(n for n in together if n > narrowest)}), key=cost)
+
+
+def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """First-fit decreasing bin packing, which uses at most 11/9 of the fewest possible rows, and one more.
+
+    Args:
+        lengths: Length of each item.
+        capacity: The most that a row can hold; an item that is longer gets a row of its own.
+
+    Returns:
+        For each row the indices of its items.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        for r, free in enumerate(room):
+            if lengths[i] <= free:
+                rows[r].append(i)
+                room[r] -= lengths[i]
+                break
+        else:
+            rows.append([i])
+            room.append(capacity - lengths[i])
+    return rows
