@@ -287,7 +287,7 @@ def test_simulate_plays_rounds_and_goes_on(editloop, run_folder, tmp_path, monke
         "http://localhost:9/v1",
     )
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    fails(editloop(*hub, "--drift", "3"), "those of the lab's texts")
+    fails(editloop(*hub, "--drift", "3"), "only for the lab's texts")
     fails(editloop("simulate", run_folder, "--user", "nobody"), "nobody")
     fails(editloop(*asked, "--rounds", "0"), "--rounds", status=2)
 
