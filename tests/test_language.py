@@ -17,7 +17,8 @@ SOURCE = ROOT / "src" / "editloop"
 RETIRED_NAMES = {
     "Room", "room_of", "Desk", "Question", "Answered", "Streamed", "Pen", "Gate", "Ask", "Finish", "Route",
     "Refused", "Unanswered", "Candidate", "Priced", "price", "paid", "_Told", "told", "heard", "say",
-    "Listener", "Silent", "AT_ONCE", "TEND_EVERY", "STANDS_STILL", "lazily", "people", "candidates", "alternatives",
+    "Listener", "Silent", "AT_ONCE", "TEND_EVERY", "STANDS_STILL", "lazily", "people", "candidates",
+    "alternatives",
 }  # fmt: skip
 """Names of the first version; docs/design.md and CONTRIBUTING.md have today's."""
 
