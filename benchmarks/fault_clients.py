@@ -1,4 +1,4 @@
-"""Clients of a server that fails: they try again as clients should, and keep account of what was acknowledged.
+"""Clients of a server that fails: they try again as clients should, and count what was acknowledged.
 
 Each asks for a completion under an id of its own, edits it under a key of its own, and goes on to the next.
 What was acknowledged to them has to be in the store at the end (`benchmarks.fault_check`).
