@@ -65,16 +65,16 @@ def _event(row: Row) -> Event | None:
     return None if kind == "external" else Feedback(row["response_id"], kind, row["cost"], row["revision"])
 
 
-def agrees(told: Mapping[str, Any], events: Sequence[Row]) -> bool:
+def agrees(served: Mapping[str, Any], events: Sequence[Row]) -> bool:
     """Whether `GET /v1/arms` tells what the events say, to the last bit."""
     known = replay(events)
-    told_arms = {arm["arm"]: (arm["observed"], arm["cost"]) for arm in told["data"]}
+    served_arms = {arm["arm"]: (arm["observed"], arm["cost"]) for arm in served["data"]}
     means = {arm: (n, cost / n if n > 0 else None) for arm, (n, cost) in known.items()}
-    return told_arms == means
+    return served_arms == means
 
 
 def check(account: Account, tables: Tables) -> dict[str, Any]:
-    """Compare what clients were told with what the store holds.
+    """Compare what the server acknowledged to its clients with what the store holds.
 
     Returns:
         Counts. `lost`: what was acknowledged, and is not there as it was. `double`: what is there more than
@@ -103,10 +103,10 @@ def check(account: Account, tables: Tables) -> dict[str, Any]:
             lost_completions.append(response_id)
     lost_edits = []
     for key, edit in account.acknowledged.items():
-        kept, told = by_key.get(key), edit.told
+        kept, receipt = by_key.get(key), edit.receipt
         there = kept is not None and (kept["response_id"], kept["edit"]) == (edit.response_id, edit.text)
         costs = {each["revision"]: each["cost"] for each in feedback[edit.response_id]}
-        counted = told is not None and told[0] in costs and told[1] in (None, costs[told[0]])
+        counted = receipt is not None and receipt[0] in costs and receipt[1] in (None, costs[receipt[0]])
         if not (there and counted):
             lost_edits.append(key)
     return {

@@ -1,4 +1,4 @@
-"""Clients of a server that fails: they try again as clients should, and keep account of what they were told.
+"""Clients of a server that fails: they try again as clients should, and count what was acknowledged.
 
 Each asks for a completion under an id of its own, edits it under a key of its own, and goes on to the next.
 What was acknowledged to them has to be in the store at the end (`benchmarks.fault_check`).
@@ -31,18 +31,18 @@ class KeptEdit:
     Attributes:
         response_id: Of what.
         text: Of the edit; None for accepted as it was.
-        told: Revision and cost by its first acknowledgement; None without one. There is no cost while the
+        receipt: Revision and cost by its first acknowledgement; None without one. There is no cost while the
             response's text is on its way to the store.
     """
 
     response_id: str
     text: str | None
-    told: tuple[int, float | None] | None = None
+    receipt: tuple[int, float | None] | None = None
 
 
 @dataclass
 class Account:
-    """What clients have sent and were told.
+    """What clients have sent, and what was acknowledged.
 
     Attributes:
         asked: Ids of completions that were asked for.
@@ -68,7 +68,7 @@ class Account:
     @property
     def acknowledged(self) -> dict[str, KeptEdit]:
         """The edits that were acknowledged, by key."""
-        return {key: edit for key, edit in self.edits.items() if edit.told is not None}
+        return {key: edit for key, edit in self.edits.items() if edit.receipt is not None}
 
 
 class Clients:
@@ -176,11 +176,11 @@ class Clients:
                 await asyncio.sleep(_wait(count))
                 continue
             found = answer.json()
-            told = int(found["revision"]), found["cost"]
-            if edit.told is None:
-                edit.told = told
-            elif told != edit.told and edit.told[1] is not None:
-                self.account.disagreements.append(f"{key}: {edit.told} and {told}")
+            receipt = int(found["revision"]), found["cost"]
+            if edit.receipt is None:
+                edit.receipt = receipt
+            elif receipt != edit.receipt and edit.receipt[1] is not None:
+                self.account.disagreements.append(f"{key}: {edit.receipt} and {receipt}")
             if not again:
                 return
 

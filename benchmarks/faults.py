@@ -3,7 +3,7 @@
 Real processes: a server as a user starts it, clients that try again, a model server that answers at once.
 The server is killed at random moments; its disk is full for a while; its PostgreSQL is stopped; its model
 server leaves questions hanging. In the end the store is read past the server and compared with what the
-clients were told (`benchmarks.fault_check`).
+server acknowledged (`benchmarks.fault_check`).
 """
 
 from __future__ import annotations
@@ -278,8 +278,8 @@ async def _hanging(place: Place, hangs: int, pause: float) -> dict[str, Any]:
 
 
 async def _compare(server: Process, account: Account, url: str) -> dict[str, Any]:
-    """What the clients were told, the store and the server against each other; then once more, restarted."""
-    told = await asyncio.to_thread(server.get, "/v1/arms")
+    """Compare acknowledgements, store and server with each other; then once more, after a restart."""
+    served = await asyncio.to_thread(server.get, "/v1/arms")
     await asyncio.to_thread(server.stop)
     tables = read_tables(url)
     found = check(account, tables)
@@ -290,7 +290,7 @@ async def _compare(server: Process, account: Account, url: str) -> dict[str, Any
         "answers": dict(sorted(account.answers.items())),
         "unhelpful_503": account.unhelpful,
         **found,
-        "state_equal": agrees(told, tables.events),
+        "state_equal": agrees(served, tables.events),
         "state_equal_after_restart": agrees(again, tables.events),
     }
 

@@ -1,7 +1,7 @@
 """The LiteLLM proxy as its documentation starts it, to stand beside the server of EditLoop.
 
 It is installed into a virtual environment of its own, as its requirements are not those of EditLoop. One
-model behind an OpenAI-compatible API, no database, no key, no callbacks, and nothing told to its makers.
+model behind an OpenAI-compatible API, no database, no key, no callbacks, and no telemetry.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def _install(folder: Path, callback: ProgressCallback) -> tuple[Path, str]:
                 break
         else:
             raise RunError("the LiteLLM proxy cannot be installed", seen=done.stderr.strip()[-300:])
-    told = _run(binaries, "-c", "import importlib.metadata as m; print(m.version('litellm'))")
-    return binaries, told.stdout.strip()
+    printed = _run(binaries, "-c", "import importlib.metadata as m; print(m.version('litellm'))")
+    return binaries, printed.stdout.strip()
 
 
 def _run(binaries: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -115,7 +115,7 @@ class Process:
             self._process = None
 
     def processor_seconds(self) -> float | None:
-        """What it has used of processors since its start; None where that is not told."""
+        """Processor seconds that it has used since its start; None if the system does not say."""
         if self._process is None:
             return None
         with suppress(OSError):
