@@ -75,7 +75,7 @@ def simulate(
     dtype: Dtype = "auto",
     config: Config = None,
 ) -> None:
-    """Run the verb. It is long because it has a parameter for each flag."""
+    """Run the verb; in one piece because most of it are its flags."""
     from editloop.edits import context_text, read_log
     from editloop.lab import Domain, HubTexts
     from editloop.lab import simulate as play

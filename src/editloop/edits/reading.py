@@ -81,7 +81,7 @@ def iter_records(
     parallel: Sequence[str | Path] = (),
     progress: Progress | None = None,
 ) -> RecordStream:
-    """Stream the records of a log.
+    """Stream the records of a log; in one piece because most of it describes the arguments.
 
     Columns with the names of a record's fields are read as they are; a chat may also be in a column
     `messages` in place of `context`. Other columns are read if `map` names them, and left out otherwise: map

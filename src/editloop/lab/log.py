@@ -63,6 +63,8 @@ def stream_log(
 ) -> Iterator[Record]:
     """Yield the rows of a log of any size; they are made a few hundred at a time, as they are taken.
 
+    It is in one piece because half of it describes the arguments.
+
     Args:
         domain: Where the contexts come from.
         user: Who edits.

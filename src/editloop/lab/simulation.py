@@ -99,6 +99,8 @@ def simulate(
 ) -> Simulation:
     """Play a round for each context, or the rounds that are left in a folder that holds some.
 
+    It is in one piece because a round must be written before the next one begins.
+
     Args:
         run: The run whose policies are the arms.
         base: The base that they were trained on.

@@ -79,6 +79,8 @@ def pretrain_text(
 ) -> dict[str, Any]:
     """Train a small base from plain-text files, and write it to a folder in Hugging Face format.
 
+    It is in one piece because it is one sequence: tokenizer, blocks, training, perplexity.
+
     Args:
         files: Text files in UTF-8.
         out: The folder; files of the same name there are replaced.

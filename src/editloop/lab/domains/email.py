@@ -1,7 +1,7 @@
 """The email domain: emails written from notes, with a hidden style per kind of notes.
 
 The four kinds and their styles are those of the paper's email domain. The writer never sees the style: it
-is a function of the notes' kind alone, and the kind can only be told from how the notes read.
+is a function of the notes' kind alone, and the kind shows only in how the notes read.
 
 ========  ==========================  ===========================================================
 kind      the notes are               the style that is wanted

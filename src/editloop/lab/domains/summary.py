@@ -1,7 +1,7 @@
 """The summarisation domain: summaries of source texts, with a hidden style per kind of source.
 
 The five kinds and their styles are those of the paper's summarisation domain. The writer never sees the
-style: it is a function of the source's kind alone, and the kind can only be told from how the source reads.
+style: it is a function of the source's kind alone, and the kind shows only in how the source reads.
 
 ========  ==========================  ===========================================================
 kind      the source is               the style that is wanted
