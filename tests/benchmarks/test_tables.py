@@ -188,7 +188,7 @@ def test_what_was_chosen_is_what_is_used() -> None:
     assert len(chosen) == 8
     for result in chosen:
         best = result["trials"][result["chosen"]]
-        point = {key: best[key] for key in tune.POINT if key in best}
+        point = {key: best[key] for key in tune.HYPERPARAMETERS if key in best}
         tuned = get_domain(result["domain"]).tuned
         used = tuned[result["method"]]
         assert point and {key: used[key] for key in point} == point
