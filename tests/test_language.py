@@ -79,7 +79,8 @@ def test_functions_and_files_are_short_enough_to_read() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 lines = (node.end_lineno or 0) - node.lineno + 1
-                if lines > 60 and "in one piece because" not in (ast.get_docstring(node) or "").lower():
+                reason = " ".join((ast.get_docstring(node) or "").split()).lower()
+                if lines > 60 and not re.search(r"\b(in one piece|long) because ", reason):
                     long.append(f"{path.relative_to(SOURCE)}: {node.name}, {lines} lines")
     assert long == []
     assert statistics.median(lengths) <= 200
