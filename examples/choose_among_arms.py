@@ -2,8 +2,7 @@
 
     python examples/choose_among_arms.py
 
-It needs nothing but `pip install editloop`: what answers is your own affair, the bandit only has to be told
-what it cost.
+It needs nothing but `pip install editloop`. Anything can write the answers; the bandit needs their costs only.
 """
 
 from __future__ import annotations
