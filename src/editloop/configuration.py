@@ -30,7 +30,15 @@ class Configuration(BaseModel):
             raise ConfigError(f"{where}: {message}", seen=seen) from error
 
 
-def setting(default: Any, description: str, *, section: str = "", common: bool = False, **limits: Any) -> Any:
+def setting(
+    default: Any,
+    description: str,
+    *,
+    section: str = "",
+    common: bool = False,
+    flat: bool = False,
+    **limits: Any,
+) -> Any:
     """A field of a configuration.
 
     Args:
@@ -38,7 +46,8 @@ def setting(default: Any, description: str, *, section: str = "", common: bool =
         description: What it is, in a sentence or two.
         section: The heading under which help and documentation show it.
         common: Whether the short help shows it.
+        flat: Whether the flags of a field that is a configuration itself go without its name.
         **limits: As of pydantic's `Field`: `gt`, `ge`, `lt`, `le`.
     """
-    extra: dict[str, Any] = {"section": section, "common": common}
+    extra: dict[str, Any] = {"section": section, "common": common} | ({"flat": True} if flat else {})
     return Field(default=default, description=description, json_schema_extra=extra, **limits)

@@ -32,7 +32,7 @@ def test_a_wrong_start_is_told_in_a_line(editloop, tmp_path, monkeypatch):
         assert "cannot listen, Address already in use" in shown and "--port" in shown
     upstream = ("--upstream", "http://127.0.0.1:1/v1", "--port", 0)
     assert "without keys only this machine" in line(editloop("serve", "--host", "0.0.0.0", *upstream))
-    assert "no such scope" in line(editloop("serve", "--scope", "team"))
+    assert "scope: Input should be 'user' or 'all': 'team'" in line(editloop("serve", "--scope", "team"))
     assert "unknown cost" in line(editloop("serve", "--cost", "nonsense"))
     assert "not the URL" in line(editloop("serve", "--upstream", "127.0.0.1:8000"))
     assert "redaction cannot be used" in line(editloop("serve", "--redact", "nowhere:none"))

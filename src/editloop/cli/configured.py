@@ -8,11 +8,11 @@ flags that most people need; `--help-all` shows the others, by section.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from functools import wraps
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -37,8 +37,8 @@ def configured(
     """Put flags in place of the parameter `given` of a verb.
 
     Args:
-        model: The configuration. Fields that are models themselves give a flag for each of their fields,
-            `--lora-rank`.
+        model: The configuration. A field that is a model itself gives a flag for each of its fields, such as
+            `--lora-rank`; one that is `flat` gives them without its name.
         make: Makes of the values that were given, by field, what the verb gets.
         nested: Fields whose values are mappings, and the flag of each. It may be repeated, each time with
             `name.field=value,value`; `make` gets what was given, by field, as its second argument.
@@ -49,10 +49,8 @@ def configured(
 
     def decorate(verb: Verb) -> Verb:
         signature = inspect.signature(verb, eval_str=True)
-        flags = [
-            *_flags(model, skip=without),
-            *(_set_flag(model, name, flag) for name, flag in nested.items()),
-        ]
+        own = list(_fields(model, without))
+        flags = [*map(_flag, own), *(_set_flag(model, name, flag) for name, flag in nested.items())]
         parameters: list[inspect.Parameter] = []
         for name, parameter in signature.parameters.items():
             keyword = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
@@ -61,37 +59,56 @@ def configured(
         @wraps(verb)
         def expanded(**options: Any) -> None:
             typed = {flag.name: options.pop(flag.name) for flag in flags}
-            values = _values(model, typed, skip=without)
+            values = _values(own, typed)
             settings = [{name: typed[name] for name in nested if typed[name]}] if nested else []
             verb(given=make(values, *settings), **options)
 
         expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        expanded.common_flags = {*_common(model), *nested}  # type: ignore[attr-defined]
+        expanded.common_flags = {field.flag for field in own if field.common} | {*nested}  # type: ignore[attr-defined]
         return expanded
 
     return decorate
 
 
-def _flags(
-    model: type[BaseModel], *, prefix: str = "", section: str = "", skip: Collection[str] = ()
-) -> Iterator[inspect.Parameter]:
-    for name, field in model.model_fields.items():
+class _Field(NamedTuple):
+    """A field of a configuration, or of a model in it, and the flag that it gives."""
+
+    flag: str
+    path: tuple[str, ...]
+    info: FieldInfo
+    section: str
+    common: bool
+
+
+def _fields(
+    model: type[BaseModel],
+    skip: Collection[str] = (),
+    prefix: str = "",
+    path: tuple[str, ...] = (),
+    section: str = "",
+) -> Iterator[_Field]:
+    for name, info in model.model_fields.items():
         if name in skip:
             continue
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, Mapping) else {}
-        panel = str(extra.get("section", section))
-        if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
-            yield from _flags(field.annotation, prefix=f"{prefix}{name}_", section=panel)
-            continue
-        option = _option(f"{prefix}{name}", field)
-        option.rich_help_panel = panel
-        kind, default = (bool, False) if field.annotation is bool else (_scalar(field) | None, None)
-        yield inspect.Parameter(
-            f"{prefix}{name}",
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[kind, option],
-        )
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, Mapping) else {}
+        panel = str(extra.get("section") or section)
+        kind = info.annotation
+        if inspect.isclass(kind) and issubclass(kind, BaseModel):
+            # The flags of a model in a model have its name before theirs, unless it is there to be shared.
+            inner = prefix if extra.get("flat") else f"{prefix}{name}_"
+            yield from _fields(kind, skip, inner, (*path, name), panel)
+        else:
+            yield _Field(f"{prefix}{name}", (*path, name), info, panel, bool(extra.get("common")))
+
+
+def _flag(field: _Field) -> inspect.Parameter:
+    option = _option(field.flag, field.info)
+    option.rich_help_panel = field.section
+    is_switch = field.info.annotation is bool
+    kind, default = (bool, False) if is_switch else (_scalar(field.info) | None, None)
+    return inspect.Parameter(
+        field.flag, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
 
 
 def _option(name: str, field: FieldInfo) -> Any:
@@ -151,26 +168,21 @@ def _shown(default: object) -> str:
     )
 
 
-def _values(
-    model: type[BaseModel], given: Mapping[str, Any], *, prefix: str = "", skip: Collection[str] = ()
-) -> dict[str, Any]:
+def _values(fields: Sequence[_Field], given: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that were given, as values of the model's fields."""
     values: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        if name in skip:
+    for field in fields:
+        value, kinds = given[field.flag], _alternatives(field.info)
+        if value is None or (field.info.annotation is bool and value is field.info.default):
             continue
-        if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
-            own = _values(field.annotation, given, prefix=f"{prefix}{name}_")
-            if own:
-                values[name] = own
-            continue
-        value = given[f"{prefix}{name}"]
-        if value is None or (field.annotation is bool and value is field.default):
-            continue
-        is_list = any(get_origin(part) is tuple for part in _alternatives(field))
-        if is_list and isinstance(value, str) and ("," in value or str not in _alternatives(field)):
+        is_list = any(get_origin(kind) is tuple for kind in kinds)
+        if is_list and isinstance(value, str) and ("," in value or str not in kinds):
             value = tuple(part.strip() for part in value.split(",") if part.strip())
-        values[name] = value
+        *outer, name = field.path
+        home = values
+        for part in outer:
+            home = home.setdefault(part, {})
+        home[name] = value
     return values
 
 
@@ -220,14 +232,6 @@ def short_help(*common: str) -> Callable[[Verb], Verb]:
         return visible
 
     return decorate
-
-
-def _common(model: type[BaseModel]) -> Iterator[str]:
-    """The fields that short help shows."""
-    for name, field in model.model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, Mapping) and extra.get("common"):
-            yield name
 
 
 def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:

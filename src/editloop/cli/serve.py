@@ -11,86 +11,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from editloop.cli.configured import configured, short_help
 from editloop.cli.console import console, shown_progress
-from editloop.cli.flags import Config, CostName, Device, Dtype, StoreUrl
+from editloop.cli.flags import Config, Device, Dtype, StoreUrl
 from editloop.cli.places import Place
+from editloop.edits import get_cost
+from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError, ServeError, StoreError
 from editloop.extras import requires
+from editloop.online import resolve_scale
+from editloop.serve.config import DAY, ServeConfig
 
 if TYPE_CHECKING:
     from editloop.store import Store
 
-DAY = 86_400.0
 
-
+@short_help("store", "state", "device", "config")
+@configured(ServeConfig, skip=("prior", "prior_strength", "seed", "memory"))
 def serve(
+    given: dict[str, Any],
     runs: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[RUN]...", help="Run folders: the first arms of a new store."),
         Place.READ,
     ] = None,
     store: StoreUrl = "edits.db",
-    host: Annotated[str, typer.Option(help="Without keys, an address of this machine only.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8040,
     host_name: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A further name of the server, of a proxy say; may be repeated."),
-    ] = None,
-    upstream: Annotated[
-        str | None,
-        typer.Option(help="URL, with /v1, of an OpenAI-compatible server that runs the policies: vLLM."),
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(help="What runs the policies [upstream if --upstream names a server, else local]."),
+        typer.Option(metavar="NAME", help="A further name of the server, as of a proxy; may be repeated."),
     ] = None,
     backend_option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Of a backend of another package; may be repeated."),
     ] = None,
-    upstream_base: Annotated[str | None, typer.Option(help="What the base model is called there.")] = None,
-    upstream_timeout: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            help="Seconds until a response, over all arms, and between two parts of a stream.",
-        ),
-    ] = 120.0,
-    scope: Annotated[
-        str,
-        typer.Option(help="user: a bandit for each, which learns from the others'; all: one for everybody."),
-    ] = "user",
-    algorithm: Annotated[str, typer.Option(help="ucb, kl-ucb, thompson, uniform.")] = "ucb",
-    cost: CostName = None,
-    reprice: Annotated[
-        bool,
-        typer.Option("--reprice", help="Measure all edits of the store anew by this cost."),
-    ] = False,
-    alpha: Annotated[float | None, typer.Option(help="Of ucb [0.45 of the cost's scale].")] = None,
-    scale: Annotated[float | None, typer.Option(help="A typical large cost [1 if normalised].")] = None,
-    discount: Annotated[float, typer.Option(help="Weight an observation keeps per decision.")] = 1.0,
-    expire_days: Annotated[
-        float, typer.Option(min=0, help="Days after which a response expires: no edit is expected any more.")
-    ] = 7.0,
-    keep_days: Annotated[
-        float | None, typer.Option(min=0, help="Days after which texts are removed [never].")
-    ] = None,
-    redact: Annotated[
-        str | None, typer.Option(help="MODULE:FUNCTION that is applied to each text before it is kept.")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Most requests per second of a key.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Most requests that are answered at once.")] = 512,
-    key_share: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of these that one key may have.")
-    ] = 0.75,
-    body_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds in which the body of a request must arrive.")
-    ] = 30.0,
-    max_body: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 2 * 2**20,
-    max_text: Annotated[int, typer.Option(min=1, help="Most characters of a text.")] = 200_000,
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of a response, if a request sets no limit.")
-    ] = 512,
     state: Annotated[
         Path | None, typer.Option(help="Folder for the snapshot and the spool [STORE.state]."), Place.WRITTEN
     ] = None,
@@ -98,59 +51,44 @@ def serve(
     dtype: Dtype = "auto",
     config: Config = None,
 ) -> None:
-    """Run the verb. This function is long because its parameters are the command's flags."""
+    """Run the verb."""
     requires("serve")
-    from editloop.edits import get_cost
-    from editloop.edits.cost import DEFAULT_COST
-    from editloop.online import BanditConfig, resolve_scale
-    from editloop.serve import FeedbackLoop, Limits, create_app
+    from editloop.serve import FeedbackLoop, create_app
     from editloop.serve.api.server import listen, run_server
     from editloop.serve.backends import make_backend
     from editloop.serve.backends.base import BackendOptions
     from editloop.store import Store
 
-    if scope not in ("user", "all"):
-        raise ConfigError("no such scope", seen=scope, do="choose user or all")
-    cost = cost or DEFAULT_COST
-    get_cost(cost)
-    if scale is None:
-        scale, why = (1.0, "alpha is given") if alpha is not None else resolve_scale(cost)
-    else:
-        why = "as asked"
-    bandit = BanditConfig(algorithm=algorithm, cost=cost, scale=scale, alpha=alpha, discount=discount)
+    settings, why = _settings(given)
+    bandit, host = settings.bandit, settings.host
     kept = Store(store)
     loop = FeedbackLoop(
         kept,
         state or _state_folder(kept),
         bandit,
-        scope=scope,  # type: ignore[arg-type]
-        expire_after=expire_days * DAY,
-        keep_for=None if keep_days is None else keep_days * DAY,
-        reprice=reprice,
+        scope=settings.scope,
+        expire_after=settings.expire_days * DAY,
+        keep_for=None if settings.keep_days is None else settings.keep_days * DAY,
+        reprice=settings.reprice,
     )
     options = BackendOptions(
-        url=upstream,
+        url=settings.upstream,
         key=os.environ.get("EDITLOOP_UPSTREAM_KEY"),
-        base=upstream_base,
-        timeout=upstream_timeout,
-        max_new_tokens=max_new_tokens,
+        base=settings.upstream_base,
+        timeout=settings.upstream_timeout,
+        max_new_tokens=settings.max_new_tokens,
         device=device,
         dtype=dtype,
         extra=_options(backend_option),
     )
-    runner = make_backend(backend or ("upstream" if upstream is not None else "local"), options)
-    limits = Limits(
-        body=max_body,
-        text=max_text,
-        rate=rate,
-        concurrency=concurrency,
-        share=key_share,
-        body_seconds=body_timeout,
-        answer_seconds=runner.answer_seconds,
+    backend = make_backend(
+        settings.backend or ("local" if settings.upstream is None else "upstream"), options
     )
+    limits = settings.limits(backend.answer_seconds)
     names = [*(host_name or ()), *([] if host in ("0.0.0.0", "::") else [host])]
-    app = create_app(loop, runner, runs=runs or (), limits=limits, redact=_redaction(redact), hosts=names)
-    with listen(host, port) as listening:
+    redact = _redaction(settings.redact)
+    app = create_app(loop, backend, runs=runs or (), limits=limits, redact=redact, hosts=names)
+    with listen(host, settings.port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, loop.folder):
             raise ServeError(
                 "without keys only this machine may ask", seen=host, do="editloop keys create NAME first"
@@ -158,15 +96,26 @@ def serve(
         address = f"http://{'[::1]' if host == '::1' else host}:{listening.getsockname()[1]}"
         console.print(f"store {kept}, state in {loop.folder}")
         console.print(
-            f"{algorithm}, {bandit.make_algorithm()}, cost {cost}; scale {scale:.3g}: {why}; scope {scope}"
+            f"{bandit.algorithm}, {bandit.make_algorithm()}, cost {bandit.cost}; scale {bandit.scale:.3g}: "
+            f"{why}; scope {settings.scope}"
         )
-        console.print(f"policies by {runner}")
+        console.print(f"policies by {backend}")
 
         def started() -> None:
             console.print(f"arms: {', '.join(loop.bandit.arms) or 'none yet (editloop promote RUN)'}")
             console.print(f"dashboard {address}/, API {address}/v1, its documentation {address}/docs")
 
         run_server(app, listening, started, limits=limits)
+
+
+def _settings(given: dict[str, Any]) -> tuple[ServeConfig, str]:
+    """The configuration of the values that were given, and why the scale of costs is what it is."""
+    bandit = dict(given.pop("bandit", {}))
+    cost, why = bandit.get("cost", DEFAULT_COST), "as asked"
+    get_cost(cost)
+    if "scale" not in bandit:
+        bandit["scale"], why = (1.0, "alpha is given") if "alpha" in bandit else resolve_scale(cost)
+    return ServeConfig(bandit=bandit, **given), why
 
 
 def serve_demo(

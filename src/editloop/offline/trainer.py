@@ -94,6 +94,8 @@ class RowStream(Dataset[T]):
         return self.length
 
     def __getitem__(self, index: int) -> T:
+        if not 0 <= index < self.length:
+            raise IndexError(index)  # by which a loop over the stream ends
         epoch, place = divmod(index, len(self.rows))
         return self.rows[self._order(epoch)[place]]
 
