@@ -122,7 +122,7 @@ for room in {ROOMS!r}:
         "policy": {"nothing", "train"},
         "offline": {"nothing", "train"},
         "lab": {"train"},
-        "theory": {"theory"},
+        "theory": {"nothing", "theory"},
         "serve": {"nothing", "serve"},
         "store": {"nothing", "serve"},
     }

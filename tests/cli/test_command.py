@@ -204,7 +204,7 @@ def test_lab_pretrain_makes_a_base_from_text_that_fit_takes(editloop, tmp_path):
         (["fit", "good.jsonl", "--base", "./nowhere"], ["./nowhere", "--base"]),
         (["fit", "good.jsonl", "--base", "folder"], ["config.json"]),
         (["fit", "good.jsonl", "--base", "lab:novel"], ["novel"]),
-        (["fit", "good.jsonl", "--base", "lab:email", "--methods", "ppo"], ["methods"]),
+        (["fit", "good.jsonl", "--base", "lab:email", "--methods", "ppo"], ["unknown method", "ppo", "sft"]),
         (
             ["fit", "good.jsonl", "--base", "lab:email", "--set", "sft.learning_rate=fast"],
             ["sft.learning_rate"],

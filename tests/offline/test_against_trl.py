@@ -23,7 +23,7 @@ from editloop.offline import (
     make_examples,
     reference_pass,
 )
-from editloop.offline.trainer import training_arguments
+from editloop.offline.arguments import training_arguments
 from editloop.policy import Encoder, LoraSettings, Policy, attach_adapter
 
 trl = pytest.importorskip("trl", reason="TRL is the oracle here, and it is not installed")
