@@ -2,7 +2,8 @@
 
     python examples/choose_among_arms.py
 
-It needs nothing but `pip install editloop`. Anything can write the answers; the bandit needs their costs only.
+It needs nothing but `pip install editloop`. Anything can write the answers; the bandit needs their costs
+only.
 """
 
 from __future__ import annotations
