@@ -23,6 +23,7 @@ from editloop.online import resolve_scale
 from editloop.serve.config import DAY, ServeConfig
 
 if TYPE_CHECKING:
+    from editloop.serve.backends.base import Backend
     from editloop.store import Store
 
 
@@ -51,12 +52,10 @@ def serve(
     dtype: Dtype = "auto",
     config: Config = None,
 ) -> None:
-    """Run the verb."""
+    """Run the verb. It is long because half of it are its flags."""
     requires("serve")
     from editloop.serve import FeedbackLoop, create_app
     from editloop.serve.api.server import listen, run_server
-    from editloop.serve.backends import make_backend
-    from editloop.serve.backends.base import BackendOptions
     from editloop.store import Store
 
     settings, why = _settings(given)
@@ -71,19 +70,7 @@ def serve(
         keep_for=None if settings.keep_days is None else settings.keep_days * DAY,
         reprice=settings.reprice,
     )
-    options = BackendOptions(
-        url=settings.upstream,
-        key=os.environ.get("EDITLOOP_UPSTREAM_KEY"),
-        base=settings.upstream_base,
-        timeout=settings.upstream_timeout,
-        max_new_tokens=settings.max_new_tokens,
-        device=device,
-        dtype=dtype,
-        extra=_options(backend_option),
-    )
-    backend = make_backend(
-        settings.backend or ("local" if settings.upstream is None else "upstream"), options
-    )
+    backend = _backend(settings, device, dtype, _options(backend_option))
     limits = settings.limits(backend.answer_seconds)
     names = [*(host_name or ()), *([] if host in ("0.0.0.0", "::") else [host])]
     redact = _redaction(settings.redact)
@@ -106,6 +93,25 @@ def serve(
             console.print(f"dashboard {address}/, API {address}/v1, its documentation {address}/docs")
 
         run_server(app, listening, started, limits=limits)
+
+
+def _backend(settings: ServeConfig, device: str, dtype: str, extra: dict[str, str]) -> Backend:
+    """What runs the policies."""
+    from editloop.serve.backends import make_backend
+    from editloop.serve.backends.base import BackendOptions
+
+    usual = "local" if settings.upstream is None else "upstream"
+    options = BackendOptions(
+        url=settings.upstream,
+        key=os.environ.get("EDITLOOP_UPSTREAM_KEY"),
+        base=settings.upstream_base,
+        timeout=settings.upstream_timeout,
+        max_new_tokens=settings.max_new_tokens,
+        device=device,
+        dtype=dtype,
+        extra=extra,
+    )
+    return make_backend(settings.backend or usual, options)
 
 
 def _settings(given: dict[str, Any]) -> tuple[ServeConfig, str]:

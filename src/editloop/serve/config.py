@@ -1,4 +1,4 @@
-"""What a server can be told: the fields are the only place of a default, a range and a help text."""
+"""The configuration of a server: its fields are the only place of a default, a range and a help text."""
 
 from __future__ import annotations
 

@@ -13,7 +13,17 @@ from typing import Any, Protocol
 
 from editloop.errors import ConfigError
 
-__all__ = ["Algorithm", "AlgorithmFactory", "check_scale", "least_index"]
+__all__ = ["Algorithm", "AlgorithmFactory", "Choice", "Numbers", "Uniform01", "check_scale", "least_index"]
+
+
+Numbers = Sequence[float]
+"""One for each arm."""
+
+Uniform01 = Callable[[], float]
+"""Draws a number in [0, 1)."""
+
+Choice = tuple[int, float]
+"""The index of the chosen arm, and the probability with which it was chosen, in (0, 1]."""
 
 
 class Algorithm(Protocol):
@@ -24,13 +34,7 @@ class Algorithm(Protocol):
         """The name in the registry."""
         ...
 
-    def choose(
-        self,
-        pulls: Sequence[float],
-        observed: Sequence[float],
-        means: Sequence[float],
-        uniform: Callable[[], float],
-    ) -> tuple[int, float]:
+    def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """Return the index of the chosen arm, and the probability with which it was chosen, in (0, 1].
 
         Args:

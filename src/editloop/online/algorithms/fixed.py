@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from editloop.errors import ConfigError
+from editloop.online.algorithms.base import Choice, Numbers, Uniform01
 
 __all__ = ["Fixed"]
 
@@ -26,13 +26,7 @@ class Fixed:
         """See `AlgorithmFactory.for_costs`."""
         return cls()
 
-    def choose(
-        self,
-        pulls: Sequence[float],
-        observed: Sequence[float],
-        means: Sequence[float],
-        uniform: Callable[[], float],
-    ) -> tuple[int, float]:
+    def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`."""
         if not 0 <= self.arm < len(pulls):
             raise ConfigError("there is no such arm", seen=self.arm, do=f"give 0 to {len(pulls) - 1}")

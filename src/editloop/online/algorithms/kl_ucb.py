@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from editloop.online.algorithms.base import check_scale, least_index
+from editloop.online.algorithms.base import Choice, Numbers, Uniform01, check_scale, least_index
 
 __all__ = ["KLUCB"]
 
@@ -35,13 +34,7 @@ class KLUCB:
         """See `AlgorithmFactory.for_costs`."""
         return cls(scale)
 
-    def choose(
-        self,
-        pulls: Sequence[float],
-        observed: Sequence[float],
-        means: Sequence[float],
-        uniform: Callable[[], float],
-    ) -> tuple[int, float]:
+    def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`; deterministic."""
 
         def index(mean: float, budget: float) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.online.algorithms.base import check_scale
+from editloop.online.algorithms.base import Choice, Numbers, Uniform01, check_scale
 
 __all__ = ["Thompson"]
 
@@ -39,13 +39,7 @@ class Thompson:
         """See `AlgorithmFactory.for_costs`."""
         return cls(scale)
 
-    def choose(
-        self,
-        pulls: Sequence[float],
-        observed: Sequence[float],
-        means: Sequence[float],
-        uniform: Callable[[], float],
-    ) -> tuple[int, float]:
+    def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`."""
         probabilities = self.probabilities(observed, means)
         arm = int(np.searchsorted(np.cumsum(probabilities), uniform(), side="right"))

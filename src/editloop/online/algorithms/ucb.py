@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from editloop.errors import ConfigError
-from editloop.online.algorithms.base import least_index
+from editloop.online.algorithms.base import Choice, Numbers, Uniform01, least_index
 
 __all__ = ["ALPHA", "UCB"]
 
@@ -35,13 +34,7 @@ class UCB:
         """See `AlgorithmFactory.for_costs`."""
         return cls(ALPHA * scale if alpha is None else alpha)
 
-    def choose(
-        self,
-        pulls: Sequence[float],
-        observed: Sequence[float],
-        means: Sequence[float],
-        uniform: Callable[[], float],
-    ) -> tuple[int, float]:
+    def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`; deterministic. While no cost is known, it is the arm least in flight."""
         alpha, root = self.alpha, math.sqrt
         return least_index(pulls, observed, means, lambda mean, budget: mean - alpha * root(budget)), 1.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from editloop.online.algorithms.base import Choice, Numbers, Uniform01
 
 __all__ = ["Uniform"]
 
@@ -19,12 +20,6 @@ class Uniform:
         """See `AlgorithmFactory.for_costs`."""
         return cls()
 
-    def choose(
-        self,
-        pulls: Sequence[float],
-        observed: Sequence[float],
-        means: Sequence[float],
-        uniform: Callable[[], float],
-    ) -> tuple[int, float]:
+    def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`."""
         return int(uniform() * len(pulls)), 1 / len(pulls)
