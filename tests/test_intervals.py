@@ -1,4 +1,4 @@
-"""95% intervals against tables: Student's quantiles, Wilson's by hand; none where nothing can be told."""
+"""95% intervals against tables: Student's quantiles, Wilson's by hand; none where nothing is known."""
 
 from __future__ import annotations
 

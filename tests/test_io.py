@@ -46,14 +46,14 @@ def test_a_file_may_not_grow_and_the_old_one_is_there_still(tmp_path):
         "try:\n    write_text(sys.argv[1], 'x' * 100_000, RunError)\n"
         "except RunError as error:\n    print(error)\n"
     )
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "run.json")],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told.stdout.startswith("cannot write run.json: File too large")
-    assert told.stdout.count("\n") == 1
+    assert done.stdout.startswith("cannot write run.json: File too large")
+    assert done.stdout.count("\n") == 1
     assert (tmp_path / "run.json").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -120,7 +120,7 @@ def test_a_file_gives_nested_values_and_the_command_line_has_the_last_word(fitte
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ("dpo.beta", "wants NAME.FIELD=VALUES"),
         ("dpo.beta=", "wants NAME.FIELD=VALUES"),
@@ -133,9 +133,9 @@ def test_a_file_gives_nested_values_and_the_command_line_has_the_last_word(fitte
         ("dpo.beta=0.1,1", "select cost"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_one_line(editloop, tmp_path, given, told):
+def test_a_setting_that_makes_no_sense_is_one_line(editloop, tmp_path, given, message):
     log = rows(tmp_path / "log.jsonl", 5)
-    fails(editloop("fit", log, "--base", "nowhere", "--set", given), told)
+    fails(editloop("fit", log, "--base", "nowhere", "--set", given), message)
 
 
 def test_settings_are_parsed_by_hand():

@@ -195,5 +195,5 @@ def test_report_accounts_for_every_row(tmp_path):
     log.write_text(log.read_text() + row + "\n{\n")
     report = read_log(log, max_bad_share=1.0).report
     assert (report.rows_read, report.records, report.bad_rows, report.dropped_duplicates) == (5, 3, 1, 1)
-    told = json.loads(json.dumps(report.to_json()))
-    assert told["read_as"] == ["JSONL"] and told["records"] == 3
+    kept = json.loads(json.dumps(report.to_json()))
+    assert kept["read_as"] == ["JSONL"] and kept["records"] == 3

@@ -76,7 +76,7 @@ def test_latin_1_lines_are_bad_rows_with_their_number(write: Write, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("head", "told"),
+    ("head", "reason"),
     [
         (b"\x1f\x8b\x08\x00data", "the gzip file is damaged"),
         (gzip.compress(b"{}" * 999, mtime=0)[:-9], "the gzip file is damaged"),
@@ -86,8 +86,8 @@ def test_latin_1_lines_are_bad_rows_with_their_number(write: Write, tmp_path: Pa
         (b"PK\x03\x04data", "the log is a zip archive"),
     ],
 )
-def test_a_damaged_archive_is_told(write: Write, head: bytes, told: str) -> None:
-    assert told in refused(write(head, end=b""))
+def test_a_damaged_archive_is_told(write: Write, head: bytes, reason: str) -> None:
+    assert reason in refused(write(head, end=b""))
 
 
 def test_other_formats_than_the_name_says(write: Write) -> None:
@@ -144,8 +144,8 @@ def test_bad_lines_go_to_quarantine_and_the_rest_is_used(write: Write, tmp_path:
     quarantine = tmp_path / "deep" / "bad.jsonl"
     log = read_log(path, quarantine=quarantine, max_bad_share=1.0)
     assert [record.response for record in log] == ["r0", "r1", "a b"]
-    told = [json.loads(line) for line in quarantine.read_text().splitlines()]
-    assert [(each["line"], each["reason"]) for each in told] == [
+    kept = [json.loads(line) for line in quarantine.read_text().splitlines()]
+    assert [(each["line"], each["reason"]) for each in kept] == [
         (3, "not JSON"),
         (4, "not a JSON object"),
         (5, "response: missing"),
@@ -160,12 +160,12 @@ def test_bad_lines_go_to_quarantine_and_the_rest_is_used(write: Write, tmp_path:
         (15, "NaN is no JSON number"),
         (16, "truncated last line"),
     ]
-    assert told[0]["row"].startswith("{not json")
-    assert json.loads(told[3]["row"])["response"] == 5
-    assert all(len(each["row"]) <= 1001 for each in told)
+    assert kept[0]["row"].startswith("{not json")
+    assert json.loads(kept[3]["row"])["response"] == 5
+    assert all(len(each["row"]) <= 1001 for each in kept)
     report = log.report
     assert (report.rows_read, report.bad_rows, report.quarantine) == (16, 13, quarantine)
-    assert report.reasons == {each["reason"]: 1 for each in told}
+    assert report.reasons == {each["reason"]: 1 for each in kept}
 
 
 def test_bad_lines_of_tables(write: Write) -> None:
@@ -208,8 +208,8 @@ def test_a_lost_quote_costs_its_line_only(
         return
     assert log.report.reasons[reason] >= 1 and log.report.first_bad == f"line 3: {reason}"
     assert ("r8" in responses) == ("r8" in lost)
-    told = json.loads((tmp_path / "bad.jsonl").read_text().splitlines()[0])
-    assert told["row"] == 'c,"lost,e\n'
+    kept = json.loads((tmp_path / "bad.jsonl").read_text().splitlines()[0])
+    assert kept["row"] == 'c,"lost,e\n'
 
 
 def test_rows_of_several_lines_are_read_as_one(write: Write) -> None:
@@ -332,13 +332,15 @@ def test_missing_columns_name_those_there_and_the_flag(write: Write) -> None:
         write({"instruction": "c", "preedit": "r", "postedit": "e"}),
         write("instruction,preedit,postedit", "c,r,e", name="log.csv"),
     ):
-        told = refused(path)
-        assert "no context and no response and no edit column" in told
-        assert "its columns are instruction, preedit, postedit" in told
-        assert "--map context=COLUMN,response=COLUMN,edit=COLUMN" in told
-        told = refused(path, map="context=instruction,response=draft,edit=postedit")
-        assert "no column for response in the log, whose columns are instruction, preedit, postedit" in told
-        assert "'draft'" in told and "--map" in told
+        message = refused(path)
+        assert "no context and no response and no edit column" in message
+        assert "its columns are instruction, preedit, postedit" in message
+        assert "--map context=COLUMN,response=COLUMN,edit=COLUMN" in message
+        message = refused(path, map="context=instruction,response=draft,edit=postedit")
+        assert (
+            "no column for response in the log, whose columns are instruction, preedit, postedit" in message
+        )
+        assert "'draft'" in message and "--map" in message
 
 
 def test_a_wrong_path_into_a_nested_column(write: Write) -> None:

@@ -29,8 +29,10 @@ def test_a_tsv_with_quotes_is_told_and_read_when_asked(write: Write) -> None:
     path = write("context\tresponse\tedit", 'c\t"a ""b"""\te', name="a.tsv")
     plain = read_log(path)
     assert plain.records[0].response == '"a ""b"""'
-    told = plain.report.first_suspicious
-    assert told is not None and told.startswith("line 2: a cell in quotes was read with them (--quote")
+    suspicious = plain.report.first_suspicious
+    assert suspicious is not None and suspicious.startswith(
+        "line 2: a cell in quotes was read with them (--quote"
+    )
     asked = read_log(path, quote='"')
     assert asked.records[0].response == 'a "b"' and asked.report.read_as == ("TSV", "tab", "quoted")
 
@@ -44,7 +46,7 @@ def test_what_write_log_wrote_is_read_with_its_quotes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "row", "told"),
+    ("header", "row", "delimiter"),
     [
         ("context;response;edit", "c;r, r;e", "semicolon"),
         ("context,response,edit", "c,r; r,e", "comma"),
@@ -53,10 +55,10 @@ def test_what_write_log_wrote_is_read_with_its_quotes(tmp_path: Path) -> None:
         ('"con;te;xt",context,response,edit', "x,c,r; r,e", "comma"),
     ],
 )
-def test_the_header_tells_the_delimiter_of_a_csv(write: Write, header: str, row: str, told: str) -> None:
+def test_the_header_tells_the_delimiter_of_a_csv(write: Write, header: str, row: str, delimiter: str) -> None:
     log = read_log(write(header, row, name="a.csv"))
     assert log.records[0].response[:1] == "r" and log.records[0].edit == "e"
-    assert log.report.read_as == ("CSV", told, "quoted")
+    assert log.report.read_as == ("CSV", delimiter, "quoted")
 
 
 def test_delimiter_and_quote_are_taken_as_given(write: Write) -> None:

@@ -32,7 +32,7 @@ def accounted(log: Log, quarantine: Path) -> ReadReport:
 
 
 def read(path: Path, quarantine: Path, **options: Any) -> Log | EditLoopError:
-    """The log, or the error that a user would be told in one line."""
+    """The log, or the error that a user would see in one line."""
     try:
         return read_log(path, quarantine=quarantine, **options)
     except (LogError, ConfigError) as error:

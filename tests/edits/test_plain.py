@@ -30,7 +30,7 @@ def zstd(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "pack", "told"),
+    ("suffix", "pack", "described"),
     [
         (".gz", gzip.compress, "gzip"),
         (".zst", zstd, "zstd"),
@@ -41,13 +41,13 @@ def zstd(data: bytes) -> bytes:
 )
 @pytest.mark.parametrize(("name", "text", "kind"), [("a.jsonl", JSONL, "JSONL"), ("a.csv", CSV, "CSV")])
 def test_compressed(
-    tmp_path: Path, suffix: str, pack: Any, told: str, name: str, text: str, kind: str
+    tmp_path: Path, suffix: str, pack: Any, described: str, name: str, text: str, kind: str
 ) -> None:
     path = tmp_path / (name + suffix)
     path.write_bytes(pack(text.encode()))
     log = read_log(path)
     assert log.records == RECORDS
-    assert log.report.read_as[:2] == (told, kind)
+    assert log.report.read_as[:2] == (described, kind)
 
 
 def test_the_hash_is_of_the_file_as_it_lies_there(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_the_hash_is_of_the_file_as_it_lies_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "told"),
+    ("encoding", "described"),
     [
         ("utf-16", "UTF-16"),
         ("utf-32", "UTF-32"),
@@ -71,10 +71,10 @@ def test_the_hash_is_of_the_file_as_it_lies_there(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize(("name", "text"), [("a.jsonl", JSONL), ("a.csv", CSV), ("a", JSONL)])
 def test_wide_encodings_are_seen_with_and_without_a_mark(
-    write: Write, encoding: str, told: str, name: str, text: str
+    write: Write, encoding: str, described: str, name: str, text: str
 ) -> None:
     log = read_log(write(text.encode(encoding), name=name, end=b""))
-    assert log.records == RECORDS and log.report.read_as[0] == told
+    assert log.records == RECORDS and log.report.read_as[0] == described
 
 
 def test_other_encodings_are_named(write: Write) -> None:

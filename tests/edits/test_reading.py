@@ -185,11 +185,11 @@ def test_reading_streams(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_progress_is_told_and_ends_with_the_whole(write: Write) -> None:
     path = write(*({**ROW, "response": f"r{i}"} for i in range(2500)))
-    told: list[tuple[int, int]] = []
-    read_log(path, progress=lambda done, total: told.append((done, total)))
+    reported: list[tuple[int, int]] = []
+    read_log(path, progress=lambda done, total: reported.append((done, total)))
     size = path.stat().st_size
-    assert len(told) == 3 and told[-1] == (size, size)
-    assert 0 < told[0][0] < told[1][0] < size
+    assert len(reported) == 3 and reported[-1] == (size, size)
+    assert 0 < reported[0][0] < reported[1][0] < size
 
 
 def test_edit_column_may_appear_late(write: Write) -> None:

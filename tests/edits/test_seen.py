@@ -1,4 +1,4 @@
-"""Rows told by what they say: the same in another file, order or spacing; any other text is another row."""
+"""Rows recognised by what they say: the same in another file, order or spacing; other texts are other rows."""
 
 from __future__ import annotations
 

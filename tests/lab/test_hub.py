@@ -76,10 +76,10 @@ def test_the_kinds_are_those_of_the_lab() -> None:
 
 def test_what_cannot_be_downloaded_is_one_line(tmp_path: Path) -> None:
     gone = {"news": Source(str(tmp_path / "gone"), ("title",), "brief")}
-    with pytest.raises(ConfigError, match="cannot be read") as told:
+    with pytest.raises(ConfigError, match="cannot be read") as failure:
         next(HubTexts("summary", gone).contexts(0))
-    assert "\n" not in str(told.value)
-    assert "hub" in str(told.value)
+    assert "\n" not in str(failure.value)
+    assert "hub" in str(failure.value)
 
 
 def test_a_column_that_is_gone_is_told(sources: dict[str, Source]) -> None:

@@ -194,9 +194,9 @@ def test_a_snapshot_is_the_replay_exactly(before, after, discount):
     snapshot = Bandit.from_json(json.loads(json.dumps(Bandit.replay(head, config).to_json())))
     for event in after:
         snapshot.state.apply(event)
-    told = [event_from_json(json.loads(json.dumps(event.to_json()))) for event in [*head, *after]]
-    assert told == [*head, *after]
-    assert snapshot.to_json() == Bandit.replay(told, config).to_json()
+    replayed = [event_from_json(json.loads(json.dumps(event.to_json()))) for event in [*head, *after]]
+    assert replayed == [*head, *after]
+    assert snapshot.to_json() == Bandit.replay(replayed, config).to_json()
     assert snapshot.config == config
 
 
