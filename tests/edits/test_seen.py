@@ -1,4 +1,4 @@
-"""Rows recognised by what they say: the same in another file, order or spacing; other texts are other rows."""
+"""Rows recognised by what they say: the same in another file, order or spacing; others are other rows."""
 
 from __future__ import annotations
 
