@@ -366,7 +366,14 @@ def test_interrupted_fit_says_so_and_goes_on(lab_log, tmp_path):
     command += [*QUICK, "--methods", "sft,dpo"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts these tests in the background has them ignore it, and children would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as child:
         for line in child.stdout:
             if line.startswith("sft: validation loss"):
