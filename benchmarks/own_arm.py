@@ -63,15 +63,15 @@ def train_steps(spec: Spec, clock: Any) -> dict[str, Any]:
     rows, batch = make_rows(spec)
     policy, (method,) = make_policy(spec), spec.methods
     examples = list(make_examples(rows, policy.encoder).examples)
-    if method == "rl":
-        examples = _with_sampled(policy, examples, spec)
-    elif method != "sft":
-        examples, _ = reference_pass(policy, examples, cache=Path(spec.folder))
-    policy = attach_adapter(policy, LoraSettings(rank=RANK, alpha=ALPHA), seed=0)
-    config = FitConfig(batch_size=batch, epochs=1, evaluations=1)
     model = METHODS.get(method).hyperparameters
     values = {name: value for name, value in SHARED.items() if name in model.model_fields}
     trial = Trial(METHODS.get(method), model.model_validate(values))
+    if "cost_model" in trial.needs:
+        examples = _with_sampled(policy, examples, spec)
+    elif "reference" in trial.needs:
+        examples, _ = reference_pass(policy, examples, cache=Path(spec.folder))
+    policy = attach_adapter(policy, LoraSettings(rank=RANK, alpha=ALPHA), seed=0)
+    config = FitConfig(batch_size=batch, epochs=1, evaluations=1)
     train = trial.method.completions(examples, trial.hyperparameters)
     trees = [each.tree for each in train]
     arguments = training_arguments(config, Path(spec.folder), policy, trees, learning_rate=LEARNING_RATE)

@@ -29,7 +29,7 @@ Verb = Callable[..., None]
 
 def configured(
     model: type[BaseModel],
-    make: Callable[..., Any] = dict,
+    make: Callable[[dict[str, Any]], Any] = dict,
     *,
     nested: Mapping[str, str] | None = None,
     skip: Collection[str] = (),
@@ -41,7 +41,7 @@ def configured(
             `--lora-rank`; one that is `flat` gives them without its name.
         make: Makes of the values that were given, by field, what the verb gets.
         nested: Fields whose values are mappings, and the flag of each. It may be repeated, each time with
-            `name.field=value,value`; `make` gets what was given, by field, as its second argument.
+            `name.field=value,value`; `make` gets the list of these texts, for `parse_settings`.
         skip: Fields without a flag.
     """
     nested = nested or {}
@@ -60,8 +60,8 @@ def configured(
         def expanded(**options: Any) -> None:
             typed = {flag.name: options.pop(flag.name) for flag in flags}
             values = _values(own, typed)
-            settings = [{name: typed[name] for name in nested if typed[name]}] if nested else []
-            verb(given=make(values, *settings), **options)
+            values |= {name: typed[name] for name in nested if typed[name]}
+            verb(given=make(values), **options)
 
         expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         expanded.common_flags = {field.flag for field in own if field.common} | {*nested}  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ def _fields(
     for name, info in model.model_fields.items():
         if name in skip:
             continue
-        extra = info.json_schema_extra if isinstance(info.json_schema_extra, Mapping) else {}
+        extra = _extra(info)
         panel = str(extra.get("section") or section)
         kind = info.annotation
         if inspect.isclass(kind) and issubclass(kind, BaseModel):
@@ -99,6 +99,11 @@ def _fields(
             yield from _fields(kind, skip, inner, (*path, name), panel)
         else:
             yield _Field(f"{prefix}{name}", (*path, name), info, panel, bool(extra.get("common")))
+
+
+def _extra(info: FieldInfo) -> Mapping[str, Any]:
+    """What `editloop.configuration.setting` was given beside pydantic's own; nothing for other fields."""
+    return info.json_schema_extra if isinstance(info.json_schema_extra, Mapping) else {}
 
 
 def _flag(field: _Field) -> inspect.Parameter:
@@ -133,7 +138,7 @@ def _set_flag(model: type[BaseModel], name: str, flag: str) -> inspect.Parameter
         callback=merged,
         help=f"{field.description} May be repeated: {flag} dpo.beta=0.1,1.",
     )
-    option.rich_help_panel = str((field.json_schema_extra or {}).get("section", ""))  # type: ignore[union-attr]
+    option.rich_help_panel = str(_extra(field).get("section", ""))
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Annotated[list[str], option]
     )
@@ -159,13 +164,9 @@ def _scalar(field: FieldInfo) -> Any:
 def _shown(default: object) -> str:
     if isinstance(default, tuple | list):
         return ",".join(map(str, default))
-    return (
-        ""
-        if default is None or isinstance(default, bool)
-        else f"{default:g}"
-        if isinstance(default, float)
-        else str(default)
-    )
+    if default is None or isinstance(default, bool):
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def _values(fields: Sequence[_Field], given: Mapping[str, Any]) -> dict[str, Any]:

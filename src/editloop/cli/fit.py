@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from editloop.policy import RunFolder
 
 
-def _make(values: dict[str, Any], settings: dict[str, list[str]]) -> FitConfig:
+def _make(values: dict[str, Any]) -> FitConfig:
     """The configuration of the values that were given; a hyperparameter without a method is that of all."""
+    settings = values.pop("hyperparameters", [])
     config = FitConfig(**values)
     changes: dict[str, Any] = {}
-    for name, tried in parse_settings(settings.get("hyperparameters", []), "--set").items():
+    for name, tried in parse_settings(settings, "--set").items():
         if "." in name:
             changes[name] = tried
             continue

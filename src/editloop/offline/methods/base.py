@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from editloop.offline.examples import Completions, Example
     from editloop.offline.methods.batch import Batch, Layout
 
-__all__ = ["Hyperparameters", "Method", "Need", "hyperparameter"]
+__all__ = ["Hyperparameters", "Method", "Need", "hyperparameter", "learning_rate"]
 
 Need = Literal["reference", "completions", "cost_model"]
 """What a method may need before it trains: log π_ref of its completions; completions sampled from the
@@ -47,14 +47,18 @@ def hyperparameter(*grid: Any, symbol: str, description: str, comparable: bool =
     return Field(default=grid[0], description=description, json_schema_extra=extra, **limits)
 
 
+def learning_rate(*grid: float) -> Any:
+    """The field `learning_rate`, for a method whose grid of it is its own."""
+    description = "Learning rate after the warm-up."
+    return hyperparameter(*grid, symbol="lr", description=description, comparable=True, gt=0)
+
+
 class Hyperparameters(BaseModel):
     """The hyperparameters of one trial of a method. A method with more hyperparameters adds fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    learning_rate: float = hyperparameter(
-        1e-4, 3e-4, symbol="lr", description="Learning rate after the warm-up.", comparable=True, gt=0
-    )
+    learning_rate: float = learning_rate(1e-4, 3e-4)
     epochs: float | None = hyperparameter(
         None,
         symbol="epochs",

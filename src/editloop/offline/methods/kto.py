@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from editloop.offline.methods.base import Hyperparameters, Method, Need, hyperparameter
+from editloop.offline.methods.base import Hyperparameters, Method, Need, hyperparameter, learning_rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +25,7 @@ DESIRABLE, UNDESIRABLE, MISMATCHED = "desirable", "undesirable", "mismatched"
 class KTOHyperparameters(Hyperparameters):
     """The hyperparameters of one trial of KTO."""
 
-    learning_rate: float = hyperparameter(
-        2e-5, 1e-4, symbol="lr", description="Learning rate after the warm-up.", comparable=True, gt=0
-    )
+    learning_rate: float = learning_rate(2e-5, 1e-4)
     beta: float = hyperparameter(
         0.1, symbol="beta", description="β; the greater, the closer the policy stays to the reference.", gt=0
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from editloop.offline.methods.base import Hyperparameters, Method, Need, hyperparameter
+from editloop.offline.methods.base import Hyperparameters, Method, Need, hyperparameter, learning_rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,9 +19,7 @@ RLLoss = Literal["pairwise", "weighted"]
 class RLHyperparameters(Hyperparameters):
     """The hyperparameters of one trial of RL."""
 
-    learning_rate: float = hyperparameter(
-        2e-5, 1e-4, symbol="lr", description="Learning rate after the warm-up.", comparable=True, gt=0
-    )
+    learning_rate: float = learning_rate(2e-5, 1e-4)
     beta: float = hyperparameter(
         0.1,
         symbol="beta",
