@@ -172,7 +172,8 @@ class Column(NamedTuple):
     @property
     def title(self) -> str:
         """The heading of the column."""
-        return f"{'summaries' if self.domain == 'summary' else 'emails'}, {self.trained}"
+        domain = get_domain(self.domain)
+        return f"{domain.plural or domain.name}, {self.trained}"
 
 
 COLUMNS = tuple(Column(domain, trained) for domain in DOMAINS for trained in TRAINED)

@@ -82,6 +82,7 @@ class Domain:
         tuned: For each method, the hyperparameters that policies are trained with.
         task: What a context from a real text says; `{text}` is the text.
         hub: For each kind, where real texts come from; nothing if the domain has none.
+        plural: What its responses are called in tables; by default its name.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Domain:
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     task: str = "{text}"
     hub: Mapping[str, Source] = field(default_factory=dict)
+    plural: str = ""
 
     def contexts(self, seed: int, *, stream: str = "log") -> Iterator[str]:
         """Yield contexts without end, drawn uniformly over kinds, templates and facts.

@@ -147,6 +147,7 @@ EMAIL = Domain(
             "closing": "thankful",
         },
     },
+    plural="emails",
     base=Path(__file__).parents[1] / "assets" / "email",
     tuned={
         "sft": TUNED_SFT,

@@ -146,6 +146,7 @@ SUMMARY = Domain(
             "ending": "none",
         },
     },
+    plural="summaries",
     base=Path(__file__).parents[1] / "assets" / "summary",
     pretraining_steps=3000,  # with fewer, the base may fail to copy a fact: docs/lab.md
     tuned={
