@@ -6,11 +6,15 @@ import json
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from calling import fails, rows
-from editloop.cli.configured import parse_settings
+from editloop.cli.configured import configured, parse_settings
+from editloop.cli.flags import Config
 from editloop.errors import ConfigError
 from editloop.offline import FitConfig
+from editloop.serve.config import ServeConfig
 
 
 @pytest.fixture
@@ -117,6 +121,34 @@ def test_a_file_gives_nested_values_and_the_command_line_has_the_last_word(fitte
     found = fitted("--epochs", "1", "--set", "dpo.beta=0.25", "--lora-alpha", "3", file=file)
     expected = {"epochs": 1, "dpo.beta": 0.25, "lora": {"rank": 8, "alpha": 3}}
     assert found == as_written.changed(expected)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"port": 80, "bandit": {"algorithm": "thompson", "prior-strength": 3}},
+        {"port": 80, "algorithm": "thompson", "prior_strength": 3},
+    ],
+)
+def test_a_file_may_nest_fields_as_the_configuration_does_or_not(tmp_path, file):
+    (tmp_path / "serve.yaml").write_text(json.dumps(file), encoding="utf-8")
+    seen: list[ServeConfig] = []
+    app = typer.Typer()
+
+    @app.command()
+    @configured(ServeConfig)
+    def verb(given: dict[str, Any], config: Config = None) -> None:
+        seen.append(ServeConfig(**given))
+
+    done = CliRunner().invoke(app, ["--config", str(tmp_path / "serve.yaml")], catch_exceptions=False)
+    assert (done.exit_code, done.output) == (0, "")
+    assert seen == [ServeConfig(port=80, bandit={"algorithm": "thompson", "prior_strength": 3})]
+
+
+def test_a_field_that_no_nested_model_has_is_refused(editloop, tmp_path):
+    (tmp_path / "serve.yaml").write_text("bandit:\n  algorithms: ucb\n", encoding="utf-8")
+    status, _, error = editloop("serve", "--config", "serve.yaml")
+    assert status and "unknown flag in the configuration: 'bandit.algorithms'" in error
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def configured(
 
         expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         expanded.common_flags = {field.flag for field in own if field.common} | {*nested}  # type: ignore[attr-defined]
+        expanded.flag_of_path = {field.path: field.flag for field in own}  # type: ignore[attr-defined]
         return expanded
 
     return decorate
@@ -120,7 +121,7 @@ def _option(name: str, field: FieldInfo) -> Any:
     flag, choices = f"--{name.replace('_', '-')}", _choices(field)
     default = _shown(field.default)
     text = f"{field.description or ''}{f' [{default}]' if default else ''}"
-    metavar = "|".join(choices) if len(_alternatives(field)) == 1 and choices else None
+    metavar = "|".join(choices) if len(_types(field)) == 1 and choices else None
     return typer.Option(flag, help=text, metavar=metavar)
 
 
@@ -144,7 +145,7 @@ def _set_flag(model: type[BaseModel], name: str, flag: str) -> inspect.Parameter
     )
 
 
-def _alternatives(field: FieldInfo) -> tuple[Any, ...]:
+def _types(field: FieldInfo) -> tuple[Any, ...]:
     """The types that a field may have, without None."""
     kind = field.annotation
     parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
@@ -152,12 +153,12 @@ def _alternatives(field: FieldInfo) -> tuple[Any, ...]:
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:
-    return next((get_args(part) for part in _alternatives(field) if get_origin(part) is Literal), ())
+    return next((get_args(part) for part in _types(field) if get_origin(part) is Literal), ())
 
 
 def _scalar(field: FieldInfo) -> Any:
     """The type of a flag: numbers are numbers, lists are divided by commas."""
-    part = _alternatives(field)[0]
+    part = _types(field)[0]
     return part if part in (int, float) else str
 
 
@@ -173,7 +174,7 @@ def _values(fields: Sequence[_Field], given: Mapping[str, Any]) -> dict[str, Any
     """The flags that were given, as values of the model's fields."""
     values: dict[str, Any] = {}
     for field in fields:
-        value, kinds = given[field.flag], _alternatives(field.info)
+        value, kinds = given[field.flag], _types(field.info)
         if value is None or (field.info.annotation is bool and value is field.info.default):
             continue
         is_list = any(get_origin(kind) is tuple for kind in kinds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from editloop.cli.places import Place
+from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError
 
 
@@ -43,7 +44,7 @@ CostName = Annotated[
     typer.Option(
         "--cost",
         help="What an edit costs: levenshtein:word|char/response|edit|longest|none, ter:word/edit ..., "
-        "semantic:ENCODER, or one of your own [levenshtein:word/response]",
+        f"semantic:ENCODER, or one of your own [{DEFAULT_COST}]",
     ),
 ]
 Base = Annotated[str, typer.Option(help="Hub name or folder of a causal LM, or lab:email, lab:summary.")]
@@ -69,7 +70,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise ConfigError("the configuration is not a mapping of flags to values", seen=content)
     known = {p.name: p for p in context.command.params if p.name not in ("config", "help", "help_all")}
     values: dict[str, Any] = {}
-    for key, value in _flattened(content, known):
+    # Typer's callback has the attributes of the verb that it wraps, hence those of `configured`, too.
+    flag_of_path = getattr(context.command.callback, "flag_of_path", {})
+    for key, value in _flattened(content, known, flag_of_path):
         name = str(key).replace("-", "_")
         if name not in known:
             raise ConfigError(
@@ -83,14 +86,21 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _flattened(content: dict[Any, Any], known: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """The entries of a configuration; `lora: {rank: 8}` is `lora_rank: 8` where that is the flag."""
+def _flattened(
+    content: dict[Any, Any], known: Collection[str], flag_of_path: Mapping[tuple[str, ...], str]
+) -> Iterator[tuple[str, Any]]:
+    """The entries of a configuration by flag: `lora: {rank: 8}` is `lora_rank: 8`, as the field is named.
+
+    A mapping that is the value of a flag itself, such as `hyperparameters`, stays whole.
+    """
     for key, value in content.items():
         name = str(key).replace("-", "_")
-        if name not in known and isinstance(value, dict):
-            yield from ((f"{name}_{part}", each) for part, each in value.items())
-        else:
-            yield key, value
+        if name in known or not isinstance(value, dict):
+            yield str(key), value
+            continue
+        for part, inner in value.items():
+            path = (name, str(part).replace("-", "_"))
+            yield flag_of_path.get(path, f"{key}.{part}"), inner
 
 
 def _as_list(value: Any) -> list[str]:

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from editloop.errors import ConfigError
+from editloop.lab.domains import DOMAINS
 
 if TYPE_CHECKING:
     from editloop.lab import Domain, HubTexts
     from editloop.users import User
 
 DomainName = Annotated[
-    str, typer.Option("--domain", help="A domain of the lab: email, summary, or one of an installed package.")
+    str,
+    typer.Option(
+        "--domain",
+        help=f"A domain of the lab: {', '.join(DOMAINS.built_in)}, or one of an installed package.",
+    ),
 ]
 Texts = Annotated[
     str,

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -20,54 +19,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from editloop.errors import ConfigError
 from editloop.lab.pretrain import EOS, PAD, Batch, Progress, new_model, save_base, train
+from editloop.lab.text_recipe import Documents, TextRecipe
 
-__all__ = ["TextRecipe", "pretrain_text"]
-
-Documents = Literal["lines", "files"]
+__all__ = ["pretrain_text"]
 
 HELD_OUT = 0.05
 """The share of the blocks that are held out for the perplexity."""
-
-
-@dataclass(frozen=True)
-class TextRecipe:
-    """How a base model is made from plain text.
-
-    Attributes:
-        vocabulary: The most tokens that the tokenizer may have.
-        hidden_size: The width of the model.
-        layers: The number of its layers.
-        heads: The attention heads of a layer.
-        block: The tokens of a training row.
-        positions: The longest context with its continuation, in tokens, that the model is configured for.
-        epochs: The passes over the text.
-        minutes: The wall-clock time after which training ends, if that is sooner.
-        batch_size: The blocks in a step.
-        learning_rate: The peak of the schedule.
-        documents: Whether each line of a file is a text, or each file.
-        seed: The seed of the order of texts and blocks, and of the weights.
-    """
-
-    vocabulary: int = 6000
-    hidden_size: int = 192
-    layers: int = 4
-    heads: int = 6
-    block: int = 128
-    positions: int = 1024
-    epochs: int = 8
-    minutes: float = 12.0
-    batch_size: int = 16
-    learning_rate: float = 3e-3
-    documents: Documents = "lines"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("hidden_size", "layers", "heads", "block", "epochs", "minutes", "batch_size"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be positive", seen=getattr(self, name))
-        # 256 bytes and the two special tokens are always in it.
-        if self.vocabulary < 258:
-            raise ConfigError("the vocabulary is too small", seen=self.vocabulary, do="give at least 258")
 
 
 def pretrain_text(
@@ -125,7 +82,7 @@ def pretrain_text(
         progress=progress,
     )
     about = {
-        "recipe": asdict(recipe),
+        "recipe": recipe.model_dump(),
         "documents": len(documents),
         "tokens": blocks.numel(),
         "parameters": model.num_parameters(),
