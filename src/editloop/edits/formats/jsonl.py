@@ -1,7 +1,6 @@
 """JSON lines: one object per line, which keeps a record as it is.
 
-A file that holds one JSON array is taken apart into lines before it comes here
-(`editloop.edits.formats.plain`).
+A file that holds one JSON array is divided into lines before it comes here (`editloop.edits.formats.plain`).
 """
 
 from __future__ import annotations
