@@ -1,4 +1,4 @@
-"""The flags that several verbs share, and `--config`, which gives any of a verb's flags from a file."""
+"""The flags that several verbs share, and `--config`, which reads any of a verb's flags from a file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from editloop.errors import ConfigError
 
 
 def _located(log: str) -> Any:
-    """Return a log's path, or its place in a database, from a flag's text."""
-    if "://" not in log:
+    """Return the path of a log, or its address in a database, from the text of a flag."""
+    if "://" not in log:  # without the import below, which takes a while, for the usual case
         return Path(log)
     from editloop.edits import locate
 
@@ -49,14 +49,20 @@ CostName = Annotated[
 Base = Annotated[str, typer.Option(help="Hub name or folder of a causal LM, or lab:email, lab:summary.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str, typer.Option(help="The precision of the weights: auto, float32, bfloat16, float16")]
-Quantize = Annotated[str | None, typer.Option(help="4bit loads the base in NF4, by bitsandbytes.")]
+Quantize = Annotated[str | None, typer.Option(help="4bit loads the base in NF4 with bitsandbytes.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the base.")
 ]
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Use a YAML file's values as the defaults of a verb's flags; a flag on the command line wins."""
+    """Use the values of a YAML file as the defaults of a verb's flags; a flag on the command line wins.
+
+    The flag `--config` is eager, so this runs before the other flags look for their defaults.
+
+    Raises:
+        ConfigError: The file cannot be read, or does not map flags of the verb to values.
+    """
     if path is None:
         return None
     try:
@@ -84,7 +90,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def _flattened(content: dict[Any, Any], known: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """The entries of a configuration; `lora: {rank: 8}` is `lora_rank: 8` where that is the flag."""
+    """Yield the entries of a configuration; `lora: {rank: 8}` becomes `lora_rank: 8`, which is the flag."""
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in known and isinstance(value, dict):
@@ -94,18 +100,21 @@ def _flattened(content: dict[Any, Any], known: Mapping[str, Any]) -> Iterator[tu
 
 
 def _as_list(value: Any) -> list[str]:
-    """What a flag that is repeated is given: `{dpo: {beta: [0.1, 1]}}` is `dpo.beta=0.1,1`."""
+    """Return a YAML value as the texts that a repeated flag would be given.
+
+    `{dpo: {beta: [0.1, 1]}}` gives `dpo.beta=0.1,1`, and `{beta: 0.1}` gives `beta=0.1`.
+    """
     if isinstance(value, dict):
-        return [
-            f"{name}.{field}={_as_flag(field, each)}"
-            for name, fields in value.items()
-            for field, each in (fields.items() if isinstance(fields, dict) else [("", fields)])
-        ]
+        texts: list[str] = []
+        for name, each in value.items():
+            fields = {f"{name}.{field}": one for field, one in each.items()} if isinstance(each, dict) else {}
+            texts += [f"{key}={_as_flag(key, one)}" for key, one in (fields or {name: each}).items()]
+        return texts
     return [str(item) for item in (value if isinstance(value, list) else [value])]
 
 
 def _as_flag(name: str, value: Any) -> Any:
-    """A YAML list or mapping as the flag would be written."""
+    """Return a YAML list or mapping as the text that would be typed for the flag of that name."""
     if isinstance(value, list):
         return ",".join(str(item) for item in value)
     if isinstance(value, dict):
