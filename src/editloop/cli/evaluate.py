@@ -21,7 +21,7 @@ def evaluate(
     log: LogPath,
     reading: Reading,
     samples: Annotated[int, typer.Option(help="Responses to sample from each policy.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the sampling.")] = 0,
     drop_seen: Annotated[
         bool, typer.Option("--drop-seen", help="Leave out the rows that the run was trained or validated on.")
     ] = False,
@@ -71,7 +71,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
     for name, figures in result["policies"].items():
         cells = [show_estimate(figures.get(key)) for key in FIGURES]
         if name == "base":
-            cells[2:] = ["–", "–"]  # the base compared to itself
+            cells[2:] = ["–", "–"]  # these figures compare a policy with the base
         if sampled:
             cells.append(show_estimate(figures.get("sampled", {}).get("cost")))
         rows.append([name, *cells])
