@@ -1,4 +1,4 @@
-"""`editloop serve` and what goes with it: a real server in a process, and each wrong start in one line."""
+"""`editloop serve` and the verbs around it: a real server in a process, and one line for each wrong start."""
 
 from __future__ import annotations
 

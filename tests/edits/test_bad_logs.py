@@ -1,4 +1,4 @@
-"""Bad input: a clear error of one line or a counted bad row each, and nothing lost that could be read."""
+"""Bad input gives a clear error of one line or a counted bad row, and everything that can be read is read."""
 
 from __future__ import annotations
 
