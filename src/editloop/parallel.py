@@ -125,8 +125,12 @@ def _send(name: str, *arguments: Any) -> None:
 
 @contextmanager
 def _passed_on(events: Queue[Event], callback: ProgressCallback) -> Iterator[None]:
-    """Give the events of the jobs to the callback, in a thread, for as long as the block runs."""
+    """Give the events of the jobs to the callback, in a thread, for as long as the block runs.
+
+    An error of the callback is raised at the end of the block.
+    """
     ended = threading.Event()
+    failures: list[Exception] = []
 
     def pass_on() -> None:
         while True:
@@ -139,7 +143,12 @@ def _passed_on(events: Queue[Event], callback: ProgressCallback) -> Iterator[Non
                 if over:
                     return
                 continue
-            getattr(callback, name)(*arguments)
+            # After an error the queue is still emptied: a process whose events nobody reads never ends.
+            if not failures:
+                try:
+                    getattr(callback, name)(*arguments)
+                except Exception as error:  # the callback is the caller's own
+                    failures.append(error)
 
     thread = threading.Thread(target=pass_on, daemon=True)
     thread.start()
@@ -148,6 +157,8 @@ def _passed_on(events: Queue[Event], callback: ProgressCallback) -> Iterator[Non
     finally:
         ended.set()
         thread.join()
+    if failures:
+        raise failures[0]
 
 
 def _start(threads: int, events: Queue[Event]) -> None:
