@@ -72,6 +72,13 @@ def test_keys_are_made_listed_and_revoked(editloop, tmp_path):
     assert key.strip() not in Path("edits.db").read_bytes().decode(errors="replace")
 
 
+def test_an_answer_of_another_server_is_reported(editloop, monkeypatch):
+    page = httpx.Response(502, text="<html>Bad Gateway</html>")
+    monkeypatch.setattr(httpx, "request", lambda *_, **__: page)
+    shown = line(editloop("retire", "sft@1a2b3c4d"))
+    assert "not that of `editloop serve` (status 502): '<html>Bad Gateway</html>' (check --server)" in shown
+
+
 def test_a_server_is_started_changed_and_stopped(editloop, tmp_path):
     run = RunFolder(make_run(tmp_path / "run"))
     with stub_server(tmp_path / "stub.log") as port:

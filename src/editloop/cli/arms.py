@@ -65,9 +65,13 @@ def _ask(server: str, key: str | None, method: str, path: str, body: Any = None)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         answer = httpx.request(method, server.rstrip("/") + path, json=body, headers=headers, timeout=600)
-        found: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServeError("the server does not answer", seen=str(error), do="check --server") from error
+    try:
+        found: dict[str, Any] = answer.json()
+    except ValueError as error:  # a proxy's page, or another server's
+        what = f"the answer is not that of `editloop serve` (status {answer.status_code})"
+        raise ServeError(what, seen=answer.text, do="check --server") from error
     if answer.is_error:
         raise ServeError(found.get("error", {}).get("message", str(found)))
     return found
