@@ -48,7 +48,7 @@ def atomic_file(
 
     Args:
         path: The file; its folder is made if it is not there.
-        error: The exception that an OSError, such as a full disk, is raised as.
+        error: The exception that any OSError in the block, such as that of a full disk, is raised as.
         failures: Further exceptions that mean the same: those of a library that writes the file.
 
     Raises:
