@@ -153,5 +153,5 @@ class Registry(Generic[Part]):
 
 @lru_cache(maxsize=32)
 def _entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """Return the entry points of a group, which are read again only when `sys.path` has changed."""
+    """Return the entry points of a group. They are read again when `path`, which is `sys.path`, changes."""
     return tuple(entry_points(group=group))

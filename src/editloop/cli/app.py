@@ -80,6 +80,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
+        # Not as a program of its own: Typer would print errors in its way and end the process.
         status = app(standalone_mode=False)
     except EditLoopError as error:
         fail(str(error))

@@ -42,11 +42,11 @@ def shown_progress() -> AbstractContextManager[ConsoleCallback]:
     return show_progress(console)
 
 
-def show_table(rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+def show_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows of cells, the headings first; the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for i, cell in enumerate(rows[0]):
         table.add_column(cell, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows[1:]:
         table.add_row(*row)
-    console.print(table, soft_wrap=False)
+    console.print(table, soft_wrap=False)  # long cells are folded to the width of the terminal

@@ -38,6 +38,7 @@ def evaluate(
     folder.manifest()  # a wrong folder is reported before anything is read
     with shown_progress() as callback:
         records = reading.read(log, run / f"evaluation-{stem(log)}", callback)
+        # With a part of the hash, so that two logs of one name do not replace each other's figures.
         file = run / f"evaluation-{stem(log)}-{str(records.report.sha256)[:8]}.json"
         guard_outputs(files_of(log), [file])
         base = folder.load_base(

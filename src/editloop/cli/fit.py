@@ -78,7 +78,7 @@ def fit(
             trust_remote_code=trust_remote_code,
         )
         run = editloop.fit(records, policy, out, given, read=read, callback=callback)
-    if not callback.first_process:
+    if not callback.first_process:  # of several that train together, one prints
         return
     print_run(run)
     console.print(f"\nRun folder {run.path}, report {run.report}")

@@ -123,6 +123,7 @@ def _as_flag(name: str, value: Any) -> Any:
     return value
 
 
+# A verb has this parameter only for the flag: `read_config` does all that the flag is for.
 Config = Annotated[
     Path | None,
     typer.Option("--config", help="YAML file of flags and values.", callback=read_config, is_eager=True),

@@ -110,6 +110,7 @@ class Reading:
         """
         from editloop.edits import iter_records
 
+        # Beside `out` and not in it, because a folder may have to be empty or absent when the verb begins.
         name = out.name.removesuffix(".jsonl").removesuffix(".json")
         quarantine = self.quarantine or out.absolute().parent / f"{name}-quarantine.jsonl"
         parallel = (self.parallel or ())[1:]

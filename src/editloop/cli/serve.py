@@ -175,6 +175,7 @@ def serve_demo(
 
         async def traffic() -> None:
             async with AsyncClient(url) as client:
+                # Another seed for each start, so that a demo that goes on does not repeat its requests.
                 await write_and_edit(client, domain, pause=pause, seed=loop.writer.last)
 
         run_server(app, listening, started, beside=traffic)

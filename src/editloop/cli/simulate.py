@@ -231,6 +231,7 @@ class _Rounds:
     def __init__(self) -> None:
         self.rounds: list[Round] = []
         self.total, self.counted = 0.0, 0
+        # Refreshed after each round, and not by a thread: between rounds nothing changes.
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> _Rounds:

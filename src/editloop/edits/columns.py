@@ -59,7 +59,10 @@ def check_map(columns: Mapping[str, str]) -> dict[str, str]:
 
 
 def first_parts(columns: Mapping[str, str]) -> set[str]:
-    """Return the columns at which a map's paths may begin."""
+    """Return the columns at which a map's paths may begin.
+
+    That is the first part of a path, or the whole path, because the name of a column may contain dots.
+    """
     return {*columns.values(), *(path.split(".")[0] for path in columns.values())}
 
 

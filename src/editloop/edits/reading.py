@@ -139,7 +139,7 @@ def iter_records(
     bad = Quarantine(None if quarantine is None else Path(quarantine))
     read_as = (*(plain.steps if plain else ()), source.format.name.upper(), *source.dialect)
     report = ReadReport(log, source.format.name, read_as, reasons=bad.reasons)
-    is_flat = source.format.is_flat or bool(parallel)
+    is_flat = source.format.is_flat or bool(parallel)  # an empty line of parallel files is an empty cell
     reader = RowReader(report, source.format, mapped, is_flat, empty)
     rows = check_columns(source, mapped, log)
 
@@ -148,7 +148,7 @@ def iter_records(
         with bad:
             yield from _records(rows, reader, report, bad, source, keep_duplicates, progress)
         report.first_bad, report.quarantine, report.problem = bad.first, bad.path, bad.problem
-        if isinstance(log, Path):
+        if isinstance(log, Path):  # at the end, so that the first record does not wait for another reading
             report.sha256 = hash_log(*(plain.sources if plain is not None else (log,)))
         if progress is not None:
             progress(source.total, source.total)

@@ -47,6 +47,7 @@ def check_columns(source: Source, columns: Mapping[str, str], path: Path | LogAd
     head = []
     for raw in source.rows:
         head.append(raw)
+        # `done` is in bytes where the columns are not known beforehand.
         if len(head) >= HEAD_ROWS or (source.columns is None and raw.done >= HEAD_BYTES):
             break
     if not head:

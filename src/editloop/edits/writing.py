@@ -35,7 +35,7 @@ def write_log(records: Iterable[Record], path: str | Path, *, format: str | None
     """
     path = Path(path)
     found = _format_for(path, format)
-    if found.is_folder and path.exists():
+    if found.is_folder and path.exists():  # unlike a file, it may hold more than an older log
         raise LogError(
             "the folder to write is there already", seen=str(path), do="name another, or remove it"
         )

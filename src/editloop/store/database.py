@@ -141,6 +141,8 @@ class Store:
                 "tcp_user_timeout": 1000 * TIMEOUT_SECONDS,
                 "options": f"-c statement_timeout={1000 * TIMEOUT_SECONDS}",
             }
+            # A ping before each use replaces connections that the database has closed. Errors do not show the
+            # parameters, because they go to logs, and parameters are users' texts.
             return create_engine(self.url, connect_args=options, pool_pre_ping=True, hide_parameters=True)
         timeout = {"timeout": TIMEOUT_SECONDS}
         engine = create_engine(self.url, connect_args=timeout, poolclass=QueuePool, hide_parameters=True)

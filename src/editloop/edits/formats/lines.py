@@ -38,7 +38,7 @@ def split_lines(file: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
     """
     done = file.tell()
     while line := file.readline(LONGEST_LINE + 1):
-        first, done = done == 0, done + len(line)
+        first, done = done == 0, done + len(line)  # not first if reading began in the middle of the file
         cut = len(line) > LONGEST_LINE
         rest = line
         while cut and not rest.endswith(b"\n") and (rest := file.readline(2**20)):
