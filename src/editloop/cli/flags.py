@@ -107,8 +107,10 @@ def _as_list(value: Any) -> list[str]:
     if isinstance(value, dict):
         texts: list[str] = []
         for name, each in value.items():
-            fields = {f"{name}.{field}": one for field, one in each.items()} if isinstance(each, dict) else {}
-            texts += [f"{key}={_as_flag(key, one)}" for key, one in (fields or {name: each}).items()]
+            if isinstance(each, dict):
+                texts += [f"{name}.{field}={_as_flag(field, one)}" for field, one in each.items()]
+            else:
+                texts.append(f"{name}={_as_flag(name, each)}")
         return texts
     return [str(item) for item in (value if isinstance(value, list) else [value])]
 
