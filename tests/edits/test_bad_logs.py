@@ -93,7 +93,9 @@ def test_a_damaged_archive_is_told(write: Write, head: bytes, reason: str) -> No
 def test_other_formats_than_the_name_says(write: Write) -> None:
     assert "the JSON array is broken at line 2" in refused(write("[", "{]"))
     assert "the log is not JSONL" in refused(write(b"PAR1xxxx"))
-    assert "no Parquet file" in refused(write("{}", name="log.parquet"))
+    assert "not a Parquet file" in refused(write("{}", name="log.parquet"))
+    packed = refused(write(gzip.compress(b"{}"), name="log.parquet.gz", end=b""))
+    assert "'log.parquet'" in packed  # not the temporary file that was read
     assert "neither name nor contents show" in refused(write("hello", name="log.txt"))
     assert "two columns have the same name" in refused(write("a,b,a", "1,2,3", name="log.csv"))
     assert "the header is no CSV" in refused(write('"a', "1,2", name="log.csv"))

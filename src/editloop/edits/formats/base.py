@@ -195,6 +195,10 @@ def readable(rows: Iterator[RawRow], path: Path) -> Iterator[RawRow]:
     """Yield rows, and raise an OSError of reading them as a LogError.
 
     Whoever takes the rows may be writing a file, and would report the OSError as one of writing.
+
+    Args:
+        rows: The rows of a log.
+        path: What the log is called in messages: `LogFile.name`.
     """
     try:
         yield from rows

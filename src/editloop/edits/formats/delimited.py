@@ -57,7 +57,7 @@ class _Delimited(LogFormat):
         cells = read_cells(log.path, delimiter, quote)
         first = next(cells, None)
         if first is None:
-            raise LogFormatError("the log is empty", seen=str(log.path), do="check what wrote it")
+            raise LogFormatError("the log is empty", seen=str(log.name), do="check what wrote it")
         names = list(log.dialect.columns or ())
         if names and first.cells == names:
             raise LogFormatError("the log has a header", seen=first.text, do="leave --columns out")
@@ -94,7 +94,7 @@ class _Delimited(LogFormat):
 
         dialect = [DELIMITERS.get(delimiter, repr(delimiter)), "quoted" if quote else "not quoted"]
         dialect += ["no header"] if log.dialect.columns else []
-        return Source(self, names, log.path.stat().st_size, readable(rows(), log.path), tuple(dialect))
+        return Source(self, names, log.path.stat().st_size, readable(rows(), log.name), tuple(dialect))
 
     def write(self, records: Iterator[Record], path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:

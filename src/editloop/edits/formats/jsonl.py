@@ -36,7 +36,7 @@ class _JSONLines(LogFormat):
 
     def open(self, log: LogFile) -> Source:
         refuse_archive(log)
-        return Source(self, None, log.path.stat().st_size, readable(_rows(log.path), log.path))
+        return Source(self, None, log.path.stat().st_size, readable(_rows(log.path), log.name))
 
     def write(self, records: Iterator[Record], path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="\n") as file:
