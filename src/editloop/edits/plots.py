@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 USERS_DISTRIBUTION, USERS_TIME = 10, 4
-"""The most users that each plot shows; lines over time soon cannot be told apart."""
+"""The most users that each plot shows; more lines over time cannot be distinguished."""
 
 SMALLEST_RUN, MOST_RUNS = 10, 40
 """A line over time shows the means of runs of rows: at least so many rows in a run, at most so many runs."""

@@ -69,7 +69,7 @@ class Dialect(NamedTuple):
         return any(each is not None for each in self)
 
     def check(self) -> None:
-        """Refuse a dialect in which cells cannot be told apart.
+        """Refuse a dialect in which cells cannot be separated.
 
         Raises:
             ConfigError: The delimiter or the quote is not one character, or both are the same.
