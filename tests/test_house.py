@@ -1,4 +1,4 @@
-"""The house: rooms import downward only, their names are in order, and the light rooms stay light."""
+"""The rooms import downward only, export what they say, and stay light where they are to be light."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The language of the code: no name or word that was retired, and functions that can be read."""
+"""The language of the code: no retired name or word, and functions that are short enough to read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flags made of a configuration: what they are called, how they are shown, and what they and a file give."""
+"""Flags made from a configuration: their names, their help, and the values from them and from a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from editloop.serve.config import ServeConfig
 
 @pytest.fixture
 def fitted(editloop, monkeypatch, tmp_path):
-    """Calls `fit` without a model; gives the configuration that it would train with."""
+    """Return a function that calls `fit` without a model, and returns the configuration it was given."""
     import editloop as package
 
     seen: list[FitConfig] = []
@@ -31,7 +31,7 @@ def fitted(editloop, monkeypatch, tmp_path):
         seen.append(config)
         raise Stopped
 
-    # In its dictionary, so that the real ones, which need torch, are not even looked for.
+    # In the package's dictionary, so that its lazy `__getattr__`, which would import torch, is not called.
     monkeypatch.setitem(package.__dict__, "load_base", lambda *_, **__: None)
     monkeypatch.setitem(package.__dict__, "fit", stopped)
     log = rows(tmp_path / "log.jsonl", 5)
@@ -95,6 +95,12 @@ def test_flags_give_the_fields(fitted):
     )
     lora = {"rank": 4, "targets": ("q_proj", "v_proj")}
     assert found == FitConfig(methods=("sft", "dpo"), epochs=2, full=True, lora=lora)
+
+
+def test_a_file_gives_one_hyperparameter_to_all_methods_that_have_it(fitted):
+    rate = {"learning_rate": 1e-3}
+    found = fitted(file={"hyperparameters": {"dpo": {"beta": 0.5}, **rate}})
+    assert found == FitConfig(hyperparameters={"sft": rate, "dpo": {"beta": 0.5, **rate}, "early": rate})
 
 
 def test_set_gives_hyperparameters_of_one_method_or_of_all_that_have_them(fitted):

@@ -1,4 +1,4 @@
-"""`editloop serve` and what goes with it: a real server in a process, and each wrong start in one line."""
+"""`editloop serve` and the verbs around it: a real server in a process, and one line for each wrong start."""
 
 from __future__ import annotations
 
@@ -70,6 +70,13 @@ def test_keys_are_made_listed_and_revoked(editloop, tmp_path):
     assert [row[:2] for row in rows] == [["name", "role"], ["app", "app"], ["boss", "admin"]]
     assert len(rows[1]) == 6 and len(rows[2]) == 4
     assert key.strip() not in Path("edits.db").read_bytes().decode(errors="replace")
+
+
+def test_an_answer_of_another_server_is_reported(editloop, monkeypatch):
+    page = httpx.Response(502, text="<html>Bad Gateway</html>")
+    monkeypatch.setattr(httpx, "request", lambda *_, **__: page)
+    shown = line(editloop("retire", "sft@1a2b3c4d"))
+    assert "not that of `editloop serve` (status 502): '<html>Bad Gateway</html>' (check --server)" in shown
 
 
 def test_a_server_is_started_changed_and_stopped(editloop, tmp_path):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,9 @@ from editloop.io import guard_outputs
 from editloop.lab.text_recipe import TextRecipe
 from editloop.progress import ProgressCallback
 
+if TYPE_CHECKING:
+    from editloop.edits import Record
+
 lab = typer.Typer(help="The embedded world: base models and logs.", no_args_is_help=True)
 
 
@@ -48,9 +51,9 @@ def pretrain(
         Place.READ,
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Optimiser steps of a domain's base [as shipped].")
+        int | None, typer.Option(help="Optimiser steps for a domain's base [as for the shipped one].")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the weights and of the order of rows.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the training.")] = 0,
     config: Config = None,
 ) -> None:
     """Run the verb."""
@@ -62,16 +65,17 @@ def pretrain(
     if given and not text:
         raise ConfigError("these flags are for a base from text", seen=", ".join(given), do="give --text")
     if text:
+        # The names in `out` are not known yet, so any file there of an input's name may be replaced.
         guard_outputs(text, [out / each.name for each in text])
         recipe = TextRecipe(seed=seed, **given)
         with shown_progress() as callback:
-            made = pretrain_text(text, out, recipe, progress=_reported(callback))
+            made = pretrain_text(text, out, recipe, progress=_step_reporter(callback))
     else:
         world = get_domain(domain)
         plan = shipped_recipe(world)
         plan = replace(plan, seed=seed, steps=plan.steps if steps is None else steps)
         with shown_progress() as callback:
-            made = pretrain_domain(world, out, plan, progress=_reported(callback))
+            made = pretrain_domain(world, out, plan, progress=_step_reporter(callback))
     for key, value in made.items():
         console.print(f"{key}: {value}")
     console.print(f"Base written to {out}; use it with --base {out}")
@@ -87,7 +91,7 @@ def log(
     user: UserName = "strong",
     domain: DomainName = "email",
     texts: Texts = "lab",
-    base: Annotated[str | None, typer.Option(help="Who answers [lab:DOMAIN].")] = None,
+    base: Annotated[str | None, typer.Option(help="The base that writes the responses [lab:DOMAIN].")] = None,
     model: Model = None,
     base_url: BaseUrl = None,
     budget: Budget = None,
@@ -114,7 +118,7 @@ def log(
     with shown_progress() as callback:
         policy = load_base(base or f"lab:{domain}", device=device)
 
-        def counted() -> Any:
+        def counted() -> Iterator[Record]:
             made = stream_log(world, editor, rows, seed, policy=policy, **real)
             for done, record in enumerate(made, 1):
                 callback.progress("log", done, rows)
@@ -124,6 +128,6 @@ def log(
     console.print(f"{count} rows written to {out}")
 
 
-def _reported(callback: ProgressCallback) -> Callable[[int, int, float], None]:
-    """Return the function that a pretraining calls after each step."""
+def _step_reporter(callback: ProgressCallback) -> Callable[[int, int, float], None]:
+    """Return the function that a pretraining calls with the steps done, their total and the loss."""
     return lambda done, total, loss: callback.progress("pretraining", done, total, f"loss {loss:.3f}")
