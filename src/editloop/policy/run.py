@@ -125,6 +125,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove the unfinished files and policies of a process that was killed."""
+        # `editloop.io` names what it has not finished after the target, with a dot in front.
         left = (".run.json.*", ".rows.npy.*", ".cost_model.*", "policies/.*")
         for path in [path for pattern in left for path in self.path.glob(pattern)]:
             if path.is_dir():
@@ -193,6 +194,7 @@ class RunFolder:
         if name == "base":
             return base
         if name == "mixture" and manifest.mixture:
+            # Each policy of the mixture is loaded when it is asked, so only one is in memory at a time.
             return MixedPolicy(base, manifest.mixture.weights, lambda one: self.policy(one, base))
         if name not in manifest.policies:
             have = ", ".join(self.arm_names())
@@ -219,7 +221,13 @@ class RunFolder:
 
     @contextmanager
     def policy(self, name: str, base: Policy) -> Iterator[Policy]:
-        """A context in which a policy is loaded; afterwards the base carries no adapter again."""
+        """A context in which a policy is loaded; afterwards the base carries no adapter again.
+
+        An adapter's layers are put into the base itself, so contexts of one base must not overlap.
+
+        Raises:
+            RunError: As for `load_policy`.
+        """
         from editloop.policy import detach_adapter
 
         policy = self.load_policy(name, base)
