@@ -53,6 +53,17 @@ def test_what_was_asked_before_is_not_asked_again(server: Server, tmp_path: Path
         user(server, path)
 
 
+def test_the_same_question_is_asked_once_by_two_threads(server: Server) -> None:
+    def answer(prompt: str) -> str:
+        time.sleep(0.2)  # time enough for the second thread to come
+        return by_style(prompt)
+
+    server.answer = answer
+    someone = user(server, concurrency=2)
+    assert someone.edit_many(["x", "x"], ["hi", "hi"]) == ["Dear hi", "Dear hi"]
+    assert len(server.prompts) == 2  # a verdict and a revision
+
+
 def test_a_failed_request_is_tried_again(server: Server) -> None:
     states: list[str | tuple[int, dict[str, str]]] = [
         (429, {"Retry-After": "0.05"}),

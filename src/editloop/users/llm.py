@@ -2,7 +2,8 @@
 
 It uses any OpenAI-compatible endpoint through the `openai` client, which retries failed and rate-limited
 requests with growing pauses. Every answer is kept in a transcript, a JSONL file that is also the cache: no
-question is asked twice, not even after a restart. Where contexts and styles come from is not known here.
+question is asked twice, not even after a restart. This module does not know where contexts and styles come
+from.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class LLMSettings:
     Attributes:
         model: The model's name at the endpoint.
         base_url: The endpoint, up to `/v1`.
-        api_key: The key; None for the one in `OPENAI_API_KEY`.
+        api_key: The key; None takes the one in the environment variable `OPENAI_API_KEY`.
         temperature: The temperature of its answers.
         max_tokens: The most tokens of an answer.
         timeout: Seconds after which a request is abandoned and tried again.
@@ -122,7 +123,7 @@ class LLMUser:
         Args:
             context: What was asked for.
             response: The draft.
-            round: The same draft is judged anew in another round.
+            round: The number of the round; the same draft is judged anew in another round.
 
         Raises:
             UserError: The endpoint is down, refuses, or gives an answer that cannot be used; or the budget
@@ -168,15 +169,34 @@ class _Ledger:
         self.answers = _read(transcript) if transcript else {}
         self.asking = 0
         self.lock = threading.Lock()
+        self.turns: dict[str, threading.Lock] = {}
         self.client = _client(settings)
 
     def ask(self, prompt: str, round: int, check: Callable[[str], object]) -> str:
-        """Return the answer; the LLM is asked if it was not before. What `check` refuses is not kept."""
+        """Return the answer to a question, asking the LLM if it was not asked before.
+
+        Args:
+            prompt: The question.
+            round: The round; each round has an answer of its own.
+            check: Raises if the answer cannot be used; then it is not kept.
+        """
         about = [self.settings.model, self.settings.temperature, self.settings.max_tokens, round, prompt]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
         with self.lock:
+            turn = self.turns.setdefault(key, threading.Lock())
+        # A thread with the same question waits for the first one's answer. Asked twice, the LLM might answer
+        # in two ways, and a restart would find one of them only.
+        with turn:
+            answer = self._ask(key, prompt, round, check)
+        with self.lock:
+            self.turns.pop(key, None)
+        return answer
+
+    def _ask(self, key: str, prompt: str, round: int, check: Callable[[str], object]) -> str:
+        with self.lock:
             if key in self.answers:
                 return self.answers[key]
+            # Requests in flight count as spent: otherwise as many threads as there are could pass the budget.
             spent = len(self.answers) + self.asking
             if self.settings.budget is not None and spent >= self.settings.budget:
                 raise BudgetError("the budget of requests is spent", seen=spent, do="give a larger one")
