@@ -204,10 +204,13 @@ class _Ledger:
         try:
             answer, usage = self._request(prompt)
             check(answer)
-        finally:
+        except BaseException:
             with self.lock:
                 self.asking -= 1
+            raise
+        # From a request in flight to an answer in one step: in between, it would not count in the budget.
         with self.lock:
+            self.asking -= 1
             self.answers[key] = answer
             if self.transcript:
                 row = {"key": key, "model": self.settings.model, "round": round, "prompt": prompt}
