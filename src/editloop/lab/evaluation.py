@@ -60,7 +60,7 @@ class Evaluation:
 def evaluate_on_user(
     policy: Policy, domain: Domain, user: User, n: int, seed: int, *, cost: Cost | None = None
 ) -> Evaluation:
-    """The evaluation of `evaluate_on_users` for one user."""
+    """Return the evaluation of a policy by one user; see `evaluate_on_users`."""
     return evaluate_on_users(policy, domain, [user], n, seed, cost=cost)[0]
 
 
@@ -70,8 +70,8 @@ def evaluate_on_users(
     """Sample n responses at temperature 1 and let each user edit the same responses.
 
     Args:
-        policy: The policy. Its contexts and its draws follow from the seed, so that policies of one base are
-            compared on equal contexts.
+        policy: The policy. Contexts and draws follow from the seed alone, so that policies are compared on
+            the same contexts, with the same random numbers.
         domain: Where the contexts come from.
         users: Who edits.
         n: How many responses, at least 2.

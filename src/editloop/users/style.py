@@ -37,8 +37,9 @@ HABITS: Mapping[str, Habits] = {
     "heavy": Habits(0.9),
     "other": Habits(1.0, tolerance=2),
 }
-"""The named users. `docs/lab.md` says how strong and weak were chosen. `other` edits in another way, to test
-policies that learned from somebody else: it accepts up to two wrong parts, and repairs all if there are more."""
+"""The named users. `docs/lab.md` says how strong and weak were chosen. `other` leaves up to two wrong parts
+alone and repairs all if there are more: another way to edit, on which policies can be tested that learned from
+somebody else."""
 
 
 class Domain(Protocol):
