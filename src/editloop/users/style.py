@@ -37,9 +37,9 @@ HABITS: Mapping[str, Habits] = {
     "heavy": Habits(0.9),
     "other": Habits(1.0, tolerance=2),
 }
-"""The named users. `docs/lab.md` says how strong and weak were chosen. `other` leaves up to two wrong parts
-alone and repairs all if there are more: another way to edit, on which policies can be tested that learned from
-somebody else."""
+"""The named users. `docs/lab.md` says how strong and weak were chosen. `other` edits in another way, on which
+policies can be tested that learned from somebody else: up to two wrong parts are left alone, and if there are
+more, all are repaired."""
 
 
 class Domain(Protocol):
