@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editloop.errors import WorldError
-from editloop.theory.balance import Description, around, balanced, metropolis
+from editloop.theory.balance import Description, around, metropolis
 from editloop.theory.bounds import lemma_1
 from editloop.theory.distributions import total_variation
 from editloop.theory.draws import balanced_world, simplex
+from editloop.theory.fixed_points import balanced
 from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
 
 WORDS = edit_distances(strings("ab", 3))
@@ -110,6 +111,6 @@ def test_what_cannot_be_described_is_told() -> None:
 
 
 def test_an_iteration_that_does_not_settle_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.theory.balance.STEPS", 2)
+    monkeypatch.setattr("editloop.theory.fixed_points.STEPS", 2)
     with pytest.raises(WorldError, match=r"does not converge.*larger β"):
         balanced(describe(0, 0.25))

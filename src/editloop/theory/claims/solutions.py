@@ -11,8 +11,9 @@ import numpy as np
 from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
-from editloop.theory.balance import Description, Solutions, balanced
+from editloop.theory.balance import Description
 from editloop.theory.distributions import total_variation
+from editloop.theory.fixed_points import Solutions, balanced
 from editloop.theory.responses import edit_distances, neighbours, strings
 
 if TYPE_CHECKING:
