@@ -42,8 +42,8 @@ def sft_bias(world: World) -> float:
 def dpo_bias(world: World) -> float:
     """Return a bound on DPO's SubOpt in the limit, for any user: β ((m - 1) ε)²/8, ε the log-imbalance.
 
-    Sorted, the errors of DPO's log-ratios rise by at most ε from one response to the next, so their range
-    is at most (m - 1) ε, and KL to a tilt of range r is at most r²/8. The bound is infinite if the pairs leave
+    Sorted, the errors of DPO's log-ratios rise by at most ε from one response to the next. So their range is
+    at most (m - 1) ε, and KL to a tilt of range r is at most r²/8. The bound is infinite if the pairs leave
     some responses unconnected, which DPO then cannot compare.
     """
     if math.isinf(world.preference_coverage):

@@ -69,6 +69,9 @@ def dpo(world: World, data: Seen, *, strength: float = 1.0, ridge: float = RIDGE
         data: The statistics of a log.
         strength: DPO's β.
         ridge: The weight of ½ |strength · log π/π_ref|² beside the sum over rows.
+
+    Raises:
+        WorldError: The strength is not positive.
     """
     if not strength > 0:
         raise WorldError("DPO's β must be positive", seen=strength)
@@ -147,7 +150,7 @@ def _bradley_terry(
         pairs: The number of rows with each response and edit [m, m].
         ridge: See above; 0 only if the pairs connect all responses.
         weight: See above.
-        labels: The counts of edits [m].
+        labels: The counts of edits; None leaves out Eq. 3 [m].
         log_reference: log π_ref [m].
     """
     m = len(pairs)
@@ -175,9 +178,9 @@ def _bradley_terry(
             p = np.exp(log_softmax(log_reference + v))
             gradient += label.sum() * p - label
             hessian += label.sum() * (np.diag(p) - np.outer(p, p))
-        # The loss does not change with a constant that is added to v. The matrix 1/m fixes it without another
-        # effect: the gradient has mean 0, and so has the step. Least squares, for pairs that leave responses
-        # unconnected, where the Hessian is singular.
+        # Apart from the ridge, the loss does not change with a constant that is added to v. The matrix 1/m
+        # fixes it without another effect: the gradient has mean 0, and so has the step. Least squares, because
+        # the Hessian is singular where the pairs leave responses unconnected.
         step = np.linalg.lstsq(hessian + np.full((m, m), 1.0 / m), gradient, rcond=None)[0]
         before, share = loss(v), 1.0
         while loss(v - share * step) > before and share > 1e-10:
