@@ -179,7 +179,7 @@ def _bradley_terry(
             gradient += label.sum() * p - label
             hessian += label.sum() * (np.diag(p) - np.outer(p, p))
         # Apart from the ridge, the loss does not change with a constant that is added to v. The matrix 1/m
-        # fixes it without another effect: the gradient has mean 0, and so has the step. Least squares, because
+        # fixes it without another effect: the gradient has mean 0, and so has the step. Least squares, since
         # the Hessian is singular where the pairs leave responses unconnected.
         step = np.linalg.lstsq(hessian + np.full((m, m), 1.0 / m), gradient, rcond=None)[0]
         before, share = loss(v), 1.0
