@@ -49,7 +49,7 @@ def test_what_was_asked_before_is_not_asked_again(server: Server, tmp_path: Path
     assert first["prompt"] == server.prompts[0]
     assert (first["answer"], first["usage"]["total_tokens"]) == ("No.", 12)
     path.write_text("{}\n")
-    with pytest.raises(UserError, match="is no transcript"):
+    with pytest.raises(UserError, match="is not a transcript"):
         user(server, path)
 
 

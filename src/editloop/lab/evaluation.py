@@ -18,7 +18,7 @@ from editloop.errors import ConfigError
 from editloop.lab.grammar import Domain
 from editloop.lab.log import MAX_NEW_TOKENS
 from editloop.policy import Policy
-from editloop.users import User
+from editloop.users import User, edit_all
 
 __all__ = ["Evaluation", "evaluate_on_user", "evaluate_on_users"]
 
@@ -93,6 +93,6 @@ def evaluate_on_users(
     cost = cost or get_cost()
     found = []
     for user in users:
-        edits = tuple(user.edit(context, text) for context, text in zip(contexts, responses, strict=True))
+        edits = tuple(edit_all(user, contexts, responses))
         found.append(Evaluation(contexts, responses, edits, cost(responses, edits), well_formed))
     return found

@@ -90,7 +90,7 @@ class RunFolder:
         """
         if not self.exists():
             raise RunError(
-                "no run folder: no run.json in it", seen=str(self.path), do="make one by editloop fit"
+                "not a run folder: it has no run.json", seen=str(self.path), do="make one by editloop fit"
             )
         return read_manifest(self.manifest_path)
 
@@ -147,8 +147,8 @@ class RunFolder:
         manifest = self.manifest()
         record = MixtureRecord.model_validate(mixture, strict=False)
         if unknown := [name for name in record.weights if name not in manifest.policies]:
-            have = ", ".join(manifest.policies)
-            raise RunError("a policy of the mixture is not in the run", seen=unknown[0], do=f"have {have}")
+            do = f"mix policies of the run: {', '.join(manifest.policies)}"
+            raise RunError("a policy of the mixture is not in the run", seen=unknown[0], do=do)
         self.write_manifest(manifest.model_copy(update={"mixture": record}))
 
     def policy_names(self) -> list[str]:
@@ -215,7 +215,7 @@ class RunFolder:
             raise RunError(
                 "the base is not the one that the adapters were trained on",
                 seen=base.base,
-                do="see base in run.json",
+                do="load the base that run.json names",
             )
         return load_adapter(base, folder)
 
@@ -277,7 +277,7 @@ def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any)
     if not folder.exists():
         if name != "base":
             raise RunError(
-                "not a run folder: no run.json in it", seen=str(run), do="make one by editloop fit"
+                "not a run folder: it has no run.json", seen=str(run), do="make one by editloop fit"
             )
         return load_base(run if isinstance(run, str) else folder.path, **options)
     return folder.load_policy(name, folder.load_base(**options))

@@ -178,7 +178,8 @@ class InversionSampler:
         total = shares[:, -1:]
         # NaN anywhere in a row reaches its last sum. Unchecked, it would sample some token without a word.
         if not bool(torch.isfinite(total).all()):
-            raise ModelError("the model's probabilities are not finite", do="was it trained to divergence?")
+            do = "check whether its training diverged"
+            raise ModelError("the model's probabilities are not finite", do=do)
         step = input_ids.shape[1] - self.width
         # The sum may miss 1 by rounding, or by top-p on purpose. To scale u by it is to normalise the shares.
         u = self.uniform[:, step, None].to(scores.device, exact) * total

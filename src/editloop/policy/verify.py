@@ -55,7 +55,7 @@ def check_name(name: object) -> str:
     if isinstance(name, str) and NAME.fullmatch(name):
         return name
     raise RunError(
-        "not a name for a policy or its file", seen=name, do="1 to 64 of letters, digits, '.', '_' and '-'"
+        "not a name for a policy or its file", seen=name, do="use 1 to 64 letters, digits, '.', '_' or '-'"
     )
 
 

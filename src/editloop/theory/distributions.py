@@ -78,7 +78,7 @@ def check_beta(beta: float) -> None:
         WorldError: β is not positive.
     """
     if not (np.isfinite(beta) and beta > 0):
-        raise WorldError("β must be positive: without it the optimum is no distribution", seen=beta)
+        raise WorldError("β must be positive: without it the optimum is not a distribution", seen=beta)
 
 
 def check_distance(given: ArrayLike, m: int) -> Floats:

@@ -41,11 +41,12 @@ def tasteful_world(
     """
     words = strings("ab", 3)
     distance = edit_distances(words)
+    proposal = neighbours(distance)
     log_optimum = -sharpness * distance[rng.integers(len(words))] + rng.normal(0, 0.3, len(words))
     optimum = np.exp(log_softmax(log_optimum))[None]
 
     def world(log_beta: float) -> World:
-        return around(optimum, distance, float(np.exp(log_beta)), gamma, neighbours(distance))
+        return around(optimum, distance, float(np.exp(log_beta)), gamma, proposal)
 
     # π_ref ∝ π* e^{c/β}, so the coverage goes from 1 for an infinite β to infinity for β near 0.
     def miss(log_beta: float) -> float:

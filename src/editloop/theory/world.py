@@ -33,6 +33,9 @@ __all__ = ["Rows", "World"]
 
 Numbers = NDArray[np.int64]
 
+PART = 10_000
+"""The rows of a log that are drawn at a time; each takes m numbers of memory."""
+
 
 class Rows(NamedTuple):
     """A log of a world: four arrays of length n.
@@ -108,6 +111,10 @@ class World:
         """ρ(x) [C]."""
         assert self.weights is not None
         return self.weights
+
+    def mean(self, by_context: Floats) -> float:
+        """Return the mean of values by context, weighted by ρ [C]."""
+        return float(np.dot(self.rho, by_context))
 
     # The optimum
 
@@ -259,12 +266,8 @@ class World:
         """Return a log of n rows: responses of the reference, or of another policy, and their edits."""
         pi = self.reference if policy is None else self._policy(policy)
         context = rng.choice(len(self.reference), size=n, p=self.rho).astype(np.int64)
-        response = _draw(np.cumsum(pi, axis=1)[context], rng)
-        edit = np.empty(n, np.int64)
-        steps = np.cumsum(self.kernel, axis=2)
-        for start in range(0, n, 10_000):  # a row of the kernel for each of all n would take n m numbers
-            some = slice(start, start + 10_000)
-            edit[some] = _draw(steps[context[some], response[some]], rng)
+        response = _draw(np.cumsum(pi, axis=1), (context,), rng)
+        edit = _draw(np.cumsum(self.kernel, axis=2), (context, response), rng)
         return Rows(context, response, edit, self.distance[response, edit])
 
     def _policy(self, policy: ArrayLike) -> Floats:
@@ -275,15 +278,24 @@ class World:
             )
         return pi
 
-    def mean(self, by_context: Floats) -> float:
-        """Return the mean of values over contexts [C]."""
-        return float(np.dot(self.rho, by_context))
 
+def _draw(steps: Floats, place: tuple[Numbers, ...], rng: np.random.Generator) -> Numbers:
+    """Draw numbers from distributions in a table.
 
-def _draw(steps: Floats, rng: np.random.Generator) -> Numbers:
-    """Draw one number for each row of cumulative probabilities [n, m]."""
-    # The last sum may miss 1 by rounding, so the draws are scaled by it. A draw that is rounded up to the sum
-    # would run off the end.
-    draws = rng.random(len(steps))[:, None] * steps[:, -1:]
-    found: Numbers = np.minimum((draws >= steps).sum(axis=1), steps.shape[1] - 1)
+    Args:
+        steps: The table: cumulative probabilities over the last axis [..., m].
+        place: Which distribution each number is drawn from: an index [n] for each other axis.
+        rng: Draws.
+
+    Returns:
+        int64 [n].
+    """
+    found = np.empty(len(place[0]), np.int64)
+    for start in range(0, len(found), PART):
+        some = slice(start, start + PART)
+        rows = steps[tuple(each[some] for each in place)]
+        # The last sum may miss 1 by rounding, so the draws are scaled by it. A draw that is rounded up to the
+        # sum would run off the end.
+        draws = rng.random(len(rows))[:, None] * rows[:, -1:]
+        found[some] = np.minimum((draws >= rows).sum(axis=1), rows.shape[1] - 1)
     return found

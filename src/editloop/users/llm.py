@@ -232,10 +232,10 @@ class _Ledger:
             raise UserError(
                 f"no answer after {self.settings.retries + 1} tries",
                 seen=f"{type(error).__name__}: {error}",
-                do=f"is {self.client.base_url} up?",
+                do=f"check whether {self.client.base_url} is up",
             ) from error
         except (AttributeError, IndexError, TypeError, ValueError) as error:
-            raise UserError("the endpoint's answer is no chat completion", seen=str(error)) from error
+            raise UserError("the endpoint's answer is not a chat completion", seen=str(error)) from error
         if not isinstance(content, str):
             raise UserError("the endpoint's answer has no text", seen=content)
         if reason == "length":
@@ -265,4 +265,4 @@ def _read(path: Path) -> dict[str, str]:
     try:
         return {row["key"]: row["answer"] for row in read_rows(path, UserError)}
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is no transcript", seen=str(error), do="move it away") from error
+        raise UserError(f"{path} is not a transcript", seen=str(error), do="choose another file") from error
