@@ -96,7 +96,8 @@ class Bandit:
         if response_id in self.state:
             raise BanditError("this response was decided before", seen=response_id)
         pulls, observed, means = self.beliefs(scope)
-        # In N alone: requests that come together would all get the same arm otherwise.
+        # They count in N only, as their costs are not known. Without them, all requests that come together would
+        # get the same arm.
         if in_flight:
             pulls = [n + in_flight.get(arm, 0.0) for arm, n in zip(self.arms, pulls, strict=True)]
         index, propensity = self.algorithm.choose(pulls, observed, means, lambda: self._uniform(response_id))
@@ -121,7 +122,7 @@ class Bandit:
     def beliefs(self, scope: str = "") -> tuple[list[float], list[float], list[float]]:
         """Return N, the pulls observed and the mean cost of each arm in a scope, priors included."""
         pulls, observed, means = [], [], []
-        # With one scope there is nobody to learn from, and the arithmetic of priors is spared.
+        # With one scope and no offline prior there is nothing to start from, and a decision is cheaper.
         informed = bool(self.config.prior) or (self.config.pool != 0 and self.state.n_scopes > 1)
         for arm in self.state.arms:
             tally = self.state.tally(scope, arm)

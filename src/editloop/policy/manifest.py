@@ -42,6 +42,7 @@ stood among their figures."""
 
 
 class _Record(BaseModel):
+    # A field that a later release adds to the same format is ignored; a value of another type is damage.
     model_config = ConfigDict(extra="ignore", strict=True)
 
 

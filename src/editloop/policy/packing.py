@@ -153,7 +153,9 @@ class _Predictions:
         # numbers the nodes of the tree when they are first counted; -1 means not yet.
         number = np.full(len(layout), -1, np.int64)
         for k, path in enumerate(layout.paths):
-            nodes, before = path[skip:], layout.predictors(path)[skip:] if len(path) else path
+            nodes = path[skip:]
+            # For an empty path, `predictors` would still name the context's last token.
+            before = layout.predictors(path)[skip:] if len(path) else path
             fresh = number[nodes] < 0
             number[nodes[fresh]] = self._count + np.arange(fresh.sum())
             self._count += int(fresh.sum())

@@ -97,11 +97,10 @@ def balanced(
         WorldError: The iteration does not converge to the solution that is followed.
     """
     bound = description.lipschitz()
-    # If L < 1, F is a contraction, and there are no other solutions to search for.
     log_optimum, jump = _continue(description, bound)
     known = [log_optimum]
     counts = [0]
-    if bound >= 1 and starts:
+    if bound >= 1 and starts:  # else F is a contraction, and there is no other solution to search for
         rng = rng or np.random.default_rng(0)
         m = len(description.reference)
         drawn = np.log(np.maximum(rng.dirichlet(np.full(m, 0.3), size=starts), 1e-12))
@@ -127,7 +126,7 @@ def _continue(description: Description, bound: float) -> tuple[Floats, float]:
     # only solution from any start. Each further step starts from the solution of the step before.
     beta = max(description.beta, description.beta * bound / COOLING)
     current, jump = np.log(description.reference), 0.0
-    first = True
+    first = True  # the way from the reference to the first solution is not a step along the branch
     while True:
         (following,) = _settle(description.at(beta), current[None])
         residual = _residual(description.at(beta), following)

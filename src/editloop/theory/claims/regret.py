@@ -190,7 +190,7 @@ def _play(arms: Arms, algorithm: Algorithm, rounds: int, seeds: int, seed: int) 
     found = np.empty((seeds, rounds))
     for number in range(seeds):
         rng = np.random.default_rng([seed, number])
-        # One draw a round for all arms, and the same for every algorithm of a seed: they are compared on the
+        # One draw a round for all arms, and the same for every algorithm of a seed: they have the
         # same luck, which takes most of the noise out of their differences.
         draws = rng.random((rounds, 1))
         picked = [np.minimum((draws >= row).sum(axis=1), len(row) - 1) for row in steps]
