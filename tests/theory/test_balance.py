@@ -97,7 +97,7 @@ def test_a_small_beta_has_several_and_each_is_balanced() -> None:
             assert total_variation(world.optimum[0], np.exp(found.found[which].log_optimum)) < 1e-9
 
 
-def test_what_cannot_be_described_is_told() -> None:
+def test_an_impossible_description_is_refused() -> None:
     with pytest.raises(WorldError, match=r"γ is a probability: 1\.5"):
         describe(0, 1.0, gamma=1.5)
     with pytest.raises(WorldError, match="β must be positive"):

@@ -112,12 +112,12 @@ def test_strings_their_distances_and_neighbours() -> None:
         ),
     ],
 )
-def test_what_is_no_world_is_told(changes: dict[str, Any], words: str) -> None:
+def test_what_is_not_a_world_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(WorldError, match=words):
         small(**changes)
 
 
-def test_what_cannot_be_enumerated_is_told() -> None:
+def test_a_world_that_cannot_be_enumerated_is_refused() -> None:
     with pytest.raises(WorldError, match="too large to enumerate: 2046 responses, at most 2000"):
         strings("ab", 10)
     with pytest.raises(WorldError, match="too large to enumerate"):

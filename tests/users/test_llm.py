@@ -100,7 +100,7 @@ def test_an_empty_revision_is_refused(server: Server) -> None:
         user(server).edit("x", "hi")
 
 
-def test_an_endpoint_that_is_down_or_slow_is_told(server: Server) -> None:
+def test_an_endpoint_that_is_down_or_slow_is_reported(server: Server) -> None:
     with pytest.raises(UserError, match=r"no answer after 1 tries.*APIConnectionError"):
         user(server, base_url="http://127.0.0.1:9/v1", retries=0).edit("x", "hi")
     server.answer = lambda _: time.sleep(1) or "yes"  # type: ignore[func-returns-value]

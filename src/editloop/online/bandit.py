@@ -96,8 +96,8 @@ class Bandit:
         if response_id in self.state:
             raise BanditError("this response was decided before", seen=response_id)
         pulls, observed, means = self.beliefs(scope)
-        # They count in N only, as their costs are not known. Without them, all requests that come together would
-        # get the same arm.
+        # They count in N only, as their costs are not known. Without them, all requests that come together
+        # would get the same arm.
         if in_flight:
             pulls = [n + in_flight.get(arm, 0.0) for arm, n in zip(self.arms, pulls, strict=True)]
         index, propensity = self.algorithm.choose(pulls, observed, means, lambda: self._uniform(response_id))

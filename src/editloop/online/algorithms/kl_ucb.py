@@ -37,7 +37,7 @@ class KLUCB:
     def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`; deterministic."""
 
-        # N kl <= log t is kl <= log t / N, the budget. The index is a share of the scale, which ranks the arms
+        # N kl <= log t is kl <= log t / N, the budget. The index is a share of the scale, which ranks arms
         # in the same way.
         def index(mean: float, budget: float) -> float:
             return _least_plausible(min(mean / self.scale, 1.0), budget)

@@ -54,7 +54,7 @@ def run(
         limits = {name: limit(world, name) for name in EXACT}
         subopt, chance = (np.empty((len(EXACT), logs, len(SIZES))) for _ in range(2))
         for log in range(logs):
-            # The smaller logs are beginnings of the largest one, so that sizes are compared on the same draws.
+            # Smaller logs are beginnings of the largest one, so that sizes are compared on the same draws.
             rows = world.sample(SIZES[-1], np.random.default_rng([seed, log]))
             for k, n in enumerate(SIZES):
                 shown = seen(world, rows.first(n))
