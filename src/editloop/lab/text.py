@@ -2,7 +2,7 @@
 
 The base is a Llama of a few million parameters with a byte-level BPE tokenizer, trained on the texts packed
 into blocks. It knows the words of its texts and little else, and stands in for a real base where none is
-available. Domains and logs are not known here.
+available. This module knows neither domains nor logs.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def pretrain_text(
     """
     recipe = recipe or TextRecipe()
     documents = _read(files, recipe.documents)
+    # The blocks that are held out come first, so they must not be the beginning of the first file.
     generator = random.Random(recipe.seed)
     generator.shuffle(documents)
     tokenizer = _train_tokenizer(documents, recipe)
@@ -113,6 +114,7 @@ def _train_tokenizer(documents: Sequence[str], recipe: TextRecipe) -> PreTrained
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    # All bytes are in the alphabet, so that every text can be encoded and no unknown token is needed.
     trainer = trainers.BpeTrainer(
         vocab_size=recipe.vocabulary,
         special_tokens=[PAD, EOS],
@@ -141,7 +143,7 @@ def _pack(documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, block: i
 
 def _batches(blocks: torch.Tensor, recipe: TextRecipe) -> Iterator[Batch]:
     """Yield batches without end: every block once per epoch, except those of an incomplete last batch."""
-    generator = torch.Generator().manual_seed(recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)  # leaves the global generator alone
     whole = len(blocks) // recipe.batch_size
     while True:
         for rows in torch.randperm(len(blocks), generator=generator)[: whole * recipe.batch_size].chunk(
@@ -153,5 +155,6 @@ def _batches(blocks: torch.Tensor, recipe: TextRecipe) -> Iterator[Batch]:
 @torch.no_grad()
 def _perplexity(model: LlamaForCausalLM, blocks: torch.Tensor) -> float:
     """Return the exponential of the mean negative log-probability of a token, without each block's first."""
+    # Blocks are equally long, so the mean of their means is the mean over all tokens.
     losses = [float(model(input_ids=row, labels=row).loss) for row in blocks.chunk(len(blocks))]
     return math.exp(sum(losses) / len(losses))
