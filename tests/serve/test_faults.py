@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import Parrot, Service, run, serving
+from serving import Parrot, Service, error, run, serving
 from sqlalchemy import select
 
 from editloop import journal
@@ -72,6 +72,29 @@ def test_completions_go_on_while_the_database_is_down(postgres: Postgres, tmp_pa
             for response_id in (before[0], "down0", "stream"):
                 assert (await service.edit(response_id, "Hi")).status_code == 200
             assert service.loop.state.in_flight == {}
+
+    run(work())
+
+
+def test_a_repeated_request_waits_for_a_store_that_is_down(postgres: Postgres, tmp_path: Path) -> None:
+    """It must not be refused for good: once the store is back, its response is there."""
+    url = postgres.new()
+
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            first = {"before": await service.ask(id="before")}
+            await asyncio.to_thread(postgres.stop, at_once=True)
+            try:
+                first["down"] = await service.ask(id="down")
+                for response_id in first:
+                    error(await service.ask(id=response_id), 503, "store_unavailable")
+            finally:
+                await asyncio.to_thread(postgres.start)
+            await known_again(service)
+            for response_id, answer in first.items():
+                again = await service.ask(id=response_id)
+                assert again.json()["choices"] == answer.json()["choices"]
+            assert len(service.backend.asked) == 2
 
     run(work())
 

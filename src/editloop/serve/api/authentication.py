@@ -151,7 +151,7 @@ def check_local(headers: Mapping[bytes, bytes], client: tuple[str, int] | None) 
     is_foreign = client is not None and not _is_loopback(client[0])
     if is_foreign or (host.rpartition(":")[0] not in LOCAL_NAMES and host not in LOCAL_NAMES):
         raise Problem(403, "without keys only this machine may ask", code="not_local", seen=host)
-    if origin and origin.partition("://")[2] != host:
+    if origin and origin.partition("://")[2] != host:  # `null`, of a page in a sandbox, is another one, too
         raise Problem(403, "without keys no other site may ask", code="not_local", seen=origin)
 
 

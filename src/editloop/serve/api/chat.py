@@ -59,7 +59,7 @@ async def complete(request: Request) -> Response:
             events = _events(stream, with_usage=with_usage)
             return StreamingResponse(events, headers=_headers(stream), media_type="text/event-stream")
         result = await state.completions.complete(wanted)
-    except UpstreamRejectedError as error:
+    except UpstreamRejectedError as error:  # passed on as the model's server wrote it
         body = error.body if isinstance(error.body, dict) else {"error": {"message": str(error.body)}}
         wait = {"Retry-After": error.retry_after} if error.retry_after else None
         return JSONResponse(body, error.status, wait)

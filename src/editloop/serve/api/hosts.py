@@ -41,7 +41,7 @@ class AllowedHosts:
         for name in names:
             if not (NAME.fullmatch(name) or _address(name)):
                 raise ConfigError("not a host name", seen=name, do="give it without scheme and port")
-            self.names.add(name.lower().strip("[]").rstrip("."))
+            self.names.add(name.lower().strip("[]").rstrip("."))  # `a.example.` is the same name, absolute
 
     def check(self, scope: Scope) -> None:
         """Check the Host header of a request. A request of HTTP/1.0 may have none; browsers always send one.
@@ -76,6 +76,6 @@ def _address(text: str) -> Address | None:
 
 def _leads_here(asked: Address | None, here: Address | None) -> bool:
     """Whether a request that arrived at one address may name another."""
-    if asked is None:
+    if asked is None:  # a name, which only `AllowedHosts.names` can permit
         return False
     return asked.is_loopback or asked == here or (here is not None and not here.is_loopback)

@@ -289,7 +289,7 @@ class UpstreamBackend:
     ) -> dict[str, Any]:
         policy = self._policies.get(arm)
         model = arm if policy is None else self._model_name(policy.part_for(response_id))
-        return {**request, "model": model, "stream": stream}
+        return {**request, "model": model, "stream": stream}  # all else goes on as the client has sent it
 
     def _unavailable(self, error: Exception) -> BackendUnavailableError:
         # A response that takes too long does not show that the server is down. The list of models, asked for

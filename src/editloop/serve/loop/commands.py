@@ -73,14 +73,14 @@ class RecordDecision:
         """Write the event and the draft, without texts if the user has been forgotten in the meantime."""
         decision = self.decision
         if reads.decision(appender.connection, decision.response_id) is not None:
-            return
+            return  # a repetition: out of the spool, or of a request that two replicas got
         appender.append(decision, self.time, revision=DECIDED)
         row = {"response_id": decision.response_id, "time": self.time, "user": self.user}
         row |= {"policy": decision.arm, "propensity": decision.propensity}
         row |= {"request": self.request, "context": self.context, "metadata": self.metadata}
         forgotten = appender.is_forgotten(self.user, self.time)
         writes.insert_draft(appender.connection, row, removed=forgotten)
-        if forgotten:
+        if forgotten:  # a response without texts takes no edits, so it must not stay pending
             ExpireResponses((decision.response_id,), self.time).apply(appender)
 
 
@@ -110,6 +110,7 @@ class RecordReroute:
         connection = appender.connection
         found = reads.decision(connection, self.response_id)
         rows = reads.decision_events(connection, self.response_id)
+        # The time tells a command that is applied again from a second reroute to the same arm.
         if found is None or any((row.arm, row.time) == (self.arm, self.time) for row in rows):
             return
         revision = min(DECIDED - self.attempt, min(row.revision for row in rows) - 1)
@@ -143,6 +144,7 @@ class RecordResponse:
             The text that is in the store already, if another attempt finished first; else None.
         """
         connection = appender.connection
+        # It updates only a draft without an end, so of several attempts the first to finish is kept.
         if not writes.finish_draft(connection, self.response_id, self.response, self.finish):
             draft = reads.draft(connection, self.response_id)
             return None if draft is None else draft.response
@@ -211,7 +213,7 @@ class StartEpoch:
                 writes.insert_policy(appender.connection, each)
             else:  # the same weights, but the run folder may have been moved
                 writes.move_policy(appender.connection, each["arm"], each["run"], each["name"])
-        if wanted == arms:
+        if wanted == arms:  # a repetition must not begin another epoch
             return Arms(epoch, arms)
         event = Arms(epoch + 1, wanted)
         appender.append(event, self.time)
@@ -231,7 +233,7 @@ class RemoveTexts:
     time: float
 
     def apply(self, appender: EventAppender) -> None:
-        """Remove the texts; responses that are still pending expire."""
+        """Remove the texts. Pending responses expire first, because no edit of them is taken any more."""
         ExpireResponses(self.response_ids, self.time).apply(appender)
         writes.remove_texts(appender.connection, self.response_ids)
 

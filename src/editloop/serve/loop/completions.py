@@ -37,7 +37,7 @@ from editloop.serve.loop.completion import CompletionRequest, CompletionResult, 
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.logged_text import logged_context, logged_metadata, logged_response
 from editloop.serve.loop.redaction import Redact
-from editloop.serve.problem import Problem
+from editloop.serve.problem import Problem, store_unavailable
 from editloop.store import reads
 
 __all__ = ["CompletionService", "backend_problem"]
@@ -232,10 +232,12 @@ class CompletionService:
         """What is known of an earlier request with this identity.
 
         Returns:
-            Its response; or only its arm, if a kill or a disconnection has interrupted it; or None.
+            Its response, with the text as it was kept, which is redacted; or only its arm, if a kill or a
+            disconnection has interrupted it; or None.
 
         Raises:
-            Problem: 409, the identity belongs to another request, or its response has failed or was removed.
+            Problem: 409 if the identity belongs to another request, or its response has failed or was
+                removed; 503 if there is a response, which only the store has, and the store is down.
         """
         response_id = request.response_id
         if response_id is None:
@@ -243,8 +245,12 @@ class CompletionService:
         try:
             row = await self.loop.read(lambda c: reads.draft(c, response_id))
         except Problem:
+            if self.loop.state.knows(response_id):
+                raise
             return None  # while the store is down, an identity that this process does not know counts as new
         if row is None:
+            if self.loop.state.knows(response_id):
+                raise store_unavailable("this response is not in the store yet")
             return None
         if row.request != self.loop.scopes.digest(request.content()):
             raise Problem(

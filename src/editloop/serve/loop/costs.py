@@ -94,8 +94,10 @@ def _write_version(connection: Connection, version: CostVersion) -> None:
 def _reprice(connection: Connection, cost: Cost) -> tuple[int, int]:
     """Measure all edits again; return how many still had their texts, and how many had lost them."""
     measured = lost = after = 0
+    # Batches continue after the last number, because rows that lose their cost are no longer found.
     while rows := reads.costed_events(connection, after, BATCH_ROWS):
         after = rows[-1].seq
+        # `revision` and `response` come from outer joins: without them, the edit or the draft has no texts.
         with_texts = [row for row in rows if row.revision is not None and row.response is not None]
         edited = [row for row in with_texts if row.edit is not None]
         new = cost([row.response for row in edited], [row.edit for row in edited])
@@ -107,7 +109,7 @@ def _reprice(connection: Connection, cost: Cost) -> tuple[int, int]:
             (row.seq, row.kind, costs[row.seq]) for row in with_texts
         ]
         without = [row for row in rows if row.seq not in costs and row.kind != "accepted"]
-        for row in without:
+        for row in without:  # the bandit takes an edit without a cost for an expired response
             changes.append((row.seq, row.kind if row.kind == "external" else "expired", None))
         writes.set_costs(connection, changes)
         measured, lost = measured + len(with_texts), lost + len(without)

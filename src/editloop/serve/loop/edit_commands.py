@@ -116,7 +116,7 @@ class RecordEdit:
         highest = max(there, default=0)
         if self.revision is None:
             same = [number for number, edit in there.items() if self._is_same(edit, response)]
-            if same and (self.key is None or same[-1] == highest):
+            if same and (self.key is None or same[-1] == highest):  # the latest of several equal ones
                 return same[-1]
         elif self.revision <= highest:
             if self.revision in there and there[self.revision] == self.edit:

@@ -47,7 +47,7 @@ def spooled_from_json(row: dict[str, Any]) -> SpooledCommand:
     fields = {key: value for key, value in row.items() if key != "entry"}
     kind = _KINDS[row["entry"]]
     if kind is RecordDecision:
-        fields["decision"] = Decided(*fields["decision"])
+        fields["decision"] = Decided(*fields["decision"])  # JSON has made a list of the named tuple
     return kind(**fields)
 
 

@@ -80,7 +80,7 @@ class LoopState:
         state = self.bandit.state
         if not state.arms:
             raise Problem(503, "no policy is served yet", code="no_policies", retry_after=5)
-        if response_id in self.in_flight or response_id in state:
+        if self.knows(response_id):
             raise Problem(409, "another response has this id", code="id_reused", seen=response_id)
         if arm is None:
             decision = self.bandit.choose(response_id, scope=scope, in_flight=self._by_scope.get(scope))
@@ -88,6 +88,10 @@ class LoopState:
             decision = Decided(response_id, scope, arm, 1.0, state.epoch)
         self.add_in_flight(decision)
         return decision
+
+    def knows(self, response_id: str) -> bool:
+        """Whether a response has been decided, in this process or in an event that is still remembered."""
+        return response_id in self.in_flight or response_id in self.bandit.state
 
     def other_arms(self, scope: str, tried: Sequence[str]) -> list[str]:
         """The arms that were not tried yet, the one with the lowest mean cost in this scope first."""
