@@ -245,6 +245,33 @@ def test_a_late_answer_for_another_period_is_not_shown(site: Site, open_page: Op
     assert page.locator(".problem").count() == 0 and page.locator(".figures").count() == 1
 
 
+COUNT_OBSERVERS = """
+    window.observers = 0;
+    const { observe, disconnect } = ResizeObserver.prototype;
+    ResizeObserver.prototype.observe = function (...given) {
+        window.observers += 1;
+        observe.apply(this, given);
+    };
+    ResizeObserver.prototype.disconnect = function () {
+        window.observers -= 1;
+        disconnect.call(this);
+    };
+"""
+
+
+def test_a_refresh_leaves_no_chart_behind(site: Site, open_page: Open) -> None:
+    site.ask(edit="Hello from me")
+    page = open_page()
+    page.add_init_script(COUNT_OBSERVERS)
+    page.reload()
+    page.locator(".figures").wait_for()
+    for name in ("24 hours", "30 days", "24 hours"):
+        with page.expect_response("**/v1/overview*"):
+            page.get_by_label(name).check(force=True)
+    page.wait_for_timeout(300)
+    assert page.locator(".chart").count() == page.evaluate("window.observers") == 2
+
+
 def test_a_store_that_is_down_is_reported(
     site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

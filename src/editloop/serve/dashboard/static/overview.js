@@ -21,6 +21,7 @@ export async function show(place, { signal }) {
   place.append(h("div", { class: "headline" }, h("h1", {}, title), periods(() => load())), body, fresh);
 
   let current = 0;
+  let shown = new AbortController(); // its signal ends the charts that a refresh replaces
 
   async function load() {
     const turn = (current += 1); // a slow answer for another period must not replace that for the chosen one
@@ -29,7 +30,9 @@ export async function show(place, { signal }) {
     try {
       const found = await json(withQuery("v1/overview", { since, bins, trim: true }), { signal });
       if (turn !== current) return;
-      body.replaceChildren(...content(found, signal));
+      shown.abort(); // each chart watches its width; without this, all charts of a page open for days would stay in memory
+      shown = new AbortController();
+      body.replaceChildren(...content(found, shown.signal));
       fresh.textContent = `As of ${new Date().toLocaleTimeString("en-GB")}; refreshed every minute.`;
     } catch (error) {
       if (error.name !== "AbortError" && turn === current) body.replaceChildren(problem(error));
@@ -41,7 +44,10 @@ export async function show(place, { signal }) {
   const timer = setInterval(() => {
     if (document.visibilityState === "visible" && !body.contains(document.activeElement)) load();
   }, REFRESH_INTERVAL);
-  signal.addEventListener("abort", () => clearInterval(timer));
+  signal.addEventListener("abort", () => {
+    clearInterval(timer);
+    shown.abort();
+  });
   await load();
 }
 
