@@ -62,11 +62,7 @@ def create_app(
         await loop.start()
         metrics = Metrics(loop)
         completions = CompletionService(
-            loop,
-            backend,
-            redact=redact,
-            on_failure=metrics.count_failure,
-            seconds=limits.answer_seconds,
+            loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
         )
         state = app.state.server = ServerState(loop, completions, backend, limits, metrics)
         keys.start()
