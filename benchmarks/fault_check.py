@@ -1,6 +1,6 @@
-"""Whether a store holds what was acknowledged, each once, and the server knows what its events say.
+"""Checks that a store holds everything that was acknowledged, once, and that the server's state fits it.
 
-The store is read past the server, and its events are folded here (`Bandit.replay`).
+The store is read directly, not through the server, and its events are folded here (`Bandit.replay`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Tables:
-    """Rows of a store."""
+    """The rows of a store's tables."""
 
     events: Sequence[Row]
     drafts: Sequence[Row]
@@ -47,7 +47,7 @@ def read_tables(url: str) -> Tables:
 
 
 def replay(events: Sequence[Row]) -> dict[str, tuple[float, float]]:
-    """Pulls observed and summed cost of each arm, from the events alone."""
+    """The number of observations and the summed cost of each arm, from the events alone."""
     bandit = Bandit.replay(event for row in events if (event := _event(row)) is not None)
     arms = {str(row["arm"]) for row in events if row["arm"]} | set(bandit.arms)
     pools = {arm: bandit.state.pool(arm) for arm in sorted(arms)}
@@ -66,7 +66,7 @@ def _event(row: Row) -> Event | None:
 
 
 def agrees(served: Mapping[str, Any], events: Sequence[Row]) -> bool:
-    """Whether `GET /v1/arms` tells what the events say, to the last bit."""
+    """Whether the figures of `GET /v1/arms` equal those of the events exactly, without a tolerance."""
     known = replay(events)
     served_arms = {arm["arm"]: (arm["observed"], arm["cost"]) for arm in served["data"]}
     means = {arm: (n, cost / n if n > 0 else None) for arm, (n, cost) in known.items()}
@@ -77,8 +77,8 @@ def check(account: Account, tables: Tables) -> dict[str, Any]:
     """Compare what the server acknowledged to its clients with what the store holds.
 
     Returns:
-        Counts. `lost`: what was acknowledged, and is not there as it was. `double`: what is there more than
-        once, of all that was sent.
+        Counts. `lost` is what was acknowledged but is not in the store as it was acknowledged. `double` is
+        what was sent once or several times and is in the store more than once.
     """
     decided: Counter[str] = Counter()
     answered: dict[str, tuple[int, str]] = {}

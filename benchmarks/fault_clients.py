@@ -1,7 +1,7 @@
-"""Clients of a server that fails: they try again as clients should, and count what was acknowledged.
+"""Clients of a server that fails: they retry as clients should, and keep account of what was acknowledged.
 
-Each asks for a completion under an id of its own, edits it under a key of its own, and goes on to the next.
-What was acknowledged to them has to be in the store at the end (`benchmarks.fault_check`).
+Each requests a completion under an id of its own, edits it under a key of its own, and goes on to the next.
+What was acknowledged to them must be in the store at the end (`benchmarks.fault_check`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from benchmarks.load import Answer, Client, question
 __all__ = ["Account", "Clients", "KeptEdit"]
 
 TRIES = 10
-"""Of one request; a sample of the edits is sent as often even after it was acknowledged."""
+"""Maximum attempts of one request. A sample of the edits is sent this often even after an acknowledgement."""
 
 TIMEOUT = 15.0
-"""Seconds for one answer."""
+"""Seconds in which one answer must arrive."""
 
 
 @dataclass
@@ -29,10 +29,10 @@ class KeptEdit:
     """An edit as a client knows it.
 
     Attributes:
-        response_id: Of what.
-        text: Of the edit; None for accepted as it was.
-        receipt: Revision and cost by its first acknowledgement; None without one. There is no cost while the
-            response's text is on its way to the store.
+        response_id: The response that is edited.
+        text: The text of the edit; None if the response was accepted unchanged.
+        receipt: Revision and cost in its first acknowledgement; None before that. The cost is None if the
+            response's text was not in the store yet.
     """
 
     response_id: str
@@ -45,12 +45,12 @@ class Account:
     """What clients have sent, and what was acknowledged.
 
     Attributes:
-        asked: Ids of completions that were asked for.
-        completions: Arm and text of those that were acknowledged, by id.
-        edits: All that were sent, by key.
-        answers: How often what came of a try: `completion 200`, `edit 503`, `edit broken` ...
+        asked: Ids of the completions that were requested.
+        completions: Arm and text of the completions that were acknowledged, by id.
+        edits: All edits that were sent, by key.
+        answers: The number of attempts by result: `completion 200`, `edit 503`, `edit broken` ...
         disagreements: Acknowledgements of the same edit that differ.
-        unhelpful: Answers 503 to an edit that do not say when to try again.
+        unhelpful: The number of answers 503 to an edit without a `Retry-After`.
     """
 
     asked: set[str] = field(default_factory=set)
@@ -62,7 +62,7 @@ class Account:
 
     @property
     def requests(self) -> int:
-        """How often the server was asked."""
+        """The number of requests that were sent."""
         return sum(self.answers.values())
 
     @property
@@ -75,15 +75,15 @@ class Clients:
     """Clients that work at the same time, each on one completion after the other.
 
     Args:
-        port: Of the server.
-        account: Where they keep what they know.
-        number: Of clients.
+        port: The port of the server.
+        account: Where they record what was sent and acknowledged.
+        number: The number of clients.
         pause: Mean seconds between two completions of a client.
-        edits: Share of the completions that are edited; a tenth of these are accepted as they are.
+        edits: Share of the completions that are edited; a tenth of these are accepted unchanged.
         repeated: Share of the edits that are sent `TRIES` times in any case.
-        name: With which the ids of their completions begin.
-        mark: What is added to a question, by its number.
-        seed: Of what they do.
+        name: The beginning of the ids of their completions.
+        mark: Returns a text that is added to the request of a number.
+        seed: The seed of their random choices.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Clients:
         self._tasks = [asyncio.create_task(self._work(each)) for each in range(number)]
 
     async def stop(self) -> None:
-        """Let each finish what it is at."""
+        """Let each client finish its current completion and edit."""
         self._stopping.set()
         await asyncio.gather(*self._tasks)
         self._client.close()
@@ -122,7 +122,7 @@ class Clients:
             await self._rest(2 * self.pause * self._random.random())
 
     async def _rest(self, seconds: float) -> None:
-        """Wait, but not longer than until the end."""
+        """Wait, but not after `stop` was called."""
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
@@ -130,7 +130,7 @@ class Clients:
             return
 
     async def _try(self, what: str, path: str, body: Any) -> Answer | None:
-        """An answer; None if there was none."""
+        """The answer to one attempt; None without an answer."""
         try:
             answer = await self._client.ask("POST", path, body, timeout=TIMEOUT)
         except TimeoutError:
@@ -143,7 +143,7 @@ class Clients:
         return None
 
     async def _complete(self, response_id: str, number: int, user: int) -> str | None:
-        """The text of a completion, if the server gives one."""
+        """The text of a completion; None if the server gives none."""
         body = question(number, user) | {"id": response_id}
         body["messages"][0]["content"] += self._mark(number)
         self.account.asked.add(response_id)
@@ -160,7 +160,7 @@ class Clients:
         return None
 
     async def _edit(self, response_id: str, text: str) -> None:
-        """Send an edit until it is acknowledged, or for a sample as often as can be."""
+        """Send an edit until it is acknowledged; a sample is sent `TRIES` times in any case."""
         key = f"key-{response_id}"
         accepted, again = self._random.random() < 0.1, self._random.random() < self.repeated
         words = text.split(" ")
@@ -186,5 +186,5 @@ class Clients:
 
 
 def _wait(count: int) -> float:
-    """Seconds before the next try."""
+    """Seconds before the next attempt, which double each time up to 2."""
     return min(0.05 * 2.0**count, 2.0)

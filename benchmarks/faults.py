@@ -1,9 +1,9 @@
-"""What is lost, doubled or forgotten when things fail, counted over many failures.
+"""Fault injection: how much is lost or duplicated when things fail, counted over many failures.
 
-Real processes: a server as a user starts it, clients that try again, a model server that answers at once.
-The server is killed at random moments; its disk is full for a while; its PostgreSQL is stopped; its model
-server leaves questions hanging. In the end the store is read past the server and compared with what the
-server acknowledged (`benchmarks.fault_check`).
+All processes are real: a server as a user starts it, clients that retry, and a model server that answers at
+once. The server is killed at random times; its disk becomes full; its PostgreSQL is stopped; its model server
+leaves requests unanswered. At the end the store is read directly and compared with what the server has
+acknowledged (`benchmarks.fault_check`).
 """
 
 from __future__ import annotations
@@ -33,21 +33,33 @@ from editloop.store.testing import Postgres, find_binaries, free_port
 __all__ = ["run"]
 
 LIFE = 0.8
-"""Mean seconds that a server answers before it is killed."""
+"""Mean seconds for which a server answers before it is killed."""
 
 EARLY = 0.1
-"""Share of the kills that come before a server answers."""
+"""Share of the kills that come while a server is still starting."""
 
 IN_ORDER = 25
-"""After so many kills a server is ended in order instead, so that it leaves a snapshot to start from."""
+"""After this many kills, a server is also stopped properly, so that the next one starts from a snapshot."""
 
 LONG = 100
-"""After so many kills a server lives long enough to write a snapshot under load before it is killed."""
+"""After this many kills, a server lives long enough to write a snapshot under load before it is killed."""
 
 SNAPSHOT = 30.0
 """Seconds between a server's snapshots."""
 
 DISK_MB = 16
+"""The size of the disk that is filled."""
+
+ABOUT = (
+    "Eight clients request completions and edit them, with up to ten attempts for each request. One edit in "
+    "twenty is sent ten times in any case. In the scenario with PostgreSQL, two more clients only request "
+    'completions. "Completions" and "edits" count what was acknowledged. "Lost" is what is not in the store '
+    'as it was acknowledged. "Double" is what is in the store, or was acknowledged, as more than one. "State '
+    'equal" means that `GET /v1/arms`, at the end and after one more restart, shows exactly the figures that '
+    "a fold of the store's events gives, down to the last bit. What a killed process has written stays with "
+    "the operating system, so these failures do not include a loss of power."
+)
+"""The text of the report above its tables."""
 
 
 @dataclass
@@ -55,10 +67,10 @@ class Place:
     """Where a scenario runs.
 
     Attributes:
-        folder: For its files.
+        folder: The folder for its files.
         run: The run folder.
-        upstream: Port of the model server.
-        seed: Of its chances.
+        upstream: The port of the model server.
+        seed: The seed of its random choices.
         callback: Receives progress.
     """
 
@@ -69,7 +81,7 @@ class Place:
     callback: ProgressCallback
 
     def server(self, store: str, options: Sequence[str] = ()) -> Process:
-        """A server over a store, ready to be started."""
+        """A server over a store, not started yet."""
         return editloop_server(
             self.run, store, self.upstream, self.folder / "serve.log", options, free_port()
         )
@@ -91,13 +103,13 @@ def run(
 
     Args:
         out: The folder for the results.
-        kills: How often the server is killed.
-        fills: How often the disk is full.
-        outages: How often PostgreSQL is stopped.
-        hangs: Questions that the model server leaves hanging.
+        kills: How many times the server is killed.
+        fills: How many times the disk becomes full.
+        outages: How many times PostgreSQL is stopped.
+        hangs: How many requests the model server leaves unanswered.
         pause: Mean seconds between two completions of each of the eight clients.
-        seed: Of the moments.
-        work: Where stores lie meanwhile.
+        seed: The seed of the random times.
+        work: The folder for the stores while the benchmark runs.
         callback: Receives progress.
 
     Raises:
@@ -133,6 +145,7 @@ def run(
 
 @asynccontextmanager
 async def _clients(place: Place, server: Process, account: Account, **options: Any) -> AsyncIterator[Clients]:
+    """Clients that send requests within the block."""
     clients = Clients(server.port, account, seed=place.seed, **options)
     try:
         yield clients
@@ -141,7 +154,7 @@ async def _clients(place: Place, server: Process, account: Account, **options: A
 
 
 async def _killed(place: Place, kills: int, pause: float) -> dict[str, Any]:
-    """SIGKILL at random moments under load, and started again each time."""
+    """The server is killed at random times under load, and restarted each time."""
     url = f"sqlite:///{place.folder / 'edits.db'}"
     server, account, chance = place.server(url), Account(), random.Random(place.seed)
     starts: list[float] = []
@@ -180,7 +193,7 @@ async def _full(place: Place, fills: int, pause: float) -> dict[str, Any]:
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(disk)]
     if os.name != "posix" or os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        return {"skipped": "a small disk can be mounted by root alone"}
+        return {"skipped": "only root can mount a small disk"}
     url = f"sqlite:///{disk / 'edits.db'}"
     server, account = place.server(url), Account()
     ballast = disk / "ballast"
@@ -206,7 +219,7 @@ async def _full(place: Place, fills: int, pause: float) -> dict[str, Any]:
 
 
 def _fill(ballast: Path) -> None:
-    """Write until nothing more can be written."""
+    """Write until the disk is full, at last byte by byte."""
     with ballast.open("wb", buffering=0) as file:
         for size in (2**20, 2**12, 1):
             try:
@@ -217,7 +230,7 @@ def _fill(ballast: Path) -> None:
 
 
 async def _stopped(place: Place, outages: int, pause: float) -> dict[str, Any]:
-    """PostgreSQL is stopped for a while: every second time at once, so that it has to recover."""
+    """PostgreSQL is stopped for a while; every other time without a shutdown, so that it has to recover."""
     binaries = find_binaries()
     if binaries is None:
         return {"skipped": "there is no PostgreSQL on this machine"}
@@ -257,7 +270,7 @@ async def _stopped(place: Place, outages: int, pause: float) -> dict[str, Any]:
 
 
 async def _hanging(place: Place, hangs: int, pause: float) -> dict[str, Any]:
-    """The model server leaves every tenth question hanging: another arm answers after the timeout."""
+    """The model server leaves every tenth request unanswered: another arm answers after the timeout."""
     url = f"sqlite:///{place.folder / 'edits.db'}"
     server, account = place.server(url, ["--upstream-timeout", "0.5"]), Account()
 
@@ -278,7 +291,7 @@ async def _hanging(place: Place, hangs: int, pause: float) -> dict[str, Any]:
 
 
 async def _compare(server: Process, account: Account, url: str) -> dict[str, Any]:
-    """Compare acknowledgements, store and server with each other; then once more, after a restart."""
+    """Compare the acknowledgements, the store and the server's state, before and after a restart."""
     served = await asyncio.to_thread(server.get, "/v1/arms")
     await asyncio.to_thread(server.stop)
     tables = read_tables(url)
@@ -328,16 +341,11 @@ def _markdown(measured: Mapping[str, Mapping[str, Any]]) -> str:
         )
     head = ["what fails", "failures", "requests", "completions", "edits", "lost", "double", "restarts"]
     parts = [
-        "Eight clients ask, edit and try again, up to ten times; one edit in twenty is sent ten times in any "
-        "case; while PostgreSQL is stopped, two more only ask. Completions and edits are those that were "
-        "acknowledged; lost is what is not in the store as it was acknowledged; double what is there, or was "
-        "acknowledged, as more than one. The state is what `GET /v1/arms` tells at the end and after another "
-        "start; it is equal if it is that of the store's events, folded past the server, to the last bit. A "
-        "process that is killed leaves what it wrote to the operating system: this is no loss of power.",
+        ABOUT,
         markdown_table([*head, "seconds", "state equal"], rows),
-        "What came of the tries:",
+        'The results of all attempts ("broken" means that the connection ended without an answer):',
         markdown_table(
-            ["what fails", "answers"],
+            ["what fails", "results"],
             [
                 [name, ", ".join(f"{w} {n:,}" for w, n in each["answers"].items())]
                 for name, each in done.items()
@@ -345,16 +353,20 @@ def _markdown(measured: Mapping[str, Mapping[str, Any]]) -> str:
             left=2,
         ),
     ]
-    for name, title in (("start_seconds", "A start"), ("recovery_seconds", "The first edit afterwards")):
+    times = (("start_seconds", "Time of a start"), ("recovery_seconds", "Time until the next edit"))
+    for name, title in times:
         for scenario, each in done.items():
             if each.get(name):
                 spread = each[name]
-                figures = f"{spread['median']:.2f} s in the median, {spread['most']:.2f} at most"
-                parts.append(f"{title}, {scenario}: {figures}.")
+                figures = f"{spread['median']:.2f} s in the median, {spread['most']:.2f} s at most"
+                parts.append(f"{title} ({scenario}): {figures}.")
     for scenario, each in done.items():
         if "completions_meanwhile" in each:
-            parts.append(f"{scenario}: {each['completions_meanwhile']:,} completions meanwhile.")
+            count = f"{each['completions_meanwhile']:,}"
+            parts.append(f"Completions during the outages ({scenario}): {count}.")
         if each["rerouted"]:
-            parts.append(f"{scenario}: {each['rerouted']:,} completions were another policy's in the end.")
-    parts += [f"{name}: left out, {each['skipped']}." for name, each in measured.items() if "skipped" in each]
+            parts.append(f"Completions that another policy answered ({scenario}): {each['rerouted']:,}.")
+    parts += [
+        f"Left out ({name}): {each['skipped']}." for name, each in measured.items() if "skipped" in each
+    ]
     return "\n\n".join(parts)

@@ -1,9 +1,9 @@
-"""Load for a server: requests at a fixed rate, each counted from the moment at which it was due.
+"""A load on a server: requests at a fixed rate. A latency is measured from the time when the request was due.
 
-A load that waits for answers before it asks again hides how long others would have waited (coordinated
-omission). This one asks when it is time; a request that had to wait for its turn was late, and that counts.
-Run as `python -m benchmarks.load PLAN`, it prints what it saw as JSON. It knows no more of HTTP than
-its servers need.
+A load that waits for an answer before it sends the next request hides how long other users would have waited
+(coordinated omission). This one sends each request when it is due; if the request has to wait for its turn,
+that time counts as latency. `python -m benchmarks.load PLAN` prints the measurements as JSON. The module
+implements only what its servers need of HTTP.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["Answer", "Client", "Plan", "Seen", "load"]
 
 
 class Answer(NamedTuple):
-    """What a server answers; names of headers are in lower case."""
+    """An answer of a server; the names of headers are in lower case."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The body."""
+        """The body as a JSON value."""
         return json.loads(self.body)
 
 
@@ -59,14 +59,14 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None
         if self.waiting is not None and not self.waiting.done():
-            self.waiting.set_exception(ConnectionResetError("the server has gone"))
+            self.waiting.set_exception(ConnectionResetError("the server has closed the connection"))
 
 
 class Client:
-    """Connections to a server on this machine, kept and opened as they are needed.
+    """Connections to a server on this machine, which are opened as needed and kept.
 
     Args:
-        port: Of the server.
+        port: The port of the server.
     """
 
     def __init__(self, port: int) -> None:
@@ -77,7 +77,7 @@ class Client:
         """The answer to a request.
 
         Raises:
-            OSError: The server is not there, or went before it answered.
+            OSError: The server cannot be reached, or it has closed the connection before it answered.
             TimeoutError: It did not answer in time.
         """
         content = b"" if body is None else json.dumps(body).encode()
@@ -89,7 +89,7 @@ class Client:
         if connection is None:
             _, connection = await loop.create_connection(_Connection, "127.0.0.1", self.port)
         if connection.transport is None:
-            raise ConnectionResetError("the server has gone")
+            raise ConnectionResetError("the server has closed the connection")
         connection.waiting = loop.create_future()
         connection.transport.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         try:
@@ -107,7 +107,7 @@ class Client:
         return self._idle.pop() if self._idle else None
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the idle connections."""
         for connection in self._idle:
             if connection.transport is not None:
                 connection.transport.abort()
@@ -119,14 +119,14 @@ class Plan:
     """A load.
 
     Attributes:
-        port: Of the server.
-        rate: Completions asked for per second.
-        seconds: For which it is measured.
-        warm_up: Seconds before that.
+        port: The port of the server.
+        rate: Completions requested per second.
+        seconds: How long the load is measured.
+        warm_up: Seconds of load before that.
         edits: Share of the completions that are followed by an edit, at once.
-        probes: Whether it is asked after some edits when the server's statistics know them.
-        most: Requests under way at a time; more wait for their turn.
-        patience: Seconds after the last request was due in which answers are waited for.
+        probes: Whether some edits are followed by polls, until the server's statistics count them.
+        most: Maximum number of requests under way; further ones wait for their turn.
+        patience: Seconds for which answers are awaited after the last request was due.
     """
 
     port: int
@@ -141,16 +141,16 @@ class Plan:
 
 @dataclass
 class Seen:
-    """What was seen of a load; times in milliseconds.
+    """The measurements of a load; times in milliseconds.
 
     Attributes:
-        planned: Completions that were due after the warm-up.
-        latencies: Of those that were answered, from when they were due.
-        in_time: How many were answered before the load's end.
-        lateness: How much later than due the load itself asked.
-        edits: Latencies of edits, from when they were sent.
-        learned: From an edit's acknowledgement until GET /v1/arms counts it.
-        failed: Answers other than 200, and how many there were none to.
+        planned: The number of completions that were due after the warm-up.
+        latencies: Latencies of those that were answered, from the time at which they were due.
+        in_time: The number of those that were answered before the end of the load.
+        lateness: How much later than due each request was sent, which is the load's own delay.
+        edits: Latencies of edits, from the time at which they were sent.
+        learned: Times from the acknowledgement of an edit until `GET /v1/arms` counts it.
+        failed: The number of failures by reason: a status other than 200, or no answer.
     """
 
     planned: int
@@ -171,7 +171,7 @@ USERS = 20
 
 
 def question(number: int, user: int) -> dict[str, Any]:
-    """A request for a completion."""
+    """The body of a request for a completion."""
     return {
         "model": "editloop",
         "messages": [{"role": "user", "content": f"{QUESTION} {number}."}],
@@ -224,7 +224,7 @@ class _Load:
         return self.seen
 
     async def _one(self, number: int, due: float) -> None:
-        """A completion, and its edit."""
+        """Send one request for a completion, and perhaps an edit of the response."""
         loop, counts = asyncio.get_running_loop(), number >= self.first
         patience = self.plan.patience + max(self.end - loop.time(), 0.0)
         try:
@@ -256,27 +256,28 @@ class _Load:
             return
         self.seen.edits.append(1000 * (acknowledged - sent))
         if self.plan.probes and len(self.seen.edits) % max(round(self.plan.rate * self.plan.edits), 1) == 1:
-            # Until all that were sent so far are counted, this one among them: longer than it takes.
+            # Until all edits that were sent so far are counted, including this one. That takes at least as
+            # long as for this one alone, so the time is never too short.
             wanted = self.sent_edits
             while await self._observed() < wanted:
                 await asyncio.sleep(0.002)
             self.seen.learned.append(1000 * (loop.time() - acknowledged))
 
     async def _observed(self) -> int:
-        """How many edits the server's statistics know."""
+        """The number of edits that the server's statistics count."""
         arms = (await self.client.ask("GET", "/v1/arms")).json()["data"]
         return round(sum(float(arm["observed"]) for arm in arms))
 
 
 async def load(plan: Plan) -> Seen:
-    """Put a load on a server."""
+    """Put a load on a server, and return the measurements."""
     return await _Load(plan).run()
 
 
 def _main() -> None:
     plan = Plan(**json.loads(sys.argv[1]))
-    gc.disable()  # its pauses would be the server's
-    # select() waits to the microsecond, epoll to the millisecond.
+    gc.disable()  # a pause of the collector would be measured as latency of the server
+    # select() takes its timeout in microseconds, epoll only in milliseconds, which would make requests late.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         print(json.dumps(asdict(runner.run(load(plan)))))

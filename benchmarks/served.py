@@ -1,7 +1,7 @@
 """A server as a user starts it, in a process of its own, for the benchmarks that measure and break it.
 
-It is spoken to over HTTP alone. Its policies are those of `editloop.serve.testing.make_run`, which the stub
-model server does not read.
+The benchmarks use it only over HTTP. Its policies are those of `editloop.serve.testing.make_run`, which the
+stub model server does not read.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from editloop.store.testing import free_port
 __all__ = ["Process", "editloop_server"]
 
 PATIENCE = 120.0
-"""Seconds in which a server has to be ready."""
+"""Seconds in which a server must be ready."""
 
 
 class Process:
     """A server in a process of its own, which can be killed and started again.
 
     Args:
-        command: That starts it.
-        port: On which it listens.
-        ready: The path that is answered by 200 when it can be used.
-        log: The file for what it prints.
-        environment: In place of this process's.
+        command: The command that starts it.
+        port: The port on which it listens.
+        ready: The path that is answered with 200 when the server can be used.
+        log: The file for its output.
+        environment: Its environment; None for that of this process.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
-        """Start it, and do not wait."""
+        """Start it without waiting until it is ready."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
             )
 
     def wait(self) -> float:
-        """Wait until it is ready; returns the seconds that it took.
+        """Wait until it is ready, and return the seconds that this took.
 
         Raises:
-            RunError: It ended, or is not ready in time.
+            RunError: It has ended, or it is not ready in time.
         """
         assert self._process is not None
         started = time.monotonic()
@@ -73,7 +73,7 @@ class Process:
         raise RunError("the server is not ready", seen=lines[-1] if lines else "", do=f"see {self.log}")
 
     def start(self) -> float:
-        """Start it and wait until it is ready; returns the seconds that it took."""
+        """Start it, wait until it is ready, and return the seconds that this took."""
         self.begin()
         return self.wait()
 
@@ -87,7 +87,7 @@ class Process:
         return closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30))
 
     def kill(self) -> None:
-        """End it with no chance to finish anything."""
+        """Kill it, so that it cannot finish anything."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -96,7 +96,7 @@ class Process:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Within it the server stands still, and uses no processor."""
+        """Pause the server within the block, so that it uses no processor time."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
@@ -115,19 +115,21 @@ class Process:
             self._process = None
 
     def processor_seconds(self) -> float | None:
-        """Processor seconds that it has used since its start; None if the system does not say."""
+        """The processor seconds that it has used since its start; None if the system does not count them."""
         if self._process is None:
             return None
         with suppress(OSError):
+            # The name of the program, in parentheses, may hold blanks. Behind it, fields 11 and 12 are the
+            # ticks in user mode and in the kernel (14 and 15 in the manual's count).
             fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
             return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return None
 
     def get(self, path: str) -> Any:
-        """What it answers to a GET: JSON, or a text.
+        """The answer to a GET request: a JSON value or a text.
 
         Raises:
-            RunError: Not with 200.
+            RunError: There is no answer, or its status is not 200.
         """
         try:
             with self._connection() as connection:
@@ -144,15 +146,15 @@ class Process:
 def editloop_server(
     run: Path, store: str, upstream: int, log: Path, options: Sequence[str] = (), port: int | None = None
 ) -> Process:
-    """`editloop serve`, ready to be started.
+    """A process of `editloop serve` that can be started.
 
     Args:
         run: Its run folder.
-        store: As of `--store`.
-        upstream: Port of the model server.
-        log: The file for what it prints.
-        options: More flags.
-        port: On which it listens; None for a free one.
+        store: The value of `--store`.
+        upstream: The port of the model server.
+        log: The file for its output.
+        options: Further flags.
+        port: The port on which it listens; None for a free one.
     """
     port = port or free_port()
     flags = ["--store", store, "--upstream", f"http://127.0.0.1:{upstream}/v1", "--port", str(port)]

@@ -1,8 +1,8 @@
-"""What the server adds to a completion, beside the LiteLLM proxy under the same load.
+"""The latency that the server adds to a completion, compared with the LiteLLM proxy under the same load.
 
-One server as a user starts it, with a SQLite store on the disk, before a model server that answers at once.
-Requests come at a fixed rate and are counted from the moment at which they were due. What is added is a
-percentile of the latency through the server, less that percentile straight to the model server.
+The server is started as a user starts it, with a SQLite store on the disk, in front of a model server that
+answers at once. Requests are sent at a fixed rate, and their latency is measured from the time at which they
+were due. The added latency is a percentile through the server minus the same percentile without it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ __all__ = ["run"]
 
 RATES = (50.0, 100.0, 200.0)
 EDITS = 0.3
-"""Share of the completions that are followed by an edit."""
+"""The share of completions that are followed by an edit."""
 
 PERCENTILES = (50, 90, 99)
 GOALS = {"rate": 200.0, "p50_ms": 3.0, "p99_ms": 10.0, "learned_ms": 1000.0}
-"""Of what the server adds at a rate, and of the time until its statistics know an edit."""
+"""Goals for the latency that the server adds at a rate, and for the time until its statistics count edits."""
 
 MOST_P99_MS = 50.0
 """A rate is sustained if the p99 of its latencies is at most this ..."""
 
 LEAST_SHARE = 0.98
-"""... and at least this share of what was due is answered when the load ends."""
+"""... and at least this share of the requests that were due is answered when the load ends."""
 
 DIRECT, EDITLOOP, LITELLM = "model server alone", "EditLoop", "LiteLLM"
 
@@ -67,12 +67,12 @@ def run(
     Args:
         out: The folder for the results.
         rates: Requests per second.
-        seconds: For which each is measured, in each turn.
-        warm_up: Seconds before that.
-        turns: In which the servers are measured one after the other.
-        sustain: Seconds of each try for the highest rate that is sustained; 0 leaves it out.
-        litellm: Whether the LiteLLM proxy is measured too.
-        work: Where the store lies while it is measured, and the proxy's virtual environment is kept.
+        seconds: How long each rate is measured, in each turn.
+        warm_up: Seconds of load before each measurement.
+        turns: How many times all servers are measured, one after the other.
+        sustain: Seconds of each attempt to find the highest sustained rate; 0 leaves that out.
+        litellm: Whether the LiteLLM proxy is measured as well.
+        work: The folder for the store while it is measured, and for the proxy's virtual environment.
         callback: Receives progress.
 
     Raises:
@@ -122,12 +122,13 @@ def _measure(
     turns: int,
     callback: ProgressCallback,
 ) -> dict[str, dict[str, Any]]:
-    """Summaries of the loads by rate and by who answered."""
+    """Summaries of the loads, by rate and by server."""
     seen: dict[tuple[str, str], list[Seen]] = {}
     used: dict[tuple[str, str], list[float]] = {}
     done = 0
     for turn in range(turns):
         for rate in rates:
+            # Every other turn goes backwards, so that a machine that slows down or heats up favours nobody.
             for name in list(ports)[:: 1 if turn % 2 == 0 else -1]:
                 mine = name == EDITLOOP
                 key, server = (f"{rate:g}", name), servers.get(name)
@@ -154,7 +155,7 @@ def _measure(
 
 @contextmanager
 def _alone(name: str, servers: Mapping[str, Process]) -> Iterator[None]:
-    """Within it all other servers are paused, so that one does not use the cores in the turn of the next."""
+    """Pause all other servers within the block, so that they use no processor time meanwhile."""
     with ExitStack() as stack:
         for other, server in servers.items():
             if other != name:
@@ -163,7 +164,7 @@ def _alone(name: str, servers: Mapping[str, Process]) -> Iterator[None]:
 
 
 def _counted(server: Process | None, mine: bool) -> tuple[float, float, float]:
-    """Processor time that a server has used, and what it counts itself, if it is EditLoop."""
+    """The processor seconds that a server has used, and its own count of its overhead, if it is EditLoop."""
     if server is None:
         return 0.0, 0.0, 0.0
     own = own_overhead(server.get("/metrics")) if mine else (0.0, 0.0)
@@ -171,20 +172,20 @@ def _counted(server: Process | None, mine: bool) -> tuple[float, float, float]:
 
 
 def put_load(plan: Plan) -> Seen:
-    """Put a load on a server, from a process of its own.
+    """Put a load on a server, from a process of its own, so that nothing else delays its requests.
 
     Raises:
-        RunError: The load broke down.
+        RunError: The load has failed.
     """
     command = [sys.executable, "-m", "benchmarks.load", json.dumps(asdict(plan))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
-        raise RunError("the load broke down", seen=done.stderr.strip().splitlines()[-1:])
+        raise RunError("the load has failed", seen=done.stderr.strip().splitlines()[-1:])
     return Seen(**json.loads(done.stdout))
 
 
 def summarise(several: Sequence[Seen]) -> dict[str, Any]:
-    """Percentiles in milliseconds over all turns, and of each turn; counts of what was not answered."""
+    """Percentiles in milliseconds over all turns and of each turn, and counts of unanswered requests."""
     planned = sum(seen.planned for seen in several)
     answered = sum(len(seen.latencies) for seen in several)
     failed: dict[str, int] = {}
@@ -206,7 +207,7 @@ def summarise(several: Sequence[Seen]) -> dict[str, Any]:
 
 
 def percentiles(values: Iterable[float], which: Sequence[int] = PERCENTILES) -> dict[str, float] | None:
-    """Percentiles by name; None of nothing."""
+    """Percentiles by name; None without values."""
     numbers = np.fromiter(values, np.float64)
     if not len(numbers):
         return None
@@ -214,7 +215,7 @@ def percentiles(values: Iterable[float], which: Sequence[int] = PERCENTILES) -> 
 
 
 def added(through: Mapping[str, Any], direct: Mapping[str, Any]) -> dict[str, float] | None:
-    """What a server adds to each percentile."""
+    """What a server adds to each percentile of the latency."""
     with_it, without = through["latency_ms"], direct["latency_ms"]
     if with_it is None or without is None:
         return None
@@ -222,7 +223,7 @@ def added(through: Mapping[str, Any], direct: Mapping[str, Any]) -> dict[str, fl
 
 
 def disk(folder: Path, writes: int = 100) -> dict[str, float] | None:
-    """Milliseconds until the disk has 4 kB that are appended to a file: the store waits for it, too."""
+    """Percentiles of the time, in milliseconds, to append 4 kB to a file durably, as each commit has to."""
     took = []
     with (folder / "disk").open("wb", buffering=0) as file:
         for _ in range(writes):
@@ -234,12 +235,13 @@ def disk(folder: Path, writes: int = 100) -> dict[str, float] | None:
 
 
 def own_overhead(metrics: str) -> tuple[float, float]:
-    """What the server itself counts: summed seconds of completions without the model's, and how many."""
+    """The server's own count: the sum of its overhead in seconds, and the number of completions."""
     found = dict(re.findall(r"^editloop_overhead_seconds_(sum|count) (\S+)$", metrics, re.MULTILINE))
     return float(found.get("sum", 0)), float(found.get("count", 0))
 
 
 def _sustained(name: str, port: int, seconds: float, callback: ProgressCallback) -> dict[str, Any]:
+    """The highest rate that a server sustains, and all attempts to find it."""
     tries: list[dict[str, Any]] = []
 
     def sustains(rate: float) -> bool:
@@ -262,9 +264,10 @@ def _sustained(name: str, port: int, seconds: float, callback: ProgressCallback)
 
 
 def highest(sustains: Callable[[float], bool], start: float = 100.0, steps: int = 3) -> float:
-    """The highest rate that is sustained, in requests per second; 0 if not even 3 are.
+    """The highest sustained rate, in requests per second; 0 if not even a rate of about 3 is sustained.
 
-    It is doubled or halved from `start` until it lies between two rates, and then bisected `steps` times.
+    The rate is doubled or halved from `start` until one rate is sustained and the next is not. The interval
+    between the two is then bisected `steps` times.
     """
     low, high = 0.0, start
     while sustains(high):
@@ -308,45 +311,48 @@ def _markdown(measured: Mapping[str, Any]) -> str:
             ]
         )
     head = ["p50", "p90", "p99"]
-    version = f", LiteLLM {measured['litellm_version']}" if measured["litellm_version"] else ""
+    version = f"; LiteLLM is version {measured['litellm_version']}" if measured["litellm_version"] else ""
     parts = [
-        "What a server adds to a completion of a model that answers at once. One process each, the server's "
-        f"store a SQLite file on the disk{version}. The same questions at a fixed rate, from a process of "
-        "its own, their latency counted from when they were due; in turns, straight to the model server "
-        f"and through each, the other at rest. Of EditLoop's completions {EDITS:.0%} are followed by an "
-        "edit, which comes on top. Milliseconds; processor is what the server uses of one for a completion, "
-        "its edits included. "
-        f"The disk takes {_disk(measured['disk_ms'])} for 4 kB.",
+        "The latency that a server adds to a completion, in front of a model server that answers at once. "
+        f"Each server is one process; EditLoop's store is a SQLite file on the disk{version}. A separate "
+        "process sends the same requests at a fixed rate, and measures each latency from the time at which "
+        "the request was due. The model server alone and each server in front of it are measured in turns, "
+        f"while the others are paused. {EDITS:.0%} of EditLoop's completions are followed by an edit, which "
+        'is an additional request. All times are in milliseconds. "Processor" is the server\'s processor '
+        "time per completion, including its edits. "
+        f"To append 4 kB durably, the disk takes {_disk(measured['disk_ms'])}.",
         markdown_table(
-            ["per second", "through", *head, *(f"added, {p}" for p in head), "processor", "unanswered"],
+            ["per second", "server", *head, *(f"added, {p}" for p in head), "processor", "unanswered"],
             latencies,
             left=2,
         ),
         _goal(measured),
-        "Edits of EditLoop: until one is acknowledged, and from then until `GET /v1/arms` counts it (asked "
-        f"again and again under the load; goal at most {GOALS['learned_ms']:.0f}). Last, the mean of what "
-        "the server itself counts as its own part of a completion.",
+        'Edits, with EditLoop. "Edit" is the time until an edit is acknowledged. "Learned" is the time from '
+        "then until `GET /v1/arms` counts the edit, which is polled under the load (goal: at most "
+        f'{GOALS["learned_ms"]:.0f}). "Overhead" is the mean time per completion that the server itself '
+        "reports as spent in addition to the model's.",
         markdown_table(
-            ["per second", *(f"edit, {p}" for p in head), "learned, p50", "learned, most", "own, mean"], waits
+            ["per second", *(f"edit, {p}" for p in head), "learned, p50", "learned, max", "overhead, mean"],
+            waits,
         ),
     ]
     if "sustained" in measured:
         rows = [[name, f"{each['rate']:.0f}"] for name, each in measured["sustained"].items()]
         parts += [
-            f"The highest rate at which the p99 is at most {MOST_P99_MS:.0f} ms and {LEAST_SHARE:.0%} are "
-            "answered when the load ends:",
+            f"The highest rate at which the p99 is at most {MOST_P99_MS:.0f} ms and {LEAST_SHARE:.0%} of the "
+            "requests are answered when the load ends:",
             markdown_table(["server", "per second"], rows),
         ]
     starts = ", ".join(f"{name} {value:.1f} s" for name, value in measured["start_seconds"].items())
-    return "\n\n".join([*parts, f"From their start until they answer: {starts}."])
+    return "\n\n".join([*parts, f"Time from the start of each server until it answers: {starts}."])
 
 
 def _disk(found: Mapping[str, float]) -> str:
-    return f"{found['p50']:.2f} ms in the median, {found['p99']:.2f} in the slowest of a hundred"
+    return f"{found['p50']:.2f} ms in the median and {found['p99']:.2f} ms at the 99th percentile"
 
 
 def _goal(measured: Mapping[str, Any]) -> str:
-    asked = f"Goal at {GOALS['rate']:g} per second: added p50 at most {GOALS['p50_ms']:g}, p99 at most "
+    asked = f"Goal at {GOALS['rate']:g} per second: added p50 at most {GOALS['p50_ms']:g}, added p99 at most "
     asked += f"{GOALS['p99_ms']:g}"
     by_name = measured["loads"].get(f"{GOALS['rate']:g}")
     plus = by_name and by_name[EDITLOOP]["added"]

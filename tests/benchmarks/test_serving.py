@@ -1,4 +1,4 @@
-"""The benchmarks of the server: what they count adds up, from hand-made figures and from real processes."""
+"""The benchmarks of the server: their counts are right, with hand-made figures and with real processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def edit(response_id: str, text: str | None, revision: int = 1, key: str | None 
 
 
 def store() -> tuple[Account, Tables]:
-    """One response that was edited, one that another arm answered and that was accepted, one unedited."""
+    """Three responses: one edited, one that another arm answered and that was accepted, one unedited."""
     account = Account()
     account.completions = {"1": ("a@1", "Dear Ada"), "2": ("b@2", "Dear Ada"), "3": ("a@1", "Dear Ada")}
     account.edits = {
@@ -164,7 +164,7 @@ def test_a_load_counts_all_that_was_due(tmp_path: Path) -> None:
 
         async def ask() -> None:
             client = Client(port)
-            with pytest.raises(TimeoutError):  # left hanging the first time, and answered the second
+            with pytest.raises(TimeoutError):  # not answered the first time, but the second time
                 await client.ask("POST", "/v1/chat/completions", {"text": "[hang 1]"}, timeout=0.05)
             answer = await client.ask("POST", "/v1/chat/completions", {"text": "[hang 1]"})
             assert answer.json()["choices"][0]["message"]["content"].startswith("Dear Ada")

@@ -1,4 +1,4 @@
-"""Hostile requests: each route, each field of a valid request, each thing that JSON and URLs can hide."""
+"""Hostile requests: to each route, in each field of a valid request, with what JSON and URLs can hide."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ VALUES = (
     '{"": {"__proto__": {"toString": 1}, "constructor": null}}',
     '{"a": ' + "9" * 300 + "}",
 )
-"""As they stand in a document; some are no JSON."""
+"""Values as they are written in a document; some are not JSON."""
 
 BODIES = (
     b"",
@@ -101,7 +101,7 @@ WORDS = (
     "[]",
 )
 RAW = ("%ff", "%ed%a0%80", "%00", "%2e%2e%2f", "%")
-"""As they stand in a URL; some are no UTF-8."""
+"""Texts as they are written in a URL; some are not UTF-8."""
 
 
 class Hostile(NamedTuple):
@@ -113,7 +113,7 @@ class Hostile(NamedTuple):
 
 
 def valid(response_id: str) -> dict[str, list[dict[str, Any]]]:
-    """What each route takes, with all its fields."""
+    """A valid body for each route, with all fields."""
     message = {"role": "user", "content": "Write.", "name": "ada"}
     chat = {
         "model": "editloop",
@@ -150,7 +150,7 @@ def valid(response_id: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where something stands in a document."""
+    """The paths to all values in a document."""
     yield path
     for key, each in (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -159,7 +159,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def put(document: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """The document with another value there."""
+    """The document with another value at a path."""
     if not path:
         return value
     copy = dict(document) if isinstance(document, dict) else list(document)
@@ -168,7 +168,7 @@ def put(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 def documents(document: dict[str, Any]) -> Iterator[bytes]:
-    """The document with each hostile value in each place, with keys that it has twice, and with more keys."""
+    """The document with each hostile value in each place, with duplicate keys, and with unknown keys."""
     for number, path in enumerate(places(document)):
         marked = put(document, path, MARK)
         if isinstance(marked, dict) and "id" in marked and path != ("id",):
@@ -184,7 +184,7 @@ def documents(document: dict[str, Any]) -> Iterator[bytes]:
 
 
 def body_requests(response_id: str) -> Iterator[Hostile]:
-    """Those whose body is hostile."""
+    """Requests with a hostile body."""
     for path, examples in valid(response_id).items():
         for example in examples:
             for body in documents(example):
@@ -192,7 +192,7 @@ def body_requests(response_id: str) -> Iterator[Hostile]:
 
 
 def url_requests(routes: list[Route], response_id: str) -> Iterator[Hostile]:
-    """Those whose method, path, query or whole body is."""
+    """Requests with a hostile method, path or query, or a body that is hostile as a whole."""
     for route in routes:
         template = route.path.replace(":path}", "}")
         names = re.findall(r"{(\w+)}", template)

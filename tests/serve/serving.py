@@ -1,4 +1,4 @@
-"""A running server for a test: over ASGI, in the test's own event loop, with a backend that it decides."""
+"""A running server for a test: over ASGI, in the test's own event loop, with a backend that it controls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from editloop.store.keys import Role, create_key
 
 
 class Parrot:
-    """A backend that says who it is; some arms can be made to fail."""
+    """A backend that answers with the arm's name; some arms can be made to fail."""
 
     down: str | None = None
 
@@ -105,7 +105,7 @@ async def serving(
 
 
 def key_of(url: str, role: Role = "app") -> str:
-    """A key that is there before the server is."""
+    """A key that is made before the server starts."""
     store = Store(url)
     store.open(claim=False)
     try:

@@ -1,4 +1,4 @@
-"""A server on a real socket, in a thread with an event loop of its own: for browsers and foreign clients."""
+"""A server on a real socket, in a thread with an event loop of its own: for browsers and other clients."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Site:
             await serving
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """What a coroutine gives in the server's event loop."""
+        """The result of a coroutine that runs in the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self.event_loop).result(10)
 
     def ask(self, text: str = "Write.", edit: str | None = None, **more: Any) -> str:
@@ -92,7 +92,7 @@ def served(folder: Path, port: int = 0) -> Iterator[tuple[str, Parrot]]:
 
 
 def stub_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run with a policy that is no better than the base, and one that is."""
+    """Replace the reading of run folders: every run has a policy better than the base, and one worse."""
 
     def find(run: str, names: list[str] | None = None) -> list[ServedPolicy]:
         return [ServedPolicy(f"{name}@{name * 2}", name, Path(run)) for name in names or ["sft", "dpo"]]

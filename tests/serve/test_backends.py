@@ -1,4 +1,4 @@
-"""Serving backends are found by name, and another package's is used like those that come with EditLoop."""
+"""Serving backends are found by name, and those of other packages are used like the built-in ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editloop.serve.backends.base import Backend, BackendOptions
 
 
 class Echo(Parrot):
-    """A backend as another package would bring it."""
+    """A backend as another package would define it."""
 
     answer_seconds: float | None = 5.0
 

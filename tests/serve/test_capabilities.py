@@ -1,4 +1,4 @@
-"""What policies in this process cannot do is a 400 that names it, and leaves no trace."""
+"""What policies in this process cannot do is answered with a 400 that names it, and leaves no trace."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_done_is_named_and_leaves_no_trace(tmp_path: Path, stream
             "cannot do `tool_calls` of a message",
         ),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0.content", "a message without a text"),
-        ({"n": 2}, "n", "cannot do `n` larger than 1"),
+        ({"n": 2}, "n", "does not support `n` above 1"),
     ]
 
     async def work() -> None:
@@ -83,7 +83,7 @@ def test_what_cannot_be_done_is_named_and_leaves_no_trace(tmp_path: Path, stream
 
 
 def test_what_asks_for_nothing_is_taken(tmp_path: Path) -> None:
-    """Clients send defaults; null is none."""
+    """Clients send the defaults, and null for what they leave out."""
     more = {
         "n": 1,
         "tools": [],

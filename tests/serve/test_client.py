@@ -62,7 +62,7 @@ def test_an_edit_outlives_a_server_that_is_down(tmp_path: Path) -> None:
     assert client.edit(second.response_id, "Three").spooled
     with pytest.raises(ServeError, match="does not answer"):
         client.complete("Write.")
-    with pytest.raises(ServeError, match="give a spool"):
+    with pytest.raises(ServeError, match="give the client a spool"):
         Client(url).accept(second.response_id)
     assert len(client.waiting()) == 3
     client.http.close()
@@ -120,7 +120,7 @@ MISSING = {"error": {"message": "no such response", "code": "response_not_found"
 
 
 def answering(answers: list[int | None], seen: list[str]) -> httpx.MockTransport:
-    """A server that gives these answers, one after another; None is no answer at all."""
+    """A server that gives these answers, one after the other; None stands for no answer."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         code = answers.pop(0)
@@ -135,13 +135,13 @@ def answering(answers: list[int | None], seen: list[str]) -> httpx.MockTransport
 
 
 def test_an_edit_of_a_response_that_is_not_known_yet_waits(tmp_path: Path) -> None:
-    """And those of the same response behind it, also where the server goes down meanwhile."""
+    """Later edits of the same response wait behind it, even if the server goes down in between."""
     answers: list[int | None] = [404, 404, 404, 200, None, 404, None, 200, 200, 200]
     seen: list[str] = []
     http = httpx.Client(transport=answering(answers, seen), base_url="http://server")
     with Client("http://server", spool=tmp_path / "edits.jsonl", http=http) as client:
         assert client.edit("r", "One") == ("r", True, None, None)
-        assert client.edit("r", "Two").spooled  # it is not sent: it would be the earlier one
+        assert client.edit("r", "Two").spooled  # not sent now: it would be recorded before the earlier edit
         assert client.edit("s", "Other").cost == 0.5
         assert seen == ["One", "One", "One", "Other"]
         assert client.edit("s", "Late").spooled
@@ -179,7 +179,7 @@ def test_an_edit_that_nobody_comes_to_know_is_refused_in_the_end(
 def test_an_edit_reaches_a_response_that_another_replica_has_spooled(
     postgres: Postgres, tmp_path: Path
 ) -> None:
-    """One answers while the database is down, and is stopped; the other is asked; the first comes back."""
+    """One answers while the database is down, and stops. The other is asked. Then the first comes back."""
     url = postgres.new()
 
     async def work() -> None:

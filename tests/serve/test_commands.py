@@ -1,4 +1,4 @@
-"""Commands and their writer: what is acknowledged is there, once, on SQLite and on PostgreSQL."""
+"""Commands and their writer: what is acknowledged is in the store once, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def test_everything_is_written_once(url: str, tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_question_that_came_again_is_routed_anew(url: str, tmp_path: Path) -> None:
-    """Its first try was routed and broken off by a kill; whoever answers the second pays for the edit."""
+def test_a_repeated_request_is_rerouted_again(url: str, tmp_path: Path) -> None:
+    """A kill broke off its first attempt after a reroute. The cost counts for the last arm."""
 
     async def work() -> None:
         async with RecordingWriter(url, tmp_path) as writing:
@@ -169,7 +169,7 @@ def test_revisions_and_keys_are_held_to(url: str, tmp_path: Path) -> None:
 
 
 def test_a_late_repetition_changes_nothing(url: str, tmp_path: Path) -> None:
-    """Edit A, edit B, and A again by a client that got no answer: B stays what the user left."""
+    """Edit A, edit B, and A again by a client that got no answer: B stays the last edit."""
 
     async def work() -> None:
         async with RecordingWriter(url, tmp_path) as writing:
@@ -184,7 +184,7 @@ def test_a_late_repetition_changes_nothing(url: str, tmp_path: Path) -> None:
             assert (again.revision, again.cost, again.repeated) == (1, 1.0, True)
             row = writing.store.read(lambda c: c.execute(select(log_view)).one())
             assert (row.edit, writing.store.last()) == ("Hi Bo", 4)
-            # What says that it is an edit of its own is one, and goes back to the earlier wording.
+            # An edit with a key or a revision of its own is a new one, and goes back to the earlier wording.
             keyed = await write(RecordEdit("1", "Hi Ada", None, "key", 6.0))
             assert (keyed.revision, keyed.repeated) == (3, False)
             assert (await write(RecordEdit("1", "Hi Ada", None, "another", 6.5))).repeated

@@ -1,4 +1,4 @@
-"""Costs of two kinds never meet in one sum: a store knows what its edits are counted by."""
+"""Numbers of two costs are never added up: a store knows by which cost its edits are measured."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORDS = BanditConfig(cost="levenshtein:word/none", scale=3.0)
 
 
 def counted(service: Service) -> dict[tuple[str, int], tuple[str, float | None]]:
-    """Kind and cost of the feedback on each response's revision."""
+    """Kind and cost of the feedback on each revision of each response."""
     rows = service.loop.store.read(lambda c: c.execute(select(events).where(events.c.revision > 0)).all())
     return {(row.response_id, row.revision): (row.kind, row.cost) for row in rows}
 
@@ -42,7 +42,7 @@ def is_replay(service: Service) -> bool:
 
 
 async def use(service: Service) -> None:
-    """Drafts of three words: edited, accepted, of someone who is forgotten; and one from elsewhere."""
+    """Drafts of three words: one edited, one accepted, one of a user who is forgotten, one from elsewhere."""
     for response_id, user in (("a", "ada"), ("b", "ada"), ("c", "ada"), ("gone", "zoe"), ("kept", "zoe")):
         assert (await service.ask(id=response_id, user=user)).json()["choices"]
     await service.edit("a", "Hi from me")
@@ -64,8 +64,8 @@ def test_a_store_is_not_counted_by_two_costs(url: str, tmp_path: Path) -> None:
             async with serving(url, tmp_path, config=WORDS):
                 pass
         assert str(shown.value) == (
-            "the edits of this store are counted by levenshtein:word/response, not by levenshtein:word/none "
-            "(--cost levenshtein:word/response, or --reprice to count them again)"
+            "the edits of this store are measured by levenshtein:word/response, not by levenshtein:word/none "
+            "(use --cost levenshtein:word/response, or --reprice to measure them again)"
         )
         async with serving(url, tmp_path, config=SHARE) as service:
             assert counted(service) == before and is_replay(service)
@@ -111,12 +111,12 @@ def test_all_edits_are_counted_again_from_their_texts(
 
     with caplog.at_level(logging.WARNING, "editloop.serve"):
         run(work())
-    shown = "4 costs were counted again, by levenshtein:word/none; 1 whose texts were removed count for"
+    shown = "4 costs were measured again, by levenshtein:word/none; no longer counted, because their"
     assert any(record.getMessage().startswith(shown) for record in caplog.records)
 
 
 def test_a_snapshot_from_before_is_not_gone_on_from(url: str, tmp_path: Path) -> None:
-    """Counted by one cost, by another, and by the first again: what had no text has no cost by now."""
+    """Measured by one cost, by another, and by the first again: an edit without a text has lost its cost."""
 
     async def work() -> None:
         async with serving(url, tmp_path / "first", config=SHARE) as service:
@@ -194,18 +194,20 @@ def test_a_store_of_the_first_version_takes_the_cost_it_is_given(
             rows = service.loop.store.read(lambda c: c.execute(select(events)).all())
             assert [row.cost_name for row in rows] == [SHARE.cost, None, None]
         assert b"A removed text." not in path.read_bytes()
-        with pytest.raises(StoreError, match=r"counted by levenshtein:word/response, not by"):
+        with pytest.raises(StoreError, match=r"measured by levenshtein:word/response, not by"):
             async with serving(str(path), tmp_path / "state", config=WORDS):
                 pass
 
     with caplog.at_level(logging.WARNING, "editloop.serve"):
         run(work())
-    shown = "the store does not say what its 1 costs are counted by: taken to be levenshtein:word/response"
+    shown = (
+        "the store does not name the cost by which its edits are measured: assuming levenshtein:word/response"
+    )
     assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("the store does")] == [shown]
 
 
 def test_a_replica_that_counts_otherwise_writes_no_cost(postgres: Postgres, tmp_path: Path) -> None:
-    """It goes on answering, into its spool, until it is started anew."""
+    """It goes on answering, and writes to its spool, until it is restarted."""
     url = postgres.new()
 
     async def work() -> None:
@@ -214,7 +216,7 @@ def test_a_replica_that_counts_otherwise_writes_no_cost(postgres: Postgres, tmp_
             async with serving(url, tmp_path / "b", config=WORDS, arms=(), reprice=True) as b:
                 refused = await a.edit("c", "Hi")
                 problem: dict[str, Any] = error(refused, 503, "store_unavailable")
-                assert "counted again, by levenshtein:word/none" in problem["message"]
+                assert "measured again, by levenshtein:word/none" in problem["message"]
                 assert (await a.ask(id="late")).status_code == 200
                 assert (await b.edit("c", "Hi")).json()["cost"] == 3.0
         async with serving(url, tmp_path / "a", config=WORDS, arms=()) as a:
@@ -230,7 +232,7 @@ def test_a_replica_that_counts_otherwise_writes_no_cost(postgres: Postgres, tmp_
 
 
 def test_a_store_on_sqlite_is_open_to_tools_that_count_nothing(tmp_path: Path) -> None:
-    """Keys are made by a command that knows no cost."""
+    """Keys are made by a command that does not know the cost."""
     store = Store(sqlite(tmp_path))
     store.open(claim=False)
     known = store.read(lambda c: set(c.scalars(select(facts.c.name))))

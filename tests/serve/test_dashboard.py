@@ -45,7 +45,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium; of this module only, as while it is there no other event loop can run here."""
+    """Debian's Chromium, for this module only: while Playwright runs, no other event loop can run here."""
     missing = []
     path = shutil.which("chromium")
     if path is None:
@@ -69,7 +69,7 @@ Open = Callable[..., Any]
 
 @pytest.fixture
 def open_page(chromium: Any, site: Site) -> Iterator[Open]:
-    """Opens a page at a size; in the end none may have said anything on its console."""
+    """Opens a page at a size. At the end, no page may have written to its console."""
     said: list[str] = []
     contexts = []
 
@@ -134,8 +134,9 @@ def test_pages_are_open_and_sent_with_a_policy(tmp_path: Path) -> None:
 
 
 def test_the_scripts_parse_no_html() -> None:
-    folder = Path(pages.__file__).parent / "dashboard"
-    for file in folder.glob("*.js"):
+    scripts = list((Path(pages.__file__).parent / "static").glob("*.js"))
+    assert len(scripts) >= 8
+    for file in scripts:
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", file.read_text()
         )
@@ -168,7 +169,7 @@ def test_each_page_loads(site: Site, open_page: Open, size: str) -> None:
 
 
 def test_pages_render_what_hostile_requests_left(site: Site, open_page: Open) -> None:
-    """All rows of all pages, opened; nothing of them is said on the console, and no markup of theirs runs."""
+    """All rows of all pages are opened. Nothing is written to the console, and no markup in texts runs."""
     response_id = site.ask(edit="Mine.", user="ada")
     for hostile in islice(body_requests(response_id), 0, None, 3):
         site.http.request(hostile.method, hostile.url, content=hostile.body)
@@ -227,6 +228,48 @@ def test_the_overview_tells_the_figures(site: Site, open_page: Open) -> None:
     assert re.search(r"mean cost 0\.(167|333)\b.*, [12] draft", shown), shown
     page.get_by_label("24 hours").check(force=True)
     figures.get_by_text("0.167").wait_for()
+
+
+def test_a_late_answer_for_another_period_is_not_shown(site: Site, open_page: Open) -> None:
+    site.ask(edit="Hello from me")
+    page = open_page(expected="Failed to load resource")
+    page.locator(".figures").wait_for()
+    held: list[Any] = []
+    page.route("**/v1/overview*", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/v1/overview*"):
+        page.get_by_label("24 hours").check(force=True)
+    with page.expect_response("**/v1/overview*"):
+        page.get_by_label("30 days").check(force=True)
+    held[0].abort()
+    page.wait_for_timeout(300)
+    assert page.locator(".problem").count() == 0 and page.locator(".figures").count() == 1
+
+
+COUNT_OBSERVERS = """
+    window.observers = 0;
+    const { observe, disconnect } = ResizeObserver.prototype;
+    ResizeObserver.prototype.observe = function (...given) {
+        window.observers += 1;
+        observe.apply(this, given);
+    };
+    ResizeObserver.prototype.disconnect = function () {
+        window.observers -= 1;
+        disconnect.call(this);
+    };
+"""
+
+
+def test_a_refresh_leaves_no_chart_behind(site: Site, open_page: Open) -> None:
+    site.ask(edit="Hello from me")
+    page = open_page()
+    page.add_init_script(COUNT_OBSERVERS)
+    page.reload()
+    page.locator(".figures").wait_for()
+    for name in ("24 hours", "30 days", "24 hours"):
+        with page.expect_response("**/v1/overview*"):
+            page.get_by_label(name).check(force=True)
+    page.wait_for_timeout(300)
+    assert page.locator(".chart").count() == page.evaluate("window.observers") == 2
 
 
 def test_a_store_that_is_down_is_reported(
@@ -330,7 +373,7 @@ def test_a_key_is_asked_for_and_forgotten(
     field = page.get_by_label("Key", exact=True)
     field.fill("wrong")
     page.get_by_role("button", name="Use this key").click()
-    page.get_by_text("The last one was refused").wait_for()
+    page.get_by_text("The last key was refused").wait_for()
     field.fill(app)
     page.get_by_role("button", name="Use this key").click()
     page.get_by_text("this key may not do that").wait_for()
@@ -359,7 +402,7 @@ def test_promote_and_retire(site: Site, open_page: Open, monkeypatch: pytest.Mon
     page.get_by_role("button", name="Promote", exact=True).click()
     shown = page.locator(".promote .problem")
     shown.wait_for()
-    assert "offline evaluation is against it: dpo@dpodpo" in shown.inner_text()
+    assert "offline evaluation advises against it: dpo@dpodpo" in shown.inner_text()
     page.get_by_role("button", name="Promote all the same").click()
     page.get_by_text("Epoch 2 plays a@1, b@2, sft@sftsft, dpo@dpodpo.").wait_for()
     assert set(site.backend.prepared) == {"sft@sftsft", "dpo@dpodpo"}

@@ -1,4 +1,4 @@
-"""The HTTP edge on real sockets: who sends half a request takes nobody's place, and goes after a while."""
+"""HTTP on real sockets: whoever sends half a request takes nobody's place, and is disconnected at last."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def connect(site: Site, sent: bytes = b"") -> socket.socket:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """What comes until the other side closes."""
+    """All bytes that arrive until the other side closes."""
     parts = []
     while part := connection.recv(65_536):
         parts.append(part)
@@ -132,7 +132,7 @@ def test_a_connection_that_asks_for_nothing_is_closed(tmp_path: Path, sent: byte
 def test_a_head_that_comes_byte_by_byte_is_not_waited_for(tmp_path: Path) -> None:
     limits = Limits(head_seconds=0.5)
     with site_at(tmp_path, limits=limits) as site, connect(site) as slow, pytest.raises(OSError):
-        for byte in HEAD * 100:  # closed under its hands, after ten bytes or so
+        for byte in HEAD * 100:  # the connection is closed after about ten bytes
             slow.sendall(bytes([byte]))
             time.sleep(0.05)
 
@@ -146,7 +146,7 @@ def test_a_head_is_not_endless(tmp_path: Path) -> None:
 
 
 def test_an_answer_takes_longer_than_a_head_may(tmp_path: Path) -> None:
-    """The limits of heads and bodies are none of the answer's."""
+    """The time limits of heads and bodies do not apply to answers."""
     with site_at(tmp_path, limits=Limits(head_seconds=0.3, body_seconds=0.3)) as site:
         site.backend.waits = asyncio.Event()
         site.event_loop.call_soon_threadsafe(site.event_loop.call_later, 1.2, site.backend.waits.set)
@@ -198,10 +198,16 @@ def test_an_upload_that_breaks_off_leaves_no_traceback(
     assert "Traceback" not in capfd.readouterr().err  # uvicorn's log goes there
 
 
+@pytest.mark.parametrize(("seconds", "shown"), [(0.2, "1"), (1.0, "1"), (2.0, "2"), (2.4, "3")])
+def test_nobody_is_asked_to_come_back_too_early(seconds: float, shown: str) -> None:
+    problem = Problem(429, "too many requests", code="rate_limit", retry_after=seconds)
+    assert problem.headers() == {"Retry-After": shown}
+
+
 def test_places_are_left_to_others() -> None:
     quota = Quota(3, 0.5, what="things", code="things_limit")
     quota.acquire("a")
-    with pytest.raises(Problem, match="too many things of this key"):
+    with pytest.raises(Problem, match="too many things by this key"):
         quota.acquire("a")
     quota.acquire("b")
     quota.acquire(None)

@@ -1,4 +1,4 @@
-"""Real failures, a few of each: what was acknowledged is there, once; `bench faults` has the large counts."""
+"""Real failures, a few of each: what was acknowledged is stored once. `bench faults` has the large counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import Parrot, Service, run, serving
+from serving import Parrot, Service, error, run, serving
 from sqlalchemy import select
 
 from editloop import journal
@@ -34,7 +34,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def known_again(service: Service) -> None:
-    """The store is back, and what the loop knows is a replay of it."""
+    """Wait until the store is back, and check that the loop's state equals a replay of it."""
 
     async def up() -> bool:
         return service.loop.down is None and not service.loop.writer.spooled()
@@ -76,6 +76,29 @@ def test_completions_go_on_while_the_database_is_down(postgres: Postgres, tmp_pa
     run(work())
 
 
+def test_a_repeated_request_waits_for_a_store_that_is_down(postgres: Postgres, tmp_path: Path) -> None:
+    """It must not be refused for good: once the store is back, its response is there."""
+    url = postgres.new()
+
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+            first = {"before": await service.ask(id="before")}
+            await asyncio.to_thread(postgres.stop, at_once=True)
+            try:
+                first["down"] = await service.ask(id="down")
+                for response_id in first:
+                    error(await service.ask(id=response_id), 503, "store_unavailable")
+            finally:
+                await asyncio.to_thread(postgres.start)
+            await known_again(service)
+            for response_id, answer in first.items():
+                again = await service.ask(id=response_id)
+                assert again.json()["choices"] == answer.json()["choices"]
+            assert len(service.backend.asked) == 2
+
+    run(work())
+
+
 def test_a_server_starts_from_its_snapshot_while_the_database_is_down(
     postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -106,7 +129,7 @@ def test_a_server_starts_from_its_snapshot_while_the_database_is_down(
 
 
 def test_only_a_store_that_does_not_answer_is_done_without(tmp_path: Path) -> None:
-    """What an error says decides nothing: neither a name in it, nor that a file is damaged."""
+    """The text of an error decides nothing: neither a name in it, nor the report of a damaged file."""
     folder = tmp_path / "does not answer"
     folder.mkdir()
     url = f"sqlite:///{folder}/edits.db"
@@ -174,7 +197,7 @@ def test_keys_hold_while_the_database_is_down(
                 assert (await service.ask()).status_code == 200
             (tmp_path / "keys.json").unlink()
             async with serving(url, tmp_path, arms=()) as service:
-                assert (await service.ask()).status_code == 503  # it may not be open to all
+                assert (await service.ask()).status_code == 503  # it must not be open to everybody
         finally:
             await asyncio.to_thread(postgres.start)
 
@@ -229,7 +252,7 @@ def test_a_spool_that_was_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
 
 
 def test_retries_of_a_client_that_hears_nothing_count_once(url: str, tmp_path: Path) -> None:
-    """Ten tries of each edit at once, most of them broken off by the client."""
+    """Ten attempts at each edit at once, most of them broken off by the client."""
 
     async def work() -> None:
         async with serving(url, tmp_path) as service:

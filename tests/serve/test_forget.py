@@ -1,4 +1,4 @@
-"""A user who was forgotten is in no file any more: no free page, no log of writes, no spool."""
+"""The texts of a forgotten user are in no file any more: no free page, no write-ahead log, no spool."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from sqlalchemy import select
 
 from editloop import journal
 from editloop.online import Decided
+from editloop.serve.loop.appender import EventAppender
 from editloop.serve.loop.commands import RecordDecision, RecordResponse
+from editloop.serve.loop.maintenance import Maintenance
 from editloop.serve.loop.spool import spooled_to_json
-from editloop.store.schema import drafts, edits, facts
+from editloop.store import reads
+from editloop.store.database import Store
+from editloop.store.schema import FORGOTTEN, drafts, edits, facts
 
 TEXT = "Zoë's secret plan"
 
 
 def copies(folder: Path, text: str = TEXT) -> int:
-    """How often a text stands in the files below a folder, in UTF-8 or in JSON's escapes."""
+    """How many times a text occurs in the files below a folder, in UTF-8 or in JSON's escapes."""
     escaped = json.dumps(text)[1:-1].encode()
     files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
     return sum(content.count(text.encode()) + content.count(escaped) for content in files)
@@ -102,6 +106,37 @@ def test_who_reads_what_was_there_before_is_waited_for(
     run(work())
 
 
+def test_who_was_forgotten_is_known_in_the_same_transaction(url: str) -> None:
+    store = Store(url)
+    store.open(claim=False)
+    with store.transaction() as connection:
+        appender = EventAppender(connection, 0, lambda response, edit: 0.0, {})
+        appender.note_forgotten("zoe", 5.0)
+        appender.note_forgotten("bob", 4.0)
+        assert appender.is_forgotten("zoe", 4.5)
+        assert not appender.is_forgotten("bob", 4.5)
+        assert reads.fact(connection, FORGOTTEN) == "5.0"
+    store.close()
+
+
+def test_maintenance_goes_on_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    async def failing(_: Maintenance) -> int:
+        tries.append(1)
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr("editloop.serve.loop.maintenance.MAINTENANCE_INTERVAL", 0.02)
+    monkeypatch.setattr(Maintenance, "expire", failing)
+
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path), asyncio.timeout(10):
+            while len(tries) < 2:
+                await asyncio.sleep(0.02)
+
+    run(work())
+
+
 def letter(response_id: str, user: str | None, when: float) -> list[dict[str, Any]]:
     """Rows of a spool: a decision with its texts, and the response."""
     ask = RecordDecision(
@@ -116,7 +151,7 @@ def rows_of(service: Service) -> dict[str, Any]:
 
 
 def test_what_waits_in_the_spool_is_forgotten_too(url: str, tmp_path: Path) -> None:
-    """It is written first, and goes with the rest; a kill's leavings of the spool too."""
+    """It is written first, and removed with the rest; so is what a kill has left beside the spool."""
 
     async def work() -> None:
         async with serving(url, tmp_path):

@@ -1,4 +1,4 @@
-"""Whatever is sent to whichever route: no 500, and all that can be asked afterwards is answered and valid."""
+"""Whatever is sent to any route, there is no 500, and all later requests get valid answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def site(tmp_path: Path) -> Iterable[Site]:
 
 
 def send(site: Site, requests: Iterable[Hostile]) -> Counter[int]:
-    """Send requests as they are; how many had which status."""
+    """Send requests as they are, and count the statuses of their answers."""
     statuses: Counter[int] = Counter()
     for method, url, body in requests:
         request = httpx.Request(method, httpx.URL(site.url + url), content=body)
@@ -37,7 +37,7 @@ def send(site: Site, requests: Iterable[Hostile]) -> Counter[int]:
 
 
 def check_all(site: Site) -> int:
-    """All pages and answers are there and valid; how many responses are kept."""
+    """Check that all pages and answers are valid; return how many responses are kept."""
     for path in ("/", "/dashboard/main.js", "/healthz", "/readyz", "/metrics"):
         assert site.http.get(path).status_code == 200, path
     for path in ("/v1/overview", "/v1/arms", "/v1/models", "/openapi.json"):
@@ -65,7 +65,7 @@ def check_all(site: Site) -> int:
 
 
 def test_every_route_is_known_here(site: Site) -> None:
-    """What takes a body has an example: a new route is one more."""
+    """Every route that takes a body has an example, so a new route needs one."""
     routes = routes_of(site)
     assert {"/v1/edits/{response_id}", "/dashboard/{name}", "/openapi.json"} < {each.path for each in routes}
     assert {each.path for each in routes if "POST" in (each.methods or ())} == set(valid("x"))

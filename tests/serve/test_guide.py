@@ -1,4 +1,4 @@
-"""The guide's Python runs as it stands, against a server."""
+"""The guide's Python code runs unchanged against a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose names a server answers to, on every path; and that no answer leads to where a request says."""
+"""The host names that a server answers to, on every path; and no answer redirects to another host."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_name_that_is_not_ours_is_refused_on_every_path(tmp_path: Path, host: 
 
 
 def test_no_answer_leads_elsewhere(tmp_path: Path) -> None:
-    """A slash too many was a redirect to the Host that the request had named."""
+    """A redundant slash once led to a redirect to the Host that the request had named."""
     key = key_of(sqlite(tmp_path), "admin")
     headers = {"Authorization": f"Bearer {key}", "Host": "proxy.test"}
 
@@ -93,7 +93,7 @@ def test_whose_names_are_ours(host: str, server: str | None, is_ours: bool) -> N
     "hosts", [("localhost", "localhost"), ("",), ("localhost@evil.test",), ("a b",), ("localhost:x",), ("é",)]
 )
 def test_what_is_not_one_host_is_refused(hosts: tuple[str, ...]) -> None:
-    with pytest.raises(Problem, match="not one proper Host") as refused:
+    with pytest.raises(Problem, match="not one valid Host") as refused:
         AllowedHosts().check(scope(*hosts))
     assert refused.value.status == 400
 
@@ -104,7 +104,7 @@ def test_a_request_of_old_names_no_host() -> None:
 
 def test_names_have_no_scheme_and_no_port() -> None:
     for name in ("http://proxy.test", "proxy.test:443", "*", "", "a b"):
-        with pytest.raises(ConfigError, match="not the name of a host"):
+        with pytest.raises(ConfigError, match="not a host name"):
             AllowedHosts([name])
 
 

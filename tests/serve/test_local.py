@@ -1,12 +1,14 @@
-"""Policies in the server's process: adapters side by side in one batch, each with its own text."""
+"""Policies in the server's process: several adapters in one batch, each with its own text."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,6 +19,7 @@ from editloop.policy import LoraSettings, RunFolder, attach_adapter, detach_adap
 from editloop.serve.backends.base import BackendUnavailableError, Chunk, ServedPolicy, UpstreamRejectedError
 from editloop.serve.backends.catalog import find_policies, objection, validation
 from editloop.serve.backends.local import LocalBackend
+from editloop.serve.backends.local_batch import Job, _JobStreamer
 from small_run import cost, make_manifest
 
 
@@ -152,6 +155,33 @@ def test_limits_and_stops_are_a_rows_own(folder: RunFolder) -> None:
     run(work())
 
 
+def test_a_character_of_several_tokens_is_sent_when_it_is_whole() -> None:
+    """Some tokenizers decode every byte of a character that has begun as U+FFFD."""
+    texts = [
+        "",
+        "Hi ",
+        "Hi \ufffd",
+        "Hi \ufffd\ufffd",
+        "Hi \ufffd\ufffd\ufffd",
+        "Hi \U0001f642",
+        "Hi \U0001f642!",
+    ]
+    encoder = SimpleNamespace(end=0, decode=lambda ids: texts[len(ids)])
+
+    async def work() -> None:
+        event_loop, stream = asyncio.get_running_loop(), np.random.SeedSequence(0)
+        job = Job("a@1", None, (1,), len(texts) - 1, (0.0, None), stream, (), event_loop)
+        streamer = _JobStreamer([job], SimpleNamespace(encoder=encoder))  # type: ignore[arg-type]
+        for token in range(len(texts)):  # the first is the prompt
+            streamer.put(torch.tensor([token]))
+        await asyncio.sleep(0)
+        sent = [job.parts.get_nowait() for _ in range(job.parts.qsize())]
+        parts = [each.delta.get("content", "") for each in sent if isinstance(each, Chunk)]
+        assert parts == ["Hi ", "\U0001f642", "!", ""]
+
+    run(work())
+
+
 def test_what_cannot_be_answered_is_reported(folder: RunFolder) -> None:
     (sft,) = find_policies(folder.path, ["sft"])
 
@@ -162,14 +192,14 @@ def test_what_cannot_be_answered_is_reported(folder: RunFolder) -> None:
         with pytest.raises(UpstreamRejectedError, match="leave no room"):
             await backend.complete(sft.arm, ask("word " * 99), "r")
         tools = {"messages": [{"role": "assistant", "content": "x", "tool_calls": [1]}]}
-        with pytest.raises(UpstreamRejectedError, match="messages of texts only"):
+        with pytest.raises(UpstreamRejectedError, match="only messages with texts"):
             await backend.complete(sft.arm, tools, "r")
         with pytest.raises(BackendUnavailableError, match="missing"):
             await backend.complete("other@1", ask("x"), "r")
         manifest = folder.manifest()
         manifest.base.fingerprint = "0" * 16
         folder.write_manifest(manifest)
-        with pytest.raises(ModelError, match="another base is loaded"):
+        with pytest.raises(ModelError, match="needs another base"):
             await backend.prepare(ServedPolicy("new@1", "dpo", folder.path))
         await backend.stop()
 
@@ -198,7 +228,7 @@ def test_what_is_refused_leaves_no_trace(folder: RunFolder, tmp_path: Path) -> N
 
 
 def test_an_adapter_that_is_not_whole_is_refused(folder: RunFolder) -> None:
-    """By who loads it, also where the base's files could not be looked at before."""
+    """It is refused when it is loaded, even if the base's files could not be checked before."""
     served = {each.name: each for each in find_policies(folder.path, ["sft", "dpo", "base"])}
     whole = folder.policy_path("sft") / "adapter_model.safetensors"
     weights = load_file(whole)
@@ -235,7 +265,7 @@ def test_names_of_arms_follow_what_they_are(folder: RunFolder) -> None:
     assert len(set(before.values())) == 4
     assert all(arm.startswith(f"{name}@") and len(arm) == len(name) + 9 for name, arm in before.items())
     weights = folder.policy_path("sft") / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")  # the last number is another
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")  # the last number changes
     after = {each.name: each.arm for each in find_policies(folder.path, list(before))}
     assert {name for name in before if before[name] != after[name]} == {"sft", "mixture"}
 

@@ -1,4 +1,4 @@
-"""The loop closed: what was served is trained on from the store, promoted, and known to have learned."""
+"""The whole loop: a policy is trained from the store and promoted, and the store knows that it learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate: who may pass, how much, how fast, how large; each refusal with its status and code."""
+"""The middleware: whom it admits, how often and how much; each refusal has its status and code."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_too_many_at_once_are_told_to_come_again(tmp_path: Path) -> None:
 
 
 async def read_again() -> None:
-    """Let the keys be read, though nobody asks anything meanwhile."""
+    """Wait until the keys have been read again."""
     await asyncio.sleep(0.3)
 
 
@@ -111,7 +111,7 @@ def test_without_keys_other_sites_and_machines_are_refused(tmp_path: Path) -> No
     run(work())
 
 
-def test_the_gate_holds_under_a_prefix(tmp_path: Path) -> None:
+def test_the_middleware_holds_under_a_prefix(tmp_path: Path) -> None:
     key_of(sqlite(tmp_path))
 
     async def work() -> None:

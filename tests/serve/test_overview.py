@@ -1,4 +1,4 @@
-"""The overview: figures by hand over a store of a few events, on both databases."""
+"""The overview: figures computed by hand for a store of a few events, on both databases."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_figures_by_hand(url: str, tmp_path: Path) -> None:
                 (150.0, "accepted", "r3", 1, "b@2", 0.0),
                 (160.0, "expired", "r5", 0, "old@0", None),
                 (161.0, "expired", "r6", 0, "a@1", None),
-                (170.0, "edited", "r6", 1, "a@1", 0.5),  # late, but an edit all the same
+                (170.0, "edited", "r6", 1, "a@1", 0.5),  # late, but counted as an edit
                 (171.0, "external", "x1", 1, "gpt", 0.4),
                 (172.0, "external", "x1", 2, "gpt", 0.6),
                 (199.9, "edited", "gone", 1, "a@1", 0.5),  # of a decision before the period
@@ -110,7 +110,7 @@ def test_figures_by_hand(url: str, tmp_path: Path) -> None:
             a, b, old = found["arms"]
             assert (a["arm"], a["played"], a["n"], a["responses"], a["pending"]) == ("a@1", True, 4, 3, 0)
             assert a["mean"] == pytest.approx(0.5) and a["share"] == pytest.approx(3 / 6)
-            assert b["interval"] is None and b["se"] is None  # of one edit nothing is known of its spread
+            assert b["interval"] is None and b["se"] is None  # one edit shows nothing about the spread
             assert (b["mean"], b["n"], b["responses"], b["pending"]) == (0.0, 1, 2, 1)
             assert (old["arm"], old["played"], old["n"], old["mean"]) == ("old@0", False, 0, None)
             assert found["epoch"] == 1 and found["down"] is None
@@ -137,7 +137,7 @@ def test_a_rerouted_response_counts_for_who_answered(url: str, tmp_path: Path) -
 
 
 def test_costs_that_are_all_alike_have_no_interval() -> None:
-    """Two edits of cost .5 each are no "0.500 to 0.500"; nor are many drafts that were kept as they were."""
+    """Two edits of cost .5 give no interval "0.500 to 0.500", and neither do many drafts that were kept."""
     assert Sums(2, 1.0, 0.5).figures()["interval"] is None
     kept = Sums(40, 0.0, 0.0, 40).figures()
     assert kept == {"n": 40, "mean": 0.0, "se": 0.0, "interval": None, "share_kept": 1.0}

@@ -1,4 +1,4 @@
-"""What the server asks of an operating system: a lock that ends with its process, no module of one system."""
+"""What the server needs of an operating system: a lock that ends with its process, and nothing special."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print("imported")
 
 
 def test_a_store_is_one_process_s_until_that_ends(tmp_path: Path) -> None:
-    """Also if it is killed: no file that is left behind keeps the next one out."""
+    """Also if the process is killed: no file that is left behind keeps the next process out."""
     path = str(tmp_path / "edits.db")
     for _ in range(2):
         holder = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Run folders that come from elsewhere: each is checked before anything of it is taken, forced or not."""
+"""Run folders from elsewhere: each is checked before any of it is used, even if its promotion is forced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from serving import error, run, serving, sqlite
 
-from editloop.errors import RunError
+from editloop.errors import RunError, StoreUnreachableError
 from editloop.policy import RunFolder
 from editloop.serve.backends import catalog
 from editloop.serve.backends.catalog import find_policies, objection, validation
@@ -24,7 +24,7 @@ Damage = Callable[[RunFolder], None]
 
 
 def with_manifest(change: Callable[[dict[str, Any]], object]) -> Damage:
-    """A run whose run.json says something else, NaN as such."""
+    """A run with a changed run.json; NaN is written as such."""
 
     def damage(folder: RunFolder) -> None:
         manifest = json.loads(folder.manifest_path.read_text())
@@ -77,14 +77,14 @@ def mixture(**parts: Any) -> Damage:
 
 DAMAGE: dict[str, tuple[Damage, str]] = {
     "a cost that is NaN": (with_cost(mean=float("nan")), "NaN is no JSON number"),
-    "a cost that is null": (with_cost(mean=None), "a validation cost is no number"),
+    "a cost that is null": (with_cost(mean=None), "a validation cost is not a number"),
     "a cost that is true": (
         with_cost(mean=True),
         "run.json is damaged, policies.sft.trials.0.sampled.cost.mean: Input should be a valid number",
     ),
     "a cost that is infinite": (with_cost(mean=float("-inf")), "Infinity is no JSON number"),
-    "an error below zero": (with_cost(se=-1.0), "a validation cost is no number"),
-    "a cost of nothing": (with_cost(n=0), "of no responses"),
+    "an error below zero": (with_cost(se=-1.0), "a validation cost is not a number"),
+    "a cost of nothing": (with_cost(n=0), "without responses"),
     "a cost that is a list": (
         with_manifest(lambda m: m["policies"]["sft"]["trials"][0]["sampled"].update(cost=[1])),
         "run.json is damaged, policies.sft.trials.0.sampled.cost",
@@ -155,10 +155,10 @@ def test_a_damaged_run_is_refused_even_by_force(tmp_path: Path, what: str) -> No
     ("parts", "shown"),
     [
         ({"sft": 0.5, "dpo": float("nan")}, "NaN is no JSON number"),
-        ({"sft": 0.5, "none": 0.5}, "weights are not in order"),
-        ({"sft": 1.5, "dpo": -0.5}, "weights are not in order"),
+        ({"sft": 0.5, "none": 0.5}, "a weight of the mixture is not valid"),
+        ({"sft": 1.5, "dpo": -0.5}, "a weight of the mixture is not valid"),
         ({"sft": "1", "dpo": 0}, r"damaged, mixture\.weights\.sft: Input should be a valid number"),
-        ({"sft": 0.5, "dpo": 0.2}, "do not come to 1"),
+        ({"sft": 0.5, "dpo": 0.2}, "do not sum to 1"),
     ],
 )
 def test_a_mixture_is_one(tmp_path: Path, parts: dict[str, Any], shown: str) -> None:
@@ -214,6 +214,25 @@ def test_a_folder_that_cannot_be_read_in_time_is_reported(
     assert time.monotonic() - started < 30
 
 
+def test_a_store_that_is_down_at_a_promotion_is_reported_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path / "run")
+
+    def down(*_: object) -> None:
+        raise StoreUnreachableError("the store does not answer")
+
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service:
+            assert (await service.ask()).status_code == 200  # the keys have been read
+            monkeypatch.setattr(service.loop.store, "transaction", down)
+            monkeypatch.setattr(service.loop.store, "read", down)
+            answer = await service.http.post("/v1/arms", json={"run": str(folder.path)})
+            error(answer, 503, "store_unavailable")
+
+    run(work())
+
+
 def test_what_is_not_measured_is_for_force_to_take(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", ("sft",))
     with_manifest(lambda m: m["policies"]["sft"]["trials"][0].update(sampled=None))(folder)
@@ -262,7 +281,7 @@ def test_a_run_of_an_older_version_is_promoted_by_the_figures_that_it_has(tmp_pa
 
 
 def test_a_cost_that_is_no_number_is_an_objection() -> None:
-    """Also to whoever brings figures of their own; NaN is neither above the base's cost nor below it."""
+    """Also for figures from elsewhere: NaN is neither above the base's cost nor below it."""
     good, bad = cost(0.2)["sampled"]["cost"], cost(float("nan"))["sampled"]["cost"]
     assert objection({"cost": good, "base": good}) is None
     assert objection({"cost": bad, "base": good}) is not None

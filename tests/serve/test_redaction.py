@@ -1,4 +1,4 @@
-"""Redaction: no text is kept that the hook was not shown as it reads, wherever it stood."""
+"""Redaction: every text is shown to the hook in readable form before it is kept, wherever it occurs."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def test_keys_are_redacted_and_no_value_is_lost() -> None:
 
 
 def test_many_equal_keys_take_no_longer_than_others() -> None:
-    """Each key is distinguished in one step: 20,000 of them took minutes where each tried all numbers."""
+    """Each key gets its number in one step; 20,000 keys took minutes when each tried all numbers."""
     value = {f"{SECRET}{i}": i for i in range(20_000)}
     found = redact_leaves(value, lambda text: "gone")
     assert list(found.values()) == ["gone"] * 20_000 and "gone (20000)" in found
 
 
 def test_quotation_marks_without_end_are_read_once() -> None:
-    """A pattern that began again at each mark would take 2e9 steps."""
+    """A pattern that started again at each quotation mark would take 2e9 steps."""
     started = time.perf_counter()
     assert redact_text('"' + '\\"' * 60_000 + "\\", redact).startswith('"')
     assert time.perf_counter() - started < 20
@@ -112,14 +112,14 @@ values = st.recursive(
 
 @st.composite
 def written(draw: Callable[..., Any]) -> str:
-    """A JSON value as a text, of a writer that escapes or one that does not, and maybe once more."""
+    """A JSON value as a text, with or without escapes, and perhaps as JSON within JSON."""
     text = json.dumps(draw(values), ensure_ascii=draw(st.booleans()))
     return json.dumps({"inner": text}, ensure_ascii=draw(st.booleans())) if draw(st.booleans()) else text
 
 
 @st.composite
 def messages(draw: Callable[..., Any]) -> list[dict[str, Any]]:
-    """A chat with parts that are no texts, a tool call, and what the tool returned."""
+    """A chat with parts that are not texts, a tool call, and the tool's result."""
     parts = [
         {"type": "text", "text": draw(texts)},
         {"type": "image_url", "image_url": {"url": draw(texts), "detail": draw(texts)}},
@@ -135,7 +135,7 @@ def messages(draw: Callable[..., Any]) -> list[dict[str, Any]]:
 
 
 def readings(value: Any) -> Iterator[str]:
-    """All texts in a value, and those in JSON that stands in a text."""
+    """All texts in a value, including those in JSON within a text."""
     if isinstance(value, str):
         yield value
         try:
@@ -151,7 +151,7 @@ def readings(value: Any) -> Iterator[str]:
 
 
 def leaves(value: Any) -> int:
-    """How many values stand in a value that hold no others."""
+    """The number of leaves in a JSON value."""
     if isinstance(value, dict):
         return sum(map(leaves, value.values()))
     return sum(map(leaves, value)) if isinstance(value, list) else 1
@@ -197,7 +197,7 @@ def test_a_hook_that_changes_nothing_changes_nothing(
 
 
 def test_the_store_holds_no_secret_anywhere(url: str, tmp_path: Path) -> None:
-    """Neither of tool calls, tools' results, parts and metadata, nor of the log-probabilities of tokens."""
+    """Not in tool calls, tools' results, parts, metadata or the log-probabilities of tokens."""
     escaped = json.dumps({"to": SECRET})
     chat = [
         {
@@ -240,7 +240,7 @@ def test_the_store_holds_no_secret_anywhere(url: str, tmp_path: Path) -> None:
 
 
 def test_a_redaction_that_fails_keeps_nothing(tmp_path: Path) -> None:
-    """Wherever it fails, the request fails, nothing waits for an edit, and no text is kept."""
+    """Wherever the hook fails, the request fails, no edit is expected, and no text is kept."""
 
     def hook(text: str) -> str:
         if SECRET in text:

@@ -1,4 +1,4 @@
-"""The store as a log: what was served is read, bounded in time, trained on, and known to have been."""
+"""The store as a log: what was served can be read, also for a period, and the log names its store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that two readers would read apart is refused at the door, so that what leaves again is JSON."""
+"""JSON that two parsers would read differently is refused, so that everything that is sent out is JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from editloop.store.schema import drafts
 
 
 def strict(text: str) -> Any:
-    """What other readers make of a text: JavaScript's has neither NaN nor Infinity."""
+    """A text as other parsers read it: JavaScript's knows neither NaN nor Infinity."""
 
     def refuse(name: str) -> NoReturn:
         raise ValueError(name)
@@ -75,7 +75,7 @@ def test_what_reads_two_ways_is_refused_with_the_reason(field: str, reason: str,
 
 @pytest.mark.parametrize("levels", [1, 30, 62])
 def test_what_is_nested_less_deeply_is_taken(levels: int, tmp_path: Path) -> None:
-    """Through the redaction, the store and out again."""
+    """Through the redaction and the store, and out again."""
     nested: Any = "leaf"
     for i in range(levels):
         nested = {"a": nested} if i % 2 else [nested]
@@ -98,7 +98,7 @@ def test_brackets_in_texts_are_no_levels(tmp_path: Path) -> None:
 
 
 def test_rows_that_an_earlier_version_let_in_are_read(url: str, tmp_path: Path) -> None:
-    """A number that is none reads as null, and metadata that a redaction broke as a text."""
+    """NaN is read as null, and metadata that a redaction broke as a text."""
 
     async def work() -> None:
         async with serving(url, tmp_path) as service:
@@ -125,7 +125,7 @@ def test_a_run_folder_that_reads_two_ways_is_damaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "1e400"])
 def test_a_model_server_that_says_no_json_is_not_passed_on(number: str) -> None:
-    """Neither whole nor in parts; another arm answers in its place."""
+    """Neither a whole answer nor a stream of it is used; another arm answers in its place."""
     message = '"message": {"role": "assistant", "content": "Hi"}'
     body = f'{{"choices": [{{{message}, "delta": {{}}, "logprobs": {{"a": {number}}}}}]}}'
 

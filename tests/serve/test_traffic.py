@@ -1,4 +1,4 @@
-"""Simulated people write with a real server, and its policies are learned about."""
+"""Simulated people write with a real server, which learns about its policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An upstream in vLLM's manner: adapters loaded over its API, what it loses, what it refuses, what hangs."""
+"""An upstream like vLLM: adapters are loaded over its API; it loses some, refuses requests, and hangs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REQUEST: dict[str, Any] = {"model": "editloop", "messages": [{"role": "user", "c
 
 
 class Vllm:
-    """A model server in a test's hands."""
+    """A model server that a test controls."""
 
     def __init__(self) -> None:
         self.models = {"org/base"}
@@ -75,7 +75,7 @@ class Vllm:
         return web.json_response({"choices": [choice], "usage": {"total_tokens": 3}})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        """The text in parts that end anywhere, in the middle of a character too."""
+        """The text in parts that may end anywhere, even in the middle of a character."""
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
         sent = self.text.encode()
@@ -89,7 +89,7 @@ class Vllm:
 async def beside(
     vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0
 ) -> AsyncIterator[UpstreamBackend]:
-    """A client of the model server, which runs meanwhile."""
+    """A client of the model server, which runs within the block."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", vllm.answer)
     async with TestServer(app, handler_cancellation=True) as server:
@@ -293,7 +293,7 @@ def test_a_request_has_one_deadline_whatever_the_number_of_arms(tmp_path: Path, 
                     each["X-LiteLLM-Timeout"] for each in vllm.headers
                 ]
             await asyncio.sleep(0.2)
-            assert vllm.broken_off == 3  # nobody works for a response that nobody waits for
+            assert vllm.broken_off == 3  # the server stops generating a response that nobody waits for
             assert service.loop.bandit.state.pending == 0
 
     run(work())
@@ -371,7 +371,7 @@ def test_an_adapter_that_another_replica_has_loaded_is_there(sft: ServedPolicy) 
     vllm = Vllm()
 
     class Quicker(set[str]):
-        """Names of models, one of which appears after it was looked for."""
+        """Names of models, one of which appears only after a first look."""
 
         looked = 0
 
@@ -384,7 +384,7 @@ def test_an_adapter_that_another_replica_has_loaded_is_there(sft: ServedPolicy) 
     async def work() -> None:
         nonlocal looked_before
         async with served(vllm) as client:
-            await asyncio.sleep(0.1)  # it looks once by itself
+            await asyncio.sleep(0.1)  # the first comparison, at the start
             vllm.models = Quicker()
             looked_before = 1
             await client.prepare(sft)

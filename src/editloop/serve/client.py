@@ -1,7 +1,10 @@
 """Clients of the server, with a spool in which edits wait while the server is down.
 
-A completion can be requested with any OpenAI client as well; what such a client lacks is a way to
-send an edit back.
+Completions can be requested with any OpenAI client as well, but such a client cannot send edits back.
+
+What outlives a kill: an edit is in the spool, on the disk, before `edit` returns without the server's answer.
+A row leaves the spool after the server has recorded it. A kill between the two sends it again, under the same
+idempotency key, so that it counts once.
 """
 
 from __future__ import annotations
@@ -35,12 +38,12 @@ class Client(ClientBase):
 
     Args:
         base_url: The server's address.
-        key: Bearer key; by default the environment's EDITLOOP_KEY.
-        spool: File in which edits wait while the server is down; without one, sending an edit then raises.
-        retry_missing: Seconds for which an edit is kept in the spool, and sent again, if the server does not
-            know its response: another replica may have that in a spool of its own.
-        timeout: Seconds for an answer; more than the 120 in which the server gives one.
-        http: An httpx client to use.
+        key: Bearer key; by default that of the environment variable EDITLOOP_KEY.
+        spool: File in which edits wait while the server is down. Without one, sending an edit raises then.
+        retry_missing: Seconds for which an edit is kept in the spool and sent again if the server does not
+            know its response: another replica may have the response in a spool of its own.
+        timeout: Maximum seconds until an answer; more than the 120 in which the server gives one.
+        http: An httpx client to use; address, key and timeout are its own then.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Client(ClientBase):
         self.http.close()
 
     def complete(self, messages: Messages, **options: Any) -> Draft:
-        """Ask for a response; `options` are those of OpenAI's API, `user` and `id` among them.
+        """Request a response; `options` are those of OpenAI's API, including `user` and `id`.
 
         Raises:
             ServeError: The server rejects the request, or does not answer.
@@ -74,7 +77,7 @@ class Client(ClientBase):
             raise ServeError("the server does not answer", seen=str(error)) from error
 
     def edit(self, response_id: str, edit: str, *, revision: int | None = None) -> EditReceipt:
-        """Send what the user made of a response; if the server does not answer, put it into the spool.
+        """Send what the user made of a response; if the server does not answer, put the edit into the spool.
 
         Raises:
             ServeError: The server rejects the edit; or it does not answer, and there is no spool.
@@ -82,12 +85,12 @@ class Client(ClientBase):
         return self._send(self._edit(response_id, edit, revision))
 
     def accept(self, response_id: str) -> EditReceipt:
-        """Say that the user accepted a response unchanged."""
+        """Report that the user accepted a response unchanged; as `edit` otherwise."""
         return self._send(self._edit(response_id, None, None))
 
     def _send(self, body: dict[str, Any]) -> EditReceipt:
         try:
-            self.flush()
+            self.flush()  # first what waits, so that edits of one response arrive in their order
             if self._has_to_wait(body):
                 return self._set_aside(body, None)
             return self._taken(self.http.post("/v1/edits", json=body))
@@ -101,11 +104,11 @@ class Client(ClientBase):
     def flush(self) -> int:
         """Send the edits that wait in the spool, and return how many have left it.
 
-        One that the server rejects is put into a file beside the spool, `.refused`; one whose response it
-        does not know keeps waiting, for as long as `retry_missing` says.
+        An edit that the server rejects is put into a file beside the spool, `.refused`. An edit whose
+        response the server does not know keeps waiting, for `retry_missing` seconds.
 
         Raises:
-            httpx.HTTPError: The server does not answer; what was not sent stays.
+            httpx.HTTPError: The server does not answer. The edits that were not sent stay in the spool.
         """
         with self._lock:
             spool_pass = SpoolPass(self.retry_missing)
@@ -118,13 +121,13 @@ class Client(ClientBase):
                         spool_pass.sent()
                     except ServeError as error:
                         spool_pass.reject(row, error)
-            finally:
+            finally:  # also when the server stops answering halfway: what it has recorded is dropped
                 gone = self._end(spool_pass)
         return gone
 
 
 class AsyncClient(ClientBase):
-    """The same client for asyncio; see `Client`."""
+    """The same client for asyncio; see `Client` for its arguments and methods."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """What both clients share: the requests that they make, and the spool in which edits outlive a server.
 
-With several replicas, one may not know a response yet that another has in its own spool. An edit of it waits
-in the client's spool, and so do later edits of the same response behind it, so that the last stays the last.
+With several replicas, one may not know a response that another still has in its own spool. An edit of such a
+response waits in the client's spool, and later edits of the same response wait behind it. So the last edit is
+also the last one to be recorded.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from editloop.journal import append_rows, drop_rows, read_rows
 __all__ = ["ClientBase", "Draft", "EditReceipt", "Messages", "SpoolPass", "checked", "request_of"]
 
 REJECTIONS = (400, 404, 409, 410, 413, 422)
-"""Statuses of a request that would be rejected again if it were sent again."""
+"""Statuses of a request that would be rejected again. After others it may pass: a key can be replaced."""
 
 MISSING_SINCE = "missing_since"
-"""Field of a row of the spool: when a server first said that it does not know the response."""
+"""Field of a row of the spool: when the server first answered that it does not know the response."""
 
 Messages = str | Sequence[Mapping[str, Any]]
 
@@ -51,9 +52,9 @@ class EditReceipt(NamedTuple):
     Attributes:
         response_id: The response that was edited.
         spooled: Whether it waits in the spool, because the server did not answer or does not know the
-            response yet; the rest is not known then.
+            response yet. Cost and revision are not known then.
         cost: The cost of the edit; None while it is not known.
-        revision: The revision that the edit is.
+        revision: The number of this edit among the edits of the response; None while it is not known.
     """
 
     response_id: str
@@ -63,11 +64,20 @@ class EditReceipt(NamedTuple):
 
 
 class _MissingResponseError(ServeError):
-    """The server does not know the response: another replica may have it in its spool."""
+    """The server does not know the response; another replica may have it in its spool."""
 
 
 class SpoolPass:
-    """One pass through the spool, and what becomes of each row."""
+    """One pass through the spool, and what becomes of each row.
+
+    Args:
+        retry_missing: As in `Client`.
+
+    Attributes:
+        done: The number of rows that the pass has dealt with, from the beginning of the spool.
+        rejected: Those of them that go into the file `.refused`.
+        kept: Those of them that stay in the spool.
+    """
 
     def __init__(self, retry_missing: float) -> None:
         self.retry_missing = retry_missing
@@ -77,7 +87,7 @@ class SpoolPass:
         self._waiting: set[str] = set()
 
     def waits(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row has to wait behind another one of the same response; if so, it is kept."""
+        """Whether a row has to wait behind another row of the same response; if so, keep it."""
         waits = row["response_id"] in self._waiting
         if waits:
             self._keep(row)
@@ -126,6 +136,7 @@ class ClientBase:
         return Draft(body["id"], body["choices"][0]["message"]["content"] or "", body["model"])
 
     def _edit(self, response_id: str, edit: str | None, revision: int | None) -> dict[str, Any]:
+        """The request for an edit, with a key under which it counts once, however often it is sent."""
         what: dict[str, Any] = {"accepted": True} if edit is None else {"edit": edit}
         if revision is not None:
             what["revision"] = revision
@@ -136,8 +147,14 @@ class ClientBase:
         return EditReceipt(body["response_id"], False, body["cost"], body["revision"])
 
     def _set_aside(self, body: Mapping[str, Any], error: Exception | None) -> EditReceipt:
+        """Put an edit into the spool.
+
+        Raises:
+            ServeError: There is no spool.
+        """
         if self.spool is None:
-            raise ServeError("the server does not answer", seen=str(error), do="give a spool=") from error
+            what = "the server does not answer"
+            raise ServeError(what, seen=str(error), do="give the client a spool=") from error
         if isinstance(error, _MissingResponseError):
             body = {**body, MISSING_SINCE: time.time()}
         with self._lock:
@@ -163,14 +180,15 @@ class ClientBase:
     def _end(self, done: SpoolPass) -> int:
         """Drop from the spool what was sent, and return how many rows have left it.
 
-        Rows that were rejected go into a file beside the spool; those that still wait stay in front of its
-        rest.
+        Rows that were rejected go into a file beside the spool, before they leave it: a kill between the two
+        repeats them there, but loses none. Rows that still wait stay in front of the rest of the spool.
         """
         if self.spool is None or not done.done:
             return 0
         if done.rejected:
             append_rows(self.spool.with_suffix(".refused"), done.rejected, sync=True)
-        drop_rows(self.spool, done.done, instead=done.kept)  # more rows may have been added meanwhile
+        # By their number from the beginning, because more rows may have been added to the end meanwhile.
+        drop_rows(self.spool, done.done, instead=done.kept)
         return done.done - len(done.kept)
 
 

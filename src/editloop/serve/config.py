@@ -1,4 +1,4 @@
-"""The configuration of a server: its fields are the only place of a default, a range and a help text."""
+"""The configuration of a server. Its fields are the only place of a default, a range and a help text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class ServeConfig(Configuration):
     """The configuration of `editloop serve`. `ServeConfig.model_fields` has a description of every field."""
 
     host: str = setting(
-        "127.0.0.1", "The address; without keys, one of this machine only.", section=ADDRESS, common=True
+        "127.0.0.1",
+        "The address to listen on; without keys, it must be a loopback address.",
+        section=ADDRESS,
+        common=True,
     )
     port: int = setting(8040, "The port; 0 takes a free one.", section=ADDRESS, common=True, ge=0, le=65535)
     upstream: str | None = setting(
@@ -36,29 +39,31 @@ class ServeConfig(Configuration):
     )
     backend: str | None = setting(
         None,
-        "What runs the policies; by default upstream if the URL of a server is given, else local.",
+        "The backend that runs the policies; by default upstream if --upstream is given, else local.",
         section=RUNNING,
     )
-    upstream_base: str | None = setting(None, "What the base model is called there.", section=RUNNING)
+    upstream_base: str | None = setting(
+        None, "The name of the base model on the upstream server.", section=RUNNING
+    )
     upstream_timeout: float = setting(
         120.0,
-        "Seconds until a response, over all arms, and between two parts of a stream.",
+        "Maximum seconds until a response, over all arms that are tried, and between two parts of a stream.",
         section=RUNNING,
         ge=0.1,
     )
     max_new_tokens: int = setting(
-        512, "Tokens of a response, if a request sets no limit.", section=RUNNING, ge=1
+        512, "Maximum tokens of a response, if its request sets no limit.", section=RUNNING, ge=1
     )
     scope: Literal["user", "all"] = setting(
         "user",
-        "Whether each user has a bandit, which learns from the others', or all share one.",
+        "user: each user has a bandit, which also learns from the others' edits; all: all users share one.",
         section=KEPT,
         common=True,
     )
     bandit: BanditConfig = setting(BanditConfig(), "How arms are chosen.", section=KEPT, flat=True)
-    reprice: bool = setting(False, "Measure all edits of the store anew by this cost.", section=KEPT)
+    reprice: bool = setting(False, "Measure all edits in the store again, by --cost.", section=KEPT)
     expire_days: float = setting(
-        7.0, "Days after which a response expires: no edit is expected any more.", section=KEPT, ge=0
+        7.0, "Days after which a response expires, so that no edit is expected.", section=KEPT, ge=0
     )
     keep_days: float | None = setting(
         None, "Days after which texts are removed; by default never.", section=KEPT, common=True, ge=0
@@ -66,20 +71,23 @@ class ServeConfig(Configuration):
     redact: str | None = setting(
         None, "MODULE:FUNCTION that is applied to each text before it is kept.", section=KEPT, common=True
     )
-    rate: float | None = setting(None, "Most requests per second of a key.", section=LIMITS, ge=0.001)
-    concurrency: int = setting(512, "Most requests that are answered at once.", section=LIMITS, ge=1)
-    key_share: float = setting(0.75, "Share of these that one key may have.", section=LIMITS, ge=0.01, le=1)
+    rate: float | None = setting(None, "Maximum requests per second of a key.", section=LIMITS, ge=0.001)
+    concurrency: int = setting(512, "Maximum requests that are answered at once.", section=LIMITS, ge=1)
+    key_share: float = setting(
+        0.75, "The share of --concurrency that one key may have.", section=LIMITS, ge=0.01, le=1
+    )
     body_timeout: float = setting(
         30.0, "Seconds in which the body of a request must arrive.", section=LIMITS, ge=0.1
     )
-    max_body: int = setting(2 * 2**20, "Most bytes of a request.", section=LIMITS, ge=1)
-    max_text: int = setting(200_000, "Most characters of a text.", section=LIMITS, ge=1)
+    max_body: int = setting(2 * 2**20, "Maximum bytes of a request.", section=LIMITS, ge=1)
+    max_text: int = setting(200_000, "Maximum characters of a text.", section=LIMITS, ge=1)
 
     def limits(self, answer_seconds: float | None) -> Limits:
         """Return the limits on requests.
 
         Args:
-            answer_seconds: Time in which a request is answered, as of the backend; None sets no limit.
+            answer_seconds: The backend's `answer_seconds`: seconds in which a request must be answered; None
+                sets no limit.
         """
         return Limits(
             body=self.max_body,

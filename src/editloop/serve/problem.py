@@ -1,7 +1,8 @@
-"""The error that answers a request: an HTTP status, and a body as OpenAI's clients expect it."""
+"""The error with which a request is answered: an HTTP status, and a body as OpenAI's clients expect it."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from editloop.errors import ServeError
@@ -14,12 +15,12 @@ class Problem(ServeError):
 
     Args:
         status: The HTTP status.
-        what: As of `EditLoopError`.
+        what: What is wrong, as in `EditLoopError`.
         code: A word that programs can compare.
         param: The field of the request that is at fault.
         retry_after: Seconds after which the request may be sent again.
-        seen: As of `EditLoopError`.
-        do: As of `EditLoopError`.
+        seen: The value that was seen, as in `EditLoopError`.
+        do: What to do, as in `EditLoopError`.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Problem(ServeError):
         self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
 
     def body(self) -> dict[str, Any]:
-        """The body of the answer."""
+        """The body of the answer, in the form of OpenAI's API."""
         kind = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}.get(
             self.status,
             "rate_limit_error"
@@ -46,15 +47,17 @@ class Problem(ServeError):
             if self.status >= 500
             else "invalid_request_error",
         )
-        message = str(self).encode(errors="replace").decode()  # the name of a file may not be valid Unicode
+        # The name of a file may hold half of a surrogate pair, which has no UTF-8 form.
+        message = str(self).encode(errors="replace").decode()
         error = {"message": message, "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
 
     def headers(self) -> dict[str, str]:
         """The headers of the answer."""
-        return {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
+        # The header holds whole seconds. Rounded down, it would let a client come back too early.
+        return {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
 
 
 def store_unavailable(reason: object) -> Problem:
-    """The problem of a request that needs the store while it is down."""
+    """The problem of a request that needs the store while that is down."""
     return Problem(503, str(reason), code="store_unavailable", retry_after=2)

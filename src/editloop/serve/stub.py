@@ -1,8 +1,8 @@
 """A stub model server: it has no model and answers at once, so that what is in front of it can be tested.
 
-Run as `python -m editloop.serve.stub`, it prints its port; `editloop.serve.testing.stub_server` does that. It
-knows no more of HTTP than its clients need. A request with a mark like `[hang 7]` in its text is never
-answered when it arrives for the first time, as by a server that is killed meanwhile.
+`python -m editloop.serve.stub` prints its port and runs; `editloop.serve.testing.stub_server` does that. It
+implements only what its clients need of HTTP. A request with a mark such as `[hang 7]` in its text is never
+answered when it arrives for the first time, as if the server had been killed in the meantime.
 """
 
 from __future__ import annotations

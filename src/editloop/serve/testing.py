@@ -4,7 +4,7 @@
     with stub_server(folder / "stub.log") as port:
         subprocess.Popen(["editloop", "serve", str(run), "--upstream", f"http://127.0.0.1:{port}/v1"])
 
-The application then talks to a real server, whose responses are all the same text.
+The application then talks to a real server, whose responses all have the same text.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["make_run", "stub_server"]
 
 
 def make_run(folder: Path, names: Sequence[str] = ("concise", "formal")) -> Path:
-    """Write a run folder with policies of these names: the smallest adapters that pass the server's checks.
+    """Write a run folder with policies of these names, the smallest adapters that pass the server's checks.
 
-    A model server must not read them; the stub does not.
+    They fit no model, so a real model server cannot load them. The stub does not read them.
     """
     import numpy as np
     from safetensors.numpy import save_file
@@ -45,10 +45,10 @@ def make_run(folder: Path, names: Sequence[str] = ("concise", "formal")) -> Path
 
 @contextmanager
 def stub_server(log: Path) -> Iterator[int]:
-    """Run the stub model server (`editloop.serve.stub`) in a process; gives its port.
+    """Run the stub model server (`editloop.serve.stub`) in a process of its own, and yield its port.
 
     Raises:
-        RunError: It does not start.
+        RunError: The server does not start.
     """
     command = [sys.executable, "-m", "editloop.serve.stub"]
     with (

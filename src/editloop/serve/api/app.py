@@ -1,4 +1,4 @@
-"""The server as an ASGI application: its routes, the middleware before them, its start and its end."""
+"""The server as an ASGI application: its routes, the middleware in front of them, its start and its end."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def create_app(
         loop: Decides, records and learns.
         backend: Generates responses.
         runs: Run folders whose policies are the first arms, if the store has none yet.
-        limits: On requests.
-        redact: What is done to each text before it is kept; an exception that it raises fails the request.
-        hosts: Names of the server beside its address, as of `AllowedHosts`.
+        limits: The limits on requests.
+        redact: A function that is applied to each text before it is kept. If it raises, the request fails.
+        hosts: Names of the server beside its address, as in `AllowedHosts`.
 
     Raises:
-        ConfigError: One of `hosts` is not the name of a host.
+        ConfigError: One of `hosts` is not a valid host name.
     """
     allowed_hosts = AllowedHosts(hosts)
     limits = limits or Limits()
@@ -62,11 +62,7 @@ def create_app(
         await loop.start()
         metrics = Metrics(loop)
         completions = CompletionService(
-            loop,
-            backend,
-            redact=redact,
-            on_failure=metrics.count_failure,
-            seconds=limits.answer_seconds,
+            loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
         )
         state = app.state.server = ServerState(loop, completions, backend, limits, metrics)
         keys.start()
@@ -75,6 +71,8 @@ def create_app(
             await _prepare_arms(state, runs)
             yield
         finally:
+            # The loop ends last: it writes how the backend's last responses ended, and closes the store that
+            # the keys are read from.
             await keys.stop()
             await backend.stop()
             await loop.stop()
@@ -94,7 +92,7 @@ def create_app(
 
 
 async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
-    """Prepare the arms that the store knows, or those of the first runs; later those of other replicas."""
+    """Prepare the arms that the store knows, or else those of `runs`; follow every later change of them."""
     if state.loop.bandit.arms:
         await arms.follow(state)
     else:
@@ -102,10 +100,10 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
             await arms.promote(state, str(run), None, force=True)
     tasks: set[asyncio.Task[None]] = set()
 
-    def on_event(event: Event) -> None:
+    def on_event(event: Event) -> None:  # also for changes by other replicas, which no route here has seen
         if isinstance(event, Arms):
             task = asyncio.create_task(arms.follow(state))
-            tasks.add(task)  # the event loop itself keeps only a weak reference
+            tasks.add(task)  # the event loop keeps only a weak reference, and the task could be collected
             task.add_done_callback(tasks.discard)
 
     state.loop.subscribers.append(on_event)

@@ -1,4 +1,4 @@
-"""`/v1/arms`: which policies are played; to promote those of a run, and to retire one."""
+"""`/v1/arms`: which policies are played; promoting the policies of a run, and retiring one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from editloop.serve.loop.commands import StartEpoch
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.problem import Problem
 from editloop.store import reads
-from editloop.store.schema import SALT
 
 __all__ = ["follow", "promote", "router"]
 
@@ -32,7 +31,7 @@ log = logging.getLogger("editloop.serve")
 
 @router.get("/v1/arms", tags=["policies"])
 async def arms(request: Request) -> dict[str, Any]:
-    """The arms and what is known of each; those that were retired too."""
+    """The arms and what is known of each, including those that were retired."""
     loop = get_state(request).loop
     rows = await loop.read(reads.policy_rows)
     bandit = loop.bandit.state
@@ -71,13 +70,13 @@ async def promote(
     Args:
         state: The parts of the server.
         run: The run folder.
-        names: Which of its policies; None for all that were trained.
+        names: The names of its policies; None for all that were trained.
         replace: Whether all other arms are retired.
         force: Whether they become arms even if offline evaluation advises against it.
 
     Raises:
-        Problem: 400, there is no such run or policy; 409, offline evaluation advises against one; 502, one
-            cannot be made ready.
+        Problem: 400 if there is no such run or policy; 409 if offline evaluation advises against one; 502 if
+            one cannot be made ready.
     """
     try:
         served = await within_time_limit(lambda: find_policies(run, names))
@@ -91,7 +90,7 @@ async def promote(
         reasons = "; ".join(f"{arm}: {reason}" for arm, reason in against.items())
         raise Problem(
             409,
-            f"offline evaluation is against it: {reasons}",
+            f"offline evaluation advises against it: {reasons}",
             code="evaluation_gate",
             do="force it, or leave it out",
         )
@@ -113,6 +112,8 @@ async def promote(
         kept = () if replace else tuple(arm for arm in played if arm not in new)
         return (*kept, *new)
 
+    # Under the lock, so that `follow` does not release the new policies before their epoch has begun. The
+    # epoch's own event lets `follow` run once more, after this.
     async with state.following:
         await _prepare(state, served)
         epoch = await state.loop.set_arms(StartEpoch(change, rows, now))
@@ -120,10 +121,10 @@ async def promote(
 
 
 async def _prepare(state: ServerState, served: list[ServedPolicy]) -> None:
-    """Make policies ready to answer, all of them or none.
+    """Make policies ready to answer: all of them, or none.
 
     Raises:
-        Problem: 502, one cannot be made ready.
+        Problem: 502, one of them cannot be made ready.
     """
     new = [each.arm for each in served]
     try:
@@ -141,12 +142,12 @@ def _read_until(run: Path, loop: FeedbackLoop) -> float | None:
     from editloop.policy import RunFolder
 
     read = RunFolder(run).manifest().read
-    return read.until if read.store == loop.store.fact(SALT) else None
+    return read.until if read.store == loop.scopes.salt else None  # the salt identifies a store
 
 
 @router.delete("/v1/arms/{arm}", tags=["policies"])
 async def retire(request: Request, arm: str) -> dict[str, Any]:
-    """Play an arm no longer; what was learned of it stays."""
+    """Retire an arm; what was learned of it stays."""
     loop = get_state(request).loop
     if arm not in loop.bandit.arms:
         raise Problem(404, "no such arm is played", code="arm_not_found", seen=arm)
@@ -158,7 +159,7 @@ async def retire(request: Request, arm: str) -> dict[str, Any]:
 async def follow(state: ServerState) -> None:
     """Make the arms that are played ready to answer, and release all others, whichever replica changed them.
 
-    An arm that cannot be made ready here is rerouted to the others, request by request.
+    If an arm cannot be made ready here, each of its requests is rerouted to another arm.
     """
     loop = state.loop
     async with state.following:
@@ -166,6 +167,8 @@ async def follow(state: ServerState) -> None:
         if not set(played) <= set(loop.state.policies):  # another replica began the epoch
             with suppress(Problem):
                 await loop.look_up_policies()
+        # `played` was read under the lock, and may be out of date after an await. Then another epoch has
+        # begun, and its event has started another `follow`, which waits for the lock.
         for arm in state.ready - set(played):
             await state.backend.retire(arm)
         for arm in [arm for arm in played if arm not in state.ready]:
@@ -176,12 +179,13 @@ async def follow(state: ServerState) -> None:
                 await state.backend.prepare(await within_time_limit(partial(_find, arm, Path(run), name)))
             except EditLoopError as error:
                 log.warning("%s cannot answer: %s", arm, error)
+        # Also those that could not be made ready: the upstream backend tries them again by itself.
         state.ready.clear()
         state.ready.update(played)
 
 
 def _find(arm: str, run: Path, name: str) -> ServedPolicy:
-    """A policy that became an arm before, with the parts of a mixture.
+    """A policy that became an arm earlier, with the parts of a mixture.
 
     Raises:
         RunError: The run folder is gone, or it holds another policy under this name.

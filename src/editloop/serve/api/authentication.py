@@ -1,4 +1,4 @@
-"""Who may ask: bearer keys as they were a moment ago, what a role may do, and the rule without keys."""
+"""Who may send requests: bearer keys, what a role may do, and the rule for a server without keys."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ __all__ = ["KeyCache", "check_local", "check_role", "is_open"]
 log = logging.getLogger("editloop.serve")
 
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
-"""What anyone may see; so are the files of the dashboard, which hold nobody's data."""
+"""Paths that are open to anyone. So are the files of the dashboard, which hold nobody's data."""
 
 APP_ROUTES = (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("POST", "/v1/edits"))
-"""What a key of the role `app` may do."""
+"""The requests that a key of the role `app` may send."""
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine."""
 
 REFRESH_INTERVAL = 1.0
-"""Seconds between two readings of the keys: a key that was revoked is refused a moment later."""
+"""Seconds between two readings of the keys, and so the time until a revoked key is refused."""
 
 
 class KeyCache:
-    """The keys of a store, as they were a moment ago.
+    """The keys of a store, as they were when they were last read.
+
+    Requests are checked against a copy in memory, so that neither a query nor a database that is down stands
+    between a request and its answer.
 
     Args:
         store: The store.
@@ -48,7 +51,7 @@ class KeyCache:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Read the keys, again and again; while the store is down, those that were known stay valid."""
+        """Read the keys periodically. While the store is down, the keys that are known stay valid."""
         self._is_ending.clear()
         self._task = asyncio.create_task(self._keep_reading())
 
@@ -56,7 +59,7 @@ class KeyCache:
         """Stop reading."""
         self._is_ending.set()
         if self._task is not None:
-            with suppress(TimeoutError):  # a reading that is under way ends first
+            with suppress(TimeoutError):  # not cancelled: a thread that reads would use a closed store
                 await asyncio.wait_for(self._task, TIMEOUT_SECONDS)
 
     async def _keep_reading(self) -> None:
@@ -71,7 +74,7 @@ class KeyCache:
             found = await asyncio.to_thread(list_keys, self.store)
         except StoreError:
             return
-        except Exception:  # whatever it is, the keys must be read again
+        except Exception:  # without this task, a revoked key would stay valid
             log.exception("the keys could not be read")
             return
         known = {key.digest: key for key in found}
@@ -91,9 +94,9 @@ class KeyCache:
         """The key of an Authorization header; None if the store has no keys at all.
 
         Raises:
-            Problem: 401, the key is missing, unknown or revoked; 503, the keys are not known.
+            Problem: 401 if the key is missing, unknown or revoked; 503 if the keys cannot be read.
         """
-        if self._known is None:  # at the start; a store that hangs is not waited for
+        if self._known is None:  # at the start: wait for the first reading, but not for a store that hangs
             with suppress(TimeoutError):
                 async with asyncio.timeout(TIMEOUT_SECONDS):
                     await self._was_read.wait()
@@ -103,6 +106,7 @@ class KeyCache:
             raise Problem(
                 503, "the keys are not known yet", code="store_unavailable", retry_after=REFRESH_INTERVAL
             )
+        # Revoking the last key must not open the server, so revoked keys count as keys here.
         if not any(key.revoked is None for key in known.values()):
             if known:
                 raise Problem(401, "all keys are revoked", code="invalid_api_key")
@@ -118,15 +122,15 @@ class KeyCache:
 
 
 def is_open(path: str) -> bool:
-    """Whether anyone may ask for a path."""
+    """Whether a path is open to anyone."""
     return path in OPEN_PATHS or path.startswith("/dashboard/")
 
 
 def check_role(key: Key | None, method: str, path: str) -> None:
-    """Check that a key may do what is asked; None is a request to a server without keys.
+    """Check that a key's role permits a request. The key is None if the server has no keys.
 
     Raises:
-        Problem: 403.
+        Problem: 403, the role does not permit it.
     """
     if key is None or key.role == "admin" or (method, path) in APP_ROUTES:
         return
@@ -134,17 +138,20 @@ def check_role(key: Key | None, method: str, path: str) -> None:
 
 
 def check_local(headers: Mapping[bytes, bytes], client: tuple[str, int] | None) -> None:
-    """Without keys only this machine may ask, and no page of another site on its behalf.
+    """Check a request to a server without keys: it must come from this machine, not from another site's page.
+
+    The address alone does not show that, because a browser on this machine sends the requests of any page
+    that is open in it. Such a request has the page's site as its Origin.
 
     Raises:
-        Problem: 403.
+        Problem: 403, it comes from elsewhere.
     """
     host = headers.get(b"host", b"").decode("latin-1")
     origin = headers.get(b"origin", b"").decode("latin-1")
     is_foreign = client is not None and not _is_loopback(client[0])
     if is_foreign or (host.rpartition(":")[0] not in LOCAL_NAMES and host not in LOCAL_NAMES):
         raise Problem(403, "without keys only this machine may ask", code="not_local", seen=host)
-    if origin and origin.partition("://")[2] != host:
+    if origin and origin.partition("://")[2] != host:  # `null`, of a page in a sandbox, is another one, too
         raise Problem(403, "without keys no other site may ask", code="not_local", seen=origin)
 
 

@@ -20,7 +20,7 @@ from editloop.serve.problem import Problem
 __all__ = ["ANY_ARM", "router"]
 
 ANY_ARM = "editloop"
-"""The model's name by which the bandit chooses the arm."""
+"""The name of the model that lets the bandit choose the arm."""
 
 OWN_FIELDS = ("id", "user", "metadata")
 """Fields of a request that are not passed on to the model."""
@@ -30,7 +30,7 @@ router = APIRouter()
 
 @router.get("/v1/models", tags=["chat"])
 async def models(request: Request) -> dict[str, Any]:
-    """The names that a request may ask for."""
+    """The names that a request may use as its model."""
     names = [ANY_ARM, *get_state(request).loop.bandit.arms]
     return {
         "object": "list",
@@ -40,11 +40,11 @@ async def models(request: Request) -> dict[str, Any]:
 
 @router.post("/v1/chat/completions", tags=["chat"], openapi_extra=documented(ChatRequest))
 async def complete(request: Request) -> Response:
-    """A response of the policy that is best for this user, as far as is known."""
+    """Generate a response by the policy that is best for this user, as far as is known."""
     state, started = get_state(request), time.perf_counter()
     asked = parse(ChatRequest, await request.body())
     given = check_texts(asked, state.limits.text)
-    question = CompletionRequest(
+    wanted = CompletionRequest(
         {key: value for key, value in given.items() if key not in OWN_FIELDS},
         asked.id,
         asked.user,
@@ -53,13 +53,13 @@ async def complete(request: Request) -> Response:
     )
     try:
         if asked.stream:
-            stream = await state.completions.stream(question)
+            stream = await state.completions.stream(wanted)
             state.metrics.count_completion(time.perf_counter() - started - stream.model_seconds)
             with_usage = bool((asked.stream_options or {}).get("include_usage"))
             events = _events(stream, with_usage=with_usage)
             return StreamingResponse(events, headers=_headers(stream), media_type="text/event-stream")
-        result = await state.completions.complete(question)
-    except UpstreamRejectedError as error:
+        result = await state.completions.complete(wanted)
+    except UpstreamRejectedError as error:  # passed on as the model's server wrote it
         body = error.body if isinstance(error.body, dict) else {"error": {"message": str(error.body)}}
         wait = {"Retry-After": error.retry_after} if error.retry_after else None
         return JSONResponse(body, error.status, wait)
@@ -69,6 +69,8 @@ async def complete(request: Request) -> Response:
 
 def _arm(state: ServerState, model: str) -> str | None:
     """The arm that a model's name stands for; None if the bandit chooses.
+
+    A name without its hash, such as `sft`, stands for the arm of that name that was promoted last.
 
     Raises:
         Problem: 404, there is no such arm.
@@ -107,7 +109,10 @@ def _body(result: CompletionResult) -> dict[str, Any]:
 
 
 async def _events(stream: CompletionStream, *, with_usage: bool) -> AsyncIterator[str]:
-    """A stream's chunks as server-sent events; the last one of a stream that breaks off holds the error."""
+    """A stream's chunks as server-sent events. If the stream breaks off, its last event holds the error.
+
+    The status was 200 when the stream began and cannot be changed any more.
+    """
     frame = {
         "id": stream.response_id,
         "object": "chat.completion.chunk",

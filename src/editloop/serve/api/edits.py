@@ -1,9 +1,10 @@
-"""`/v1/edits`: what users made of responses, in and out; and `/v1/users`, to forget one."""
+"""`/v1/edits`: recording, finding and exporting users' edits; and `/v1/users`, to forget a user."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import islice
@@ -29,15 +30,15 @@ __all__ = ["router"]
 router = APIRouter()
 
 PAGE_ROWS = 50
-"""Rows of a page, if a request does not say how many."""
+"""Rows of a page, if a request sets no limit."""
 
 STREAM_LINES = 500
-"""Lines that are read at once, in a thread, while a log is sent."""
+"""Lines that are read at a time, in a thread, while a log is sent."""
 
 
 @router.post("/v1/edits", tags=["edits"], openapi_extra=documented(EditRequest))
 async def record(request: Request) -> dict[str, Any]:
-    """What a user made of a response; it is on the disk when this is answered."""
+    """Record what a user made of a response. It is on the disk when this is answered."""
     state = get_state(request)
     asked = parse(EditRequest, await request.body())
     check_texts(asked, state.limits.text)
@@ -64,8 +65,9 @@ async def record(request: Request) -> dict[str, Any]:
 async def _record_external(state: ServerState, asked: EditRequest, key: str | None) -> str:
     """Keep a response from elsewhere as a draft, and return its identity.
 
-    A request with an idempotency key and no identity gets one that follows from its content, so that the
-    same request, sent again, finds the draft that it made.
+    This and the edit are two commands. After a kill between them, a repeated request has to find the draft
+    that the first one made. So a request with an idempotency key and without an identity gets an identity
+    that is computed from its content.
     """
     redact = state.completions.redact
     assert asked.response is not None
@@ -99,11 +101,11 @@ async def find(
     since: Annotated[float | None, Query(description="Seconds since 1970", allow_inf_nan=False)] = None,
     until: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     q: Annotated[str | None, Query(max_length=200, description="Words in a text")] = None,
-    before: Annotated[str | None, Query(max_length=160, description="`next` of the page before")] = None,
+    before: Annotated[str | None, Query(max_length=160, description="`next` of the previous page")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = PAGE_ROWS,
-    format: Annotated[Literal["json", "ndjson"], Query(description="ndjson: all, as a log")] = "json",
+    format: Annotated[Literal["json", "ndjson"], Query(description="ndjson: all rows, as a log")] = "json",
 ) -> Response:
-    """Responses and their edits, the newest first; as NDJSON all of them, in the order of a log."""
+    """Find responses and their edits: a page of them, the newest first, or all of them as a log (NDJSON)."""
     state = get_state(request)
     for text in (user, policy, q):
         if text is not None and "\0" in text:
@@ -112,6 +114,7 @@ async def find(
     if format == "ndjson":
         return StreamingResponse(_lines(state, which), media_type="application/x-ndjson")
     begin = None if before is None else _cursor(before)
+    # One row more than the page shows whether there is a next page.
     rows = await state.loop.read(lambda c: _with_costs(c, log_page(c, which, limit + 1, begin)))
     page = rows[:limit]
     following = f"{page[-1]['time']!r}:{page[-1]['id']}" if len(rows) > limit else None
@@ -120,7 +123,9 @@ async def find(
 
 
 def _cursor(text: str) -> tuple[float, str]:
-    """The time and the identity of the row at which the page before ended.
+    """The time and the identity of the row at which the previous page ended.
+
+    A cursor and not an offset: new rows at the front would shift the pages.
 
     Raises:
         Problem: 400, the text is not `next` of a page.
@@ -128,11 +133,11 @@ def _cursor(text: str) -> tuple[float, str]:
     moment_text, colon, response_id = text.partition(":")
     try:
         moment = float(moment_text)
-        if not colon or moment != moment or "\0" in response_id:
+        if not colon or math.isnan(moment) or "\0" in response_id:  # no row comes before or after NaN
             raise ValueError
     except ValueError:
         raise Problem(
-            400, "not where a page ended", code="invalid_request", param="before", do="give a page's `next`"
+            400, "not the end of a page", code="invalid_request", param="before", do="give a page's `next`"
         ) from None
     return moment, response_id
 
@@ -147,12 +152,12 @@ def _record(row: Row[Any]) -> dict[str, Any]:
 
 
 def _parsed(text: str | None) -> Any:
-    """What a JSON text of the store says; NaN and Infinity, which earlier versions kept, are read as null."""
+    """The value of a JSON text in the store; NaN and Infinity, which earlier versions kept, become null."""
     if text is None:
         return None
     try:
         return json.loads(text, parse_constant=lambda _: None)
-    except ValueError:  # a redaction of an earlier version changed more than the JSON's strings
+    except ValueError:  # in an earlier version, a redaction could change more than the strings of the JSON
         return text
 
 
@@ -168,7 +173,7 @@ def _with_costs(connection: Connection, rows: Sequence[Row[Any]]) -> list[dict[s
 
 
 async def _lines(state: ServerState, which: LogFilter) -> AsyncIterator[str]:
-    """The rows as lines of a log, read in a thread as they are sent."""
+    """The rows as lines of a log, read in a thread as they are sent, so that no export is in memory whole."""
 
     def lines() -> Iterator[str]:
         for row in state.loop.store.stream(lambda c: log_rows(c, which)):
@@ -182,7 +187,7 @@ async def _lines(state: ServerState, which: LogFilter) -> AsyncIterator[str]:
 
 @router.get("/v1/edits/{response_id}", tags=["edits"])
 async def show(request: Request, response_id: str) -> dict[str, Any]:
-    """One response with all revisions of its edit, each as a redline."""
+    """Show one response with all revisions of its edit, each as a redline."""
     state = get_state(request)
     if "\0" in response_id:
         raise Problem(404, "no such response", code="response_not_found")
@@ -218,11 +223,12 @@ def _revision(row: Row[Any], response: str) -> dict[str, Any]:
 
 @router.delete("/v1/users/{user:path}", tags=["edits"])
 async def forget(request: Request, user: str) -> dict[str, Any]:
-    """Remove a user's texts. What an edit cost stays, without a name; so do policies that learned from it."""
+    """Remove a user's texts. The costs of edits stay, without a name, and so do policies trained on them."""
     loop = get_state(request).loop
     if "\0" in user:
         raise Problem(404, "no such user", code="user_not_found")
 
+    # Before the removal, after which the store no longer knows when this user was first seen.
     def trained(connection: Connection) -> list[str]:
         first = reads.first_seen(connection, user, loop.scopes.of(user))
         return [] if first is None else reads.runs_trained_since(connection, first)

@@ -1,7 +1,7 @@
 """The host names of a server; a request for any other name is refused.
 
-That prevents DNS rebinding: a page of another site could make a name of its own lead to this server, and read
-what the server answers.
+That prevents DNS rebinding: another site can make its own name resolve to this server's address. To a
+browser, this server then belongs to that site, whose pages may read what it answers.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 class AllowedHosts:
     """The hosts that requests may name.
 
-    Those are `localhost`, this machine's loopback addresses, and the address at which the request arrived. If
-    that is an address of the network, any IP address may be named, because a machine behind address
-    translation does not know its own, and the name of a page is never an address. All other names have to be
-    given. Ports are not compared, because a tunnel changes them.
+    These are `localhost`, this machine's loopback addresses, and the address at which the request arrived.
+    If that is not a loopback address, any IP address may be named: a machine behind address translation does
+    not know its public address, and DNS rebinding needs a name. All other names have to be given. Ports are
+    not compared, because a tunnel changes them.
 
     Args:
-        names: Further names, that of a proxy for example.
+        names: Further names, such as that of a proxy.
 
     Raises:
-        ConfigError: One is not the name of a host.
+        ConfigError: One is not a valid host name.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = {"localhost"}
         for name in names:
             if not (NAME.fullmatch(name) or _address(name)):
-                raise ConfigError("not the name of a host", seen=name, do="give it without scheme and port")
-            self.names.add(name.lower().strip("[]").rstrip("."))
+                raise ConfigError("not a host name", seen=name, do="give it without scheme and port")
+            self.names.add(name.lower().strip("[]").rstrip("."))  # `a.example.` is the same name, absolute
 
     def check(self, scope: Scope) -> None:
-        """Check the Host of a request; a request of HTTP/1.0 may have none.
+        """Check the Host header of a request. A request of HTTP/1.0 may have none; browsers always send one.
 
         Raises:
-            Problem: 421, it is not a name of this server; 400, there are several, or it is not a host at all.
+            Problem: 421 if it is not a name of this server; 400 if there are several, or it is not valid.
         """
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if not given:
             return
         found = HOST.fullmatch(given[0])
         if len(given) > 1 or found is None:
-            raise Problem(400, "not one proper Host", code="invalid_host", seen=", ".join(given))
+            raise Problem(400, "not one valid Host header", code="invalid_host", seen=", ".join(given))
         name = found["name"].lower().strip("[]").rstrip(".")
         here = (scope.get("server") or ("",))[0]
         if name in self.names or _leads_here(_address(name), _address(here)):
@@ -76,6 +76,6 @@ def _address(text: str) -> Address | None:
 
 def _leads_here(asked: Address | None, here: Address | None) -> bool:
     """Whether a request that arrived at one address may name another."""
-    if asked is None:
+    if asked is None:  # a name, which only `AllowedHosts.names` can permit
         return False
     return asked.is_loopback or asked == here or (here is not None and not here.is_loopback)

@@ -9,7 +9,7 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request, and one key, may ask for.
+    """How much one request, one key, and all keys together may use. All numbers are maxima.
 
     Attributes:
         body: Bytes of a request.
@@ -18,15 +18,15 @@ class Limits:
         burst: Requests of one key that may arrive at once.
         concurrency: Requests that are being answered, over all keys. A request counts once its body has
             arrived.
-        waiting: Requests whose body has not arrived yet, over all keys; one more ends the one that has waited
-            longest, of the key with the most.
+        waiting: Requests whose body has not arrived yet, over all keys. Beyond it, a new request ends the one
+            that has waited longest, of the key with the most.
         held: Bytes of bodies in memory, over all keys.
-        share: Share of `concurrency` and of `held` that one key may have, so that the others go on whatever
-            it does.
-        head_seconds: Time in which the line and the headers of a request must arrive.
-        body_seconds: Time in which its body must arrive.
-        answer_seconds: Time in which a request is answered, or its stream begins, however many arms are
-            tried; None sets no limit.
+        share: Share of `concurrency` and of `held` that one key may have, so that whatever it does, the
+            others can go on.
+        head_seconds: Seconds in which the line and the headers of a request must arrive.
+        body_seconds: Seconds in which its body must arrive.
+        answer_seconds: Seconds in which a request must be answered, or its stream must begin, however many
+            arms are tried; None sets no limit.
     """
 
     body: int = 2 * 2**20

@@ -1,11 +1,9 @@
-"""The middleware before all routes: who asks, how much, how fast, how large."""
+"""The middleware in front of all routes: who may send a request, by which name, how often, and how large."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import MutableMapping
 from contextlib import ExitStack
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,14 +19,18 @@ __all__ = ["AdmissionMiddleware", "route_path"]
 class AdmissionMiddleware:
     """ASGI middleware that admits a request, or answers it with the reason why not.
 
-    A request's body is read here, before any route sees the request: only then does it count as one that is
-    being answered, so that slow clients cannot take the places of others.
+    The checks go from cheap to expensive, and each relies on those before it: first the host, also for open
+    paths; then the key, its role and its rate; then the length that is announced; then the body, as it
+    arrives; and at last the number of requests that are being answered.
+
+    A request's body is read here, before any route sees the request. Only when it has arrived does the
+    request count as being answered, so that slow clients cannot take the places of others.
 
     Args:
         app: The application behind it.
-        keys: Who may ask.
-        limits: How much.
-        hosts: By which names.
+        keys: The keys of those who may send requests.
+        limits: The limits on requests.
+        hosts: The names of this server.
     """
 
     def __init__(
@@ -68,9 +70,16 @@ class AdmissionMiddleware:
             await self.app(scope, receive, send)
 
     async def _admit(self, scope: Scope, path: str, receive: Receive, admission: ExitStack) -> Receive:
-        """What gives the request's body, which has arrived.
+        """Check a request and read its body.
 
-        The request counts as being answered until `admission` is closed.
+        Args:
+            scope: The request's ASGI scope.
+            path: The path by which it is routed.
+            receive: From where its body comes.
+            admission: Closed when the request has been answered, which gives back what it has used.
+
+        Returns:
+            A `receive` from which the application gets the body.
 
         Raises:
             Problem: The request is refused.
@@ -82,7 +91,7 @@ class AdmissionMiddleware:
             check_local(headers, scope.get("client"))
         check_role(key, scope["method"], path)
         name = key.name if key else None
-        self._rate.take(name or "")
+        self._rate.take(name or "")  # after the key is known to be valid: guesses use up nobody's rate
         size = headers.get(b"content-length", b"0")
         if size.isdigit() and int(size) > self.limits.body:
             raise self._too_large()
@@ -91,18 +100,16 @@ class AdmissionMiddleware:
             async with self._pending.one(name):
                 await self._read(body, receive)
         except TimeoutError:
-            what = f"the request's body did not come soon enough, in {self.limits.body_seconds:g} s at most"
+            what = f"the request's body did not arrive in {self.limits.body_seconds:g} s, or lost its place"
             raise Problem(408, what, code="body_timeout") from None
         admission.enter_context(self._under_way.one(name))
-        state: MutableMapping[str, Any] = scope.setdefault("state", {})
-        state["key"] = name
         return body.replay(receive)
 
     async def _read(self, body: _Body, receive: Receive) -> None:
         """Read a request's body to its end.
 
         Raises:
-            Problem: 413, it is too long; 429, there is no memory left for it.
+            Problem: 413 if it is too long; 429 if there is no memory left for it.
             _Disconnected: The client has gone.
         """
         while True:
@@ -110,7 +117,7 @@ class AdmissionMiddleware:
             if message["type"] == "http.disconnect":
                 raise _Disconnected
             body.add(message.get("body", b""))
-            if body.size > self.limits.body:
+            if body.size > self.limits.body:  # the announced length was wrong, or there was none (chunked)
                 raise self._too_large()
             if not message.get("more_body", False):
                 return
@@ -120,7 +127,7 @@ class AdmissionMiddleware:
 
 
 class _Disconnected(Exception):
-    """The client has gone; nobody waits for an answer."""
+    """The client has disconnected, so nobody waits for an answer."""
 
 
 class _Body:
@@ -142,7 +149,10 @@ class _Body:
         self._bytes += part
 
     def replay(self, receive: Receive) -> Receive:
-        """What gives the whole body in one message, and after that what `receive` gives."""
+        """A `receive` that returns the whole body in one message, and then the messages of `receive`.
+
+        Those are needed, too: by them a stream learns that its client has disconnected.
+        """
         whole: bytes | None = bytes(self._bytes)
         self._bytes.clear()
 
@@ -165,8 +175,8 @@ class _Body:
 def route_path(scope: Scope) -> str:
     """The path by which a request is routed: that of the URL, below the prefix where the app is mounted.
 
-    The path that is checked here must be the one that the router goes by, or a request could be admitted for
-    one route and answered by another. ASGI says how the two are related: `path` includes `root_path`.
+    The path that is checked here must be the one that the router uses. Otherwise a request could be admitted
+    for one route and answered by another. According to ASGI, `path` includes `root_path`.
     """
     path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
     if not prefix or not path.startswith(prefix):
@@ -182,7 +192,7 @@ async def answer_problem(problem: Problem, send: Send) -> None:
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if problem.status == 408:
-        headers["Connection"] = "close"  # bytes of the body that arrive later are no next request
+        headers["Connection"] = "close"  # bytes of the body that arrive later must not be read as a request
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})

@@ -1,8 +1,9 @@
 """`/v1/overview`: what edits cost over time, what each arm did, and what the bandit believes.
 
-The database sums over `events`, by bin of time and by arm (`editloop.store.sums`); here the sums only become
-means and their errors. A response counts by the last revision of its edit, at the time of that edit. Edits of
-texts from elsewhere (`external`) are counted, but are part of no other figure: no arm wrote them.
+The database computes sums over `events`, by bin of time and by arm (`editloop.store.sums`). This module turns
+the sums into means and their errors. A response counts with the last revision of its edit, at the time of
+that edit. Edits of texts from elsewhere (`external`) are counted, but enter no other figure, because no arm
+wrote them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ router = APIRouter()
 
 BINS, MAX_BINS = 30, 400
 LATEST = 1e11
-"""Seconds since 1970 that a period may reach to."""
+"""Seconds since 1970 at which a period may end at most: in the year 5138."""
 
 DAY = 86_400.0
 
@@ -38,10 +39,10 @@ class Sums(NamedTuple):
     """Counts and summed costs of edits.
 
     Attributes:
-        n: How many edits there are.
+        n: The number of edits.
         cost: The sum of their costs.
         square: The sum of their squared costs.
-        kept: How many of the drafts were kept unchanged.
+        kept: The number of drafts that were kept unchanged.
     """
 
     n: int = 0
@@ -58,13 +59,16 @@ class Sums(NamedTuple):
     def figures(self) -> dict[str, Any]:
         """The mean, its standard error and 95% interval (Student's t), and the share that was kept unchanged.
 
-        A figure is None if too few costs are known for it. There is no interval if all costs are equal, which
-        says nothing about the next one. No interval goes below 0, as no cost does.
+        A figure is None if too few costs are known for it. If all costs are equal, there is no interval: an
+        interval of width 0 would claim that the next cost is certain. No interval goes below 0, as no cost
+        does.
         """
         mean = error = interval = None
         if self.n > 0:
             mean = self.cost / self.n
         if mean is not None and self.n > 1:
+            # From sums, as a database can give them in one pass. The difference of two nearly equal numbers
+            # loses digits and may come out below 0; costs are near 1, so what is lost does not show.
             variance = max(self.square - self.n * mean * mean, 0.0) / (self.n - 1)
             error = math.sqrt(variance / self.n)
             reach = mean_interval(mean, error, self.n)
@@ -89,15 +93,18 @@ async def overview(
     ] = None,
     bins: Annotated[int, Query(ge=1, le=MAX_BINS)] = BINS,
     trim: Annotated[bool, Query(description="Begin with the period's first event")] = False,
-    user: Annotated[str | None, Query(max_length=256, description="Whose beliefs")] = None,
+    user: Annotated[
+        str | None, Query(max_length=256, description="The user for whom beliefs are shown")
+    ] = None,
 ) -> dict[str, Any]:
-    """What the edits of a period cost, by time and by arm; and what is believed of the arms now."""
+    """Show what the edits of a period cost, by time and by arm, and what is believed of the arms now."""
     loop = get_state(request).loop
     if user is not None and "\0" in user:
         raise Problem(400, "a user's name is not valid text", code="invalid_text", param="user")
     now = time.time()
     if since is not None and (now if until is None else until) < since + 1:
-        raise Problem(400, "a period is a second at least", code="invalid_request", param="since", seen=since)
+        what = "a period must be at least one second long"
+        raise Problem(400, what, code="invalid_request", param="since", seen=since)
     cost = describe_cost(loop.config.cost)
     answer: dict[str, Any] = {
         "object": "overview",
@@ -127,7 +134,7 @@ async def overview(
 
 
 def _beliefs(loop: FeedbackLoop, user: str | None) -> dict[str, Any]:
-    """What the bandit believes that a user's edits of each arm cost."""
+    """The cost that the bandit expects of a user's edit of each arm's responses."""
     pulls, observed, means = loop.bandit.beliefs(loop.scopes.of(user))
     return {
         "user": user,
@@ -140,7 +147,7 @@ def _beliefs(loop: FeedbackLoop, user: str | None) -> dict[str, Any]:
 
 
 def _begin(connection: Connection, since: float | None, least: float, until: float) -> float:
-    """When a period begins: with its first event, if a request does not say."""
+    """When a period begins: at `since`, or else at the first event from `least` on."""
     if since is not None:
         return since
     first = first_event(connection, least)
@@ -161,7 +168,7 @@ def _figures(period: Period, rows: Iterable[Row[Any]], played: Sequence[str]) ->
             pending[row.arm] += row.pending
         elif row.kind in ("edited", "accepted"):
             sums = Sums(row.n, row.cost, row.square, row.n if row.kind == "accepted" else 0)
-            place = min(row.bin, period.bins - 1)
+            place = min(row.bin, period.bins - 1)  # an event at the very end belongs to the last bin
             by_bin[place] = by_bin.get(place, Sums()).plus(sums)
             by_arm[row.arm] = by_arm.get(row.arm, Sums()).plus(sums)
             total = total.plus(sums)

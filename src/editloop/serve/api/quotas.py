@@ -1,4 +1,8 @@
-"""Quotas: how much of something there may be at once, in all and for one key."""
+"""Quotas: how much of something may be in use at once, over all keys and for one key.
+
+They are changed only by the event loop's thread, and no method awaits between a check and the change that it
+permits. So they need no lock.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ class Quota:
         share: Share of it that one key may have. A request without a key may have all of it, because a server
             without keys has one user.
         what: What is counted, for messages.
-        code: As of `Problem`.
+        code: The code of the problem, as in `Problem`.
     """
 
     def __init__(self, limit: int, share: float, *, what: str, code: str) -> None:
@@ -31,17 +35,17 @@ class Quota:
 
     @property
     def used(self) -> int:
-        """How much is used, over all keys."""
+        """How much is in use, over all keys."""
         return self._used.total()
 
     def acquire(self, key: str | None, n: int = 1) -> None:
-        """Use some of the quota.
+        """Use `n` units of the quota.
 
         Raises:
             Problem: 429, there is not enough left.
         """
         if key is not None and self._used[key] + n > self.key_limit:
-            raise Problem(429, f"too many {self._what} of this key", code=self._code, retry_after=1)
+            raise Problem(429, f"too many {self._what} by this key", code=self._code, retry_after=1)
         if self.used + n > self.limit:
             raise Problem(429, f"too many {self._what}", code=self._code, retry_after=1)
         self._used[key] += n
@@ -54,10 +58,10 @@ class Quota:
 
     @contextmanager
     def one(self, key: str | None) -> Iterator[None]:
-        """Within it, one unit is acquired.
+        """Use one unit within the block.
 
         Raises:
-            Problem: As of `acquire`.
+            Problem: As in `acquire`.
         """
         self.acquire(key)
         try:
@@ -67,27 +71,28 @@ class Quota:
 
 
 class PendingBodies:
-    """Requests whose bodies should arrive soon: so many at once, and each no longer than a time limit.
+    """Requests whose bodies should arrive soon: a limited number at once, each for a limited time.
 
     If there are too many, a new one takes the place of the one that has waited longest, of the key with the
-    most. A client that sends its body at once never waits long enough to lose its place, so that the limit
-    meets only those that keep connections open and send nothing.
+    most. A client that sends its body at once never waits long enough to lose its place. So the limit affects
+    only clients that keep connections open and send nothing.
 
     Args:
-        limit: How many at once.
+        limit: The maximum number at once.
         seconds: The time limit of each.
     """
 
     def __init__(self, limit: int, seconds: float) -> None:
         self.limit, self.seconds = limit, seconds
+        # Dictionaries without values, because they keep the order of insertion: the first is the oldest.
         self._by_key: dict[str | None, dict[asyncio.Timeout, None]] = {}
 
     @asynccontextmanager
     async def one(self, key: str | None) -> AsyncIterator[None]:
-        """Within it, one more is pending.
+        """Count one more pending body within the block.
 
         Raises:
-            TimeoutError: It took too long, or lost its place.
+            TimeoutError: The body took too long, or lost its place.
         """
         async with asyncio.timeout(self.seconds) as timeout:
             if sum(map(len, self._by_key.values())) >= self.limit:
@@ -102,6 +107,8 @@ class PendingBodies:
         key = max(self._by_key, key=lambda each: len(self._by_key[each]))
         oldest = next(iter(self._by_key[key]))
         self._remove(key, oldest)
+        # A deadline of now ends the block of that other request with a TimeoutError, at its next await. One
+        # that has expired in this same round of the event loop ends anyway, and cannot be rescheduled.
         if not oldest.expired():
             oldest.reschedule(asyncio.get_running_loop().time())
 
@@ -113,7 +120,7 @@ class PendingBodies:
 
 
 class RateLimit:
-    """A token bucket for each key.
+    """A token bucket for each key: it gains `rate` tokens a second, holds `burst`, and a request takes one.
 
     Args:
         rate: Requests per second; None sets no limit.
@@ -122,7 +129,7 @@ class RateLimit:
 
     def __init__(self, rate: float | None, burst: int) -> None:
         self.rate, self.burst = rate, burst
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._buckets: dict[str, tuple[float, float]] = {}  # by key: its tokens, and when they were counted
 
     def take(self, key: str) -> None:
         """Take a token.

@@ -1,4 +1,4 @@
-"""The schemas of requests: their fields and limits; errors have the form of OpenAI's API."""
+"""The schemas of requests: their fields and limits. Errors have the form of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ChatRequest", "EditRequest", "PromoteRequest", "check_texts", "docum
 Asked = TypeVar("Asked", bound=BaseModel)
 
 MAX_DEPTH = 64
-"""Levels of arrays and objects inside each other."""
+"""Maximum number of nested arrays and objects; the code behind this walks through them recursively."""
 
 ID = r"^[A-Za-z0-9._:\-]{1,128}$"
 
@@ -34,7 +34,7 @@ class ChatMessage(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """A request for a response, as of OpenAI's API; other fields are passed on to the model's server."""
+    """A request for a response, as in OpenAI's API; other fields are passed on to the model's server."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -48,7 +48,7 @@ class ChatRequest(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, description="1: each response has an id of its own")
     stop: str | list[str] | None = None
-    user: str | None = Field(None, min_length=1, max_length=256, description="Who edits; one bandit each")
+    user: str | None = Field(None, min_length=1, max_length=256, description="Who edits; each has a bandit")
     metadata: dict[str, Any] | None = None
     id: str | None = Field(None, pattern=ID, description="The response's id, if the client chooses it")
 
@@ -56,21 +56,21 @@ class ChatRequest(BaseModel):
     @classmethod
     def _one(cls, n: int | None) -> int | None:
         if n is not None and n > 1:
-            raise PydanticCustomError("one", "EditLoop cannot do `n` larger than 1: send several requests")
+            raise PydanticCustomError("one", "EditLoop does not support `n` above 1: send several requests")
         return n
 
 
 class EditRequest(_Request):
-    """What a user made of a response: one of this server, or one from elsewhere."""
+    """What a user made of a response, which is one of this server's or comes from elsewhere."""
 
     response_id: str | None = Field(None, pattern=ID)
     edit: str | None = Field(None, description="The text as the user left it")
-    accepted: Literal[True] | None = Field(None, description="In place of `edit`: left unchanged")
+    accepted: Literal[True] | None = Field(None, description="Instead of `edit`: it was left unchanged")
     revision: int | None = Field(None, ge=1, le=1_000_000, description="By default the next one")
     key: str | None = Field(None, min_length=1, max_length=128, description="Idempotency key")
     context: str | list[ChatMessage] | None = Field(None, description="Of a response from elsewhere")
     response: str | None = Field(None, description="Of a response from elsewhere")
-    policy: str | None = Field(None, max_length=200, description="Who wrote it")
+    policy: str | None = Field(None, max_length=200, description="What wrote it")
     user: str | None = Field(None, min_length=1, max_length=256)
     metadata: dict[str, Any] | None = None
 
@@ -91,7 +91,9 @@ class EditRequest(_Request):
             if self.response_id is None:
                 raise PydanticCustomError("which", "give a response_id, or context and response")
             if self.policy is not None or self.user is not None or self.metadata is not None:
-                raise PydanticCustomError("known", "user, policy and metadata of this response are known")
+                raise PydanticCustomError(
+                    "known", "leave out user, policy and metadata: the server knows them for this response"
+                )
         return self
 
 
@@ -101,14 +103,14 @@ class PromoteRequest(_Request):
     run: str = Field(min_length=1, max_length=4096, description="The run folder, as the server sees it")
     policies: list[str] | None = Field(None, min_length=1, description="By default all that were trained")
     replace: bool = Field(False, description="Retire all other arms")
-    force: bool = Field(False, description="Even if offline evaluation is against it")
+    force: bool = Field(False, description="Even if offline evaluation advises against it")
 
 
 def parse(kind: type[Asked], body: bytes) -> Asked:
     """The request that a body holds.
 
     Raises:
-        Problem: 400, with the field at fault, or why the body is no JSON that everybody reads alike.
+        Problem: 400, naming the field at fault, or why the body is not JSON that all parsers read alike.
     """
     try:
         found = parse_json(body)
@@ -120,17 +122,18 @@ def parse(kind: type[Asked], body: bytes) -> Asked:
         what = f"{where}: {first['msg']}" if where else first["msg"]
         raise Problem(400, what, code="invalid_request", param=where) from None
     except UnsafeJSONError as error:
-        raise Problem(400, f"JSON that is not taken: {error}", code="invalid_json") from None
+        raise Problem(400, f"JSON that is not accepted: {error}", code="invalid_json") from None
     except (ValueError, RecursionError) as error:
         raise Problem(400, f"not JSON in UTF-8: {error}", code="invalid_json") from None
 
 
 def _check_depth(value: Any, body: bytes) -> None:
-    """Refuse what is nested more deeply than the code after this goes.
+    """Refuse a body that is nested too deeply for the recursive code behind this.
 
     Raises:
-        UnsafeJSONError: It is.
+        UnsafeJSONError: It has more than `MAX_DEPTH` levels.
     """
+    # Counting brackets is quick and settles nearly all requests: without that many, it cannot be that deep.
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return
     level = [value] if isinstance(value, (dict, list)) else []
@@ -143,10 +146,14 @@ def _check_depth(value: Any, body: bytes) -> None:
 
 
 def check_texts(request: BaseModel, longest: int) -> dict[str, Any]:
-    """The fields that were given, if all texts in them can be kept.
+    """The fields that were given, after a check that all texts in them can be stored.
+
+    Args:
+        request: The request.
+        longest: Maximum number of characters of a text.
 
     Raises:
-        Problem: 413 for one that is too long; 400 for NUL, or half of a pair that stands for a character.
+        Problem: 413 for a text that is too long; 400 for one with NUL or with half of a surrogate pair.
     """
     given = request.model_dump(exclude_unset=True)
     _check(given, longest, ())
@@ -180,7 +187,11 @@ def _is_unicode(text: str) -> bool:
 
 
 def documented(kind: type[BaseModel]) -> dict[str, Any]:
-    """A request's body for the OpenAPI document."""
+    """A request's body for the OpenAPI document.
+
+    Routes read their bodies themselves, with a stricter parser than FastAPI's, so FastAPI cannot describe
+    them. References are replaced by what they refer to: FastAPI collects only the schemas of its own bodies.
+    """
     schema = kind.model_json_schema(ref_template="{model}")
     parts = schema.pop("$defs", {})
 

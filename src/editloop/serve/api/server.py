@@ -20,17 +20,17 @@ from editloop.serve.api.limits import Limits
 __all__ = ["listen", "run_server", "server_settings"]
 
 SHUTDOWN_SECONDS = 20
-"""Time that requests under way are given to end."""
+"""Seconds that requests under way are given to end."""
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Open a socket to listen at; port 0 takes a free one.
 
     Raises:
-        ServeError: The port is in use, or the host is not one of this machine's.
+        ServeError: The port is in use, or the host is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named, because asyncio turns off Nagle's algorithm only if it knows that this is TCP.
+    # The protocol is named because asyncio turns off Nagle's algorithm only on sockets whose protocol is TCP.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -45,7 +45,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server_settings(app: FastAPI, limits: Limits | None = None) -> uvicorn.Config:
-    """How uvicorn serves an application; idle connections and slow heads have a time limit."""
+    """The configuration with which uvicorn serves an application, with a time limit for slow heads."""
     return uvicorn.Config(
         app,
         http=limited_head((limits or Limits()).head_seconds),
@@ -65,14 +65,14 @@ def run_server(
     limits: Limits | None = None,
     beside: Callable[[], Coroutine[Any, Any, object]] | None = None,
 ) -> None:
-    """Serve until a signal comes, and close the store.
+    """Serve until a signal ends it, and close the store.
 
     Args:
         app: From `create_app`.
         listening: From `listen`.
-        started: Called when requests are answered.
-        limits: On requests, as of `create_app`.
-        beside: What else runs in the event loop meanwhile.
+        started: Called when the server is about to answer requests.
+        limits: The limits on requests, as in `create_app`.
+        beside: Makes a coroutine that runs in the same event loop while requests are served.
 
     Raises:
         EditLoopError: The store, the backend or a run cannot be used.
@@ -80,9 +80,10 @@ def run_server(
     settings = server_settings(app, limits)
 
     async def run() -> None:
-        async with app.router.lifespan_context(app):  # not in uvicorn, so that an error is one line
+        async with app.router.lifespan_context(app):  # not by uvicorn, which would log a traceback
             gc.collect()
-            # What is there now stays for ever; each full collection would go through it while requests wait.
+            # The objects that exist now stay until the end. Frozen, they are skipped by full collections,
+            # during which all requests would wait.
             gc.freeze()
             started()
             async with _running(beside):
@@ -106,7 +107,11 @@ async def _running(beside: Callable[[], Coroutine[Any, Any, object]] | None) -> 
 
 @contextmanager
 def _quiet_signals() -> Iterator[None]:
-    """Within it, the signal that uvicorn raises again at its end ends nothing: the store is closed first."""
+    """Ignore, within the block, the signals by which a process is ended.
+
+    uvicorn handles them itself, and raises a signal that it has received again at its end. That would end the
+    process before the store is closed.
+    """
     before = {each: signal.signal(each, lambda *_: None) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the routes share: one object, made when the server starts."""
+"""What the routes share: one object, which is made when the server starts."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ class ServerState:
         loop: Decides, records and learns.
         completions: Answers requests for responses.
         backend: Generates responses.
-        limits: On requests.
-        metrics: Figures about this process.
-        ready: The arms that the backend has been given.
-        following: Held while the backend is given others.
+        limits: The limits on requests.
+        metrics: The metrics of this process.
+        ready: The arms that the backend has been asked to prepare.
+        following: Held while arms are prepared or retired, so that two changes of the arms do not overlap. It
+            is the event loop's only lock. Its holder may wait for the store or the backend, neither of which
+            ever waits for it.
     """
 
     loop: FeedbackLoop

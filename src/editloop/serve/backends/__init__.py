@@ -1,7 +1,7 @@
-"""Where policies run: what a serving backend is, and the registry in which backends are found by name.
+"""Where policies run: the registry in which serving backends are found by name.
 
-A backend is one class with the methods of `base.Backend`, in one file. It is made by its class method
-`from_options`, which takes from `BackendOptions` what it needs. Another package adds one by an entry point:
+A backend is one class with the methods of `base.Backend`, in one file. Its class method `from_options` makes
+one from those `BackendOptions` that it needs. Another package adds a backend by an entry point:
 
     [project.entry-points."editloop.backends"]
     triton = "my_package.triton:TritonBackend"
@@ -22,7 +22,7 @@ __all__ = ["BACKENDS", "BackendFactory", "make_backend"]
 
 
 class BackendFactory(Protocol):
-    """What is registered: a backend's class."""
+    """The type of what is registered: a backend's class."""
 
     def from_options(self, options: BackendOptions) -> Backend:
         """Make a backend.

@@ -1,7 +1,7 @@
-"""What a serving backend is: where policies run that generate the responses.
+"""The protocol of a serving backend, in which policies run and generate the responses.
 
-A backend gets an arm's name and a request, and gives a completion. Why that arm was chosen is not known here.
-Two come with EditLoop, `local` and `upstream`; another package adds one as the registry in
+A backend gets an arm's name and a request, and returns a completion. It does not know why that arm was
+chosen. Two come with EditLoop, `local` and `upstream`; another package adds one as the registry in
 `editloop.serve.backends` describes.
 """
 
@@ -31,6 +31,8 @@ __all__ = [
     "unused_parts",
 ]
 
+# A context variable and not an argument, so that a backend that ignores deadlines need not mention them. Each
+# request is a task of its own, and has its own value.
 _attempt_ends: ContextVar[float | None] = ContextVar("attempt_ends", default=None)
 
 
@@ -59,14 +61,14 @@ class ServedPolicy:
     def part_for(self, response_id: str) -> ServedPolicy:
         """The policy that generates a response: itself, or a part drawn by the mixture's weights.
 
-        The draw is seeded by the response's identity, so that a request that is sent again, to another
-        replica even, gets the same part.
+        The draw is seeded by the response's identity. So a request that is sent again gets the same part,
+        even from another replica.
         """
         return random.Random(response_id).choices(self.parts(), [*self.weights.values()] or None)[0]
 
 
 def unused_parts(policies: Mapping[str, ServedPolicy], retired: ServedPolicy) -> list[ServedPolicy]:
-    """The parts of a policy that was retired which none of the remaining policies needs."""
+    """The parts of a retired policy that none of the remaining policies needs."""
     needed = {part.arm for each in policies.values() for part in each.parts()}
     return [part for part in retired.parts() if part.arm not in needed]
 
@@ -76,11 +78,11 @@ class Completion:
     """A whole response.
 
     Attributes:
-        text: What was generated; None if it is not a text, but a tool call.
+        text: The generated text; None if the response is a tool call instead.
         finish: Why it ended: `stop`, `length` ...
-        message: The message, as of OpenAI's API.
-        usage: Counts of tokens, likewise.
-        logprobs: Log-probabilities, likewise, if they were asked for.
+        message: The message, as in OpenAI's API.
+        usage: The counts of tokens, as in OpenAI's API.
+        logprobs: The log-probabilities, as in OpenAI's API, if they were asked for.
     """
 
     text: str | None
@@ -95,10 +97,10 @@ class Chunk:
     """A part of a streamed response.
 
     Attributes:
-        delta: What is new, as of OpenAI's API.
-        finish: Why the response ended; with its last part only.
-        usage: Counts of tokens, if they were asked for.
-        logprobs: Log-probabilities, likewise.
+        delta: What is new in this part, as in OpenAI's API.
+        finish: Why the response ended; None in all parts but the last.
+        usage: The counts of tokens, if they were asked for.
+        logprobs: The log-probabilities, if they were asked for.
     """
 
     delta: dict[str, Any]
@@ -112,7 +114,7 @@ class BackendUnavailableError(ServeError):
 
     Args:
         reason: `timeout`, `missing` or `error`.
-        detail: What was seen.
+        detail: What was seen. It is logged, and not shown to clients.
     """
 
     def __init__(self, reason: str, detail: object = None) -> None:
@@ -121,12 +123,12 @@ class BackendUnavailableError(ServeError):
 
 
 class UpstreamRejectedError(ServeError):
-    """The request itself was rejected by the model's server, so no arm would be answered.
+    """The model's server rejects the request itself, so another arm would not answer it either.
 
     Args:
-        status: HTTP status.
+        status: The HTTP status.
         body: The body of the answer.
-        retry_after: When it may be tried again, as the server said it.
+        retry_after: The value of the server's `Retry-After` header, if there is one.
     """
 
     def __init__(self, status: int, body: Any, retry_after: str | None = None) -> None:
@@ -136,7 +138,7 @@ class UpstreamRejectedError(ServeError):
 
 @asynccontextmanager
 async def attempt_timeout(seconds: float | None) -> AsyncIterator[None]:
-    """Within it, an arm has so many seconds to answer, or to begin a stream; None sets no limit.
+    """Limit the block to this many seconds, in which an arm answers or begins a stream; None sets no limit.
 
     Raises:
         BackendUnavailableError: The time is over.
@@ -152,10 +154,10 @@ async def attempt_timeout(seconds: float | None) -> AsyncIterator[None]:
 
 
 def seconds_left() -> float | None:
-    """How many seconds the attempt that is under way still has; None if there is no limit.
+    """How many seconds the current attempt has left; None if there is no limit.
 
-    A backend may pass this on to a server that it asks. One that does not is cancelled at the end all the
-    same.
+    A backend may pass this on to the server that it asks. An attempt that takes longer is cancelled in any
+    case.
     """
     ends = _attempt_ends.get()
     return None if ends is None else max(0.0, ends - asyncio.get_running_loop().time())
@@ -163,17 +165,17 @@ def seconds_left() -> float | None:
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """What a backend is made from; each takes the options that concern it.
+    """The options from which a backend is made; each backend uses those that concern it.
 
     Attributes:
         url: Address of a model server.
         key: Its bearer key.
-        base: What the base is called there.
-        timeout: Seconds until a response, and between two parts of a stream.
-        max_new_tokens: Tokens of a response, if a request sets no limit.
-        device: As of `editloop.policy.load_base`.
-        dtype: As of `editloop.policy.load_base`.
-        extra: Options of backends that other packages bring, by name.
+        base: The name of the base model there.
+        timeout: Maximum seconds until a response, and between two parts of a stream.
+        max_new_tokens: Maximum tokens of a response, if a request sets no limit.
+        device: As in `editloop.policy.load_base`.
+        dtype: As in `editloop.policy.load_base`.
+        extra: Options of backends of other packages, by name.
     """
 
     url: str | None = None
@@ -191,15 +193,18 @@ class Backend(Protocol):
     """Where policies run."""
 
     answer_seconds: float | None
-    """Time after which another arm is asked; None if all arms share one processor: another is no quicker."""
+    """Seconds in which a request must be answered, over all arms that are tried; None sets no limit.
+
+    None suits a backend whose arms share one processor, where another arm would be no quicker.
+    """
 
     @property
     def down(self) -> str | None:
-        """Why no policy can answer now; None if they can. Anyone may read it, so it holds no address."""
+        """Why no policy can answer now; None if they can. Anyone may read it, so it must hold no address."""
         ...
 
     async def start(self) -> None:
-        """Get ready.
+        """Get ready to prepare policies and to answer.
 
         Raises:
             EditLoopError: It cannot.
@@ -219,14 +224,14 @@ class Backend(Protocol):
         ...
 
     async def retire(self, arm: str) -> None:
-        """Release a policy; one that is not there is no error."""
+        """Release a policy; a policy that is not there is not an error."""
         ...
 
     def check(self, request: Mapping[str, Any]) -> None:
         """Check whether a request can be answered at all, before anything is decided or recorded.
 
         Args:
-            request: As of OpenAI's API.
+            request: The request, as in OpenAI's API.
 
         Raises:
             UpstreamRejectedError: It asks for something that no policy here can do; the message names it.
@@ -238,15 +243,22 @@ class Backend(Protocol):
 
         Args:
             arm: The policy that generates it.
-            request: As of OpenAI's API.
+            request: The request, as in OpenAI's API.
             response_id: The response's identity; it seeds the choice of a mixture's part.
 
         Raises:
-            BackendUnavailableError: This arm cannot answer; another may.
-            UpstreamRejectedError: No arm would be answered.
+            BackendUnavailableError: This arm cannot answer; another arm may.
+            UpstreamRejectedError: The request is rejected, whatever the arm.
         """
         ...
 
     def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
-        """Generate a response part by part; the last part has `finish`. Errors are those of `complete`."""
+        """Generate a response part by part; the last part has `finish`.
+
+        The iterator is closed when nobody waits any more. It should then stop generating.
+
+        Raises:
+            BackendUnavailableError: As in `complete`; also after some parts, if the response breaks off.
+            UpstreamRejectedError: As in `complete`.
+        """
         ...

@@ -1,8 +1,8 @@
 """What policies in this process can do: a table of the API's parameters, with the values that are supported.
 
-A request is checked against it before anything is decided, so that a rejected one leaves no trace. A
+A request is checked against it before anything is decided, so that a rejected request leaves no trace. A
 parameter that is not in the table is rejected by its name, because ignoring it would give a wrong answer that
-looks right. Backends that pass requests on have no table: the server behind them knows what it can do.
+looks right. Backends that pass requests on need no table: the server behind them knows what it can do.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ Check = Callable[[str, Any], Iterator[Objection]]
 
 
 def any_value(name: str, value: Any) -> Iterator[Objection]:
-    """Any value: it is supported, or makes no difference to a text."""
+    """Allow any value: it is supported, or makes no difference to a text."""
     yield from ()
 
 
 def only(*values: Any) -> Check:
-    """Only these values, which ask for nothing special."""
+    """Allow only these values, which ask for nothing special."""
 
     def check(name: str, value: Any) -> Iterator[Objection]:
+        # The types are compared as well, because False == 0 and True == 1 in Python, but not in JSON.
         if not any(value == each and type(value) in _alike(each) for each in values):
             allowed = [json.dumps(each) for each in values if each]
             yield Objection(f"`{name}`" + (f" other than {' or '.join(allowed)}" if allowed else ""), name)
@@ -43,24 +44,25 @@ def only(*values: Any) -> Check:
 
 
 def _alike(value: Any) -> tuple[type, ...]:
+    """The types that JSON does not distinguish from that of a value: it has one type of number."""
     return (int, float) if type(value) in (int, float) else (type(value),)
 
 
 def whole_number(name: str, value: Any) -> Iterator[Objection]:
-    """A whole number of 64 bits, which can seed a generator."""
+    """Allow a whole number of 64 bits, which can seed a generator."""
     if type(value) is not int or not -(2**63) <= value < 2**63:
         yield Objection(f"`{name}` other than a whole number of 64 bits", name)
 
 
 def texts(name: str, value: Any) -> Iterator[Objection]:
-    """A text or several, none of which is empty."""
+    """Allow one or several texts, none of them empty."""
     several = value if isinstance(value, list) else [value]
     if not all(isinstance(each, str) and each for each in several):
         yield Objection(f"`{name}` that is empty", name)
 
 
 def text_messages(name: str, messages: Any) -> Iterator[Objection]:
-    """Messages that have a role, a text and nothing else."""
+    """Allow messages with a role, a text and nothing else."""
     for i, message in enumerate(messages):
         where = f"{name}.{i}"
         for key, value in message.items():
@@ -116,7 +118,7 @@ def check_request(request: Mapping[str, Any], table: Mapping[str, Check]) -> Non
     """Check a request against a table.
 
     Raises:
-        UpstreamRejectedError: 400, it asks for what is not supported; the message names the first such thing.
+        UpstreamRejectedError: 400, something is not supported; the message names the first such thing.
     """
     for name, value in request.items():
         if value is None:
@@ -124,7 +126,7 @@ def check_request(request: Mapping[str, Any], table: Mapping[str, Check]) -> Non
         if name not in table:
             raise rejection(f"this backend does not know `{name[:64]}`", name[:64], "unsupported_parameter")
         for objection in table[name](name, value):
-            what = f"this backend cannot do {objection.what} (editloop serve --upstream has one that may)"
+            what = f"this backend cannot do {objection.what} (a server behind --upstream may)"
             raise rejection(what, objection.param, "unsupported_parameter")
 
 

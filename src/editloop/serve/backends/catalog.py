@@ -1,7 +1,7 @@
 """Policies of run folders as arms: permanent names, and whether offline evaluation advises against one.
 
-A run folder comes from elsewhere. All of it is checked before any of it is used, and what is not in order is
-refused even if its promotion is forced.
+A run folder may come from elsewhere, so all of it is checked before any of it is used. A folder that fails
+a check is refused even if its promotion is forced.
 """
 
 from __future__ import annotations
@@ -26,27 +26,31 @@ __all__ = ["find_policies", "objection", "validation", "within_time_limit"]
 T = TypeVar("T")
 
 CHECK_SECONDS = 600.0
-"""Time in which a run folder must be read: a large model on a slow disk takes minutes."""
+"""Seconds in which a run folder must be read; a large model on a slow disk takes minutes."""
 
 
 async def within_time_limit(work: Callable[[], T]) -> T:
-    """What work in a thread returns. A thread that hangs is abandoned; the process can end without it.
+    """The result of work that runs in a thread of its own. A thread that hangs is abandoned.
+
+    `asyncio.to_thread` would not do: a thread of its pool that hangs on a dead mount would stay occupied, and
+    the process would wait for it at its end. A daemon thread ends with the process.
 
     Raises:
-        RunError: It takes too long.
+        RunError: The work takes too long.
     """
     event_loop = asyncio.get_running_loop()
     found: asyncio.Future[T] = event_loop.create_future()
 
     def deliver(settle: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the event loop has ended
+            # After a timeout the future is done, and setting it again would raise.
             event_loop.call_soon_threadsafe(lambda: None if found.done() else settle())
 
     def run() -> None:
         try:
             result = work()
         except Exception as error:
-            failure = error  # the name that an except clause binds is gone when it is delivered
+            failure = error  # Python deletes the name `error` at the end of this clause, before the delivery
             deliver(lambda: found.set_exception(failure))
         else:
             deliver(lambda: found.set_result(result))
@@ -62,14 +66,14 @@ async def within_time_limit(work: Callable[[], T]) -> T:
 
 
 def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[ServedPolicy]:
-    """Return policies of a run folder as arms, after the folder was checked.
+    """Return policies of a run folder as arms, after checking the folder.
 
     Args:
         run: The folder.
-        names: Which of its policies; None for all that were trained.
+        names: The names of its policies; None for all that were trained.
 
     Raises:
-        RunError: There is no such folder or policy, or something in the folder is not in order.
+        RunError: There is no such folder or policy, or the folder fails a check.
     """
     folder = RunFolder(run)
     try:
@@ -82,13 +86,19 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
             raise RunError("no such policy in the run", seen=unknown[0], do=f"choose of {', '.join(have)}")
         if not wanted:
             raise RunError("the run has no policies", seen=str(run), do="fit some first")
-        str(folder.path.resolve()).encode()
+        str(folder.path.resolve()).encode()  # a path that is not valid Unicode cannot be kept in the store
         return [_served(folder, manifest, name) for name in wanted]
     except (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        # The files may hold anything, so whatever their content breaks is an error of the run.
         raise RunError(f"the run cannot be read: {error!r}", seen=str(run)) from error
 
 
 def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
+    """A policy under its arm's name, whose hash is one of its weights and of the base's.
+
+    So the name changes when the weights change, and what was learned of one policy is never counted for
+    another.
+    """
     path = folder.path.resolve()
     fingerprint = check_name(manifest.base.fingerprint)
     if name == "base":
@@ -109,25 +119,25 @@ def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
 
 
 def _weights(manifest: Manifest) -> dict[str, float]:
-    """The weights of the run's mixture.
+    """The weights of the run's mixture, by policy.
 
     Raises:
-        RunError: They are not weights of policies of the run.
+        RunError: They are not convex weights over policies of the run.
     """
     weights = manifest.mixture.weights if manifest.mixture else {}
     for name, weight in weights.items():
         if name not in manifest.policies or not 0 <= weight <= 1:
-            raise RunError("the mixture's weights are not in order", seen={name: weight}, do="fit it again")
+            raise RunError("a weight of the mixture is not valid", seen={name: weight}, do="fit it again")
     if not math.isclose(sum(weights.values()), 1.0, abs_tol=1e-3):
-        raise RunError("the mixture's weights do not come to 1", seen=sum(weights.values()))
+        raise RunError("the mixture's weights do not sum to 1", seen=sum(weights.values()))
     return weights
 
 
 def validation(run: Path, name: str) -> dict[str, Any]:
-    """What the fit measured: the cost of the policy's responses to validation contexts, and of the base's.
+    """The validation costs that the fit measured: those of the policy's responses, and of the base's.
 
     Raises:
-        RunError: A figure of the run is no number.
+        RunError: A figure of the run is not a number.
     """
     return _validation(RunFolder(run).manifest(), name)
 
@@ -141,6 +151,8 @@ def _validation(manifest: Manifest, name: str) -> dict[str, Any]:
         known = {part: _validation(manifest, part)["cost"] for part in parts}
         if None in known.values():
             return {"cost": None, "base": base, "alarms": []}
+        # A mixture draws one part for each response, so its mean cost is the weighted mean of theirs. The
+        # errors are treated as independent, although the parts were measured on the same contexts.
         mean = sum(parts[part] * each["mean"] for part, each in known.items())
         error = math.hypot(*(parts[part] * (each["se"] or 0.0) for part, each in known.items()))
         n = min(each["n"] for each in known.values())
@@ -153,16 +165,16 @@ def _cost(sampled: SamplesRecord | None) -> dict[str, Any] | None:
     """A mean cost with its standard error; None if it was not measured.
 
     Raises:
-        RunError: It was measured, and is no number or of no responses.
+        RunError: It was measured, but it is not a number, or of no responses.
     """
     if sampled is None:
         return None
     cost = sampled.cost
     if cost.mean is None or (cost.se is not None and cost.se < 0):
         seen = {"mean": cost.mean, "se": cost.se}
-        raise RunError("a validation cost is no number", seen=seen, do="fit it again")
+        raise RunError("a validation cost is not a number", seen=seen, do="fit it again")
     if cost.n is None or cost.n < 1:
-        raise RunError("a validation cost is of no responses", seen=cost.n, do="fit it again")
+        raise RunError("a validation cost without responses", seen=cost.n, do="fit it again")
     return {"mean": cost.mean, "se": cost.se, "n": cost.n}
 
 
@@ -175,6 +187,6 @@ def objection(measured: Mapping[str, Any]) -> str | None:
     if cost is None or base is None:
         return "the run has no validation costs"
     error = math.hypot(cost["se"] or 0.0, base["se"] or 0.0)
-    if not cost["mean"] <= base["mean"] + error:  # not `>`, which is false of NaN
+    if not cost["mean"] <= base["mean"] + error:  # `>` would be false for NaN, and let it pass
         return f"its validation cost is {cost['mean']:.3f}, the base's {base['mean']:.3f} ± {error:.3f}"
     return None

@@ -1,8 +1,11 @@
 """Policies in this process: one base with the adapters of run folders on it, answering in batches.
 
-A batch holds requests for any of the adapters, or for one whole model. It is made of what waits when the one
-before has ended, so a long response keeps others waiting: for many users at once there are servers like vLLM
-(`upstream.py`).
+A batch holds requests for any of the adapters, or for one whole model. It is made of the requests that wait
+when the previous batch has ended, so a long response keeps others waiting. For many users at once there are
+servers such as vLLM (`upstream.py`).
+
+One thread generates. The event loop hands it jobs by a queue, and it hands their parts back to each job's
+event loop. `_model_lock` keeps it from generating while another thread puts an adapter on the model.
 """
 
 from __future__ import annotations
@@ -39,15 +42,15 @@ from editloop.serve.loop.logged_text import logged_context
 __all__ = ["LocalBackend"]
 
 BATCH_SIZE = 16
-"""Most requests that are answered together."""
+"""Maximum number of requests in one batch."""
 
 
 class LocalBackend:
     """Policies on a base in this process.
 
     Args:
-        max_new_tokens: Tokens of a response, if a request sets no limit.
-        options: As of `RunFolder.load_base`, for the base of the first run.
+        max_new_tokens: Maximum tokens of a response, if a request sets no limit.
+        options: Passed to `RunFolder.load_base`, for the base of the first run.
     """
 
     answer_seconds: float | None = None
@@ -98,7 +101,7 @@ class LocalBackend:
                 self._model = self._base.model
             if fingerprint != self._base.fingerprint:
                 raise ModelError(
-                    "another base is loaded here",
+                    "this policy needs another base than the one that is loaded",
                     seen=str(policy.run),
                     do="serve several bases by --upstream",
                 )
@@ -112,7 +115,11 @@ class LocalBackend:
                 raise
 
     def _load(self, arm: str, name: str, folder: RunFolder) -> None:
-        """Put an adapter on the base, beside those that are there; or load a whole model."""
+        """Put an adapter on the base, beside those that are there; or load a whole model.
+
+        Raises:
+            ModelError: The adapter's weights are not exactly those that the base's modules need.
+        """
         if arm in self._adapters or arm in self._whole:
             return
         assert self._base is not None
@@ -125,7 +132,7 @@ class LocalBackend:
 
         model, is_first = self._model, self._model is self._base.model
         try:
-            with warnings.catch_warnings():  # missing weights are looked for below
+            with warnings.catch_warnings():  # PEFT only warns of missing weights; they are an error below
                 warnings.simplefilter("ignore")
                 if is_first:
                     model = PeftModel.from_pretrained(model, str(place), adapter_name=arm)
@@ -136,6 +143,8 @@ class LocalBackend:
             if have != given:
                 raise ValueError(f"{len(have - given)} weights missing, {len(given - have)} unknown")
         except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
+            # PEFT may have put its layers into the base's modules already. They are taken out again, together
+            # with the attribute by which PEFT would take the base for one that still has adapters.
             if not is_first and arm in model.peft_config:
                 model.delete_adapter(arm)
             elif isinstance(model, PeftModel) and is_first:
@@ -147,7 +156,7 @@ class LocalBackend:
         self._adapters.add(arm)
 
     async def retire(self, arm: str) -> None:
-        """See `Backend.retire`; an adapter stays in memory, as answers may still need it."""
+        """See `Backend.retire`. An adapter stays in memory, because jobs in the queue may still need it."""
         self._let_go(arm)
 
     def _let_go(self, arm: str) -> None:
@@ -180,10 +189,10 @@ class LocalBackend:
                 if part.finish is not None:
                     return
         finally:
-            job.done = job.done or "stop"  # nobody waits any more
+            job.done = job.done or "stop"  # nobody waits any more, so its row of the batch can end
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """See `Backend.check`: by the table of capabilities, and by the length of the prompt."""
+        """See `Backend.check`. It looks at the table of capabilities, and at the length of the prompt."""
         check_request(request, IN_PROCESS)
         if self._base is not None:
             self._prompt(request, self._base)
@@ -200,12 +209,13 @@ class LocalBackend:
                 context = tuple(Message.model_validate(each) for each in context)
             prompt = base.encoder.prompt(context)
         except (EditLoopError, ValueError) as error:
-            raise rejection(f"this policy takes messages of texts only: {error}", "messages") from error
+            raise rejection(f"this policy takes only messages with texts: {error}", "messages") from error
         if len(prompt) >= base.encoder.max_length:
             raise rejection(f"{len(prompt)} tokens leave no room for a response", "messages")
         return tuple(prompt)
 
     def _job(self, arm: str, request: Mapping[str, Any]) -> Job:
+        """The job of a request, with the defaults of OpenAI's API."""
         assert self._base is not None
         prompt = self._prompt(request, self._base)
         room = self._base.encoder.max_length - len(prompt)
@@ -213,7 +223,7 @@ class LocalBackend:
         temperature = request.get("temperature")
         settings = (1.0 if temperature is None else temperature, request.get("top_p"))
         seed = request.get("seed")
-        stream = np.random.SeedSequence(None if seed is None else seed % 2**128)
+        stream = np.random.SeedSequence(None if seed is None else seed % 2**128)  # it takes no negative seed
         stop = request.get("stop") or ()
         stops = (stop,) if isinstance(stop, str) else tuple(map(str, stop))
         event_loop, whole = asyncio.get_running_loop(), self._whole.get(arm)
@@ -222,6 +232,11 @@ class LocalBackend:
     # In the thread that generates
 
     def _run(self) -> None:
+        """Answer jobs in batches until None arrives in the queue, and then those that are left.
+
+        A batch is the oldest job and those that fit it: the same model and the same settings. The others are
+        kept, so each of them is the oldest at last.
+        """
         kept: list[Job] = []
         ended = False
         while not (ended and not kept):
@@ -245,6 +260,6 @@ class LocalBackend:
                     assert self._base is not None
                     model = self._model if first.whole is None else first.whole.model
                     generate(alike, self._base, model)
-            except Exception as error:  # whatever it is, the thread must go on
+            except Exception as error:  # without this thread, every later request would wait forever
                 for job in alike:
                     job.fail(error)

@@ -1,7 +1,7 @@
-"""One batch of requests in this process: tokens are drawn for all of them at once, and handed out one by one.
+"""One batch of requests in this process: tokens are drawn for all of them at once, and sent one by one.
 
-A batch has one sampling temperature, and one model: the base, where each row has the adapter of its own arm,
-or a whole model. Rows end when their own limit or stop text is reached, or nobody waits for them any more.
+A batch has one temperature, one top-p and one model: the base, on which each row uses the adapter of its own
+arm, or a whole model. A row ends at its own limit or stop text, or when nobody waits for it any more.
 """
 
 from __future__ import annotations
@@ -27,22 +27,25 @@ NO_ADAPTER = "__base__"
 """PEFT's name for rows that have no adapter."""
 
 
-@dataclass
+@dataclass(eq=False)  # two requests with equal content are two jobs
 class Job:
     """A request in a batch, and where its text goes.
 
+    The event loop's thread makes a job, reads its `parts` and may set `done`; the thread that generates does
+    everything else.
+
     Attributes:
-        arm: The arm whose adapter it has.
+        arm: The arm whose adapter is used.
         whole: The model, if the arm is a whole model; None for an adapter on the base, or the base itself.
-        prompt: Token ids.
-        max_tokens: How many tokens are generated at most.
-        settings: Temperature and top-p; a batch has one of each.
-        stream: The random stream that draws its tokens.
+        prompt: The token ids of the prompt.
+        max_tokens: Maximum number of tokens to generate.
+        settings: Temperature and top-p, which are the same in a batch.
+        stream: The random stream by which its tokens are drawn.
         stops: Texts that end the response.
-        event_loop: That of whoever waits for it.
-        parts: The chunks so far, or why there are none.
+        event_loop: The event loop that waits for it.
+        parts: The chunks so far, or the error that ended them.
         ids: The tokens drawn so far.
-        sent: The text that was handed out so far.
+        sent: The text that was sent so far.
         done: Why it ended; None before that.
     """
 
@@ -60,19 +63,19 @@ class Job:
     done: str | None = None
 
     def send(self, part: Chunk | Exception) -> None:
-        """Hand a part to whoever waits."""
-        with suppress(RuntimeError):  # their event loop has ended
+        """Send a part to the event loop that waits for it."""
+        with suppress(RuntimeError):  # the event loop has ended
             self.event_loop.call_soon_threadsafe(self.parts.put_nowait, part)
 
     def fail(self, error: Exception) -> None:
-        """Say why the response ends here, unless it has ended."""
+        """Send the error that ends the response, unless it has ended already."""
         if self.done is None:
             self.send(BackendUnavailableError("error", str(error) or type(error).__name__))
 
 
 @torch.inference_mode()
 def generate(jobs: Sequence[Job], base: Policy, model: Any) -> None:
-    """Draw the responses of a batch; each token is handed out as soon as it is drawn.
+    """Draw the responses of a batch; each token is sent as soon as it is drawn.
 
     Args:
         jobs: Requests with the same `settings` and the same `whole`.
@@ -82,7 +85,7 @@ def generate(jobs: Sequence[Job], base: Policy, model: Any) -> None:
     encoder, device = base.encoder, base.device
     width = max(len(job.prompt) for job in jobs)
     ids = torch.full((len(jobs), width), encoder.pad, dtype=torch.long)
-    for row, job in enumerate(jobs):  # padded on the left, so that all rows go on at the same position
+    for row, job in enumerate(jobs):  # padded on the left, so that all rows continue in the same column
         ids[row, width - len(job.prompt) :] = torch.tensor(job.prompt)
     is_prompt = torch.arange(width) >= width - torch.tensor([len(job.prompt) for job in jobs])[:, None]
     temperature, top_p = jobs[0].settings
@@ -92,7 +95,7 @@ def generate(jobs: Sequence[Job], base: Policy, model: Any) -> None:
         uniform = uniform_numbers([job.stream for job in jobs], longest)
         draw = [InversionSampler(uniform, temperature, width, top_p)]
     config = GenerationConfig(
-        do_sample=False,  # the sampler leaves one token to choose; without it, decoding is greedy
+        do_sample=False,  # InversionSampler leaves one possible token; without it, decoding is greedy
         max_new_tokens=longest,
         eos_token_id=encoder.end,
         pad_token_id=encoder.pad,
@@ -113,13 +116,13 @@ def generate(jobs: Sequence[Job], base: Policy, model: Any) -> None:
 
 
 class _JobStreamer(BaseStreamer):  # type: ignore[misc]
-    """Hands out each row's text as it grows."""
+    """Sends each row's text as it grows."""
 
     def __init__(self, jobs: Sequence[Job], base: Policy) -> None:
         self.jobs, self.encoder, self.has_begun = jobs, base.encoder, False
 
     def put(self, value: torch.Tensor) -> None:
-        """Take what `generate` draws: the prompts first, then one token of each row at a time."""
+        """Take what `generate` draws: first all prompts in one call, then one token of each row per call."""
         if not self.has_begun:
             self.has_begun = True
             return
@@ -128,16 +131,21 @@ class _JobStreamer(BaseStreamer):  # type: ignore[misc]
                 self._add(job, token)
 
     def _add(self, job: Job, token: int) -> None:
+        """Add a token to a response, and send what has become certain of its text."""
         job.ids.append(token)
         ended = token == self.encoder.end
+        # All tokens are decoded each time, because a token's text depends on those before it: it may be a
+        # part of a character, or lose a leading blank.
         text = self.encoder.decode(job.ids[:-1] if ended else job.ids)
         found = [at for stop in job.stops if (at := text.find(stop)) >= 0]
         if found:
             text, ended = text[: min(found)], True
         full = len(job.ids) >= job.max_tokens
-        if not (ended or full):  # the next token may complete a character, or a stop text, that has begun
+        if not (ended or full):
+            # What the next tokens may still change is held back: the beginning of a stop text or of a
+            # character. The latter is decoded as one U+FFFD or, by some tokenizers, as one for each byte.
             held = max((_overlap(text, stop) for stop in job.stops), default=0)
-            text = text.removesuffix("\ufffd")
+            text = text.rstrip("\ufffd")
             text = text[: len(text) - held] if held else text
         if text.startswith(job.sent) and len(text) > len(job.sent):
             role = {} if job.sent else {"role": "assistant"}
@@ -150,7 +158,7 @@ class _JobStreamer(BaseStreamer):  # type: ignore[misc]
             job.send(Chunk({}, job.done, usage))
 
     def end(self) -> None:
-        """All rows have ended."""
+        """Nothing is left to do: each row's end was sent with its last token."""
 
 
 class _JobsDone(StoppingCriteria):  # type: ignore[misc]

@@ -1,8 +1,8 @@
 """Policies behind any OpenAI-compatible server, in particular vLLM with LoRA adapters.
 
 An arm's name is the name of its model there. A server that can load adapters through its API loads them
-from the run folders. Its list of models is compared with the arms every while, and what it has lost, by a
-restart for example, is loaded again.
+from the run folders. Its list of models is compared with the arms periodically, and an adapter that it has
+lost, for example by a restart, is loaded again.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ COMPARE_INTERVAL = 30.0
 """Seconds between two comparisons of the server's models with the arms."""
 
 RETRY_INTERVAL = 2.0
-"""The same while the server is down."""
+"""Seconds between two comparisons while the server is down."""
 
 LIST_SECONDS = 10.0
-"""Time in which the server must list its models; one that cannot do even that is down."""
+"""Seconds in which the server must list its models; a server that does not even do that is down."""
 
 KEEP_ALIVE = 1.5
-"""Seconds for which an idle connection is kept: less than servers do (uvicorn 5, gunicorn 2), so that a
-request never goes into a connection that the server is closing."""
+"""Seconds for which an idle connection is kept. Servers keep it longer (uvicorn 5, gunicorn 2), so a request
+is never sent on a connection that the server is closing."""
 
 CONNECTION_ERRORS = (aiohttp.ClientError, TimeoutError)
-"""What is raised if the server cannot be reached or does not answer."""
+"""The exceptions that are raised if the server cannot be reached or does not answer."""
 
 
 class UpstreamBackend:
@@ -67,8 +67,8 @@ class UpstreamBackend:
     Args:
         base_url: Its address, with `/v1`.
         key: Its bearer key.
-        base: What the base is called there.
-        timeout: Most seconds without any byte of an answer.
+        base: The name of the base model there.
+        timeout: Maximum seconds without any byte of an answer.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class UpstreamBackend:
         self.answer_seconds: float | None = timeout
         self._url = base_url.rstrip("/") + "/"
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        # No limit for a whole answer, which a long stream would exceed. Whole responses are limited by
+        # `attempt_timeout`.
         self._timeout = aiohttp.ClientTimeout(total=None, connect=min(5.0, timeout), sock_read=timeout)
         self._session: aiohttp.ClientSession | None = None
         self._base = base
@@ -103,11 +105,11 @@ class UpstreamBackend:
 
     @property
     def down(self) -> str | None:
-        """See `Backend.down`: as it was when the server was last asked for anything."""
+        """See `Backend.down`. It tells how the last request to the server went."""
         return self._down
 
     def _note(self, error: Exception | None) -> None:
-        """Note whether the server answered; a change is logged, once, with all that an error says."""
+        """Note whether the server answered. A change is logged once, with the whole error."""
         down = None if error is None else f"the model server does not answer: {describe_cause(error)}"
         if down != self._down:
             if error is None:
@@ -118,11 +120,12 @@ class UpstreamBackend:
             self._down = down
 
     async def start(self) -> None:
-        """See `Backend.start`: the server need not be up yet."""
+        """See `Backend.start`. The model server need not be up yet."""
         self._session = aiohttp.ClientSession(
             headers=self._headers,
             timeout=self._timeout,
             proxy=_proxy(self._url),
+            # No limit: with aiohttp's own of 100, further requests would wait unseen. The middleware limits.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -141,13 +144,14 @@ class UpstreamBackend:
         if self._session is None or self._session.closed:
             raise aiohttp.ClientConnectionError("the connection to the model server is closed")
         url = self._url + path
+        # No redirects: they would take the bearer key and users' texts to another server.
         return self._session.request(method, url, json=body, headers=headers, allow_redirects=False)
 
     # Adapters
 
     async def prepare(self, policy: ServedPolicy) -> None:
-        """See `Backend.prepare`: an adapter that is not in the server's list is loaded there."""
-        self._policies[policy.arm] = policy  # first, so that what cannot be loaded now is tried again
+        """See `Backend.prepare`. The server loads an adapter that is not in its list of models."""
+        self._policies[policy.arm] = policy  # first: `compare` tries again what cannot be loaded now
         models = await self._models()
         for part in policy.parts():
             await self._load(part, models)
@@ -162,10 +166,10 @@ class UpstreamBackend:
                         pass
 
     async def _models(self) -> set[str]:
-        """The names of the models that the server has.
+        """The names of the server's models.
 
         Raises:
-            ServeError: It does not list them.
+            ServeError: The server does not list them.
         """
         try:
             async with asyncio.timeout(LIST_SECONDS), self._request("GET", "models") as answer:
@@ -176,26 +180,28 @@ class UpstreamBackend:
             self._note(error)
             raise ServeError(
                 f"the model server does not list its models: {describe_cause(error)}",
-                do="check --upstream; the log of this server says more",
+                do="check --upstream, and this server's log",
             ) from error
         self._note(None)
         return models
 
     def _model_name(self, policy: ServedPolicy) -> str:
-        """What a policy is called on the server."""
+        """The name of a policy's model on the server."""
         return self._base or policy.arm if policy.name == "base" else policy.arm
 
     async def _load(self, policy: ServedPolicy, models: set[str]) -> None:
-        """Have the server load a policy's adapter, unless it is among its models.
+        """Make the server load a policy's adapter, unless it is among its models.
 
         Raises:
-            ServeError: It cannot be loaded.
+            ServeError: The adapter cannot be loaded.
         """
         name = self._model_name(policy)
         if name in models:
             return
         if policy.name == "base":
-            raise ServeError("the model server has no such base", seen=name, do="name it by --upstream-base")
+            raise ServeError(
+                "the model server has no such base model", seen=name, do="name it by --upstream-base"
+            )
         folder = policy.run / "policies" / policy.name
         if not (folder / "adapter_config.json").is_file():
             raise ServeError(
@@ -210,7 +216,8 @@ class UpstreamBackend:
         except CONNECTION_ERRORS as error:
             self._note(error)
             raise ServeError(f"the model server does not answer: {describe_cause(error)}") from error
-        if status >= 300 and name not in await self._models():  # another replica may have loaded it
+        # Another replica may have loaded it in the meantime; then the server refuses to load it twice.
+        if status >= 300 and name not in await self._models():
             said = f"{status} {error_message(text)}"
             raise ServeError(
                 f"the model server does not load the adapter: {said}", do=loading_advice(said, folder)
@@ -221,7 +228,7 @@ class UpstreamBackend:
             self._compare_now.clear()
             try:
                 await self.compare()
-            except Exception:  # whatever it is, the comparison must go on
+            except Exception:  # without this task, a server that was restarted would get no adapters
                 log.exception("the model server's models could not be compared with the arms")
             if self._down is not None:
                 await asyncio.sleep(RETRY_INTERVAL)
@@ -231,22 +238,22 @@ class UpstreamBackend:
                     await self._compare_now.wait()
 
     async def compare(self) -> None:
-        """Load the adapters that the server should have and does not have."""
+        """Load the adapters that the server should have but does not have."""
         parts = {part.arm: part for each in self._policies.values() for part in each.parts()}
         try:
             models = await self._models()
-        except ServeError:  # it is logged
+        except ServeError:  # `_note` has logged it
             return
         for part in parts.values():
             try:
                 await self._load(part, models)
-            except ServeError as error:  # the others may be loaded all the same
+            except ServeError as error:  # go on with the others
                 log.warning("%s", error)
 
     # Responses
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """See `Backend.check`: the server itself says what it cannot do."""
+        """See `Backend.check`. The server itself rejects what it cannot do."""
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""
@@ -282,10 +289,12 @@ class UpstreamBackend:
     ) -> dict[str, Any]:
         policy = self._policies.get(arm)
         model = arm if policy is None else self._model_name(policy.part_for(response_id))
-        return {**request, "model": model, "stream": stream}
+        return {**request, "model": model, "stream": stream}  # all else goes on as the client has sent it
 
     def _unavailable(self, error: Exception) -> BackendUnavailableError:
-        if isinstance(error, TimeoutError):  # this response takes too long; others may not
+        # A response that takes too long does not show that the server is down. The list of models, asked for
+        # now, does.
+        if isinstance(error, TimeoutError):
             self._compare_now.set()
             return BackendUnavailableError("timeout")
         self._note(error)
@@ -293,17 +302,20 @@ class UpstreamBackend:
 
 
 def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for a URL."""
+    """The proxy that the environment names for a URL.
+
+    It takes the place of aiohttp's `trust_env`, which would also read credentials from `.netrc`.
+    """
     parts, known = urlsplit(url), getproxies()
     proxy = known.get(parts.scheme) or known.get("all") or ""
     return proxy if proxy.startswith("http") and not proxy_bypass(parts.netloc) else None
 
 
 def _timeout_headers() -> dict[str, str]:
-    """How long a whole response is waited for, in the headers that routers read; LiteLLM has one of its own.
+    """Headers that tell routers how long a whole response is waited for; LiteLLM has a header of its own.
 
-    Streams do not send them, because a stream may go on after that time, once it has begun. When the time is
-    over the connection is closed, by which vLLM learns that nobody wants the response.
+    They are not sent for streams, because a stream that has begun may go on after that time. When the time is
+    over, the connection is closed, by which vLLM learns that nobody wants the response any more.
     """
     left = seconds_left()
     if left is None:

@@ -1,4 +1,4 @@
-"""What a model server answers: completions, chunks and errors, read from the forms that servers use."""
+"""Reading the answers of model servers: completions, chunks and errors, in the forms that servers use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ ADVICE = (
     (r"^401 |^403 ", "give its key as EDITLOOP_UPSTREAM_KEY"),
     (r"", "the model server's log may say more"),
 )
-"""What to do if a server does not load an adapter, by the status and the message of its answer."""
+"""What to do if a server does not load an adapter, by a pattern in the status and message of its answer.
+
+The first pattern that is found counts.
+"""
 
 CAUSES: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "no answer in time"),
@@ -43,21 +46,24 @@ CAUSES: tuple[tuple[type[Exception], str], ...] = (
     (aiohttp.ServerDisconnectedError, "it closes the connection"),
     (ValueError, "no list of models"),
 )
-"""Why a server cannot be used, in words that anyone may read; the messages of the errors hold its address."""
+"""Why a server cannot be used, in words that anyone may read: the errors' own messages hold its address.
+
+The first matching type counts, so subclasses come before their bases.
+"""
 
 
 class StatusError(Exception):
-    """A status in place of a list of models; the message is its number."""
+    """The server answered with this status instead of a list of models; the message is the number."""
 
 
 # Answers
 
 
 def completion_of(body: bytes) -> Completion:
-    """The completion that an answer holds.
+    """The completion in the body of an answer.
 
     Raises:
-        BackendUnavailableError: It holds none.
+        BackendUnavailableError: The body is not a completion.
     """
     try:
         parsed = parse_json(body)
@@ -81,16 +87,16 @@ async def lines_of(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:
 
 
 def chunk_of(data: str) -> Chunk:
-    """The chunk that an event of a stream holds.
+    """The chunk in an event of a stream.
 
     Raises:
-        BackendUnavailableError: It holds an error, or no chunk.
+        BackendUnavailableError: The event is an error, or not a chunk.
     """
     try:
         body = parse_json(data)
         if "error" in body:
             raise BackendUnavailableError("error", body["error"])
-        choice = body["choices"][0] if body.get("choices") else {}
+        choice = body["choices"][0] if body.get("choices") else {}  # the chunk with the usage has no choices
         delta, finish = dict(choice.get("delta") or {}), choice.get("finish_reason")
         return Chunk(delta, finish, body.get("usage"), choice.get("logprobs"))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -101,7 +107,7 @@ def chunk_of(data: str) -> Chunk:
 
 
 def failure_of(answer: aiohttp.ClientResponse, body: bytes) -> ServeError:
-    """What a status other than 200 means: whether the arm is missing, and whether another may answer."""
+    """The error for a status other than 200: another arm may answer, or the request itself is rejected."""
     text = body.decode(errors="replace")
     if answer.status == 404:
         return BackendUnavailableError("missing", text)
@@ -122,12 +128,12 @@ def describe_cause(error: Exception) -> str:
 
 
 def describe_error(error: Exception) -> str:
-    """What an error says; its type, if it says nothing. It may hold an address, so it is for the log only."""
+    """An error's message, or its type if that is empty. It may hold an address, so it is for the log only."""
     return str(error) or type(error).__name__
 
 
 def error_message(text: str) -> str:
-    """The message of a server's error, in whichever of the usual forms."""
+    """The message of a server's error, in any of the usual forms."""
     try:
         body = parse_json(text)
         error = body.get("error", body)

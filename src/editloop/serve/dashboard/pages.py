@@ -1,6 +1,6 @@
-"""The routes of the dashboard: a page, its style and its scripts, served as the package holds them.
+"""The routes of the dashboard: a page, its style sheet and its scripts, served as they are in the package.
 
-They hold nobody's data, so anyone may see them; what they show comes from the API, with the reader's key.
+They hold nobody's data, so they are open to anyone. What they show comes from the API, with the reader's key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""Sent with each file: it may load files of this server only, and no page of another site may frame it."""
+"""Sent with each file. A page may load only files of this server, and no site may show it in a frame."""
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -37,6 +37,7 @@ _FOLDER = files("editloop.serve.dashboard").joinpath("static")
 
 def _file(name: str) -> Response:
     kind = TYPES.get(name[name.rfind(".") :])
+    # Compared with the names in the folder, so that no name can lead out of it.
     known = {each.name for each in _FOLDER.iterdir()}
     if kind is None or name not in known:
         raise Problem(404, "no such page", code="not_found", seen=name)
@@ -51,7 +52,7 @@ def page() -> Response:
 
 @router.get("/docs")
 def documentation() -> Response:
-    """Lead to the dashboard's page about the API."""
+    """Redirect to the dashboard's page about the API."""
     return RedirectResponse("/#api")
 
 

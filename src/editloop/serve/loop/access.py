@@ -1,4 +1,4 @@
-"""How requests reach the store: through its writer, and by reads that end in time."""
+"""How requests reach the store: through its writer, and by reads that have a time limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class StoreAccess:
-    """Reads and writes for requests: whatever is wrong with the store becomes a 503.
+    """Reads and writes for requests; an error of the store becomes a 503.
 
     Args:
         store: What is read.
@@ -50,14 +50,17 @@ class StoreAccess:
         Raises:
             Problem: 503, the store is down or takes too long.
         """
-        # A SQLite store that cannot be written, because the disk is full, can still be read.
+        # A SQLite store that cannot be written, because the disk is full, can still be read. PostgreSQL is
+        # not asked while it is down: each read would hold a thread of the pool until its timeout.
         down = None if self.store.is_sqlite else self.down
         if down is not None:
             raise store_unavailable(down)
         try:
+            # The database's own timeout is half of this and comes first, unless the database hangs. Then the
+            # thread is left behind, since a thread cannot be cancelled.
             async with asyncio.timeout(2 * TIMEOUT_SECONDS):
                 return await asyncio.to_thread(self.store.read, query)
         except TimeoutError as error:
-            raise store_unavailable("the store does not answer: it takes too long") from error
+            raise store_unavailable("the store does not answer in time") from error
         except StoreError as error:
             raise store_unavailable(error) from error

@@ -1,4 +1,4 @@
-"""What a command writes with: it numbers events, appends them, and remembers which ones it appended."""
+"""The event appender, with which commands write: it numbers events, appends them, and remembers them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from editloop.store.schema import COST, FORGOTTEN, SALT
 __all__ = ["CostFunction", "EventAppender"]
 
 CostFunction = Callable[[str, str], float]
-"""From a response and its edit to the cost of the edit."""
+"""A function of a response and its edit that returns the cost of the edit."""
 
 
 class EventAppender:
     """Appends events in a transaction that excludes all other writers.
 
+    One appender serves one transaction, and is thrown away with it after a rollback. So the numbers that it
+    has given are used again, and no event is passed to the fold that is not on the disk.
+
     Attributes:
-        connection: The transaction's.
+        connection: The connection of the transaction.
         seq: Number of the last event.
         facts: The facts about the store that commands depend on, as they are in this transaction.
         appended: The events appended so far, with their numbers.
@@ -39,7 +42,11 @@ class EventAppender:
     def append(
         self, event: Event, time: float, *, revision: int | None = None, scope: str = "", arm: str = ""
     ) -> None:
-        """Append an event. The row of feedback repeats its decision's scope and arm, to sum costs by them."""
+        """Append an event.
+
+        A row of feedback repeats the scope and the arm of its decision, so that costs can be summed by them
+        without a join.
+        """
         row: dict[str, Any] = {"time": time, "revision": revision}
         if isinstance(event, Arms):
             row |= {"kind": "arms", "epoch": event.epoch, "arms": json.dumps(event.arms, allow_nan=False)}
@@ -57,9 +64,9 @@ class EventAppender:
     def append_edit_cost(
         self, response_id: str, revision: int, time: float, cost: float, *, accepted: bool
     ) -> None:
-        """Append the cost of an edit: as feedback on its decision, if one of the arms wrote the response.
+        """Append the cost of an edit: as feedback on the decision, if one of the arms wrote the response.
 
-        The cost of an edit of any other text is kept as `external`: no bandit can learn from it.
+        The cost of an edit of any other text becomes an event `external`, which no bandit learns from.
         """
         found = reads.decision(self.connection, response_id)
         if found is None:
@@ -85,17 +92,21 @@ class EventAppender:
     def note_forgotten(self, user: str, time: float) -> None:
         """Note when a user was forgotten, under a digest that does not reveal who it was."""
         writes.set_fact(self.connection, self._tombstone(user), repr(time))
-        latest = max(time, float(self.facts.get(FORGOTTEN, 0.0)))
-        writes.set_fact(self.connection, FORGOTTEN, repr(latest))
+        latest = repr(max(time, float(self.facts.get(FORGOTTEN, 0.0))))
+        writes.set_fact(self.connection, FORGOTTEN, latest)
+        self.facts = {**self.facts, FORGOTTEN: latest}  # for later commands of the same transaction
 
     def is_forgotten(self, user: str | None, time: float) -> bool:
-        """Whether a user was forgotten after this time: a decision of theirs was in a spool meanwhile."""
+        """Whether a user was forgotten after a decision at this time, which was in a spool until now."""
         latest = self.facts.get(FORGOTTEN)
+        # Nearly every decision is younger than the last request to forget anyone, whose time was read with
+        # the other facts of this transaction. That saves a query for each decision.
         if user is None or latest is None or time > float(latest):
             return False
         since = reads.fact(self.connection, self._tombstone(user))
         return since is not None and time <= float(since)
 
     def _tombstone(self, user: str) -> str:
+        """The name of the fact that a user was forgotten."""
         salt = reads.fact(self.connection, SALT) or ""
         return f"{FORGOTTEN}:{hashlib.blake2b(f'{salt}:{user}'.encode(), digest_size=16).hexdigest()}"

@@ -1,8 +1,13 @@
 """Commands: what can be written to the store. Each knows what it does to the tables, and does it once.
 
-A command is applied in a transaction of which there is one at a time, so what it reads still holds when it
-writes. It refuses before it writes anything. Applying one twice has the same effect as applying it once,
-because a client, or the spool, may send it again. Edits are in `edit_commands`.
+Three rules hold for every command.
+
+- It is applied in a transaction that excludes all other writers, so what it reads still holds when it writes.
+- It refuses before it writes anything, because a refused command shares its transaction with others.
+- Applying it twice has the same effect as applying it once, because a client may send it again, and the spool
+  does after a kill or a lost connection.
+
+The commands for edits are in `edit_commands`.
 """
 
 from __future__ import annotations
@@ -33,13 +38,13 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Command(Protocol[T_co]):
-    """What a writer can apply."""
+    """Something that the writer can apply."""
 
     def apply(self, appender: EventAppender) -> T_co:
-        """Write it, in a transaction that excludes all other writers.
+        """Write to the store, in a transaction that excludes all other writers.
 
         Raises:
-            Problem: It is refused; nothing was written.
+            Problem: The command is refused, and nothing was written.
         """
         ...
 
@@ -52,9 +57,9 @@ class RecordDecision:
         decision: The event.
         time: When it was made, in seconds since 1970.
         user: Who asked.
-        request: Digest of the request.
-        context: JSON.
-        metadata: JSON.
+        request: Digest of the request, by which a repetition is recognised.
+        context: The prompt or the messages, as JSON.
+        metadata: What the client wants to be kept with the response, as JSON.
     """
 
     decision: Decided
@@ -65,17 +70,17 @@ class RecordDecision:
     metadata: str | None
 
     def apply(self, appender: EventAppender) -> None:
-        """Write the event and the draft; without texts, if the user was forgotten since."""
+        """Write the event and the draft, without texts if the user has been forgotten in the meantime."""
         decision = self.decision
         if reads.decision(appender.connection, decision.response_id) is not None:
-            return
+            return  # a repetition: out of the spool, or of a request that two replicas got
         appender.append(decision, self.time, revision=DECIDED)
         row = {"response_id": decision.response_id, "time": self.time, "user": self.user}
         row |= {"policy": decision.arm, "propensity": decision.propensity}
         row |= {"request": self.request, "context": self.context, "metadata": self.metadata}
         forgotten = appender.is_forgotten(self.user, self.time)
         writes.insert_draft(appender.connection, row, removed=forgotten)
-        if forgotten:
+        if forgotten:  # a response without texts takes no edits, so it must not stay pending
             ExpireResponses((decision.response_id,), self.time).apply(appender)
 
 
@@ -84,7 +89,7 @@ class RecordReroute:
     """Another arm answers in place of the one that was chosen.
 
     Attributes:
-        response_id: The response that it answers with.
+        response_id: The response.
         arm: The arm that answers now.
         attempt: Which attempt this is: 1 for the first reroute of a request.
         time: When, in seconds since 1970.
@@ -98,12 +103,14 @@ class RecordReroute:
     def apply(self, appender: EventAppender) -> None:
         """Write the event, and give the draft to the other arm.
 
-        A request that is sent again after the server was killed may have reroutes from before, which hold the
-        revisions that its own attempts would get: it goes on after the last of them.
+        Revisions must be unique within a response, and the lowest one is the last reroute. A request that is
+        sent again after the server was killed may already have reroutes, which hold the revisions that its
+        own attempts would get. So the new one goes below all of them.
         """
         connection = appender.connection
         found = reads.decision(connection, self.response_id)
         rows = reads.decision_events(connection, self.response_id)
+        # The time tells a command that is applied again from a second reroute to the same arm.
         if found is None or any((row.arm, row.time) == (self.arm, self.time) for row in rows):
             return
         revision = min(DECIDED - self.attempt, min(row.revision for row in rows) - 1)
@@ -114,11 +121,11 @@ class RecordReroute:
 
 @dataclass(frozen=True)
 class RecordResponse:
-    """A response has come to its end.
+    """A response has ended.
 
     Attributes:
-        response_id: Which response.
-        response: Its text; None if nothing can be learned from it, because it failed or was broken off.
+        response_id: The response.
+        response: Its text; None if it has none that could be edited, because it failed or is a tool call.
         finish: `stop`, `length` ..., or `failed`.
         time: When, in seconds since 1970.
     """
@@ -131,10 +138,13 @@ class RecordResponse:
     def apply(self, appender: EventAppender) -> str | None:
         """Write the text, and the costs of edits that came before it.
 
+        An application that streams may send an edit before the last part of the response has arrived.
+
         Returns:
-            The text that is there already, if another attempt finished first.
+            The text that is in the store already, if another attempt finished first; else None.
         """
         connection = appender.connection
+        # It updates only a draft without an end, so of several attempts the first to finish is kept.
         if not writes.finish_draft(connection, self.response_id, self.response, self.finish):
             draft = reads.draft(connection, self.response_id)
             return None if draft is None else draft.response
@@ -152,7 +162,7 @@ class ExpireResponses:
     """No edit of these responses is expected any more.
 
     Attributes:
-        response_ids: Which responses.
+        response_ids: The responses.
         time: When, in seconds since 1970.
     """
 
@@ -160,7 +170,7 @@ class ExpireResponses:
     time: float
 
     def apply(self, appender: EventAppender) -> int:
-        """Write an event for each that has no feedback yet; returns for how many."""
+        """Write an event for each response without feedback, and return how many there were."""
         expired = 0
         for response_id in self.response_ids:
             found = reads.decision(appender.connection, response_id)
@@ -176,8 +186,9 @@ class StartEpoch:
     """Other arms are played from here on.
 
     Attributes:
-        change: From the arms that are played to those that are to be played.
-        added: Rows of the table `policies`, for arms that are new.
+        change: A function that returns the arms to be played, given those that are played. A function and not
+            a list of arms, because another replica may have changed the arms since the request came.
+        added: Rows of the table `policies` for the new arms.
         time: When, in seconds since 1970.
     """
 
@@ -189,7 +200,7 @@ class StartEpoch:
         """Write the event, unless the arms stay the same.
 
         Raises:
-            Problem: No arm would be left.
+            Problem: 409, no arm would be left.
         """
         row = reads.last_epoch(appender.connection)
         epoch, arms = (0, ()) if row is None else (row.epoch, tuple(json.loads(row.arms)))
@@ -200,9 +211,9 @@ class StartEpoch:
         for each in self.added:
             if each["arm"] not in known:
                 writes.insert_policy(appender.connection, each)
-            else:  # the run folder may have been moved
+            else:  # the same weights, but the run folder may have been moved
                 writes.move_policy(appender.connection, each["arm"], each["run"], each["name"])
-        if wanted == arms:
+        if wanted == arms:  # a repetition must not begin another epoch
             return Arms(epoch, arms)
         event = Arms(epoch + 1, wanted)
         appender.append(event, self.time)
@@ -214,7 +225,7 @@ class RemoveTexts:
     """The texts of these responses are removed; their costs, which hold no text, stay.
 
     Attributes:
-        response_ids: Which responses.
+        response_ids: The responses.
         time: When, in seconds since 1970.
     """
 
@@ -222,14 +233,16 @@ class RemoveTexts:
     time: float
 
     def apply(self, appender: EventAppender) -> None:
-        """Remove the texts; responses that are still pending expire."""
+        """Remove the texts. Pending responses expire first, because no edit of them is taken any more."""
         ExpireResponses(self.response_ids, self.time).apply(appender)
         writes.remove_texts(appender.connection, self.response_ids)
 
 
 @dataclass(frozen=True)
 class ForgetUser:
-    """Whatever arrives of a user later, but is older, has no texts: it was in a replica's spool meanwhile.
+    """A user is forgotten: older decisions of theirs that arrive later are written without texts.
+
+    Such decisions were in the spool of a replica when the texts were removed from the store.
 
     Attributes:
         user: Who is forgotten.
@@ -240,5 +253,5 @@ class ForgetUser:
     time: float
 
     def apply(self, appender: EventAppender) -> None:
-        """Note when that was, so that `RecordDecision` can tell."""
+        """Note the time, which `RecordDecision` compares with that of each decision."""
         appender.note_forgotten(self.user, self.time)

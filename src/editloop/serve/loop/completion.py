@@ -1,4 +1,4 @@
-"""What the completion service takes and gives: a request, a whole response, a response as a stream."""
+"""The inputs and outputs of the completion service: a request, a whole response, a streamed response."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class CompletionRequest:
     """A request for a response.
 
     Attributes:
-        body: The request, as of OpenAI's API.
-        response_id: The identity that the client gave the response, if it did.
+        body: The request, as in OpenAI's API.
+        response_id: The identity that the client chose for the response, if it chose one.
         user: Who asks.
         arm: The arm that the client asked for; None lets the bandit choose.
         metadata: What is kept with the response.
@@ -30,7 +30,7 @@ class CompletionRequest:
     metadata: Mapping[str, Any] | None = None
 
     def content(self) -> list[Any]:
-        """What a repeated request has in common with the first; it may be streamed although that was not."""
+        """What identifies a repeated request. One of the two may be streamed and the other not."""
         return [{k: v for k, v in self.body.items() if not k.startswith("stream")}, self.user]
 
 
@@ -42,7 +42,7 @@ class CompletionResult:
         response_id: The identity that its edits are sent with.
         arm: The arm that generated it.
         completion: What was generated.
-        model_seconds: The time that the arms took, those that failed too.
+        model_seconds: The time that the arms took, including those that failed.
     """
 
     response_id: str
@@ -53,7 +53,7 @@ class CompletionResult:
 
 @dataclass(frozen=True)
 class CompletionStream:
-    """A response that has begun.
+    """A streamed response that has begun.
 
     Attributes:
         response_id: The identity that its edits are sent with.

@@ -1,8 +1,15 @@
 """The completion service: has a policy answer a request, and records what was decided and generated.
 
-The decision is written while the policy generates, and is on the disk before the first byte of the response
-is sent: no edit can ever come back for a decision that the log does not have. If a policy fails before that,
-another one answers, and the log says so.
+The order of the steps is what matters here.
+
+1. An arm is chosen, and the decision is handed to the writer while the arm already generates.
+2. The decision is on the disk before the first byte of the response is sent. So no edit can ever arrive for
+   a decision that the log does not have.
+3. If the arm fails before its first byte, another one answers, and a reroute is on the disk before that.
+4. The text is on the disk before the last byte of the response is sent.
+
+A kill before 2 leaves nothing that a client has seen. A kill between 2 and 4 leaves a draft without a text.
+If the client asks again under the same identity, the same arm generates it again; if not, it expires.
 """
 
 from __future__ import annotations
@@ -30,7 +37,7 @@ from editloop.serve.loop.completion import CompletionRequest, CompletionResult, 
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.logged_text import logged_context, logged_metadata, logged_response
 from editloop.serve.loop.redaction import Redact
-from editloop.serve.problem import Problem
+from editloop.serve.problem import Problem, store_unavailable
 from editloop.store import reads
 
 __all__ = ["CompletionService", "backend_problem"]
@@ -40,10 +47,10 @@ log = logging.getLogger("editloop.serve")
 T = TypeVar("T")
 
 ATTEMPT_SHARE = 0.5
-"""Share of the time that is left which an arm may take while another one could still answer after it."""
+"""The share of the remaining time that an arm may take while another arm could still answer after it."""
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "function_call", "content_filter")
-"""Why a response ends, as of OpenAI's API."""
+"""Why a response ends, in the words of OpenAI's API."""
 
 
 @dataclass
@@ -51,11 +58,11 @@ class _Generation:
     """A response that is being generated.
 
     Attributes:
-        decision: Which arm was chosen.
+        decision: The decision about its arm.
         arm: The arm that generates it now.
         written: Done once the decision is on the disk.
-        reroutes: How often another arm took over.
-        model_seconds: The time that the arms have taken.
+        reroutes: How many times another arm took over.
+        model_seconds: The time that the arms have taken so far.
     """
 
     decision: Decided
@@ -66,13 +73,13 @@ class _Generation:
 
 
 def backend_problem(error: BackendUnavailableError, arm: str, response_id: str) -> Problem:
-    """What a client sees of an arm that could not answer; the details, addresses too, are only logged."""
+    """What a client sees when an arm could not answer; details, which may hold addresses, are only logged."""
     log.warning("%s: %s could not answer (%s): %.2000r", response_id, arm, error.reason, error.seen)
     return Problem(
         504 if error.reason == "timeout" else 502,
         f"the policy could not answer ({error.reason})",
         code=f"upstream_{error.reason}",
-        do=f"the server's log says more under {response_id}",
+        do=f"search the server's log for {response_id}",
     )
 
 
@@ -82,10 +89,10 @@ class CompletionService:
     Args:
         loop: Decides, and records.
         backend: Generates.
-        redact: What is done to a text before it is kept.
+        redact: A function that is applied to each text before it is kept.
         on_failure: Called with an arm and the reason why it could not answer.
-        seconds: The time in which a request is answered, or its stream begins, however many arms are tried;
-            None sets no limit.
+        seconds: The time in which a request must be answered, or its stream must begin, however many arms are
+            tried; None sets no limit.
     """
 
     def __init__(
@@ -125,12 +132,14 @@ class CompletionService:
         )
         try:
             text = None if completion.text is None else logged_response(completion.text, self.redact)
-        except BaseException:  # the redaction failed: nothing is kept, so no edit can be expected
+        except BaseException:  # the redaction failed: the text is not kept, so no edit can be expected
             await asyncio.shield(self._give_up(generation))
             raise
         finished = self.loop.finish(response_id, text, _finish_reason(completion.finish))
         there = await _last_of(generation.written, finished)
-        if there is not None:  # another replica, asked for the same response, finished first
+        # Another replica was asked for the same response and finished first. Its text is in the log, so that
+        # is the text which edits will be compared with, and this client has to see the same.
+        if there is not None:
             completion = Completion(there, completion.finish, {"role": "assistant", "content": there})
         return CompletionResult(response_id, generation.arm, completion, generation.model_seconds)
 
@@ -140,8 +149,8 @@ class CompletionService:
         """Begin a response; its decision is on the disk when this returns.
 
         Raises:
-            Problem: As of `complete`.
-            UpstreamRejectedError: As of `complete`.
+            Problem: As in `complete`.
+            UpstreamRejectedError: As in `complete`.
         """
         self.backend.check(request.body)
         with self._exclusively(request.response_id) as reservation:
@@ -153,6 +162,7 @@ class CompletionService:
             return CompletionStream(known.response_id, known.arm, _replay(known.completion), 0.0)
         response_id, generation = self._begin(request, known, hurry=True)
 
+        # An arm has answered when its first chunk is there. Until then another one can take its place.
         async def begin(arm: str) -> tuple[Chunk, AsyncIterator[Chunk]]:
             chunks = self.backend.stream(arm, request.body, response_id)
             try:
@@ -162,13 +172,17 @@ class CompletionService:
 
         first, rest = await self._attempt(generation, begin)
         await generation.written
+        # The identity stays reserved after this returns, until the stream has ended.
         chunks = self._recorded(response_id, first, rest, reservation.pop_all())
         return CompletionStream(response_id, generation.arm, chunks, generation.model_seconds)
 
     async def _recorded(
         self, response_id: str, first: Chunk, rest: AsyncIterator[Chunk], reservation: ExitStack
     ) -> AsyncIterator[Chunk]:
-        """The chunks as they come; the whole text is on the disk before the chunk that ends it is sent."""
+        """The chunks as they come. The whole text is on the disk before the chunk that ends it is sent.
+
+        So a client that has seen the end of a response can rely on the server knowing its text.
+        """
         parts: list[str] = []
         finish, is_text = "", True
 
@@ -186,7 +200,7 @@ class CompletionService:
                     finish = await record(_finish_reason(chunk.finish))
                 yield chunk
             finish = finish or await record("stop")
-        except BaseException:  # also of a client that has disconnected
+        except BaseException:  # also when the client has disconnected: then the generator is closed here
             if not finish:
                 with suppress(Problem):
                     await asyncio.shield(self.loop.finish(response_id, None, "failed"))
@@ -198,10 +212,13 @@ class CompletionService:
 
     @contextmanager
     def _exclusively(self, response_id: str | None) -> Iterator[ExitStack]:
-        """Within it, and until the stack that it gives is closed, no other request has this identity.
+        """Reserve an identity within the block, and until the yielded stack is closed.
+
+        Two requests with one identity at the same time would generate two responses, only one of which is
+        kept. The reservation holds within this process; between replicas, the one that finishes first wins.
 
         Raises:
-            Problem: Another request has it.
+            Problem: 409, another request has this identity.
         """
         if response_id in self._under_way:
             raise Problem(409, "this id is being answered", code="id_in_progress", param="id", retry_after=1)
@@ -212,10 +229,15 @@ class CompletionService:
             yield reservation
 
     async def _find_known(self, request: CompletionRequest) -> CompletionResult | str | None:
-        """What is known of a request that came before under this identity: its response, or its arm.
+        """What is known of an earlier request with this identity.
+
+        Returns:
+            Its response, with the text as it was kept, which is redacted; or only its arm, if a kill or a
+            disconnection has interrupted it; or None.
 
         Raises:
-            Problem: The identity belongs to another request, or its response has failed or was removed.
+            Problem: 409 if the identity belongs to another request, or its response has failed or was
+                removed; 503 if there is a response, which only the store has, and the store is down.
         """
         response_id = request.response_id
         if response_id is None:
@@ -223,8 +245,12 @@ class CompletionService:
         try:
             row = await self.loop.read(lambda c: reads.draft(c, response_id))
         except Problem:
-            return None  # while the store is down, what this process does not know counts as new
+            if self.loop.state.knows(response_id):
+                raise
+            return None  # while the store is down, an identity that this process does not know counts as new
         if row is None:
+            if self.loop.state.knows(response_id):
+                raise store_unavailable("this response is not in the store yet")
             return None
         if row.request != self.loop.scopes.digest(request.content()):
             raise Problem(
@@ -235,7 +261,7 @@ class CompletionService:
             completion = Completion(row.response, row.finish, message)
             return CompletionResult(row.response_id, row.policy, completion, 0.0)
         if row.finish is not None:
-            raise Problem(409, "this id is spent", code=f"response_{row.finish}", param="id")
+            raise Problem(409, "this id cannot be used again", code=f"response_{row.finish}", param="id")
         return str(row.policy)
 
     def _begin(self, request: CompletionRequest, arm: str | None, *, hurry: bool) -> tuple[str, _Generation]:
@@ -243,14 +269,14 @@ class CompletionService:
 
         Args:
             request: What is asked.
-            arm: The arm that was chosen before, if the first attempt was broken off by the end of a server.
-            hurry: Whether the decision is written at once, because a stream waits for it; otherwise it may
-                share a commit with its own response, if that is quick.
+            arm: The arm that was chosen before, if the end of the server interrupted the first attempt.
+            hurry: Whether the decision is written at once, because a stream waits for it. Otherwise it may
+                share a commit with its own response, if that comes within milliseconds.
         """
         response_id = request.response_id or f"chatcmpl-{uuid4().hex}"
         loop, redact = self.loop, self.redact
         written: asyncio.Future[Any]
-        if arm is not None:
+        if arm is not None:  # the log has the decision; this one is never written, so its numbers are dummies
             decision = Decided(response_id, loop.scopes.of(request.user), arm, 1.0, 0)
             written = asyncio.get_running_loop().create_future()
             written.set_result(None)
@@ -259,26 +285,28 @@ class CompletionService:
         messages = logged_context(request.body["messages"], redact)
         context = json.dumps(messages, ensure_ascii=False, allow_nan=False)
         digest = loop.scopes.digest(request.content())
-        # Last, because the decision is in flight from here on until it is written: nothing may fail between.
+        # The choice comes last: a decision is in flight until it is written, so nothing that may fail, such
+        # as the redaction, may come between the choice and the writing.
         decision = loop.choose(response_id, request.user, request.arm)
         command = RecordDecision(decision, time.time(), request.user, digest, context, metadata)
         written = asyncio.ensure_future(loop.write(command, hurry=hurry))
         return response_id, _Generation(decision, decision.arm, written)
 
     async def _attempt(self, generation: _Generation, ask: Callable[[str], Awaitable[T]]) -> T:
-        """What an arm answers; or another one, if it cannot.
+        """The answer of the arm that was chosen, or of another one if it cannot answer.
 
         Raises:
-            Problem: None can.
+            Problem: No arm can answer.
             UpstreamRejectedError: The model's server rejects the request.
         """
         try:
             return await self._first_answer(generation, ask)
-        except BaseException:  # also of a client that has disconnected: nobody will edit this response
+        except BaseException:  # also a cancellation: nobody will edit this response
             await asyncio.shield(self._give_up(generation))
             raise
 
     async def _first_answer(self, generation: _Generation, ask: Callable[[str], Awaitable[T]]) -> T:
+        """Ask one arm after the other, within one deadline for all of them."""
         response_id, scope = generation.decision.response_id, generation.decision.scope
         tried: list[str] = []
         clock = asyncio.get_running_loop().time
@@ -288,8 +316,8 @@ class CompletionService:
             tried.append(generation.arm)
             limit = None
             if until is not None:
-                # A share of what is left, not equal parts: with many arms, those would leave little to the
-                # first, which is the one that usually answers.
+                # A share of the remaining time, and not equal parts: with many arms, equal parts would leave
+                # little time to the first arm, which is the one that usually answers.
                 is_last = not self.loop.state.other_arms(scope, tried)
                 limit = (until - clock()) * (1.0 if is_last else ATTEMPT_SHARE)
             try:
@@ -304,18 +332,19 @@ class CompletionService:
             finally:
                 generation.model_seconds += time.perf_counter() - started
             generation.reroutes += 1
-            await generation.written
+            await generation.written  # a reroute of a decision that is not in the log would have no effect
             generation.arm = others[0]
             await self.loop.reroute(response_id, generation.arm, generation.reroutes)
 
     async def _give_up(self, generation: _Generation) -> None:
-        with suppress(Problem):
+        """Record that the response has failed, so that its arm does not wait for an edit of it."""
+        with suppress(Problem):  # if it cannot be recorded, the response expires later
             await generation.written
             await self.loop.finish(generation.decision.response_id, None, "failed")
 
 
 async def _chain(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
-    """All chunks of a stream that has begun."""
+    """All chunks of a stream that has begun; closing this closes the backend's generator at once."""
     try:
         yield first
         async for chunk in rest:
@@ -326,7 +355,10 @@ async def _chain(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chun
 
 
 async def _last_of(*work: Awaitable[Any]) -> Any:
-    """What the last one returns, once all are done; raises the error of the first that failed."""
+    """The result of the last awaitable, once all are done; or the error of the first one that failed.
+
+    All are awaited even if one fails: an error that nobody retrieves would be logged by asyncio.
+    """
     results = await asyncio.gather(*work, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
@@ -335,11 +367,11 @@ async def _last_of(*work: Awaitable[Any]) -> Any:
 
 
 def _finish_reason(reason: str) -> str:
-    """Why a response ended, as it is kept: a model's server may say anything."""
+    """Why a response ended, as it is kept. A model server may say anything; unknown words become `stop`."""
     return reason if reason in FINISH_REASONS else "stop"
 
 
 async def _replay(completion: Completion) -> AsyncIterator[Chunk]:
-    """A response that was generated before, in one part."""
+    """A response that was generated before, as a stream of one part."""
     yield Chunk({"role": "assistant", "content": completion.text})
     yield Chunk({}, completion.finish)

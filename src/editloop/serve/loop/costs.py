@@ -1,7 +1,8 @@
-"""Which cost a store's edits are measured by: one at a time, and its name is kept with what it measured.
+"""The cost by which a store's edits are measured: one at a time, whose name the store keeps.
 
-A cost is a number without a unit, and numbers of two costs must never be added up. A server is started with
-the name of one; if the store has another, the server refuses, or measures all edits anew from their texts.
+Numbers of two different costs must never be added up. A server is started with the name of a cost. If the
+store's edits are measured by another one, the server refuses to start, or measures all of them again from
+their texts.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from editloop.store.schema import COST, REPRICED
 __all__ = ["CostVersion", "settle_cost"]
 
 BATCH_ROWS = 1000
+"""Events that are read and measured at a time."""
 
 
 class CostVersion(NamedTuple):
-    """What the costs of a store are.
+    """The cost by which a store's edits are measured, and the version of that.
 
     Attributes:
-        name: The cost that they are measured by.
-        repriced: How often all of them were measured anew.
+        name: The name of the cost.
+        repriced: How many times all edits were measured again. It changes even if the name does not, because
+            a cost of that name may compute other numbers in a later version of a program.
     """
 
     name: str
@@ -35,7 +38,7 @@ class CostVersion(NamedTuple):
 
     @classmethod
     def of(cls, facts: Mapping[str, str]) -> CostVersion | None:
-        """That of a store with these facts; None if they do not name a cost."""
+        """The version of a store with these facts; None if they do not name a cost."""
         return None if COST not in facts else cls(facts[COST], int(facts.get(REPRICED, 0)))
 
 
@@ -45,54 +48,56 @@ def settle_cost(store: Store, cost: str, *, reprice: bool = False) -> tuple[Cost
     Args:
         store: An open one.
         cost: The cost's name.
-        reprice: Whether all edits are measured anew, from the texts that are kept. An edit whose text was
+        reprice: Whether all edits are measured again, from the texts that are kept. An edit whose text was
             removed then no longer counts, unless the draft was accepted, which costs nothing by any cost.
 
     Returns:
-        What the store's costs are, and a line about what was done, if anything was.
+        The store's cost and its version, and a line about what was done, if anything was.
 
     Raises:
-        StoreError: They are measured by another cost and are not to be measured anew; or the database does
-            not answer.
-        BanditError: A cost is not a number that an edit can cost.
+        StoreError: The edits are measured by another cost, and `reprice` is false; or the database does not
+            answer.
+        BanditError: The cost of an edit is not a number of 0 or more.
     """
     function = get_cost(cost)
+    # All in one transaction: a kill in the middle must not leave numbers of two costs in one store.
     with store_errors(), store.transaction() as connection:
         version = CostVersion.of(reads.facts_named(connection, (COST, REPRICED)))
         if reprice:
             measured, lost = _reprice(connection, function)
             version = CostVersion(cost, 1 + (version.repriced if version else 0))
             _write_version(connection, version)
-            note = f"{measured} costs were counted again, by {cost}"
+            note = f"{measured} costs were measured again, by {cost}"
             if lost:
-                note += f"; {lost} whose texts were removed count for nothing any more"
+                note += f"; no longer counted, because their texts were removed: {lost}"
             return version, note
         if version is None:
             version = CostVersion(cost, 0)
             _write_version(connection, version)
-            count = reads.count_costs(connection)
-            note = f"the store does not say what its {count} costs are counted by: taken to be {cost}"
-            return version, note if count else None
+            note = f"the store does not name the cost by which its edits are measured: assuming {cost}"
+            return version, note if reads.count_costs(connection) else None
         if version.name != cost:
             raise StoreError(
-                f"the edits of this store are counted by {version.name}, not by {cost}",
-                do=f"--cost {version.name}, or --reprice to count them again",
+                f"the edits of this store are measured by {version.name}, not by {cost}",
+                do=f"use --cost {version.name}, or --reprice to measure them again",
             )
         return version, None
 
 
 def _write_version(connection: Connection, version: CostVersion) -> None:
-    """Write what all costs are measured by, into every epoch too."""
+    """Write the cost and its version as facts, and the cost's name into every epoch."""
     writes.set_fact(connection, COST, version.name)
     writes.set_fact(connection, REPRICED, str(version.repriced))
     writes.name_costs(connection, version.name)
 
 
 def _reprice(connection: Connection, cost: Cost) -> tuple[int, int]:
-    """Measure all edits anew; returns how many had their texts, and how many had lost them."""
+    """Measure all edits again; return how many still had their texts, and how many had lost them."""
     measured = lost = after = 0
+    # Batches continue after the last number, because rows that lose their cost are no longer found.
     while rows := reads.costed_events(connection, after, BATCH_ROWS):
         after = rows[-1].seq
+        # `revision` and `response` come from outer joins: without them, the edit or the draft has no texts.
         with_texts = [row for row in rows if row.revision is not None and row.response is not None]
         edited = [row for row in with_texts if row.edit is not None]
         new = cost([row.response for row in edited], [row.edit for row in edited])
@@ -104,7 +109,7 @@ def _reprice(connection: Connection, cost: Cost) -> tuple[int, int]:
             (row.seq, row.kind, costs[row.seq]) for row in with_texts
         ]
         without = [row for row in rows if row.seq not in costs and row.kind != "accepted"]
-        for row in without:
+        for row in without:  # the bandit takes an edit without a cost for an expired response
             changes.append((row.seq, row.kind if row.kind == "external" else "expired", None))
         writes.set_costs(connection, changes)
         measured, lost = measured + len(with_texts), lost + len(without)

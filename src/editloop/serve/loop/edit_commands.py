@@ -1,4 +1,4 @@
-"""Commands that take users' edits in: of the loop's own responses, and of texts from elsewhere."""
+"""Commands that record users' edits: of the loop's own responses, and of texts from elsewhere."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class EditResult:
 
     Attributes:
         response_id: The response that was edited.
-        revision: The revision that this edit is.
+        revision: The number of this edit among the edits of the response, from 1.
         cost: The cost of the edit; None while the response's text is not known yet.
         policy: The policy that wrote the response.
         accepted: Whether the response was left unchanged.
-        repeated: Whether the edit was known already.
+        repeated: Whether the edit had been recorded before.
     """
 
     response_id: str
@@ -41,10 +41,10 @@ class RecordEdit:
     Attributes:
         response_id: The response that was edited.
         edit: The text that the user left; None if the response was accepted unchanged.
-        revision: The revision that the client gives it; None for the next.
+        revision: The revision number that the client gives it; None for the next one.
         key: The client's idempotency key.
         time: When, in seconds since 1970.
-        cost: The cost of the edit, if it could be computed before this command is applied.
+        cost: The cost of the edit, if it was computed before this command is applied.
     """
 
     response_id: str
@@ -55,7 +55,9 @@ class RecordEdit:
     cost: float | None = None
 
     def apply(self, appender: EventAppender) -> EditResult:
-        """Write the text and its cost, unless the edit is known already.
+        """Write the text and its cost, unless the edit was recorded before.
+
+        The idempotency key is looked at first: it identifies a repetition even if later edits have followed.
 
         Raises:
             Problem: 404 for an unknown response, 410 for one without a text, 409 for a key or a revision
@@ -65,7 +67,7 @@ class RecordEdit:
         if self.key is not None and (known := reads.edit_by_key(connection, self.key)) is not None:
             if known.response_id == self.response_id and known.edit == self.edit:
                 return self._repeated(connection, known.revision)
-            raise Problem(409, "this key has another edit", code="key_reused", seen=self.key)
+            raise Problem(409, "this key belongs to another edit", code="key_reused", seen=self.key)
         draft = self._draft(connection)
         there = {row.revision: row.edit for row in reads.revisions(connection, self.response_id)}
         repeated = self._find_repeated(there, draft.response)
@@ -75,7 +77,7 @@ class RecordEdit:
         row = {"response_id": self.response_id, "revision": revision, "time": self.time}
         writes.insert_edit(connection, row | {"edit": self.edit, "key": self.key})
         cost, accepted = self.cost, self.edit is None or self.edit == draft.response
-        if draft.response is not None:
+        if draft.response is not None:  # otherwise `RecordResponse` computes the cost when the text is there
             if cost is None:
                 cost = appender.edit_cost(draft.response, self.edit)
             appender.append_edit_cost(self.response_id, revision, self.time, cost, accepted=accepted)
@@ -85,7 +87,7 @@ class RecordEdit:
         """The draft of the response.
 
         Raises:
-            Problem: There is none, or it has no text and will get none.
+            Problem: There is no such draft, or it has no text and will never get one.
         """
         draft = reads.draft(connection, self.response_id)
         if draft is None:
@@ -100,27 +102,31 @@ class RecordEdit:
     def _find_repeated(self, there: dict[int, str | None], response: str | None) -> int | None:
         """The revision that this edit repeats; None if it is a new one.
 
-        Without a key and a revision of its own, an edit that equals any earlier revision is a late repetition
-        of that one: its client got no answer and sent it again. With a key of its own it is a new edit, which
-        may go back to an earlier wording, unless it equals the last revision.
+        Without a key and a revision number, an edit that equals any earlier revision counts as a late
+        repetition of that one, by a client that got no answer and sent it again. An edit with a new key is a
+        new edit, which may go back to an earlier wording, unless it equals the last revision.
+
+        Args:
+            there: The texts of the revisions so far, by number and in that order.
+            response: The text of the response, if it is known.
 
         Raises:
-            Problem: The revision that it was given belongs to another edit.
+            Problem: 409, the revision number belongs to another edit.
         """
         highest = max(there, default=0)
         if self.revision is None:
             same = [number for number, edit in there.items() if self._is_same(edit, response)]
-            if same and (self.key is None or same[-1] == highest):
+            if same and (self.key is None or same[-1] == highest):  # the latest of several equal ones
                 return same[-1]
         elif self.revision <= highest:
             if self.revision in there and there[self.revision] == self.edit:
                 return self.revision
-            what = f"revision {highest} is there already"
+            what = f"there is a revision {highest} already"
             raise Problem(409, what, code="revision_conflict", param="revision", seen=self.revision)
         return None
 
     def _is_same(self, edit: str | None, response: str | None) -> bool:
-        """Whether another revision has the same text, where None stands for the response unchanged."""
+        """Whether another revision has the same text; None stands for the unchanged response."""
         mine, other = (response if text is None else text for text in (self.edit, edit))
         return mine == other
 
@@ -139,11 +145,11 @@ class RecordExternal:
     Attributes:
         response_id: Its identity.
         user: Who edits it.
-        policy: Who wrote it.
-        context: JSON.
+        policy: What wrote it.
+        context: The prompt or the messages, as JSON.
         response: Its text.
-        metadata: JSON.
-        request: Digest of its content.
+        metadata: What the client wants to be kept with it, as JSON.
+        request: Digest of its content, by which a repetition is recognised.
         time: When, in seconds since 1970.
     """
 
@@ -157,10 +163,10 @@ class RecordExternal:
     time: float
 
     def apply(self, appender: EventAppender) -> None:
-        """Write the draft, unless it is there.
+        """Write the draft, unless it is there already.
 
         Raises:
-            Problem: Another response has this identity.
+            Problem: 409, another response has this identity.
         """
         there = reads.draft(appender.connection, self.response_id)
         if there is None:

@@ -18,7 +18,7 @@ __all__ = ["bandit_events", "read_events"]
 
 
 def read_events(store: Store, after: int = 0) -> Iterator[tuple[int, Event]]:
-    """The events after a number that a bandit folds, with their numbers, in order.
+    """The events after number `after` that a bandit folds, with their numbers, in order.
 
     Raises:
         StoreError: The database does not answer.
@@ -27,7 +27,7 @@ def read_events(store: Store, after: int = 0) -> Iterator[tuple[int, Event]]:
 
 
 def bandit_events(rows: Iterable[Row[Any]]) -> Iterator[tuple[int, Event]]:
-    """Those of the rows that a bandit folds, as events with their numbers."""
+    """The rows that a bandit folds, as events with their numbers; the others are left out."""
     for row in rows:
         event = _bandit_event(row)
         if event is not None:

@@ -46,15 +46,15 @@ class FeedbackLoop:
         store: The store; `start` opens it.
         folder: For the snapshot and the spool; made if it is not there.
         config: How arms are chosen, and the cost of an edit.
-        scope: Whether each user has a bandit of their own, which learns from the others', or all share one.
+        scope: Whether each user has a bandit that also learns from the others' edits, or all users share one.
         expire_after: Seconds after which no edit of a response is expected any more. A later one is kept, but
             the bandit does not learn from it.
         keep_for: Seconds after which texts are removed; None keeps them.
-        reprice: Whether the costs of all edits are measured anew at the start, by the cost of `config`.
+        reprice: Whether all edits are measured again at the start, by the cost of `config`.
 
     Attributes:
         state: What is known: the fold of the store's events, and the decisions in flight.
-        scopes: What users and requests are recognised by.
+        scopes: Makes the scopes and digests by which users and requests are recognised.
         subscribers: Called with each event that enters the fold.
     """
 
@@ -112,11 +112,11 @@ class FeedbackLoop:
     # Start and end
 
     async def start(self) -> None:
-        """Learn what the store knows, and begin to write to it.
+        """Fold the store's events, and begin to write to it.
 
         Raises:
-            StoreError: The store cannot be used, or its costs are measured by another cost. A store that only
-                does not answer is no error if there is a snapshot: the loop goes on from that.
+            StoreError: The store cannot be used, or its edits are measured by another cost. A store that does
+                not answer is no error if there is a snapshot: the loop then starts from the snapshot.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,9 @@ class FeedbackLoop:
             self.state.seq,
             self._cost_version,
         )
-        for command in writer.spooled():  # decided before this start, and not on the store's disk yet
+        # What a process that was killed has left in the spool is decided, but in no event yet. It counts as
+        # in flight until the writer has written it. A kill after its commit can leave it in both places.
+        for command in writer.spooled():
             if isinstance(command, RecordDecision) and command.decision.response_id not in self.bandit.state:
                 self.state.add_in_flight(command.decision)
         writer.start()
@@ -151,7 +153,11 @@ class FeedbackLoop:
         self._watch = asyncio.create_task(self._maintenance.watch_writer())
 
     async def stop(self) -> None:
-        """Write what is under way, and a last snapshot."""
+        """Write what is under way, and a last snapshot, and close the store.
+
+        The order matters: the writer delivers its last events before the snapshot is taken, and the store is
+        closed when nothing uses it any more.
+        """
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -161,9 +167,9 @@ class FeedbackLoop:
                 await asyncio.sleep(0)  # the writer's last events are delivered by the event loop
                 await self.snapshots.write(self.take_snapshot())
         except (OSError, ValueError, EditLoopError) as error:
-            log.warning("no snapshot: %s", error)
+            log.warning("the snapshot could not be written: %s", error)
         finally:
-            if self._watch is not None:  # last, because a writer that is stuck would never stop
+            if self._watch is not None:  # only now: without it, a writer that is stuck would never stop
                 self._watch.cancel()
             await asyncio.to_thread(self.store.close)
 
@@ -174,7 +180,7 @@ class FeedbackLoop:
         )
 
     def _learn(self, new: Sequence[tuple[int, Event]]) -> None:
-        """Fold new events of the store; called by the writer, in the event loop."""
+        """Fold new events of the store. The writer calls this in the event loop's thread."""
         for seq, event in new:
             self.state.learn(seq, event)
             for on_event in self.subscribers:
@@ -183,10 +189,15 @@ class FeedbackLoop:
     # Decide
 
     def choose(self, response_id: str, user: str | None, arm: str | None = None) -> Decided:
-        """Decide which arm answers; `arm` is the one that the client asked for, if it did.
+        """Decide which arm answers.
+
+        Args:
+            response_id: The response.
+            user: Who asks; None if that is not known.
+            arm: The arm that the client asked for; None lets the bandit choose.
 
         Raises:
-            Problem: As of `LoopState.choose`.
+            Problem: As in `LoopState.choose`.
         """
         return self.state.choose(response_id, self.scopes.of(user), arm)
 
@@ -201,6 +212,7 @@ class FeedbackLoop:
         try:
             return await self.access.write(command, hurry=hurry)
         except Exception:
+            # Not after a cancellation: the command is in the writer's queue then and will become an event.
             failed: object = command
             if isinstance(failed, RecordDecision):
                 self.state.remove_in_flight(failed.decision.response_id)
@@ -211,25 +223,33 @@ class FeedbackLoop:
         await self.write(RecordReroute(response_id, arm, attempt, time.time()))
 
     async def finish(self, response_id: str, response: str | None, reason: str) -> str | None:
-        """Record how a response ended; one without a text has failed, and no edit of it is expected.
+        """Record how a response ended. No edit is expected of a response without a text.
 
         Returns:
-            The text that is there already, if another attempt finished first.
+            The text that is in the store already, if another attempt finished first; else None.
         """
         return await self.write(RecordResponse(response_id, response, reason, time.time()))
 
     async def edit(
         self, response_id: str, edit: str | None, *, revision: int | None = None, key: str | None = None
     ) -> EditResult:
-        """Take a user's edit in; None stands for a response that was accepted unchanged.
+        """Record a user's edit of a response.
+
+        Args:
+            response_id: The response.
+            edit: The text that the user left; None if the response was accepted unchanged.
+            revision: The revision number that the client gives the edit; None for the next one.
+            key: The client's idempotency key.
 
         Raises:
-            Problem: As of `RecordEdit`; or 503, the store is down.
+            Problem: As in `RecordEdit`; or 503, the store is down.
         """
         cost = None
         if edit is not None:
             response = await self.read(lambda c: reads.response_text(c, response_id))
-            if response is not None:  # here, so that a slow cost does not keep the writer from its commits
+            # Computed here, so that a slow cost does not hold up the commits of the writer. A finished text
+            # never changes, so the cost is still right when the command is applied.
+            if response is not None:
                 cost = await asyncio.to_thread(self.edit_cost, response, edit)
         return await self.write(RecordEdit(response_id, edit, revision, key, time.time(), cost))
 
@@ -253,10 +273,10 @@ class FeedbackLoop:
         """What a query finds.
 
         Raises:
-            Problem: 503, the store is down or takes too long.
+            Problem: 503, the store is down or does not answer in time.
         """
         return await self.access.read(query)
 
     async def look_up_policies(self) -> None:
-        """Learn where the policies of all arms lie."""
+        """Read from the store in which run folders the policies of all arms are."""
         self.state.policies = await self.read(reads.policy_locations)

@@ -1,4 +1,4 @@
-"""What of a request and its response is kept in the log, after redaction."""
+"""Which parts of a request and its response are kept in the log, after redaction."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["logged_context", "logged_metadata", "logged_response"]
 
 
 def logged_context(messages: Any, redact: Redact) -> Any:
-    """The messages as the log has them: the text of a user's only message, or else all of them.
+    """The messages as they are kept: the text alone, if there is a single message by a user, or else all.
 
-    A base with a chat template gets the same prompt from both forms, and one without a template gets the text
-    alone. Every text of a message is redacted: tool calls, what tools returned, and the parts of content that
-    is not a plain text.
+    A base model with a chat template gets the same prompt from both forms, and one without a template gets
+    the text alone. Every text of a message is redacted, also in tool calls, in the results of tools, and in
+    the parts of content that is not plain text.
     """
     joined = [{**each, "content": _joined(each.get("content"))} for each in messages]
     kept: list[Any] = redact_leaves(joined, redact, words=WORDS)
@@ -26,7 +26,7 @@ def logged_context(messages: Any, redact: Redact) -> Any:
 
 
 def _joined(content: Any) -> Any:
-    """Content whose parts are all texts, as one text; any other as it is."""
+    """Content whose parts are all texts, joined into one text; any other content unchanged."""
     if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
         return "".join(str(part.get("text", "")) for part in content)
     return content
@@ -40,5 +40,5 @@ def logged_metadata(metadata: Mapping[str, Any] | None, redact: Redact) -> str |
 
 
 def logged_response(text: str, redact: Redact) -> str:
-    """A response as the log has it, without NUL, which PostgreSQL cannot store."""
+    """A response as it is kept: redacted, and without NUL, which PostgreSQL cannot store."""
     return redact_text(text.replace("\0", ""), redact)

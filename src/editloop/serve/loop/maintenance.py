@@ -1,4 +1,4 @@
-"""What time does: responses expire, old texts are removed, and removed texts leave the database's files."""
+"""What becomes due with time: responses expire, and old texts are removed, from the database's files too."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MAINTENANCE_INTERVAL = 2.0
 """Seconds between two searches for responses that have expired, or whose texts are too old to be kept."""
 
 FULL_SEARCH_INTERVAL = 3600.0
-"""Seconds between two searches among all texts that are too old, not only among those that became it."""
+"""Seconds between two searches among all texts. Others look only at texts that have just become too old."""
 
 RETRY_INTERVAL = 0.1
-"""Seconds between two attempts at what a reader or a spool stands in the way of."""
+"""Seconds between two attempts at something that a reader or the spool blocks."""
 
 BATCH_ROWS = 500
-"""Responses that are expired or removed in one transaction, so that other writers have their turns."""
+"""Responses that are expired or removed in one transaction; between two of them, others can write."""
 
 log = logging.getLogger("editloop.serve")
 
@@ -48,7 +48,7 @@ class Maintenance:
         self._is_scrubbed = False
 
     async def run(self) -> None:
-        """Do everything that is due, every while, until cancelled."""
+        """Do everything that is due, periodically, until cancelled."""
         while True:
             await asyncio.sleep(MAINTENANCE_INTERVAL)
             try:
@@ -57,8 +57,10 @@ class Maintenance:
                     await self._remove_old(self.keep_for)
                 await self._scrub()
             except Problem as error:
-                if error.code != "store_busy":  # a busy store is tried again for as long as it takes
+                if error.code != "store_busy":  # a reader is in the way: tried again in the next round
                     log.warning("%s", error)
+            except Exception:  # without this task, nothing would expire or be removed any more
+                log.exception("maintenance of the store has failed and is tried again")
 
     async def watch_writer(self) -> None:
         """Cut the writer's connection whenever it is stuck, until cancelled."""
@@ -67,7 +69,7 @@ class Maintenance:
             self.access.writer.cut_if_stuck()
 
     async def expire(self) -> int:
-        """Expire responses that have been pending for too long; returns how many.
+        """Expire responses that have been pending for too long, and return how many there were.
 
         Raises:
             Problem: 503, the store is down.
@@ -78,20 +80,23 @@ class Maintenance:
             expired += await self.access.write(
                 ExpireResponses([row.response_id for row in rows], time.time())
             )
-        # Next time only later decisions are searched. One that comes out of a spool is missed only if it
-        # had waited there for all of `expire_after`.
+        # The next search looks only at later decisions, so that its cost does not grow with the store. A
+        # decision out of a spool is missed if it waited there longer than `expire_after`; a restart finds it.
         self._expired_until = until
         return expired
 
     async def forget(self, user: str) -> int:
-        """Remove the texts of a user from the database and its files; returns of how many responses.
+        """Remove the texts of a user from the database and its files; return from how many responses.
 
-        What is in this process's spool is written first, and removed with the rest; what is in the spools of
+        What is in this process's spool is written first, and removed with the rest. What is in the spools of
         other replicas is written without texts when it arrives.
 
         Raises:
             Problem: 503, the store is down, or a reader still sees the texts.
         """
+        # The note comes before the removal: what arrives between the two is either written without texts, or
+        # in the database already and found by the removal. A kill after the note leaves texts, but the
+        # request was not acknowledged, and the client has to send it again.
         await _retry(lambda: self.access.write(ForgetUser(user, time.time())), self._is_down)
         removed = await self._remove(user=user)
         self._is_scrubbed = False
@@ -102,7 +107,7 @@ class Maintenance:
         return self.access.down is not None
 
     async def _remove_old(self, keep_for: float) -> None:
-        """Remove texts that became too old; every hour also those that arrived late, out of a spool."""
+        """Remove texts that became too old; once an hour also old texts that arrived late, out of a spool."""
         now = time.time()
         if now - self._last_full_search > FULL_SEARCH_INTERVAL:
             self._removed_until, self._last_full_search = 0.0, now
@@ -112,7 +117,7 @@ class Maintenance:
         self._removed_until = until
 
     async def _remove(self, **which: Any) -> int:
-        """Remove the texts of those drafts, as of `reads.removable_drafts`, and return how many."""
+        """Remove the texts of the drafts that `reads.removable_drafts` selects, and return how many."""
         removed = 0
         while ids := await self.access.read(lambda c: reads.removable_drafts(c, BATCH_ROWS, **which)):
             await self.access.write(RemoveTexts(ids, time.time()))
@@ -122,6 +127,9 @@ class Maintenance:
     async def _scrub(self) -> None:
         """Leave nothing of removed texts in the database's files.
 
+        It is done once after a removal, and once after the start: the process may have been killed between a
+        removal and this.
+
         Raises:
             Problem: 503, a reader still sees the texts.
         """
@@ -130,12 +138,12 @@ class Maintenance:
         except StoreError as error:
             raise store_unavailable(error) from error
         if not self._is_scrubbed:
-            what = "the texts are removed, but not from the files yet: somebody reads what was there before"
-            raise Problem(503, what, code="store_busy", retry_after=2, do="ask again")
+            what = "the texts are removed, but not yet from the files, because a reader still sees old rows"
+            raise Problem(503, what, code="store_busy", retry_after=2, do="send the request again")
 
 
 async def _retry(work: Callable[[], Awaitable[Any]], is_down: Callable[[], bool]) -> None:
-    """Do something again, for a while, as long as what stands in its way will end by itself.
+    """Do something, and try again for a limited time while an obstacle remains that ends by itself.
 
     Raises:
         Problem: It still cannot be done, or the store is down.

@@ -1,4 +1,4 @@
-"""What a loop knows when it starts: the fold of the store's events, from a snapshot on if there is one."""
+"""What a loop knows when it starts: the fold of the store's events, beginning from a snapshot if possible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Recovered(NamedTuple):
     Attributes:
         state: The fold.
         salt: The store's.
-        costs: What the store's costs are measured by.
+        costs: The cost by which the store's edits are measured, and its version.
     """
 
     state: LoopState
@@ -35,17 +35,17 @@ class Recovered(NamedTuple):
 
 
 def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice: bool) -> Recovered:
-    """Open a store, settle what its costs are measured by, and fold its events.
+    """Open a store, settle by which cost its edits are measured, and fold its events.
 
     Args:
         store: Not open yet.
         snapshots: Where the last snapshot is, if there is one.
         config: How the bandit is configured, and the cost of an edit.
-        reprice: Whether all costs are measured anew, by that cost.
+        reprice: Whether all edits are measured again, by that cost.
 
     Raises:
-        StoreError: The store cannot be used, or its costs are measured by another cost. A store that only
-            does not answer is no error if there is a snapshot: the loop goes on from that.
+        StoreError: The store cannot be used, or its edits are measured by another cost. A store that does not
+            answer is no error if there is a snapshot: the loop then starts from the snapshot.
     """
     snapshot = snapshots.read()
     try:
@@ -56,18 +56,21 @@ def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice
     except StoreUnreachableError as error:
         if snapshot is None:
             raise
-        log.warning("%s; going on from the snapshot", error)
+        log.warning("%s; starting from the snapshot", error)
         costs = CostVersion(config.cost, snapshot.repriced)
         return Recovered(LoopState(snapshot.bandit, snapshot.seq, snapshot.policies), snapshot.salt, costs)
     if note is not None:
         log.warning("%s", note)
     state = LoopState(Bandit((), config), 0, store.read(reads.policy_locations))
     is_of_this_store = snapshot is not None and (snapshot.salt, snapshot.repriced) == (salt, costs.repriced)
+    # A snapshot that is ahead of the store belongs to a database that was restored from an older backup.
     if snapshot is not None and is_of_this_store and snapshot.seq <= last:
         state.bandit, state.seq = snapshot.bandit, snapshot.seq
     snapshots.seq = state.seq
     for seq, event in read_events(store, state.seq):
         state.fold(event)
-        last = max(last, seq)
-    state.seq = last  # not that of the last event folded: costs of external texts are numbered, too
+        last = max(last, seq)  # other replicas may have written since `last` was read
+    # Not the number of the last event that was folded: costs of external texts have numbers as well, and
+    # are not folded.
+    state.seq = last
     return Recovered(state, salt, costs)

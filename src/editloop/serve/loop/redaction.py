@@ -1,8 +1,8 @@
-"""What the redaction hook is given: every text of a JSON value as it reads, not as JSON writes it.
+"""How the redaction hook is applied: to every text of a JSON value as people read it, without JSON's escapes.
 
-A hook that looks for "José" would miss `Jos\\u00e9`, which is how JSON may write the name. So a value is
-redacted before it is serialised, and JSON inside a text (a tool call's arguments or result) is parsed first.
-Which texts are kept at all is decided elsewhere (`logged_text`).
+A hook that looks for "José" would miss `Jos\\u00e9`, which is one way to write the name in JSON. So a value
+is redacted before it is serialised, and JSON inside a text (a tool call's arguments or result) is decoded
+first. Which texts are kept at all is decided in `logged_text`.
 """
 
 from __future__ import annotations
@@ -24,24 +24,27 @@ WORDS = frozenset(
     | {"image_url", "url", "detail", "audio", "input_audio", "data", "format"}
     | {"file", "file_id", "file_data", "filename", "input_text", "output_text"}
 )
-"""Words of OpenAI's message format: they are nobody's secret, and without them a log cannot be read."""
+"""Words of OpenAI's message format. They hold nothing private, and without them a log could not be read."""
 
-# A JSON string inside a text, or the beginning of one that was cut off. The pattern matches at each quotation
-# mark, so one pass is enough; if it could fail, it would start again at each one, in quadratic time.
+# A JSON string inside a text, or the beginning of one that was cut off. A match cannot fail once it has begun
+# at a quotation mark: it ends at the closing mark or at the end of the text. A pattern that could fail there
+# would be tried again from each later mark, in quadratic time.
 _LITERAL = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+# A run of backslashes (each pair of which is an escaped backslash), and one or more escapes after it.
 _ESCAPES = re.compile(r"(?<!\\)(\\*)((?:\\u[0-9a-fA-F]{4})+)")
 
 
 def redact_leaves(value: Any, redact: Redact, *, words: Set[str] = frozenset()) -> Any:
-    """Redact every text in a JSON value, the keys of objects too.
+    """Redact every text in a JSON value, including the keys of objects.
 
-    A number whose decimal form the hook changes becomes the text that the hook returns. Keys that are equal
-    after redaction get a number, so that no value is lost.
+    A number (it may be that of a telephone) is redacted in its decimal form. If the hook changes that form,
+    the text that it returns takes the number's place. Keys that are equal after redaction get a number, so
+    that no value is lost.
 
     Args:
         value: A JSON value.
         redact: The hook.
-        words: Texts that are left as they are if they stand alone.
+        words: Texts that are left unchanged if they are the whole value or key.
 
     Raises:
         TypeError: The hook does not return a text.
@@ -52,7 +55,7 @@ def redact_leaves(value: Any, redact: Redact, *, words: Set[str] = frozenset()) 
         return _redact_object(value, redact, words)
     if isinstance(value, (list, tuple)):
         return [redact_leaves(each, redact, words=words) for each in value]
-    if isinstance(value, bool) or value is None:
+    if isinstance(value, bool) or value is None:  # before the numbers: True is an int in Python
         return value
     written = json.dumps(value)
     redacted = redact_text(written, redact)
@@ -74,19 +77,19 @@ def _redact_object(value: dict[str, Any], redact: Redact, words: Set[str]) -> di
 
 
 def redact_text(text: str, redact: Redact) -> str:
-    """Redact a text, and what it says in JSON's escapes.
+    """Redact a text, including what is written in it by JSON's escapes.
 
-    The hook sees each JSON string inside the text as it reads, and then the whole text. If it changes
-    nothing, the text stays exactly as it is.
+    The hook sees each JSON string inside the text, decoded, and then the whole text. A text in which it
+    changes nothing stays exactly as it is.
 
     Args:
         text: Any text.
-        redact: The hook; it should leave its own replacements unchanged.
+        redact: The hook. It should leave its own replacements unchanged, because it may see a text twice.
 
     Raises:
         TypeError: The hook does not return a text.
     """
-    if "\\" in text:
+    if "\\" in text:  # no escape without a backslash; nearly all texts have none and take the short way
         text = _LITERAL.sub(lambda found: _redact_literal(found[0], redact), text)
         plain = _ESCAPES.sub(_plain, text)
         if plain != text and _checked(plain, redact) != plain:
@@ -99,6 +102,7 @@ def _redact_literal(literal: str, redact: Redact) -> str:
     if "\\" not in literal:
         return literal  # the hook sees it with the rest of the text
     whole = len(literal) > 1 and literal.endswith('"') and not _ends_escaped(literal[:-1])
+    # Of a string that was cut off in the middle of an escape, the lone backslash cannot be decoded.
     begun = literal[:-1] if _ends_escaped(literal) else literal
     try:
         says = json.loads(literal if whole else f'{begun}"', strict=False)
@@ -119,8 +123,8 @@ def _ends_escaped(text: str) -> bool:
 def _plain(found: re.Match[str]) -> str:
     """The characters that escapes stand for, without those that no database can store.
 
-    If the text is JSON, it stays JSON: an even number of the backslashes before the escapes is left, and
-    characters that JSON requires to be escaped are.
+    A text that is JSON stays JSON: an even number of backslashes is left before the characters, and those
+    that must be escaped in JSON, such as a quotation mark, are escaped.
     """
     before, escapes = found.groups()
     characters = _storable(json.loads(f'"{escapes}"')).replace("\0", "")

@@ -1,8 +1,8 @@
 """Snapshots of the fold: a cache, so that a start need not fold all events again.
 
-A snapshot says which events it holds (`seq`), of which store (`salt`), and by which costs (`repriced`); one
-that does not fit is ignored, and the fold begins at the first event. With a snapshot the loop can start even
-while the database is down.
+A snapshot names the last event that it holds (`seq`), its store (`salt`), and the version of the costs
+(`repriced`). One that does not match the store is ignored, and the fold begins at the first event. With a
+snapshot the loop can start even while the database is down.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +23,10 @@ from editloop.online import Bandit, BanditConfig
 __all__ = ["Snapshot", "Snapshots"]
 
 SNAPSHOT_INTERVAL = 30.0
-"""Least seconds between snapshots, and only while there are new events."""
+"""Minimum seconds between two snapshots; none is written without new events."""
 
 SNAPSHOT_SHARE = 1000.0
-"""The pause is also at least so many times as long as the last snapshot kept requests waiting."""
+"""A pause is at least this many times as long as the last snapshot blocked the event loop (0.1% of it)."""
 
 log = logging.getLogger("editloop.serve")
 
@@ -37,7 +38,7 @@ class Snapshot(NamedTuple):
         bandit: The fold.
         seq: Number of the last event.
         salt: The store's salt, which identifies it.
-        repriced: How often all costs of the store had been measured anew.
+        repriced: How many times all costs of the store had been measured again.
         policies: Run folder and name of each policy, by arm.
     """
 
@@ -54,11 +55,17 @@ class Snapshots:
     Args:
         path: The file.
         config: How the loop's bandit is configured; a snapshot of another configuration is ignored.
+
+    Attributes:
+        seq: Number of the last event in the file.
     """
 
     def __init__(self, path: Path, config: BanditConfig) -> None:
         self.path, self._config = path, config
         self.seq = 0
+        # A cancelled `write` leaves its thread writing. Without the lock, the snapshot of `FeedbackLoop.stop`
+        # would write to the same unfinished file at the same time, and both would be mixed up.
+        self._lock = threading.Lock()
 
     def read(self) -> Snapshot | None:
         """The snapshot, if there is one that can be read and has the same configuration."""
@@ -73,33 +80,36 @@ class Snapshots:
             repriced = int(row.get("repriced", 0))
             return Snapshot(bandit, int(row["seq"]), str(row["salt"]), repriced, policies)
         except (OSError, ValueError, KeyError, TypeError, EditLoopError):
-            return None  # it is only a cache
+            return None  # a snapshot is only a cache: whatever is wrong with it, the events are there
 
     async def write(self, snapshot: Snapshot) -> float:
-        """Write a snapshot; returns the seconds for which that kept the event loop busy.
+        """Write a snapshot, and return the seconds for which that blocked the event loop.
 
         Raises:
             EditLoopError: The file cannot be written.
         """
+        # Made into JSON types here, in the event loop, and not in the thread: the fold must not change
+        # between the first and the last value that is read.
         started = time.perf_counter()
         row = {"seq": snapshot.seq, "salt": snapshot.salt, "policies": snapshot.policies}
         row |= {"repriced": snapshot.repriced, "bandit": snapshot.bandit.to_json()}
         busy = time.perf_counter() - started
-        self.seq = snapshot.seq
         await asyncio.to_thread(self._write, row)
+        self.seq = snapshot.seq  # only now: a snapshot that failed is still due, even without new events
         return busy
 
     def _write(self, row: dict[str, Any]) -> None:
-        with atomic_file(self.path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-            # In parts, because encoding all at once would hold the interpreter's lock, and so the event loop.
+        with self._lock, atomic_file(self.path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+            # `iterencode` works in small parts, between which the event loop's thread can run. `json.dump`'s
+            # C encoder would hold the interpreter's lock until it has encoded everything.
             for part in json.JSONEncoder(allow_nan=False).iterencode(row):
                 file.write(part)
 
     async def keep_writing(self, take: Callable[[], Snapshot]) -> None:
-        """Write a snapshot every while, as long as there are new events.
+        """Write a snapshot periodically, if there are new events, until cancelled.
 
         Args:
-            take: Gives the snapshot of this moment.
+            take: Returns the snapshot of this moment.
         """
         pause = SNAPSHOT_INTERVAL
         while True:
@@ -109,4 +119,4 @@ class Snapshots:
                 try:
                     pause = max(SNAPSHOT_INTERVAL, SNAPSHOT_SHARE * await self.write(snapshot))
                 except (OSError, ValueError, EditLoopError) as error:
-                    log.warning("no snapshot: %s", error)
+                    log.warning("the snapshot could not be written: %s", error)

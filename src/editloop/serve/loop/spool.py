@@ -1,9 +1,9 @@
 """The spool: a file in which the commands of responses under way wait while the database is down.
 
-Completions go on without a database, because a decision needs only what the loop knows already. What was
-decided and answered meanwhile must not be lost, so it is on the disk, here, before the response leaves; and
-it is written into the database, in order, once that is back. Edits are refused instead: their client has a
-spool of its own, and an answer with their cost cannot be given.
+Completions go on without a database, because a decision needs only what the loop already knows. What is
+decided and answered in that time must not be lost, so it is on the disk, in this file, before the response is
+sent, and it is written into the database, in order, once that is back. Edits are refused instead: their
+client has a spool of its own, and the server could not answer them with their cost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KINDS: dict[str, type[SpooledCommand]] = {
     "Route": RecordReroute,
     "Finish": RecordResponse,
 }
-"""Commands by their names in the file. They never change, since a spool may be older than its reader."""
+"""Commands by their names in the file. The names never change: a newer version may read an older spool."""
 
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
@@ -47,7 +47,7 @@ def spooled_from_json(row: dict[str, Any]) -> SpooledCommand:
     fields = {key: value for key, value in row.items() if key != "entry"}
     kind = _KINDS[row["entry"]]
     if kind is RecordDecision:
-        fields["decision"] = Decided(*fields["decision"])
+        fields["decision"] = Decided(*fields["decision"])  # JSON has made a list of the named tuple
     return kind(**fields)
 
 
@@ -67,7 +67,11 @@ class Spool:
         return not self.path.exists()
 
     def tidy(self) -> None:
-        """Remove what a process that was killed has left beside the file."""
+        """Remove what a killed process has left beside the file.
+
+        A kill within `drop_rows` leaves the rows that were to stay in a second file. The spool itself is
+        still complete then, so the second file is not needed.
+        """
         left_rows(self.path).unlink(missing_ok=True)
 
     def commands(self) -> list[SpooledCommand]:
@@ -83,11 +87,11 @@ class Spool:
         append_rows(self.path, [spooled_to_json(command) for command in commands], sync=True)
 
     def batches(self, size: int) -> Generator[list[dict[str, Any]], None, None]:
-        """The rows, so many at a time; a batch is dropped from the file when the next one is asked for.
+        """Yield the rows, `size` at a time. A batch counts as done when the next one is asked for.
 
-        They are dropped once whoever takes them has stopped: rewriting the file for each batch would make
-        the time grow with the square of its length. If the process is killed before that, the rows are
-        applied again, which changes nothing.
+        The rows that are done are dropped from the file once, when the generator is exhausted or closed:
+        rewriting the file for each batch would take time that grows with the square of its length. If the
+        process is killed before that, all rows are applied again after its restart, which changes nothing.
         """
         rows = read_rows(self.path, StoreError)
         done = 0
@@ -100,11 +104,15 @@ class Spool:
                 drop_rows(self.path, done)
 
     def finish(self) -> None:
-        """Remove the file, all of whose rows are written; a last line that was cut short never happened."""
+        """Remove the file once all of its rows are written.
+
+        `batches` leaves a file that holds no row, only a last line that was cut short. That line was never
+        acknowledged, because `append` did not return.
+        """
         self.path.unlink(missing_ok=True)
 
     def refuse(self, row: dict[str, Any], error: Exception) -> None:
-        """Note a row that the database refuses for good, without its texts."""
-        log.error("a command of the spool is refused: %s", error)
+        """Note a row that can never be written, without its texts."""
+        log.error("a command in the spool cannot be written and is set aside: %s", error)
         note = {"entry": row.get("entry"), "id": row.get("response_id"), "error": type(error).__name__}
         append_rows(self.path.with_suffix(".refused"), [note], sync=True)

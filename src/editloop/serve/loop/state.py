@@ -1,10 +1,12 @@
 """What the loop knows: the fold of the store's events, and the decisions that are not among them yet.
 
-The bandit's state is a fold: events are applied in the order of their numbers, one by one, by a function of
-the state and the event alone. That is why a restart, a replica and a replay all arrive at the same state,
-bit for bit, why a snapshot may be thrown away, and why nothing else may change the bandit. A decision becomes
-an event only when its commit is on the disk, so until then it is kept beside the fold, as in flight; without
-that, requests that arrive together would all be given the arm with the fewest pulls.
+The bandit's state is a fold: events are applied one by one, in the order of their numbers, by a function of
+the state and the event alone. Therefore a restart, a replica and a replay all arrive at the same state, bit
+for bit; a snapshot may be thrown away; and nothing else may change the bandit. A decision becomes an event
+only when its commit is on the disk. Until then it is kept beside the fold, as in flight: otherwise requests
+that arrive together would all be given the arm with the fewest pulls.
+
+Only the event loop's thread touches this state, so it needs no lock.
 """
 
 from __future__ import annotations
@@ -52,11 +54,15 @@ class LoopState:
             self.remove_in_flight(event.response_id)
 
     def fold(self, event: Event) -> None:
-        """Fold an event. One that contradicts the state, by a replica that knew less, changes nothing."""
+        """Fold an event. An event that contradicts the state is skipped with a warning.
+
+        One bad row must not stop the server. Every replay of the same events skips the same ones, so the fold
+        stays deterministic.
+        """
         try:
             self.bandit.state.apply(event)
         except BanditError as error:
-            log.warning("an event of another replica was skipped: %s", error)
+            log.warning("an event that contradicts the state was skipped: %s", error)
 
     # Deciding
 
@@ -69,12 +75,12 @@ class LoopState:
             arm: The arm, if the client asked for one.
 
         Raises:
-            Problem: There is no arm, or the response's identity is in use.
+            Problem: 503 without any arm; 409 if the response's identity is in use.
         """
         state = self.bandit.state
         if not state.arms:
             raise Problem(503, "no policy is served yet", code="no_policies", retry_after=5)
-        if response_id in self.in_flight or response_id in state:
+        if self.knows(response_id):
             raise Problem(409, "another response has this id", code="id_reused", seen=response_id)
         if arm is None:
             decision = self.bandit.choose(response_id, scope=scope, in_flight=self._by_scope.get(scope))
@@ -83,9 +89,14 @@ class LoopState:
         self.add_in_flight(decision)
         return decision
 
+    def knows(self, response_id: str) -> bool:
+        """Whether a response has been decided, in this process or in an event that is still remembered."""
+        return response_id in self.in_flight or response_id in self.bandit.state
+
     def other_arms(self, scope: str, tried: Sequence[str]) -> list[str]:
-        """The arms that were not tried yet, the one with the least mean cost in this scope first."""
+        """The arms that were not tried yet, the one with the lowest mean cost in this scope first."""
         _, observed, means = self.bandit.beliefs(scope)
+        # The mean of an arm without observations is only a placeholder, so such arms come last.
         ranked = sorted(
             zip(self.bandit.arms, observed, means, strict=True), key=lambda each: (each[1] == 0, each[2])
         )
@@ -97,12 +108,12 @@ class LoopState:
         self._by_scope.setdefault(decision.scope, Counter())[decision.arm] += 1
 
     def remove_in_flight(self, response_id: str) -> None:
-        """Count a decision no longer: it is on the disk, or was given up."""
+        """Stop counting a decision: it is on the disk, or it was given up. Unknown ones are ignored."""
         found = self.in_flight.pop(response_id, None)
         if found is None:
             return
         scope, arm = found
         counts = self._by_scope[scope]
         counts[arm] -= 1
-        if not any(counts.values()):
+        if not any(counts.values()):  # otherwise one entry for each user who ever asked would stay
             del self._by_scope[scope]

@@ -1,13 +1,17 @@
 """The one thread that writes. Commands that arrive while a commit is under way share the next one.
 
-A commit that is on the disk takes as long for one command as for a hundred, because it waits for the disk, so
-the writer's thread takes whatever has arrived by then, at most `MAX_COMMIT_SIZE` commands, and applies it in
-one transaction (a group commit). The busier the server is, the larger its commits become, and the time that
-each command waits stays about that of two commits. One thread is enough, and it gives the events one order.
+A durable commit takes about as long for a hundred commands as for one, because it waits for the disk. So the
+writer's thread takes whatever has arrived, at most `MAX_COMMIT_SIZE` commands, and applies it in one
+transaction (a group commit). The busier the server is, the larger its commits become, and a command waits for
+about two commits at most. One thread is enough, and it gives the events one order.
 
 A command is acknowledged when it is on the disk. While the database is down, commands of responses under way
-go into a file, the spool, and from there into the database when it is back; all others are refused. What a
-command means is not known here.
+go into a file, the spool, and from there into the database when it is back; all others are refused. The
+writer does not know what a command means.
+
+There is no lock. The event loop hands commands to the thread by a queue, and the thread hands results back by
+`call_soon_threadsafe`. Both keep their order, so an event reaches the fold before the result of its command.
+What both sides share beside that (`down`, `_commit_began`) is one attribute that is assigned as a whole.
 """
 
 from __future__ import annotations
@@ -41,16 +45,16 @@ T = TypeVar("T")
 log = logging.getLogger("editloop.serve")
 
 MAX_COMMIT_SIZE = 256
-"""Commands of one commit."""
+"""Maximum number of commands in one commit."""
 
 MAX_COMMIT_DELAY = 0.01
-"""Seconds for which a command that is not urgent waits for another one to share its commit with."""
+"""Seconds for which a command that is not urgent waits for another one that shares its commit."""
 
 SPOOL_TURN_SECONDS = 1.0
-"""Seconds for which the spool is written into a database that is back, before other commands are written."""
+"""Seconds for which the spool is written into a database that is back, before new commands are looked at."""
 
 POLL_INTERVAL = 0.5
-"""Seconds between two looks at the database: whether it is back, and what other replicas have written."""
+"""Seconds between two polls of the database: whether it is back, and what other replicas have written."""
 
 Pending = tuple[Any, "asyncio.Future[Any] | None"]
 """A command, and the future of whoever waits for it."""
@@ -59,7 +63,7 @@ OnEvents = Callable[[Sequence[tuple[int, Event]]], None]
 
 
 class _Poll:
-    """A command that writes nothing: applying it finds what other replicas have written."""
+    """A command that writes nothing. Its transaction finds what other replicas have written."""
 
     def apply(self, appender: EventAppender) -> None:
         """Write nothing."""
@@ -70,14 +74,15 @@ class Writer:
 
     Args:
         store: Where they are written to.
-        spool: The file in which commands wait while it is down.
+        spool: The file in which commands wait while the store is down.
         edit_cost: The cost of an edit.
-        on_events: Called in the event loop with each new event of the store, those of other replicas too, in
-            order and once, before whoever wrote it gets its result.
+        on_events: Called in the event loop with the new events of the store, including those of other
+            replicas. Each event is passed once and in order, before the result of the command that wrote it.
         last: Number of the last event that is known.
-        cost_version: What `edit_cost` and all known costs are measured by; None does not check it.
+        cost_version: The cost by which `edit_cost` and all known costs are measured; None skips the check.
 
     Attributes:
+        last: Number of the last event that was read or written.
         down: Why the store cannot be written; None if it can.
     """
 
@@ -106,16 +111,16 @@ class Writer:
     # In the event loop
 
     def start(self) -> None:
-        """Begin to write, for the event loop that runs."""
+        """Begin to write; results are delivered to the running event loop."""
         self._event_loop = asyncio.get_running_loop()
         self._spool.tidy()
         self._thread.start()
 
     async def stop(self) -> None:
-        """Write all commands that have arrived, and end."""
+        """Write all commands that have arrived, and end the thread."""
         if self._thread.is_alive():
             self._release()
-            self._is_stopped = True
+            self._is_stopped = True  # from here on nothing is put behind the None that ends the thread
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
 
@@ -124,11 +129,12 @@ class Writer:
 
         Args:
             command: What is written.
-            hurry: Whether it is written at once, with all commands before it. Otherwise it waits a moment for
-                one that is: a decision and the response that follows it in milliseconds share a commit.
+            hurry: Whether it is written at once, together with all commands before it. Otherwise it waits up
+                to `MAX_COMMIT_DELAY` for an urgent one: the decision about a response that is complete within
+                milliseconds shares the commit of its text.
 
         Raises:
-            StoreError: By the future: the store is down, and the command cannot wait in the spool.
+            StoreError: Raised by the future: the store is down, and the command cannot wait in the spool.
         """
         assert self._event_loop is not None
         future: asyncio.Future[T] = self._event_loop.create_future()
@@ -143,6 +149,7 @@ class Writer:
         return future
 
     def _release(self) -> None:
+        """Hand all held commands to the thread, the oldest first: a decision precedes its response."""
         for pending in self._held:
             self._queue.put(pending)
         self._held.clear()
@@ -152,18 +159,18 @@ class Writer:
         return self._spool.commands()
 
     def cut_if_stuck(self) -> None:
-        """Cut the connection of a commit on which nothing has arrived for too long; to be called regularly.
+        """Cut the connection of a commit that has taken too long. It has to be called regularly.
 
-        A database that stands still, a paused virtual machine for example, would keep the writer's thread
-        waiting for ever, and every request with it: no timeout applies (see `Store.cut_writer`). Once the
-        connection is cut the commit fails, the store counts as down, and responses go on through the spool.
+        A database that hangs, such as a paused virtual machine, would keep the writer's thread and every
+        request waiting forever, because no timeout applies (see `Store.cut_writer`). Once the connection is
+        cut, the commit fails, the store counts as down, and responses go on through the spool.
         """
         began = self._commit_began
         if began is not None and time.monotonic() - began > 2 * TIMEOUT_SECONDS and self.store.cut_writer():
             log.warning(
                 "the database has not answered for %.0f s: the connection is cut", 2 * TIMEOUT_SECONDS
             )
-            self._commit_began = None
+            self._commit_began = None  # the next call must not cut the connection that replaces this one
 
     # In the writer's thread
 
@@ -173,17 +180,21 @@ class Writer:
             try:
                 if batch:
                     self._write(batch)
-            except Exception as error:  # whatever it is, this thread must go on
+            except Exception as error:  # without this thread, every later request would wait forever
                 log.exception("a batch could not be written")
                 self._deliver([], [(future, error) for _, future in batch])
             if not goes_on:
                 return
 
     def _take(self) -> tuple[list[Pending], bool]:
-        """The commands that have arrived by now; if none has for a while, a poll of the database."""
+        """The commands that have arrived by now, and whether more may follow.
+
+        If none has arrived for `POLL_INTERVAL`, the batch is a poll of the database, where one is needed: a
+        SQLite store that is up has no other replicas, and nobody else could have written to it.
+        """
         batch: list[Pending] = []
         try:
-            timeout: float | None = POLL_INTERVAL
+            timeout: float | None = POLL_INTERVAL  # for the first command; the others are there already
             while len(batch) < MAX_COMMIT_SIZE:
                 pending = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
                 if pending is None:
@@ -197,19 +208,25 @@ class Writer:
         return batch, True
 
     def _write(self, batch: list[Pending]) -> None:
+        """Write a batch and deliver its results; or set it aside while the store is down."""
         if self.down and not self._answers_again():
             self._set_aside(batch, self.down)
             return
         try:
-            # What follows on a spooled command must not overtake it: an edit would find no response.
+            # A later command must not overtake a spooled one: an edit would find no response, and a user who
+            # is forgotten would still have texts in the spool.
             if not self._drain_spool():
                 self._set_aside(batch, "the store is catching up with what was spooled")
                 return
             results, new = self._commit([command for command, _ in batch])
         except StoreError as error:
+            # Whether the transaction was committed may be unknown. What is spooled now is applied again
+            # later, which changes nothing if it was.
             self.down, self._is_back = str(error), False
             self._set_aside(batch, self.down)
-        except Exception as error:  # one command's fault: apart, so that the others do not fail with it
+        except Exception as error:
+            # One command is at fault, and its transaction was rolled back with all the others. Each command
+            # is tried alone, so that only that one fails.
             if len(batch) > 1:
                 for pending in batch:
                     self._write([pending])
@@ -221,10 +238,10 @@ class Writer:
             self._deliver(new, list(zip(futures, results, strict=True)))
 
     def _answers_again(self) -> bool:
-        """Whether a database that was down has answered since.
+        """Whether a database that was down has answered in the meantime.
 
-        Another thread asks it, since that may take as long as the timeout, and commands go into the spool
-        meanwhile.
+        Another thread asks it, because that may take as long as the timeout. Meanwhile this thread goes on
+        putting commands into the spool, so that responses do not wait.
         """
         if not self._is_back and not (self._probe and self._probe.is_alive()):
             self._probe = threading.Thread(target=self._ask_database, name="store probe", daemon=True)
@@ -238,10 +255,14 @@ class Writer:
             time.sleep(POLL_INTERVAL)
 
     def _commit(self, commands: Sequence[Any]) -> tuple[list[Any], list[tuple[int, Event]]]:
-        """Apply commands in one transaction: what each returned, or was refused by, and the new events.
+        """Apply commands in one transaction.
+
+        Returns:
+            What each command returned, or the `Problem` that refused it; and the events that are new since
+            the last commit, those of other replicas first.
 
         Raises:
-            StoreError: The store is down: nothing was written, or it is not known whether.
+            StoreError: The store is down. Either nothing was written, or it is not known whether.
         """
         results: list[Any] = []
         self._commit_began = time.monotonic()
@@ -251,32 +272,40 @@ class Writer:
                 for command in commands:
                     try:
                         results.append(command.apply(appender))
-                    except Problem as refusal:
+                    except Problem as refusal:  # needs no savepoint: a refusal comes before any write
                         results.append(refusal)
         finally:
             self._commit_began = None
+        # Only after the commit: if that fails, the next transaction reads the same events again.
         self.last = appender.seq
         return results, new + appender.appended
 
     def _appender(self, connection: Connection) -> tuple[EventAppender, list[tuple[int, Event]]]:
         """What commands write with in this transaction, and the events that other replicas have written.
 
+        The transaction holds the writer's lock over all replicas, so the next free number stays free until
+        its end, and numbers follow the order of commits without gaps.
+
         Raises:
-            StoreError: All costs were measured anew since this process learned from them.
+            StoreError: All edits were measured again since this process learned from their costs.
         """
         seq = reads.last_seq(connection)
         new = list(bandit_events(reads.events_after(connection, self.last))) if seq > self.last else []
         facts = reads.facts_named(connection, (COST, FORGOTTEN, REPRICED))
         if self._cost_version is not None and (now := CostVersion.of(facts)) != self._cost_version:
             name = now.name if now else "no cost"
-            what = f"the costs of the store were counted again, by {name}"
-            raise StoreError(what, do="start this server anew")
+            what = f"the costs of the store were measured again, by {name}"
+            raise StoreError(what, do="restart this server")
         return EventAppender(connection, seq, self._edit_cost, facts), new
 
     # The spool
 
     def _drain_spool(self) -> bool:
-        """Write what waits in the spool, for a while at most; returns whether nothing waits any more."""
+        """Write what waits in the spool, for `SPOOL_TURN_SECONDS` at most; return whether it is empty now.
+
+        The time is limited because new commands wait for this thread. They join the end of the spool until
+        it is empty.
+        """
         if self._spool.is_empty():
             return True
         until = time.monotonic() + SPOOL_TURN_SECONDS
@@ -289,7 +318,11 @@ class Writer:
         return True
 
     def _write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows of the spool in one transaction; one by one, if one of them cannot be written."""
+        """Write rows of the spool in one transaction; or one by one, if one of them cannot be written.
+
+        Rows that were written before a kill are written again, without effect. Nobody waits for a result:
+        these commands were acknowledged when they were spooled.
+        """
         try:
             _, new = self._commit([spooled_from_json(row) for row in rows])
             self._deliver(new, [])
@@ -303,27 +336,31 @@ class Writer:
                 self._spool.refuse(rows[0], error)
 
     def _set_aside(self, batch: Sequence[Pending], reason: str) -> None:
-        """Put commands that can wait into the spool, and refuse the others."""
+        """Put commands that can wait into the spool, which acknowledges them, and refuse the others."""
         can_wait = [command for command, _ in batch if isinstance(command, SpooledCommand)]
         failure: Exception | None = None
         if can_wait:
             try:
                 self._spool.append(can_wait)
             except OSError as error:
-                failure = StoreError(f"{reason}; nor can the spool be written", seen=error.strerror)
+                failure = StoreError(f"{reason}; the spool cannot be written either", seen=error.strerror)
         refusal = failure or StoreError(reason)
         self._deliver([], [(f, failure if isinstance(c, SpooledCommand) else refusal) for c, f in batch])
 
     def _deliver(
         self, new: list[tuple[int, Event]], results: list[tuple[asyncio.Future[Any] | None, Any]]
     ) -> None:
-        """Hand events, and then results, to the event loop."""
+        """Hand events, and then results, to the event loop.
+
+        Both go in one callback: whoever gets a result finds its event in the fold, and a snapshot is taken
+        before or after all events of a commit.
+        """
 
         def deliver() -> None:
             if new:
                 self._on_events(new)
             for future, result in results:
-                if future is None or future.done():  # whoever waited has gone
+                if future is None or future.done():  # nobody waits, or whoever waited has gone
                     continue
                 if isinstance(result, Exception):
                     future.set_exception(result)

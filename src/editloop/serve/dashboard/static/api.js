@@ -1,8 +1,8 @@
-// The server's API: requests with the key if there is one, and errors in the API's own words.
+// The server's API: requests, with the key if there is one, and errors with the API's own messages.
 
 const NAME = "editloop-key";
 
-let asking = null;
+let asking = null; // the dialog that is open, as a promise: requests that fail together share one
 let ask = async () => null;
 
 export const key = {
@@ -17,7 +17,7 @@ export const key = {
   },
 };
 
-/** Who is asked for a key where one is needed: takes the reason, gives the key or null. */
+/** Set the function that asks the reader for a key: it takes the reason, and returns the key or null. */
 export function askedBy(how) {
   ask = how;
 }
@@ -35,7 +35,7 @@ async function errorOf(response) {
   try {
     found = (await response.json()).error ?? {};
   } catch {
-    // not of this server: the status has to do
+    // The body is not this server's, but a proxy's for example. Only the status is known then.
   }
   return new ApiError(found.message ?? `The server answered with status ${response.status}.`, response.status, found.code);
 }
@@ -45,7 +45,7 @@ async function newKey(reason) {
   return asking;
 }
 
-/** A response with a good status. Where a key is missing or refused, the reader is asked for one. */
+/** A response with a good status. If a key is missing or refused, the reader is asked for one. */
 export async function request(path, { method = "GET", body, signal } = {}) {
   for (;;) {
     const headers = {};
@@ -62,8 +62,9 @@ export async function request(path, { method = "GET", body, signal } = {}) {
     if (response.ok) return response;
     const error = await errorOf(response);
     if (response.status !== 401) throw error;
+    // If the key has changed since this request was sent, the new one is tried before the reader is asked.
     if (key.get() === used && !(await newKey(used ? error.message : ""))) {
-      throw new ApiError("This server shows this to those who have a key.", 401, error.code);
+      throw new ApiError("This server shows this only with a key.", 401, error.code);
     }
   }
 }
@@ -72,7 +73,7 @@ export async function json(path, options) {
   return (await request(path, options)).json();
 }
 
-/** A path with those parameters that have a value. */
+/** A path with a query of those parameters that have a value. */
 export function withQuery(path, parameters) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
@@ -82,17 +83,17 @@ export function withQuery(path, parameters) {
   return text ? `${path}?${text}` : path;
 }
 
-/** Save what a path gives as a file; by way of a blob, as a link could not send the key. */
+/** Save what a path returns as a file. It goes through a blob, because a link could not send the key. */
 export async function save(path, name) {
   const address = URL.createObjectURL(await (await request(path)).blob());
   const link = document.createElement("a");
   link.href = address;
   link.download = name;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  setTimeout(() => URL.revokeObjectURL(address), 10_000); // at once would be too early: the browser still reads it
 }
 
-/** A completion as it is written: `begun` hears policy and id, `more` each piece of text. */
+/** A completion as a stream: `begun` is called with its id and policy, `more` with each piece of text. */
 export async function stream(body, { begun, more, signal }) {
   const response = await request("v1/chat/completions", { method: "POST", body: { ...body, stream: true }, signal });
   begun(response.headers.get("X-EditLoop-Response-Id"), response.headers.get("X-EditLoop-Policy"));
@@ -103,7 +104,7 @@ export async function stream(body, { begun, more, signal }) {
     const { value, done } = await reader.read();
     if (done) break;
     const events = (rest + value).split("\n\n");
-    rest = events.pop();
+    rest = events.pop(); // an event that is not complete yet; it may be cut off anywhere
     for (const event of events) {
       const data = event.replace(/^data: /, "");
       if (data === "[DONE]") { ended = true; continue; }
@@ -113,5 +114,6 @@ export async function stream(body, { begun, more, signal }) {
       if (text) more(text);
     }
   }
+  // A connection that is lost can look like the end of a body. Only [DONE] shows that the response is whole.
   if (!ended) throw new ApiError("The response broke off.", 502, "broken_off");
 }

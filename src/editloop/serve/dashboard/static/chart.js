@@ -9,8 +9,9 @@ const STEPS = [1, 5, 15, 30, MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR,
   DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 90 * DAY, 180 * DAY, 365 * DAY];
 const EDGE = { top: 10, right: 14, bottom: 26, left: 46 };
 
-/** Round numbers from 0 to at least `max`, about `n` of them. */
+/** Round numbers from 0 to at least `max`, about `n` of them, and the digits that they need. */
 export function ticks(max, n) {
+  // Each step is 1, 2, 2.5, 5 or 10 times a power of ten. The factors .999 absorb rounding errors.
   const rough = max / n;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 2.5, 5, 10].find((each) => each * power >= rough * 0.999);
@@ -19,10 +20,10 @@ export function ticks(max, n) {
   return { values: found, digits: Math.max(0, Math.ceil(-Math.log10(step) - 1e-9) + (step / power === 2.5 ? 1 : 0)) };
 }
 
-/** Moments at round local times, so that labels have room. */
+/** Moments at round local times, few enough that their labels have room. */
 function moments(since, until, most) {
   const step = STEPS.find((each) => (until - since) / each <= most) ?? STEPS.at(-1);
-  const shift = new Date(1000 * since).getTimezoneOffset() * MINUTE;
+  const shift = new Date(1000 * since).getTimezoneOffset() * MINUTE; // steps of hours and days begin at local midnight
   const found = [];
   for (let t = Math.ceil((since - shift) / step) * step + shift; t <= until; t += step) found.push(t);
   const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
@@ -38,7 +39,7 @@ function moments(since, until, most) {
   });
 }
 
-/** Stretches of bins that have a value, so that a gap stays a gap. */
+/** Runs of neighbouring bins that have a value. Each is a line of its own, so that gaps stay visible. */
 function stretches(points) {
   const found = [];
   points.forEach((point, i) => {
@@ -54,8 +55,8 @@ const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(
 /**
  * A figure with a chart that fits its width.
  *
- * `points` are `{time, value, low, high, n}`, of equal bins between `since` and `until`; `describe` puts one into words,
- * and `hint` is shown there while no point is.
+ * `points` are `{time, value, low, high, n}`, one for each of equal bins between `since` and `until`. `describe` puts a
+ * point into words, and `hint` is shown in its place while no point is chosen. `signal` ends the watching of the width.
  */
 export function chart({ title, unit, points, since, until, height, max, format = number, describe, hint = "", signal }) {
   const drawing = h("div", { class: "drawing" });
@@ -133,8 +134,9 @@ export function chart({ title, unit, points, since, until, height, max, format =
   }
 
   let drawn = 0;
+  // Drawn anew at each width, not scaled, so that text and lines keep their size. The first call draws the chart.
   const watch = new ResizeObserver(() => {
-    if (drawing.clientWidth === drawn) return;
+    if (drawing.clientWidth === drawn) return; // the drawing itself changes the height, which must not draw again
     drawn = drawing.clientWidth;
     requestAnimationFrame(draw);
   });
@@ -143,7 +145,7 @@ export function chart({ title, unit, points, since, until, height, max, format =
   return figure;
 }
 
-/** The largest value to be shown: a band that is wide for want of edits does not flatten the line. */
+/** The largest value to be shown. A band that is wide because there are few edits must not flatten the line. */
 function scale(points) {
   const mean = Math.max(0, ...points.map((point) => point.value));
   const high = Math.max(0, ...points.map((point) => Math.min(point.high ?? 0, 2 * mean)));
@@ -167,7 +169,7 @@ export function share(value) {
     s("rect", { class: "share-all", width: 100, height: 8 }), s("rect", { class: "share-part", width: 100 * (value ?? 0), height: 8 }));
 }
 
-/** What a readout says of an empty bin. */
+/** The period of a bin, in words. */
 export function span(point, bin) {
   return `${moment(point.time)} to ${moment(point.time + bin)}`;
 }

@@ -1,4 +1,5 @@
-// Elements and numbers as people read them. Texts become text nodes only: nothing here parses HTML.
+// Elements, and numbers in readable form. Texts become text nodes only: nothing here parses HTML, so no text of a user
+// or a model can become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -12,17 +13,17 @@ function build(element, attributes, children) {
   return element;
 }
 
-/** An HTML element; attributes that begin with `on` are listeners, strings among the children are text. */
+/** An HTML element. Attributes that begin with `on` are event handlers; strings among the children are text. */
 export function h(name, attributes, ...children) {
   return build(document.createElement(name), attributes, children);
 }
 
-/** The same in SVG. */
+/** An SVG element; see `h`. */
 export function s(name, attributes, ...children) {
   return build(document.createElementNS(SVG, name), attributes, children);
 }
 
-/** A number with as many digits as its size deserves; a dash for what is not known. */
+/** A number with about three digits, or as many decimals as given; a dash if it is not known. */
 export function number(value, digits) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
@@ -30,7 +31,7 @@ export function number(value, digits) {
   return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 }
 
-/** How many: weights of a discounted bandit are no whole numbers. */
+/** A count. It may have a fraction, because a discounted bandit counts weights. */
 export function count(value) {
   return number(value, Number.isInteger(value) ? 0 : 1);
 }
@@ -48,7 +49,7 @@ const MOMENT = new Intl.DateTimeFormat("en-GB", {
   day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit",
 });
 
-/** A moment, from seconds since 1970, in the reader's time zone. */
+/** A time, given in seconds since 1970, in the reader's time zone. */
 export function moment(seconds) {
   return MOMENT.format(new Date(1000 * seconds));
 }
@@ -57,7 +58,7 @@ export function time(seconds) {
   return h("time", { datetime: new Date(1000 * seconds).toISOString() }, moment(seconds));
 }
 
-/** An arm's name, its hash set back. */
+/** An arm's name, with its hash in the background. */
 export function armName(arm) {
   const at = arm.lastIndexOf("@");
   if (at < 1) return h("span", { class: "arm" }, arm);
@@ -76,12 +77,12 @@ export function table(caption, columns, rows) {
   return h("table", { class: "cards" }, h("caption", { class: "unseen" }, caption), h("thead", {}, head), h("tbody", {}, body));
 }
 
-/** A line for where there is nothing yet. */
+/** A notice in a place where there is nothing to show yet. */
 export function empty(title, ...help) {
   return h("div", { class: "empty" }, h("p", { class: "empty-title" }, title), h("p", {}, ...help));
 }
 
-/** An error, in the page; where a key would help, with a way to give one. */
+/** An error in the page. If another key would help, it has a button to enter one. */
 export function problem(error, ...more) {
   const retry = () => dispatchEvent(new Event("hashchange"));
   const other = () => document.getElementById("forget").click();

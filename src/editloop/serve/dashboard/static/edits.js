@@ -1,4 +1,4 @@
-// The edits: find them, read each as a redline, export them as a log.
+// The edits: finding them, reading each as a redline, exporting them as a log.
 
 import { json, key, save, withQuery } from "./api.js";
 import { armName, empty, h, number, plural, problem, time } from "./dom.js";
@@ -19,7 +19,7 @@ export async function show(place, { parameters, signal }) {
   const exporting = h("a", { class: "button", download: "edits.ndjson" }, "Export as NDJSON");
   let current = 0;
   exporting.addEventListener("click", async (event) => {
-    if (!key.get()) return; // a plain link will do
+    if (!key.get()) return; // without a key, the link itself works, and needs no memory for the file
     event.preventDefault();
     trouble.replaceChildren();
     try {
@@ -30,7 +30,7 @@ export async function show(place, { parameters, signal }) {
   });
 
   async function load(before) {
-    const turn = (current += before ? 0 : 1);
+    const turn = (current += before ? 0 : 1); // an answer for earlier filters may arrive after that for the present ones
     exporting.href = withQuery("v1/edits", { ...filters, format: "ndjson" });
     trouble.replaceChildren();
     try {
@@ -88,12 +88,12 @@ function search(filters, changed) {
 
 function none(filters) {
   if (Object.values(filters).some(Boolean)) {
-    return empty("Nothing matches", "Fewer filters may find more; user and policy have to be whole, as in policy@12345678.");
+    return empty("Nothing matches", "Fewer filters may find more. User and policy must be given in full, as in policy@12345678.");
   }
   return empty("No drafts yet", "Drafts appear here as soon as an application asks for them. ", h("a", { href: "#try" }, "Ask for one"), ".");
 }
 
-/** A context as one text: the user's last words stand for a conversation. */
+/** A context as one text: of a conversation, the user's last message. */
 export function brief(context) {
   if (typeof context === "string") return context;
   const said = (context ?? []).filter((message) => message.role === "user").at(-1) ?? context?.at(-1);
@@ -120,7 +120,7 @@ function row(each, signal) {
     const open = button.getAttribute("aria-expanded") !== "true";
     button.setAttribute("aria-expanded", String(open));
     panel.hidden = !open;
-    if (!open || panel.childElementCount) return;
+    if (!open || panel.childElementCount) return; // loaded when it is opened for the first time
     try {
       panel.replaceChildren(...detail(await json(`v1/edits/${encodeURIComponent(each.id)}`, { signal })));
     } catch (error) {

@@ -1,4 +1,4 @@
-// Which page is shown, and the key that the server may ask for.
+// Shows the page that the address names, and asks for the key that the server may need.
 
 import { askedBy, key } from "./api.js";
 import { h, problem } from "./dom.js";
@@ -30,11 +30,12 @@ function show() {
   document.title = `${page.title} · EditLoop`;
   const place = h("div", { class: `page ${name}` });
   main.replaceChildren(place);
-  const alive = new AbortController();
+  const alive = new AbortController(); // its signal ends the requests and timers of a page that is left
   leave = () => alive.abort();
   Promise.resolve(page.show(place, { parameters, signal: alive.signal })).catch((error) => {
     if (error.name !== "AbortError") place.append(problem(error));
   });
+  // The focus moves to the new page, where screen readers go on. On the first page, the browser has placed it.
   if (!first) main.focus({ preventScroll: true });
   if (!first) scrollTo(0, 0);
   first = false;
@@ -56,11 +57,11 @@ function keyDialog() {
   document.getElementById("key-cancel").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
     field.value = "";
-    answer(null);
+    answer(null); // without effect if a key was submitted: a promise is resolved once
   });
   askedBy((reason) => new Promise((resolve) => {
     answer = resolve;
-    document.getElementById("key-reason").textContent = reason ? `The last one was refused: ${reason}` : "";
+    document.getElementById("key-reason").textContent = reason ? `The last key was refused: ${reason}` : "";
     dialog.showModal();
     field.focus();
   }));

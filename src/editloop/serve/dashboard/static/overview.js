@@ -1,4 +1,4 @@
-// The overview: what edits cost over time, how much is kept, and what each policy does.
+// The overview: what edits cost over time, how many drafts are kept, and what each policy does.
 
 import { json, withQuery } from "./api.js";
 import { chart, interval, share, span } from "./chart.js";
@@ -6,36 +6,48 @@ import { armName, count, empty, h, number, percent, plural, problem, table } fro
 
 export const title = "Overview";
 
-const AGAIN = 60_000;
+const REFRESH_INTERVAL = 60_000; // milliseconds
 const PERIODS = {
   day: { name: "24 hours", seconds: 86_400, bins: 24 },
   week: { name: "7 days", seconds: 7 * 86_400, bins: 28 },
   month: { name: "30 days", seconds: 30 * 86_400, bins: 30 },
   all: { name: "All", seconds: null, bins: 40 },
 };
-let chosen = "week";
+let chosen = "week"; // here and not in `show`, so that it is remembered while other pages are open
 
 export async function show(place, { signal }) {
   const body = h("div", { "aria-live": "off" });
   const fresh = h("p", { class: "hint" });
   place.append(h("div", { class: "headline" }, h("h1", {}, title), periods(() => load())), body, fresh);
 
+  let current = 0;
+  let shown = new AbortController(); // its signal ends the charts that a refresh replaces
+
   async function load() {
+    const turn = (current += 1); // a slow answer for another period must not replace that for the chosen one
     const { seconds, bins } = PERIODS[chosen];
     const since = seconds && Date.now() / 1000 - seconds;
     try {
       const found = await json(withQuery("v1/overview", { since, bins, trim: true }), { signal });
-      body.replaceChildren(...content(found, signal));
+      if (turn !== current) return;
+      shown.abort(); // each chart watches its width; without this, all charts of a page open for days would stay in memory
+      shown = new AbortController();
+      body.replaceChildren(...content(found, shown.signal));
       fresh.textContent = `As of ${new Date().toLocaleTimeString("en-GB")}; refreshed every minute.`;
     } catch (error) {
-      if (error.name !== "AbortError") body.replaceChildren(problem(error));
+      if (error.name !== "AbortError" && turn === current) body.replaceChildren(problem(error));
     }
   }
 
+  // The page is replaced as a whole. That would take the focus from a chart that is being read with the keyboard, so it
+  // is left alone while it has the focus; and a hidden page asks the server for nothing.
   const timer = setInterval(() => {
     if (document.visibilityState === "visible" && !body.contains(document.activeElement)) load();
-  }, AGAIN);
-  signal.addEventListener("abort", () => clearInterval(timer));
+  }, REFRESH_INTERVAL);
+  signal.addEventListener("abort", () => {
+    clearInterval(timer);
+    shown.abort();
+  });
   await load();
 }
 
@@ -61,7 +73,7 @@ function content(found, signal) {
 
 function down(reason) {
   return h("div", { class: "problem", role: "alert" }, h("p", {}, h("strong", {}, "The store is down. "), reason),
-    h("p", {}, "Responses are still given and kept in a file until it is back; edits are refused until then."));
+    h("p", {}, "Requests are still answered, and the responses kept in a file until it is back. Edits are refused until then."));
 }
 
 function nothing(totals, beliefs) {
@@ -114,7 +126,7 @@ function arms(found) {
     cells: [
       [armName(each.arm), each.played ? null : h("span", { class: "tag" }, "retired")],
       h("span", { class: "measure" }, h("span", { class: "value" }, number(each.mean)),
-        h("span", { class: "note" }, each.interval ? `${number(each.interval[0])} to ${number(each.interval[1])}` : each.n ? (each.n > 1 ? `all alike (n = ${each.n})` : "one alone tells no interval") : "no edits yet"),
+        h("span", { class: "note" }, each.interval ? `${number(each.interval[0])} to ${number(each.interval[1])}` : each.n ? (each.n > 1 ? `all equal (n = ${each.n})` : "no interval from one edit") : "no edits yet"),
         interval(each.mean, each.interval, max)),
       count(each.n),
       h("span", { class: "measure" }, h("span", { class: "value" }, percent(each.share)), share(each.share)),

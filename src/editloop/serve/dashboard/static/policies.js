@@ -1,4 +1,4 @@
-// The policies: which are played, what their fits measured, promote a run, retire one.
+// The policies: which are played and what their fits measured; promoting a run, and retiring a policy.
 
 import { json } from "./api.js";
 import { armName, count, empty, h, number, problem, table, time } from "./dom.js";
@@ -13,6 +13,7 @@ export async function show(place, { signal }) {
   async function load() {
     const [found, models] = await Promise.all([json("v1/arms", { signal }), json("v1/models", { signal })]);
     const played = models.data.map((each) => each.id).slice(1);
+    // Arms that an application has set by itself are in no run folder, so /v1/arms does not list them.
     const known = new Set(found.data.map((each) => each.arm));
     const strays = played.filter((arm) => !known.has(arm)).map((arm) => ({ arm, run: null, played: true, observed: 0, cost: null, validation: null }));
     epoch.textContent = `Epoch ${found.epoch}: ${played.length ? `${count(played.length)} played` : "none played yet"}.`;
@@ -91,7 +92,7 @@ function alarms(measured) {
   return alarms.length ? h("ul", { class: "alarms" }, alarms.map((each) => h("li", {}, String(each)))) : "none";
 }
 
-/** Ask the reader to confirm. */
+/** Whether the reader confirms that an arm is retired. */
 function confirmed(arm) {
   return new Promise((resolve) => {
     const dialog = h("dialog", { "aria-labelledby": "retire-title" }, h("h2", { id: "retire-title" }, "Retire ", armName(arm), "?"),

@@ -1,11 +1,11 @@
-// An edit as people read it: what was kept, deleted and inserted, word by word.
+// An edit as a redline: what was kept, deleted and inserted, word by word.
 
 import { h } from "./dom.js";
 
 const WORDS = /\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu;
-const MOST = 4_000_000;
+const MOST = 4_000_000; // cells of the table in `middle`, which is made at each key press: 16 MB
 
-/** Spans `[kind, text]` or `{kind, text}` as one block; a changed line end gets a mark. */
+/** Spans `[kind, text]` or `{kind, text}` as one block; a changed line end is marked, as it would be invisible. */
 export function redline(spans) {
   const block = h("div", { class: "redline", dir: "auto" });
   for (const span of spans) {
@@ -24,7 +24,12 @@ export function redline(spans) {
   return block;
 }
 
-/** A redline while one types: the fewest words changed between what both texts begin and end with. */
+/**
+ * The spans between two texts, for a redline that is shown while the reader types.
+ *
+ * What both texts begin and end with is set aside first. While somebody types, that is nearly everything, so the table
+ * for the rest stays small.
+ */
 export function difference(before, after) {
   const a = before.match(WORDS) ?? [];
   const b = after.match(WORDS) ?? [];
@@ -38,10 +43,11 @@ export function difference(before, after) {
   return joined(spans);
 }
 
+/** The spans between two lists of words with the fewest changed words, by their longest common subsequence. */
 function middle(a, b) {
   if (a.length * b.length > MOST) return [["deleted", a.join("")], ["inserted", b.join("")]];
   const width = b.length + 1;
-  const common = new Uint32Array((a.length + 1) * width);
+  const common = new Uint32Array((a.length + 1) * width); // the length of that of a[i:] and b[j:], at i * width + j
   for (let i = a.length - 1; i >= 0; i -= 1) {
     for (let j = b.length - 1; j >= 0; j -= 1) {
       const at = i * width + j;
@@ -68,7 +74,7 @@ function middle(a, b) {
   return spans;
 }
 
-/** Neighbours as one; blanks alone between two changes belong to both, so that a phrase reads in one piece. */
+/** Spans with neighbours of one kind joined. Blanks between two changes belong to both, so that phrases stay whole. */
 function joined(spans) {
   const found = [];
   let deleted = "";

@@ -1,4 +1,4 @@
-// The API as its OpenAPI document describes it.
+// The API, as the server's OpenAPI document describes it.
 
 import { json } from "./api.js";
 import { h, table } from "./dom.js";

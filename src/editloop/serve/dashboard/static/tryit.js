@@ -1,4 +1,4 @@
-// Try it: ask, edit what comes, and see what the bandit makes of it.
+// Try it: ask for a draft, edit it, and see what the bandit learns from that.
 
 import { json, request, stream, withQuery } from "./api.js";
 import { armName, count, h, number, problem, table } from "./dom.js";
@@ -18,7 +18,7 @@ export async function show(place, { signal }) {
   const form = h("form", { class: "panel ask" },
     h("div", { class: "field" }, h("label", { for: "ask" }, "What should be written?"), asked),
     h("div", { class: "field" }, h("label", { for: "ask-user" }, "User (optional)"), user,
-      h("p", { class: "hint", id: "ask-user-hint" }, "Whoever edits. Each user may have a bandit of their own, which learns from the others'.")),
+      h("p", { class: "hint", id: "ask-user-hint" }, "The person who edits. Each user may have a bandit, which also learns from the others' edits.")),
     h("div", { class: "actions" }, ask, stop));
   place.append(h("div", { class: "headline" }, h("h1", {}, title)), h("div", { class: "two" },
     h("div", { class: "column" }, form, trouble, draft.panel), side));
@@ -77,12 +77,16 @@ export async function show(place, { signal }) {
   if (!turn.before) side.replaceChildren(...believed(turn, start, null));
 }
 
-/** A key for one submission: going back to an earlier wording is an edit of its own, and no late repetition. */
+/**
+ * A key for one submission. Without it, going back to an earlier wording would count as a late repetition.
+ *
+ * `crypto.randomUUID` would be shorter, but exists only on pages served over HTTPS or from this machine.
+ */
 function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** The draft, and what is done with it. */
+/** The panel with the draft, and what can be done with it. */
 function draftPanel(turn, signal, onEdit) {
   const area = h("textarea", { id: "draft", rows: 8, readonly: true, dir: "auto", "aria-describedby": "draft-state" });
   const state = h("p", { class: "hint", id: "draft-state", role: "status" });
@@ -152,7 +156,7 @@ function draftPanel(turn, signal, onEdit) {
   };
 }
 
-/** What is believed of each arm, beside what was believed before this draft. */
+/** What the bandit believes of each arm, beside what it believed before this draft. */
 function believed(turn, now, done) {
   const whose = turn.user ? `For ${turn.user}` : "For requests without a user";
   const parts = [h("h2", {}, "What the bandit believes")];
@@ -182,6 +186,6 @@ function believed(turn, now, done) {
   });
   parts.push(h("p", { class: "hint" }, scope === "all" ? "One bandit for all users" : whose, done ? ", before and after your edit:" : ", now:"),
     table("Beliefs", [{ name: "Policy" }, { name: "Mean cost", class: "number" }, { name: "Edits", class: "number" }], rows),
-    h("p", { class: "hint" }, "Edits are those that a mean rests on; what other users' edits tell counts as a number of them. The next draft comes from a policy that may be the cheapest, as far as is known."));
+    h("p", { class: "hint" }, "Edits is the number that a mean is based on; it includes the weight that other users' edits have. The next draft comes from a policy that may be the cheapest, as far as is known."));
   return parts;
 }
