@@ -57,7 +57,7 @@ def test_a_log_that_does_not_help_is_not_praised() -> None:
     found = demo_verdict(BASE, {"strong": STRONG, "weak": weak}, {"strong": 0.05, "weak": 0.7})
     assert found.headline.endswith("on the strong user's log; serve it for the strong user.")
     neither = demo_verdict(BASE, {"strong": weak, "weak": weak}, {"strong": 0.7, "weak": 0.7})
-    assert neither.headline == "Keep the base: no log made a policy that costs less beyond the error."
+    assert neither.headline == "Keep the base: no log made a policy that costs significantly less."
 
 
 def test_a_difference_is_paired_by_context() -> None:

@@ -135,7 +135,7 @@ def test_a_trial_without_rl_needs_no_cost_model() -> None:
     without = FitConfig(methods=("sft", "early"))
     assert without.needs == {"reference"} and FitConfig(methods=("sft",)).needs == frozenset()
     with_rl = without.changed({"early.rl_weight": 0.5})
-    assert with_rl.needs == {"reference", "completions", "cost_model"}
+    assert with_rl.needs == {"reference", "cost_model"}
     both = without.changed({"early.rl_weight": (0, 0.5), "select": "cost"})
     assert [bool(trial.needs - {"reference"}) for trial in both.trials("early")] == [False, True] * 2
 

@@ -359,7 +359,7 @@ def test_all_four_methods_are_trained_and_only_rl_pays_for_a_cost_model(
         "lora": {"rank": 2},
     }
     both = FitConfig(methods=["sft", "dpo", "rl", "early"], **small)
-    assert both.needs == {"reference", "completions", "cost_model"}
+    assert both.needs == {"reference", "cost_model"}
     run = fit(small_log(24), policy, tmp_path / "all", both)
     assert run.policy_names() == ["sft", "dpo", "rl", "early"]
     early, rl = (run.manifest().policies[name].best for name in ("early", "rl"))

@@ -142,7 +142,11 @@ def run_sections(run: RunFolder) -> list[Section]:
 def _learned_from(manifest: Manifest, data: DataRecord) -> list[str]:
     parts = {"train on": data.train, "validate on": data.validation}
     rows = " and ".join(f"{p.examples} rows to {verb}, {p.pairs} of them edited" for verb, p in parts.items())
-    kept = [f"{count} rows: {reason}" for part in parts.values() for reason, count in part.counts.items()]
+    kept = [
+        f"{count} rows to {verb} ({reason})"
+        for verb, part in parts.items()
+        for reason, count in part.counts.items()
+    ]
     return [rows, *manifest.base.decisions, *kept]
 
 

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
@@ -31,46 +30,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from editloop.errors import RunError
 from editloop.offline.config import FitConfig, Trial
+from editloop.offline.disk import disk_errors
 from editloop.offline.examples import Completions
 from editloop.offline.methods.batch import Batch, Layout, pack_completions
 from editloop.policy import Policy, TreeBatch, batch_log_probs
 
-__all__ = [
-    "EditTrainer",
-    "RowStream",
-    "disk_errors",
-]
+__all__ = ["EditTrainer", "RowStream"]
 
 T = TypeVar("T")
-
-TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container", "iostream error")
-"""Words that mark a RuntimeError of torch as a failure to write a file. Which of them torch uses depends on
-how much of the file was written."""
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """A context in which a library's failure to write becomes a one-line error.
-
-    Args:
-        folder: The folder, for the message.
-
-    Raises:
-        RunError: The library could not write.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_CANNOT_WRITE):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(error, RuntimeError):  # torch's message is about offsets within a file
-            reason = "no space is left, or the file would be too large"
-        raise RunError(
-            f"cannot write to the run folder: {reason}",
-            seen=str(folder),
-            do="free space and run the same command again: it continues where it stopped",
-        ) from error
 
 
 class RowStream(Dataset[T]):

@@ -25,11 +25,12 @@ from editloop.io import atomic_folder, write_text
 from editloop.offline.alarms import check_samples
 from editloop.offline.arguments import training_arguments
 from editloop.offline.config import FitConfig, Trial
+from editloop.offline.disk import disk_errors
 from editloop.offline.examples import Completions, Example
 from editloop.offline.methods.batch import Batch, Layout
 from editloop.offline.reference import on_all_processes
 from editloop.offline.scoring import DEFAULT_BETA, scores_of
-from editloop.offline.trainer import EditTrainer, disk_errors
+from editloop.offline.trainer import EditTrainer
 from editloop.policy import (
     Policy,
     attach_adapter,

@@ -42,7 +42,7 @@ def test_a_method_says_what_it_is(name: str) -> None:
     assert method.name == name == name.lower()
     assert method.title and method.summary and method.learns_from and method.roles
     trial = method.hyperparameters()
-    assert method.needs(trial) <= {"reference", "completions", "cost_model"}
+    assert method.needs(trial) <= {"reference", "cost_model"}
     assert f"lr {trial.learning_rate:g}" in method.report_line(trial)
     for field in method.hyperparameters.model_fields.values():
         assert field.description and field.description.endswith(".")

@@ -80,7 +80,7 @@ def demo_verdict(
 def _headline(chosen: str, base: float, trained: Mapping[str, Mapping[str, Costs]], helped: list[str]) -> str:
     """The verdict in one line, of at most 80 characters with the demo's two users."""
     if not helped:
-        return "Keep the base: no log made a policy that costs less beyond the error."
+        return "Keep the base: no log made a policy that costs significantly less."
     first, *more = [(log, short_cost(float(trained[log][chosen].mean()))) for log in helped]
     change = f"{short_cost(base)} to {first[1]} on the {first[0]} user's log"
     change += "".join(f", {cost} on the {log}'s" for log, cost in more)

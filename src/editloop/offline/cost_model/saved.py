@@ -15,9 +15,9 @@ from editloop.io import atomic_folder
 from editloop.offline.cost_model.estimates import CostEstimates
 from editloop.offline.cost_model.fidelity import Fidelity, fidelity
 from editloop.offline.cost_model.ridge import CostModel
+from editloop.offline.disk import disk_errors
 from editloop.offline.examples import RESPONSE, Example
 from editloop.offline.reference import feature_pass
-from editloop.offline.trainer import disk_errors
 from editloop.policy import ContextTree, Policy, RunFolder, detach_adapter, load_adapter
 
 __all__ = ["cost_fidelity", "model_name", "predicted_costs", "save_cost_model"]

@@ -22,9 +22,9 @@ from editloop.errors import RunError
 from editloop.io import atomic_folder
 from editloop.offline.arguments import training_arguments
 from editloop.offline.config import FitConfig
+from editloop.offline.disk import disk_errors
 from editloop.offline.examples import RESPONSE, Example
 from editloop.offline.reference import on_all_processes
-from editloop.offline.trainer import disk_errors
 from editloop.policy import (
     ContextTree,
     Policy,

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Hyperparameters", "Method", "Need", "hyperparameter", "learning_rate"]
 
-Need = Literal["reference", "completions", "cost_model"]
+Need = Literal["reference", "cost_model"]
 """What a method may need before it trains: log π_ref of its completions; completions sampled from the
-reference; estimated costs of its completions."""
+reference, with estimated costs of them, the edit and the response."""
 
 
 def hyperparameter(*grid: Any, symbol: str, description: str, comparable: bool = False, **limits: Any) -> Any:

@@ -68,8 +68,7 @@ class EarlyEnsemble(Method):
 
     def needs(self, hyperparameters: EarlyHyperparameters) -> frozenset[Need]:
         """The reference; with an RL term also sampled completions and their costs."""
-        more: set[Need] = {"completions", "cost_model"} if hyperparameters.rl_weight else set()
-        return frozenset({"reference", *more})
+        return frozenset({"reference", "cost_model"} if hyperparameters.rl_weight else {"reference"})
 
     def completions(
         self, examples: Sequence[Example], hyperparameters: EarlyHyperparameters

@@ -59,7 +59,7 @@ class RL(Method):
 
     def needs(self, hyperparameters: Any) -> frozenset[Need]:
         """Sampled completions, their log π_ref, and their estimated costs."""
-        return frozenset({"reference", "completions", "cost_model"})
+        return frozenset({"reference", "cost_model"})
 
     def loss(self, batch: Batch, hyperparameters: RLHyperparameters) -> Tensor:
         """The mean over contexts with several completions."""
