@@ -2,8 +2,7 @@
 
 There are five arms, and the cost of an arm with mean μ is distributed as Beta(5μ, 5(1−μ)). A table of costs
 is sampled once for each seed, so that all algorithms incur the same cost for the same choice in the same
-round.
-Reported is the pseudo-regret: the sum over rounds of μ of the chosen arm less the least μ.
+round. The pseudo-regret is reported: the sum over rounds of μ of the chosen arm less the least μ.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ GOALS = {
     "two kinds of users, T 800": 3.0,
     "users alike, T 800": 1.5,
 }
-"""At most so much mean pseudo-regret of EditLoop's default; in the last two by user."""
+"""Goals for the mean pseudo-regret of EditLoop's default: at most this; the last two are per user."""
 
 
 def run(
@@ -88,7 +87,7 @@ def run(
 
     Args:
         out: The folder for the results.
-        seeds: At most so many seeds for each setting, for a smaller experiment.
+        seeds: Limit on the seeds of each setting, for a smaller experiment.
         callback: Receives progress.
 
     Raises:
@@ -151,7 +150,7 @@ def play(learner: Learner, setting: Setting, seed: int) -> NDArray[np.float64]:
 
 
 def play_users(options: dict[str, Any], setting: Setting, seed: int) -> float:
-    """Return the mean pseudo-regret of 20 users who take turns. Without options they share one scope."""
+    """Return the mean pseudo-regret of `USERS` users who take turns; without options they share a scope."""
     generator = np.random.default_rng([seed, setting.rounds])
     mean = np.array(
         [AFTER if u % 2 and setting.environment.startswith("two") else MEANS for u in range(USERS)]
@@ -183,11 +182,8 @@ def _summary(regrets: Sequence[float]) -> dict[str, Any]:
 
 def _microseconds(make: Callable[[int], Learner], rounds: int = 3000) -> float:
     """Return the time of a decision and its update in μs: the median over blocks of 100 rounds, no delay."""
-    learner, costs, blocks = (
-        make(0),
-        np.random.default_rng(0).beta(5 * MEANS, 5 * (1 - MEANS), (rounds, ARMS)),
-        [],
-    )
+    learner, blocks = make(0), []
+    costs = np.random.default_rng(0).beta(5 * MEANS, 5 * (1 - MEANS), (rounds, ARMS))
     for start in range(0, rounds, 100):
         begun = time.perf_counter()
         for t in range(start, start + 100):

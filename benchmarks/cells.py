@@ -2,9 +2,9 @@
 
 A cell is one domain, one user who edited the log, and one seed. It is made once and kept in a folder: the
 log, the run folder with the trained policies, and each policy's responses to the contexts of the online
-phase. Who evaluates and which algorithm chooses is decided afterwards, on the costs of `cost_table`. This
-gives the same result as the online phase itself, because a policy's response in a round does not depend on
-the user or on the algorithm.
+phase. Which user evaluates and which algorithm chooses is decided afterwards, on the costs of `cost_table`.
+This gives the same result as the online phase itself, because a policy's response in a round does not depend
+on the user or on the algorithm.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def _encoder(domain: str, folder: Path) -> Path:
 def _markdown(data: Mapping[str, Any], settings: TableSettings) -> str:
     encoder = (
         data["encoder"]
-        or "the mean of the hidden states of the domain's base, which is no trained sentence encoder"
+        or "the mean of the hidden states of the domain's base, which is not a trained sentence encoder"
     )
     text = [
         "Mean cost of a round by the strong user's edits, and in brackets the method's place in its column; "

@@ -2,7 +2,7 @@
 
 The user begins with the preferences of a domain and ends with the shifted ones of `Domain.shifted`. The arms
 are policies from two logs: one of a strong user with the first preferences, one of a strong user with the
-last. This is the situation of a team that has trained again and keeps its old policies as arms.
+last. A team is in this situation if it trains again and keeps its old policies as arms.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The memory and time that it takes to inspect a log of a million rows.
+"""How much memory and time it takes to inspect a log of a million rows.
 
 A synthetic log of about 1 kB per row is written and then inspected in a process of its own, as
 `editloop inspect` does it: reading, checking, duplicates, costs, summary and plots. That process's peak
-memory and speed are measured. The goal is the memory of a tab in a browser.
+memory and speed are measured. The goal for the memory, `GOAL_MB`, is about that of one browser tab.
 """
 
 from __future__ import annotations

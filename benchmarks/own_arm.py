@@ -26,8 +26,7 @@ SHARED = {"learning_rate": LEARNING_RATE, "beta": BETA}
 
 
 def _with_sampled(policy: Any, examples: list[Any], spec: Spec) -> list[Any]:
-    """Return examples for RL: with the base's own samples on the lab's rows, else with made-up "
-    "completions."""
+    """Return examples for RL, with the base's samples on the lab's rows, and else made-up completions."""
     from benchmarks.train_workload import made_up_completions, made_up_costs
 
     if spec.size in LAB:
@@ -90,8 +89,10 @@ def train_steps(spec: Spec, clock: Any) -> dict[str, Any]:
 
 
 def time_passes(spec: Spec) -> dict[str, Any]:
-    """Return the seconds of the reference pass, of the same with features, and of fitting and predicting "
-    "costs."""
+    """Return the seconds of the reference pass, of the same pass with features, and of the cost model.
+
+    The time of the cost model is that of fitting it and predicting all costs.
+    """
     import numpy as np
 
     from editloop.edits import get_cost

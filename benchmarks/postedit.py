@@ -1,4 +1,4 @@
-"""Whether policies learn from real post-edits, which translators made from Romanian to English.
+"""Whether policies learn from real post-edits: translators' corrections of Romanian to English.
 
 A small base is pretrained on the English side of the training files, and SFT, DPO and EarlyEnsemble are
 fitted on the training rows. The 1,000 test rows then show how likely the edits are under each policy, and how
@@ -8,6 +8,7 @@ alone.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Iterable
@@ -64,7 +65,7 @@ def run(
         out: The folder for the results.
         data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given.
         work: Where the base and the run are kept, so that they can be resumed; by default a temporary folder.
-        minutes: At most so many minutes of pretraining.
+        minutes: Limit on the minutes of pretraining.
         config: The configuration of the fit.
         callback: Receives progress.
 
@@ -122,8 +123,6 @@ def _english(logs: Iterable[Path], file: Path) -> Path:
 
 
 def _recipe(folder: Path) -> Any:
-    import json
-
     return json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
 
 
@@ -150,7 +149,7 @@ def _markdown(measured: dict[str, Any]) -> str:
         if name == "base":
             cells[2:] = ["–"] * (len(FIGURES) - 2)
         lines.append(f"| {name} | " + " | ".join([*cells, show_estimate(figures["sampled"]["cost"])]) + " |")
-    lines += ["", "Chosen on validation: "]
+    lines += ["", "Chosen on validation:", ""]
     for name, chosen in measured["chosen"].items():
         lines.append(
             f"- {name}: " + ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in chosen.items())

@@ -3,7 +3,8 @@
 The cost model is fitted on the costs of translators' edits in the training rows. It sees the source and the
 translation alone, through the hidden states of a small base that is pretrained as in `postedit`. On the test
 rows its prediction is correlated with the HTER that the shared task published, beside a prediction from the
-length of the translation.
+length of the translation. HTER is the share of a translation's words that its editor changed (TER between the
+translation and the edit).
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def run(
         out: The folder for the results.
         data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given.
         work: Where the base is kept.
-        minutes: At most so many minutes of pretraining.
-        rows: At most so many rows to learn from and to test on, for a smaller experiment.
+        minutes: Limit on the minutes of pretraining.
+        rows: Limit on the rows to learn from and on those to test on, for a smaller experiment.
         callback: Receives progress.
 
     Raises:

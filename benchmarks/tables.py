@@ -160,8 +160,8 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], settings: TableSett
         markdown_table(headings, rows),
         f"LateEnsemble less the best of its arms (the arm with the least mean over seeds): {above}.",
         markdown_table(["share of the rounds", *titles], shares),
-        f"To make the {data['cells']} logs, train the policies and sample their responses took "
-        f"{data['seconds'] / 60:.0f} min of a process; several processes ran at a time.",
+        f"Making the {data['cells']} logs, training the policies and sampling their responses took "
+        f"{data['seconds'] / 60:.0f} min in all, summed over processes that ran at the same time.",
     ]
     if name == "table1":
         paper = [[METHODS[method], *(f"{x:.3f}" for x in row)] for method, row in PAPER.items()]

@@ -1,6 +1,6 @@
 """One process of `train-speed`: `python -m benchmarks.train_arms SPEC`.
 
-SPEC is a `Spec` as JSON; the last line on standard output is what was measured, as JSON.
+SPEC is a `Spec` as JSON. The last line on standard output holds the measured figures as JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmarks.train_spec import WARM_UP, Spec, step_clock
 
 
 def measure(spec: Spec) -> dict[str, Any]:
-    """Measure what a specification says, and return seconds and memory."""
+    """Measure what a specification names, and return seconds and memory."""
     arm = import_module(f"benchmarks.{'own_arm' if spec.arm == 'ours' else 'trl_arm'}")
     measured: dict[str, Any] = {}
     if spec.methods == ("pass",):

@@ -1,7 +1,8 @@
-"""The specification of a process of `train-speed`, and the rows, the base and the clock of all arms.
+"""The specification of one process of `train-speed`, and the rows, the base and the clock of all arms.
 
 Three arms train on the same rows in the same order: `ours`, TRL with its defaults, and TRL tuned by hand.
-Libraries are imported where they are used, so that no arm's start-up includes another's.
+Libraries are imported inside functions, so that the start-up time of one arm does not include another's
+libraries.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NUM_SAMPLES = 4
 WARM_UP = 1
 """Optimiser steps before the clock starts."""
 LAB = ("summary", "email")
-"""Domains of the lab that can stand in place of a size: the base is theirs, and so are rows and responses."""
+"""Domains of the lab that can replace a size: base, rows and responses are then those of the domain."""
 LAB_BATCH = 32
 """Rows of an optimiser step on the lab's rows."""
 

@@ -36,9 +36,9 @@ GOALS = {0.0: 1.0, 0.5: 1.4, 0.75: 1.8}
 WHOLE_GOAL = 2.0
 """How many times as fast as TRL the training of three policies should be at least, end to end."""
 RL_GOAL = 2.5
-"""At most so many times the seconds of DPO for RL."""
+"""How many times the seconds of DPO RL should take at most."""
 PASS_GOAL = 0.1
-"""At most such a part of the reference pass's seconds for features and cost model."""
+"""What features and cost model should add at most, as a share of the reference pass's seconds."""
 METHODS = ("sft", "dpo", "early")
 
 

@@ -1,9 +1,9 @@
-"""An application whose drafts come from a server that learns from what its users make of them.
+"""An application that gets its drafts from a server, and sends back what its users make of them.
 
-    editloop serve run --store edits.db          # in another terminal; `run` is what editloop fit wrote
+    editloop serve run --store edits.db          # in another terminal; `run` is the run folder of a fit
     python examples/application.py http://127.0.0.1:8040
 
-It needs nothing but `pip install editloop`. The drafts may as well be asked for by an OpenAI client; see
+The application needs only `pip install editloop`. An OpenAI client can request the drafts just as well: see
 docs/serve.md.
 """
 
@@ -17,11 +17,11 @@ NOTES = ["Invite Ada to the demo on Friday.", "Thank Grace for the review.", "As
 
 
 def ask_the_user(draft: str) -> str:
-    """What a person makes of a draft; an application shows it in its editor."""
+    """Return the text that the user keeps. A real application shows the draft in its editor."""
     return draft.strip() if draft.rstrip().endswith("Bob") else f"{draft.strip()}\nBob"
 
 
-# An edit that the server cannot take now waits in the spool, and is sent with the next one.
+# An edit that the server cannot take now is kept in the spool file, and sent again with the next one.
 with editloop.Client(sys.argv[1], spool="edits-to-send.jsonl") as client:
     for note in NOTES:
         draft = client.complete(note, user="bob")  # the server chooses the policy for this user

@@ -1,9 +1,9 @@
-"""A bandit over arms of your own: here two prompts and a template, chosen by what users' edits cost.
+"""A bandit over arms of your own, which learns from the cost of users' edits which arm to play.
 
     python examples/choose_among_arms.py
 
-It needs nothing but `pip install editloop`. Anything can write the answers; the bandit needs their costs
-only.
+It needs only `pip install editloop`. Anything can be an arm, such as a prompt, a template or a model: the
+bandit sees nothing of it but the costs of its drafts.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ ARMS = {
     "template": "Dear NAME, EVENT takes place on DATE.",
 }
 
-# Thompson sampling draws its choice, so that each decision has a probability, its propensity. With that,
-# other policies can be evaluated on the same log later.
+# Thompson sampling chooses at random, and logs the probability of each choice, its propensity. With
+# propensities, the same log can later be used to evaluate other ways of choosing.
 bandit = editloop.Bandit(ARMS, editloop.BanditConfig(algorithm="thompson"))
 rng = random.Random(0)
 plays: Counter[str] = Counter()
@@ -30,7 +30,7 @@ for round in range(200):
     decision = bandit.decide(f"response-{round}", scope="ada")
     plays[decision.arm] += 1
     response = ARMS[decision.arm]
-    edit = WANTED if rng.random() < 0.8 else response  # now and then nobody cares
+    edit = WANTED if rng.random() < 0.8 else response  # one draft in five is left as it is
     (cost,) = COST([response], [edit])
     bandit.edited(decision.response_id, float(cost))
 
@@ -39,5 +39,5 @@ for arm, count in plays.most_common():
     print(f"{arm:10} played {count:3} times, an edit costs {full:.2f}")
 print(f"the last decision: {decision.arm} with probability {decision.propensity:.2f}")
 
-# The state is a fold over events: what is kept of it gives the same bandit again, exactly.
+# A snapshot of the bandit restores it exactly.
 assert editloop.Bandit.from_json(bandit.to_json()).to_json() == bandit.to_json()

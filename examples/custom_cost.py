@@ -1,8 +1,8 @@
-"""A cost of your own: what an edit costs is what it costs you, not the number of words that changed.
+"""A cost of your own: here only the numbers in a draft matter, not how many words were changed.
 
     python examples/custom_cost.py
 
-It needs nothing but `pip install editloop`.
+It needs only `pip install editloop`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NUMBER = re.compile(r"\d+")
 
 
 def wrong_numbers(responses: Sequence[str], edits: Sequence[str]) -> list[float]:
-    """The share of a draft's numbers that its user had to change: in [0, 1], 0 where there are none."""
+    """Return the share of each draft's numbers that its user changed, in [0, 1]; 0 without numbers."""
     costs = []
     for response, edit in zip(responses, edits, strict=True):
         ours, theirs = NUMBER.findall(response), set(NUMBER.findall(edit))
@@ -24,7 +24,8 @@ def wrong_numbers(responses: Sequence[str], edits: Sequence[str]) -> list[float]
     return costs
 
 
-# In this process; a package names it in its entry points, group `editloop.costs`, for the command, too.
+# This registers the cost in this process. A package names it in the entry point group `editloop.costs`, and
+# then the command knows it, too.
 editloop.register_cost("wrong-numbers", wrong_numbers)
 
 log = [
@@ -40,5 +41,5 @@ for name in ("levenshtein:word/response", "wrong-numbers"):
     values = cost([record.response for record in log], [record.edit or "" for record in log])
     print(f"{name:28}", " ".join(f"{value:.2f}" for value in values))
 
-# Wherever a cost is asked for, its name is enough: summarize, diagnose, fit(select="cost"), evaluate, serve.
+# Everything that computes costs takes the registered cost: summarize, diagnose, fit, evaluate and serve.
 print(editloop.summarize(log, cost=editloop.get_cost("wrong-numbers")).cost_quantiles)

@@ -2,7 +2,7 @@
 
     python examples/read_a_log.py
 
-It needs nothing but `pip install editloop`.
+It needs only `pip install editloop`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import editloop
 
-# What an application kept: its own column names, one row for each draft that somebody saw.
+# The application's own table: its own column names, and one row for each draft.
 Path("drafts.csv").write_text(
     """prompt;draft;final;who;at
 Invite Ada.;Dear Ada, please come to the demo on Friday.;Hi Ada! The demo is on Friday.;bob;2026-03-02T09:00
@@ -22,19 +22,20 @@ Say that it is done.;It is done.;;eve;2026-03-03T11:00
     encoding="utf-8",
 )
 
-# Rows that cannot be used are counted by reason, and written to a file that `quarantine=` names. An
-# empty edit may mean that a user deleted the draft or that nobody saw it: only the application knows.
+# Rows that cannot be used are counted by reason, and written to a file if `quarantine=` names one. An empty
+# edit in a CSV file may mean that the user deleted everything, or that no edit was seen. Only the
+# application knows which; here no edit was seen.
 columns = "context=prompt,response=draft,edit=final,user=who,time=at"
 log = editloop.read_log("drafts.csv", map=columns, empty="pending")
 for record in log:
     print(f"{record.status:9} {record.user}: {record.response!r} -> {record.edit!r}")
 
-# A draft without an edit is pending: what its user thinks of it is not known, and it teaches nothing. One
-# that was left as it was is accepted, at a cost of zero.
+# A draft without an edit is pending: nothing is known about it, so it teaches nothing. A draft that was left
+# unchanged is accepted, at a cost of zero.
 summary = editloop.summarize(log)
 share = summary.all.share_edited
 print(f"{summary.all.observed} of {summary.rows} rows are observed, {share:.0%} of them edited")
 
-# Each row is supervision, a preference and a cost at once: other tools take these views.
+# Each row can serve as supervision, as a preference and as a cost. This writes the preferences for TRL.
 print(editloop.export(log, "pairs.jsonl", "trl-dpo"))
 print(Path("pairs.jsonl").read_text(encoding="utf-8").splitlines()[0])

@@ -1,4 +1,4 @@
-"""95% intervals against tables: Student's quantiles, Wilson's by hand; none where nothing is known."""
+"""95% intervals: Student's quantiles against tables, Wilson's by hand, and none where nothing is known."""
 
 from __future__ import annotations
 

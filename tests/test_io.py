@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,41 @@ def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path):
         assert [p.name for p in path.iterdir()] == ["one"]
     assert [p.name for p in path.rglob("*")] == ["two", "three"]
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_kill_while_the_old_folder_is_removed_leaves_the_whole_new_one(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    with atomic_folder(path) as unfinished:
+        (unfinished / "old").touch()
+
+    def killed(folder: Path, **_: object) -> None:
+        if folder.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as unfinished:
+        (unfinished / "new").touch()
+        monkeypatch.setattr(shutil, "rmtree", killed)
+    assert [p.name for p in path.iterdir()] == ["new"]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
+    left = tmp_path / f".folder.{os.getpid()}.unfinished"
+    left.mkdir()
+    (left / "half").touch()
+    with atomic_folder(tmp_path / "folder", RunError) as unfinished:
+        (unfinished / "whole").touch()
+    assert [p.name for p in tmp_path.rglob("*")] == ["folder", "whole"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_folder_replaces_neither_a_file_nor_a_link(tmp_path, kind):
+    (tmp_path / "there").mkdir()
+    path = tmp_path / "folder"
+    path.touch() if kind == "file" else path.symlink_to(tmp_path / "there")
+    with pytest.raises(RunError, match="cannot write folder: Not a directory"), atomic_folder(path, RunError):
+        pass
+    assert path.is_file() if kind == "file" else path.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "there"]
 
 
 @pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])

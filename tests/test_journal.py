@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from editloop.errors import BanditError, UserError
-from editloop.journal import append_rows, read_rows
+from editloop.journal import append_rows, drop_rows, read_rows
 
 
 def test_rows_are_added_and_read(tmp_path: Path) -> None:
@@ -48,5 +48,16 @@ def test_a_last_row_that_lacks_its_line_break_only_is_kept(tmp_path: Path) -> No
     assert list(read_rows(path, UserError)) == [{"a": 1}, {"a": 2}]
     append_rows(path, [{"a": 3}])
     assert list(read_rows(path, UserError)) == [{"a": 1}, {"a": 2}, {"a": 3}]
-    path.write_text("12")  # of a number nobody knows
+    path.write_text("12")  # it may be the beginning of 123
     assert list(read_rows(path, UserError)) == []
+
+
+def test_rows_are_dropped_from_the_front(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    append_rows(path, [{"a": 1}, {"a": 2}, {}])
+    drop_rows(path, 1, instead=[{"a": 0}])
+    assert list(read_rows(path, UserError)) == [{"a": 0}, {"a": 2}, {}]
+    drop_rows(path, 2)
+    assert list(read_rows(path, UserError)) == [{}]  # a row that is empty is still a row
+    drop_rows(path, 1)
+    assert list(tmp_path.iterdir()) == []

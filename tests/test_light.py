@@ -121,7 +121,7 @@ for room in {ROOMS!r}:
         "diagnosis": {"nothing"},
         "policy": {"nothing", "train"},
         "offline": {"nothing", "train"},
-        "lab": {"train"},
+        "lab": {"nothing", "train"},
         "theory": {"nothing", "theory"},
         "serve": {"nothing", "serve"},
         "store": {"nothing", "serve"},

@@ -7,7 +7,8 @@ from functools import partial
 
 import pytest
 
-from editloop.errors import ConfigError, CostError
+from editloop.errors import ConfigError, CostError, MissingExtraError
+from editloop.progress import EditLoopWarning
 from editloop.registry import Registry
 from plug_in import install_plug_in
 
@@ -55,7 +56,7 @@ def test_a_registered_part_is_found_and_its_name_is_taken(registry):
     assert "mine" in registry
     assert list(registry) == ["json", "csv", "mine"]
     for taken in ("mine", "json", ""):
-        with pytest.raises(ConfigError, match="cannot have this name"):
+        with pytest.raises(ConfigError, match="the decoder's name is empty or taken"):
             registry.register(taken, object())
 
 
@@ -83,6 +84,17 @@ def test_an_installed_part_that_cannot_be_loaded_is_told_in_one_line(registry, i
         registry.get("broken")
     assert "no licence" in str(failure.value)
     assert registry.get("json")  # one broken package does not break the others' parts
+    with pytest.warns(EditLoopWarning, match="no licence"):
+        assert len(list(registry.parts())) == 2
+
+
+def test_a_built_in_part_whose_extra_is_missing_is_not_left_out_silently(registry, monkeypatch):
+    def missing(name: str) -> None:
+        raise MissingExtraError(f"{name} needs torch")
+
+    monkeypatch.setattr("editloop.registry.load_module", missing)
+    with pytest.raises(MissingExtraError, match="json needs torch"):
+        list(registry.parts())
 
 
 def test_a_part_from_outside_must_have_what_its_protocol_asks_for(install):

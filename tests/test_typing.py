@@ -1,4 +1,4 @@
-"""What a newcomer writes passes mypy's strict mode with nothing but the package: no plugin is needed."""
+"""A user's script passes mypy's strict mode without a plugin."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main(path: str) -> None:
     except editloop.RunError as error:
         print(error)
 """
-# What others wrote is not looked into, which would take a minute; nor could a user change it.
+# Other libraries are not checked: it would take a minute, and a user could not change them.
 SETTINGS = """
 [mypy]
 strict = true

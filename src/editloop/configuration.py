@@ -1,6 +1,6 @@
-"""Configurations: models whose fields are the only place of a default, a range and a help text.
+"""Configurations: models whose fields are the only place for a default, a range and a help text.
 
-The command's flags (`editloop.cli.configured`), YAML files and the documentation are made of the fields.
+The command's flags (`editloop.cli.configured`), YAML files and the documentation are made from the fields.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ __all__ = ["Configuration", "setting"]
 
 
 class Configuration(BaseModel):
-    """A frozen configuration; a wrong value is a `ConfigError` in one line, wherever it comes from."""
+    """A frozen configuration. A wrong value is a `ConfigError` of one line, wherever the value comes from.
+
+    Pydantic calls `__init__` for `model_validate` and for a model in a model, too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -25,7 +28,9 @@ class Configuration(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "configuration"
+            # Pydantic's own words before the text of a ValueError that a validator raised.
             message = str(first["msg"]).removeprefix("Value error, ")
+            # Without a field, the input is the whole configuration, which says nothing.
             seen = first["input"] if first["loc"] else None
             raise ConfigError(f"{where}: {message}", seen=seen) from error
 
@@ -46,8 +51,9 @@ def setting(
         description: What it is, in a sentence or two.
         section: The heading under which help and documentation show it.
         common: Whether the short help shows it.
-        flat: Whether the flags of a field that is a configuration itself go without its name.
-        **limits: As of pydantic's `Field`: `gt`, `ge`, `lt`, `le`.
+        flat: For a field that is a configuration itself: whether its fields' flags are named without its
+            name, `--alpha` instead of `--bandit-alpha`.
+        **limits: Those of pydantic's `Field`: `gt`, `ge`, `lt`, `le`.
     """
     extra: dict[str, Any] = {"section": section, "common": common} | ({"flat": True} if flat else {})
     return Field(default=default, description=description, json_schema_extra=extra, **limits)

@@ -9,14 +9,14 @@ EditLoopError
 │   └── EmptyViewError       no row is left for a view, for example because all rows are unedited
 ├── CostError            an unknown cost, or one whose inputs are missing
 ├── ModelError           a base model, tokenizer or adapter that cannot be loaded or used
-├── BanditError          an event, a cost or a state that the online phase cannot take
+├── BanditError          an event, a cost or a state that the online phase cannot use
 ├── UserError            a user, simulated or played by an LLM, who cannot answer
 │   └── BudgetError          the budget of requests to an LLM is spent
-├── WorldError           a world of the exact lab that cannot be, or has no solution
+├── WorldError           a world of the exact lab that is impossible, too large, or without a solution
 ├── RunError             a run folder that is missing, damaged or belongs to another configuration
-└── ServeError           what the live loop cannot do
+└── ServeError           something that the server, its store or its client cannot do
     ├── StoreError           a store that is locked, of another version, damaged, or counted by another cost
-    │   └── StoreUnreachableError  a store that does not answer, and may later
+    │   └── StoreUnreachableError  a store that does not answer now, but may answer later
     └── Problem              a request that is refused, with its HTTP status (`editloop.serve.problem`)
 """
 
@@ -44,11 +44,11 @@ __all__ = [
 
 
 class EditLoopError(Exception):
-    """An error in one line: what is wrong, the value that was seen, what to do.
+    """An error of one line: `WHAT: SEEN (DO)`.
 
     Args:
         what: What is wrong, without a full stop at its end.
-        seen: The value that was seen; shown by `repr`, shortened to 120 characters.
+        seen: The value that was seen; its `repr` is shown, shortened to 120 characters. None shows nothing.
         do: What the user can do about it.
     """
 
@@ -60,7 +60,7 @@ class EditLoopError(Exception):
             line += f": {text if len(text) <= 120 else text[:117] + '...'}"
         if do is not None:
             line += f" ({do})"
-        super().__init__(" ".join(line.split()))
+        super().__init__(" ".join(line.split()))  # one line, although a library's message may have several
 
 
 class ConfigError(EditLoopError):
@@ -96,11 +96,11 @@ class ModelError(EditLoopError):
 
 
 class BanditError(EditLoopError):
-    """An event, a cost or a state that the online phase cannot take."""
+    """An event, a cost or a state that the online phase cannot use."""
 
 
 class WorldError(EditLoopError):
-    """A world of the exact lab that cannot be, is too large, or has no solution that can be found."""
+    """A world of the exact lab that is impossible, too large, or without a solution that can be found."""
 
 
 class RunError(EditLoopError):
@@ -108,7 +108,7 @@ class RunError(EditLoopError):
 
 
 class ServeError(EditLoopError):
-    """What the live loop cannot do."""
+    """Something that the server, its store or its client cannot do."""
 
 
 class StoreError(ServeError):
@@ -116,7 +116,7 @@ class StoreError(ServeError):
 
 
 class StoreUnreachableError(StoreError):
-    """A store that does not answer; it may later."""
+    """A store that does not answer now, but may answer later."""
 
 
 class UserError(EditLoopError):

@@ -1,10 +1,13 @@
-"""The optional parts of an installation: which extra brings which library, and the error about a missing one.
+"""The optional parts of an installation: which extra installs which library, and the error if it is missing.
 
-`pip install editloop` installs what reads logs, counts costs, chooses among policies and calls a server.
-Everything heavier belongs to an extra, and is imported where it is used. Code of the light packages calls
-`requires` before such an import. Modules that are found by name (those of the heavy packages, and the
-built-in parts of a registry) are imported by `load_module`, and the command's `main` looks at what a verb
-could not import: so the message is the same wherever the import fails.
+`pip install editloop` installs what reads logs, computes costs, chooses among policies and calls a server.
+Everything heavier belongs to an extra, and is imported where it is used. The message about a missing library
+is the same wherever the import fails:
+
+- code of the light packages calls `requires` before it imports such a library;
+- modules that are found by name (those of the heavy packages, and the built-in parts of a registry) are
+  imported by `load_module`;
+- the command's `main` handles the ModuleNotFoundError of a verb by `missing_extra`.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ class Extra(NamedTuple):
     """An optional part of the installation.
 
     Attributes:
-        purpose: What it is for, as the subject of a sentence.
-        modules: The modules that only this extra installs, by the names that they are imported by.
+        purpose: What it is for. The message continues it: "PURPOSE needs torch, which is not installed".
+        modules: The modules that only this extra installs, by the names under which they are imported. The
+            message names the first of them that is missing.
     """
 
     purpose: str
@@ -67,7 +71,7 @@ def requires(extra: str, *modules: str) -> None:
 
     Args:
         extra: A name of `EXTRAS`.
-        modules: The modules that are used. None means all of the extra's.
+        modules: The modules that are used; by default all of the extra's.
 
     Raises:
         MissingExtraError: One of them is not installed.
@@ -92,11 +96,15 @@ def load_module(name: str) -> ModuleType:
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
-    """The error that names the extra which brings a missing module, or None if no extra does."""
+    """Return the error that names the extra of a missing module; None if the module belongs to no extra.
+
+    It is None, too, where the extra is installed and only a part of a library was not found: installing the
+    extra would not help then.
+    """
     root = (error.name or "").partition(".")[0]
     for name, extra in EXTRAS.items():
         if root in extra.modules:
-            # The first that is missing says more than the one that happens to be imported first.
+            # Not `root`, which depends on what happened to be imported first: "torch" says more than "peft".
             return next((_error(name, each) for each in extra.modules if not _installed(each)), None)
     return None
 
@@ -111,5 +119,5 @@ def _error(extra: str, module: str) -> MissingExtraError:
 def _installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except (ImportError, ValueError):  # a module that cannot be found, or that was put in place by hand
+    except (ImportError, ValueError):  # ValueError: an entry of sys.modules that was not imported from a file
         return False

@@ -1,7 +1,8 @@
 """Files: written whole or not at all, strict JSON, and outputs that must not replace inputs.
 
-Every file and folder that this package writes is written by `atomic_file` or `atomic_folder`, or, if it grows
-row by row, by `editloop.journal`.
+Every file and folder that this package keeps is written by `atomic_file` or `atomic_folder`, or, if it grows
+row by row, by `editloop.journal`. The exception is the quarantine of a log (`editloop.edits.quarantine`),
+which has to be there even if reading the log ends in an error.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ def atomic_file(
     """Give a path to write a file to, which takes the place of `path` once its content is on the disk.
 
     A reader sees the old file or the whole new one. If the block raises, or the process is killed, what was
-    at `path` is still there; a kill leaves `.NAME.PID.unfinished` beside it.
+    at `path` is still there; a kill leaves `.NAME.PID.unfinished` beside it. The folder itself is not
+    synchronised: after a power cut the old file may be there again, but never a part of the new one.
 
     Args:
         path: The file; its folder is made if it is not there.
-        error: The exception that an OSError, such as a full disk, is raised as.
+        error: The exception that any OSError in the block, such as that of a full disk, is raised as.
         failures: Further exceptions that mean the same: those of a library that writes the file.
 
     Raises:
@@ -57,6 +59,8 @@ def atomic_file(
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             yield unfinished
+            # Before the rename, because a file system may write the new name to the disk before the content:
+            # a power cut between the two would leave an empty file at `path`.
             _sync(unfinished)
             unfinished.replace(target)
         finally:
@@ -72,24 +76,33 @@ def atomic_folder(
 ) -> Iterator[Path]:
     """Give an empty folder to write to, which takes the place of `path` once its content is on the disk.
 
-    What was at `path` is removed only then. A folder cannot be replaced in one step as a file can: a kill at
-    the very end leaves no folder at `path`, but never half of one. See `atomic_file` for the rest.
+    A folder cannot be replaced in one step as a file can, so the old one is moved aside first. A kill between
+    the two steps leaves no folder at `path`, and the old one as `.NAME.PID.replaced` beside it; at no time is
+    there a part of a folder at `path`. See `atomic_file` for the rest.
 
     Raises:
-        EditLoopError: The `error`, where the folder cannot be written.
+        EditLoopError: The `error`, where the folder cannot be written, or `path` is no folder.
     """
     target, unfinished = _unfinished(path)
     with _write_errors(target, error, failures):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            # A killed process of the same number may have left one; in a container the numbers soon repeat.
+            shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             yield unfinished
             for each in unfinished.rglob("*"):
                 if each.is_file():
                     _sync(each)
+            if target.is_symlink() or (target.exists() and not target.is_dir()):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            replaced = unfinished.with_suffix(".replaced")
             if target.exists():
-                shutil.rmtree(target)
+                shutil.rmtree(replaced, ignore_errors=True)
+                target.replace(replaced)
             unfinished.replace(target)
+            # Only now, because removing takes many steps: a kill must not leave a part of it at `path`.
+            shutil.rmtree(replaced, ignore_errors=True)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -116,8 +129,13 @@ def write_json(
 
 
 def _unfinished(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """The absolute path, and that to write to; the process's number keeps those of two processes apart."""
-    target = Path(path).absolute()  # the current folder, ".", has a name then
+    """Return the absolute path, and the path to write to first.
+
+    The number of the process keeps those of two processes apart. Threads of one process must not write to the
+    same path at the same time. Both paths are in one folder, because a rename is atomic only within a file
+    system.
+    """
+    target = Path(path).absolute()  # so that "." has a name
     return target, target.with_name(f".{target.name}.{os.getpid()}.unfinished")
 
 
@@ -130,6 +148,7 @@ def _sync(file: Path) -> None:
 def _write_errors(
     target: Path, error: type[EditLoopError], failures: tuple[type[Exception], ...]
 ) -> Iterator[None]:
+    """Raise the errors of writing as an `error` of one line."""
     expected: tuple[type[Exception], ...] = (OSError, *failures)
     try:
         yield
@@ -153,6 +172,7 @@ def json_text(content: Any) -> str:
 
 
 def _only_finite(value: Any) -> Any:
+    """Return a value with None for each number in it that is not finite."""
     if isinstance(value, dict):
         return {key: _only_finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -161,14 +181,17 @@ def _only_finite(value: Any) -> Any:
 
 
 class UnsafeJSONError(ValueError):
-    """JSON that Python's own reader takes although its meaning is not certain; the text is the reason."""
+    """JSON that Python's reader accepts although other readers reject it or read it differently.
+
+    The text of the error is the reason.
+    """
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON document that every reader would understand in the same way.
+    """Return the value of a JSON document that every reader understands in the same way.
 
     Python's own reader keeps the last of two equal keys, accepts NaN and Infinity, and reads 1e400 as
-    infinity. Such a value could not be written as JSON again, so it is refused where it comes in.
+    infinity. Such values could not be written as JSON again, so they are rejected on the way in.
 
     Args:
         text: A document; bytes are UTF-8.
@@ -200,7 +223,9 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    if len(text) > 300:  # others read it as a float, and Python takes 4,300 digits at most
+    # Most other readers take every number as a float, which ends at 309 digits; Python's `int` raises an
+    # error of its own above 4,300. Below 300 digits neither can happen, and the check is saved.
+    if len(text) > 300:
         _finite(text)
     return int(text)
 
@@ -216,10 +241,10 @@ _STRICT = json.JSONDecoder(
 
 
 def guard_outputs(inputs: Iterable[str | Path | None], outputs: Iterable[str | Path | None]) -> None:
-    """Refuse to write to a file that is being read, under whatever name.
+    """Refuse to write to a file that is being read, whatever name it is given by.
 
-    Paths are compared without their links, and files by identity, so a symbolic or hard link to an input is
-    the input. None stands for an input or output that was not given.
+    Symbolic links are followed, and files are compared by their identity, so a symbolic or hard link to an
+    input counts as the input. None stands for an input or output that was not given.
 
     Raises:
         ConfigError: An output is an input, or a path cannot be resolved.
@@ -233,7 +258,7 @@ def guard_outputs(inputs: Iterable[str | Path | None], outputs: Iterable[str | P
             raise ConfigError(
                 "the output would replace its own input",
                 seen=str(each),
-                do="name another file, by --out perhaps",
+                do="name another file, for example with --out",
             )
 
 
@@ -246,8 +271,9 @@ def resolved(path: str | Path) -> Path:
     try:
         found = Path(path).resolve()
         if any(each.is_symlink() for each in (found, *found.parents)):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # Python 3.13 returns a circle unresolved
-    except (OSError, RuntimeError) as error:  # up to Python 3.12, a circle raises RuntimeError
+            # Since Python 3.13, `resolve` returns a circle of links as it is.
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    except (OSError, RuntimeError) as error:  # up to Python 3.12, a circle of links is a RuntimeError
         raise ConfigError("this path cannot be resolved", seen=str(path), do="check its links") from error
     return found
 

@@ -1,4 +1,8 @@
-"""A JSONL file that grows row by row and survives a kill: a last line that was cut short is ignored."""
+"""A JSONL file that grows row by row and survives a kill: a last line that was cut short is ignored.
+
+A row is whole once its line break is in the file. A kill, or a full disk, in the middle of `append_rows`
+leaves a last line without one; reading leaves that line out, and the next `append_rows` cuts it off.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +23,17 @@ _BLOCK = 65536
 def append_rows(path: Path, rows: Iterable[Any], *, sync: bool = False) -> None:
     """Append rows to a file, which is made if it is not there.
 
-    They have reached the operating system when this returns; with `sync`, the disk. What a kill left of a
-    last line is cut off first, so that no row is written after it.
+    When this returns, the rows have reached the operating system, or with `sync` the disk. What a kill left
+    of a last line is cut off first: a row that was written after it would be part of a damaged line.
     """
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     with path.open("ab+") as file:
         end = file.seek(0, os.SEEK_END)
-        whole = _whole(file)
+        whole = _end_of_last_line(file)
         if whole != end:
             file.seek(whole)
-            if _is_whole(file.read()):
-                lines = "\n" + lines
+            if _lacks_only_its_break(file.read()):
+                lines = "\n" + lines  # the row is read as one, so it must stay one
             else:
                 file.truncate(whole)
         file.write(lines.encode())
@@ -39,7 +43,12 @@ def append_rows(path: Path, rows: Iterable[Any], *, sync: bool = False) -> None:
 
 
 def drop_rows(path: Path, count: int, *, instead: Iterable[Any] = ()) -> None:
-    """Replace the first `count` rows of a file by others, or remove them; an empty file is removed."""
+    """Replace the first `count` rows of a file by others, or remove them; an empty file is removed.
+
+    The rows that stay are written to another file, which takes the place of this one when it is on the disk.
+    A kill before that leaves all rows, so whoever handles rows and then drops them must be able to handle a
+    row twice.
+    """
     rest = left_rows(path)
     with path.open("rb") as file, rest.open("wb") as kept:
         for _ in range(count):
@@ -48,7 +57,7 @@ def drop_rows(path: Path, count: int, *, instead: Iterable[Any] = ()) -> None:
         shutil.copyfileobj(file, kept)
         kept.flush()
         os.fsync(kept.fileno())
-    if any(read_rows(rest, EditLoopError)):
+    if any(True for _ in read_rows(rest, EditLoopError)):
         rest.replace(path)
     else:
         path.unlink()
@@ -56,7 +65,10 @@ def drop_rows(path: Path, count: int, *, instead: Iterable[Any] = ()) -> None:
 
 
 def left_rows(path: Path) -> Path:
-    """Return the file to which `drop_rows` writes the rows that stay; a kill may leave it behind."""
+    """Return the file to which `drop_rows` writes the rows that stay.
+
+    A kill may leave it behind. It is only a copy then, and can be removed.
+    """
     return path.with_name(f"{path.name}.rest")
 
 
@@ -71,7 +83,7 @@ def read_rows(path: Path, error: type[EditLoopError]) -> Iterator[Any]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n") and not _is_whole(line):
+                if not line.endswith(b"\n") and not _lacks_only_its_break(line):
                     return
                 try:
                     row = json.loads(line)
@@ -86,16 +98,20 @@ def read_rows(path: Path, error: type[EditLoopError]) -> Iterator[Any]:
         raise error(f"{path} cannot be read", seen=str(damage)) from damage
 
 
-def _is_whole(line: bytes) -> bool:
-    """Whether a last line lacks only its line break: a part of an object is never an object."""
+def _lacks_only_its_break(line: bytes) -> bool:
+    """Whether a last line is a whole row without its line break.
+
+    That is certain for an object only, because no part of an object is an object. A `12` may be all that is
+    left of `123`.
+    """
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
 
 
-def _whole(file: Any) -> int:
-    """The position after the last line break."""
+def _end_of_last_line(file: Any) -> int:
+    """Return the position after the last line break; read from the end, as the file may be long."""
     end: int = file.seek(0, os.SEEK_END)
     while end > 0:
         start = max(end - _BLOCK, 0)

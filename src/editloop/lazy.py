@@ -1,4 +1,9 @@
-"""Packages whose names are loaded when they are first used (PEP 562)."""
+"""Packages whose names are loaded when they are first used (PEP 562).
+
+Python asks a package's `__getattr__` only for a name that the package does not have. Importing a module makes
+it an attribute of its package. So no public name of a lazy package may be the name of one of its modules:
+once that module was imported, the name would stand for the module.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +36,8 @@ def lazy_getattr(
         return getattr(load_module(f"{package}.{home[name]}"), name)
 
     def names() -> list[str]:
+        # What the package has by itself, beside what it can load; without `__dir__` only that would be
+        # listed.
         return sorted({*home, *vars(import_module(package))})
 
     return load, names

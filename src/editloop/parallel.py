@@ -1,4 +1,4 @@
-"""Jobs in processes of their own that share the cores, and the way of their progress back to the caller."""
+"""Jobs in processes of their own that share the cores, and whose progress is passed on to the caller."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from editloop.progress import ProgressCallback
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Event = tuple[str, tuple[Any, ...]]
-"""A method of a callback, and its arguments."""
+"""The name of a method of a callback, and its arguments."""
 
 MOST = 8
-"""The most processes at a time: all of them share the memory of one GPU, if there is one."""
+"""The most processes at a time. They all share the memory of one GPU, if there is one."""
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use, which `taskset` and containers can limit."""
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
+    except AttributeError:  # macOS and Windows have no such function
         return os.cpu_count() or 1
 
 
@@ -44,11 +44,12 @@ def in_parallel(
     Args:
         work: A function at the top level of a module, so that another process can import it.
         jobs: What it is called with, one at a time.
-        task: The name of the task in the progress.
-        callback: Receives it, and what the jobs report through a `RelayedCallback`.
+        task: The name of the task whose progress is reported: the number of jobs that are done.
+        callback: Receives that progress, and what the jobs report through a `RelayedCallback`. It is called
+            from two threads.
 
     Raises:
-        RunError: A process was killed.
+        RunError: A process was killed. An exception of a job is raised as it is.
     """
     # Spawned, not forked: a CUDA context and the threads of torch do not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -56,7 +57,9 @@ def in_parallel(
     events = context.Queue()
     initial = (max(1, cores() // workers), events)
     with (
-        _passed_on(events, callback),  # around the pool, whose processes end when their events were read
+        # Around the pool: a process does not end before its events have been read from the queue, so the pool
+        # would wait for ever if reading ended first.
+        _passed_on(events, callback),
         ProcessPoolExecutor(workers, context, initializer=_start, initargs=initial) as pool,
     ):
         futures = {pool.submit(work, job): job for job in jobs}
@@ -70,22 +73,22 @@ def in_parallel(
                 "a process was killed, perhaps because there was not enough memory",
                 do="run it again: finished jobs are kept",
             ) from error
-        except BaseException:
+        except BaseException:  # an interrupt, too, and a caller who takes no further result
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 PROGRESS_INTERVAL = 0.2
-"""Seconds between two reports of a job on the progress of one task: each crosses to another process."""
+"""Seconds between two reports of a job about one task, because each report is sent to another process."""
 
 
 class RelayedCallback:
-    """A progress callback for a job: it passes everything on to the callback of `in_parallel`.
+    """A progress callback for a job. It passes everything on to the callback of `in_parallel`.
 
-    It is made where the jobs are, and used in the process of its job alone.
+    It may be made in the calling process and sent along with the job, but only the job's process can use it.
 
     Args:
-        label: A prefix of every message and task, by which the jobs can be distinguished.
+        label: A prefix of every message and task, which tells the jobs apart.
     """
 
     def __init__(self, label: str) -> None:
@@ -109,7 +112,10 @@ class RelayedCallback:
 
 
 _events: Queue[Event] | None = None
-"""Where the events of a job go, in its process: a queue can be given to a process only when it starts."""
+"""In the process of a job, the queue for its events.
+
+A global variable, because a queue can be given to a process only when it starts, not with a job.
+"""
 
 
 def _send(name: str, *arguments: Any) -> None:
@@ -119,19 +125,30 @@ def _send(name: str, *arguments: Any) -> None:
 
 @contextmanager
 def _passed_on(events: Queue[Event], callback: ProgressCallback) -> Iterator[None]:
-    """Within it, a thread hands the events of the jobs to the callback."""
+    """Give the events of the jobs to the callback, in a thread, for as long as the block runs.
+
+    An error of the callback is raised at the end of the block.
+    """
     ended = threading.Event()
+    failures: list[Exception] = []
 
     def pass_on() -> None:
         while True:
-            over = ended.is_set()  # asked first: an event may come between an empty queue and the end
+            # Asked before the queue: otherwise an event that comes after the queue was found empty, and
+            # before the end, would be lost.
+            over = ended.is_set()
             try:
                 name, arguments = events.get(timeout=PROGRESS_INTERVAL)
             except Empty:
                 if over:
                     return
                 continue
-            getattr(callback, name)(*arguments)
+            # After an error the queue is still emptied: a process whose events nobody reads never ends.
+            if not failures:
+                try:
+                    getattr(callback, name)(*arguments)
+                except Exception as error:  # the callback is the caller's own
+                    failures.append(error)
 
     thread = threading.Thread(target=pass_on, daemon=True)
     thread.start()
@@ -140,9 +157,12 @@ def _passed_on(events: Queue[Event], callback: ProgressCallback) -> Iterator[Non
     finally:
         ended.set()
         thread.join()
+    if failures:
+        raise failures[0]
 
 
 def _start(threads: int, events: Queue[Event]) -> None:
+    """Prepare a process for its jobs."""
     requires("train", "torch")
     import torch
 
@@ -154,8 +174,11 @@ def _start(threads: int, events: Queue[Event]) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """A parent that is killed cannot end its processes: they would go on beside its next run."""
+    """Wait for the end of the parent process, and end this one.
+
+    A parent that is killed cannot end its processes, and they would go on beside its next run.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)
+        os._exit(1)  # `sys.exit` would end this thread only

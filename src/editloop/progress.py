@@ -1,4 +1,7 @@
-"""How a long job reports its decisions and its progress: to a terminal, to your callback, or to nobody."""
+"""How a long job reports its decisions and its progress: to a terminal, to your callback, or to nobody.
+
+A job knows a `ProgressCallback` only. `show_progress` gives one that prints.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,20 @@ __all__ = [
     "show_progress",
 ]
 
-SLOW = 2.0  # seconds without a terminal between two lines of progress
+LINE_INTERVAL = 2.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 class EditLoopWarning(UserWarning):
-    """Something that is no error but should be looked at, such as an alarm of a training."""
+    """Something that is not an error but should be looked at, such as a training that diverges."""
 
 
 class ProgressCallback(Protocol):
-    """Receives messages, warnings and progress. The methods may be called from the thread of the job only."""
+    """Receives messages, warnings and progress.
+
+    The methods are called from the thread of the job. Jobs that are divided among processes
+    (`editloop.parallel`) call them from two threads, also at the same time.
+    """
 
     def message(self, line: str) -> None:
         """Receive a decision or a result, as one line of text."""
@@ -45,7 +53,7 @@ class ProgressCallback(Protocol):
 
 
 class WarningCallback:
-    """The callback that is used where none is given: warnings become Python warnings, the rest is ignored."""
+    """The callback where none is given. Warnings become Python warnings, and the rest is ignored."""
 
     def message(self, line: str) -> None:
         """Ignore the message."""
@@ -59,9 +67,10 @@ class WarningCallback:
 
 
 class ConsoleCallback:
-    """A callback that prints messages and shows progress, in the first of several processes only.
+    """A callback that prints messages and shows progress.
 
-    On a terminal progress is shown as bars; elsewhere a line is printed every few seconds.
+    On a terminal progress is shown as bars; elsewhere a line is printed every few seconds. Of several
+    processes that train together (`torchrun`), only the first one prints.
 
     Args:
         console: Where to print.
@@ -87,19 +96,22 @@ class ConsoleCallback:
         """Update the bar of a task."""
         if not self.first_process:
             return
-        if self.bar is not None and self.console.is_terminal:
+        if self.bar is not None:
             if task not in self.tasks:
                 self.tasks[task] = self.bar.add_task(task, total=total, note="")
             self.bar.update(self.tasks[task], completed=done, total=total, note=note)
             if done >= total:
                 self.bar.remove_task(self.tasks.pop(task))
-        elif time.monotonic() - self.last > SLOW:
+        elif time.monotonic() - self.last > LINE_INTERVAL:
             self.last = time.monotonic()
             self.console.print(f"  {task} {done}/{total} {note}".rstrip())
 
 
 def plain_console() -> Console:
-    """Return a console that prints text unchanged: no markup, no highlighting, no line breaks of its own."""
+    """Return a console that prints text as it is, without markup, highlighting or added line breaks.
+
+    Users' texts, names and paths are printed with it, and may hold brackets and `:smile:`.
+    """
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -107,7 +119,7 @@ def plain_console() -> Console:
 
 @contextmanager
 def show_progress(console: Console | None = None) -> Iterator[ConsoleCallback]:
-    """Return a context manager with a callback that prints messages and shows progress.
+    """Return a context manager that gives a callback, which prints messages and shows progress.
 
     Args:
         console: Where to print; by default standard output.
@@ -131,13 +143,13 @@ def show_progress(console: Console | None = None) -> Iterator[ConsoleCallback]:
 
 
 def counter(callback: ProgressCallback, task: str, total: int, processes: int = 1) -> Callable[[int], None]:
-    """Return a function that a loop calls with the number of units done.
+    """Return a function that a loop calls with the number of units it has done.
 
     Args:
         callback: Receives the progress.
         task: The name of the task.
-        total: Units of all processes together.
-        processes: Among how many processes the units are divided.
+        total: The number of units of all processes together.
+        processes: The number of processes among which the units are divided.
     """
     share = math.ceil(total / processes)
     return lambda done: callback.progress(task, done, share)

@@ -1,4 +1,4 @@
-"""Parts by name: what is built in, what a program registers, and what installed packages bring.
+"""Parts by name: those that are built in, those that a program registers, and those of installed packages.
 
 Methods, domains, log formats, bandit algorithms, serving backends and costs are each found through one
 `Registry`. A part is added in one of three ways, and nothing else has to know its name:
@@ -20,7 +20,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from editloop.errors import ConfigError, EditLoopError
+from editloop.errors import ConfigError, EditLoopError, MissingExtraError
 from editloop.extras import load_module
 from editloop.progress import EditLoopWarning
 
@@ -32,17 +32,18 @@ Part = TypeVar("Part")
 class Registry(Generic[Part]):
     """The parts of one kind, by name. Built-in and installed parts are imported when they are asked for.
 
-    Iterating gives the names: built-in parts in the order of their table, then registered and then installed
-    ones, each in alphabetical order. A built-in part cannot be replaced, and a registered one comes before an
-    installed one of the same name.
+    Iterating gives the names: built-in parts in the order of their table, then registered ones, then
+    installed ones, the last two in alphabetical order. Where several parts have one name, a built-in part is
+    found before a registered one, and a registered one before an installed one.
 
     Args:
         kind: What a part is called in messages, for example `method`.
         group: The entry point group in which other packages name their parts.
         built_in: Where each built-in part is, by name: `package.module:attribute`.
-        attributes: What every part must have; checked where a part comes from outside.
-        error: What is raised for a name that is unknown or taken, or a part that cannot be used.
-        hint: Text for the message about an unknown name, beside the names that exist.
+        attributes: The names of the attributes that every part must have. They are checked for parts from
+            outside, because built-in ones are tested.
+        error: The exception for a name that is unknown or taken, and for a part that cannot be used.
+        hint: What can be used beside the names that exist, for the message about an unknown name.
     """
 
     def __init__(
@@ -72,8 +73,8 @@ class Registry(Generic[Part]):
         """Return the part of that name.
 
         Raises:
-            EditLoopError: The registry's `error`: no part has that name, or an installed one cannot be
-                loaded.
+            EditLoopError: The registry's `error`: no part has that name, or an installed part cannot be
+                loaded or lacks an attribute.
             MissingExtraError: A built-in part needs a library that is not installed.
         """
         if name in self.built_in:
@@ -81,7 +82,7 @@ class Registry(Generic[Part]):
             return cast("Part", getattr(load_module(module), attribute))
         if name in self.registered:
             return self.registered[name]
-        # Installed packages are searched last: reading their metadata takes longer than all the rest.
+        # Installed packages are searched last, because reading their metadata takes about 10 ms.
         installed = self._installed()
         if name in installed:
             return self._load(installed[name])
@@ -90,12 +91,17 @@ class Registry(Generic[Part]):
     def parts(self) -> Iterator[Part]:
         """Yield every part, in the order of the names; each is loaded when it is reached.
 
-        An installed part that cannot be loaded is left out with a warning: it must not break what does not
-        use it.
+        An installed part that cannot be loaded is left out with a warning: one broken package must not stop
+        work that does not need it.
+
+        Raises:
+            MissingExtraError: A built-in part needs a library that is not installed.
         """
         for name in self:
             try:
                 part = self.get(name)
+            except MissingExtraError:  # a ConfigError, too, but not the fault of an installed package
+                raise
             except self._error as error:
                 warnings.warn(f"{error}", EditLoopWarning, stacklevel=2)
                 continue
@@ -109,7 +115,7 @@ class Registry(Generic[Part]):
         """
         if not name or name in self.built_in or self.registered.get(name, part) is not part:
             raise self._error(
-                f"a {self.kind} cannot have this name: it is empty or taken",
+                f"the {self.kind}'s name is empty or taken",
                 seen=name,
                 do="choose another name",
             )
@@ -140,14 +146,12 @@ class Registry(Generic[Part]):
 
     def _choices(self) -> str:
         names = ", ".join(self)
-        return (
-            f"use {self._hint}{f', or one of {names}' if names else ''}"
-            if self._hint
-            else f"use one of {names}"
-        )
+        if not self._hint:
+            return f"use one of {names}"
+        return f"use {self._hint}, or one of {names}" if names else f"use {self._hint}"
 
 
 @lru_cache(maxsize=32)
 def _entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """The entry points of a group. They take 10 ms to read and are kept while `sys.path` is the same."""
+    """Return the entry points of a group. They are read again when `path`, which is `sys.path`, changes."""
     return tuple(entry_points(group=group))

@@ -1,6 +1,6 @@
-"""Writing benchmark results, with the machine that they were measured on.
+"""Writing the results of benchmarks and claims, with the machine that they were measured on.
 
-Every benchmark writes `NAME.json` for machines and `NAME.md` for people, with the hardware and the date.
+Each writes `NAME.json` for programs and `NAME.md` for people, with the hardware and the date.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def hardware() -> dict[str, Any]:
     """Return the machine's processor, usable cores, memory in GB, GPUs, system and Python.
 
-    GPUs are found only if torch is loaded: whoever measures on one has loaded it.
+    GPUs are found only if torch is loaded. Whatever was measured on one has loaded it, and importing it here
+    would take seconds and fail in an installation without it.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     torch = sys.modules.get("torch")
@@ -59,9 +60,9 @@ def write_result(
         name: The benchmark's name, as in `make bench NAME=...`.
         data: What was measured, as JSON types.
         markdown: The same for people, without a title.
-        folder: The folder; it is made if it is not there.
+        folder: Where to write; it is made if it is not there.
         figure: A plot, which is written to `NAME.png` and shown at the top of the page.
-        command: The command that measures it, up to the name.
+        command: The command that measures it, up to the name, for the last line of the page.
     """
     machine, date = hardware(), datetime.now(UTC).date().isoformat()
     where = ", ".join(
@@ -81,12 +82,9 @@ def write_result(
             figure.savefig(unfinished, format="png", facecolor="white")
     result = {"name": name, "date": date, "hardware": machine, **data}
     footer = f"Measured on {where}, on {date}, by `{command}{name}`."
-    for path, text in zip(
-        paths,
-        (json.dumps(result, indent=2, allow_nan=False), f"# {name}\n\n{markdown.strip()}\n\n{footer}"),
-        strict=True,
-    ):
-        write_text(path, text + "\n")
+    # Not `write_json`, which writes NaN as null: a result that is NaN is an error.
+    write_text(paths[0], json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_text(paths[1], f"# {name}\n\n{markdown.strip()}\n\n{footer}\n")
     return paths
 
 
@@ -98,13 +96,14 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, le
 
 
 def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float | None]:
-    """Return the mean and the standard error of values [n]; None is the error of one value."""
+    """Return the mean and the standard error of values [n]; the error is None for a single value."""
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
     return float(values.mean()), error
 
 
 def recent_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Return the mean of each value and those before it, over at most `window` values [n]."""
+    """Return for each value the mean of it and those before it, of at most `window` values [n]."""
+    # Differences of running sums, so that the time does not grow with the window.
     total = np.concatenate([[0.0], values.cumsum()])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)

@@ -70,7 +70,7 @@ def test_the_ranking_by_each_cost(tmp_path: Path) -> None:
     assert data["agreement"][costs.DEFAULT_COST]["emails, weak"] == pytest.approx(1)
     text = (tmp_path / "costs.md").read_text()
     assert "## emails, strong" in text and "| levenshtein:char/response |" in text
-    assert "0.000 (1)" in text and "no trained sentence encoder" in text
+    assert "0.000 (1)" in text and "not a trained sentence encoder" in text
 
 
 def test_agreement_of_rankings_by_hand() -> None:

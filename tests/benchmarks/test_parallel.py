@@ -85,6 +85,13 @@ class RecordingCallback:
         self.events.append(("progress", task, done, total, note))
 
 
+class FailingCallback(RecordingCallback):
+    """Cannot receive a warning."""
+
+    def warn(self, line: str) -> None:
+        raise ConfigError("cannot print", seen=line)
+
+
 def report(callback: RelayedCallback) -> int:
     callback.message("begins")
     for done in range(1, 1001):
@@ -102,3 +109,8 @@ def test_a_jobs_progress_reaches_the_process_that_waits() -> None:
     assert relayed[0] == ("message", "first: begins")
     assert relayed[-2:] == [("progress", "first: rows", 1000, 1000, "fine"), ("warn", "first: ends")]
     assert len(relayed) < 100  # only a few of a thousand steps are relayed
+
+
+def test_an_error_of_the_callback_is_raised() -> None:
+    with pytest.raises(ConfigError, match="cannot print: 'ends'"):
+        list(in_parallel(report, [RelayedCallback("")], "jobs", FailingCallback()))

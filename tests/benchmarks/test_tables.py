@@ -80,7 +80,7 @@ def test_a_table_of_known_cells(settings: TableSettings, tmp_path: Path) -> None
     assert (data["cells"], data["seconds"]) == (8, 480)
     text = (tmp_path / "results/table1.md").read_text()
     assert text.count("| LateEnsemble |") == 2 and "0.1586" not in text and "0.159" in text
-    assert "took 8 min of a process" in text.replace("\n", " ")
+    assert "took 8 min in all" in text.replace("\n", " ")
     assert (tmp_path / "results/table1.png").stat().st_size > 20_000
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the room share: the command, called in this process."""
+"""What the tests of this room share: the command, called in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from editloop.cli import main
 
 @pytest.fixture
 def editloop(monkeypatch, capsys, tmp_path):
-    """Calls the command in an empty folder; gives exit status, output and error output."""
+    """Return a function that calls the command in an empty folder and returns status, output and errors."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> tuple[int, str, str]:

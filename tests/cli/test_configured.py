@@ -1,4 +1,4 @@
-"""Flags made of a configuration: what they are called, how they are shown, and what they and a file give."""
+"""Flags made from a configuration: their names, their help, and the values from them and from a file."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import json
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from calling import fails, rows
-from editloop.cli.configured import parse_settings
+from editloop.cli.configured import configured, parse_settings
+from editloop.cli.flags import Config
 from editloop.errors import ConfigError
 from editloop.offline import FitConfig
+from editloop.serve.config import ServeConfig
 
 
 @pytest.fixture
 def fitted(editloop, monkeypatch, tmp_path):
-    """Calls `fit` without a model; gives the configuration that it would train with."""
+    """Return a function that calls `fit` without a model, and returns the configuration it was given."""
     import editloop as package
 
     seen: list[FitConfig] = []
@@ -27,7 +31,7 @@ def fitted(editloop, monkeypatch, tmp_path):
         seen.append(config)
         raise Stopped
 
-    # In its dictionary, so that the real ones, which need torch, are not even looked for.
+    # In the package's dictionary, so that its lazy `__getattr__`, which would import torch, is not called.
     monkeypatch.setitem(package.__dict__, "load_base", lambda *_, **__: None)
     monkeypatch.setitem(package.__dict__, "fit", stopped)
     log = rows(tmp_path / "log.jsonl", 5)
@@ -93,6 +97,12 @@ def test_flags_give_the_fields(fitted):
     assert found == FitConfig(methods=("sft", "dpo"), epochs=2, full=True, lora=lora)
 
 
+def test_a_file_gives_one_hyperparameter_to_all_methods_that_have_it(fitted):
+    rate = {"learning_rate": 1e-3}
+    found = fitted(file={"hyperparameters": {"dpo": {"beta": 0.5}, **rate}})
+    assert found == FitConfig(hyperparameters={"sft": rate, "dpo": {"beta": 0.5, **rate}, "early": rate})
+
+
 def test_set_gives_hyperparameters_of_one_method_or_of_all_that_have_them(fitted):
     found = fitted("--set", "dpo.beta=0.5", "--set", "learning_rate=1e-3")
     rate = {"learning_rate": 1e-3}
@@ -117,6 +127,34 @@ def test_a_file_gives_nested_values_and_the_command_line_has_the_last_word(fitte
     found = fitted("--epochs", "1", "--set", "dpo.beta=0.25", "--lora-alpha", "3", file=file)
     expected = {"epochs": 1, "dpo.beta": 0.25, "lora": {"rank": 8, "alpha": 3}}
     assert found == as_written.changed(expected)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"port": 80, "bandit": {"algorithm": "thompson", "prior-strength": 3}},
+        {"port": 80, "algorithm": "thompson", "prior_strength": 3},
+    ],
+)
+def test_a_file_may_nest_fields_as_the_configuration_does_or_not(tmp_path, file):
+    (tmp_path / "serve.yaml").write_text(json.dumps(file), encoding="utf-8")
+    seen: list[ServeConfig] = []
+    app = typer.Typer()
+
+    @app.command()
+    @configured(ServeConfig)
+    def verb(given: dict[str, Any], config: Config = None) -> None:
+        seen.append(ServeConfig(**given))
+
+    done = CliRunner().invoke(app, ["--config", str(tmp_path / "serve.yaml")], catch_exceptions=False)
+    assert (done.exit_code, done.output) == (0, "")
+    assert seen == [ServeConfig(port=80, bandit={"algorithm": "thompson", "prior_strength": 3})]
+
+
+def test_a_field_that_no_nested_model_has_is_refused(editloop, tmp_path):
+    (tmp_path / "serve.yaml").write_text("bandit:\n  algorithms: ucb\n", encoding="utf-8")
+    status, _, error = editloop("serve", "--config", "serve.yaml")
+    assert status and "unknown flag in the configuration: 'bandit.algorithms'" in error
 
 
 @pytest.mark.parametrize(

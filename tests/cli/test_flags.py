@@ -12,6 +12,7 @@ import pytest
 from calling import fails, rows
 from editloop.cli import inspect
 from editloop.cli.console import console
+from editloop.errors import ConfigError
 from editloop.intervals import share_interval
 from small_run import make_manifest
 
@@ -126,6 +127,21 @@ def test_a_flag_that_repeats_takes_a_list_from_the_config(editloop, monkeypatch,
     status, _, err = editloop("lab", "pretrain", "--config", "c.yaml")
     assert status == 0, err
     assert seen == [Path("a.txt"), Path("b.txt")][: len(seen)] and len(seen) == 1 + ("b.txt" in given)
+
+
+def test_a_flag_that_repeats_takes_a_mapping_from_the_config(editloop, monkeypatch, tmp_path):
+    from editloop.cli import serve
+
+    seen: list[dict[str, str]] = []
+
+    def stopped(settings: Any, device: str, dtype: str, extra: dict[str, str]) -> None:
+        seen.append(extra)
+        raise ConfigError("stopped")
+
+    monkeypatch.setattr(serve, "_backend", stopped)
+    (tmp_path / "c.yaml").write_text("backend_option: {model: mine, threads: 2}\n")
+    fails(editloop("serve", "--config", "c.yaml"), "stopped")
+    assert seen == [{"model": "mine", "threads": "2"}]
 
 
 @pytest.mark.parametrize(

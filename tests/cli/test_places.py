@@ -1,4 +1,4 @@
-"""No verb replaces what it reads, whatever its name, its ending and its links."""
+"""No verb replaces what it reads, whatever path, suffix or link the file is named by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`editloop serve` and what goes with it: a real server in a process, and each wrong start in one line."""
+"""`editloop serve` and the verbs around it: a real server in a process, and one line for each wrong start."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_wrong_start_is_told_in_a_line(editloop, tmp_path, monkeypatch):
     assert "unknown cost" in line(editloop("serve", "--cost", "nonsense"))
     assert "not the URL" in line(editloop("serve", "--upstream", "127.0.0.1:8000"))
     assert "redaction cannot be used" in line(editloop("serve", "--redact", "nowhere:none"))
-    assert "no run folder" in line(editloop("serve", "missing", *upstream))
+    assert "not a run folder" in line(editloop("serve", "missing", *upstream))
     assert "cannot be written" in line(editloop("serve", "--store", "/proc/none/edits.db", *upstream))
     assert "not the address" in line(editloop("serve", "--store", "://", *upstream))
     assert "scale of this cost is not known" in line(editloop("serve", "--cost", "levenshtein:word/none"))
@@ -72,6 +72,13 @@ def test_keys_are_made_listed_and_revoked(editloop, tmp_path):
     assert key.strip() not in Path("edits.db").read_bytes().decode(errors="replace")
 
 
+def test_an_answer_of_another_server_is_reported(editloop, monkeypatch):
+    page = httpx.Response(502, text="<html>Bad Gateway</html>")
+    monkeypatch.setattr(httpx, "request", lambda *_, **__: page)
+    shown = line(editloop("retire", "sft@1a2b3c4d"))
+    assert "not that of `editloop serve` (status 502): '<html>Bad Gateway</html>' (check --server)" in shown
+
+
 def test_a_server_is_started_changed_and_stopped(editloop, tmp_path):
     run = RunFolder(make_run(tmp_path / "run"))
     with stub_server(tmp_path / "stub.log") as port:
@@ -98,7 +105,7 @@ def _drive(editloop, run, command):
         assert "no such arm" in line(editloop("retire", arms[0], "--server", url))
         status, out, _ = editloop("promote", run.path, "--force", "--server", url)
         assert status == 0 and out.startswith("epoch 3: ") and arms[0] in out
-        assert "no run folder" in line(editloop("promote", "nowhere", "--server", url))
+        assert "not a run folder" in line(editloop("promote", "nowhere", "--server", url))
         assert "does not answer" in line(editloop("promote", run.path, "--server", "http://127.0.0.1:1"))
         assert "another process serves" in line(editloop("serve", "--upstream", f"{url}/v1", "--port", 0))
     finally:

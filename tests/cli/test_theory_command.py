@@ -1,4 +1,4 @@
-"""`editloop theory`: a claim is measured, and what it cannot do is one line."""
+"""`editloop theory`: a claim is measured and shown, and a wrong flag is one line."""
 
 from __future__ import annotations
 

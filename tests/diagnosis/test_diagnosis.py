@@ -37,6 +37,8 @@ def test_what_was_edited_and_what_it_cost() -> None:
     found = diagnose([*rows, row(99, "never seen", None)])
     assert (found.rows, found.answered, found.edited) == (41, 40, 30)
     assert value(found, "edited") == 0.75 and value(found, "edit size") == 0.25
+    with pytest.raises(KeyError, match="edit sizes"):
+        found["edit sizes"]
     share = found["edited"].estimate
     assert share is not None and 0.55 < share.low < 0.7 < 0.8 < share.high <= 0.92
     assert {each.name for each in found.findings if each.estimate is None} >= {"contraction", "coverage"}

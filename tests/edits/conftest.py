@@ -1,4 +1,4 @@
-"""What the tests of the room share: a way to write a log down, and where real edits lie."""
+"""What the tests of this room share: a way to write a log, and the folder of real edits."""
 
 from __future__ import annotations
 

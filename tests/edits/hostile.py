@@ -1,6 +1,6 @@
-"""Logs as they are found in the wild, and worse: rows that are none, and files that are no logs.
+"""Logs as they are found in the wild, and worse: lines that are not records, and files that are not logs.
 
-Each says how many rows were put in, so that what reading came to can be held against it. Good rows carry a
+Each case says how many rows were put in, to be compared with what reading accounts for. Good rows have a
 marker in their response, `good 7`, by which they are found again.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 GOOD = 12
-"""Good rows of a log, before and behind what is wrong with it."""
+"""The number of good rows of a log, half of them before what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Hostile:
     """A log and what was put into it.
 
     Attributes:
-        name: Of the case.
+        name: The name of the case.
         file: The file's name; its ending is part of the case.
-        data: Its bytes; or what makes the file, given its path.
-        options: Of `read_log`.
-        rows: Rows that were put in; None where the file is refused as a whole.
-        good: Of them, those that are good.
+        data: Its bytes, or a function that makes the file, given its path.
+        options: The arguments of `read_log`.
+        rows: How many rows were put in; None where the file is refused as a whole.
+        good: How many of them are good.
     """
 
     name: str
@@ -98,7 +98,7 @@ BAD_LINES: dict[str, bytes | str] = {
     "only zero bytes": b"\x00" * 40,
     "bytes of everything": bytes(set(range(256)) - {10, 13}),
 }
-"""Lines of JSONL that are no records."""
+"""Lines of JSONL that are not records."""
 
 GOOD_LINES: dict[str, str] = {
     "a time that cannot be read": '{"context": "c", "response": "good 99", "edit": "e", "time": "soon"}',
@@ -157,11 +157,10 @@ def _jsonl() -> Iterator[Hostile]:
     yield Hostile("blank lines between rows", "log.jsonl", blank, {}, GOOD)
 
 
-Header = list[str]
 COLUMNS = ["context", "response", "edit"]
 
 
-def _table(rows: list[str], delimiter: str, end: str = "\n") -> bytes:
+def _table(rows: list[str], end: str = "\n") -> bytes:
     return end.join(rows).encode() + end.encode()
 
 
@@ -183,29 +182,29 @@ def _tables() -> Iterator[Hostile]:
             "only delimiters, too many": d * 9,
         }
         for what, line in bad.items():
-            yield Hostile(f"{what}, by {name}", file, _table(rows(line), d), {}, GOOD + 1)
-            packed = gzip.compress(_table(rows(line), d, "\r\n"))
+            yield Hostile(f"{what}, by {name}", file, _table(rows(line)), {}, GOOD + 1)
+            packed = gzip.compress(_table(rows(line), "\r\n"))
             yield Hostile(f"{what}, by {name}, packed, CR LF", f"{file}.gz", packed, {}, GOOD + 1)
-        latin = _table(rows(f"caf\xe9{d}r{d}e"), d).decode().encode("latin-1")
+        latin = _table(rows(f"caf\xe9{d}r{d}e")).decode().encode("latin-1")
         yield Hostile(f"one line of Latin-1, by {name}", file, latin, {}, GOOD + 1)
         known = {"encoding": "latin-1"}
         yield Hostile(f"all in Latin-1, by {name}", file, latin, known, GOOD + 1)
-        wide = _table(rows(), d).decode().encode("utf-16-le")
+        wide = _table(rows()).decode().encode("utf-16-le")
         yield Hostile(f"UTF-16 without a mark, by {name}", file, wide, {}, GOOD)
-        quotes = _table(rows(f'"c{d}"a "" b"{d}e'), d)
+        quotes = _table(rows(f'"c{d}"a "" b"{d}e'))
         yield Hostile(f"quotes inside cells, by {name}", file, quotes, {}, GOOD + 1)
-        deleted = _table(rows(f"c{d}good 99{d}"), d)
+        deleted = _table(rows(f"c{d}good 99{d}"))
         yield Hostile(f"an empty edit, unsaid, by {name}", file, deleted)
         for empty in ("deleted", "pending"):
             options = {"empty": empty}
             yield Hostile(f"an empty edit is {empty}, by {name}", file, deleted, options, GOOD + 1, GOOD + 1)
-        headerless = _table(rows()[1:], d)
+        headerless = _table(rows()[1:])
         named = {"columns": COLUMNS, "delimiter": d}
         yield Hostile(f"no header, by {name}", "log.txt", headerless, named, GOOD)
         yield Hostile(f"no header and none given, by {name}", file, headerless)
-        yield Hostile(f"a header twice, by {name}", file, _table([d.join(["context"] * 3)], d))
-        yield Hostile(f"a header alone, by {name}", file, _table([d.join(COLUMNS)], d))
-        zero = _table(rows(f"c{d}r\x00{d}e"), d)
+        yield Hostile(f"a header twice, by {name}", file, _table([d.join(["context"] * 3)]))
+        yield Hostile(f"a header alone, by {name}", file, _table([d.join(COLUMNS)]))
+        zero = _table(rows(f"c{d}r\x00{d}e"))
         yield Hostile(f"a zero byte, by {name}", file, zero, {}, GOOD + 1)
 
     lone = [f'c{i}\t"good {i}\te"' if i % 2 else f'c{i}"\tgood {i}\t"e' for i in range(GOOD)]
@@ -295,5 +294,5 @@ def _whole_files() -> Iterator[Hostile]:
 
 
 def corpus() -> list[Hostile]:
-    """All of them; every name is there once."""
+    """Return all cases; no two have the same name."""
     return [*_jsonl(), *_tables(), *_parallel(), *_whole_files()]

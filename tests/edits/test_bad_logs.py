@@ -1,4 +1,4 @@
-"""Bad input: a clear error of one line or a counted bad row each, and nothing lost that could be read."""
+"""Bad input gives a clear error of one line or a counted bad row, and everything that can be read is read."""
 
 from __future__ import annotations
 
@@ -93,8 +93,10 @@ def test_a_damaged_archive_is_told(write: Write, head: bytes, reason: str) -> No
 def test_other_formats_than_the_name_says(write: Write) -> None:
     assert "the JSON array is broken at line 2" in refused(write("[", "{]"))
     assert "the log is not JSONL" in refused(write(b"PAR1xxxx"))
-    assert "no Parquet file" in refused(write("{}", name="log.parquet"))
-    assert "neither name nor contents tell" in refused(write("hello", name="log.txt"))
+    assert "not a Parquet file" in refused(write("{}", name="log.parquet"))
+    packed = refused(write(gzip.compress(b"{}"), name="log.parquet.gz", end=b""))
+    assert "'log.parquet'" in packed  # not the temporary file that was read
+    assert "neither name nor contents show" in refused(write("hello", name="log.txt"))
     assert "two columns have the same name" in refused(write("a,b,a", "1,2,3", name="log.csv"))
     assert "the header is no CSV" in refused(write('"a', "1,2", name="log.csv"))
 

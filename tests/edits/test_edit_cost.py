@@ -216,7 +216,7 @@ def test_costs_of_ones_own() -> None:
     assert mine(["a"], ["bcd"]).tolist() == [3.0]
     assert get_cost("length")(["a", "b"], ["", "cd"]).tolist() == [0.0, 2.0]
     assert register_cost("length", mine.function) == mine
-    with pytest.raises(CostError, match="a cost cannot have this name: it is empty or taken: 'length'"):
+    with pytest.raises(CostError, match="the cost's name is empty or taken: 'length'"):
         register_cost("length", lambda responses, edits: [0.0 for _ in edits])
     assert register_cost("share", mine.function, scale=2.0).scale == describe_cost("share").scale == 2.0
     with pytest.raises(CostError, match="one of length, share"):

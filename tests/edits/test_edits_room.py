@@ -1,4 +1,4 @@
-"""The room's walls: what it exports, and what it must not import."""
+"""The room as a whole: what it exports, and what it must not import."""
 
 from __future__ import annotations
 
@@ -24,12 +24,8 @@ def test_heavy_libraries_are_not_loaded() -> None:
     assert out.stdout.strip() == "[]"
 
 
-GROUND = (
-    "editloop.errors",
-    "editloop.extras",
-    "editloop.io",
-    "editloop.registry",
-)  # what needs nothing itself
+GROUND = ("editloop.errors", "editloop.extras", "editloop.io", "editloop.registry")
+"""The modules of the package that the room needs; they import no room."""
 
 
 def test_nothing_of_the_package_but_its_ground_is_imported() -> None:

@@ -1,4 +1,4 @@
-"""The hostile corpus: no traceback, no silent loss, and every row accounted for."""
+"""The hostile corpus: no traceback, no silent loss, and every row is accounted for."""
 
 from __future__ import annotations
 

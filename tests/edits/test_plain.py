@@ -1,4 +1,4 @@
-"""Compressed, encoded, in one array, by the pipe, in parallel: all of them are the same log."""
+"""One log, whether it is compressed, in another encoding, one JSON array, piped, or in parallel files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots: bars and lines are the numbers of the log; how they look was looked at by people."""
+"""Plots: their bars and lines are the numbers of the log. How they look is not tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edits that people made, against what the data's own description says was measured on them."""
+"""Edits that people made: their figures are those that the description of the data gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The redline: an edit as stretches of words, which together are both texts."""
+"""The redline: an edit as stretches of words, which together make up both texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows recognised by what they say: the same in another file, order or spacing; others are other rows."""
+"""The hash of a row depends on its content only, not on its file, its order or its white space."""
 
 from __future__ import annotations
 

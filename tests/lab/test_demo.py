@@ -90,7 +90,7 @@ def tiny() -> DemoSettings:
 def test_a_demo_ends_with_a_verdict_and_goes_on_to_the_same(tmp_path: Path, tiny: DemoSettings) -> None:
     lines: list[str] = []
 
-    class Heard:
+    class Recorder:
         def message(self, line: str) -> None:
             lines.append(line)
 
@@ -100,7 +100,7 @@ def test_a_demo_ends_with_a_verdict_and_goes_on_to_the_same(tmp_path: Path, tiny
         def progress(self, task: str, done: int, total: int, note: str = "") -> None:
             pass
 
-    result = run_demo(tmp_path, tiny, callback=Heard())
+    result = run_demo(tmp_path, tiny, callback=Recorder())
     plotted = next(i for i, line in enumerate(lines) if "What the edits of the strong user cost" in line)
     trained = next(i for i, line in enumerate(lines) if line.startswith("sft: validation loss"))
     assert plotted < trained  # there is something to see before the long part begins

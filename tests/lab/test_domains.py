@@ -145,7 +145,7 @@ def test_a_shifted_domain_wants_what_the_base_does_not_know_of() -> None:
     assert shifted.wanted(context) != EMAIL.wanted(context)
 
 
-def test_a_style_is_told_in_words() -> None:
+def test_a_style_is_described_in_words() -> None:
     context = next(each for each in EMAIL.contexts(0) if EMAIL.read(each).kind == "paper")
     assert EMAIL.describe(context).startswith("greeting formal, opening respectful")
 

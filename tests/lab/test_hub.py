@@ -82,7 +82,7 @@ def test_what_cannot_be_downloaded_is_one_line(tmp_path: Path) -> None:
     assert "hub" in str(failure.value)
 
 
-def test_a_column_that_is_gone_is_told(sources: dict[str, Source]) -> None:
+def test_a_column_that_is_gone_is_reported(sources: dict[str, Source]) -> None:
     changed = {"news": sources["news"]._replace(fields=("article",))}
     with pytest.raises(ConfigError, match="KeyError: 'article'"):
         next(HubTexts("summary", changed).contexts(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -95,6 +96,18 @@ def test_an_evaluation_counts_what_the_user_changed() -> None:
     c = len(rewritten.split()) / 3
     assert evaluation.mean == pytest.approx(c / 2)
     assert evaluation.standard_error == pytest.approx(c / 2)  # |0 - c| / sqrt(2) / sqrt(2)
+
+
+def test_an_evaluation_asks_for_many_edits_at_once() -> None:
+    asked: list[int] = []
+
+    class Team(StyleUser):
+        def edit_many(self, contexts: Sequence[str], responses: Sequence[str]) -> list[str]:
+            asked.append(len(contexts))
+            return [self.edit(*pair) for pair in zip(contexts, responses, strict=True)]
+
+    evaluate_on_user(Scripted("Hi"), EMAIL, Team(EMAIL, repair=1.0, name="team"), 3, 0)  # type: ignore[arg-type]
+    assert asked == [3]
 
 
 def test_evaluations_of_one_seed_ask_the_same_contexts_and_no_log_does(base: Policy) -> None:

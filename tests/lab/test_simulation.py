@@ -43,7 +43,7 @@ def play(run: RunFolder, base: Policy, out: Path, user: User | None = None, **op
     return simulate(run, base, CONTEXTS, someone, out, **options)  # type: ignore[arg-type]
 
 
-def test_rounds_are_played_paid_and_kept(run: RunFolder, lab_base: Policy, tmp_path: Path) -> None:
+def test_rounds_are_played_and_kept_with_costs(run: RunFolder, lab_base: Policy, tmp_path: Path) -> None:
     result = play(run, lab_base, tmp_path)
     assert [each.arm for each in result.rounds[:2]] == ["sft", "dpo"]
     assert {each.arm for each in result.rounds} <= {"sft", "dpo"}

@@ -57,7 +57,7 @@ def test_texts_are_packed_into_whole_blocks_with_an_end_after_each() -> None:
 
 def test_a_file_can_be_one_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(LINES), encoding="utf-8")
-    recipe = TextRecipe(**{**TINY.__dict__, "documents": "files", "epochs": 1})
+    recipe = TINY.model_copy(update={"documents": "files", "epochs": 1})
     assert pretrain_text([tmp_path / "a.txt"], tmp_path / "base", recipe)["documents"] == 1
 
 
@@ -89,4 +89,4 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"vocabulary": 100}, {"epochs": 0}, {"minutes": -1.0}])
 def test_a_recipe_that_cannot_be_followed_is_refused(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(change))):
-        TextRecipe(**change)  # type: ignore[arg-type]
+        TextRecipe(**change)

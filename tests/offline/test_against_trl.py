@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import torch
 from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from benchmarks.train_workload import build_tokenizer, make_pairs
 from editloop.edits import Record
 from editloop.offline import (
     METHODS,
@@ -25,6 +25,7 @@ from editloop.offline import (
 )
 from editloop.offline.arguments import training_arguments
 from editloop.policy import Encoder, LoraSettings, Policy, attach_adapter
+from tiny import VOCABULARY, tiny_tokenizer
 
 trl = pytest.importorskip("trl", reason="TRL is the oracle here, and it is not installed")
 datasets = pytest.importorskip("datasets")
@@ -59,13 +60,24 @@ def adapter(model: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Record]:
-    return make_pairs(STEPS * BATCH, tokens=24, shared=0.5)
+    """Rows whose response and edit share a beginning, and end in different words and lengths."""
+    draw = random.Random(0)
+
+    def text(words: int) -> str:
+        return " ".join("".join(draw.choices("abcdefgh", k=draw.randint(1, 3))) for _ in range(words))
+
+    made = []
+    for _ in range(STEPS * BATCH):
+        begin = text(draw.randint(1, 4))
+        response, edit = (f"{begin} {text(draw.randint(1, 4))}" for _ in range(2))
+        made.append(Record(context=text(draw.randint(1, 6)), response=response, edit=edit))
+    return made
 
 
 @pytest.fixture(scope="module")
 def base() -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=len(build_tokenizer()),
+        vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -73,8 +85,8 @@ def base() -> LlamaForCausalLM:
         num_key_value_heads=2,
         max_position_embeddings=256,
         initializer_range=0.2,  # so that tokens are far from equally likely
-        pad_token_id=0,
-        eos_token_id=1,
+        pad_token_id=1,
+        eos_token_id=2,
         bos_token_id=None,
     )
     with torch.random.fork_rng():
@@ -85,7 +97,7 @@ def base() -> LlamaForCausalLM:
 @pytest.fixture
 def policy(base: LlamaForCausalLM) -> Policy:
     """A policy with an adapter that changes it from the start."""
-    plain = Policy(copy.deepcopy(base), Encoder(build_tokenizer(), 256), "tiny", "tiny", shares=True)
+    plain = Policy(copy.deepcopy(base), Encoder(tiny_tokenizer(), 256), "tiny", "tiny", shares=True)
     policy = attach_adapter(plain, LoraSettings(rank=4), seed=0)
     draw = torch.Generator().manual_seed(1)
     for name, weight in adapter(policy.model).items():
@@ -140,7 +152,7 @@ def trl_trainer(base: LlamaForCausalLM, rows: list[Record], method: str, folder:
     }
     shared: dict[str, Any] = {
         "model": copy.deepcopy(base),
-        "processing_class": build_tokenizer(),
+        "processing_class": tiny_tokenizer(),
         "peft_config": LoraConfig(r=4, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
         "callbacks": [way],
     }

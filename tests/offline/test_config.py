@@ -27,8 +27,8 @@ def shown(config: FitConfig, method: str, *fields: str) -> list[Any]:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"methods": ()}, "methods must be named"),
-        ({"methods": ("sft", "sft")}, "each once"),
+        ({"methods": ()}, "name at least one method"),
+        ({"methods": ("sft", "sft")}, "each only once"),
         ({"methods": ("ppo",)}, "ppo"),
         ({"methods": "sft"}, "methods"),
         (of("dpo", learning_rate=()), "dpo.learning_rate has no value"),
@@ -54,6 +54,8 @@ def shown(config: FitConfig, method: str, *fields: str) -> list[Any]:
         (of("dpo", beta=(0.1, 0.5)), "the losses of dpo with different hyperparameters"),
         (of("sft", epochs=0), "sft.epochs: Input should be greater than 0"),
         ({"epochs": 0}, "epochs"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"seed": 2**32}, "seed: Input should be less than or equal to 4294967295"),
         ({"epochs": float("nan")}, "epochs"),
         ({"validation": 1.0}, "validation"),
         ({"lora": {"rank": 0}}, "lora.rank"),
@@ -68,12 +70,12 @@ def test_a_configuration_that_makes_no_sense_is_one_line(options: dict[str, Any]
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_hyperparameter_is_told_with_those_that_there_are() -> None:
+def test_an_unknown_hyperparameter_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"dpo\.kappa: .*it has learning_rate, epochs, beta"):
         FitConfig(**of("dpo", kappa=1.0))
 
 
-def test_the_grids_that_a_user_gets_without_a_word() -> None:
+def test_the_default_grids() -> None:
     config = FitConfig()
     assert shown(config, "sft", "learning_rate") == [1e-4, 3e-4]
     assert shown(config, "dpo", "learning_rate", "beta") == [(2e-5, 0.1), (1e-4, 0.1)]

@@ -174,7 +174,7 @@ def test_a_feature_of_large_mean_takes_no_other_away() -> None:
     assert fidelity(*model.predict(features[150:]), features[150:, 0]).r2 > 0.99
 
 
-def test_of_many_rows_some_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("editloop.offline.cost_model.ridge.MOST_ROWS", 120)
     costs = 1 + FEATURES[:, 0]
     model = fitted(costs)

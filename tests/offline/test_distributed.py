@@ -97,7 +97,7 @@ def test_two_processes_give_the_losses_of_one(base: Any, tmp_path: Path) -> None
 
 
 def test_two_processes_estimate_costs_and_choose_as_one(base: Any, tmp_path: Path) -> None:
-    """Without sampled completions, which follow the processes; with features that are tuned."""
+    """Without sampled completions, which depend on the number of processes; with tuned features."""
     folder = str(base(chat=True))
     options = {
         "methods": ["rl", "early"],

@@ -27,6 +27,7 @@ from editloop.offline import (
     fit,
     make_examples,
 )
+from editloop.offline.data import encode_log
 from editloop.policy import ContextTree, Policy, RunFolder, load_base, load_policy
 from editloop.progress import EditLoopWarning
 from small_log import RecordingCallback, small_log
@@ -88,7 +89,7 @@ def test_the_loss_falls_for_every_method(finished: Finished) -> None:
         losses = [h["loss"] or math.nan for h in best.history if "loss" in h]
         assert losses[-1] < losses[0]
         assert len(losses) == best.steps
-        assert not any("epoch" in h for h in best.history)  # the library's, which is none of the data
+        assert not any("epoch" in h for h in best.history)  # the library's epoch is not one of the data
 
 
 def test_what_is_reported_is_what_the_saved_policy_does(finished: Finished, policy: Policy) -> None:
@@ -134,7 +135,7 @@ def test_the_run_folder_is_complete(finished: Finished, policy: Policy) -> None:
     sft = [(done, total) for task, done, total in callback.steps if task == "sft"]
     assert sft[-1][0] == sft[-1][1]
     assert [done for done, _ in sft] == sorted(done for done, _ in sft)
-    # Whatever may take long tells how far it is, to its end.
+    # Every task that may take long reports its progress to its end.
     slow = {f"{name}, {what}" for name in ("sft", "dpo", "early") for what in ("validation", "samples")}
     slow |= {"reference", "reference, validation", "base, samples"}
     assert slow <= {task for task, done, total in callback.steps if done == total}
@@ -175,6 +176,16 @@ def test_a_second_run_has_nothing_to_do(finished: Finished, policy: Policy) -> N
     assert "nothing to do" in callback.lines[-1]
     assert callback.steps == []
     assert run.manifest_path.stat().st_mtime_ns == before
+
+
+def test_a_second_run_removes_what_a_killed_one_left_after_its_manifest(
+    finished: Finished, policy: Policy
+) -> None:
+    run = finished[0]
+    (run.work / "sft").mkdir(parents=True)
+    (run.work / "sft" / "weights").touch()
+    fit([*small_log(), pending()], policy, run.path, config())
+    assert not run.work.exists()
 
 
 def test_the_order_of_the_rows_makes_no_other_run(finished: Finished, policy: Policy) -> None:
@@ -221,9 +232,7 @@ def test_the_evaluation_of_a_run_on_new_rows(finished: Finished, policy: Policy)
     assert found["seen"] == 0
 
 
-def test_rows_that_were_seen_in_training_are_told_whatever_file_they_stand_in(
-    finished: Finished, policy: Policy
-) -> None:
+def test_rows_seen_in_training_are_recognised_in_another_file(finished: Finished, policy: Policy) -> None:
     """The first rows of the training log, under other ids, beside two new ones."""
     old = [each.model_copy(update={"id": f"again {each.id}", "user": "ada"}) for each in small_log()[:20]]
     new = [Record(context=f"mail {50 + i}", response="see Ann", edit="hi! see Ann") for i in range(2)]
@@ -258,7 +267,7 @@ def test_a_run_that_kept_no_hashes_does_not_say_that_nothing_was_seen(
             evaluate(run, rows, base=policy)
 
 
-def test_what_is_evaluated_is_a_run_its_path_or_a_policy(finished: Finished, policy: Policy) -> None:
+def test_a_run_its_path_or_a_policy_can_be_evaluated(finished: Finished, policy: Policy) -> None:
     run, rows = finished[0], [Record(context="mail 50", response="see Ann", edit="hi! see Ann")]
     found = evaluate(run, rows, base=policy)
     assert evaluate(str(run.path), rows) == evaluate(run.path, rows) == found
@@ -275,7 +284,7 @@ def test_what_is_evaluated_is_a_run_its_path_or_a_policy(finished: Finished, pol
     assert list(evaluate(policy, rows)["policies"]) == ["policy"]
 
 
-def test_alarms_are_warnings_where_nobody_listens(policy: Policy, tmp_path: Path) -> None:
+def test_alarms_are_warnings_without_a_callback(policy: Policy, tmp_path: Path) -> None:
     options = sft(1e30, epochs=0.5)
     with pytest.warns(EditLoopWarning, match="sft: the validation loss never improved"):
         run = fit(small_log(), policy, tmp_path / "run", options, report=False)
@@ -386,6 +395,15 @@ def test_a_reference_pass_is_from_the_cache_if_all_of_it_is(policy: Policy, tmp_
     assert any(line.startswith("reference pass done") for line in callback.lines)
 
 
+def test_validation_rows_above_the_limit_are_reported(policy: Policy) -> None:
+    callback = RecordingCallback()
+    data = encode_log(tuple(small_log()), policy, config(validation_rows=7), callback)
+    assert len(data.validation.examples) == 7
+    assert "  3 rows: above the limit of validation rows" in callback.lines  # of a quarter of 40
+    encode_log(tuple(small_log()), policy, config(), callback := RecordingCallback())
+    assert not any("limit" in line for line in callback.lines)
+
+
 def test_a_quantised_base_is_not_trained_itself(policy: Policy, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"quantised.*'4bit'.*--full"):
         fit(small_log(), replace(policy, quantize="4bit"), tmp_path / "run", config(full=True))
@@ -396,14 +414,14 @@ def test_a_quantised_base_is_not_trained_itself(policy: Policy, tmp_path: Path) 
     ("rows", "options", "words"),
     [
         ([], {}, "0 rows in the log"),
-        (small_log(1), {}, "validation part has none"),
+        (small_log(1), {}, "validation part lacks them"),
         (small_log(20, accepted=1), {"methods": ("dpo",)}, "DPO needs rows whose edit differs"),
         (small_log(20, accepted=1), {"methods": ("early",)}, "EarlyEnsemble needs rows whose edit differs"),
         ([pending()] * 20, {"methods": ("sft",)}, "SFT needs rows that were edited or accepted"),
         (small_log(20), {"max_length": 8}, "context too long"),
     ],
 )
-def test_a_log_of_no_use_is_one_line(
+def test_an_unusable_log_is_refused_in_one_line(
     base: Any, tmp_path: Path, rows: list[Record], options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(EmptyViewError) as caught:

@@ -122,7 +122,7 @@ def test_weighted_likelihood_by_hand() -> None:
     weights = [math.exp(-c / 0.5) for c in (0.5, 0.2, 0.8)]
     first = -sum(w * r for w, r in zip(weights, (1.0, -1.0, 0.0), strict=True)) / sum(weights)
     second = -2.0 * math.exp(-0.2) / (math.exp(-0.2) + math.exp(-0.6))
-    expected = (first + second) / 2  # the context with one candidate counts for nothing
+    expected = (first + second) / 2  # the context with one completion adds nothing
     assert float(weighted_likelihood_loss(RATIO, COST, GROUP, beta=0.5)) == pytest.approx(expected)
     assert float(weighted_likelihood_loss(RATIO, COST + 1e4, GROUP, beta=0.5)) == pytest.approx(
         expected, rel=1e-2
@@ -131,8 +131,8 @@ def test_weighted_likelihood_by_hand() -> None:
 
 
 @pytest.mark.parametrize("loss", ["pairwise", "weighted", "weighted, as often as sampled"])
-def test_what_the_losses_of_rl_end_at(loss: str) -> None:
-    """Every response of five contexts, listed: the policy of Eq. 6, or by weights e^(-cost/beta)."""
+def test_the_minimisers_of_the_losses_of_rl(loss: str) -> None:
+    """On all 30 responses of five contexts: the policy of Eq. 6, or the weights e^(-cost/beta)/Z."""
     generator = torch.Generator().manual_seed(0)
     reference = torch.randn(5, 30, generator=generator, dtype=torch.float64).mul(1.5).log_softmax(1)
     cost, beta = torch.rand(5, 30, generator=generator, dtype=torch.float64), 0.2

@@ -1,4 +1,4 @@
-"""Methods are known by their objects: no code outside of their own files tells one by its name."""
+"""Methods are known by their objects: no code outside of their own files knows one by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALLOWED = {
 
 
 def names_in(path: Path) -> list[int]:
-    """Lines of code in which a text is the name of a method; documentation is none."""
+    """Lines of code, without documentation, in which a text is the name of a method."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in set(METHODS):

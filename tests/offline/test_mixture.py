@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -108,8 +109,8 @@ def test_a_mixture_of_one_is_that_one() -> None:
 
 
 def test_what_cannot_be_mixed_is_one_line() -> None:
-    for bad in ({}, {"a": []}):
+    for bad, mix in product(({}, {"a": []}), (mix_by_likelihood, mix_by_cost)):
         with pytest.raises(ConfigError, match="policies and rows"):
-            mix_by_likelihood(bad)
+            mix(bad)
     with pytest.raises(ConfigError, match=r"not finite: \['b'\]"):
         mix_by_cost({"a": [1.0], "b": [math.nan]})

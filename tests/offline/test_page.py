@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from editloop.offline.page import Comparison, Draft, Section, write_report
+from editloop.offline.plots import training_curves
 from editloop.offline.verdict import Verdict
+from editloop.policy.manifest import PolicyRecord, TrialRecord
 
 
 def test_the_verdict_comes_before_every_section(tmp_path: Path) -> None:
@@ -30,3 +32,9 @@ def test_a_draft_is_shown_as_a_redline_with_its_cost(tmp_path: Path) -> None:
     assert "base <span>cost 0.25</span>" in text
     assert "sft <span>cost 0, left unchanged</span>" in text
     assert "dpo <span></span>" in text  # a run of an older version does not know the cost
+
+
+def test_a_training_without_a_history_has_an_empty_plot() -> None:
+    """`history` may be missing in a `run.json`, and so may the loss before the training."""
+    (axes,) = training_curves({"sft": PolicyRecord(trials=[TrialRecord()])}).axes
+    assert [len(line.get_xdata()) for line in axes.lines[:2]] == [0, 1]

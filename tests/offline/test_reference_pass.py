@@ -82,7 +82,9 @@ def test_the_reference_is_the_base_whatever_adapter_is_on(policy: Policy, tmp_pa
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "other rows", "other name", "not numbers", "a folder"])
-def test_a_damaged_cache_file_is_computed_again_and_mended(policy: Policy, tmp_path: Path, how: str) -> None:
+def test_a_damaged_cache_file_is_computed_again_and_replaced(
+    policy: Policy, tmp_path: Path, how: str
+) -> None:
     fresh, _ = reference_pass(policy, examples(policy), cache=tmp_path)
     (file,) = cached(tmp_path)
     if how == "cut":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import PeftModel
 
 from editloop.errors import RunError
 from editloop.offline import EditTrainer, FitConfig, fit
@@ -36,7 +37,7 @@ STEPS = {"sft": 11, "dpo": 9}  # 32 rows, of which 26 or so are pairs, in batche
 
 
 class Killed(BaseException):
-    """As abrupt as an interrupt."""
+    """Raised where a process would be killed; no `except Exception` catches it."""
 
 
 class KillAt:
@@ -74,7 +75,7 @@ Result = dict[str, Any]
 
 
 def result(run: RunFolder) -> Result:
-    """All that an interruption may not change: the weights, and every figure but the seconds."""
+    """Everything that an interruption must not change: the weights, and all figures but the seconds."""
     found: Result = {}
     for name, entry in run.manifest().policies.items():
         (trial,) = entry.trials
@@ -120,7 +121,7 @@ def test_killed_in_a_training(policy: Policy, whole: Result, tmp_path: Path, tas
 def test_killed_after_a_training(
     policy: Policy, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """The last checkpoint is there, all steps are done, but what follows is not."""
+    """All steps are done and the last checkpoint is there, but nothing that follows."""
     selection, trial = (sys.modules[f"editloop.offline.{name}"] for name in ("selection", "trial"))
 
     def killed(*_: Any, **__: Any) -> None:
@@ -160,9 +161,10 @@ def test_killed_while_a_checkpoint_is_written(
 
 
 class Filling(RecordingCallback):
-    """A callback with whom the disk gets full at a step of the first training: no file can be as long.
+    """A callback that fills the disk at a step of the first training.
 
-    It is no simulation: the system itself refuses to write the state of the optimiser whole.
+    It lowers the system's limit on the length of a file, so the state of the optimiser cannot be written
+    whole.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -179,7 +181,7 @@ class Filling(RecordingCallback):
 def test_a_disk_that_gets_full_while_a_checkpoint_is_written(
     policy: Policy, whole: Result, tmp_path: Path
 ) -> None:
-    """One line; the checkpoint before it is there still, and from it the fit goes on."""
+    """The error is one line, and the fit continues from the checkpoint before it."""
     out = tmp_path / "run"
     full = Filling(out / ".work/sft" / config().trials("sft")[0].name)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -221,7 +223,7 @@ def test_killed_while_a_file_or_a_policy_is_written(policy: Policy, whole: Resul
     ]
 
 
-def test_stopped_early_and_killed_before_it_was_told(
+def test_stopped_early_and_killed_before_the_best_weights_were_loaded(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A learning rate so high that the loss rises: patience ends the training before its last step."""
@@ -245,6 +247,22 @@ def test_stopped_early_and_killed_before_it_was_told(
     checkpoints = sorted((tmp_path / "run").glob(".work/sft/*/checkpoint-*"))
     assert [c.name for c in checkpoints] == ["checkpoint-1", "checkpoint-2"]
     assert result(run_fit(policy, tmp_path / "run", **hot)) == expected
+
+
+def test_a_run_folder_that_was_moved_is_continued(
+    policy: Policy, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its last step: the best checkpoint is only to be loaded, from where it is now."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["editloop.offline.trial"], "check_samples", killed)
+        with pytest.raises(Killed):
+            run_fit(policy, tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert result(run_fit(policy, tmp_path / "moved")) == whole
 
 
 def test_full_training_is_resumed_to_the_same_weights(policy: Policy, tmp_path: Path) -> None:
@@ -276,6 +294,31 @@ def test_a_finished_method_is_not_trained_again(
     monkeypatch.setattr(EditTrainer, "train", watched)
     run_fit(policy, out)
     assert trained == ["dpo"]
+
+
+def test_nothing_is_prepared_for_a_trial_that_is_finished(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the trial and the manifest; KTO's reference pass is its own, and the cache is gone."""
+    options: dict[str, Any] = {
+        "methods": ["kto"],
+        "hyperparameters": {"kto": {"learning_rate": 1e-3}},
+        "epochs": 0.3,
+        "validation_samples": 0,
+    }
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["editloop.offline.selection"], "_copy", killed)
+        with pytest.raises(Killed):
+            run_fit(policy, tmp_path / "run", **options)
+    monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "empty"))
+    callback = RecordingCallback()
+    run_fit(policy, tmp_path / "run", callback, **options)
+    assert "kto: finished by an earlier process" in callback.lines
+    assert not [task for task, *_ in callback.steps if task.startswith("kto")]
 
 
 PROGRAM = """
@@ -330,6 +373,7 @@ def test_a_fit_with_rl_goes_on_from_wherever_it_was_killed(
     for task, step in (("sampled completions", 40), ("features", 40), ("rl", 5), ("early", 3)):
         with pytest.raises(Killed):
             run_fit(policy, tmp_path / "run", KillAt(task, step), **RL)
+    assert (tmp_path / "run/.work/cost_model/adapter_config.json").is_file()
     (tmp_path / "run/.cost_model.left").mkdir()  # of a kill while the cost model was being written
     again = run_fit(policy, tmp_path / "run", **RL)
     assert result(again) == expected
@@ -338,3 +382,18 @@ def test_a_fit_with_rl_goes_on_from_wherever_it_was_killed(
     assert sorted(path.name for path in again.path.iterdir()) == left
     adapter = "adapter/adapter_model.safetensors"
     assert (again.cost_model / adapter).read_bytes() == (run.cost_model / adapter).read_bytes()
+
+
+def test_killed_while_the_adapter_of_tuned_features_is_written(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(self: Any, folder: str, **_: Any) -> None:
+        Path(folder, "adapter_config.json").write_text("{")
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PeftModel, "save_pretrained", cut)
+        with pytest.raises(Killed):
+            run_fit(policy, tmp_path / "run", **RL)
+    again = run_fit(policy, tmp_path / "run", **RL)
+    assert result(again) == result(run_fit(policy, tmp_path / "whole", **RL))

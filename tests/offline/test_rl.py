@@ -113,7 +113,7 @@ def test_what_is_sampled_follows_the_seed_and_is_cached(
     assert sample_completions(policy, examples, 3, **options) == found
 
 
-def test_a_draw_that_was_cut_does_not_teach_to_stop(policy: Policy) -> None:
+def test_a_sample_that_was_cut_has_no_end_token(policy: Policy) -> None:
     (example,) = make_examples(small_log(2), policy.encoder).examples[1:]
     text = policy.encoder.continuation("some words")
     both = SampledText("some words", False), SampledText("some words", True)
@@ -442,7 +442,7 @@ def test_tuned_features_are_kept_with_the_run_and_auto_takes_what_validates_best
     assert report.model == report.tried[report.kind]
 
 
-def test_tuning_learns_what_frozen_states_do_not_tell(policy: Policy, tmp_path: Path) -> None:
+def test_tuning_learns_what_frozen_states_do_not_show(policy: Policy, tmp_path: Path) -> None:
     """The cost is whether the response names Bob or Cy; the features of a random base hardly say so."""
     rows = small_log(80)
     examples = make_examples(rows, policy.encoder).examples
@@ -493,8 +493,8 @@ def test_samples_that_are_all_what_was_written_anyway_are_no_choice(
     assert run.manifest().status == "done"
 
 
-def test_costs_that_are_all_equal_are_told(policy: Policy, tmp_path: Path) -> None:
-    """Nothing is in them to learn, and the optimiser would make something of the rounding."""
+def test_costs_that_are_all_equal_are_refused(policy: Policy, tmp_path: Path) -> None:
+    """There is nothing to learn from them, and the optimiser would fit their rounding."""
     name = "all the same, for a test of RL"
     register_cost(name, lambda responses, edits: np.full(len(responses), 0.5))
     with pytest.raises(EmptyViewError, match=r"all costs are equal.*'0\.5 in 27 rows'"):

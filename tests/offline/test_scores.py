@@ -149,7 +149,7 @@ def test_scoring_reads_edit_and_response_of_each_example(base: Any) -> None:
     }
 
 
-def test_samples_are_held_against_the_edits(base: Any) -> None:
+def test_samples_are_compared_with_the_edits(base: Any) -> None:
     policy = load_base(base(), device="cpu")
     examples = list(make_examples(records(), policy.encoder).examples)
     check = check_samples(policy, examples, get_cost("levenshtein:char/none"), seed=0, max_new_tokens=6)
@@ -208,7 +208,7 @@ def test_a_loss_that_never_improved(best: float) -> None:
     assert f"{best:.4g} at best" in alarm
 
 
-def test_one_row_is_no_certainty() -> None:
+def test_one_row_raises_no_alarm() -> None:
     alone = {"chosen_shift": {"mean": -3.25, "se": math.nan, "n": 1}}
     one = SampleCheck(Estimate(9.0, math.nan, 1), 0.0, 0.0, 1.0, [])
     assert alarms(figures=alone, sampled=one) == []

@@ -206,7 +206,7 @@ def test_every_row_is_seen_once_in_an_epoch_wherever_the_steps_end() -> None:
 
 @pytest.mark.parametrize("step", [1, 4, 7, 11])
 def test_a_stream_that_is_continued_goes_on_as_the_whole_one(step: int) -> None:
-    """What a row is follows from its place alone, whatever was read before it, and in whatever order."""
+    """The row at a place follows from the place alone, whatever was read before and in whatever order."""
     whole = stream(40, seed=3)
     continued = RowStream(range(5), 40, 3)
     assert [continued[i] for i in range(step, 40)] == whole[step:]

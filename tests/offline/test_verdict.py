@@ -10,7 +10,7 @@ from editloop.offline.verdict import is_within_error, listed, run_verdict, short
 BASE = Estimate(0.69, 0.02, 64)
 
 
-def test_the_cheapest_policy_is_served_and_the_error_of_the_gain_is_told() -> None:
+def test_the_cheapest_policy_is_served_and_the_error_of_the_gain_is_reported() -> None:
     found = run_verdict(BASE, {"sft": Estimate(0.31, 0.02, 64), "early": Estimate(0.05, 0.015, 64)})
     assert found.headline == "Serve early: .69 to .05."
     # The errors of independent means add up by their squares: sqrt(.02² + .015²) = .025.
@@ -27,7 +27,7 @@ def test_policies_within_two_standard_errors_are_called_equally_good() -> None:
 @pytest.mark.parametrize("mean", [0.66, 0.72])
 def test_a_gain_within_the_error_keeps_the_base(mean: float) -> None:
     found = run_verdict(BASE, {"sft": Estimate(mean, 0.02, 64)})
-    assert found.headline == "Keep the base: no policy costs less beyond the error."
+    assert found.headline == "Keep the base: no policy costs significantly less."
 
 
 def test_what_was_not_sampled_has_no_verdict() -> None:
@@ -42,7 +42,7 @@ def test_a_policy_that_diverged_is_not_served() -> None:
     assert found.headline == "Serve dpo: .69 to .30."
 
 
-def test_an_alarm_is_told_where_the_verdict_is() -> None:
+def test_the_verdict_points_to_an_alarm() -> None:
     found = run_verdict(BASE, {"sft": Estimate(0.05, 0.01, 64)}, warned=["sft"])
     assert found.headline == "Serve sft: .69 to .05, but read its alarm first."
 

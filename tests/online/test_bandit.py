@@ -100,6 +100,11 @@ def test_an_arm_may_join_and_leave_and_keeps_its_counts():
             bandit.set_arms(bad)
 
 
+def test_a_bandit_without_arms_cannot_choose():
+    with pytest.raises(BanditError, match="no arms"):
+        Bandit().decide("r")
+
+
 def test_a_response_is_decided_once():
     bandit = Bandit(["a"])
     bandit.decide("1")

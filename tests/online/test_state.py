@@ -112,7 +112,7 @@ def test_feedback_after_expiry_is_passed_over_and_counted():
     assert s.skipped == {"after expiry": 1}
 
 
-def test_a_decision_that_is_told_twice_counts_once():
+def test_a_decision_that_comes_twice_counts_once():
     s = state()
     assert s.apply(decided("1"))
     assert not s.apply(decided("1"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editloop.policy.logprob import batch_log_probs, tree_mask
+from editloop.policy.logprob import _logits_at, batch_log_probs, tree_mask
 from editloop.policy.packing import pack
 from editloop.policy.probe import probe_trees
 from editloop.policy.tree import ContextTree
@@ -102,6 +103,17 @@ def test_a_family_that_takes_the_mask_gives_equal_numbers(family: str) -> None:
     tails = sums([each[n:] for each, n in zip(expected, forks, strict=True)])
     torch.testing.assert_close(from_fork, tails, atol=1e-4, rtol=0)
     assert expected[0].std() > 0.5  # the tokens' numbers differ visibly, else nothing would be shown
+
+
+def test_a_forward_in_another_thread_keeps_its_logits() -> None:
+    """As when a policy is scored and sampled from at the same time."""
+    model = model_of("llama")
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad(), ThreadPoolExecutor(1) as pool, _logits_at(model, torch.tensor([1])):
+        other = pool.submit(torch.no_grad()(model), input_ids=ids).result().logits
+        own = model(input_ids=ids).logits
+    assert other.shape == (1, 3, VOCABULARY)
+    torch.testing.assert_close(own[0, 0], other[0, 1])
 
 
 @pytest.mark.parametrize("family", SHARING)

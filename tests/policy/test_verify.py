@@ -27,7 +27,7 @@ from editloop.policy import (
     check_policy,
     load_base,
 )
-from editloop.policy.weights import open_regular, read_header
+from editloop.policy.weights import _read_header, check_weights, open_regular, read_header
 from small_run import IN, MODULE, OUT, RANK, adapter_weights, make_run, save_adapter
 from tiny import FAMILIES
 
@@ -74,6 +74,22 @@ def test_the_digests_are_of_the_whole_files_and_weights_are_read_once(
         hashlib.sha256((folder / name).read_bytes()).digest() for name in names
     ]
     assert sorted(opened) == sorted(names)
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(written(one(shape=(4096, 4), offsets=(0, 65536)), b"\0" * 65536))
+
+    def cut_after(file: Any, path: Path) -> Any:
+        header = _read_header(file, path)
+        os.truncate(path, path.stat().st_size - 2)  # within a number
+        return header
+
+    monkeypatch.setattr("editloop.policy.weights._read_header", cut_after)
+    with pytest.raises(RunError, match="they end too early"):
+        check_weights(path)
 
 
 def fifo(path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from editloop.errors import StoreError, StoreUnreachableError
+from editloop.errors import ConfigError, StoreError, StoreUnreachableError
 from editloop.store import reads, writes
 from editloop.store.database import Store
 from editloop.store.keys import create_key, digest, list_keys, revoke_key
@@ -60,6 +60,17 @@ def test_keys_are_kept_as_digests_and_revoked(url: str) -> None:
     assert list_keys(store)[0].revoked is not None
     with pytest.raises(Exception, match="no such key"):
         revoke_key(store, "app")
+    store.close()
+
+
+def test_a_name_that_is_taken_in_the_meantime_is_reported(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes make a key of the same name at the same time: both see that it is free."""
+    store = Store(url)
+    store.open()
+    create_key(store, "app")
+    monkeypatch.setattr("editloop.store.keys.list_keys", lambda _: [])
+    with pytest.raises(ConfigError, match="there is a key of this name"):
+        create_key(store, "app")
     store.close()
 
 

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editloop.errors import WorldError
-from editloop.theory.balance import Description, around, balanced, metropolis
+from editloop.theory.balance import Description, around, metropolis
 from editloop.theory.bounds import lemma_1
 from editloop.theory.distributions import total_variation
 from editloop.theory.draws import balanced_world, simplex
+from editloop.theory.fixed_points import balanced
 from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
 
 WORDS = edit_distances(strings("ab", 3))
@@ -96,7 +97,7 @@ def test_a_small_beta_has_several_and_each_is_balanced() -> None:
             assert total_variation(world.optimum[0], np.exp(found.found[which].log_optimum)) < 1e-9
 
 
-def test_what_cannot_be_described_is_told() -> None:
+def test_an_impossible_description_is_refused() -> None:
     with pytest.raises(WorldError, match=r"γ is a probability: 1\.5"):
         describe(0, 1.0, gamma=1.5)
     with pytest.raises(WorldError, match="β must be positive"):
@@ -110,6 +111,6 @@ def test_what_cannot_be_described_is_told() -> None:
 
 
 def test_an_iteration_that_does_not_settle_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editloop.theory.balance.STEPS", 2)
+    monkeypatch.setattr("editloop.theory.fixed_points.STEPS", 2)
     with pytest.raises(WorldError, match=r"does not converge.*larger β"):
         balanced(describe(0, 0.25))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editloop.errors import WorldError
+from editloop.theory.distributions import kl
 from editloop.theory.draws import any_world, simplex
 from editloop.theory.responses import edit_distances, neighbours, strings
 from editloop.theory.world import World
@@ -111,12 +112,12 @@ def test_strings_their_distances_and_neighbours() -> None:
         ),
     ],
 )
-def test_what_is_no_world_is_told(changes: dict[str, Any], words: str) -> None:
+def test_what_is_not_a_world_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(WorldError, match=words):
         small(**changes)
 
 
-def test_what_cannot_be_enumerated_is_told() -> None:
+def test_a_world_that_cannot_be_enumerated_is_refused() -> None:
     with pytest.raises(WorldError, match="too large to enumerate: 2046 responses, at most 2000"):
         strings("ab", 10)
     with pytest.raises(WorldError, match="too large to enumerate"):
@@ -129,3 +130,9 @@ def test_what_cannot_be_enumerated_is_told() -> None:
         small().suboptimality([[0.2, 0.2]])
     with pytest.raises(WorldError, match="the reference's shape"):
         small().suboptimality([[1.0]])
+
+
+def test_the_divergence_where_a_probability_is_zero() -> None:
+    assert kl(np.array([0.0, 1.0]), np.array([0.0, 1.0])) == 0
+    assert kl(np.array([0.0, 1.0]), np.array([0.5, 0.5])) == pytest.approx(math.log(2))
+    assert kl(np.array([0.5, 0.5]), np.array([0.0, 1.0])) == math.inf

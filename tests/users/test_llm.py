@@ -49,8 +49,19 @@ def test_what_was_asked_before_is_not_asked_again(server: Server, tmp_path: Path
     assert first["prompt"] == server.prompts[0]
     assert (first["answer"], first["usage"]["total_tokens"]) == ("No.", 12)
     path.write_text("{}\n")
-    with pytest.raises(UserError, match="is no transcript"):
+    with pytest.raises(UserError, match="is not a transcript"):
         user(server, path)
+
+
+def test_the_same_question_is_asked_once_by_two_threads(server: Server) -> None:
+    def answer(prompt: str) -> str:
+        time.sleep(0.2)  # time enough for the second thread to come
+        return by_style(prompt)
+
+    server.answer = answer
+    someone = user(server, concurrency=2)
+    assert someone.edit_many(["x", "x"], ["hi", "hi"]) == ["Dear hi", "Dear hi"]
+    assert len(server.prompts) == 2  # a verdict and a revision
 
 
 def test_a_failed_request_is_tried_again(server: Server) -> None:
@@ -89,7 +100,7 @@ def test_an_empty_revision_is_refused(server: Server) -> None:
         user(server).edit("x", "hi")
 
 
-def test_an_endpoint_that_is_down_or_slow_is_told(server: Server) -> None:
+def test_an_endpoint_that_is_down_or_slow_is_reported(server: Server) -> None:
     with pytest.raises(UserError, match=r"no answer after 1 tries.*APIConnectionError"):
         user(server, base_url="http://127.0.0.1:9/v1", retries=0).edit("x", "hi")
     server.answer = lambda _: time.sleep(1) or "yes"  # type: ignore[func-returns-value]

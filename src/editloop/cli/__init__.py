@@ -1,6 +1,7 @@
-"""The command: one module per verb. They parse, call and print; what they call knows nothing of them.
+"""The command: one module per verb. A verb parses, calls and prints; nothing below knows the command.
 
-A verb's own imports stand inside it, so that `editloop --help` loads neither torch nor transformers.
+The imports that only one verb needs are inside its function, so that `editloop --help` loads neither torch
+nor transformers.
 """
 
 from editloop.cli.app import app, main

@@ -1,4 +1,4 @@
-"""The frame of the command: its verbs, `--config` for all of them, and errors in one line."""
+"""The frame of the command: its verbs, and errors in one line."""
 
 from __future__ import annotations
 
@@ -62,19 +62,25 @@ app.add_typer(lab.lab, name="lab")
 
 
 INTERRUPTED = 130
+"""The exit status after Ctrl-C: 128 and the number of the signal, as shells have it."""
+
 GOES_ON = ("fit", "demo", "simulate", "serve-demo")
 """Verbs that, run again, continue what was interrupted."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-"""Parts of the RuntimeErrors of torch on a GPU and on a CPU."""
+"""What torch's RuntimeErrors say on a GPU and on a CPU; on a CPU it has no type for them."""
 
 
 def main() -> None:
-    """Run the command. A user's error is one line and exit status 1, or 2 for a wrong flag."""
-    # Warnings of the libraries are for programmers; the command prints its own as lines.
+    """Run the command. A user's error is one line and exit status 1, or 2 for a wrong flag.
+
+    Any other exception is a defect of this package, and keeps its traceback.
+    """
+    # Warnings of the libraries are for programmers; the command prints its own as lines of its output.
     warnings.simplefilter("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
+        # Not as a program of its own: Typer would print errors in its way and end the process.
         status = app(standalone_mode=False)
     except EditLoopError as error:
         fail(str(error))
@@ -84,7 +90,7 @@ def main() -> None:
         fail(str(missing))
     except typer.TyperException as error:
         line = error.format_message()
-        if not line.startswith("Usage:"):  # a verb was given
+        if not line.startswith("Usage:"):  # otherwise no verb was given, and the help is the answer
             fail(" ".join(line.split()), error.exit_code)
         print(line, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
@@ -93,7 +99,7 @@ def main() -> None:
             raise
         fail("out of memory (lower --micro-batch-size or --max-length, or give --gradient-checkpointing)")
     except OSError as error:
-        if error.errno is None:
+        if error.errno is None:  # not from the system but from a library, so nothing is known about it
             raise
         fail(f"{error.strerror}: {error.filename or ''}".rstrip(": "))
     if status == INTERRUPTED:

@@ -26,11 +26,11 @@ def promote(
         Place.READ,
     ],
     policies: Annotated[
-        str | None, typer.Option(help="The policies [all that were trained]: sft,dpo,mixture,base")
+        str | None, typer.Option(help="The policies, such as sft,dpo,mixture,base [all that were trained].")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Retire all other arms.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if its evaluation advises against it.")
+        bool, typer.Option("--force", help="Promote policies even if their evaluation advises against it.")
     ] = False,
     server: Server = "http://127.0.0.1:8040",
     key: KeyFlag = None,
@@ -54,10 +54,10 @@ def retire(
 
 
 def _ask(server: str, key: str | None, method: str, path: str, body: Any = None) -> dict[str, Any]:
-    """Return the server's answer.
+    """Send a request, and return the server's answer.
 
     Raises:
-        ServeError: It does not answer, or rejects the request.
+        ServeError: The server does not answer, or rejects the request.
     """
     import httpx
 
@@ -65,9 +65,13 @@ def _ask(server: str, key: str | None, method: str, path: str, body: Any = None)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         answer = httpx.request(method, server.rstrip("/") + path, json=body, headers=headers, timeout=600)
-        found: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServeError("the server does not answer", seen=str(error), do="check --server") from error
+    try:
+        found: dict[str, Any] = answer.json()
+    except ValueError as error:  # a proxy's page, or another server's
+        what = f"the answer is not that of `editloop serve` (status {answer.status_code})"
+        raise ServeError(what, seen=answer.text, do="check --server") from error
     if answer.is_error:
         raise ServeError(found.get("error", {}).get("message", str(found)))
     return found

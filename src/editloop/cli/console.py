@@ -1,4 +1,4 @@
-"""What the verbs print with: lines, tables, progress and the one-line error."""
+"""How the verbs print: lines, tables, progress, and errors of one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def fail(line: str, status: int = 1) -> NoReturn:
 
 
 def called() -> str:
-    """Return how the command was called, for hints: `editloop` alone if the shell would find this one."""
+    """Return the command as the user called it, for hints that can be typed as they are.
+
+    It is `editloop` without a path if the shell would find this very command.
+    """
     here = Path(sys.argv[0])
     if here.name == "__main__.py":
         return f"{Path(sys.executable).name} -m editloop"
@@ -35,15 +38,15 @@ def called() -> str:
 
 
 def shown_progress() -> AbstractContextManager[ConsoleCallback]:
-    """Return a context manager with a callback for the duration of a verb."""
+    """Return a context manager that gives a callback, which shows the progress of a verb."""
     return show_progress(console)
 
 
-def show_table(rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+def show_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows of cells, the headings first; the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for i, cell in enumerate(rows[0]):
         table.add_column(cell, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows[1:]:
         table.add_row(*row)
-    console.print(table, soft_wrap=False)
+    console.print(table, soft_wrap=False)  # long cells are folded to the width of the terminal

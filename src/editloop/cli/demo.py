@@ -17,7 +17,7 @@ def demo(
         Path, typer.Option(help="Folder for the logs, the runs and the report."), Place.WRITTEN
     ] = Path("demo"),
     full: Annotated[
-        bool, typer.Option("--full", help="Rows and passes as in the paper's tables: about twice as long.")
+        bool, typer.Option("--full", help="Rows and passes of the paper's tables, in about twice the time.")
     ] = False,
     rows: Annotated[int | None, typer.Option(min=2, help="Rows of each user's log.")] = None,
     responses: Annotated[

@@ -78,7 +78,7 @@ def print_diagnosis(found: Diagnosis) -> None:
 
 
 def _span(low: float, high: float) -> str:
-    """An interval; observations that are all the same have none."""
+    """Return an interval as text; observations that are all the same have none."""
     return f"{low:.2f} to {high:.2f}" if high > low else "all alike"
 
 

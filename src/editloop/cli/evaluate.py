@@ -21,7 +21,7 @@ def evaluate(
     log: LogPath,
     reading: Reading,
     samples: Annotated[int, typer.Option(help="Responses to sample from each policy.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the sampling.")] = 0,
     drop_seen: Annotated[
         bool, typer.Option("--drop-seen", help="Leave out the rows that the run was trained or validated on.")
     ] = False,
@@ -38,6 +38,7 @@ def evaluate(
     folder.manifest()  # a wrong folder is reported before anything is read
     with shown_progress() as callback:
         records = reading.read(log, run / f"evaluation-{stem(log)}", callback)
+        # With a part of the hash, so that two logs of one name do not replace each other's figures.
         file = run / f"evaluation-{stem(log)}-{str(records.report.sha256)[:8]}.json"
         guard_outputs(files_of(log), [file])
         base = folder.load_base(
@@ -71,7 +72,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
     for name, figures in result["policies"].items():
         cells = [show_estimate(figures.get(key)) for key in FIGURES]
         if name == "base":
-            cells[2:] = ["–", "–"]  # the base compared to itself
+            cells[2:] = ["–", "–"]  # these figures compare a policy with the base
         if sampled:
             cells.append(show_estimate(figures.get("sampled", {}).get("cost")))
         rows.append([name, *cells])

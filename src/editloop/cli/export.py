@@ -11,6 +11,7 @@ from editloop.cli.console import console, shown_progress
 from editloop.cli.flags import Config, CostName, LogPath
 from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reading_line, reads
+from editloop.edits.exports import EXPORTS
 
 
 @reads
@@ -19,7 +20,7 @@ def export(
     reading: Reading,
     to: Annotated[
         str,
-        typer.Option(help="The format: trl-sft, trl-dpo, trl-kto, costs, or one of an installed package."),
+        typer.Option(help=f"The format: {', '.join(EXPORTS.built_in)}, or one of an installed package."),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The JSONL file [LOG.FORMAT.jsonl]."), Place.WRITTEN

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def _make(values: dict[str, Any]) -> FitConfig:
-    """The configuration of the values that were given; a hyperparameter without a method is that of all."""
+    """Return the configuration from the values that were given.
+
+    A hyperparameter without a method, `--set learning_rate=1e-4`, is that of all methods that have it.
+    """
     settings = values.pop("hyperparameters", [])
     config = FitConfig(**values)
     changes: dict[str, Any] = {}
@@ -51,7 +54,7 @@ def fit(
     base: Base,
     given: FitConfig,
     out: Annotated[
-        Path, typer.Option(help="Run folder; an interrupted fit in it goes on."), Place.WRITTEN
+        Path, typer.Option(help="Run folder. An interrupted fit in it is continued."), Place.WRITTEN
     ] = Path("run"),
     end_token: Annotated[str | None, typer.Option(help="Token that ends a turn, if it is not found.")] = None,
     device: Device = "auto",
@@ -75,7 +78,7 @@ def fit(
             trust_remote_code=trust_remote_code,
         )
         run = editloop.fit(records, policy, out, given, read=read, callback=callback)
-    if not callback.first_process:
+    if not callback.first_process:  # of several that train together, one prints
         return
     print_run(run)
     console.print(f"\nRun folder {run.path}, report {run.report}")
@@ -85,10 +88,10 @@ def fit(
 def _read(
     reading: Reading, log: Path | LogAddress, out: Path, callback: ProgressCallback
 ) -> tuple[Log, dict[str, Any] | None]:
-    """The log, and what is to be recorded of it.
+    """Read the log; returns it and, for a database, what the run's manifest is to say about it.
 
-    A store goes on growing. What was read of it is kept beside the work of a fit until that is done, so that
-    an interrupted one goes on with the same rows.
+    A database may grow while a fit runs. So the rows that were read are kept with the work of the fit until
+    it is done, and an interrupted fit continues with the same rows.
     """
     from editloop.edits import read_log, write_log
     from editloop.io import write_text
@@ -108,7 +111,9 @@ def _read(
     assert not isinstance(where, Path)
     read = {"path": str(where), "sha256": records.report.sha256, "rows": records.report.rows_read}
     read |= {"until": where.until, "store": where.salt()}
+    # Not in a folder of something else, where `fit` refuses to write.
     if run.exists() or not out.exists() or not any(out.iterdir()):
+        # The rows first: the other file, whose presence is asked for above, shows that they are whole.
         run.work.mkdir(parents=True, exist_ok=True)
         write_log(records, rows)
         write_text(about, json.dumps(read))
@@ -116,7 +121,7 @@ def _read(
 
 
 def print_run(run: RunFolder) -> None:
-    """The policies of a run as a table, the sampled cost first, and the verdict on them."""
+    """Print the policies of a run as a table, the sampled cost first, and the verdict on them."""
     from editloop.offline.report import (
         ACCURACIES,
         FIGURES,

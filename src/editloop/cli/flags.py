@@ -1,8 +1,8 @@
-"""The flags that several verbs share, and `--config`, which gives any of a verb's flags from a file."""
+"""The flags that several verbs share, and `--config`, which reads any of a verb's flags from a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +10,13 @@ import typer
 import yaml
 
 from editloop.cli.places import Place
+from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError
 
 
 def _located(log: str) -> Any:
-    """Return a log's path, or its place in a database, from a flag's text."""
-    if "://" not in log:
+    """Return the path of a log, or its address in a database, from the text of a flag."""
+    if "://" not in log:  # without the import below, which takes a while, for the usual case
         return Path(log)
     from editloop.edits import locate
 
@@ -43,20 +44,26 @@ CostName = Annotated[
     typer.Option(
         "--cost",
         help="What an edit costs: levenshtein:word|char/response|edit|longest|none, ter:word/edit ..., "
-        "semantic:ENCODER, or one of your own [levenshtein:word/response]",
+        f"semantic:ENCODER, or one of your own [{DEFAULT_COST}]",
     ),
 ]
 Base = Annotated[str, typer.Option(help="Hub name or folder of a causal LM, or lab:email, lab:summary.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str, typer.Option(help="The precision of the weights: auto, float32, bfloat16, float16")]
-Quantize = Annotated[str | None, typer.Option(help="4bit loads the base in NF4, by bitsandbytes.")]
+Quantize = Annotated[str | None, typer.Option(help="4bit loads the base in NF4 with bitsandbytes.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the base.")
 ]
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Use a YAML file's values as the defaults of a verb's flags; a flag on the command line wins."""
+    """Use the values of a YAML file as the defaults of a verb's flags; a flag on the command line wins.
+
+    The flag `--config` is eager, so this runs before the other flags look for their defaults.
+
+    Raises:
+        ConfigError: The file cannot be read, or does not map flags of the verb to values.
+    """
     if path is None:
         return None
     try:
@@ -69,7 +76,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise ConfigError("the configuration is not a mapping of flags to values", seen=content)
     known = {p.name: p for p in context.command.params if p.name not in ("config", "help", "help_all")}
     values: dict[str, Any] = {}
-    for key, value in _flattened(content, known):
+    # Typer's callback has the attributes of the verb that it wraps, hence those of `configured`, too.
+    flag_of_path = getattr(context.command.callback, "flag_of_path", {})
+    for key, value in _flattened(content, known, flag_of_path):
         name = str(key).replace("-", "_")
         if name not in known:
             raise ConfigError(
@@ -83,29 +92,41 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _flattened(content: dict[Any, Any], known: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """The entries of a configuration; `lora: {rank: 8}` is `lora_rank: 8` where that is the flag."""
+def _flattened(
+    content: dict[Any, Any], known: Collection[str], flag_of_path: Mapping[tuple[str, ...], str]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a configuration by flag: `lora: {rank: 8}` becomes `lora_rank: 8`.
+
+    A mapping that is the value of a flag itself, such as `hyperparameters`, stays whole.
+    """
     for key, value in content.items():
         name = str(key).replace("-", "_")
-        if name not in known and isinstance(value, dict):
-            yield from ((f"{name}_{part}", each) for part, each in value.items())
-        else:
-            yield key, value
+        if name in known or not isinstance(value, dict):
+            yield str(key), value
+            continue
+        for part, inner in value.items():
+            path = (name, str(part).replace("-", "_"))
+            yield flag_of_path.get(path, f"{key}.{part}"), inner
 
 
 def _as_list(value: Any) -> list[str]:
-    """What a flag that is repeated is given: `{dpo: {beta: [0.1, 1]}}` is `dpo.beta=0.1,1`."""
+    """Return a YAML value as the texts that a repeated flag would be given.
+
+    `{dpo: {beta: [0.1, 1]}}` gives `dpo.beta=0.1,1`, and `{beta: 0.1}` gives `beta=0.1`.
+    """
     if isinstance(value, dict):
-        return [
-            f"{name}.{field}={_as_flag(field, each)}"
-            for name, fields in value.items()
-            for field, each in (fields.items() if isinstance(fields, dict) else [("", fields)])
-        ]
+        texts: list[str] = []
+        for name, each in value.items():
+            if isinstance(each, dict):
+                texts += [f"{name}.{field}={_as_flag(field, one)}" for field, one in each.items()]
+            else:
+                texts.append(f"{name}={_as_flag(name, each)}")
+        return texts
     return [str(item) for item in (value if isinstance(value, list) else [value])]
 
 
 def _as_flag(name: str, value: Any) -> Any:
-    """A YAML list or mapping as the flag would be written."""
+    """Return a YAML list or mapping as the text that would be typed for the flag of that name."""
     if isinstance(value, list):
         return ",".join(str(item) for item in value)
     if isinstance(value, dict):
@@ -114,6 +135,7 @@ def _as_flag(name: str, value: Any) -> Any:
     return value
 
 
+# A verb has this parameter only for the flag: `read_config` does all that the flag is for.
 Config = Annotated[
     Path | None,
     typer.Option("--config", help="YAML file of flags and values.", callback=read_config, is_eager=True),

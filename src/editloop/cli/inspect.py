@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from editloop.cli.places import Place, stem
 from editloop.cli.reading import Reading, reading_line, reads
 from editloop.errors import MissingExtraError
 from editloop.io import write_json
+
+if TYPE_CHECKING:
+    from editloop.edits import LogSummary
 
 
 @reads
@@ -44,15 +47,15 @@ def inspect(
     console.print(f"\nWritten to {folder}: inspect.json" + "".join(f", {p.name}" for p in plots))
 
 
-def print_summary(summary: Any) -> None:
-    """Print a `LogSummary`, as wide as the terminal."""
+def print_summary(summary: LogSummary) -> None:
+    """Print the summary of a log."""
     everyone = summary.all
     users = f"{summary.n_users} users, {summary.n_policies} policies"
     span = f", {summary.first:%Y-%m-%d} to {summary.last:%Y-%m-%d}" if summary.first and summary.last else ""
     console.print(f"{summary.rows} records, {users}{span}")
     statuses = ", ".join(f"{count} {status}" for status, count in summary.statuses.most_common())
     console.print(f"Statuses: {statuses}")
-    if everyone.observed:
+    if everyone.share_edited is not None:
         shares = f"{everyone.share_edited:.0%} edited, {1 - everyone.share_edited:.0%} accepted unchanged"
         console.print(f"Of {everyone.observed} observed: {shares}")
     if summary.shared is not None:
@@ -62,7 +65,7 @@ def print_summary(summary: Any) -> None:
     quantiles += [(f"{part}, words", units["words"]) for part, units in summary.lengths.items()]
     there = [(name, values) for name, values in quantiles if values]
     if there:
-        rows = [["quantiles", *there[0][1]]]
+        rows = [["quantiles", *there[0][1]]]  # the names of the quantiles are the same in all rows
         rows += [[name, *(_number(v) for v in values.values())] for name, values in there]
         show_table(rows)
         console.print()

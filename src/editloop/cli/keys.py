@@ -19,6 +19,7 @@ keys = typer.Typer(help="Who may use a server.", no_args_is_help=True, rich_mark
 
 
 def _opened(store: str) -> Store:
+    """Open the store beside a server that may be running."""
     requires("serve")
     from editloop.store import Store
 
@@ -40,7 +41,7 @@ def create(
     with closing(_opened(store)) as opened:
         from editloop.store import create_key
 
-        print(create_key(opened, name, role))  # type: ignore[arg-type]
+        print(create_key(opened, name, role))  # type: ignore[arg-type]  # a wrong role is reported there
 
 
 @keys.command("list", help="List names, roles and dates.")
@@ -58,7 +59,7 @@ def list_all(store: StoreUrl = "edits.db", config: Config = None) -> None:
 
 @keys.command("revoke", help="Revoke a key, also for a running server.")
 def revoke(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the key.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the key.")],
     store: StoreUrl = "edits.db",
     config: Config = None,
 ) -> None:

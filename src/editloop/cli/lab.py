@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from editloop.cli.configured import SectionedCommand, configured
 from editloop.cli.console import console, shown_progress
 from editloop.cli.flags import Config, Device
 from editloop.cli.places import Place, guarded
@@ -26,54 +27,55 @@ from editloop.cli.user_flags import (
 )
 from editloop.errors import ConfigError
 from editloop.io import guard_outputs
+from editloop.lab.text_recipe import TextRecipe
 from editloop.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from editloop.edits import Record
 
 lab = typer.Typer(help="The embedded world: base models and logs.", no_args_is_help=True)
 
 
-@lab.command(help="Train a domain's base model by its recipe, or a small base from plain text.")
+@lab.command(
+    cls=SectionedCommand, help="Train a domain's base model by its recipe, or a small base from plain text."
+)
 @guarded
+@configured(TextRecipe, skip=("seed",))
 def pretrain(
+    given: dict[str, Any],
     out: Annotated[Path, typer.Option(help="Folder for the base."), Place.WRITTEN] = Path("lab-base"),
     domain: DomainName = "email",
     text: Annotated[
-        list[Path] | None, typer.Option(help="Plain-text files instead of a domain."), Place.READ
-    ] = None,
-    documents: Annotated[
-        str | None, typer.Option(help="Whether each line or each file is a text: lines or files [lines].")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A plain-text file instead of a domain; may be repeated."),
+        Place.READ,
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Optimiser steps of a domain's base [as shipped].")
+        int | None, typer.Option(help="Optimiser steps for a domain's base [as for the shipped one].")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the text [8].")] = None,
-    minutes: Annotated[float | None, typer.Option(help="The most minutes of training on text [12].")] = None,
-    vocabulary: Annotated[
-        int | None, typer.Option(help="The most tokens of the vocabulary, for text [6000].")
-    ] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the training.")] = 0,
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    from editloop.lab import TextRecipe, get_domain, pretrain_text, shipped_recipe
+    from editloop.lab import get_domain, pretrain_text, shipped_recipe
     from editloop.lab import pretrain as pretrain_domain
 
-    of_text = {"documents": documents, "epochs": epochs, "minutes": minutes, "vocabulary": vocabulary}
-    given: dict[str, Any] = {key: value for key, value in of_text.items() if value is not None}
     if text and steps is not None:
         raise ConfigError("--steps is for the base of a domain", seen=steps, do="give --epochs or --minutes")
     if given and not text:
         raise ConfigError("these flags are for a base from text", seen=", ".join(given), do="give --text")
     if text:
+        # The names in `out` are not known yet, so any file there of an input's name may be replaced.
         guard_outputs(text, [out / each.name for each in text])
         recipe = TextRecipe(seed=seed, **given)
         with shown_progress() as callback:
-            made = pretrain_text(text, out, recipe, progress=_told(callback))
+            made = pretrain_text(text, out, recipe, progress=_step_reporter(callback))
     else:
         world = get_domain(domain)
         plan = shipped_recipe(world)
         plan = replace(plan, seed=seed, steps=plan.steps if steps is None else steps)
         with shown_progress() as callback:
-            made = pretrain_domain(world, out, plan, progress=_told(callback))
+            made = pretrain_domain(world, out, plan, progress=_step_reporter(callback))
     for key, value in made.items():
         console.print(f"{key}: {value}")
     console.print(f"Base written to {out}; use it with --base {out}")
@@ -89,7 +91,7 @@ def log(
     user: UserName = "strong",
     domain: DomainName = "email",
     texts: Texts = "lab",
-    base: Annotated[str | None, typer.Option(help="Who answers [lab:DOMAIN].")] = None,
+    base: Annotated[str | None, typer.Option(help="The base that writes the responses [lab:DOMAIN].")] = None,
     model: Model = None,
     base_url: BaseUrl = None,
     budget: Budget = None,
@@ -116,7 +118,7 @@ def log(
     with shown_progress() as callback:
         policy = load_base(base or f"lab:{domain}", device=device)
 
-        def counted() -> Any:
+        def counted() -> Iterator[Record]:
             made = stream_log(world, editor, rows, seed, policy=policy, **real)
             for done, record in enumerate(made, 1):
                 callback.progress("log", done, rows)
@@ -126,6 +128,6 @@ def log(
     console.print(f"{count} rows written to {out}")
 
 
-def _told(callback: ProgressCallback) -> Callable[[int, int, float], None]:
-    """Return the function that a pretraining calls after each step."""
+def _step_reporter(callback: ProgressCallback) -> Callable[[int, int, float], None]:
+    """Return the function that a pretraining calls with the steps done, their total and the loss."""
     return lambda done, total, loss: callback.progress("pretraining", done, total, f"loss {loss:.3f}")

@@ -1,8 +1,7 @@
 """Which of a verb's paths are read and which are written, so that no verb replaces what it reads.
 
-The annotation of every parameter that is a path states which of the two it is. The frame of the command
-compares the paths that were given before the verb begins. Names that a verb makes up itself are compared by
-the verb or by `Reading`.
+The annotation of every parameter that is a path says which of the two it is, and `guarded` compares the paths
+before the verb begins. Names that a verb makes up itself are compared by the verb or by `Reading`.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def guarded(verb: Verb) -> Verb:
 
 
 def files_of(value: Any) -> Sequence[Path]:
-    """Return the files that a parameter's value names: itself, those of a list, or that of a database."""
+    """Return the files that a parameter's value names: a path, those of a list, or that of a database."""
     if value is None:
         return []
     if isinstance(value, (list, tuple)):

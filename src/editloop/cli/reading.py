@@ -29,12 +29,12 @@ Verb = Callable[..., None]
 
 @dataclass(frozen=True)
 class Reading:
-    """How a log is read; each field is a flag."""
+    """How a log is read. Each field is a flag."""
 
     map: Annotated[
         str | None,
         typer.Option(
-            help="Columns of a foreign log: context=instruction,response=preedit; status= leaves a field out"
+            help="Columns of a foreign log: context=instruction,response=preedit; status= leaves a field out."
         ),
     ] = None
     format: Annotated[
@@ -85,7 +85,7 @@ class Reading:
     ] = False
 
     def again(self) -> str:
-        """Return the flags with which another log like this one is read, as they are typed."""
+        """Return the flags to type for reading another log like this one."""
         typed = ""
         for each in fields(self):
             value = getattr(self, each.name)
@@ -103,20 +103,21 @@ class Reading:
             log: The log; with parallel files, the contexts.
             out: The file or folder that the verb makes.
             callback: Receives the progress of reading.
-            writes: All files that the verb will write, if they are not `out` itself.
+            writes: The files that the verb will write, if that is not `out` itself.
 
         Raises:
             ConfigError: The verb would write over the log or over the quarantine.
         """
         from editloop.edits import iter_records
 
+        # Beside `out` and not in it, because a folder may have to be empty or absent when the verb begins.
         name = out.name.removesuffix(".jsonl").removesuffix(".json")
         quarantine = self.quarantine or out.absolute().parent / f"{name}-quarantine.jsonl"
         parallel = (self.parallel or ())[1:]
         guard_outputs([*files_of(log), *parallel, quarantine], writes or [out])
         options: dict[str, Any] = vars(self) | {"quarantine": quarantine, "parallel": parallel}
         if self.delimiter is not None:
-            options["delimiter"] = self.delimiter.replace("\\t", "\t")
+            options["delimiter"] = self.delimiter.replace("\\t", "\t")  # a tab is hard to type in a shell
         return iter_records(
             log, **options, progress=lambda done, total: callback.progress("reading", done, total)
         )
@@ -136,7 +137,8 @@ class Reading:
 def reads(verb: Verb) -> Verb:
     """Replace a verb's parameter of the type `Reading` by its flags.
 
-    Typer reads a verb's flags from its signature. If `--parallel` names the files, there is no LOG.
+    Typer finds the flags of a verb in its signature, so the signature is replaced. LOG becomes optional
+    there, because `--parallel` names the files instead.
     """
     hints = get_type_hints(Reading, include_extras=True)
     flags = [

@@ -1,4 +1,4 @@
-"""`editloop serve`: the live loop; `editloop serve-demo`: the same with simulated people, to look at."""
+"""`editloop serve`: the live loop; `editloop serve-demo`: the live loop with simulated people."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def serve(
     store: StoreUrl = "edits.db",
     host_name: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A further name of the server, as of a proxy; may be repeated."),
+        typer.Option(metavar="NAME", help="Another name of the server, such as a proxy's; may be repeated."),
     ] = None,
     backend_option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Of a backend of another package; may be repeated."),
+        typer.Option(metavar="NAME=VALUE", help="An option for an installed backend; may be repeated."),
     ] = None,
     state: Annotated[
         Path | None, typer.Option(help="Folder for the snapshot and the spool [STORE.state]."), Place.WRITTEN
@@ -52,7 +52,7 @@ def serve(
     dtype: Dtype = "auto",
     config: Config = None,
 ) -> None:
-    """Run the verb. It is long because half of it are its flags."""
+    """Run the verb. It is long because half of it is its flags."""
     requires("serve")
     from editloop.serve import FeedbackLoop, create_app
     from editloop.serve.api.server import listen, run_server
@@ -72,6 +72,7 @@ def serve(
     )
     backend = _backend(settings, device, dtype, _options(backend_option))
     limits = settings.limits(backend.answer_seconds)
+    # The names under which requests may come; the addresses that stand for all are not the name of any.
     names = [*(host_name or ()), *([] if host in ("0.0.0.0", "::") else [host])]
     redact = _redaction(settings.redact)
     app = create_app(loop, backend, runs=runs or (), limits=limits, redact=redact, hosts=names)
@@ -96,14 +97,14 @@ def serve(
 
 
 def _backend(settings: ServeConfig, device: str, dtype: str, extra: dict[str, str]) -> Backend:
-    """What runs the policies."""
+    """Return the backend that runs the policies."""
     from editloop.serve.backends import make_backend
     from editloop.serve.backends.base import BackendOptions
 
     usual = "local" if settings.upstream is None else "upstream"
     options = BackendOptions(
         url=settings.upstream,
-        key=os.environ.get("EDITLOOP_UPSTREAM_KEY"),
+        key=os.environ.get("EDITLOOP_UPSTREAM_KEY"),  # not a flag, which `ps` would show to every user
         base=settings.upstream_base,
         timeout=settings.upstream_timeout,
         max_new_tokens=settings.max_new_tokens,
@@ -115,10 +116,10 @@ def _backend(settings: ServeConfig, device: str, dtype: str, extra: dict[str, st
 
 
 def _settings(given: dict[str, Any]) -> tuple[ServeConfig, str]:
-    """The configuration of the values that were given, and why the scale of costs is what it is."""
+    """Return the configuration from the values that were given, and where the scale of costs comes from."""
     bandit = dict(given.pop("bandit", {}))
     cost, why = bandit.get("cost", DEFAULT_COST), "as asked"
-    get_cost(cost)
+    get_cost(cost)  # an unknown cost is reported before anything is opened
     if "scale" not in bandit:
         bandit["scale"], why = (1.0, "alpha is given") if "alpha" in bandit else resolve_scale(cost)
     return ServeConfig(bandit=bandit, **given), why
@@ -126,10 +127,12 @@ def _settings(given: dict[str, Any]) -> tuple[ServeConfig, str]:
 
 def serve_demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for all that it makes; run again, it goes on."), Place.WRITTEN
+        Path, typer.Option(help="Folder for everything; run again, the demo goes on."), Place.WRITTEN
     ] = Path("serve-demo"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8040,
-    rows: Annotated[int, typer.Option(min=20, help="Of the log that the first policies learn from.")] = 300,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8040,
+    rows: Annotated[
+        int, typer.Option(min=20, help="Rows of the log from which the first policies learn.")
+    ] = 300,
     pause: Annotated[float, typer.Option(min=0, help="Mean seconds between two requests.")] = 0.5,
     config: Config = None,
 ) -> None:
@@ -172,13 +175,14 @@ def serve_demo(
 
         async def traffic() -> None:
             async with AsyncClient(url) as client:
+                # Another seed for each start, so that a demo that goes on does not repeat its requests.
                 await write_and_edit(client, domain, pause=pause, seed=loop.writer.last)
 
         run_server(app, listening, started, beside=traffic)
 
 
 def _has_keys(store: Store, folder: Path) -> bool:
-    """Whether there is a valid key; while the database is down, by the keys that were known last."""
+    """Whether there is a valid key. While the database is down, the keys that were known last decide."""
     from editloop.store import list_keys
 
     try:
@@ -192,6 +196,7 @@ def _has_keys(store: Store, folder: Path) -> bool:
 
 
 def _state_folder(store: Store) -> Path:
+    """Return the default folder for the snapshot and the spool of a store."""
     if store.is_sqlite:
         assert store.url.database is not None
         return Path(f"{store.url.database}.state")
@@ -199,10 +204,10 @@ def _state_folder(store: Store) -> Path:
 
 
 def _options(given: list[str] | None) -> dict[str, str]:
-    """The options `NAME=VALUE`, by name.
+    """Return options `NAME=VALUE` by name.
 
     Raises:
-        ConfigError: One is not of that form.
+        ConfigError: An option is not of that form.
     """
     pairs = [each.partition("=") for each in given or ()]
     if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
@@ -211,16 +216,19 @@ def _options(given: list[str] | None) -> dict[str, str]:
 
 
 def _redaction(name: str | None) -> Any:
-    """The function of that name, or one that leaves texts alone."""
+    """Return the function of that name, or one that leaves texts as they are.
+
+    It is tried on a text, so that a wrong one is found before the first user's text is stored without it.
+    """
     if name is None:
         return str
     module, _, function = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.insert(0, str(Path.cwd()))  # as with `python -m`; the command itself would not look there
     try:
         found = getattr(importlib.import_module(module), function)
         if not isinstance(found("text"), str):
             raise TypeError("it returns something other than a text")
-    except Exception as error:  # whatever the module does
+    except Exception as error:  # the module may raise anything
         raise ConfigError(
             f"the redaction cannot be used: {error}", seen=name, do="MODULE:FUNCTION"
         ) from error

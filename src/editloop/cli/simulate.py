@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     from editloop.users import User
 
 SHOWN = 12
+"""The number of rounds that the table on a terminal shows."""
+
 EVERY = 20
+"""Without a terminal, one round of so many is printed."""
 
 
 @configured(BanditConfig, skip=("prior", "prior_strength", "memory", "seed"))
@@ -55,7 +58,7 @@ def simulate(
         Path | None, typer.Option(help="Folder for the rounds and the plot [RUN/rounds-USER]."), Place.WRITTEN
     ] = None,
     arms: Annotated[
-        str | None, typer.Option(help="The policies to choose from [all of the run]: sft,dpo")
+        str | None, typer.Option(help="The policies to choose from, such as sft,dpo [all of the run].")
     ] = None,
     prior: Annotated[
         bool,
@@ -75,7 +78,7 @@ def simulate(
     dtype: Dtype = "auto",
     config: Config = None,
 ) -> None:
-    """Run the verb; in one piece because most of it are its flags."""
+    """Run the verb. It is long because most of it is its flags."""
     from editloop.edits import context_text, read_log
     from editloop.lab import Domain, HubTexts
     from editloop.lab import simulate as play
@@ -84,7 +87,7 @@ def simulate(
 
     world = get_world(domain, texts)
     out = out or run / f"rounds-{user}"
-    if contexts is not None:  # no file of the rounds may replace them
+    if contexts is not None:  # a file of the rounds may have the same name
         guard_outputs([contexts], [out / contexts.name])
     folder = RunFolder(run)
     manifest = folder.manifest()  # a wrong folder is reported before anything is loaded
@@ -92,7 +95,7 @@ def simulate(
     someone = get_editor(user, world, llm, style=style, seed=seed)
     if drift is not None:
         if not isinstance(world, Domain) or style is not None:
-            raise ConfigError("only for the lab's texts users can change what they want", seen=style or texts)
+            raise ConfigError("users can change what they want only for the lab's texts", seen=style or texts)
         someone = DriftingUser(
             someone, _later(someone, user, world, llm, seed), start=drift, over=drift_over, seed=seed
         )
@@ -131,7 +134,7 @@ def simulate(
 
 
 def _later(someone: User, name: str, world: Domain, llm: LLM, seed: int) -> User:
-    """Return the same user after their wishes have changed to those of other kinds of texts."""
+    """Return the same user after a drift: they want of each kind of text what they wanted of another kind."""
     from editloop.users import LLMUser
 
     if isinstance(someone, LLMUser):
@@ -165,7 +168,11 @@ def _report(result: Simulation, out: Path) -> None:
 
 
 def _asked(log: Log | None, world: World, rounds: int, seed: int) -> list[Context]:
-    """Return the contexts of the rounds."""
+    """Return the contexts of the rounds, one for each.
+
+    Raises:
+        ConfigError: The log has too few distinct contexts.
+    """
     found: list[Context]
     if log is None:
         found = list(islice(world.contexts(seed, stream="online"), rounds))
@@ -177,7 +184,10 @@ def _asked(log: Log | None, world: World, rounds: int, seed: int) -> list[Contex
 
 
 def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None) -> tuple[float, str]:
-    """Return the scale of the cost, and how it was found."""
+    """Return the scale of the cost, and where it comes from.
+
+    A cost without a scale of its own takes it from the costs in the log of the contexts, or else from alpha.
+    """
     from editloop.edits import costs, get_cost
     from editloop.edits.cost import describe_cost
     from editloop.online import resolve_scale
@@ -196,7 +206,11 @@ def _scale(cost: str, scale: float | None, alpha: float | None, log: Log | None)
 
 
 def _validation_costs(manifest: Manifest, cost: str) -> dict[str, float]:
-    """Return what the responses of each policy cost on the fit's validation part."""
+    """Return the mean cost of each policy's responses on the validation part of the fit.
+
+    Raises:
+        ConfigError: They were measured by another cost, or not for every policy.
+    """
     if cost != manifest.config.cost:
         raise ConfigError(
             "the run's validation costs are in another cost",
@@ -204,7 +218,7 @@ def _validation_costs(manifest: Manifest, cost: str) -> dict[str, float]:
             do="omit --prior",
         )
     costs = {name: policy.best.validation_cost for name, policy in manifest.policies.items()}
-    known = {name: cost for name, cost in costs.items() if cost is not None}
+    known = {name: mean for name, mean in costs.items() if mean is not None}
     if not known or len(known) < len(costs):
         do = "fit with --validation-samples above 0"
         raise ConfigError("the run has no validation costs", seen=costs, do=do)
@@ -212,11 +226,12 @@ def _validation_costs(manifest: Manifest, cost: str) -> dict[str, float]:
 
 
 class _Rounds:
-    """A table of the last rounds, updated as they are played; without a terminal, a line now and then."""
+    """A table of the last rounds, updated as they are played. Without a terminal it prints some of them."""
 
     def __init__(self) -> None:
         self.rounds: list[Round] = []
         self.total, self.counted = 0.0, 0
+        # Refreshed after each round, and not by a thread: between rounds nothing changes.
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> _Rounds:
@@ -229,7 +244,7 @@ class _Rounds:
             self.live.stop()
 
     def add(self, played: Round) -> None:
-        """Show another round."""
+        """Show a round that was played."""
         from editloop.offline.report import show_number
 
         if played.cost is not None:

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from editloop.errors import ConfigError
+from editloop.lab.domains import DOMAINS
 
 if TYPE_CHECKING:
     from editloop.lab import Domain, HubTexts
     from editloop.users import User
 
 DomainName = Annotated[
-    str, typer.Option("--domain", help="A domain of the lab: email, summary, or one of an installed package.")
+    str,
+    typer.Option(
+        "--domain",
+        help=f"A domain of the lab: {', '.join(DOMAINS.built_in)}, or one of an installed package.",
+    ),
 ]
 Texts = Annotated[
     str,
@@ -28,8 +33,6 @@ UserName = Annotated[
 Model = Annotated[str | None, typer.Option(help="The model that plays the llm user, at --base-url.")]
 BaseUrl = Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, up to /v1.")]
 Budget = Annotated[int | None, typer.Option(help="The most requests to the llm user.")]
-
-
 MaxAnswer = Annotated[int, typer.Option(help="The longest answer of the llm user, in tokens.")]
 
 
@@ -44,7 +47,11 @@ class LLM(NamedTuple):
 
 
 def get_world(domain: str, texts: str) -> Domain | HubTexts:
-    """Return the world that the contexts come from."""
+    """Return the world that the contexts come from.
+
+    Raises:
+        ConfigError: There are no such texts, or there is no such domain.
+    """
     from editloop.lab import HubTexts, get_domain
 
     if texts not in ("lab", "hub"):
@@ -63,6 +70,9 @@ def get_editor(
         llm: The model of the llm user.
         style: The style that the llm user wants in all contexts, instead of the world's.
         seed: The seed of a style user.
+
+    Raises:
+        ConfigError: There is no such user, or a flag is given that this user has no use for.
     """
     from editloop.lab import Domain
     from editloop.users import LLMSettings, LLMUser, get_user

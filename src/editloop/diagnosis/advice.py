@@ -1,4 +1,4 @@
-"""Which method to train: a rule of a few lines. How good it is in the lab: docs/theory.md."""
+"""Which method to train: a rule of a few lines. docs/theory.md says how good it is in the lab."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from editloop.diagnosis.model import Advice, Estimate
 __all__ = ["advise"]
 
 FEW, MANY = 150, 500
-"""Edited rows below which only the joint loss is recommended, and from which DPO is."""
+"""The number of edited rows below which only the joint loss is recommended, and that from which DPO is."""
 
 STRONG, WEAK = 0.97, 0.6
 """The user's strength from which SFT is recommended, and up to which DPO is."""
@@ -29,6 +29,7 @@ def advise(edited: int, found: dict[str, Estimate | None]) -> Advice:
     if edited < FEW:
         reasons.append("too few rows to trust either loss alone")
         return Advice("early", "low", tuple(reasons))
+    # Both rules look at the upper bound, because the lower one is 0 in every log that shows no edit again.
     if high >= STRONG:
         reasons.append("a strong user's edits are samples of what they want, so supervision has little bias")
         return Advice("sft", "medium" if low >= STRONG else "low", tuple(reasons))
@@ -50,7 +51,7 @@ def strength(found: dict[str, Estimate | None]) -> tuple[float, float, str]:
     edited, kept, revised = (
         found.get(name) for name in ("edited", "kept after an edit", "kept in revisions")
     )
-    assert edited is not None
+    assert edited is not None  # `AnsweredRows.share` always has an estimate
     if kept is not None:
         low, high = (_clip(edited[i] * _clip(kept[i])) for i in (1, 2))
         words = "the share edited times what is kept of an edit"

@@ -37,8 +37,8 @@ def diagnose(
 
     Args:
         records: A log, or its rows, in the order of time.
-        base: The policy that wrote the responses, or the base to be trained; without it, what needs one is
-            left out.
+        base: The policy that wrote the responses, or the base to be trained; without one, the findings that
+            need it are left out.
         cost: Δ, or its name; by default the default cost.
         seed: The seed of resampling.
         callback: Receives progress.

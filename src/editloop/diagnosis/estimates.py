@@ -19,21 +19,22 @@ __all__ = ["LEAST", "Floats", "cross_validated_r2", "one_minus", "ratio", "sampl
 Floats = NDArray[np.float64]
 
 RESAMPLES = 1_000
-"""Bootstrap samples of an interval."""
+"""The number of bootstrap samples of an interval."""
 
 LEAST = 10
-"""The fewest rows, or contexts, that are compared, and from which an interval is the bootstrap's."""
+"""The fewest rows or contexts that are compared, and for which an interval is the bootstrap's."""
 
 FOLDS = 5
-"""Folds of the cross-validation."""
+"""The number of folds of the cross-validation."""
 
 
 def ratio(over: Floats, under: Floats, clusters: Any, rng: np.random.Generator) -> Estimate | None:
-    """Return Σ over / Σ under.
+    """Return Σ over / Σ under, with a 95% interval.
 
-    A ratio of sums, not a mean of ratios: a row that is divided by almost nothing must not decide it. The
-    interval is the bootstrap's over clusters. With fewer than `LEAST` clusters it is Student's, with the
-    standard error of the linearised ratio: (Σ over / Σ under) − r ≈ mean(over − r · under) / mean(under).
+    It is a ratio of sums, not a mean of ratios, because a row that is divided by almost nothing must not
+    decide it. The interval is the bootstrap's over clusters. For fewer than `LEAST` clusters it is Student's
+    with the standard error of the linearised ratio: (Σ over / Σ under) − r ≈ mean(over − r · under) /
+    mean(under).
 
     Args:
         over: The numerators [rows].
@@ -53,12 +54,13 @@ def ratio(over: Floats, under: Floats, clusters: Any, rng: np.random.Generator) 
         value = float(tops.sum() / bottoms.sum())
         residuals = (tops - value * bottoms) / bottoms.mean()
         error = float(residuals.std(ddof=1)) / n**0.5 if n > 1 else 0.0
+        # Without any spread Student's interval would be a point, which claims too much: there is none then.
         few = mean_interval(value, error, n)
         return few and Estimate(value, *few, n)
     drawn = []
     for _ in range(RESAMPLES):
         some = rng.integers(n, size=n)
-        if (bottom := bottoms[some].sum()) > 0:
+        if (bottom := bottoms[some].sum()) > 0:  # a sample may have only clusters without a denominator
             drawn.append(tops[some].sum() / bottom)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), n)
@@ -90,8 +92,8 @@ def cross_validated_r2(
 
     Args:
         predict: Fits on features and costs, and predicts the costs of new features.
-        features: Of each row [rows, width].
-        costs: Of each row [rows].
+        features: The features of each row [rows, width].
+        costs: The cost of each row [rows].
         clusters: The context of each row [rows].
         rng: Draws the folds and the resamples.
 
@@ -105,5 +107,6 @@ def cross_validated_r2(
     predicted = np.empty(len(costs))
     for k in range(FOLDS):
         predicted[fold == k] = predict(features[fold != k], costs[fold != k], features[fold == k])
+    # 1 - R² is a ratio of two sums over rows, so its interval is that of `ratio`.
     errors, spread = (predicted - costs) ** 2, (costs - costs.mean()) ** 2
     return one_minus(ratio(errors, spread, clusters, rng))

@@ -1,4 +1,4 @@
-"""What a log's texts alone say about its users: how often and how much they edit, and whether they agree."""
+"""The findings from a log's texts alone: how often and how much users edit, and whether they agree."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def edit_size(log: AnsweredRows, costs: Floats, changed: Any) -> Finding:
 
 
 def kept_after_edit(log: AnsweredRows) -> Finding:
-    """Return how much of an edit's cost is not incurred again when its result is shown to the user again."""
+    """Return how much of an edit's cost is saved when its result is shown to the same user again."""
     name, unit = "kept after an edit", "share"
     last: dict[Hashable, int] = {}  # the row whose edit by a user, in a context, gave a text
     pairs = []
@@ -49,6 +49,7 @@ def kept_after_edit(log: AnsweredRows) -> Finding:
         if record.user is None:
             continue
         who = context_key(record.context), record.user
+        # Looked up before this row is entered: a row must not be its own source.
         if (source := last.get((*who, record.response))) is not None:
             pairs.append((source, i))
         if record.status == "edited":
@@ -69,7 +70,7 @@ def kept_after_edit(log: AnsweredRows) -> Finding:
 
 
 def kept_in_revisions(log: AnsweredRows) -> Finding:
-    """Return how much of the first edit's cost its later revisions do not incur again."""
+    """Return 1 minus what later revisions of an edit cost, as a share of the cost of its first version."""
     name, unit = "kept in revisions", "share"
     edited = [i for i, each in enumerate(log.records) if each.status == "edited"]
     first = [_first_revision(log.records[i], log.texts[i]) for i in edited]
@@ -87,6 +88,7 @@ def kept_in_revisions(log: AnsweredRows) -> Finding:
 
 
 def _first_revision(record: Record, last: str) -> str:
+    """The first version of an edit; the last one if it was not revised."""
     earlier = record.metadata.get("revisions")
     return str(earlier[0]) if isinstance(earlier, list) and earlier else last
 
@@ -110,7 +112,8 @@ def agreement(log: AnsweredRows) -> Finding:
         lambda each: (context_key(each.context), each.response),
         lambda one, other: one.user != other.user,
     )
-    # Unrelated edits are as far apart as both have gone from the response together.
+    # By the triangle inequality, two edits are at most as far apart as both have gone from the response
+    # together. Unrelated edits are about that far apart.
     gone = _distances([(i, i) for i, _ in pairs], log.responses, log.texts)
     gone += _distances([(j, j) for _, j in pairs], log.responses, log.texts)
     few = "responses were edited by two users"
@@ -131,7 +134,17 @@ def _compared(
     needs: str,
     explanation: str,
 ) -> Finding:
-    """1 − the distance between the edits of each pair / `under`; `few` says of what there are too few."""
+    """The finding 1 − the distance between the edits of each pair / `under`.
+
+    Args:
+        log: The rows.
+        name: The name of the finding.
+        pairs: The pairs of rows.
+        under: The denominator of each pair.
+        few: What there are too few of, for the explanation where there are.
+        needs: What to log then.
+        explanation: What the finding is.
+    """
     contexts = log.clusters[[i for i, _ in pairs]]
     if (n := len(np.unique(contexts))) < LEAST:
         return Finding(name, None, "share", f"only {n} {few}", needs)
@@ -140,7 +153,7 @@ def _compared(
 
 
 def _share_kept(name: str, left: Estimate | None, explanation: str) -> Finding:
-    """1 − the share that is left."""
+    """The finding 1 − the share that is left, or that there is none."""
     if left is None:
         return Finding(name, None, "share", "the texts that are compared are all alike")
     return Finding(name, one_minus(left), "share", explanation)

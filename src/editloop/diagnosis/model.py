@@ -18,7 +18,7 @@ class Estimate(NamedTuple):
         value: The figure.
         low: The lower end of the interval.
         high: The upper end of the interval.
-        n: How many independent observations it is estimated from.
+        n: The number of independent observations that it is estimated from.
     """
 
     value: float
@@ -63,12 +63,12 @@ class Advice:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found in a log.
+    """The diagnosis of a log.
 
     Attributes:
         rows: The number of records.
-        answered: How many of them were edited or accepted.
-        edited: How many of those were changed.
+        answered: The number of them that were edited or accepted.
+        edited: The number of those that were changed.
         cost: The name of the cost.
         findings: The findings, in the order in which they are printed.
         advice: What to train.
@@ -82,8 +82,15 @@ class Diagnosis:
     advice: Advice
 
     def __getitem__(self, name: str) -> Finding:
-        """Return a finding by its name."""
-        return next(each for each in self.findings if each.name == name)
+        """Return a finding by its name.
+
+        Raises:
+            KeyError: There is no finding of that name.
+        """
+        for each in self.findings:
+            if each.name == name:
+                return each
+        raise KeyError(name)
 
     def to_json(self) -> dict[str, Any]:
         """Return the diagnosis as JSON types."""

@@ -1,4 +1,4 @@
-"""What needs a model: how likely the base finds the edits, and how well costs can be predicted."""
+"""The findings that need a model: how likely the edits are to the base, and how predictable costs are."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["by_base", "by_length"]
 
 MOST_READ = 1_000
-"""Rows that the base reads, at most, drawn at random."""
+"""The most rows that the base reads; they are drawn at random."""
 
 COVERAGE, PREDICTED = "coverage", "predicted cost"
 R2 = "cross-validated R²"
 
 
 def by_length(log: AnsweredRows, costs: Floats) -> list[Finding]:
-    """Return what can be said without a base: how well a response's length predicts its cost."""
+    """Return the findings without a base: how well a response's length predicts its cost, and no coverage."""
     lengths = np.array([[len(each.response.split())] for each in log.records], np.float64)
     explanation = "the share of the cost's variance that the response's length predicts"
     return [
@@ -72,6 +72,7 @@ def by_base(log: AnsweredRows, costs: Floats, base: Policy, callback: ProgressCa
 
 
 def _predicted(found: Estimate | None, explanation: str) -> Finding:
+    """The finding on predicted costs, or the reason why there is none."""
     if found is None:
         explanation = "there are too few rows, or their costs are all alike"
         return Finding(PREDICTED, None, R2, explanation, "more rows")

@@ -1,4 +1,4 @@
-"""The rows of a log that were edited or accepted, as the findings need them."""
+"""The rows of a log that were edited or accepted, in the form in which the findings use them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from editloop.intervals import share_interval
 __all__ = ["AnsweredRows", "context_key"]
 
 MANY_CONTEXTS = 50
-"""Contexts from which the interval of a share is the bootstrap's."""
+"""The fewest contexts for which the interval of a share is the bootstrap's."""
 
 MOST_PAIRS, MOST_ROWS = 20, 100
-"""Pairs of rows that are compared within one group, at most, and rows from which the pairs are drawn."""
+"""The most pairs of rows that are compared within one group, and the most rows from which they are drawn.
+
+The number of pairs grows with the square of a group, and a single group must not decide a finding."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,19 @@ class AnsweredRows:
         return [each.response for each in self.records]
 
     def mean(self, values: Floats, rows: Any = slice(None)) -> Estimate | None:
-        """Return the mean of one value for each row, or for each of some rows."""
+        """Return the mean of values.
+
+        Args:
+            values: A value for each row, or for each of `rows`.
+            rows: An index of the rows that the values belong to; by default all.
+
+        Returns:
+            None where few contexts are all alike (see `ratio`).
+        """
         return ratio(values, np.ones_like(values), self.clusters[rows], self.rng)
 
     def share(self, values: Floats) -> Estimate:
-        """Return the share of rows whose value is 1, where the others' is 0."""
+        """Return the share of the rows whose value is 1; all others have the value 0."""
         contexts = len(np.unique(self.clusters))
         known = self.mean(values) if contexts >= MANY_CONTEXTS else None
         if known is not None and known.low < known.high:

@@ -13,16 +13,22 @@ from editloop.io import parse_json
 __all__ = ["MISSING", "TARGETS", "check_map", "first_parts", "from_json", "look_up", "parse_map"]
 
 TARGETS = (*Record.model_fields, "messages")
-MISSING = object()
+"""The fields that a column can be mapped to, beside `metadata.NAME`."""
 
+MISSING = object()
+"""What `look_up` returns where a path leads to nothing; None can be a value."""
+
+INDEX = re.compile(r"-?\d+")
 SLICE = re.compile(r"(-?\d+)?:(-?\d+)?")
 
 
 def parse_map(text: str) -> dict[str, str]:
-    """Parse `"response=output.text,edit=final,status="` into a mapping from field to column, or to nothing.
+    """Parse `"response=output.text,edit=final,status="` into a mapping from fields to columns.
+
+    A field that is mapped to the empty text is left out of the records.
 
     Raises:
-        ConfigError: Not of that shape, or a field that records do not have.
+        ConfigError: The text is not of that form, or names a field that records do not have.
     """
     columns: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -36,10 +42,10 @@ def parse_map(text: str) -> dict[str, str]:
 
 
 def check_map(columns: Mapping[str, str]) -> dict[str, str]:
-    """Return a map whose fields are those of records.
+    """Return a map after checking its fields.
 
     Raises:
-        ConfigError: A field that records do not have.
+        ConfigError: Records do not have one of the fields.
     """
     for target in columns:
         family, _, name = target.partition(".")
@@ -53,15 +59,19 @@ def check_map(columns: Mapping[str, str]) -> dict[str, str]:
 
 
 def first_parts(columns: Mapping[str, str]) -> set[str]:
-    """Return the columns at which a map's paths may begin."""
+    """Return the columns at which a map's paths may begin.
+
+    That is the first part of a path, or the whole path, because the name of a column may contain dots.
+    """
     return {*columns.values(), *(path.split(".")[0] for path in columns.values())}
 
 
 def look_up(row: Mapping[str, Any], path: str) -> Any:
     """Return the value at a path of a row, or MISSING.
 
-    A column of exactly that name comes first. Otherwise dots lead into objects, by index into lists, and by
-    slice to a part of a list (`messages.:-1`). A text that holds JSON is parsed on the way.
+    A column of exactly that name comes first, because names may contain dots. Otherwise each part of the path
+    is the key of an object, the index of a list (`scores.-1`) or a slice of a list (`messages.:-1`). A text
+    that holds JSON is parsed on the way.
     """
     if path in row:
         return row[path]
@@ -80,13 +90,13 @@ def look_up(row: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _is_index(part: str, length: int) -> bool:
-    return part.lstrip("-").isdecimal() and -length <= int(part) < length
-
-
 def from_json(text: str) -> Any:
-    """Parse a JSON text; a text that is no JSON is returned, and validating the record rejects it."""
+    """Return the value of a JSON text. A text that is not JSON is returned, and the record rejects it."""
     try:
         return parse_json(text)
     except ValueError:
         return text
+
+
+def _is_index(part: str, length: int) -> bool:
+    return INDEX.fullmatch(part) is not None and -length <= int(part) < length

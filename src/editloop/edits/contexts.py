@@ -1,4 +1,4 @@
-"""Contexts as they are given by hand and in JSON: a text, or a chat whose messages are plain dicts."""
+"""Contexts as callers and JSON give them: a text, or a chat whose messages are plain dicts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from editloop.errors import ConfigError
 __all__ = ["ContextLike", "as_context", "as_contexts", "context_json"]
 
 ContextLike = Context | Sequence[Message | Mapping[str, Any]]
-"""What `as_context` takes."""
+"""A context as a caller may give it: a text, or messages as objects or mappings."""
 
 
 def as_context(given: ContextLike) -> Context:
-    """Return a context as records have it.
+    """Return a context in the form that records have.
 
     Raises:
-        ConfigError: It is neither text nor messages of a role and a text.
+        ConfigError: It is neither a text nor messages that have a role and a text.
     """
     if isinstance(given, str):
         return given
     do = "give text, or a list of {role, content} messages"
-    messages: object = given  # which may be anything, whatever its type says
+    messages: object = given  # callers without a type checker may give anything
     if not isinstance(messages, list | tuple) or not messages:
         raise ConfigError("a context is text or a chat of at least one message", seen=given, do=do)
     try:
@@ -33,15 +33,15 @@ def as_context(given: ContextLike) -> Context:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "a message"
         raise ConfigError(
-            f"this is no chat: {where}: {error.errors()[0]['msg']}", seen=given, do=do
+            f"the context is not a chat: {where}: {error.errors()[0]['msg']}", seen=given, do=do
         ) from error
 
 
 def as_contexts(given: Sequence[ContextLike]) -> list[Context]:
-    """Return contexts as records have them.
+    """Return contexts in the form that records have.
 
     Raises:
-        ConfigError: One text in place of a list, or a context that is neither text nor a chat.
+        ConfigError: The list is a single text, or a context is neither a text nor a chat.
     """
     if isinstance(given, str):
         raise ConfigError("contexts come as a list", seen=given, do="give one text as [text]")
@@ -49,7 +49,7 @@ def as_contexts(given: Sequence[ContextLike]) -> list[Context]:
 
 
 def context_json(context: Context) -> str | list[dict[str, str]]:
-    """Return a context as JSON has it: text, or a list of `{role, content}`."""
+    """Return a context as JSON types: a text, or a list of `{role, content}`."""
     if isinstance(context, str):
         return context
     return [{"role": message.role, "content": message.content} for message in context]

@@ -1,7 +1,7 @@
-"""Whether a row was in the log before, from 16 to 32 bytes per row, and as many for an id of its own.
+"""Whether a row was in the log before, in 16 to 32 bytes per row, and as many again for a row with an id.
 
-Two sets of 64-bit hashes instead of the rows themselves: with a million rows the chance that any two
-different ones are taken for the same is 3 in 10^8.
+Logs are streamed and may be larger than the memory, so 64-bit hashes are kept instead of the rows. By the
+birthday bound, n² / 2 / 2^64, the chance that any two of a million different rows have one hash is 3 in 10^8.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from editloop.edits.record import Record, fingerprint
 
 
 class HashSet:
-    """A set of 64-bit integers in at most 32 bytes each, a fifth of what a Python set of them takes.
+    """A set of 64-bit hashes in 16 to 32 bytes each, a fifth of what a Python set of integers takes.
 
-    Open addressing over a flat array, at most half full; 0 marks a free place.
+    It is an open-addressing table: a flat array whose length is a power of two, at most half full. The low
+    bits of a key are its first place, which is good only for keys that are hashes. 0 marks a free place.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class HashSet:
 
     def add(self, key: int) -> bool:
         """Add a key below 2^64 and return whether it is new."""
-        key = key or 1
+        key = key or 1  # 0 is taken by the mark; that it equals 1 is one more collision in 2^64
         place = self._place(key)
         if self._places[place]:
             return False
@@ -46,6 +47,8 @@ class HashSet:
 
     def _place(self, key: int) -> int:
         """Return where the key is, or the free place where it belongs."""
+        # Linear probing ends, because half of the places are free. Nothing is ever removed, so a free place
+        # means that the key is not there.
         places = self._places
         mask = len(places) - 1
         place = key & mask
@@ -55,26 +58,28 @@ class HashSet:
 
 
 def hash64(text: str) -> int:
-    """Return 64 bits of a text's hash, the same in every process."""
+    """Return 64 bits of a text's hash. Unlike `hash`, it is the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 class Duplicates:
-    """What was seen of a log so far: contents, and the ids that the rows brought along."""
+    """The rows of a log that were seen so far: their contents, and the ids that came with them."""
 
     def __init__(self) -> None:
         self._contents = HashSet()
         self._ids = HashSet()
 
     def see(self, record: Record) -> Literal["new", "duplicate", "conflict"]:
-        """Add a record: new, an exact duplicate, or in `conflict`: its id belongs to other content.
+        """Add a record, and return whether it is new, an exact duplicate, or in conflict.
 
-        A conflict is not added, so that a later record with the same content is still new.
+        In a conflict, an earlier record with other content has the same id. The record is not added then, so
+        that a later record with the same content is still new.
         """
         content = fingerprint(record)
         key = int(content[:16], 16)
         if key in self._contents:
             return "duplicate"
+        # A derived id is the fingerprint itself, which was just found to be new; it need not be remembered.
         if record.id != content and not self._ids.add(hash64(record.id)):
             return "conflict"
         self._contents.add(key)

@@ -18,26 +18,26 @@ __all__ = ["Log", "ReadReport", "RecordStream", "hash_log"]
 
 @dataclass
 class ReadReport:
-    """What happened while a log was read; complete once all of its records were taken.
+    """What happened while a log was read. It is complete once all records have been taken.
 
     Every row is accounted for: `rows_read == records + bad_rows + dropped_duplicates`.
 
     Attributes:
         path: The log.
         format: The name of the format that it was read as.
-        read_as: All that it was read as, for people: `gzip`, `UTF-16`, `CSV`, `semicolon`, `quoted`.
+        read_as: How it was read, for people: `gzip`, `UTF-16`, `CSV`, `semicolon`, `quoted`.
         rows_read: The rows of the log: records, bad rows and dropped duplicates.
         records: The rows that became records.
         bad_rows: The rows that did not, because something is wrong with them.
         duplicates: The rows with the context, response, edit and user of an earlier one.
         dropped_duplicates: Those duplicates that did not become records.
         times_dropped: The records that have no time because it could not be read.
-        empty_edits: The rows of CSV and TSV whose empty edit no status explains (see `empty` of
+        empty_edits: The rows of CSV and TSV with an empty edit that no status explains (see `empty` of
             `iter_records`).
         suspicious: The records that may have been misread, by what is suspicious about them.
-        first_suspicious: The line and the suspicion of the first of them.
+        first_suspicious: The first of them: its line, and what is suspicious about it.
         reasons: The bad rows by reason.
-        first_bad: The line and the reason of the first bad row.
+        first_bad: The first bad row: its line and the reason.
         quarantine: The file with the bad rows, if one was written.
         problem: Why the quarantine file is incomplete, if it is.
         sha256: The hash of the file; for a folder, of its files' names and hashes; for a database, of its
@@ -85,7 +85,7 @@ class Log:
 
 
 class RecordStream(Iterator[Record]):
-    """The records of a log, which can be taken once, and the report as it grows; made by `iter_records`."""
+    """The records of a log, which can be taken once, and the report as it grows. `iter_records` makes it."""
 
     def __init__(self, report: ReadReport, records: Iterator[Record]) -> None:
         self.report = report
@@ -96,7 +96,10 @@ class RecordStream(Iterator[Record]):
 
 
 def hash_log(path: Path, *others: Path) -> str:
-    """Return the SHA-256 of a file, of a folder's names and hashes in order, or of several files' hashes.
+    """Return the SHA-256 of a log, as 64 hexadecimal digits.
+
+    That of a folder is made from the names and hashes of its files in alphabetical order, and that of several
+    files from their hashes in the order given.
 
     Raises:
         LogError: A file cannot be read.

@@ -1,6 +1,7 @@
 """Plots of a log's costs for reports: their distribution, and their course over time.
 
-They are drawn from a summary's sample; the log is not read again. Needs matplotlib only when called.
+They are drawn from a summary's sample, so the log is not read again. matplotlib is imported only when a plot
+is drawn.
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 USERS_DISTRIBUTION, USERS_TIME = 10, 4
-SMALLEST_RUN, MOST_RUNS, MOST_BARS = 10, 40, 30
+"""The most users that each plot shows; more lines over time cannot be distinguished."""
+
+SMALLEST_RUN, MOST_RUNS = 10, 40
+"""A line over time shows the means of runs of rows: at least so many rows in a run, at most so many runs."""
+
+MOST_BARS = 30
+
 DRAWN_TIMES = (-2e10, 2e11)
-"""Epoch seconds, the years 1336 to 8307: matplotlib's dates, margins included, must stay in 1 to 9999."""
+"""Epoch seconds of the years 1336 and 8307: matplotlib's dates, margins included, must stay in 1 to 9999."""
 
 INK, PALE, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, COLOURS = "#2b6cb0", ("#2b6cb0", "#c05621", "#2f855a", "#805ad5")
@@ -40,7 +47,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "text.color": INK,
-    "text.parse_math": False,  # a dollar in a name is no formula
+    "text.parse_math": False,  # users' names may contain dollars, which matplotlib reads as formulas
     "xtick.color": PALE,
     "ytick.color": PALE,
     "xtick.labelcolor": INK,
@@ -96,7 +103,10 @@ def plot_costs(summary: LogSummary, folder: str | Path) -> list[Path]:
 
 @contextmanager
 def _figure(path: Path, panels: int) -> Iterator[list[Axes]]:
-    """Give the panels of a figure, and save it; pyplot's global state is not used."""
+    """Give the panels of a figure, and save it.
+
+    pyplot is not used: it keeps every figure in a global state, and may open windows.
+    """
     requires("plots")
     import matplotlib
     from matplotlib.figure import Figure
@@ -111,13 +121,16 @@ def _figure(path: Path, panels: int) -> Iterator[list[Axes]]:
 
 
 def _distribution(axes: Axes, costs: NDArray[Any], name: str) -> None:
-    """Draw a histogram; responses that cost nothing have a bar of their own on its left."""
+    """Draw a histogram; responses that cost nothing have a separate bar on its left."""
     from matplotlib.ticker import MaxNLocator
 
     zero, nonzero = costs[costs == 0], costs[costs != 0]
     right = float(costs.max()) or 1.0
     if len(nonzero) and right > 1.3 * (tail := float(np.quantile(nonzero, 0.99))) > 0:
-        right = tail  # a few rewritten one-word responses would flatten the rest
+        # The axis ends at the 99% quantile where a few responses of one word, rewritten at length, cost so
+        # much that all other bars would be in one place.
+        right = tail
+    # About as many bars as the square root of the number of values, the usual rule.
     edges = np.linspace(
         min(0.0, float(costs.min())), right, int(np.clip(np.sqrt(len(nonzero)), 8, MOST_BARS)) + 1
     )
@@ -145,7 +158,7 @@ def _distribution(axes: Axes, costs: NDArray[Any], name: str) -> None:
 
 
 def _distribution_by_user(axes: Axes, by_user: dict[str, NDArray[Any]], name: str) -> None:
-    """Draw a line of quantiles per user: 5 to 95% thin, 25 to 75% thick, the median a dot."""
+    """Draw each user's quantiles: 5 to 95% as a thin line, 25 to 75% as a thick one, the median as a dot."""
     for place, rows in enumerate(by_user.values()):
         low, left, median, right, high = np.quantile(rows["cost"], (0.05, 0.25, 0.5, 0.75, 0.95))
         axes.plot([low, high], [place, place], color=BLUE, linewidth=1, solid_capstyle="butt")
@@ -177,6 +190,7 @@ def _over_time(axes: Axes, series: dict[str, NDArray[Any]], timed: bool, name: s
         x = np.array([where[run].mean() for run in runs])
         mean = np.array([rows["cost"][run].mean() for run in runs])
         if banded:
+            # With n - 1 in the denominator, except for a single row, whose deviation is shown as 0.
             spread = np.array([rows["cost"][run].std(ddof=len(run) > 1) for run in runs])
             error = spread / np.sqrt([len(run) for run in runs])
             axes.fill_between(x, mean - 2 * error, mean + 2 * error, color=colour, alpha=0.15, linewidth=0)
@@ -193,7 +207,7 @@ def _over_time(axes: Axes, series: dict[str, NDArray[Any]], timed: bool, name: s
         axes.set_xlabel("row of the log, which gives no times")
     if len(series) > 1:
         axes.set_ylim(top=1.18 * axes.get_ylim()[1])
-        # By name: of labels found on the lines those that begin with "_" would be left out.
+        # Not by labels on the lines, because matplotlib leaves out those that begin with "_".
         names = [_short(label) for label in series]
         axes.legend(lines, names, loc="upper right", ncols=2, handlelength=1.2, borderaxespad=0)
     axes.grid(axis="y", color=GRID, linewidth=0.6)

@@ -1,7 +1,8 @@
-"""Where bad rows go: a JSONL file of line number, reason and the row's beginning.
+"""Where bad rows go: a JSONL file with the line number, the reason and the beginning of each.
 
-The file is made with the first bad row. If it cannot be written, the log can still be read: the problem is
-kept for the report, and rows are counted on.
+The file is made with the first bad row. If it cannot be written, the log is read all the same: rows are still
+counted, and the report says why the file is incomplete. It is not written atomically, because it is needed
+most where reading ends in an error.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ class Quarantine:
 
     Attributes:
         reasons: The number of rows by reason.
-        first: The first bad row, `line 3: response: empty`.
+        first: The first bad row, for example `line 3: response: empty`.
         path: The file, once there is one.
-        problem: Why the file could not be written, if so.
+        problem: Why the file could not be written, if that is so.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -62,5 +63,5 @@ class Quarantine:
         try:
             if self._file is not None:
                 self._file.close()
-        except OSError as failure:  # a full disk is often noticed only when the buffer is written
+        except OSError as failure:  # closing writes the buffer, and may be the first to notice a full disk
             self._failed(failure)

@@ -1,7 +1,7 @@
-"""Reading an edit log: rows to records, one at a time, with everything that went wrong counted.
+"""Reading an edit log: rows become records, one at a time, and everything that goes wrong is counted.
 
-Whatever can be used is used. Bad rows go to quarantine with line and reason, exact duplicates are dropped,
-and more than a given share of bad rows is an error. What the records are for is not known here.
+Every row that can be used is used. Bad rows go to quarantine with line and reason, exact duplicates are
+dropped, and more than a given share of bad rows is an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from editloop.io import guard_outputs
 __all__ = ["Progress", "iter_records", "read_log"]
 
 Progress = Callable[[int, int], None]
-"""Called now and then with how much is done, and of how much: bytes of text formats, rows of the others."""
+"""Called with what has been read and the total: bytes of text formats, rows of the others."""
 
 
 def read_log(
@@ -46,7 +46,7 @@ def read_log(
     parallel: Sequence[str | Path] = (),
     progress: Progress | None = None,
 ) -> Log:
-    """Read a whole log into memory. `iter_records` takes the same arguments, and streams."""
+    """Read a whole log into memory. `iter_records` streams it, and describes the arguments and errors."""
     stream = iter_records(
         path,
         map=map,
@@ -88,12 +88,13 @@ def iter_records(
     those to be kept to `metadata.NAME`. A mapped column wins over one with the field's name; a field that is
     mapped to nothing (`status=`) is left out. In CSV, TSV and Parquet, `metadata` and `messages` hold JSON.
 
-    A file may be compressed (gzip, zstd, bzip2, xz), in UTF-16, UTF-32 or another encoding that is named, or
-    one JSON array. CSV is split at the delimiter of its header (comma, semicolon, tab, bar) and has quotes;
-    TSV is read without quotes, because its texts contain their own, unless `write_log` wrote it.
+    A file may be compressed (gzip, zstd, bzip2, xz) or one JSON array. UTF-16 and UTF-32 are recognised, and
+    any other encoding can be named. CSV is split at the delimiter of its header (comma, semicolon, tab, bar)
+    and has quotes; TSV is read without quotes, because its texts contain quotes of their own, unless
+    `write_log` wrote it.
 
     CSV and TSV cannot tell an empty edit from no edit. If the row has a status, it decides: an empty cell is
-    an empty edit (the user deleted everything) only under `edited`. Otherwise `empty` has to say it.
+    an empty edit (the user deleted everything) only if the status is `edited`. Otherwise `empty` decides.
 
     A time that cannot be read is left out, and the row is kept. A chat whose last answer is the response or
     the edit is a bad row, because a policy would learn to copy it.
@@ -102,27 +103,26 @@ def iter_records(
         path: A JSONL, CSV, TSV or Parquet file, a folder that `datasets` saved, `-` for standard input, or
             the address of a database with a table or view `log`: `sqlite:///edits.db?since=2026-01-31`.
         map: From field to column: `{"response": "output.text", "metadata.hter": "hter"}` or the same as
-            `"response=output.text,metadata.hter=hter"`. Dots lead into nested objects and, by index or
-            slice, into
-            lists: `context=messages.:-1` is all messages but the last. Cells that hold JSON are entered, too.
+            `"response=output.text,metadata.hter=hter"`. Dots lead into nested objects and, by index or slice,
+            into lists: `context=messages.:-1` is all messages but the last. Cells that hold JSON are parsed.
         format: The name of the log's format, where neither its name nor its contents show it.
-        quarantine: The file for bad rows. Without it none is written, but they are counted all the same.
+        quarantine: The file for bad rows. By default they are only counted.
         max_bad_share: The share of bad rows above which the log is refused, after its last row.
         keep_duplicates: Keep exact duplicates (context, response, edit, user); they are counted either way.
         empty: What an empty edit of CSV or TSV without a status means, `deleted` or `pending`.
         delimiter: The delimiter of CSV and TSV, one character.
         quote: The quote of CSV and TSV, one character, or nothing for none.
         columns: Names for the columns of a CSV or TSV file without a header: a list, or a text with commas.
-        encoding: The encoding of a text file, where it is not UTF-8 and has no byte-order mark.
+        encoding: The encoding of a text file that is not in UTF-8 and has no byte-order mark.
         parallel: Two files whose lines are the responses and the edits; the contexts are the lines of `path`.
-        progress: Called with what is done and the total, every 1,000 rows and at the end.
+        progress: Called with what has been read and the total, every 1,000 rows and at the end.
 
     Raises:
         ConfigError: An argument cannot be used, or the quarantine is the log.
         LogError: The log is not there or cannot be read.
-        LogFormatError: It is not a log of that format, has no rows, or lacks columns; after the last record,
-            if edits are empty and `empty` is not given.
-        TooManyBadRows: After the last record; the quarantine file stays.
+        LogFormatError: It is not a log of that format, has no rows, or lacks columns. It is raised after the
+            last record if edits are empty and neither a status nor `empty` says what that means.
+        TooManyBadRows: Too many rows are bad. It is raised after the last record; the quarantine file stays.
     """
     mapped = parse_map(map) if isinstance(map, str) else check_map(map or {})
     if not 0 <= max_bad_share <= 1:
@@ -131,6 +131,7 @@ def iter_records(
         raise ConfigError("an empty edit is deleted or pending", seen=empty, do="set --empty")
     names = [name.strip() for name in columns.split(",")] if isinstance(columns, str) else columns
     log = locate(path)
+    # A database may grow while it is read: what comes after this moment is left out of the rows and the hash.
     log = log if isinstance(log, Path) else log.now()
     plain = _as_plain(log, format, encoding, parallel, quarantine)
     wanted = {*TARGETS, *first_parts(mapped)}
@@ -138,15 +139,16 @@ def iter_records(
     bad = Quarantine(None if quarantine is None else Path(quarantine))
     read_as = (*(plain.steps if plain else ()), source.format.name.upper(), *source.dialect)
     report = ReadReport(log, source.format.name, read_as, reasons=bad.reasons)
-    is_flat = source.format.is_flat or bool(parallel)
+    is_flat = source.format.is_flat or bool(parallel)  # an empty line of parallel files is an empty cell
     reader = RowReader(report, source.format, mapped, is_flat, empty)
     rows = check_columns(source, mapped, log)
 
     def records() -> Iterator[Record]:
+        # This closure also keeps `plain` alive, whose temporary files are deleted when it is collected.
         with bad:
             yield from _records(rows, reader, report, bad, source, keep_duplicates, progress)
         report.first_bad, report.quarantine, report.problem = bad.first, bad.path, bad.problem
-        if isinstance(log, Path):
+        if isinstance(log, Path):  # at the end, so that the first record does not wait for another reading
             report.sha256 = hash_log(*(plain.sources if plain is not None else (log,)))
         if progress is not None:
             progress(source.total, source.total)
@@ -167,7 +169,7 @@ def _as_plain(
     parallel: Sequence[str | Path],
     quarantine: str | Path | None,
 ) -> Plain | None:
-    """Check what is read, and make one plain file of it; None for a folder or a database."""
+    """Check the inputs, and return them as one plain file; None for a folder or a database."""
     if not isinstance(log, Path):
         guard_outputs([log.file], [quarantine])
         return None
@@ -187,14 +189,14 @@ def _records(
     keep_duplicates: bool,
     progress: Progress | None,
 ) -> Iterator[Record]:
-    """Yield the records of rows; all others are counted in the report and go to quarantine."""
+    """Yield the records of rows; rows that give none are counted in the report and go to quarantine."""
     seen, digest = Duplicates(), hashlib.sha256()
     is_file = isinstance(report.path, Path)
     for raw in rows:
         report.rows_read += 1
         if progress is not None and report.rows_read % 1000 == 0:
             progress(raw.done, source.total)
-        if not is_file:
+        if not is_file:  # a database has no file to hash, or one that other tables change, too
             digest.update(json.dumps(raw.columns, sort_keys=True, default=str).encode())
         record, reason = reader.read(raw)
         novelty = seen.see(record) if record is not None else "new"

@@ -1,7 +1,7 @@
-"""One row of an edit log: a context, the response a policy gave, and what the user made of it.
+"""One row of an edit log: a context, the response that a policy gave, and what the user made of it.
 
-The record is kept once; supervision, preferences and costs are views of it (`views.py`). It knows neither
-where it came from (`reading.py`) nor what an edit costs (`cost`).
+The record is kept once; supervision, preferences and costs are views of it (`views.py`). It does not know
+where it came from (`reading.py`) or what an edit costs (`cost`).
 """
 
 from __future__ import annotations
@@ -27,18 +27,21 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 Status = Literal["edited", "accepted", "pending", "expired"]
-"""`edited` and `accepted` are observed; `pending` waits for the user; `expired` never had an answer."""
+"""`edited` and `accepted` are observed; `pending` waits for the user; `expired` never got an answer."""
 
 LONE_SURROGATE = "lone surrogate, not valid Unicode text"
 
 
 def _wrong(reason: str) -> PydanticCustomError:
-    """Return a validation error with a fixed text: reasons are counted, so they must not contain values."""
+    """Return a validation error. Its text must be fixed and hold no value of the row: reasons are counted."""
     return PydanticCustomError("record", reason)
 
 
 def _as_text(value: object) -> object:
-    """Return a number as it would be written in CSV: 12.0 as 12, and NaN as an empty cell."""
+    """Return a name that is a number as CSV would hold it: 12.0 as 12, and NaN as an empty cell.
+
+    pandas turns integers into floats where a column has gaps, and gaps into NaN.
+    """
     if isinstance(value, float):
         return "" if math.isnan(value) else int(value) if value.is_integer() else value
     return value
@@ -67,7 +70,7 @@ def _utc(time: datetime) -> datetime:
         return time.replace(tzinfo=UTC)
     try:
         return time.astimezone(UTC)
-    except OverflowError:  # the first or last day that datetime can hold, in another zone
+    except OverflowError:  # a time on the first or last day that datetime can hold, in another zone
         raise _wrong("outside the years 1 to 9999") from None
 
 
@@ -84,9 +87,10 @@ def _read_time(value: object) -> object:
     if isinstance(value, str):
         text = value.strip()
         if text[4:5] == "-" and not text.endswith(("C", "c")):
-            return text  # ISO 8601, by far the most
+            return text  # ISO 8601, by far the most frequent, without an attempt at anything else
         if text.upper().endswith("UTC"):
             text = text[:-3].rstrip() + "Z"
+        # RFC 2822: "Wed, 4 Mar 2026 05:06:07 GMT", or without the weekday, "4 Mar 2026 05:06:07 GMT".
         if text[:1].isalpha() or (text[:2].strip().isdigit() and " " in text[:3]):
             with suppress(ValueError, TypeError, IndexError, OverflowError):
                 return parsedate_to_datetime(value)
@@ -94,13 +98,15 @@ def _read_time(value: object) -> object:
             value = float(text)
         except ValueError:
             return text
+    # 1e14 milliseconds are the year 5138, but 1e14 microseconds are 1973; 1e17 nanoseconds are 1973, too. So
+    # the size alone tells the unit of every time after 1973.
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 1e14:
         return value / (1e6 if abs(value) < 1e17 else 1e9)
     return value
 
 
 def _json_only(metadata: dict[str, Any]) -> dict[str, Any]:
-    # Through JSON and back, so that a record equals itself after it was written and read in any format.
+    """Return metadata after JSON and back, so that a record is equal to itself written and read again."""
     if not metadata:
         return metadata
     try:
@@ -125,9 +131,9 @@ def _is_text_part(part: object) -> bool:
 
 
 class Message(BaseModel):
-    """One message of a chat: its role and its text, which may come in parts.
+    """One message of a chat: its role and its text, which may be given in parts.
 
-    Other keys are refused unless they are null: dropping a tool call would silently change the prompt.
+    Other keys are errors unless they are null: to drop a tool call would silently change the prompt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -140,6 +146,7 @@ class Message(BaseModel):
     def _drop_nulls(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        # A null role or content stays, so that the error says what is wrong with it.
         message = {k: v for k, v in values.items() if v is not None or k in ("role", "content")}
         parts = message.get("content")
         if isinstance(parts, list) and parts and all(map(_is_text_part, parts)):
@@ -174,9 +181,9 @@ class Record(BaseModel):
         user: The user who edited.
         policy: The policy that answered.
         propensity: The probability, in (0, 1], with which that policy was chosen.
-        time: The time of the edit, with a time zone, in UTC. Reads ISO 8601 (UTC where no zone is given),
-            dates alone, RFC 2822, and epoch seconds; or milli-, micro- or nanoseconds, if as seconds they
-            would lie centuries ahead.
+        time: The time of the edit, with a time zone, in UTC. It may be given in ISO 8601 (in UTC where no
+            zone is given), as a date alone, in RFC 2822, or in seconds since 1970; numbers that would be
+            centuries ahead as seconds are milli-, micro- or nanoseconds.
         metadata: Anything else that JSON can represent; other values become their text.
 
     Raises:
@@ -201,6 +208,7 @@ class Record(BaseModel):
     def _derive_status(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        # A null is the same as a missing field, so that the defaults apply to it.
         row = {key: value for key, value in values.items() if value is not None}
         edit, response = row.get("edit"), row.get("response")
         if "status" not in row:
@@ -222,7 +230,7 @@ class Record(BaseModel):
         if not self.is_observed and self.edit is not None:
             raise _wrong(f"status is {self.status} but there is an edit")
         if not self.id:
-            # Frozen for everyone else, but an `after` validator is still part of making the record.
+            # The model is frozen, but this validator is still part of making the record.
             object.__setattr__(self, "id", fingerprint(self))
         return self
 
@@ -245,13 +253,14 @@ def fingerprint(record: Record) -> str:
 
 
 def explain(error: ValidationError) -> str:
-    """Return in a few words why a row is no record: `field: reason`, without the row's own values.
+    """Return in a few words why a row is not a record: `field: reason`, without the values of the row.
 
     Only the first error is given: a row is in quarantine for one reason, and reasons are counted.
     """
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     first = errors[0]
     field = next((str(part) for part in first["loc"]), "")
+    # A context has two types, and an error for each: that of the text says nothing if the context is a chat.
     if LONE_SURROGATE in (first["msg"], *(each["msg"] for each in errors if field == "context")):
         reason = LONE_SURROGATE
     elif first["type"] == "missing":

@@ -1,4 +1,4 @@
-"""An edit for people to read: what was kept, deleted and inserted, word by word."""
+"""An edit as people read it: what was kept, deleted and inserted, word by word."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rapidfuzz.distance import Levenshtein
 __all__ = ["Span", "redline"]
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+"""White space, words and single other characters: every character of a text is in exactly one match."""
 
 
 class Span(NamedTuple):
@@ -26,6 +27,7 @@ def redline(response: str, edit: str) -> list[Span]:
     """
     before, after = _WORDS.findall(response), _WORDS.findall(edit)
     spans: list[Span] = []
+    # Compared by words, not by characters: "Dear" and "Hi Ada" share letters, but nobody kept those.
     for op in Levenshtein.opcodes(before, after):
         old = "".join(before[op.src_start : op.src_end])
         new = "".join(after[op.dest_start : op.dest_end])
@@ -34,7 +36,11 @@ def redline(response: str, edit: str) -> list[Span]:
 
 
 def _tidy(spans: list[Span]) -> list[Span]:
-    """Join changes that have only white space between them, with the deletion first."""
+    """Join changes that have only white space between them, with the deletion first.
+
+    Two words that were replaced by two others are read as one change. The kept white space between them is
+    then both deleted and inserted, so that the pieces still make up both texts.
+    """
     tidy: list[Span] = []
     deleted = inserted = ""
     for i, span in enumerate(spans):

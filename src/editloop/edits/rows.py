@@ -21,17 +21,19 @@ Empty = Literal["deleted", "pending"]
 """What an empty cell of the edit column means: the user deleted everything, or no edit was seen."""
 
 HEAD_ROWS, HEAD_BYTES = 1000, 8 * 2**20
-"""How far a log is searched for its columns before the first record is given out."""
+"""How much of a log is searched for its columns before the first record is given out."""
 
 HOLDS_ANSWER = "the context holds the answer (leave it out: --map context=messages.:-1)"
 
 TEXTS = ("context", "response", "edit")
+"""The fields in which an empty cell may be an empty text."""
 
 
 def check_columns(source: Source, columns: Mapping[str, str], path: Path | LogAddress) -> Iterator[RawRow]:
     """Check the log's head for the columns that it must have, and return all of its rows.
 
-    The head is the first 1,000 rows or 8 MB: in JSON lines, a column may be missing from the first rows.
+    The head is the first 1,000 rows or 8 MB. One row is not enough, because in JSON lines the first rows may
+    lack a column: as long as nobody has edited, there may be no `edit`.
 
     Args:
         source: The opened log.
@@ -39,19 +41,20 @@ def check_columns(source: Source, columns: Mapping[str, str], path: Path | LogAd
         path: The log, for messages.
 
     Raises:
-        LogFormatError: The log has no rows, a mapped column is nowhere in its head, or a field that every
+        LogFormatError: The log has no rows, a mapped column is missing from its head, or a field that every
             record needs has no column.
     """
     head = []
     for raw in source.rows:
         head.append(raw)
+        # `done` is in bytes where the columns are not known beforehand.
         if len(head) >= HEAD_ROWS or (source.columns is None and raw.done >= HEAD_BYTES):
             break
     if not head:
         raise LogFormatError("the log has no rows", seen=str(path), do="check what wrote it")
     parsed = [raw.columns for raw in head if raw.columns is not None]
     there = source.columns or list(dict.fromkeys(name for row in parsed for name in row))
-    if parsed:
+    if parsed:  # if every row of the head is bad, the rows say why, and the columns are not known
         for target, column in columns.items():
             if column and column not in there and all(look_up(row, column) is MISSING for row in parsed):
                 raise LogFormatError(
@@ -59,6 +62,8 @@ def check_columns(source: Source, columns: Mapping[str, str], path: Path | LogAd
                     seen=column,
                     do="fix --map",
                 )
+        # The fields that have a column: of their own name, or by the map, which may also take one away
+        # (`status=`).
         given = {each for each in (*there, *columns) if columns.get(each, each)}
         needed = ("context", "response") if "status" in given else ("context", "response", "edit")
         missing = [each for each in needed if each not in given]
@@ -73,14 +78,14 @@ def check_columns(source: Source, columns: Mapping[str, str], path: Path | LogAd
 
 
 class RowReader:
-    """Makes records of rows, and counts in the report what had to be decided on the way.
+    """Makes records from rows, and counts in the report what had to be decided for that.
 
     Args:
-        report: Counts are kept there.
+        report: Receives the counts.
         format: The format of the log.
         columns: The map of fields to columns.
         is_flat: Whether an empty cell may mean None.
-        empty: What an empty edit means where no status says it.
+        empty: What an empty edit means if no status says so.
     """
 
     def __init__(
@@ -95,12 +100,13 @@ class RowReader:
         self._checks_context = format.checks_context
 
     def read(self, raw: RawRow) -> tuple[Record | None, str]:
-        """Return a row's record, or None and the reason why it has none."""
+        """Return a row's record and no reason, or None and the reason why it is not a record."""
         if raw.columns is None:
             return None, raw.reason
         try:
             fields = self._fields(raw.columns)
             is_unexplained = self._is_flat and fields.get("edit") == "" and "status" not in fields
+            # Without `empty` it is taken for pending, too; the log is refused in the end, with the count.
             if is_unexplained and self._empty != "deleted":
                 del fields["edit"]
             record = self._record(fields)
@@ -117,7 +123,7 @@ class RowReader:
         return record, ""
 
     def _record(self, fields: dict[str, Any]) -> Record:
-        """The record, without its time if nothing but the time is wrong."""
+        """Return the record, without its time if only the time is wrong."""
         try:
             return Record.model_validate(fields)
         except ValidationError as error:
@@ -128,9 +134,10 @@ class RowReader:
         return record
 
     def _fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a record's fields: mapped columns win over columns that have a field's name.
+        """Return a record's fields. Mapped columns win over columns that have a field's name.
 
-        What flat formats cannot say is restored: None for an empty cell, objects for cells that hold JSON.
+        What flat formats cannot express is restored: None for an empty cell, objects for cells that hold
+        JSON.
         """
         columns = self._columns
         fields = {name: row[name] for name in TARGETS if name in row and columns.get(name, name)}
@@ -143,8 +150,8 @@ class RowReader:
             elif column:
                 fields[target] = None if value is MISSING else value
         if self._is_flat:
-            # An empty cell is None, except in the texts; there it is the status that says what an empty edit
-            # is.
+            # An empty cell is None, except in the texts. An empty edit is a text only if the status is
+            # `edited`, or if there is none, which `read` decides.
             fields = {key: value for key, value in fields.items() if value != "" or key in TEXTS}
             if fields.get("edit") == "" and fields.get("status", "edited") != "edited":
                 del fields["edit"]
@@ -152,6 +159,7 @@ class RowReader:
             if isinstance(fields.get(name), str):
                 fields[name] = from_json(fields[name])
         messages = fields.pop("messages", None)
+        # A context that was mapped wins over a column that happens to be called `messages`.
         if messages is not None and (columns.get("messages") or not columns.get("context")):
             fields["context"] = messages
         if mapped:
@@ -162,7 +170,7 @@ class RowReader:
 
 
 def _holds_answer(record: Record) -> bool:
-    """Whether the last answer in a chat is the one that the row is about."""
+    """Whether the last answer in a chat is the response or the edit of the row."""
     if isinstance(record.context, str):
         return False
     answers = [message.content.strip() for message in record.context if message.role == "assistant"]

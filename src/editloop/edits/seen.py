@@ -1,6 +1,7 @@
-"""Which rows of a log were seen before, by their content: file, order, ids and users do not matter.
+"""Hashes of rows, by which a run knows the rows that it was trained on.
 
-Only hashes are kept. With a row in hand they show whether it was there; without it they reveal nothing.
+Only the content counts: file, order, ids and users do not matter. A run folder keeps these hashes and no
+texts: whoever has a row can find out whether it was there, and nobody else learns anything.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ __all__ = ["row_hashes"]
 def row_hashes(records: Iterable[Record]) -> NDArray[np.uint64]:
     """Return 64 bits of the hash of each record's context, response and edit [n].
 
-    Texts that differ only in white space, or in Unicode's forms of a character, are the same. The chance
-    that one given row is mistaken for any of a million others is 5 in 10^14.
+    Texts that differ only in white space, or in Unicode's forms of a character, have the same hash. The
+    chance that one given row is mistaken for any of a million others is 5 in 10^14.
     """
     return np.array([hash64(_normalised(record)) for record in records], np.uint64)
 
@@ -31,5 +32,7 @@ def _normalised(record: Record) -> str:
     context = record.context
     parts = [context] if isinstance(context, str) else [text for m in context for text in (m.role, m.content)]
     texts = [*parts, record.response, record.edit]
+    # A run's rows must be recognised in a copy of its log that another tool has formatted.
     plain = [None if each is None else " ".join(unicodedata.normalize("NFC", each).split()) for each in texts]
+    # As a JSON list, which keeps the texts apart: joined, ["a b", "c"] and ["a", "b c"] would be the same.
     return json.dumps(plain, ensure_ascii=False)

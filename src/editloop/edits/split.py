@@ -39,14 +39,15 @@ def split(
     Args:
         records: The records; by `record`, their ids decide.
         by: `record` and `user` split by a seeded hash; `time` puts the latest records into test and those
-            before them into validation, whatever the seed.
+            before them into validation, and ignores the seed.
         validation: The share of the validation part, in [0, 1).
         test: The share of the test part, in [0, 1).
         seed: The seed of the hash.
 
     Raises:
         ConfigError: Unknown `by`, or the shares leave nothing for train.
-        LogError: By user: records without a user, or fewer users than parts. By time: records without a time.
+        LogError: By user, a record has no user, or there are fewer users than parts. By time, a record has no
+            time.
     """
     if by not in ("record", "user", "time"):
         raise ConfigError("unknown split", seen=by, do="split by record, user or time")
@@ -56,6 +57,8 @@ def split(
         )
     records = tuple(records)
     keys = [_key(record, by) for record in records]
+    # The order of the hashes, not that of the rows, so that the same records give the same parts. Keys are
+    # split, not records, so that records of one user, or with one id, are in one part.
     ranked = sorted(set(keys), key=None if by == "time" else lambda key: _hash(key, seed))
     parts = 1 + (validation > 0) + (test > 0)
     if by == "user" and len(ranked) < parts:
@@ -77,6 +80,8 @@ def _key(record: Record, by: SplitBy) -> str:
     if by == "time":
         if record.time is None:
             raise LogError("a record without a time", seen=record.id, do="split by record, or map time")
+        # All times are in UTC and have the same length, so the order of the texts is that of the times. The
+        # id decides among equal times.
         return f"{record.time.isoformat(timespec='microseconds')} {record.id}"
     return record.id
 
@@ -86,7 +91,10 @@ def _hash(key: str, seed: int) -> bytes:
 
 
 def _sizes(n: int, validation: float, test: float) -> tuple[int, int]:
-    """Return how many of n go to train and to validation; the rest is test."""
+    """Return how many of n go to train and to validation; the rest is test.
+
+    Each part that is wanted gets at least one, as long as that leaves one for each part before it.
+    """
     n_test = min(max(1, round(test * n)), max(0, n - 1 - (validation > 0))) if test else 0
     n_validation = min(max(1, round(validation * n)), max(0, n - 1 - n_test)) if validation else 0
     return n - n_validation - n_test, n_validation

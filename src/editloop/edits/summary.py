@@ -1,8 +1,8 @@
-"""What is in a log: one streaming pass that keeps numbers of the records, not their texts.
+"""What is in a log: one streaming pass that keeps numbers about the records, not their texts.
 
-A record leaves 48 bytes, for up to a million records; reading itself keeps what `duplicates.py` needs.
-Counts and means are exact. Quantiles and plots come from `sample`: all records up to a million, and a
-uniform sample of a million beyond. `plots.py` draws the numbers.
+Counts and means are exact. Quantiles and plots come from `sample`, which holds 48 bytes for each record: all
+records of a log of up to a million, and a uniform sample of a million of a longer one. `tally.py` collects
+the numbers, and `plots.py` draws them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from editloop.edits.record import Record
 from editloop.edits.tally import PARTS, Group, LogTally, batches
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""The quantiles of costs and lengths that are reported."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class LogSummary:
         n_timed: The number of records with a time.
         kept: The number of rows that each view keeps.
         dropped: The number of rows that each view leaves out, by reason.
-        shared: Mean share of an edited pair's words (context + response, context + edit) that lie in the
-            context and the common beginning of response and edit, which one tree encodes once.
+        shared: How much a context tree saves: the mean share of an edited pair's words (context + response,
+            context + edit) that are in the context or in the common beginning of response and edit. A tree
+            encodes both once.
         sample: A structured array of `SAMPLE_TYPE` in row order; every record, or a million of them.
-        users_tracked: The names to which the sample's `user` is an index.
+        users_tracked: The names of the users, to which the sample's `user` is an index.
         report: The report on reading the log, if one was read.
     """
 
@@ -74,7 +76,7 @@ class LogSummary:
 
     @property
     def sampled(self) -> bool:
-        """Whether quantiles are those of a sample, because the log is too long."""
+        """Whether the quantiles are those of a sample, because the log is longer than it."""
         return len(self.sample) < self.rows
 
     @property
@@ -91,7 +93,7 @@ class LogSummary:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return the summary without its sample as JSON types."""
+        """Return the summary, without its sample, as JSON types."""
         return {
             "report": None if self.report is None else self.report.to_json(),
             "rows": self.rows,
@@ -121,13 +123,13 @@ def summarize(log: Iterable[Record] | str | Path, *, cost: Cost | None = None) -
     """Summarize a log in one pass.
 
     Args:
-        log: A log's path, to read it by its own column names; or records: `iter_records(path, map=...)`,
-            which streams, a `Log`, or any others. They are taken once.
-        cost: What an edit costs; `levenshtein:word/response` if not given.
+        log: The path of a log whose columns have the names of a record's fields; or records: a `Log`, a
+            stream of `iter_records(path, map=...)`, or any others. They are taken once.
+        cost: What an edit costs; by default `levenshtein:word/response`.
 
     Raises:
-        LogError: From reading, see `iter_records`.
-        CostError: From the cost.
+        LogError: The log cannot be read; see `iter_records`.
+        CostError: The cost cannot be computed.
     """
     records = iter_records(log) if isinstance(log, (str, Path)) else log
     cost = get_cost() if cost is None else cost
@@ -156,6 +158,7 @@ def summarize(log: Iterable[Record] | str | Path, *, cost: Cost | None = None) -
 
 
 def _there(lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the lengths without those of missing edits, which are −1."""
     return lengths[lengths >= 0]
 
 

@@ -1,4 +1,8 @@
-"""The one pass over a log that its summary is made of: running sums, groups by name, and a sample."""
+"""The one pass over a log that its summary is made of: running sums, groups by name, and a sample.
+
+The memory does not grow with the log: only so many groups are kept in detail, and only so many rows as a
+sample.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,17 @@ from editloop.edits.views import View, costs, preferences, supervision
 __all__ = ["PARTS", "SAMPLE_ROWS", "Group", "LogTally", "batches"]
 
 SAMPLE_ROWS = 1_000_000
+"""The most rows of the sample: 48 MB."""
+
 GROUPS_TRACKED = 10_000
+"""The most users, and the most policies, that are kept by name."""
+
 GROUPS_SHOWN = 100
+"""The most of them that a summary lists."""
+
 BATCH_ROWS, BATCH_CHARS = 1000, 4_000_000
+"""Where a batch ends: costs are computed for a whole batch, which is in memory meanwhile."""
+
 PARTS = ("context", "response", "edit")
 
 SAMPLE_TYPE = np.dtype(
@@ -29,7 +41,7 @@ SAMPLE_TYPE = np.dtype(
         ("row", np.int64),
         ("time", np.float64),  # epoch seconds; nan where there is none
         ("user", np.int32),  # index into `users_tracked`; -1 for no user, or one that is not tracked
-        ("cost", np.float32),  # nan where no edit was seen
+        ("cost", np.float32),  # nan where no edit was seen; means are summed in float64 beside it
         *((f"{part}_{unit}", np.int32) for part in PARTS for unit in ("words", "chars")),  # -1: no edit
     ]
 )
@@ -37,7 +49,7 @@ SAMPLE_TYPE = np.dtype(
 
 @dataclass
 class Group:
-    """The records of one user or one policy; costs are over its observed records."""
+    """The records of one user or one policy. Costs are those of its observed records."""
 
     name: str
     rows: int = 0
@@ -87,7 +99,7 @@ class LogTally:
     sample: _Sample = field(default_factory=lambda: _Sample(SAMPLE_ROWS))
 
     def add(self, records: list[Record], cost: Cost) -> None:
-        """Add some records; what an edit costs is computed for all of them at once."""
+        """Add a batch of records; what their edits cost is computed for all of them at once."""
         observed = costs(records, cost)
         views: dict[str, View[Any]] = {
             "supervision": supervision(records),
@@ -97,6 +109,7 @@ class LogTally:
         for name, view in views.items():
             self.kept[name] += len(view.rows)
             self.dropped[name] += view.dropped
+        # A view keeps the order of its records, so the next cost is that of the next observed record.
         observed_costs = iter(observed.rows)
         rows = np.empty(len(records), dtype=SAMPLE_TYPE)
         for i, record in enumerate(records):
@@ -127,7 +140,10 @@ class LogTally:
         self.sample.add(rows)
 
     def _words(self, record: Record) -> tuple[int, int, int]:
-        """Return the three lengths in words, and add what an edited pair shares."""
+        """Return the three lengths in words, and add the share that an edited pair has in common.
+
+        Both are done here, so that each text is split into words only once.
+        """
         context, response = _context_words(record), record.response.split()
         if record.edit is None:
             return context, len(response), -1
@@ -144,7 +160,7 @@ class LogTally:
 
 
 class _Groups:
-    """Groups by name: the first 10,000 in detail; the others are only counted."""
+    """Groups by name. The first 10,000 are kept in detail; the others are only counted, by their hashes."""
 
     def __init__(self) -> None:
         self.index: dict[str, int] = {}
@@ -171,10 +187,15 @@ class _Groups:
 
 
 class _Sample:
-    """A uniform sample of fixed size (Algorithm R), which holds everything until it is full."""
+    """A uniform sample of fixed size, which holds every row until it is full.
+
+    Algorithm R (Vitter 1985), for many rows at once: row number t, counted from 0, draws a place in 0 to t
+    and replaces the row there, if the sample has such a place. Every row then is in the sample with the same
+    chance. The seed is fixed, so that a log always has the same summary.
+    """
 
     def __init__(self, size: int) -> None:
-        self._rows = np.empty(size, dtype=SAMPLE_TYPE)  # untouched pages cost no memory
+        self._rows = np.empty(size, dtype=SAMPLE_TYPE)  # pages that are never written to take no memory
         self._seen = 0
         self._random = np.random.default_rng(0)
 
@@ -184,17 +205,18 @@ class _Sample:
         self._rows[seen : seen + fits] = rows[:fits]
         places = self._random.integers(0, np.arange(seen + fits, seen + len(rows)) + 1)
         taken = places < size
-        # Of two rows for the same place the later one stays, as in Algorithm R.
+        # Of two rows of this batch with one place the later one stays, as if they had been added one by one.
         self._rows[places[taken]] = rows[fits:][taken]
         self._seen += len(rows)
 
     def rows(self) -> NDArray[np.void]:
         kept = self._rows[: self._seen]
+        # Replaced rows are out of order; plots over time need them in the order of the log.
         return kept[np.argsort(kept["row"], kind="stable")] if self._seen > len(kept) else kept
 
 
 def batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Yield records in lists that are neither long nor large."""
+    """Yield records in lists of at most `BATCH_ROWS` records and about `BATCH_CHARS` characters."""
     batch: list[Record] = []
     chars = 0
     for record in records:

@@ -17,7 +17,7 @@ from editloop.edits.record import Context, Record
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """Supervision: the edit y' is a label for the context x (Eq. 3). The edit may be empty."""
+    """A row of the supervision: the edit y' is a label for the context x (Eq. 3). It may be empty."""
 
     id: str
     context: Context
@@ -59,7 +59,7 @@ class View(Generic[Row]):
 
 
 def supervision(records: Iterable[Record]) -> View[Demonstration]:
-    """Return every observed edit as a demonstration; an accepted response is one too.
+    """Return every observed edit as a demonstration; an accepted response is one, too.
 
     Drops `pending` and `expired` records.
     """
@@ -69,10 +69,10 @@ def supervision(records: Iterable[Record]) -> View[Demonstration]:
 
 
 def preferences(records: Iterable[Record]) -> View[Preference]:
-    """Return edit over response for every record that was changed.
+    """Return the preference of the edit over the response for every response that was changed.
 
-    Drops `pending` and `expired` records, and as `unedited` those accepted as they were: with y' = y the
-    gradient of Eq. 4 is exactly zero.
+    Drops `pending` and `expired` records, and as `unedited` those whose edit is the response. With y' = y the
+    margin of Eq. 4 is 0 whatever the policy is, so its gradient is exactly zero.
     """
     dropped: Counter[str] = Counter()
     rows = []
@@ -87,9 +87,10 @@ def preferences(records: Iterable[Record]) -> View[Preference]:
 def costs(records: Iterable[Record], cost: Cost) -> View[CostObservation]:
     """Return the cost of every observed response; an accepted one is an observation of Δ(y, y).
 
-    Drops `pending` and `expired` records: no edit seen is not a cost of zero.
+    Drops `pending` and `expired` records: that no edit was seen does not mean a cost of zero.
     """
     dropped: Counter[str] = Counter()
+    # In one call, because a cost may be much faster on many pairs (a sentence encoder, a tokenizer).
     seen = list(_observed(records, dropped))
     values = cost([record.response for record, _ in seen], [edit for _, edit in seen])
     rows = (
@@ -100,6 +101,7 @@ def costs(records: Iterable[Record], cost: Cost) -> View[CostObservation]:
 
 
 def _observed(records: Iterable[Record], dropped: Counter[str]) -> Iterator[tuple[Record, str]]:
+    """Yield observed records with their edits, and count the others by status."""
     for record in records:
         if record.is_observed and record.edit is not None:
             yield record, record.edit

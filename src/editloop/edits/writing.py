@@ -21,7 +21,7 @@ def write_log(records: Iterable[Record], path: str | Path, *, format: str | None
     """Write a log and return how many records it has.
 
     JSONL keeps a record as it is. The flat formats have a column `messages` for chats beside `context` for
-    texts, and `metadata` as JSON; CSV and TSV write None as an empty cell, and the status tells an empty edit
+    texts, and `metadata` as JSON. CSV and TSV write None as an empty cell; the status tells an empty edit
     from no edit. A dataset folder is built in memory; the other formats stream.
 
     Args:
@@ -35,7 +35,7 @@ def write_log(records: Iterable[Record], path: str | Path, *, format: str | None
     """
     path = Path(path)
     found = _format_for(path, format)
-    if found.is_folder and path.exists():
+    if found.is_folder and path.exists():  # unlike a file, it may hold more than an older log
         raise LogError(
             "the folder to write is there already", seen=str(path), do="name another, or remove it"
         )
@@ -45,17 +45,6 @@ def write_log(records: Iterable[Record], path: str | Path, *, format: str | None
     with atomic(path, LogError) as unfinished:
         found.write(counted, unfinished)
     return counted.count
-
-
-def _format_for(path: Path, name: str | None) -> LogFormat:
-    if name is not None or not path.suffix:
-        return FORMATS.get(name or "dataset")
-    found = format_of_suffix(path.suffix)
-    if found is None:
-        raise LogFormatError(
-            "no format has this suffix", seen=path.suffix, do=f"give one of {', '.join(FORMATS)}"
-        )
-    return found
 
 
 def guard_source(records: Iterable[Record], path: Path) -> None:
@@ -69,8 +58,20 @@ def guard_source(records: Iterable[Record], path: Path) -> None:
         guard_outputs([log if isinstance(log, Path) else log.file], [path])
 
 
+def _format_for(path: Path, name: str | None) -> LogFormat:
+    """Return the format of that name, or the format that the suffix of a path stands for."""
+    if name is not None or not path.suffix:
+        return FORMATS.get(name or "dataset")
+    found = format_of_suffix(path.suffix)
+    if found is None:
+        raise LogFormatError(
+            "no format has this suffix", seen=path.suffix, do=f"give one of {', '.join(FORMATS)}"
+        )
+    return found
+
+
 class _Counted(Iterator[Record]):
-    """Records that count how many of them were taken."""
+    """An iterator over records that counts how many were taken; a format's `write` does not return that."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.count = 0

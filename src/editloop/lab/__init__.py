@@ -1,20 +1,40 @@
 """The embedded world: domains with hidden styles, their base models, and logs of users who edit.
 
 It lets the demo, the tests and the paper's tables run offline on 2 cores. It does not know how policies
-are trained or chosen.
+are trained or chosen. The names are imported when they are first used, so that a recipe needs no torch.
 """
 
 from __future__ import annotations
 
-from editloop.lab.domains import DOMAINS, base_path, get_domain
-from editloop.lab.evaluation import Evaluation, evaluate_on_user, evaluate_on_users
-from editloop.lab.grammar import Domain, Notes, Source
-from editloop.lab.hub import HubTexts
-from editloop.lab.log import World, make_log, stream_log
-from editloop.lab.pretrain import Recipe, pretrain, recipe_hash, shipped_recipe
-from editloop.lab.settings import fit_settings
-from editloop.lab.simulation import Round, Simulation, plot_rounds, simulate
-from editloop.lab.text import TextRecipe, pretrain_text
+from typing import TYPE_CHECKING
+
+from editloop.lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from editloop.lab.domains import DOMAINS, base_path, get_domain
+    from editloop.lab.evaluation import Evaluation, evaluate_on_user, evaluate_on_users
+    from editloop.lab.grammar import Domain, Notes, Source
+    from editloop.lab.hub import HubTexts
+    from editloop.lab.log import World, make_log, stream_log
+    from editloop.lab.pretrain import Recipe, pretrain, recipe_hash, shipped_recipe
+    from editloop.lab.settings import fit_settings
+    from editloop.lab.simulation import Round, Simulation, plot_rounds, simulate
+    from editloop.lab.text import pretrain_text
+    from editloop.lab.text_recipe import TextRecipe
+
+_MODULES = {
+    "domains": ("DOMAINS", "base_path", "get_domain"),
+    "evaluation": ("Evaluation", "evaluate_on_user", "evaluate_on_users"),
+    "grammar": ("Domain", "Notes", "Source"),
+    "hub": ("HubTexts",),
+    "log": ("World", "make_log", "stream_log"),
+    "pretrain": ("Recipe", "pretrain", "recipe_hash", "shipped_recipe"),
+    "settings": ("fit_settings",),
+    "simulation": ("Round", "Simulation", "plot_rounds", "simulate"),
+    "text": ("pretrain_text",),
+    "text_recipe": ("TextRecipe",),
+}
+__getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
 __all__ = [
     "DOMAINS",

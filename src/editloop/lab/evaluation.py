@@ -18,7 +18,7 @@ from editloop.errors import ConfigError
 from editloop.lab.grammar import Domain
 from editloop.lab.log import MAX_NEW_TOKENS
 from editloop.policy import Policy
-from editloop.users import User
+from editloop.users import User, edit_all
 
 __all__ = ["Evaluation", "evaluate_on_user", "evaluate_on_users"]
 
@@ -60,7 +60,7 @@ class Evaluation:
 def evaluate_on_user(
     policy: Policy, domain: Domain, user: User, n: int, seed: int, *, cost: Cost | None = None
 ) -> Evaluation:
-    """The evaluation of `evaluate_on_users` for one user."""
+    """Return the evaluation of a policy by one user; see `evaluate_on_users`."""
     return evaluate_on_users(policy, domain, [user], n, seed, cost=cost)[0]
 
 
@@ -70,8 +70,8 @@ def evaluate_on_users(
     """Sample n responses at temperature 1 and let each user edit the same responses.
 
     Args:
-        policy: The policy. Its contexts and its draws follow from the seed, so that policies of one base are
-            compared on equal contexts.
+        policy: The policy. Contexts and draws follow from the seed alone, so that policies are compared on
+            the same contexts, with the same random numbers.
         domain: Where the contexts come from.
         users: Who edits.
         n: How many responses, at least 2.
@@ -93,6 +93,6 @@ def evaluate_on_users(
     cost = cost or get_cost()
     found = []
     for user in users:
-        edits = tuple(user.edit(context, text) for context, text in zip(contexts, responses, strict=True))
+        edits = tuple(edit_all(user, contexts, responses))
         found.append(Evaluation(contexts, responses, edits, cost(responses, edits), well_formed))
     return found

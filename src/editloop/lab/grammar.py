@@ -67,8 +67,9 @@ class Domain:
     """A small world, given by its tables.
 
     Templates name facts in braces. Attributes are listed in the order in which a response has them, and a
-    response is their templates, filled and joined. No two values of an attribute may read alike; one value
-    of an attribute may be the empty text.
+    response is their templates, filled and joined. So that a response can be parsed in one way only, no two
+    values of an attribute may read alike, and a fact may be named by one attribute only. One value of an
+    attribute may be the empty text.
 
     Attributes:
         name: The domain's name, as in the base `lab:NAME`.
@@ -106,6 +107,7 @@ class Domain:
             stream: What they are used for. The streams of one seed are independent, so the contexts of an
                 evaluation are not those of the log.
         """
+        # Seeded by the text of `repr`, because `hash` differs between processes.
         generator = random.Random(repr((self.name, stream, seed)))
         kinds = list(self.sources)
         while True:
@@ -154,7 +156,7 @@ class Domain:
         return replace(self, styles=self._moved(2))
 
     def _moved(self, by: int) -> dict[str, Mapping[str, str]]:
-        """For each kind, the style of the kind so many places later."""
+        """For each kind, the style of the kind that many places later, in a cycle."""
         kinds = list(self.styles)
         return {kind: self.styles[kinds[(i + by) % len(kinds)]] for i, kind in enumerate(kinds)}
 
@@ -183,9 +185,10 @@ class Domain:
         )
 
     def parse(self, response: str) -> Draft | None:
-        """Return the parts of a response, such that `render` makes it again; None if there are none."""
+        """Return the parts from which `render` makes exactly this response; None if it cannot be parsed."""
         draft: dict[str, str] = {}
         position = 0
+        # The first value that fits is the right one, because no two values of an attribute may read alike.
         for attribute, patterns in self._attribute_patterns.items():
             for value, pattern in patterns.items():
                 if match := pattern.match(response, position):
@@ -210,6 +213,8 @@ class Domain:
         templates = [template for templates in self.sources.values() for template in templates]
         templates += [template for values in self.attributes.values() for template in values.values()]
         pieces: set[str] = set()
+        # A piece is one word or mark, so it comes from one fact at most: each fact's words are tried with the
+        # first words of the other facts, not with all their combinations.
         for template in templates:
             for fact in _fields(template) or ["none"]:
                 for word in self.facts.get(fact, ("",)):
@@ -221,7 +226,8 @@ class Domain:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash over the tables, which tells whether a base model was trained on others."""
+        """A hash over the tables, which shows whether a base model was trained on the same ones."""
+        # Not sorted: the order of attributes and values is part of what the texts are.
         tables = {name: value for name, value in asdict(self).items() if name in TABLES}
         return hashlib.sha256(json.dumps(tables).encode()).hexdigest()
 

@@ -1,7 +1,7 @@
 """A domain's contexts from real texts of the hub, for real base models and users who are played by an LLM.
 
-A text's kind is the source that it comes from, and each kind has its hidden style, in words. Which sources
-there are is said by the domain. Style users cannot read real texts; only a user played by an LLM can.
+A text's kind is the source that it comes from, and each kind has its hidden style, in words. The domain names
+the sources. Style users cannot read real texts; only a user played by an LLM can.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from editloop.lab.grammar import Source
 __all__ = ["HubTexts"]
 
 STREAMS = ("log", "evaluation", "online")
-"""What texts are used for. A text belongs to one stream only; the log gets eight of ten."""
+"""What texts are used for. A text belongs to one stream only; eight of ten texts are for the log."""
 
 SHORTEST, LONGEST = 20, 400
 """Words of a text: shorter ones are skipped, and longer ones are cut."""
 
 SHUFFLED = 1000
-"""Texts from which the next one is drawn."""
+"""The size of the buffer from which the next text is drawn."""
 
 
 class HubTexts:
@@ -34,7 +34,7 @@ class HubTexts:
 
     Args:
         name: The name of a domain.
-        sources: Other sources than the domain's own, by kind.
+        sources: Sources by kind that replace those of the domain.
 
     Raises:
         ConfigError: There is no such domain, or it names no texts on the hub.
@@ -70,7 +70,7 @@ class HubTexts:
             yield context
 
     def remember(self, records: Iterable[Record]) -> None:
-        """Take the kinds of a log's contexts from its metadata, where `stream_log` has put them."""
+        """Take the kinds of a log's contexts from its metadata, where `stream_log` puts them."""
         for record in records:
             if record.metadata.get("kind") in self.sources:
                 self._kinds[context_text(record.context)] = str(record.metadata["kind"])
@@ -96,7 +96,8 @@ class HubTexts:
                 text = " ".join(_words(row, source.fields)[:LONGEST])
                 if text.count(" ") + 1 >= SHORTEST and _stream(text) == stream:
                     yield text
-        except Exception as error:  # a hub that is down or a dataset that has moved raises many things
+        # A hub that is down, or a dataset that was moved, raises exceptions of several libraries.
+        except Exception as error:
             raise ConfigError(
                 f"the texts of {source.dataset} cannot be read, {type(error).__name__}: {error}",
                 do="check the connection to the hub; the lab's own texts need none",
@@ -118,10 +119,12 @@ def _load(source: Source) -> Any:
 
 
 def _words(row: Mapping[str, Any], fields: tuple[str, ...]) -> list[str]:
+    """The words of a row's columns, joined; a column may be a text, a list of texts, or empty."""
     parts = [row[field] for field in fields]
     return " ".join(" ".join(part) if isinstance(part, list) else part or "" for part in parts).split()
 
 
 def _stream(text: str) -> str:
+    """The stream that a text belongs to, by its hash: the same in every process, whatever the seed."""
     drawn = hashlib.sha256(text.encode()).digest()[0] % 10
     return STREAMS[max(drawn - 7, 0)]

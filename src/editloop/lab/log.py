@@ -19,7 +19,8 @@ from editloop.users import User, edit_all
 __all__ = ["MAX_NEW_TOKENS", "World", "make_log", "stream_log"]
 
 MAX_NEW_TOKENS = 64
-"""Half as long again as the longest response of a domain; anything longer is garbled."""
+"""The most tokens of a response: half as many again as the longest one of a domain has. Anything longer is
+garbled."""
 
 
 class World(Protocol):
@@ -61,7 +62,7 @@ def stream_log(
     max_new_tokens: int = MAX_NEW_TOKENS,
     chunk: int = CHUNK,
 ) -> Iterator[Record]:
-    """Yield the rows of a log of any size; they are made a few hundred at a time, as they are taken.
+    """Yield the rows of a log of any size, which are made a few hundred at a time as they are needed.
 
     It is in one piece because half of it describes the arguments.
 
@@ -78,8 +79,8 @@ def stream_log(
 
     Raises:
         ConfigError: `n` is negative, or there are fewer contexts.
-        ModelError: All responses are blank. (A single blank response cannot be logged; its context is
-            skipped.)
+        ModelError: All responses of a chunk are blank. A single blank response cannot be logged, and its
+            context is skipped.
     """
     if n < 0:
         raise ConfigError("the number of rows is negative", seen=n)
@@ -89,7 +90,8 @@ def stream_log(
         asked = list(islice(contexts, chunk))
         if not asked:
             raise ConfigError(f"the {domain.name} texts are used up", seen=done, do="ask for fewer rows")
-        # All chunks have the same size and their own seeds, so that the first rows do not depend on n.
+        # All chunks have the same size and their own seeds, so that the first rows do not depend on n. The
+        # factor keeps the chunks of neighbouring seeds apart: log 0 would share chunk 1 with log 1's first.
         samples = policy.sample(asked, seed=1_000_003 * seed + chunks, max_new_tokens=max_new_tokens)
         chunks += 1
         pairs = [

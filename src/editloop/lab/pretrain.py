@@ -5,7 +5,7 @@ probability. It distinguishes the kinds of contexts and does not know what is wa
 (`Domain.redraw`). It is shipped in the package with its recipe and a hash over the recipe and the domain's
 tables.
 
-Users and logs are not known here. Bases from text files are in `editloop.lab.text`.
+This module knows neither users nor logs. Bases from text files are in `editloop.lab.text`.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ def recipe_hash(domain: Domain, recipe: Recipe) -> str:
 
 def build_tokenizer(domain: Domain) -> PreTrainedTokenizerFast:
     """Return a word-level tokenizer of the domain's texts, which decodes exactly what was encoded."""
+    # A piece has its space with it (`PIECE`), so that the pieces are joined without any. The library's own
+    # clean-up of spaces would change them.
     vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNK, SEP, *domain.pieces])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
@@ -141,7 +143,7 @@ def new_model(
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
-        intermediate_size=8 * hidden_size // 3,
+        intermediate_size=8 * hidden_size // 3,  # as many weights in three matrices as two of 4 h have
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
@@ -151,6 +153,7 @@ def new_model(
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
+    # The library draws weights from the global generator; afterwards it is as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
@@ -186,6 +189,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         step += 1
+        # `spent` is the share of the budget, and the schedule's only clock.
         spent = step / steps
         if minutes is not None:
             spent = max(spent, (time.monotonic() - start) / (60 * minutes))
@@ -246,7 +250,7 @@ def save_base(
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        # File by file, because `out` may hold files of others, which `atomic_folder` would remove.
+        # File by file, because `out` may hold other files, which `atomic_folder` would remove.
         for file in sorted(Path(folder).iterdir()):
             write_bytes(out / file.name, file.read_bytes())
     write_json(out / "recipe.json", about)
@@ -263,9 +267,11 @@ def _drafts(domain: Domain, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) 
             draft = domain.redraw(
                 domain.read(context), recipe.diversity, generator, awareness=recipe.awareness
             )
+            # Context and draft are tokenised apart, as `Encoder` does when a policy is trained or sampled.
             prompt = tokenizer(context + SEP)["input_ids"]
             row = prompt + tokenizer(domain.render(draft) + EOS)["input_ids"]
             rows.append(torch.tensor(row))
+            # The model shifts labels itself. Contexts are not learned: their words are drawn at random.
             labels.append(torch.tensor([-100] * len(prompt) + row[len(prompt) :]))
         yield (
             pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id),

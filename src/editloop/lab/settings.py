@@ -14,7 +14,7 @@ from editloop.policy import LoraSettings
 __all__ = ["LOG_ROWS", "fit_settings"]
 
 LOG_ROWS = 1500
-"""Rows of a log."""
+"""The number of rows of a log."""
 
 
 def fit_settings(domain: str, *, seed: int = 0) -> FitConfig:

@@ -1,8 +1,9 @@
 """Protocol 1, online: LateEnsemble chooses among the policies of a run while a user edits, round by round.
 
 Every round is a line in `rounds.jsonl` before the next begins, so that a simulation that was killed goes on
-where it stopped. Round t has the same context whichever policy is chosen, and a policy's response to it
-depends on the seed alone, so that simulations with one seed can be compared round by round.
+where it stopped. Only rounds that the user did not answer wait for the next answer before they are written.
+Round t has the same context whichever policy is chosen, and a policy's response to it depends on the seed
+alone, so that simulations with one seed can be compared round by round.
 """
 
 from __future__ import annotations
@@ -131,10 +132,15 @@ def simulate(
     texts = [context_text(context) for context in contexts]
     rounds = _resume(out / "rounds.jsonl", bandit, texts)
     responses: dict[str, list[str]] = {}
-    unanswered: list[Round] = []  # kept back until a later answer shows that the user is still there
+    # Rounds without an answer are written only when a later answer shows that the user is still there. If
+    # none comes, the simulation stops, and they are played again when it goes on.
+    unanswered: list[Round] = []
     for number in range(len(rounds), len(contexts)):
         context = texts[number]
         decision = bandit.decide(str(number))
+        # An arm answers all contexts when it is first chosen, though some of the responses will not be used:
+        # sampling in batches is many times faster than round by round, an adapter is loaded once, and the
+        # response to a context does not depend on the rounds in which the arm is chosen.
         if decision.arm not in responses:
             callback.message(f"{decision.arm} answers {len(contexts)} contexts")
             with run.policy(decision.arm, base) as policy:
@@ -144,7 +150,7 @@ def simulate(
         edit: str | None = None
         try:
             edit = user.edit(context, response, round=number)
-        except BudgetError:
+        except BudgetError:  # a UserError as well, but it would come back in every round
             raise
         except UserError as error:
             callback.message(f"round {number + 1} has no answer: {error}")
@@ -216,6 +222,7 @@ def _running(values: Sequence[float]) -> list[float]:
 
 
 def _observe(bandit: Bandit, played: Round) -> None:
+    """Count a round's cost, or that none will come, so that the pull does not stay in N."""
     if played.cost is None:
         bandit.expired(str(played.number))
     else:
@@ -235,6 +242,7 @@ def _resume(path: Path, bandit: Bandit, contexts: Sequence[str]) -> list[Round]:
         or any(played.context != contexts[played.number] for played in rounds)
     ):
         raise RunError("the folder holds rounds of another simulation", seen=str(path), do="choose another")
+    # The choices of the file are replayed, not made anew: the fold over the same events gives the same state.
     for played in rounds:
         bandit.state.apply(Decided(str(played.number), "", played.arm, played.propensity, bandit.state.epoch))
         _observe(bandit, played)

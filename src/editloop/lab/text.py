@@ -2,7 +2,7 @@
 
 The base is a Llama of a few million parameters with a byte-level BPE tokenizer, trained on the texts packed
 into blocks. It knows the words of its texts and little else, and stands in for a real base where none is
-available. Domains and logs are not known here.
+available. This module knows neither domains nor logs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -20,54 +19,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from editloop.errors import ConfigError
 from editloop.lab.pretrain import EOS, PAD, Batch, Progress, new_model, save_base, train
+from editloop.lab.text_recipe import Documents, TextRecipe
 
-__all__ = ["TextRecipe", "pretrain_text"]
-
-Documents = Literal["lines", "files"]
+__all__ = ["pretrain_text"]
 
 HELD_OUT = 0.05
 """The share of the blocks that are held out for the perplexity."""
-
-
-@dataclass(frozen=True)
-class TextRecipe:
-    """How a base model is made from plain text.
-
-    Attributes:
-        vocabulary: The most tokens that the tokenizer may have.
-        hidden_size: The width of the model.
-        layers: The number of its layers.
-        heads: The attention heads of a layer.
-        block: The tokens of a training row.
-        positions: The longest context with its continuation, in tokens, that the model is configured for.
-        epochs: The passes over the text.
-        minutes: The wall-clock time after which training ends, if that is sooner.
-        batch_size: The blocks in a step.
-        learning_rate: The peak of the schedule.
-        documents: Whether each line of a file is a text, or each file.
-        seed: The seed of the order of texts and blocks, and of the weights.
-    """
-
-    vocabulary: int = 6000
-    hidden_size: int = 192
-    layers: int = 4
-    heads: int = 6
-    block: int = 128
-    positions: int = 1024
-    epochs: int = 8
-    minutes: float = 12.0
-    batch_size: int = 16
-    learning_rate: float = 3e-3
-    documents: Documents = "lines"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("hidden_size", "layers", "heads", "block", "epochs", "minutes", "batch_size"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be positive", seen=getattr(self, name))
-        # 256 bytes and the two special tokens are always in it.
-        if self.vocabulary < 258:
-            raise ConfigError("the vocabulary is too small", seen=self.vocabulary, do="give at least 258")
 
 
 def pretrain_text(
@@ -96,6 +53,7 @@ def pretrain_text(
     """
     recipe = recipe or TextRecipe()
     documents = _read(files, recipe.documents)
+    # The blocks that are held out come first, so they must not be the beginning of the first file.
     generator = random.Random(recipe.seed)
     generator.shuffle(documents)
     tokenizer = _train_tokenizer(documents, recipe)
@@ -125,7 +83,7 @@ def pretrain_text(
         progress=progress,
     )
     about = {
-        "recipe": asdict(recipe),
+        "recipe": recipe.model_dump(),
         "documents": len(documents),
         "tokens": blocks.numel(),
         "parameters": model.num_parameters(),
@@ -156,6 +114,7 @@ def _train_tokenizer(documents: Sequence[str], recipe: TextRecipe) -> PreTrained
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    # All bytes are in the alphabet, so that every text can be encoded and no unknown token is needed.
     trainer = trainers.BpeTrainer(
         vocab_size=recipe.vocabulary,
         special_tokens=[PAD, EOS],
@@ -184,7 +143,7 @@ def _pack(documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, block: i
 
 def _batches(blocks: torch.Tensor, recipe: TextRecipe) -> Iterator[Batch]:
     """Yield batches without end: every block once per epoch, except those of an incomplete last batch."""
-    generator = torch.Generator().manual_seed(recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)  # leaves the global generator alone
     whole = len(blocks) // recipe.batch_size
     while True:
         for rows in torch.randperm(len(blocks), generator=generator)[: whole * recipe.batch_size].chunk(
@@ -196,5 +155,6 @@ def _batches(blocks: torch.Tensor, recipe: TextRecipe) -> Iterator[Batch]:
 @torch.no_grad()
 def _perplexity(model: LlamaForCausalLM, blocks: torch.Tensor) -> float:
     """Return the exponential of the mean negative log-probability of a token, without each block's first."""
+    # Blocks are equally long, so the mean of their means is the mean over all tokens.
     losses = [float(model(input_ids=row, labels=row).loss) for row in blocks.chunk(len(blocks))]
     return math.exp(sum(losses) / len(losses))

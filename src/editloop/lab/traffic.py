@@ -1,7 +1,7 @@
 """Simulated people who write with a server: they ask for drafts, edit what they get, and send the edits back.
 
-The server is known by its client alone, so the lab needs nothing of it: `AsyncClient` of `editloop.serve` is
-such a client.
+The lab knows the server only through the protocol of a client, so that it imports nothing from
+`editloop.serve`, whose `AsyncClient` fits the protocol.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class DraftClient(Protocol):
     """What people write with."""
 
     async def complete(self, messages: str, **options: Any) -> Any:
-        """A draft, with `text` and `response_id`."""
+        """Return a draft with the attributes `text` and `response_id`."""
         ...
 
     async def edit(self, response_id: str, edit: str) -> object:
-        """Send an edit back."""
+        """Send back the edit of a draft."""
         ...
 
 
@@ -42,14 +42,14 @@ async def write_and_edit(
     """Write with a server, one person after another, until cancelled.
 
     Args:
-        client: Of the server.
-        domain: What is written about.
-        pause: Mean seconds between two requests.
-        seed: Of contexts, people and edits.
-        rounds: How many requests are made; None makes no end.
+        client: The client of the server.
+        domain: The domain that contexts and wishes come from.
+        pause: The mean number of seconds between two requests.
+        seed: The seed of contexts, people and edits.
+        rounds: The number of requests; None for no limit.
 
     Returns:
-        How many edits were sent.
+        The number of edits that were sent.
     """
     draws, sent, number = random.Random(seed), 0, 0
     users = {name: get_user(kind, domain, seed=seed + i) for i, (name, kind) in enumerate(PEOPLE.items())}
@@ -59,10 +59,11 @@ async def write_and_edit(
         try:
             draft = await client.complete(context, user=name)
             if draws.random() >= ABANDONED_SHARE:
+                # In a thread, because a user may take seconds, which must not stop other tasks of the loop.
                 edit = await asyncio.to_thread(users[name].edit, context, draft.text, round=number)
                 await client.edit(draft.response_id, edit)
                 sent += 1
-        except ServeError:
+        except ServeError:  # the server may be starting or busy; the next request tries again
             await asyncio.sleep(1)
         number += 1
         await asyncio.sleep(draws.expovariate(1 / pause) if pause else 0)

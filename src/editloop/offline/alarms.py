@@ -1,4 +1,4 @@
-"""Alarms: signs that a training went wrong although it ran to its end, each a line with what was seen."""
+"""Alarms: signs that a training went wrong although it ran to its end. Each is a line with what was seen."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from editloop.policy import Policy
 __all__ = ["SampleCheck", "check_samples", "raise_alarms"]
 
 DEGENERATE_SHARE = 0.1
-"""Share of degenerate samples, above the base's, that raises an alarm."""
+"""An alarm is raised if the share of degenerate samples is higher than the base's by more than this."""
 
 COST_ERRORS = 1.5
-"""Standard errors by which the samples' cost may exceed the base's."""
+"""An alarm is raised if the samples cost more than the base's by more than this many standard errors."""
 
 LENGTH_RATIO = 2.0
-"""Largest ratio of the samples' mean length to the edits'."""
+"""An alarm is raised if the samples are, on average, more than this many times as long as the edits."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class SampleCheck:
     """What sampled responses of a policy look like.
 
     Attributes:
-        cost: Mean cost between a sampled response and the row's edit. An empty response counts as one
-            unit long (see `get_cost`), so against an edit of 60 words it costs 60; `empty` shows that.
+        cost: Mean cost between a sampled response and the row's edit. An empty response counts as one unit
+            long (see `get_cost`), so against an edit of 60 words it costs 60. A high cost with a high `empty`
+            has this reason.
         looping: Share of samples from which a repetition loop was trimmed.
         unfinished: Share of samples that did not end within the limit of tokens.
         length_ratio: Mean length of the samples over that of the edits, in characters.
@@ -122,7 +123,7 @@ def raise_alarms(
         The alarms, one line each; empty if nothing was seen.
     """
     alarms = []
-    if not best_loss < initial_loss:  # also where the loss is NaN
+    if not best_loss < initial_loss:  # true for a loss of NaN as well, unlike `best_loss >= initial_loss`
         alarms.append(
             f"the validation loss never improved: {initial_loss:.4g} before, {best_loss:.4g} at best "
             "(lower the learning rate, or give more data)"
@@ -148,8 +149,8 @@ def raise_alarms(
         alarms.append(f"degenerate text: {sampled.empty:.0%} of samples are empty, base {usual[2]:.0%}")
     if sampled.length_ratio > LENGTH_RATIO * max(1.0, base.length_ratio if base else 1.0):
         alarms.append(f"degenerate text: samples are {sampled.length_ratio:.1f} times as long as the edits")
-    # A one-sided test at 1.5 standard errors raises a false alarm in 7 of 100 trainings. A missed one is
-    # served.
+    # A one-sided test at 1.5 standard errors raises a false alarm in 7 of 100 trainings. That is more than is
+    # usual, because a false alarm costs a look at the samples, and a missed one puts a bad policy into use.
     if base is not None:
         error = math.hypot(sampled.cost.se, base.cost.se)
         if sampled.cost.mean > base.cost.mean + COST_ERRORS * error:

@@ -31,14 +31,17 @@ class OneDeviceArguments(TrainingArguments):  # type: ignore[misc]
 
 
 def micro_batch(batch: int, trees: Sequence[ContextTree], vocabulary: int, *, most: int | None = None) -> int:
-    """The number of contexts in one forward: the greatest divisor of the batch that memory can bear.
+    """The number of contexts in one forward: the greatest divisor of the batch that is within the limit.
 
     Args:
         batch: Contexts in an optimiser step of one process.
         trees: The trees of the training rows.
         vocabulary: Size of the vocabulary; the logits are often the largest tensor.
-        most: Limit in contexts; by default about 8,192 tokens, and logits of 2^29 numbers.
+        most: Limit in contexts. By default a forward has at most about 8,192 tokens, and logits of 2^29
+            numbers, which are 2 GB in float32.
     """
+    # A divisor, so that all parts of a step have the same number of contexts: the library takes one fixed
+    # number for the size of a part and one for the number of parts.
     tokens = sum(len(tree.layout) for tree in trees) / len(trees)
     bearable = most or min(8192, 2**29 / vocabulary) / tokens
     return max(size for size in range(1, batch + 1) if batch % size == 0 and (size <= bearable or size == 1))
@@ -66,7 +69,7 @@ def training_arguments(
         epochs: Passes over the rows; by default those of the configuration.
 
     Raises:
-        ConfigError: A batch cannot be divided among the processes.
+        ConfigError: A batch cannot be divided among the processes, or there are fewer rows than processes.
     """
     device = policy.device
     world = processes(device).num_processes
@@ -77,12 +80,14 @@ def training_arguments(
             do="change --batch-size",
         )
     if len(trees) < world:
-        raise ConfigError(f"fewer rows than the {world} processes", seen=len(trees), do="use one process")
+        raise ConfigError(
+            f"there are fewer rows than the {world} processes", seen=len(trees), do="use one process"
+        )
     batch = min(config.batch_size, len(trees)) // world  # of one process
     vocabulary = int(policy.model.config.get_text_config().vocab_size)
     micro = micro_batch(batch, trees, vocabulary, most=config.micro_batch_size)
-    # A fraction of an epoch that is a hair above a whole number of steps, by the rounding of floats, is not
-    # one step more: hence the rounding before the ceiling.
+    # In floats, 10 rows · 1.1 epochs are 11.000000000000002 rows. Without the rounding, the ceiling would
+    # make that 12 steps of one row.
     steps = max(1, math.ceil(round(len(trees) * (epochs or config.epochs), 6) / (batch * world)))
     every = max(1, steps // config.evaluations)
     checkpointing: dict[str, Any] = {}
@@ -99,13 +104,13 @@ def training_arguments(
         learning_rate=learning_rate,
         warmup_steps=round(steps * config.warmup),
         lr_scheduler_type="linear",
-        # Decay pulls a LoRA matrix to zero, that is, the policy to its reference, which β already controls.
+        # Decay pulls a LoRA matrix to zero, that is, the policy to its reference. β already controls that.
         weight_decay=0.0,
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=1,  # and the best one, which the library never deletes
+        save_total_limit=1,  # the last checkpoint; the library keeps the best one in addition
         # Early stopping counts evaluations without an improvement. Without its state, a continued training
         # would count from zero again, and end at another step than an uninterrupted one.
         restore_callback_states_from_checkpoint=True,

@@ -52,6 +52,7 @@ METHOD, TRAINING, CHOICE, SAMPLING = (
     "Validation and choice",
     "Sampling and cost",
 )
+"""The sections of the settings in help and documentation."""
 
 
 class FitConfig(Configuration):
@@ -81,8 +82,8 @@ class FitConfig(Configuration):
     )
     micro_batch_size: int | None = setting(
         None,
-        "Limit on the contexts in one forward of one process; by default as many as memory can bear. The "
-        "next lower divisor of the batch is used, so that no loss which is a mean changes.",
+        "Limit on the contexts in one forward of one process; by default as many as memory can hold. The "
+        "greatest divisor of the batch within the limit is used, and gradients are accumulated.",
         section=TRAINING,
         ge=1,
     )
@@ -101,6 +102,8 @@ class FitConfig(Configuration):
         "Decides the split, the adapters' initial weights, the order of the rows, and the sampling.",
         section=TRAINING,
         common=True,
+        ge=0,
+        le=2**32 - 1,  # the range of NumPy's global random state, which the library seeds as well
     )
     max_length: int | None = setting(
         None,
@@ -141,8 +144,8 @@ class FitConfig(Configuration):
     )
     mixture: Literal["likelihood", "cost", "none"] = setting(
         "likelihood",
-        "What the weights of the mixture are fitted by on the validation part: the likelihood of its edits, "
-        "or the cost of sampled responses (estimated where there is a cost model, else against the row's "
+        "How the weights of the mixture are fitted on the validation part: by the likelihood of its edits, "
+        "or by the cost of sampled responses (estimated where there is a cost model, else against the row's "
         "edit). A run of one method has no mixture.",
         section=CHOICE,
     )
@@ -185,7 +188,7 @@ class FitConfig(Configuration):
     @classmethod
     def _known(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
         if not methods or len(set(methods)) != len(methods):
-            raise ValueError("methods must be named, each once")
+            raise ValueError("name at least one method, and each only once")
         for name in methods:
             METHODS.get(name)
         return methods
@@ -200,6 +203,7 @@ class FitConfig(Configuration):
             for field, values in fields.items():
                 if not values:
                     raise ValueError(f"{name}.{field} has no value")
+                # Pydantic converts and checks each value in a model whose other fields have their defaults.
                 try:
                     made = [model.model_validate({field: value}) for value in values]
                 except ValidationError as error:
@@ -210,7 +214,7 @@ class FitConfig(Configuration):
 
     @model_validator(mode="after")
     def _check(self) -> FitConfig:
-        """Refuse a choice by numbers that are missing, or that cannot be compared with each other."""
+        """Refuse a choice by figures that will be missing or cannot be compared with each other."""
         if "cost" in (self.select, self.mixture) and self.validation_samples == 0:
             raise ValueError("select and mixture by cost need validation_samples above 0")
         for name in self.methods if self.select == "loss" else ():
@@ -218,7 +222,7 @@ class FitConfig(Configuration):
             same: dict[str, Any] = {
                 field: None for field in model.model_fields if model.extra(field)["comparable"]
             }
-            # Losses with another beta or another weight are other functions; the lowest says nothing. Trials
+            # With another β or weight the loss is another function, so the lowest value says nothing. Trials
             # are comparable if they agree in everything but the comparable fields, such as the learning rate.
             losses = {tuple((t.hyperparameters.model_dump() | same).items()) for t in self.trials(name)}
             if len(losses) > 1:
@@ -252,6 +256,7 @@ class FitConfig(Configuration):
             method, dot, field = name.partition(".")
             if dot:
                 given.setdefault(method, {})[field] = value
+        # Made anew and not by `model_copy`, which would check nothing.
         return FitConfig(**{**self.model_dump(), "hyperparameters": given, **fields})
 
     @property

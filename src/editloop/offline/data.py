@@ -1,4 +1,4 @@
-"""The data of a fit: the two parts of the log as examples, with whatever the trials need to know of them."""
+"""The data of a fit: the two parts of the log as examples, and the completions that each trial is given."""
 
 from __future__ import annotations
 
@@ -54,23 +54,23 @@ def encode_log(
         EmptyViewError: A part has no row that one of the methods needs.
     """
     parts = split(records, by=config.split_by, validation=config.validation, seed=config.seed)
-    data = FitData(
-        make_examples(parts.train, policy.encoder),
-        make_examples(parts.validation[: config.validation_rows], policy.encoder),
-    )
+    validation = parts.validation[: config.validation_rows]
+    data = FitData(make_examples(parts.train, policy.encoder), make_examples(validation, policy.encoder))
     callback.message(
         f"rows: {len(data.train.examples)} to train on ({len(data.train.pairs)} edited), "
         f"{len(data.validation.examples)} to validate on ({len(data.validation.pairs)} edited)"
     )
     for reason, count in data.counts.items():
         callback.message(f"  {count} rows: {reason}")
+    if surplus := len(parts.validation) - len(validation):
+        callback.message(f"  {surplus} rows: above the limit of validation rows")
     for name in config.methods:
         method = METHODS.get(name)
         for part, found in (("train", data.train), ("validation", data.validation)):
             if not method.suffices(found.examples):
                 seen = ", ".join(f"{n} {reason}" for reason, n in data.counts.items())
                 raise EmptyViewError(
-                    f"{method.title} needs {method.learns_from}, and the {part} part has none",
+                    f"{method.title} needs {method.learns_from}, and the {part} part lacks them",
                     seen=seen or f"{len(records)} rows in the log",
                     do="give more rows, or choose other --methods",
                 )
@@ -114,8 +114,9 @@ def add_estimates(
 def _with_reference(data: FitData, policy: Policy, config: FitConfig, callback: ProgressCallback) -> FitData:
     """The data with log π_ref of the validation part, and of the pairs to train on where a loss needs it.
 
-    Several methods need the pairs'. Whatever else a single method needs is computed when its trial begins
-    (`trial_rows`), and not at all if that trial was finished by an earlier process.
+    The log π_ref of the pairs is computed here, because several methods need it. Whatever else a single
+    method needs is computed when its trial begins (`trial_rows`), and not at all if an earlier process has
+    finished that trial.
     """
     world = processes(policy.device).num_processes
 
@@ -127,6 +128,7 @@ def _with_reference(data: FitData, policy: Policy, config: FitConfig, callback: 
     if "reference" in config.needs:
         pairs, pairs_cached = scored("reference", train.pairs)
         is_cached, count, left = is_cached and pairs_cached, count + len(pairs), iter(pairs)
+        # The scored pairs take the places of the unscored ones; the other examples stay as they are.
         train = ExampleSet(tuple(next(left) if e.is_pair else e for e in train.examples), train.counts)
     callback.message(f"reference pass {'from the cache' if is_cached else 'done'}: {count} rows")
     return FitData(train, ExampleSet(tuple(held), data.validation.counts))

@@ -68,10 +68,10 @@ def evaluate(
     observed, seen, dropped = _unseen(folder, [each for each in log if each.is_observed], drop_seen, callback)
     base = one or base or (folder.load_base() if folder else None)
     assert base is not None
-    unseen = Counter({"seen in training": dropped})
+    # Rows without feedback make no examples. They are passed on to be counted by their status.
     unobserved = [each for each in log if not each.is_observed]
     data = make_examples((*observed, *unobserved), base.encoder)
-    counts = data.counts + unseen
+    counts = data.counts + Counter({"seen in training": dropped})
     if not data.examples:
         do = "give rows that were not seen in training" if dropped else "give edited or accepted rows"
         raise EmptyViewError("no row to evaluate on", seen=dict(counts), do=do)
@@ -116,7 +116,11 @@ def evaluate(
 def _unseen(
     run: RunFolder | None, rows: Sequence[Record], drop: bool, callback: ProgressCallback
 ) -> tuple[Sequence[Record], int | None, int]:
-    """The rows to evaluate on, how many of them the run has seen, if known, and how many were left out."""
+    """The rows to evaluate on, how many of them the run has seen if known, and how many are dropped.
+
+    Raises:
+        RunError: Rows should be dropped, and it is not known which were seen.
+    """
     known = run.seen(row_hashes(rows)) if run else None
     if known is None:
         if drop:
@@ -131,8 +135,8 @@ def _unseen(
         return [row for row, old in zip(rows, known, strict=True) if not old], 0, count
     if count:
         callback.warn(
-            f"{count} of {len(rows)} rows were seen in training, so that their figures are not held out "
-            "(leave these rows out by --drop-seen, in Python drop_seen=True)"
+            f"{count} of {len(rows)} rows were seen in training, so their figures are not held out "
+            "(leave these rows out with --drop-seen, in Python with drop_seen=True)"
         )
     else:
         callback.message(f"none of {len(rows)} rows was seen in training")
@@ -153,6 +157,8 @@ def _arms(run: RunFolder | None, base: Policy) -> Iterator[tuple[str, AbstractCo
 @contextmanager
 def _referred(policy: Policy) -> Iterator[Policy]:
     """A context in which the base that a policy's adapter is attached to is a policy of its own."""
+    # A `MixedPolicy` loads and scores its parts even in this context. A plain `Policy` of the same model
+    # scores and samples with the base.
     with policy.reference():
         yield Policy(**{each.name: getattr(policy, each.name) for each in fields(Policy)})
 

@@ -62,6 +62,7 @@ class Completions:
     def only(self, *roles: str) -> Completions:
         """The completions with these roles, in the same order, with whatever is known of each."""
         kept = sorted({index for role in roles for index in self.roles.get(role, ())})
+        # If nothing is left out, the object itself is returned, whose tree may have its layout cached.
         if len(kept) == len(self) and set(self.roles) <= set(roles):
             return self
         place = {old: new for new, old in enumerate(kept)}
@@ -141,8 +142,10 @@ def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
         records: The records of one part of the log.
         encoder: The base's encoder.
     """
+    # The supervision view has a row for each observed record, in order. Records are matched with rows by this
+    # order and not by id, because two records may have the same id.
     demonstrations = supervision(records)
-    observed = [record for record in records if record.is_observed]  # one for each demonstration, in order
+    observed = [record for record in records if record.is_observed]
     counts = Counter(demonstrations.dropped)
     counts["unedited: no preference"] = preferences(records).dropped["unedited"]
     examples = []
@@ -157,4 +160,4 @@ def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
             tree = ContextTree(tree.context, tree.continuations[:1])
         roles = {EDIT: (0,), RESPONSE: (len(tree.continuations) - 1,)}
         examples.append(Example(row.id, row.context, row.edit, record.response, Completions(tree, roles)))
-    return ExampleSet(tuple(examples), +counts)
+    return ExampleSet(tuple(examples), +counts)  # the plus drops reasons with a count of 0

@@ -1,7 +1,8 @@
 """`fit`: from a log to trained policies, all methods in one process from one load of the base.
 
 A fit that was killed is continued by calling it again with the same arguments. Finished trainings are kept,
-the interrupted one continues from its last checkpoint, and the result is the same.
+the interrupted one continues from its last checkpoint, and the result is the same (`editloop.offline.resume`
+says why).
 """
 
 from __future__ import annotations
@@ -84,9 +85,11 @@ def fit(
         callback.message(
             f"nothing to do: {run.path} holds the finished run of this log, base and configuration"
         )
-        # An earlier process was killed before it wrote the report, or was asked not to write one.
-        if report and state.is_main_process and not run.report.is_file():
-            write_run_report(run)
+        # An earlier process was killed between the manifest and its last steps, or was asked for no report.
+        if state.is_main_process:
+            shutil.rmtree(run.work, ignore_errors=True)
+            if report and not run.report.is_file():
+                write_run_report(run)
         return run
 
     # What the base says: log π_ref, estimated costs, and the samples that the policies are compared with.
@@ -117,6 +120,7 @@ def fit(
         manifest.policies[method] = train_method(run, policy, method, config, data, base_samples, callback)
         if state.is_main_process:
             run.write_manifest(manifest)
+    state.wait_for_everyone()  # the mixture reads the manifest in every process
 
     # Several policies make a mixture.
     if config.mixture != "none" and len(config.methods) > 1:
@@ -153,8 +157,8 @@ def _check_base(policy: Policy, config: FitConfig) -> None:
 
 def _in_own_order(log: Log | Sequence[Record]) -> tuple[Record, ...]:
     """The records in an order that depends on their ids alone."""
-    # A log that was shuffled, or read from another file, gives the same fit. And the first rows, from which
-    # the validation part is cut to its limit, are not all of the one user who happens to come first.
+    # A log that was shuffled, or read from another file, gives the same fit. The validation part is cut to
+    # its limit by taking its first rows. In the order of the log they might all be of one user or one day.
     return tuple(sorted(log, key=lambda record: hashlib.blake2b(record.id.encode()).digest()))
 
 
@@ -184,7 +188,9 @@ def _sample_base(
 
 
 def _finish(run: RunFolder, manifest: Manifest, report: bool) -> None:
-    """Write the final manifest, and the report if it was asked for; checkpoints are no longer needed."""
+    """Write the final manifest, remove the checkpoints, and write the report if it was asked for."""
+    # The manifest comes first: from then on the run is finished, whatever happens to the work folder. The
+    # next call of `fit` does what a kill left undone here.
     run.write_manifest(manifest)
     shutil.rmtree(run.work, ignore_errors=True)
     if report:

@@ -2,9 +2,8 @@
 
 They know nothing of models, batches or devices. Each is a mean, and `count` is its divisor. A part of an
 optimiser step (gradient accumulation, several processes) is given the count of the whole step, so that the
-losses of the parts add up to the loss of the whole. The count may be a fraction, because the gradients of
-processes are
-averaged: it is then divided by their number.
+losses of the parts add up to the loss of the whole. With several processes the count may be a fraction: it is
+divided by their number, because the library averages their gradients instead of adding them.
 """
 
 from __future__ import annotations
@@ -24,10 +23,9 @@ __all__ = [
     "weighted_likelihood_loss",
 ]
 
-NOTHING = 1e-9
-"""The divisor in place of a count of 0, where the sum is 0, too. Real counts can be fractions of 1, so 1
-would
-be too large."""
+MIN_COUNT = 1e-9
+"""The least divisor. It replaces a count of 0, where the sum is 0 as well, so the loss is 0 instead of 0/0.
+Counts can be fractions of 1, so a minimum of 1 would change losses."""
 
 
 def sft_loss(
@@ -47,7 +45,7 @@ def sft_loss(
     """
     if count is None:
         count = lengths.sum() if reduction == "token" else float(len(log_prob))
-    return -log_prob.sum() / torch.as_tensor(count, device=log_prob.device).clamp(min=NOTHING)
+    return _divided(-log_prob.sum(), count)
 
 
 def preference_margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Tensor:
@@ -59,9 +57,10 @@ def preference_margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_
         ref_chosen: log π_ref(y'|x) [n].
         ref_rejected: log π_ref(y|x) [n].
     """
-    # The difference is first taken within the policy and within the reference. The prefix that y' and y share
-    # cancels in each, so both may be counted from the token at which they part, and it does not matter if the
-    # policy's were and the reference's were not.
+    # Each bracket is a difference within one model. The log-probability of the prefix that y' and y share
+    # cancels there, so a bracket is the same whether tokens are counted from the start or from the fork. In
+    # training the policy is counted from the fork, which saves the logits of the prefix; the cached reference
+    # is counted from the start.
     return (chosen - rejected) - (ref_chosen - ref_rejected)
 
 
@@ -76,9 +75,10 @@ def dpo_loss(margin: Tensor, *, beta: float, count: Tensor | float | None = None
     Returns:
         A scalar; 0 for n = 0.
     """
+    # `logsigmoid` computes log σ(x) as min(x, 0) − log(1 + e^−|x|). The logarithm of `sigmoid` would be −∞
+    # below about −100 in float32, and its gradient NaN.
     total = -F.logsigmoid(beta * margin).sum()
-    count = float(len(margin)) if count is None else count
-    return total / torch.as_tensor(count, device=margin.device).clamp(min=NOTHING)
+    return _divided(total, float(len(margin)) if count is None else count)
 
 
 def pairwise_regression_loss(
@@ -99,16 +99,18 @@ def pairwise_regression_loss(
     Returns:
         A scalar; 0 for no pairs.
     """
-    # With v = β log π/π_ref + f̄ the difference is v(a) − v(b): the loss vanishes where v is constant within
-    # a context, that is, where π = π_ref e^{−f̄/β} up to the factor 1/Z. The mean of (v_i − v_j)² over the
-    # pairs of m values is 2/(m − 1) Σ (v_i − v̄)², twice their sample variance; so pairs need not be
-    # enumerated.
+    # The minimiser of Eq. 6 is π* = π_ref e^{−f̄/β}/Z(x), so v = β log π*/π_ref + f̄ = −β log Z(x) is the same
+    # for all completions of a context. The unknown Z cancels in the difference v(a) − v(b), which is the
+    # argument of the square. Unlike the expectation over π in Eq. 6, this needs no samples from the policy
+    # in training, so completions, their costs and log π_ref are computed once.
+    #
+    # The mean of (v_i − v_j)² over the pairs of m values is 2/(m − 1) Σ (v_i − v̄)², twice their sample
+    # variance, which takes O(m) steps instead of O(m²).
     value = beta * log_ratio + cost
-    sizes, mean = _means(value, group)
+    sizes, mean = _group_means(value, group)
     # A context with one completion has value = mean, and adds zero; the clamp only avoids 0/0 there.
     each = 2 * (value - mean[group]) ** 2 / (sizes[group] - 1).clamp(min=1)
-    count = float((sizes > 1).sum()) if count is None else count
-    return each.sum() / torch.as_tensor(count, device=log_ratio.device).clamp(min=NOTHING)
+    return _divided(each.sum(), float((sizes > 1).sum()) if count is None else count)
 
 
 def weighted_likelihood_loss(
@@ -116,9 +118,10 @@ def weighted_likelihood_loss(
 ) -> Tensor:
     """The negative log-likelihood of completions, each weighted by e^{−f̄/β} among those of its context.
 
-    Its minimiser on the completions is e^{−f̄/β}/Z. If all of them were sampled from π_ref, and repeated ones
-    kept, that would be π_ref e^{−f̄/β}/Z, the minimiser of Eq. 6. The edit and the response stand among them
-    and each completion once, so the policy is pulled towards edits and responses.
+    Its minimiser on the given completions is e^{−f̄/β}/Z. If all of them were sampled from π_ref and repeated
+    samples were kept, that would be π_ref e^{−f̄/β}/Z, the minimiser of Eq. 6. But the edit and the response
+    are among them, and each completion is there only once, so the policy is pulled towards edits and
+    responses.
 
     Args:
         log_prob: log π of k completions [k].
@@ -137,18 +140,10 @@ def weighted_likelihood_loss(
     highest = score.new_full((contexts,), -torch.inf).scatter_reduce(0, group, score, "amax")
     weight = (score - highest[group]).exp()
     total = weight.new_zeros(contexts).index_add(0, group, weight)
-    sizes, _ = _means(score, group)
-    # A single completion would have weight 1 whatever its cost, which would be SFT on it.
+    sizes, _ = _group_means(score, group)
+    # A context's only completion would have weight 1 whatever its cost, which would be SFT on it.
     each = -weight / total[group] * log_prob * (sizes[group] > 1)
-    count = float((sizes > 1).sum()) if count is None else count
-    return each.sum() / torch.as_tensor(count, device=log_prob.device).clamp(min=NOTHING)
-
-
-def _means(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """The size and the mean of each group [g], [g]."""
-    groups = int(group[-1]) + 1 if len(group) else 0
-    sizes = values.new_zeros(groups).index_add(0, group, torch.ones_like(values))
-    return sizes, values.new_zeros(groups).index_add(0, group, values) / sizes
+    return _divided(each.sum(), float((sizes > 1).sum()) if count is None else count)
 
 
 def early_ensemble_loss(
@@ -164,3 +159,15 @@ def early_ensemble_loss(
         rl_weight: λ_RL ≥ 0.
     """
     return sft + dpo_weight * dpo + rl_weight * rl
+
+
+def _divided(total: Tensor, count: Tensor | float) -> Tensor:
+    """A sum divided by a count that may be 0 or a fraction, a scalar."""
+    return total / torch.as_tensor(count, device=total.device).clamp(min=MIN_COUNT)
+
+
+def _group_means(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """The size and the mean of each group [g], [g]."""
+    groups = int(group[-1]) + 1 if len(group) else 0  # groups ascend, so the last one has the highest number
+    sizes = values.new_zeros(groups).index_add(0, group, torch.ones_like(values))
+    return sizes, values.new_zeros(groups).index_add(0, group, values) / sizes

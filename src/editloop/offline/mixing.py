@@ -34,6 +34,7 @@ def mix_policies(
     Returns:
         The mixture; None if all policies diverged.
     """
+    # Log-probabilities and responses are taken in one pass, so that each policy is loaded once.
     log_probs: dict[str, list[float]] = {}
     responses: dict[str, list[str]] = {}
     shown = held[: config.validation_samples]
@@ -55,10 +56,9 @@ def mix_policies(
     costs: dict[str, Sequence[float]] = {}
     for name, texts in responses.items():
         if "cost_model" in config.needs:
-            trees_or_none = [
-                policy.encoder.tree(e.context, [text]) for e, text in zip(shown, texts, strict=True)
-            ]
-            trees = [tree for tree in trees_or_none if tree]
+            # The contexts were encoded before, so no tree is None.
+            made = [policy.encoder.tree(e.context, [text]) for e, text in zip(shown, texts, strict=True)]
+            trees = [tree for tree in made if tree is not None]
             costs[name] = predicted_costs(run, policy, trees)[0].tolist()
         else:
             costs[name] = cost(texts, [e.edit for e in shown]).tolist()

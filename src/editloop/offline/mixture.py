@@ -92,7 +92,7 @@ def mix_by_cost(costs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixtu
     Raises:
         ConfigError: There are no policies or no rows, or a number is not finite.
     """
-    if len({len(values) for values in costs.values()}) == 1:
+    if len({len(values) for values in costs.values()}) <= 1:
         names, paired = _table(costs)
         columns = list(paired.T)
     else:
@@ -100,8 +100,8 @@ def mix_by_cost(costs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixtu
         columns = [_table({name: values})[1][:, 0] for name, values in costs.items()]
     generator = np.random.default_rng(seed)
 
-    # In the same contexts the costs of two policies go up and down together. Resampling whole rows keeps
-    # that, and gives the difference of their means the smaller error that it has.
+    # In the same contexts the costs of two policies rise and fall together. Resampling whole rows keeps this
+    # correlation, which makes the error of the difference of two means smaller.
     def resampled() -> Floats:
         if paired is not None:
             mean: Floats = paired[generator.integers(len(paired), size=len(paired))].mean(axis=0)
@@ -154,15 +154,16 @@ def _em(table: Floats) -> tuple[Floats, list[float]]:
     """
     # The E-step gives policy k the share α_k p_ik / Σ_j α_j p_ij of row i. The M-step sets α_k to the mean of
     # its shares: α_k is multiplied by its slope s_k = mean_i p_ik / Σ_j α_j p_ij, the derivative of the mean
-    # log-likelihood with respect to α_k. If policies are alike, all slopes are close to 1 and EM crawls. So
-    # the step is lengthened to s_k^power, with the power doubled while that gains, and back to EM's own step,
-    # which never loses, when it does not.
+    # log-likelihood with respect to α_k. If policies are alike, all slopes are close to 1 and EM takes
+    # thousands of steps. So the step is lengthened to s_k^power. The power is doubled after each step that
+    # raises the objective; a step that would lower it is not taken, and the power falls back to 1, which is
+    # EM's own step and never lowers the objective.
     #
     # The stopping rule is a bound. The objective L is concave and Σ_k α_k s_k = 1, so any other weights β
     # have L(β) − L(α) ≤ Σ_k s_k (β_k − α_k) = Σ_k s_k β_k − 1 ≤ max_k s_k − 1.
     #
-    # Likelihoods of whole texts underflow. Each row is divided by its highest, whose logarithm is added
-    # again.
+    # Likelihoods of whole texts underflow. Each row is divided by its highest likelihood, whose logarithm is
+    # added to the objective again.
     highest = table.max(axis=1, keepdims=True)
     likelihood = np.exp(table - highest)
 

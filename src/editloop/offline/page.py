@@ -86,6 +86,7 @@ def write_report(
     """
     from jinja2 import Environment, PackageLoader
 
+    # Contexts, drafts and edits come from users and models, so everything is escaped.
     environment = Environment(loader=PackageLoader("editloop.offline", "."), autoescape=True)
     shown = [_shown(section) for section in sections]
     page = environment.get_template("page.html").render(

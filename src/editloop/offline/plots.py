@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from editloop.offline.methods import METHODS, Method
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["colour_of", "figure_png", "tidy", "training_curves"]
 
 OTHERS = {"base": "#8b95a1", "late": "#7a3e9d", "mixture": "#8a7a2f"}
-"""Colours of the arms that are no method's policies."""
+"""Colours of the arms that are not a single method's policy."""
 
 
 def colour_of(name: str) -> str:
@@ -46,6 +46,7 @@ def figure_png(figure: Figure) -> bytes:
 
 def training_curves(policies: Mapping[str, PolicyRecord]) -> Figure:
     """Training and validation loss of each policy's chosen trial, side by side."""
+    # A figure of its own and not one of pyplot, which keeps global state and may look for a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.1 * max(len(policies), 2), 2.7), dpi=160, layout="constrained")
@@ -66,5 +67,8 @@ def training_curves(policies: Mapping[str, PolicyRecord]) -> Figure:
 
 def _points(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[list[float], list[float]]:
     """The coordinates of points as two lists, with NaN for missing numbers, which leave a gap in a curve."""
-    steps, values = ([math.nan if x is None else x for x in each] for each in zip(*pairs, strict=True))
-    return steps, values
+
+    def known(numbers: Iterable[float | None]) -> list[float]:
+        return [math.nan if number is None else number for number in numbers]
+
+    return known(step for step, _ in pairs), known(value for _, value in pairs)

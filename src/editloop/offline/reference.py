@@ -1,9 +1,9 @@
 """The reference pass: log π_ref of every continuation, computed once for all methods, seeds and settings.
 
-The same pass computes the features of the cost model, if there is one. The numbers are cached by content: the
-hash of the base's weights, its dtype and every token. The reference never changes during a fit, and tuning a
-method means fitting the same log many times; a second fit runs no forward of the reference at all. A key by
-content is never out of date, whatever becomes of files and names.
+The same pass computes the features of the cost model, if there is one. The reference never changes during a
+fit, and tuning a method means fitting the same log many times, so the numbers are cached on disk: a second
+fit runs no forward of the reference at all. The key is a hash of everything that the numbers depend on: the
+base's weights, its dtype and every token. It cannot go stale when files are moved, renamed or changed.
 """
 
 from __future__ import annotations
@@ -109,6 +109,32 @@ def feature_pass(
     return _pass(policy, trees, True, cache, progress)
 
 
+def on_all_processes(
+    device: torch.device, items: Sequence[S], work: Callable[[Sequence[S]], Sequence[T]]
+) -> list[T]:
+    """Share work among the processes of a distributed run.
+
+    Args:
+        device: The device of this process.
+        items: The items, the same in every process [n].
+        work: Computes a result for each of the items it is given.
+
+    Returns:
+        The result of every item, in every process [n].
+    """
+    state = processes(device)
+    # Every n-th item and not a block of items: if lengths drift along the list, the shares stay alike.
+    found = work(items[state.process_index :: state.num_processes])
+    if state.num_processes == 1:
+        return list(found)
+    # Results are put in place by index, because the shares may differ in length, and with few items some are
+    # empty.
+    gathered: dict[int, T] = {}
+    for rank, part in enumerate(gather_object([found])):
+        gathered |= zip(range(rank, len(items), state.num_processes), part, strict=True)
+    return [gathered[i] for i in range(len(items))]
+
+
 def _pass(
     policy: Policy,
     trees: Sequence[ContextTree],
@@ -116,6 +142,7 @@ def _pass(
     cache: Path | None,
     progress: Callable[[int], None] | None,
 ) -> tuple[list[Scored], bool]:
+    """The figures of trees, and whether they came from the cache; arguments as for `reference_of`."""
     if not trees:
         return [], True
     state = processes(policy.device)
@@ -132,33 +159,10 @@ def _pass(
     return found, False
 
 
-def on_all_processes(
-    device: torch.device, items: Sequence[S], work: Callable[[Sequence[S]], Sequence[T]]
-) -> list[T]:
-    """Share work among the processes of a distributed run.
-
-    Args:
-        device: The device of this process.
-        items: The items, the same in every process [n].
-        work: Computes a result for each of the items it is given.
-
-    Returns:
-        The result of every item, in every process [n].
-    """
-    state = processes(device)
-    found = work(items[state.process_index :: state.num_processes])
-    if state.num_processes == 1:
-        return list(found)
-    # By index, because the shares differ in length, and with few items some are empty.
-    gathered: dict[int, T] = {}
-    for rank, part in enumerate(gather_object([found])):
-        gathered |= zip(range(rank, len(items), state.num_processes), part, strict=True)
-    return [gathered[i] for i in range(len(items))]
-
-
 def _score(
     policy: Policy, trees: Sequence[ContextTree], features: bool, progress: Callable[[int], None] | None
 ) -> list[Scored]:
+    """The figures of this process's trees, by forwards of the model."""
     if features:
         return [
             Scored(tuple(scores), table)
@@ -170,9 +174,11 @@ def _score(
 
 def _key(policy: Policy, trees: Sequence[ContextTree], features: bool) -> str:
     """The name of a cached pass: a hash of everything that its numbers depend on."""
-    # The first number is the version of the pass; it changes when the same tokens would get other numbers.
+    # The leading 4 is the version of the pass. Raise it whenever the same tokens would get other numbers.
     dtype = next(p.dtype for p in policy.model.parameters() if p.is_floating_point())
     digest = hashlib.sha256(f"4 {policy.fingerprint} {dtype} {features}".encode())
+    # Each length goes in before its tokens, and a mark after each tree. Without them, the same tokens divided
+    # differently between context and continuations, or between two trees, would have the same hash.
     for tree in trees:
         for ids in (tree.context, *tree.continuations):
             digest.update(np.array([len(ids), *ids], np.int64).tobytes())
@@ -199,11 +205,12 @@ def _read(file: Path, trees: Sequence[ContextTree], features: bool) -> list[Scor
 
 
 def _write(file: Path, found: Sequence[Scored]) -> None:
-    """Cache figures; log-probabilities in float64, so that those from the cache are the same to the bit."""
+    """Cache figures; a cache that cannot be written costs time, and does not fail the fit."""
+    # Python floats are float64, so what is read back is the same to the bit, and a fit from the cache gives
+    # the same weights as the fit that wrote it.
     content = {
         "log_probs": np.concatenate([np.array(each.log_probs, np.float64) for each in found]),
         "features": np.concatenate([each.features for each in found]),
     }
-    # A cache that cannot be written costs time, not the fit.
     with suppress(EditLoopError), atomic_file(file, failures=(SafetensorError,)) as unfinished:
         save_file(content, unfinished)

@@ -41,6 +41,41 @@ __all__ = [
     "write_run_report",
 ]
 
+FIGURES = {
+    "edit_nll_per_token": "loss per token",
+    "accuracy": "accuracy",
+    "reference_accuracy": "reference accuracy",
+    "chosen_shift": "shift of edits",
+}
+"""The names under which figures of `Scores.figures` are shown everywhere."""
+
+ACCURACIES = (
+    "Accuracy: how often the edit is likelier than the response; reference accuracy: how often it is so by "
+    "more than under the base."
+)
+"""The meaning of the two accuracies, in one sentence."""
+
+COLUMN_NOTES = {
+    "Sampled cost:": "what it costs to turn a sampled response into the edit of the log; lower is better.",
+    "Loss per token:": "how unlikely the edits are; lower is better.",
+    "Accuracy:": "how often the edit is likelier than the response.",
+    "Reference accuracy:": "how often it is so by more than under the base.",
+    "Shift of edits:": "how far the edits' log-probability moved from the base's; negative where they became "
+    "less likely.",
+}
+"""The meaning of the columns of the policies' table."""
+
+FEW_PAIRS, FEW_ROWS = 50, 10
+"""With fewer pairs a share, and with fewer rows a mean, is shown with its 95% interval instead of its
+standard error. With so few, the interval of a share is not symmetric (Wilson), and that of a mean is wide
+(Student)."""
+
+DRAFTS = 2
+"""Number of contexts whose drafts are shown."""
+
+KINDS = {"ridge": "the base's states", "bootstrap": "the base's states", "tuned": "states tuned on costs"}
+"""What each kind of cost model predicts from."""
+
 
 def write_run_report(run: RunFolder) -> Path:
     """Write the report of a run into its folder.
@@ -137,10 +172,6 @@ def _drafts(manifest: Manifest) -> list[Section]:
     return [Section("Before and after", [note], comparisons=comparisons)]
 
 
-DRAFTS = 2
-"""Number of contexts whose drafts are shown."""
-
-
 def _figures_table(manifest: Manifest) -> list[list[str]]:
     """The table of the policies' figures, with the sampled cost first."""
     base = manifest.base.sampled
@@ -177,7 +208,7 @@ def _symbols(policies: Mapping[str, PolicyRecord]) -> dict[str, str]:
             symbol = model.extra(field)["symbol"]
             if symbol in chosen.shown():
                 notes[f"{symbol} ({name}):"] = model.model_fields[field].description or ""
-    # One line for what several methods describe alike.
+    # Methods share hyperparameters. A description that several of them have is shown once, without a method.
     alike: dict[str, list[str]] = {}
     for label, description in notes.items():
         alike.setdefault(description, []).append(label)
@@ -185,35 +216,6 @@ def _symbols(policies: Mapping[str, PolicyRecord]) -> dict[str, str]:
         labels[0] if len(labels) == 1 else labels[0].partition(" ")[0] + ":": description
         for description, labels in alike.items()
     }
-
-
-FIGURES = {
-    "edit_nll_per_token": "loss per token",
-    "accuracy": "accuracy",
-    "reference_accuracy": "reference accuracy",
-    "chosen_shift": "shift of edits",
-}
-"""The names under which figures of `Scores.figures` are shown everywhere."""
-
-ACCURACIES = (
-    "Accuracy: how often the edit is likelier than the response; reference accuracy: how often it is so by "
-    "more than under the base."
-)
-
-COLUMN_NOTES = {
-    "Sampled cost:": "what it costs to turn a sampled response into the edit of the log; lower is better.",
-    "Loss per token:": "how unlikely the edits are; lower is better.",
-    "Accuracy:": "how often the edit is likelier than the response.",
-    "Reference accuracy:": "how often it is so by more than under the base.",
-    "Shift of edits:": "how far the edits' log-probability moved from the base's; negative where they became "
-    "less likely.",
-}
-"""The meaning of the columns of the policies' table."""
-
-FEW_PAIRS, FEW_ROWS = 50, 10
-"""With fewer pairs a share, and with fewer rows a mean, is shown with its 95% interval instead of its
-standard
-error."""
 
 
 def figures_note(rows: int, pairs: int) -> str:
@@ -243,13 +245,10 @@ def _cost_model(record: CostModelRecord) -> Section:
         table=cost_model_table({**tried, "its length": record.length, "nothing": record.mean}),
         notes={
             "f̂:": "the predicted cost of a response.",
-            "u:": "how uncertain that prediction is; at f̂ + u most costs should lie below.",
+            "u:": "how uncertain that prediction is; most costs should be below f̂ + u.",
             "R²:": "the share of the costs' variance that is predicted.",
         },
     )
-
-
-KINDS = {"ridge": "the base's states", "bootstrap": "the base's states", "tuned": "states tuned on costs"}
 
 
 def _mixture(mixture: MixtureRecord) -> Section:

@@ -1,4 +1,16 @@
-"""What a run folder holds before the first training, and whether a fit may continue what it finds there."""
+"""What a run folder holds before the first training, and whether a fit may continue what it finds there.
+
+A fit that was killed and is continued ends with the same weights, bit for bit, as one that was not (on the
+same machine, with the same number of processes). This rests on five facts:
+
+- The split and the order of the rows follow from the seed and the records' ids (`fit`, `RowStream`).
+- An adapter's initial weights and all samples follow from the seed and touch no global random state.
+- log π_ref is the same whether it is computed or read from the cache.
+- A checkpoint holds the optimiser, the learning-rate schedule, the random state that dropout draws from, and
+  the count of early stopping.
+- Whatever is finished is written before anything tells that it is: a trial's policy before its result, a
+  method's policy before its record in `run.json`. After a kill in between, the step is done again.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +30,8 @@ __all__ = ["initial_manifest", "open_run", "run_identity"]
 
 
 def run_identity(policy: Policy, config: FitConfig, data: FitData) -> str:
-    """Hash of everything that the result of a fit depends on: the base, the configuration, every token."""
+    """Hash of what the result of a fit depends on: the base, the configuration, and every token."""
+    # Tokens and not records: a fit may be continued from another file or format with the same content.
     digest = hashlib.sha256(f"{policy.fingerprint} {config.model_dump_json()}".encode())
     for example in (*data.train.examples, *data.validation.examples):
         digest.update(repr((example.id, example.tree.context, example.tree.continuations)).encode())
@@ -48,8 +61,9 @@ def open_run(run: RunFolder, identity: str) -> Manifest | None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether an entry of the output folder is not what a fit killed before its first manifest leaves."""
-    # Such a fit leaves its work folder, and temporary files whose names begin like this (editloop.io).
+    """Whether an entry of an output folder without a manifest cannot be from a fit that was killed."""
+    # A fit that was killed before its first manifest leaves its work folder, and temporary files whose names
+    # begin like this (`editloop.io`).
     return path.name != ".work" and not path.name.startswith((".run.json.", ".cost_model."))
 
 

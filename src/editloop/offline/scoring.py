@@ -20,7 +20,6 @@ from editloop.policy import Policy
 
 __all__ = ["DEFAULT_BETA", "Estimate", "Scores", "score", "scores_of"]
 
-
 DEFAULT_BETA = 0.1
 """The β of the reported preference loss, for a policy whose method has no β."""
 
@@ -95,12 +94,13 @@ class Scores:
         Args:
             beta: β of the preference loss `preference_nll`.
         """
+        # log σ(x) = −log(1 + e^−x), without overflow for margins of hundreds of nats.
         with np.errstate(invalid="ignore"):  # a policy that diverged gives NaN
-            margins = -np.logaddexp(0, -beta * self.margin)
+            log_sigmoid = -np.logaddexp(0, -beta * self.margin)
         values = {
             "edit_nll_per_edit": Estimate.of(-self.chosen),
             "edit_nll_per_token": self.token_nll(),
-            "preference_nll": Estimate.of(-margins),
+            "preference_nll": Estimate.of(-log_sigmoid),
             "accuracy": Estimate.of(_wins(self.log_ratio)),
             "reference_accuracy": Estimate.of(_wins(self.margin)),
             "chosen_shift": Estimate.of(self.chosen - self.ref_chosen),

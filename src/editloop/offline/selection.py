@@ -6,11 +6,12 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from editloop.offline.alarms import SampleCheck, raise_alarms
 from editloop.offline.config import FitConfig
 from editloop.offline.data import FitData, trial_rows
-from editloop.offline.trial import train_trial
+from editloop.offline.trial import finished_result, train_trial
 from editloop.policy import Policy, RunFolder, processes
 from editloop.policy.manifest import PolicyRecord
 from editloop.progress import ProgressCallback
@@ -42,22 +43,22 @@ def train_method(
         The record of the policy for `run.json`.
     """
     trials = config.trials(name)
-    results = [
-        train_trial(
-            run.work / name / trial.name,
-            policy,
-            trial,
-            config,
-            trial_rows(trial, policy, data, callback),
-            f"{name} {trial.name}" if len(trials) > 1 else name,
-            callback,
-        )
-        for trial in trials
-    ]
+    results: list[dict[str, Any]] = []
+    for trial in trials:
+        folder = run.work / name / trial.name
+        label = f"{name} {trial.name}" if len(trials) > 1 else name
+        result = finished_result(folder)
+        if result is None:
+            rows = trial_rows(trial, policy, data, callback)
+            result = train_trial(folder, policy, trial, config, rows, label, callback)
+        else:
+            callback.message(f"{label}: finished by an earlier process")
+        results.append(result)
     criterion = "validation_loss" if config.select == "loss" else "validation_cost"
     best, figure = _best([result[criterion] for result in results])
     chosen = run.work / name / trials[best].name / "policy"
     state = processes(policy.device)
+    # Copied and not moved: after a kill before the next manifest, the trial's policy is still in its place.
     if state.is_main_process:
         run.save_policy(name, lambda fresh: _copy(chosen, fresh))
     state.wait_for_everyone()
@@ -81,7 +82,8 @@ def train_method(
 
 def _best(figures: Sequence[float | None]) -> tuple[int, float]:
     """The index of the lowest figure, and the figure."""
-    # A trial that diverged has no figure. Its policy is kept, with an alarm, only if all trials diverged.
+    # A trial that diverged has a loss of NaN and no cost. Its policy is kept, with an alarm, only if all
+    # trials diverged. NaN is replaced for the comparison, because `min` returns a NaN that comes first.
     known = [math.nan if figure is None else figure for figure in figures]
     best = min(range(len(known)), key=lambda i: math.inf if math.isnan(known[i]) else known[i])
     return best, known[best]

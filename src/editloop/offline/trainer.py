@@ -44,7 +44,8 @@ __all__ = [
 T = TypeVar("T")
 
 TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container", "iostream error")
-"""Words in torch's RuntimeErrors when a file cannot be written; which depends on how much of it could be."""
+"""Words that mark a RuntimeError of torch as a failure to write a file. Which of them torch uses depends on
+how much of the file was written."""
 
 
 @contextmanager
@@ -81,9 +82,10 @@ class RowStream(Dataset[T]):
         seed: Decides the orders; None keeps the rows in the given order.
     """
 
-    # With an ordinary data set, a step does not reach across the end of an epoch: the last one of each would
-    # be short or dropped. Here steps are cut from one stream. Its order depends on the seed and the epoch
-    # alone, so neither the division of a step into parts nor an interruption changes what the training sees.
+    # With an ordinary data set, a step does not reach across the end of an epoch: the last step of each epoch
+    # would be short or dropped. Here steps are cut from one stream. The row at a place follows from the seed
+    # and the place alone, so neither the division of a step into parts nor an interruption changes what the
+    # training sees.
 
     def __init__(self, rows: Sequence[T], length: int, seed: int | None) -> None:
         self.rows, self.length = rows, length
@@ -95,7 +97,7 @@ class RowStream(Dataset[T]):
 
     def __getitem__(self, index: int) -> T:
         if not 0 <= index < self.length:
-            raise IndexError(index)  # by which a loop over the stream ends
+            raise IndexError(index)  # ends a loop over the stream, which Python runs by index
         epoch, place = divmod(index, len(self.rows))
         return self.rows[self._order(epoch)[place]]
 
@@ -137,10 +139,10 @@ class EditTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self.policy, self.trial = policy, trial
         self._validate = validate
-        self._failure: Exception | None = None  # an error of a computation, not of a full disk
+        self._failure: Exception | None = None  # the last error of a computation, from `_computing`
         self.control: TrainerControl
 
-        # Trees are packed here and not in advance, because which rows stand in a batch depends on the order.
+        # Trees are packed here and not in advance: how they share rows depends on what else is in the batch.
         def collate(rows: Sequence[Completions]) -> dict[str, Any]:
             trees, layout = pack_completions(policy, rows, from_fork=trial.method.within_context)
             return {"trees": trees, "layout": layout}
@@ -156,8 +158,8 @@ class EditTrainer(Trainer):  # type: ignore[misc]
             callbacks=[EarlyStoppingCallback(config.patience), *callbacks],
         )
         self.remove_callback(PrinterCallback)  # progress is reported by our own callback
-        # The losses are already divided by the totals of the whole step (see get_batch_samples). With this,
-        # the library does not divide them by the number of parts once more.
+        # The losses are already divided by the totals of the whole step (`get_batch_samples`). With this
+        # flag, the library does not divide them by the number of parts as well.
         self.model_accepts_loss_kwargs = True
 
     def get_batch_samples(
@@ -165,7 +167,8 @@ class EditTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[list[Any], dict[str, float]]:
         """The parts of an optimiser step, and its totals over all parts and processes.
 
-        It is the library's hook for the number of items in a step, which is passed on to `compute_loss`.
+        The library collects the parts of a step here, before their forwards, and passes the second value on
+        to `compute_loss` as `num_items_in_batch`.
         """
         with self._computing():
             samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -173,9 +176,9 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         names = list(counts[0]) if counts else []
         totals = [sum(each[name] for each in counts) for name in names]
         world = self.args.world_size
-        # Each process divides its part of the loss by the total of all. The parts would have to be added, but
-        # the library averages the gradients of processes; dividing the totals by their number makes up for
-        # that. The counts are summed in float64, which is exact for integers far beyond any batch.
+        # Each process divides its part of the loss by the total of all. The gradients of the parts would then
+        # have to be added, but the library averages them over the processes; dividing the totals by the
+        # number of processes makes up for that. Float64 is exact for integers far beyond any batch.
         if world > 1:
             table = torch.tensor(totals, dtype=torch.float64, device=device)
             totals = (self.accelerator.reduce(table, "sum") / world).tolist()
@@ -210,8 +213,8 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         Raises:
             RunError: A checkpoint cannot be written.
         """
-        # A checkpoint of the last step has only to be loaded. Continued from there, the library would make
-        # one more step than the training has.
+        # From a checkpoint of the last step, only the best weights have to be loaded. The library would make
+        # one step more before it notices that the training is over.
         file = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
         state = TrainerState.load_from_json(str(file)) if file else None
         if checkpoint is None or state is None or not _is_over(state):
@@ -219,12 +222,17 @@ class EditTrainer(Trainer):  # type: ignore[misc]
                 with disk_errors(Path(self.args.output_dir)):
                     self.train(resume_from_checkpoint=checkpoint)
             except RunError as error:
+                # `disk_errors` takes every OSError for a failure to write. One that a computation raised (a
+                # network file system, a custom loss) is raised again as it was.
                 if self._failure is None or error.__cause__ is not self._failure:
                     raise
                 raise self._failure from None
             return
         self.state = state
-        _load_weights(self.policy, state.best_model_checkpoint or checkpoint)
+        # The state has the path that the best checkpoint had when it was written. The run folder may have
+        # been moved since, so only the name counts.
+        best = Path(state.best_model_checkpoint or checkpoint).name
+        _load_weights(self.policy, str(Path(checkpoint).with_name(best)))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -250,6 +258,8 @@ class EditTrainer(Trainer):  # type: ignore[misc]
 
 def _is_over(state: TrainerState) -> bool:
     """Whether the training of a checkpoint had made its last step, or had been stopped early."""
+    # Early stopping leaves no mark in the state itself but the flag of the control object, which the library
+    # saves with the state.
     control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
     return state.global_step >= state.max_steps or bool(control.get("should_training_stop"))
 

@@ -1,4 +1,4 @@
-"""Train one trial, a point of a method's grid, from the base to its figures; it can be killed on the way."""
+"""Train one trial, a point of a method's grid, from the base to its figures, with checkpoints on the way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from editloop.edits import get_cost
 from editloop.errors import RunError
-from editloop.io import write_text
+from editloop.io import atomic_folder, write_text
 from editloop.offline.alarms import check_samples
 from editloop.offline.arguments import training_arguments
 from editloop.offline.config import FitConfig, Trial
@@ -39,7 +39,10 @@ from editloop.policy import (
 )
 from editloop.progress import ProgressCallback, counter
 
-__all__ = ["TrialRows", "train_trial"]
+__all__ = ["TrialRows", "finished_result", "train_trial"]
+
+RESULT = "result.json"
+"""The file of a trial's figures. It is written last, so whatever it describes is there, too."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,16 @@ class TrialRows:
     held_examples: Sequence[Example]
 
 
+def finished_result(folder: Path) -> dict[str, Any] | None:
+    """The figures of a trial that an earlier process has finished; None if it has to be trained.
+
+    Args:
+        folder: The trial's folder.
+    """
+    file = folder / RESULT
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
 def train_trial(
     folder: Path,
     policy: Policy,
@@ -68,10 +81,10 @@ def train_trial(
     name: str,
     callback: ProgressCallback,
 ) -> dict[str, Any]:
-    """Train one trial, or continue where an earlier process stopped.
+    """Train one trial, or continue from the last checkpoint of an earlier process.
 
     Args:
-        folder: The folder of its checkpoints, its policy and `result.json`.
+        folder: The folder of its checkpoints, its policy and its result.
         policy: The base.
         trial: The method and its hyperparameters.
         config: The fit's configuration.
@@ -82,11 +95,6 @@ def train_trial(
     Returns:
         The figures of the trial, as `run.json` keeps them.
     """
-    # The result is written last, in one piece. If it is there, everything that it describes is there.
-    result_file = folder / "result.json"
-    if result_file.is_file():
-        callback.message(f"{name}: finished by an earlier process")
-        return json.loads(result_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     state = processes(policy.device)
     started = time.monotonic()
     with _trainable(policy, config) as trained:
@@ -121,7 +129,10 @@ def train_trial(
 
 @contextmanager
 def _trainable(policy: Policy, config: FitConfig) -> Iterator[Policy]:
-    """A context in which there is a policy to train; afterwards the base is as it was."""
+    """A context with a policy to train: the base with a fresh adapter, or all of the base.
+
+    Afterwards the base is as it was.
+    """
     if config.full:
         with trainable_copy(policy) as trained:
             yield trained
@@ -157,7 +168,7 @@ def _result(
     return {
         "hyperparameters": trial.hyperparameters.model_dump(mode="json"),
         "settings": trial.method.report_line(trial.hyperparameters),
-        # From the reference, not from the first evaluation, which an earlier process may have run.
+        # Computed from log π_ref, because an earlier process may have run the first evaluation.
         "initial_loss": validation.initial,
         "validation_loss": final["loss"],
         "validation_cost": sampled.cost.mean if sampled else None,
@@ -175,11 +186,14 @@ def _save(folder: Path, trained: Policy, config: FitConfig, result: dict[str, An
     Raises:
         RunError: The folder cannot be written to.
     """
-    with disk_errors(folder):
-        trained.model.save_pretrained(str(folder / "policy"))
+    # After a kill between two of these steps, the checkpoint of the last step is still there, and the trial
+    # goes on from it to the same policy. `atomic_folder` puts the policy on the disk before the result.
+    with atomic_folder(folder / "policy", RunError) as unfinished, disk_errors(folder):
+        trained.model.save_pretrained(str(unfinished))
         if config.full:
-            trained.encoder.tokenizer.save_pretrained(str(folder / "policy"))
-    write_text(folder / "result.json", json.dumps(result), RunError)
+            trained.encoder.tokenizer.save_pretrained(str(unfinished))
+    # Python's own JSON, because it keeps NaN: figures of a trial that diverged are read back as they were.
+    write_text(folder / RESULT, json.dumps(result), RunError)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
 
@@ -198,6 +212,7 @@ class _Validation:
         self._trained, self._name, self._callback = trained, name, callback
         lengths = [len(tokens) for each in rows.held for tokens in each.tree.continuations]
         self._layout = Layout(rows.held, torch.tensor(lengths, dtype=torch.long))
+        # By identity: two records may have the same id, and hashing an example would hash all its tokens.
         self._place = {id(example): i for i, example in enumerate(rows.examples)}
 
     @property
@@ -219,12 +234,14 @@ class _Validation:
 
     def _loss(self, scored: Sequence[Sequence[float]]) -> float:
         """The method's figure, given the log-probabilities of the edit and the response of every example."""
+        # The edits and the responses of all examples were scored for the figures that every method has. A
+        # method whose completions are all among them needs no second forward.
         table: list[Sequence[float] | None] = []
         for example, each in zip(self.rows.held_examples, self.rows.held, strict=True):
             known = dict(zip(example.tree.continuations, scored[self._place[id(example)]], strict=True))
             wanted = each.tree.continuations
             table.append([known[c] for c in wanted] if all(c in known for c in wanted) else None)
-        # Other completions, such as sampled ones, have not been scored yet.
+        # Trees with other completions, such as sampled ones, have not been scored yet.
         unknown = [i for i, found in enumerate(table) if found is None]
         trees = [self.rows.held[i].tree for i in unknown]
         if trees:
@@ -252,9 +269,10 @@ def _without_epoch(entry: dict[str, float]) -> dict[str, float]:
 
 def _last_complete_checkpoint(folder: Path, state: PartialState) -> str | None:
     """The path of the last complete checkpoint, or None; incomplete ones are removed."""
-    # The trainer writes a checkpoint's state file last, so a killed process leaves a checkpoint without it.
-    # But a machine that loses power can lose what was written before the state file, so the weights are
-    # looked at, too.
+    # The library writes a checkpoint's state file last, so a process that is killed while it writes a
+    # checkpoint leaves one without it. A machine that loses power may keep the state file and lose what was
+    # written before it, so the weights are checked, too. One process removes what is incomplete; the others
+    # wait, so that all of them continue from the same checkpoint.
     while state.is_main_process and folder.is_dir() and (last := get_last_checkpoint(str(folder))):
         try:
             json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
@@ -282,4 +300,5 @@ class _StepProgress(TrainerCallback):  # type: ignore[misc]
         self.callback.progress(self.name, state.global_step, state.max_steps, self.note)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # At the end of a task, `done` is `total` (`ProgressCallback`), even if it was stopped early.
         self.callback.progress(self.name, state.max_steps, state.max_steps, self.note)

@@ -18,7 +18,7 @@ STANDARD_ERRORS = 2.0
 """Standard errors of a difference within which two policies are called equally good."""
 
 FEWEST_ROWS = 10
-"""With fewer rows there is no verdict."""
+"""With fewer rows there is no verdict, because their standard errors are themselves too uncertain."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def run_verdict(
             f"Serve {best}: {short_cost(chosen.mean)}, the lowest cost.",
             (f"{figures}; those of the base were not sampled.", *peers, held_out),
         )
-    # As for independent samples. The rows are the same, so the error of the difference is rather smaller, and
-    # the verdict errs on the side of keeping the base.
+    # This is the error of a difference of independent samples. Both are of the same rows, so the true error
+    # is mostly smaller, and the verdict errs on the side of keeping the base.
     gain, error = base.mean - chosen.mean, math.hypot(base.se, chosen.se)
     figures += f", those of the base {_shown(base)}: a difference of {gain:.3f} ± {error:.3f}."
     if gain <= 0 or is_within_error(gain, error):
         return Verdict(
-            "Keep the base: no policy costs less beyond the error.", (figures, "A longer log may show more.")
+            "Keep the base: no policy costs significantly less.", (figures, "A longer log may show more.")
         )
     change = f"{short_cost(base.mean)} to {short_cost(chosen.mean)}"
     alarm = ", but read its alarm first" if best in warned else ""

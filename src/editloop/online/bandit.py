@@ -72,7 +72,7 @@ class Bandit:
             scope: Whose bandit chooses: a user, a segment, or the empty text for one bandit for all.
 
         Raises:
-            BanditError: The response was decided before.
+            BanditError: The response was decided before, or there are no arms.
         """
         event = self.choose(response_id, scope=scope)
         self.state.apply(event)
@@ -89,11 +89,15 @@ class Bandit:
             in_flight: Decisions of the scope that were made and are not counted yet, by arm.
 
         Raises:
-            BanditError: The response was decided before.
+            BanditError: The response was decided before, or there are no arms.
         """
+        if not self.arms:
+            raise BanditError("the bandit has no arms", do="call set_arms, or replay events that name them")
         if response_id in self.state:
             raise BanditError("this response was decided before", seen=response_id)
         pulls, observed, means = self.beliefs(scope)
+        # They count in N only, as their costs are not known. Without them, all requests that come together
+        # would get the same arm.
         if in_flight:
             pulls = [n + in_flight.get(arm, 0.0) for arm, n in zip(self.arms, pulls, strict=True)]
         index, propensity = self.algorithm.choose(pulls, observed, means, lambda: self._uniform(response_id))
@@ -118,6 +122,7 @@ class Bandit:
     def beliefs(self, scope: str = "") -> tuple[list[float], list[float], list[float]]:
         """Return N, the pulls observed and the mean cost of each arm in a scope, priors included."""
         pulls, observed, means = [], [], []
+        # With one scope and no offline prior there is nothing to start from, and a decision is cheaper.
         informed = bool(self.config.prior) or (self.config.pool != 0 and self.state.n_scopes > 1)
         for arm in self.state.arms:
             tally = self.state.tally(scope, arm)
@@ -130,7 +135,12 @@ class Bandit:
         return pulls, observed, means
 
     def _prior(self, arm: str, tally: Tally) -> tuple[float, float]:
-        """The weight and the mean of what other scopes and the offline prior say about an arm."""
+        """The weight, in pulls, and the mean of what other scopes and the offline prior say about an arm.
+
+        Their mean counts each pull of the other scopes once and the offline cost `prior_strength` times, so
+        that the offline cost fades as pulls come in. The weight is the larger of the two, so that both
+        together count for no more pulls than the larger cap.
+        """
         pool = self.state.pool(arm)
         n, cost = (pool.observed - tally.observed, pool.cost - tally.cost) if self.config.pool else (0.0, 0.0)
         n = n if n > 1e-6 else 0.0  # rounding leaves a little of a difference of equal sums
@@ -151,6 +161,8 @@ class Bandit:
 
     def _uniform(self, response_id: str) -> float:
         """A number in [0, 1) that depends on seed and response only, so that a replay draws it too."""
+        # Not `hash`, which differs between processes. The upper 53 bits of 64 make a double without rounding;
+        # all 64 could be rounded up to 1.
         digest = hashlib.blake2b(f"{self.config.seed}:{response_id}".encode(), digest_size=8).digest()
         return (int.from_bytes(digest, "big") >> 11) / 2**53
 

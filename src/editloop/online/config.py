@@ -27,8 +27,8 @@ class BanditConfig(Configuration):
 
     algorithm: str = setting(
         "ucb",
-        "The algorithm: ucb, kl-ucb, thompson, uniform, fixed (the first arm), "
-        "or one of an installed package.",
+        f"The algorithm: {', '.join(ALGORITHMS.built_in)}, or one of an installed package. "
+        "Fixed plays the first arm.",
         section=CHOICE,
         common=True,
     )

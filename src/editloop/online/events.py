@@ -1,7 +1,7 @@
 """Events: what was decided and what came back, each written once and never changed.
 
-Everything that a bandit knows is a fold over its events (`editloop.online.state`). How an arm is chosen is
-not known here.
+Everything that a bandit knows is a fold over its events (`editloop.online.state`). This module does not know
+how an arm is chosen.
 """
 
 from __future__ import annotations
@@ -142,7 +142,11 @@ def event_from_json(row: Mapping[str, Any]) -> Event:
 
 
 def append_events(path: Path, events: Iterable[Event]) -> None:
-    """Append events to a JSONL file; they have reached the operating system when this returns."""
+    """Append events to a JSONL file.
+
+    They have reached the operating system when this returns: they survive a kill of the process, but a loss
+    of power perhaps not.
+    """
     append_rows(path, (event.to_json() for event in events))
 
 

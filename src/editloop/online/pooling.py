@@ -33,7 +33,7 @@ POOL_CAP = 20.0
 """Most pulls that the other scopes' experience of an arm can count for."""
 
 VARIANCE = 0.05
-"""Of costs of unit scale around their scope's mean, before any is seen; counts as one observation."""
+"""The variance of costs of unit scale around their scope's mean that is assumed before any cost is seen."""
 
 EXTRA_FREEDOM = 3
 """Added to n − Σ n_s²/n where τ² is estimated."""
@@ -45,7 +45,7 @@ def pooled_strength(
     """Return how many pulls the other scopes' mean cost of an arm is worth to one scope.
 
     Args:
-        pool: The arm over all scopes; it has been observed in another scope than that which asks.
+        pool: The arm over all scopes; another scope than the one that asks must have observed it.
         tally: The arm in the scope that asks.
         strength: `learned` (at most `POOL_CAP` pulls), or a number of pulls.
         scale: The scale of the cost.
@@ -56,12 +56,14 @@ def pooled_strength(
     others = pool.observed - tally.observed
     if strength != "learned":
         return min(strength, others)
-    within = max(
-        pool.square - pool.between, 0.0
-    )  # Σ over scopes of Σ c² − C_s²/n_s; rounding may leave it < 0
+    # σ²: the squares around the scopes' means, Σ c² − Σ C_s²/n_s, by their degrees of freedom n − S. Rounding
+    # may leave the difference of two equal sums below 0, and with a discount n may be less than S.
+    within = max(pool.square - pool.between, 0.0)
     variance = (within + VARIANCE * scale * scale) / (max(pool.observed - pool.scopes, 0.0) + 1)
+    # τ²: what the scopes' means differ by beyond the noise that σ² alone would give them.
     spread = pool.between - pool.cost * pool.cost / pool.observed - (pool.scopes - 1) * variance
     freedom = max(pool.observed - pool.observed_square / pool.observed, 0.0)
-    tau = max(spread, 0.0) / (freedom + EXTRA_FREEDOM)
+    tau_squared = max(spread, 0.0) / (freedom + EXTRA_FREEDOM)
+    # Σ n_s²/n² over the other scopes: 1 if a single one has all the pulls, 1/S if they are even.
     uneven = max(pool.observed_square - tally.observed * tally.observed, 0.0) / (others * others)
-    return min(variance / (tau + variance / others + tau * uneven), others, POOL_CAP)
+    return min(variance / (tau_squared + variance / others + tau_squared * uneven), others, POOL_CAP)

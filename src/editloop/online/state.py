@@ -24,7 +24,16 @@ FORMAT = 1
 
 
 class _Response(NamedTuple):
-    """A decision and its feedback; `tick` is its scope's clock, and `revision` is -1 while it is pending."""
+    """A decision and its feedback.
+
+    Attributes:
+        scope: The scope of the decision.
+        arm: The arm that answered.
+        tick: The number of decisions in the scope when it was made, itself included.
+        revision: The revision of the feedback; -1 while it is pending.
+        outcome: The outcome of the feedback, or `pending`.
+        cost: The cost that the tallies hold for it; 0 while there is none.
+    """
 
     scope: str
     arm: str
@@ -40,7 +49,7 @@ class State:
     Args:
         discount: The weight that an observation keeps per further decision in its scope, in (0, 1].
         memory: How many responses are kept for feedback at most. Beyond it the oldest are forgotten: a
-            pending one counts as expired, and a later revision as unknown.
+            pending one counts as expired, and a later revision as unknown. The counts of its scope stay.
 
     Attributes:
         epoch: The epoch of the arms; 0 before the first.
@@ -114,11 +123,12 @@ class State:
         if event.response_id in self._responses:
             self.skipped["repeated"] += 1
             return False
+        # A decision of an earlier epoch may be recorded after its arm was retired; it counts all the same.
         if event.arm not in self.arms and event.epoch >= self.epoch:
             raise BanditError("a decision for an arm that is not played", seen=event.arm)
         tallies = self._tallies.setdefault(event.scope, {})
         if self.discount < 1:
-            self._fade(tallies)
+            self._fade(tallies)  # before the new pull is counted, so that it begins with the weight 1
         tally = tallies.get(event.arm)
         if tally is None:
             tally = tallies[event.arm] = Tally()
@@ -127,6 +137,8 @@ class State:
         self._clocks[event.scope] = tick
         self._responses[event.response_id] = _Response(event.scope, event.arm, tick)
         self.decisions += 1
+        # A dict keeps the order in which its keys were added, also when a value is replaced: the first
+        # response is that of the oldest decision.
         if len(self._responses) > self.memory:
             self._forget(next(iter(self._responses)))
         early = self._early.pop(event.response_id, None) if self._early else None
@@ -140,7 +152,8 @@ class State:
             self.skipped["superseded"] += 1
             return False
         tallies = self._tallies[response.scope]
-        weight = self.discount ** (self._clocks[response.scope] - response.tick)
+        # Only what is left of the pull moves (see `_weight_left`). Its feedback will find it at the new arm.
+        weight = self._weight_left(response)
         tallies[response.arm].pending = max(0.0, tallies[response.arm].pending - weight)
         tallies.setdefault(event.arm, Tally()).pending += weight
         self._responses[event.response_id] = response._replace(arm=event.arm)
@@ -167,8 +180,7 @@ class State:
             self.skipped["superseded"] += 1  # its feedback came before it expired
             return False
         tally = self._tallies[response.scope][response.arm]
-        # The pull has faded with every later decision of its scope (`_fade`), so this much of it is left.
-        weight = self.discount ** (self._clocks[response.scope] - response.tick)
+        weight = self._weight_left(response)
         if response.revision < 0:
             tally.pending = max(0.0, tally.pending - weight)
         if event.cost is not None:
@@ -178,6 +190,7 @@ class State:
             pool.count(tally, -1)  # out with the old counts of the scope, and in again with the new ones
             if response.revision < 0:
                 tally.observed += weight
+            # A revision adds the difference to the cost that it replaces, which is 0 for the first feedback.
             tally.cost += weight * (event.cost - response.cost)
             tally.square += weight * (event.cost * event.cost - response.cost * response.cost)
             pool.count(tally, 1)
@@ -186,7 +199,12 @@ class State:
         )
         return True
 
+    def _weight_left(self, response: _Response) -> float:
+        """The weight that is left of a pull: `_fade` has run once for each later decision of its scope."""
+        return self.discount ** (self._clocks[response.scope] - response.tick)
+
     def _fade(self, tallies: dict[str, Tally]) -> None:
+        """Discount all counts of a scope by one decision, and keep the pools in step."""
         for arm, tally in tallies.items():
             pool = self._pools.get(arm)
             if pool is not None:
@@ -199,14 +217,16 @@ class State:
                 pool.count(tally, 1)
 
     def _forget(self, response_id: str) -> None:
+        """Drop a response; a pending one leaves the pulls, as it would by expiring."""
         response = self._responses.pop(response_id)
         if response.revision < 0:
-            weight = self.discount ** (self._clocks[response.scope] - response.tick)
             tally = self._tallies[response.scope][response.arm]
-            tally.pending = max(0.0, tally.pending - weight)
+            tally.pending = max(0.0, tally.pending - self._weight_left(response))
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON types, from which `from_json` restores it exactly."""
+        # Exactly means bit by bit: JSON keeps floats and the order of keys, on which `_forget` depends. The
+        # pools follow from the tallies, but sums in another order would be rounded in another way.
         return {
             "format": FORMAT,
             "discount": self.discount,
@@ -248,9 +268,10 @@ class State:
             state._pools = {arm: filled(Pool(), values) for arm, values in row["pools"].items()}
             state._responses = {key: _Response(*value) for key, value in row["responses"].items()}
             for event in map(event_from_json, row["early"]):
-                assert isinstance(event, Feedback)
+                if not isinstance(event, Feedback):
+                    raise ValueError("only feedback can be early")
                 state._early[event.response_id] = event
-        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BanditError(
                 "the state is incomplete", seen=str(error), do="replay the events instead"
             ) from error

@@ -29,8 +29,8 @@ class Tally:
 class Pool:
     """The counts of one arm over all scopes s.
 
-    They are kept up to date, so that the spread between scopes (`editloop.online.pooling`) needs no pass
-    over them.
+    They are kept up to date with each event, so that a decision needs no pass over all scopes, of which there
+    may be as many as users, to know their spread (`editloop.online.pooling`).
 
     Attributes:
         scopes: The number of scopes that have observed the arm.
@@ -48,7 +48,11 @@ class Pool:
         self.observed = self.cost = self.square = self.between = self.observed_square = 0.0
 
     def count(self, tally: Tally, sign: int) -> None:
-        """Add (+1) or subtract (-1) what one scope has observed."""
+        """Add (+1) or subtract (-1) what one scope has observed.
+
+        C_s²/n_s is not linear in the counts. So when a scope's counts change, the old ones are subtracted and
+        the new ones added.
+        """
         n = tally.observed
         if n <= 0:
             return

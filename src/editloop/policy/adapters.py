@@ -58,6 +58,7 @@ def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Poli
 def detach_adapter(policy: Policy) -> Policy:
     """Remove the adapter, and return the base as it was before `attach_adapter` or `load_adapter`."""
     base: Any = policy.model.unload()
+    # PEFT leaves its record on the base. With it, the next adapter would be taken for a second one beside it.
     if hasattr(base, "peft_config"):
         del base.peft_config
     return replace(policy, model=base.eval())
@@ -83,7 +84,7 @@ def load_adapter(policy: Policy, folder: Path) -> Policy:
         if missing or result.unexpected_keys:
             raise ValueError(f"{len(missing)} weights missing, {len(result.unexpected_keys)} unknown")
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        if adapted is not None:
+        if adapted is not None:  # the adapter's layers are in the base already
             detach_adapter(adapted)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(

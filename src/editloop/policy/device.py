@@ -65,7 +65,7 @@ def choose_dtype(device: torch.device, dtype: str = "auto") -> tuple[torch.dtype
         if dtype not in DTYPES:
             raise ConfigError("unknown dtype", seen=dtype, do=f"choose --dtype auto, {', '.join(DTYPES)}")
         return DTYPES[dtype], "as asked"
-    # Emulated bf16, on GPUs before Ampere, is slower than fp32.
+    # GPUs before Ampere emulate bf16, which is slower than fp32.
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "supported by the GPU"
     return torch.float32, f"exact, and no slower on {device.type}"
@@ -78,7 +78,7 @@ def processes(device: torch.device) -> PartialState:
         device: The device of this process.
     """
     # Without `cpu=True`, accelerate on a machine without GPUs ignores the launcher, and every process
-    # believes to be alone.
+    # takes itself for the only one.
     return PartialState(cpu=device.type == "cpu")
 
 

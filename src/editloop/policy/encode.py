@@ -20,7 +20,8 @@ from editloop.policy.tree import ContextTree
 __all__ = ["Encoder"]
 
 _MARK = "\u2063here\u2063"
-"""Stands for an assistant's words when the template is asked what follows them."""
+"""Stands for an assistant's words when the template is asked what follows them. Because of its
+invisible separators, it is part of no template."""
 
 
 class Encoder:
@@ -90,6 +91,7 @@ class Encoder:
                 )
             except TemplateError as error:
                 raise ModelError(f"the chat template refuses the context: {error}", seen=context) from error
+            # The template writes the special tokens itself; the tokenizer would add a second BOS.
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         else:
             if not isinstance(context, str):
@@ -97,6 +99,7 @@ class Encoder:
             ids = self.tokenizer(context + "\n")["input_ids"]
             if ids and ids[-1] == self.tokenizer.eos_token_id:  # some tokenizers end every text with it
                 ids = ids[:-1]
+        # An empty prompt predicts nothing: a tree needs a token before its first continuation.
         start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.end
         return tuple(ids) or (start,)
 

@@ -180,6 +180,7 @@ def _choose_length(model: Any, max_length: int | None) -> tuple[int, str]:
     found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     limit = int(found) if found else None  # some families have no limit
     length = min(max_length or DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
+    # The length is looked up among the numbers that could have decided it; if it is neither, the default did.
     why = {max_length: "as asked", limit: "the limit of the model"}
     return length, why.get(length, "change it by --max-length")
 

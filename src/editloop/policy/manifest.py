@@ -42,6 +42,7 @@ stood among their figures."""
 
 
 class _Record(BaseModel):
+    # A field that a later release adds to the same format is ignored; a value of another type is damage.
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
@@ -255,8 +256,8 @@ def read_manifest(path: Path) -> Manifest:
         if not isinstance(content, dict):
             raise ValueError("not an object")
         if content.get("format") not in range(1, FORMAT + 1):
-            known = f"expected up to {FORMAT}"
-            raise RunError("run.json has another format", seen=content.get("format"), do=known)
+            do = f"expected up to {FORMAT}; a newer version of editloop may read it"
+            raise RunError("run.json has another format", seen=content.get("format"), do=do)
         return Manifest.model_validate(upgraded(content))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(

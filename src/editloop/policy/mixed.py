@@ -38,18 +38,20 @@ class MixedPolicy(Policy):
 
     @property
     def has_reference(self) -> bool:
-        """True: the base differs from the mixture."""
+        """Always true, because the base differs from the mixture."""
         return True
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """A context in which the base carries no adapter, which holds between any two calls anyway."""
+        """A context in which the base carries no adapter."""
+        # Adapters are attached within `sample` and `log_probs` only, so that there is nothing to switch off.
         yield
 
     def sample(self, contexts: Sequence[ContextLike], *, seed: int = 0, **options: Any) -> list[Sample]:
         """Sample one response for each context, as `Policy.sample` does.
 
-        Which policy a response comes from depends only on the seed, the context and its place.
+        Which policy a response comes from depends only on the seed, the context and its place. The response
+        itself also depends on its place among the contexts of that policy.
         """
         contexts = as_contexts(contexts)
         # `hash` of a text differs between processes; `random.Random` seeds itself from the text's bytes.
@@ -78,6 +80,7 @@ class MixedPolicy(Policy):
         for name, policy in self._policies():
             scores = policy.log_probs(trees, **options)
             parts.append([np.array(each) + np.log(self.weights[name]) for each in scores])
+        # In log space: the probability of a response of a few hundred tokens underflows.
         return [np.logaddexp.reduce(each).tolist() for each in zip(*parts, strict=True)]
 
     def features(self, trees: Sequence[ContextTree], **options: Any) -> Any:
@@ -89,7 +92,8 @@ class MixedPolicy(Policy):
         raise ValueError("a mixture has no features of its own: ask one of its policies")
 
     def _policies(self) -> Iterator[tuple[str, Policy]]:
-        # A policy of weight 0 need not be loaded, and log 0 is avoided.
+        # A policy of weight 0 need not be loaded, and its log-weight would be log 0. Adapters share one base,
+        # so that only one of them is attached at a time.
         for name, weight in self.weights.items():
             if weight > 0:
                 with self._load(name) as policy:

@@ -141,7 +141,7 @@ class Policy:
     ) -> Iterator[tuple[list[int], TreeBatch]]:
         """Yield packed trees with their indices; the model is in evaluation mode until all are consumed."""
         done = 0
-        # Dropout in the reference or the validation would make their figures random.
+        # With dropout, the figures of the reference pass and of the validation would be random.
         with evaluating(self.model):
             for members in _batches_by_tokens(trees, batch_tokens):
                 yield members, self.pack([trees[i] for i in members], from_fork=from_fork)

@@ -1,6 +1,6 @@
 """Pack context trees into rows of equal length, and list where each continuation token is predicted.
 
-This module knows token ids only. What a model does with a batch is `editloop.policy.logprob`'s.
+This module knows token ids only. How a model scores a batch is in `editloop.policy.logprob`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ class TreeBatch:
         filled: True where a token is not padding [B, R].
         predictor: Flat index (row * R + column) of the token that predicts each target [n].
         target: Token id of each target [n].
-        member: The prediction of each pair (prediction, continuation it belongs to) [m].
-        owner: The continuation of each such pair [m].
+        member: For each pair of a counted token and a continuation that contains it, the prediction of the
+            token, as an index into `predictor` and `target` [m].
+        owner: The continuation of each such pair [m]. The pairs of a continuation stand together, in the
+            order of its tokens.
         lengths: Number of counted tokens of each continuation [K].
         plain: True if every row is one plain sequence, so that a causal mask is enough.
     """
@@ -85,6 +87,7 @@ def pack(
 
     input_ids = np.full((len(rows), width), pad, np.int64)
     position_ids = np.zeros((len(rows), width), np.int64)
+    # Before the trees are written in, every column ends its own subtree, as padding has to (see `TreeBatch`).
     subtree_end = np.broadcast_to(np.arange(1, width + 1), (len(rows), width)).copy()
     filled = np.zeros((len(rows), width), np.bool_)
     first_continuation = np.cumsum([0, *(len(layout.paths) for layout in layouts)])
@@ -95,6 +98,8 @@ def pack(
             layout, here = layouts[i], slice(column, column + len(layouts[i]))
             input_ids[r, here] = layout.tokens
             position_ids[r, here] = layout.positions
+            # Moved by the tree's column. No subtree reaches beyond its own tree, so that trees in one row do
+            # not see each other.
             subtree_end[r, here] = layout.subtree_end + column
             filled[r, here] = True
             predictions.add(layout, r * width + column, skips[i], int(first_continuation[i]))
@@ -148,7 +153,9 @@ class _Predictions:
         # numbers the nodes of the tree when they are first counted; -1 means not yet.
         number = np.full(len(layout), -1, np.int64)
         for k, path in enumerate(layout.paths):
-            nodes, before = path[skip:], layout.predictors(path)[skip:] if len(path) else path
+            nodes = path[skip:]
+            # For an empty path, `predictors` would still name the context's last token.
+            before = layout.predictors(path)[skip:] if len(path) else path
             fresh = number[nodes] < 0
             number[nodes[fresh]] = self._count + np.arange(fresh.sum())
             self._count += int(fresh.sum())
@@ -180,8 +187,10 @@ def best_width(trees: Sequence[ContextTree], attention_cost: float) -> int:
             for whole, parts in zip(together, apart, strict=True)
             for n in ([whole] if whole <= width else parts)
         ]
+        # rows x tokens of a row x (the token's own work, and that of comparing it with `width` keys)
         return len(first_fit(lengths, width)) * width * (1 + attention_cost * width)
 
+    # Sorted, so that the narrower of two equally good widths is taken.
     return min(sorted({narrowest, *(n for n in together if n > narrowest)}), key=cost)
 
 

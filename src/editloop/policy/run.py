@@ -90,7 +90,7 @@ class RunFolder:
         """
         if not self.exists():
             raise RunError(
-                "no run folder: no run.json in it", seen=str(self.path), do="make one by editloop fit"
+                "not a run folder: it has no run.json", seen=str(self.path), do="make one by editloop fit"
             )
         return read_manifest(self.manifest_path)
 
@@ -125,6 +125,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove the unfinished files and policies of a process that was killed."""
+        # `editloop.io` names what it has not finished after the target, with a dot in front.
         left = (".run.json.*", ".rows.npy.*", ".cost_model.*", "policies/.*")
         for path in [path for pattern in left for path in self.path.glob(pattern)]:
             if path.is_dir():
@@ -146,8 +147,8 @@ class RunFolder:
         manifest = self.manifest()
         record = MixtureRecord.model_validate(mixture, strict=False)
         if unknown := [name for name in record.weights if name not in manifest.policies]:
-            have = ", ".join(manifest.policies)
-            raise RunError("a policy of the mixture is not in the run", seen=unknown[0], do=f"have {have}")
+            do = f"mix policies of the run: {', '.join(manifest.policies)}"
+            raise RunError("a policy of the mixture is not in the run", seen=unknown[0], do=do)
         self.write_manifest(manifest.model_copy(update={"mixture": record}))
 
     def policy_names(self) -> list[str]:
@@ -193,6 +194,7 @@ class RunFolder:
         if name == "base":
             return base
         if name == "mixture" and manifest.mixture:
+            # Each policy of the mixture is loaded when it is asked, so only one is in memory at a time.
             return MixedPolicy(base, manifest.mixture.weights, lambda one: self.policy(one, base))
         if name not in manifest.policies:
             have = ", ".join(self.arm_names())
@@ -213,13 +215,19 @@ class RunFolder:
             raise RunError(
                 "the base is not the one that the adapters were trained on",
                 seen=base.base,
-                do="see base in run.json",
+                do="load the base that run.json names",
             )
         return load_adapter(base, folder)
 
     @contextmanager
     def policy(self, name: str, base: Policy) -> Iterator[Policy]:
-        """A context in which a policy is loaded; afterwards the base carries no adapter again."""
+        """A context in which a policy is loaded; afterwards the base carries no adapter again.
+
+        An adapter's layers are put into the base itself, so contexts of one base must not overlap.
+
+        Raises:
+            RunError: As for `load_policy`.
+        """
         from editloop.policy import detach_adapter
 
         policy = self.load_policy(name, base)
@@ -269,7 +277,7 @@ def load_policy(run: str | os.PathLike[str], name: str = "base", **options: Any)
     if not folder.exists():
         if name != "base":
             raise RunError(
-                "not a run folder: no run.json in it", seen=str(run), do="make one by editloop fit"
+                "not a run folder: it has no run.json", seen=str(run), do="make one by editloop fit"
             )
         return load_base(run if isinstance(run, str) else folder.path, **options)
     return folder.load_policy(name, folder.load_base(**options))

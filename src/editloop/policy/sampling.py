@@ -105,7 +105,8 @@ def sample(
             ids = torch.full((len(members), width), encoder.pad, dtype=torch.long)
             for row, i in enumerate(members):
                 ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
-            # Padding is on the left, so that all rows write their next token in the same column.
+            # Padding is on the left, so that all rows write their next token in the same column. `generate`
+            # counts positions along this mask, so padding shifts none of them.
             seen = torch.arange(width) >= width - torch.tensor([len(prompts[i]) for i in members])[:, None]
             room = limit(members[0])
             config = GenerationConfig(
@@ -117,6 +118,7 @@ def sample(
             )
             # A stream of random numbers for each context, spawned from the seed and the context's place: a
             # response uses the same numbers in whichever batch it is sampled, and beside any other thread.
+            # NumPy takes no negative seed, hence the modulus.
             streams = [np.random.SeedSequence(seed % 2**128, spawn_key=(i,)) for i in members]
             uniform = uniform_numbers(streams, room)
             processors = [InversionSampler(uniform, temperature, width)] if temperature > 0 else []
@@ -136,6 +138,7 @@ def sample(
 
 def uniform_numbers(streams: Sequence[np.random.SeedSequence], steps: int) -> torch.Tensor:
     """Uniform numbers in [0, 1) for each step of each stream, whatever streams stand beside it [n, steps]."""
+    # A stream's first numbers do not depend on `steps`, so a lower limit cuts a response without changing it.
     return torch.from_numpy(np.stack([np.random.default_rng(each).random(steps) for each in streams]))
 
 
@@ -173,14 +176,16 @@ class InversionSampler:
             shares = torch.zeros_like(shares).scatter(-1, tokens, ranked)
         shares = shares.cumsum(-1)
         total = shares[:, -1:]
+        # NaN anywhere in a row reaches its last sum. Unchecked, it would sample some token without a word.
         if not bool(torch.isfinite(total).all()):
-            raise ModelError("the model's probabilities are not finite", do="was it trained to divergence?")
+            do = "check whether its training diverged"
+            raise ModelError("the model's probabilities are not finite", do=do)
         step = input_ids.shape[1] - self.width
-        # The sum may miss 1 by rounding, or by top-p on purpose; scaling u by it normalises.
+        # The sum may miss 1 by rounding, or by top-p on purpose. To scale u by it is to normalise the shares.
         u = self.uniform[:, step, None].to(scores.device, exact) * total
         token = torch.searchsorted(shares, u, right=True)
-        # Where u * total was rounded up to the total, the search runs off the end. The last token of
-        # positive probability is meant.
+        # Where u * total was rounded up to the total, the search runs off the end and the last token of
+        # positive probability is meant: the first one at which the cumulative sum reaches the total.
         last = (shares < total).sum(-1, keepdim=True)
         return torch.full_like(scores, -torch.inf).scatter(1, torch.minimum(token, last), 0.0)
 
@@ -222,6 +227,7 @@ def without_shipped_settings(model: Any) -> Any:
 
 
 def _sample_of(ids: list[int], encoder: Encoder) -> Sample:
+    # A row that ended before the others is filled up with padding, which comes after its end token.
     finished = encoder.end in ids
     if finished:
         ids = ids[: ids.index(encoder.end)]
@@ -247,7 +253,9 @@ def trim_loops(text: str) -> str:
         edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
         kept, done = [], 0
         for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            if stop - start + period >= LOOP_LENGTH:  # text[start : stop + period] repeats one unit
+            # text[start : stop + period] repeats one unit. Its first copy is kept, and so is an incomplete
+            # last one. It may share its first characters with the stretch before it, hence `max`.
+            if stop - start + period >= LOOP_LENGTH:
                 kept.append(text[done : max(done, start + period)])
                 done = start + period + (stop - start) // period * period
         text = "".join(kept) + text[done:]

@@ -46,6 +46,7 @@ class Layout:
 
     def predictors(self, path: Ints) -> Ints:
         """Index of the token whose logits predict each token of `path` [len(path)]."""
+        # A token is predicted by its parent in the tree; the parent of the first one ends the context.
         return np.concatenate([[self.context_length - 1], path[:-1]]).astype(np.int64)
 
 
@@ -110,7 +111,7 @@ class ContextTree:
     @cached_property
     def fork(self) -> int:
         """Length of the prefix that all continuations share, in tokens."""
-        # All others stand between these two in sorted order, and begin as both of them do.
+        # All other continuations stand between these two in sorted order, and begin as both of them do.
         first, last = min(self.continuations), max(self.continuations)
         return common_prefix(first, last)
 

@@ -1,8 +1,8 @@
 """Check a policy's folder that may come from elsewhere, and refuse it unless everything in it is in order.
 
 The check needs no torch. It looks at the kinds and names of files, at the headers and every value of the
-weights, and at their shapes beside the base's. A folder that passes can still hold a bad policy; offline
-evaluation tells.
+weights, and compares their shapes with the base's. A folder that passes can still hold a bad policy; only
+offline evaluation can show that.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def check_name(name: object) -> str:
     if isinstance(name, str) and NAME.fullmatch(name):
         return name
     raise RunError(
-        "not a name for a policy or its file", seen=name, do="1 to 64 of letters, digits, '.', '_' and '-'"
+        "not a name for a policy or its file", seen=name, do="use 1 to 64 letters, digits, '.', '_' or '-'"
     )
 
 
@@ -105,6 +105,8 @@ def _check_files(folder: Path, run: Path) -> None:
     Raises:
         RunError: Something else is in it.
     """
+    # Links may lead to files within the run, so that policies can share one file. Links to folders are
+    # refused: `os.walk` does not follow them, and what is behind them would go unchecked.
     if not folder.resolve().is_relative_to(run):
         raise RunError("the policy's folder leads out of the run folder", seen=str(folder))
     for place, folders, files in os.walk(folder):
@@ -156,6 +158,8 @@ def _check_adapter(
     rank, pattern = config.get("r"), config.get("rank_pattern") or {}
     if type(rank) is not int or not isinstance(pattern, dict):
         raise RunError("adapter_config.json names no rank", seen=rank, do=AGAIN)
+    # Tensors that are not LoRA matrices, such as DoRA's magnitudes, are left to `load_adapter`, which refuses
+    # what PEFT does not know.
     pairs: dict[tuple[str, bool], dict[str, tuple[int, ...]]] = {}
     for name, tensor in header.items():
         if tensor.dtype not in FLOATS:

@@ -187,7 +187,7 @@ def _parts(file: BufferedReader, tensor: Tensor, path: Path) -> Iterator[bytes]:
     left = tensor.end - tensor.start
     while left > 0:
         part = file.read(min(left, CHUNK))
-        if not part:
+        if len(part) < min(left, CHUNK):
             raise RunError("the weights are damaged: they end too early", seen=str(path))
         left -= len(part)
         yield part

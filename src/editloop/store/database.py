@@ -1,7 +1,7 @@
-"""The store: SQLite by default, PostgreSQL for several replicas, the same tables on both.
+"""The store: SQLite by default, PostgreSQL for several replicas, with the same tables on both.
 
-A `Store` opens and locks the database, and hands out connections. What is read and written with them is in
-`reads` and `writes`.
+A `Store` opens and locks the database, and gives connections. The queries that are run on them are in
+`reads`, `log_filter` and `sums`, and what is written is in `writes`.
 """
 
 from __future__ import annotations
@@ -40,19 +40,23 @@ T = TypeVar("T")
 log = logging.getLogger("editloop.store")
 
 TIMEOUT_SECONDS = 5
-"""A database that does not answer within so many seconds counts as down."""
+"""A database that does not answer within so many seconds is treated as down."""
 
 STREAM_ROWS = 1000
-"""Rows that a stream fetches at a time."""
+"""The number of rows that a stream fetches at a time."""
 
 SCRUB_WAIT = 100
-"""Milliseconds for which emptying SQLite's write-ahead log may keep writers waiting."""
+"""Milliseconds for which emptying SQLite's write-ahead log may make writers wait."""
 
 WRITER_LOCK = text("SELECT pg_advisory_xact_lock(26011905)")
-"""Held by a PostgreSQL transaction that writes, until it ends: there is one writer over all replicas."""
+"""A lock that a PostgreSQL transaction which writes holds until its end: all replicas have one writer.
+
+The number is arbitrary. Without the lock, two replicas could give two events the same number, or commit them
+in another order than that of their numbers, and whoever follows the events by number would miss one.
+"""
 
 UNREACHABLE = (OperationalError, InterfaceError, NoConnectionError, sqlite3.OperationalError, OSError)
-"""What is raised when a database does not answer. Anything else means that the query or the data is wrong."""
+"""The errors of a database that does not answer. Any other means that the query or the data is wrong."""
 
 
 @contextmanager
@@ -70,7 +74,11 @@ def store_errors() -> Iterator[None]:
 
 
 def as_store_error(error: Exception) -> StoreError:
-    """Turn an error of the database into one line. Its type alone says whether the store is unreachable."""
+    """Return an error of the database as an error of one line.
+
+    Whether the store is unreachable is decided by the type alone, because the texts differ by database,
+    version and language.
+    """
     reason = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, UNREACHABLE):
         return StoreUnreachableError(f"the store does not answer: {reason}")
@@ -84,11 +92,11 @@ class Store:
         url: `sqlite:///edits.db`, `postgresql://user@host/name`, or the path of a SQLite file.
 
     Attributes:
-        reader: The engine whose connections read.
-        writer: The engine whose connection writes, one at a time.
+        reader: The engine for reading; it may have several connections at a time.
+        writer: The engine for writing, of which one connection is used at a time.
 
     Raises:
-        StoreError: The address is not one of a database that can be used.
+        StoreError: The address is not that of a database that can be used.
     """
 
     def __init__(self, url: str) -> None:
@@ -102,8 +110,8 @@ class Store:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite and self.url.database in (None, "", ":memory:"):
             raise StoreError("a store in memory would lose edits", seen=url, do="name a file")
-        self._lock: int | None = None
-        self._descriptor: int | None = None
+        self._lock: int | None = None  # descriptor of the locked file beside a SQLite database
+        self._descriptor: int | None = None  # of the socket to PostgreSQL over which is written
         try:
             self.reader, self.writer = self._engine("BEGIN"), self._engine("BEGIN IMMEDIATE")
         except (NoSuchModuleError, ModuleNotFoundError) as error:
@@ -122,23 +130,31 @@ class Store:
         return self.url.render_as_string(hide_password=True)
 
     def _engine(self, begin: str) -> Engine:
+        """Return an engine whose transactions begin with the statement `begin` on SQLite.
+
+        `BEGIN IMMEDIATE` takes SQLite's write lock at once. A transaction that began by reading could not
+        take it any more once another one has written in between, and would fail instead of waiting.
+        """
         if not self.is_sqlite:
             options = {
                 "connect_timeout": TIMEOUT_SECONDS,
                 "tcp_user_timeout": 1000 * TIMEOUT_SECONDS,
                 "options": f"-c statement_timeout={1000 * TIMEOUT_SECONDS}",
             }
+            # A ping before each use replaces connections that the database has closed. Errors do not show the
+            # parameters, because they go to logs, and parameters are users' texts.
             return create_engine(self.url, connect_args=options, pool_pre_ping=True, hide_parameters=True)
         timeout = {"timeout": TIMEOUT_SECONDS}
         engine = create_engine(self.url, connect_args=timeout, poolclass=QueuePool, hide_parameters=True)
 
         @event.listens_for(engine, "connect")
         def settings(connection: Any, _: Any) -> None:
-            # The driver's own transactions would begin too late: a reader's snapshot has to start with BEGIN.
+            # Python's driver begins a transaction only before a write, so that two reads of one connection
+            # might see different states. It must not begin any; `start` does, for reads, too.
             connection.isolation_level = None
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")  # what was acknowledged survives a power cut
-            connection.execute("PRAGMA secure_delete=ON")  # texts that are removed are overwritten, too
+            connection.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
+            connection.execute("PRAGMA synchronous=FULL")  # a commit is on the disk when it is acknowledged
+            connection.execute("PRAGMA secure_delete=ON")  # texts that are removed are overwritten with zeros
 
         @event.listens_for(engine, "begin")
         def start(connection: Connection) -> None:
@@ -152,13 +168,16 @@ class Store:
         """Bring the database to this version's schema.
 
         Args:
-            claim: Whether a SQLite file belongs to this process alone from here on, as it does to a server.
+            claim: Whether this process alone may serve from a SQLite file from now on. Tools that only look,
+                or make keys, do not claim it.
 
         Raises:
             StoreError: The database does not answer, a newer version wrote it, or another process holds it.
         """
         if self.is_sqlite and claim:
             self._claim()
+        # In one transaction, so that of two processes that open a new database at once the second one finds
+        # it migrated, and a kill leaves the old schema.
         with store_errors(), self.transaction() as connection:
             before = migrate(connection, str(self))
             if reads.fact(connection, SALT) is None:
@@ -167,14 +186,25 @@ class Store:
             self._rebuild()
 
     def _rebuild(self) -> None:
-        """Write the file anew: its free space holds removed texts, which the first version did not erase."""
+        """Write the file anew. Its free space holds removed texts, which the first version did not overwrite.
+
+        It runs after the migration, because VACUUM cannot be part of a transaction.
+        """
         with store_errors(), closing(self.writer.raw_connection()) as connection:
             try:
                 connection.cursor().execute("VACUUM")
-            except sqlite3.Error as error:  # a full disk, for example; the store is usable all the same
-                log.warning("removed texts may still be in the file's free space, %s: VACUUM %s", error, self)
+            except sqlite3.Error as error:  # a full disk, for example; the store can be used all the same
+                log.warning(
+                    "removed texts may still be in the free space of %s, because VACUUM failed: %s",
+                    self,
+                    error,
+                )
 
     def _claim(self) -> None:
+        """Lock a file beside a SQLite database, for as long as this process lives or until `close`.
+
+        Not the database itself: tools may read it and write to it while a server runs.
+        """
         assert self.url.database is not None
         path = Path(self.url.database)
         try:
@@ -185,7 +215,8 @@ class Store:
                 f"the store cannot be written, {error.strerror}", seen=str(path), do="choose another --store"
             ) from error
         try:
-            # A lock of the operating system, because it ends with the process, however that ends.
+            # A lock of the operating system, because it ends with the process, whatever ends that. The file
+            # stays; to remove it would allow two processes to lock two files of one name.
             is_ours = lock_descriptor(self._lock, blocking=False)
         except OSError as error:
             self.close()
@@ -211,16 +242,16 @@ class Store:
     # Reading
 
     def read(self, query: Callable[[Connection], T]) -> T:
-        """Return what a query (a function of `reads`, usually) finds.
+        """Return what a query finds, usually a function of `reads`.
 
         Raises:
-            StoreError: The database does not answer.
+            StoreError: The database does not answer, or the query is wrong.
         """
         with store_errors(), self.reader.connect() as connection:
             return query(connection)
 
     def stream(self, query: Callable[[Connection], Iterator[T]]) -> Iterator[T]:
-        """Yield what a query finds, fetched some rows at a time; the connection stays open meanwhile.
+        """Yield what a query finds, fetched some rows at a time. The connection is in use until the last one.
 
         Raises:
             StoreError: The database does not answer.
@@ -233,29 +264,32 @@ class Store:
         return str(self.read(lambda c: reads.fact(c, name)))
 
     def last(self) -> int:
-        """Return the number of the last event, which is the number of events."""
+        """Return the number of the last event, which is also how many events there are."""
         return self.read(reads.last_seq)
 
     # Writing
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction that writes, of which there is one at a time, in this process and over all replicas.
+        """Give the connection of a transaction that writes; there is one at a time over all replicas.
+
+        It is committed when the block ends, and undone if the block raises.
 
         Raises:
-            StoreUnreachableError: The database does not answer: nothing was written, or it is not known
-                whether. Other errors pass as they are, because they are the fault of what was written.
+            StoreUnreachableError: The database does not answer. Nothing was written, or, if the connection
+                was lost during the commit, it is not known whether it was. Other errors are raised as they
+                are, because what was written is at fault, not the store.
         """
         try:
             with self.writer.begin() as connection:
-                if not self.is_sqlite:  # SQLite's BEGIN IMMEDIATE is such a lock
+                if not self.is_sqlite:  # on SQLite, BEGIN IMMEDIATE is such a lock
                     connection.execute(WRITER_LOCK)
                 yield connection
         except UNREACHABLE as error:
             raise as_store_error(error) from error
 
     def answers(self) -> bool:
-        """Whether the database answers now; this may take as long as the timeout."""
+        """Whether the database answers now. Asking may take as long as the timeout."""
         try:
             with self.reader.connect() as connection:
                 connection.execute(select(1))
@@ -264,12 +298,13 @@ class Store:
         return True
 
     def cut_writer(self) -> bool:
-        """Shut down the socket of the connection that writes, if there is one; returns whether there was.
+        """Shut down the socket of the connection that writes; returns whether there was one.
 
-        The client library's timeouts do not cover a database whose kernel acknowledges what is sent while the
-        server itself stands still: `tcp_user_timeout` sees acknowledged bytes, and `statement_timeout` is
-        kept by the server. A write then waits for ever in the library. Shutting down the socket, of which a
-        copy of the descriptor is enough, makes that wait fail like any other lost connection.
+        The client library's timeouts do not help if the machine of the database acknowledges what is sent
+        while the database itself is paused: `tcp_user_timeout` sees acknowledged bytes, and the database is
+        the one that watches `statement_timeout`. A write would then wait for ever in the library. Shutting
+        down the socket makes it fail like any other lost connection. A copy of the descriptor is enough for
+        that, and leaves the closing of the connection to its owner.
         """
         descriptor = self._descriptor
         if descriptor is None:
@@ -279,9 +314,9 @@ class Store:
         return True
 
     def scrub(self) -> bool:
-        """Leave nothing of removed texts in SQLite's files: write its log into the database, and empty it.
+        """Remove what SQLite's write-ahead log still holds of removed texts.
 
-        On PostgreSQL that is the task of its vacuum.
+        The log is written into the database file and cut to nothing. On PostgreSQL its vacuum does such work.
 
         Returns:
             Whether it was possible. It is not while a reader still sees the rows as they were before.
@@ -294,10 +329,11 @@ class Store:
         with store_errors(), closing(self.reader.raw_connection()) as connection:
             cursor = connection.cursor()
             try:
+                # A checkpoint holds the write lock while it waits for readers, so it must not wait for long.
                 cursor.execute(f"PRAGMA busy_timeout={SCRUB_WAIT}")
                 busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 cursor.execute(f"PRAGMA busy_timeout={1000 * TIMEOUT_SECONDS}")
             except sqlite3.Error as error:
-                connection.invalidate()
+                connection.invalidate()  # not back to the pool, where the short timeout would stay with it
                 raise as_store_error(error) from error
         return not busy

@@ -14,11 +14,11 @@ from editloop.store.database import Store, store_errors
 __all__ = ["Key", "Role", "create_key", "digest", "list_keys", "revoke_key"]
 
 Role = Literal["app", "admin"]
-"""`app` asks for completions and sends edits; `admin` also reads and removes texts and changes the arms."""
+"""`app` may request drafts and send edits; `admin` may also read and remove texts and change the arms."""
 
 
 class Key(NamedTuple):
-    """A key as it is kept."""
+    """A key as the store keeps it; the fields are the columns of its table, in their order."""
 
     name: str
     digest: str
@@ -28,7 +28,11 @@ class Key(NamedTuple):
 
 
 def digest(key: str) -> str:
-    """What is kept of a key. A key has 256 random bits, so a plain hash of it cannot be reversed."""
+    """Return the hash of a key that is kept.
+
+    A key has 256 random bits, so nobody can find it by trying, and a slow password hash with a salt would
+    only make every request slower.
+    """
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -39,14 +43,15 @@ def create_key(store: Store, name: str, role: Role = "app") -> str:
         ConfigError: The name is taken, empty or too long, or there is no such role.
     """
     if role not in get_args(Role):
-        raise ConfigError("no such role", seen=role, do=f"choose of {', '.join(get_args(Role))}")
+        raise ConfigError("no such role", seen=role, do=f"choose one of {', '.join(get_args(Role))}")
     if not 0 < len(name) <= 64:
         raise ConfigError("a key's name has 1 to 64 characters", seen=name)
-    if any(each.name == name for each in list_keys(store)):
-        raise ConfigError("there is a key of this name", seen=name, do="choose another name")
     key = f"el-{secrets.token_urlsafe(32)}"
     row = {"name": name, "digest": digest(key), "role": role, "created": time.time()}
     with store_errors(), store.transaction() as connection:
+        # In the transaction, which excludes other writers: the name cannot be taken in between.
+        if any(each.name == name for each in reads.all_keys(connection)):
+            raise ConfigError("there is a key of this name", seen=name, do="choose another name")
         writes.insert_key(connection, row)
     return key
 

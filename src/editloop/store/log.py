@@ -1,15 +1,16 @@
 """The store as a log: a format of logs that reads the table or view `log` of a database.
 
-A log has an address, `sqlite:///edits.db` or `postgresql://user@host/name`, as SQLAlchemy writes them;
-`?since=` and `?until=` bound the times of its rows (seconds since 1970, or ISO 8601). Any database with such
-a table can be read, not only a server's. The columns are a record's fields. Reading needs the extra `serve`.
+A log has an address, `sqlite:///edits.db` or `postgresql://user@host/name`, as SQLAlchemy writes them.
+`?since=` and `?until=` bound the times of its rows; they are seconds since 1970 or in ISO 8601, and so are
+the times. Any database with such a table can be read, not only that of a server. The columns are a record's
+fields. Reading needs the extra `serve`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,17 +29,20 @@ if TYPE_CHECKING:
 __all__ = ["DATABASE", "DatabaseLog"]
 
 DRIVERS = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
+"""The databases that can be read, with the names by which SQLAlchemy finds their drivers."""
+
 BATCH_ROWS = 500
+"""The number of rows that are fetched at a time, and whose revisions are looked up together."""
 
 
 @dataclass(frozen=True)
 class DatabaseLog:
-    """Where a log in a database is. Its text form is the address, without a password.
+    """Where a log in a database is. As a text it is the address without the password.
 
     Attributes:
         url: The address, without bounds.
-        since: The first time of its rows, in seconds since 1970; None for no bound.
-        until: The end of their times, likewise.
+        since: Its rows are of this time or later, in seconds since 1970; None for no bound.
+        until: Its rows are of an earlier time, in seconds since 1970; None for no bound.
     """
 
     url: URL = field(repr=False)
@@ -57,34 +61,34 @@ class DatabaseLog:
 
     @property
     def stem(self) -> str:
-        """The name for files that are made from the log."""
+        """The name that files made from the log begin with."""
         return Path(self.name).stem
 
     @property
     def file(self) -> Path | None:
-        """The database's file, if it is one."""
+        """The file of a SQLite database; None for a database on a server."""
         return Path(self.url.database or "") if self.url.get_backend_name() == "sqlite" else None
 
     def now(self) -> DatabaseLog:
-        """Return the log as it is at this moment: rows that come later are left out."""
+        """Return the log as it is at this moment: rows that are added later are left out."""
         return self if self.until is not None else replace(self, until=time.time())
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows within the bounds, in the order of time.
 
         A server keeps all revisions of an edit. Those before the last are in `metadata["revisions"]`, the
-        oldest first.
+        oldest first. The bounds have no effect on a log without a column `time`.
 
         Raises:
             LogError: The database does not answer.
             LogFormatError: The database has no log.
         """
-        from sqlalchemy import MetaData, Table, select
+        from sqlalchemy import Integer, MetaData, Numeric, Table, select
         from sqlalchemy.exc import NoSuchTableError
 
         from editloop.store import reads
 
-        # Revisions are looked up on a second connection, because the first is in the middle of a result.
+        # Revisions are looked up on a second connection, because the first one is still giving rows.
         with self._connection() as connection, self._connection() as other:
             try:
                 log = Table("log", MetaData(), autoload_with=connection)
@@ -92,15 +96,21 @@ class DatabaseLog:
                 raise LogFormatError(
                     "the database has no log", seen=str(self), do="name that of a server"
                 ) from error
-            query = select(log)
+            query, in_bounds = select(log), True
             if "time" in log.c:
                 query = query.order_by(log.c.time, *([log.c.id] if "id" in log.c else []))
-                query = query if self.since is None else query.where(log.c.time >= self.since)
-                query = query if self.until is None else query.where(log.c.time < self.until)
+                # A database compares a text with a number by their types, not by what they mean. So only
+                # numbers are compared by it, and other times are read row by row.
+                in_bounds = isinstance(log.c.time.type, (Integer, Numeric))
+                if in_bounds and self.since is not None:
+                    query = query.where(log.c.time >= self.since)
+                if in_bounds and self.until is not None:
+                    query = query.where(log.c.time < self.until)
             is_store = reads.is_store(connection)
             found = connection.execution_options(yield_per=BATCH_ROWS).execute(query)
             for some in found.partitions():
                 rows = [_parsed(row._mapping) for row in some]
+                rows = rows if in_bounds else [row for row in rows if self._contains(row["time"])]
                 if is_store:
                     _add_revisions(rows, reads.revision_texts(other, [row["id"] for row in rows]))
                 yield from rows
@@ -111,16 +121,23 @@ class DatabaseLog:
         return Source(DATABASE, None, 0, (RawRow(number, number, row) for number, row in numbered))
 
     def salt(self) -> str | None:
-        """Return what a server's store is known by; None for another database."""
+        """Return the random value that identifies a server's store; None for any other database."""
         from editloop.store import reads
         from editloop.store.schema import SALT
 
         with self._connection() as connection:
             return reads.fact(connection, SALT) if reads.is_store(connection) else None
 
+    def _contains(self, moment: object) -> bool:
+        """Whether a time is within the bounds. One that cannot be read is: the row is kept without it."""
+        seconds = _seconds(moment)
+        if seconds is None:
+            return True
+        return (self.since is None or seconds >= self.since) and (self.until is None or seconds < self.until)
+
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """Give a connection; whatever goes wrong with it is raised as one line."""
+        """Give a connection, and raise the errors of the database as an error of one line."""
         from sqlalchemy import create_engine
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -146,14 +163,15 @@ def _add_revisions(rows: list[dict[str, Any]], texts: Mapping[str, list[str]]) -
     for row in rows:
         revisions, metadata = texts.get(row["id"], []), row.get("metadata") or {}
         if row["edit"] in revisions and isinstance(metadata, dict):
-            # Revisions that came since the row was read are left out.
+            # The two connections see the store at different moments: a revision that came in between is left
+            # out.
             last = len(revisions) - 1 - revisions[::-1].index(row["edit"])
             if last:
                 row["metadata"] = {**metadata, "revisions": revisions[:last]}
 
 
 def _parsed(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row's columns; chats and metadata are stored as JSON."""
+    """Return the columns of a row; a server stores contexts and metadata as JSON."""
     columns = dict(row)
     for name in ("context", "metadata"):
         if isinstance(columns.get(name), str):
@@ -164,21 +182,31 @@ def _parsed(row: Mapping[Any, Any]) -> dict[str, Any]:
     return columns
 
 
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            "not a time", seen=text, do="give seconds since 1970, or 2026-01-31T12:00"
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+def _bound(text: str) -> float:
+    """Return a bound of an address in seconds since 1970."""
+    seconds = _seconds(text)
+    if seconds is None:
+        raise ConfigError("not a time", seen=text, do="give seconds since 1970, or 2026-01-31T12:00")
+    return seconds
+
+
+def _seconds(moment: object) -> float | None:
+    """Return a time in seconds since 1970, or None if it cannot be read; without a zone it is in UTC."""
+    if isinstance(moment, str):
+        with suppress(ValueError):
+            return float(moment)
+        try:
+            moment = datetime.fromisoformat(moment)
+        except ValueError:
+            return None
+    if isinstance(moment, datetime):
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return float(moment) if isinstance(moment, (int, float)) else None
 
 
 class _DatabaseFormat(LogFormat):
+    """The format of logs that have an address. A database file that is named by its path is refused."""
+
     name = "database"
     magic = b"SQLite format 3"
     schemes = tuple(DRIVERS)
@@ -196,7 +224,7 @@ class _DatabaseFormat(LogFormat):
             url = make_url(address)
         except ArgumentError as error:
             raise ConfigError("not the address of a database", seen=address) from error
-        bounds = {name: _seconds(str(url.query[name])) for name in ("since", "until") if name in url.query}
+        bounds = {name: _bound(str(url.query[name])) for name in ("since", "until") if name in url.query}
         return DatabaseLog(url.difference_update_query(["since", "until"]), **bounds)
 
     def write(self, records: Iterator[Record], path: Path) -> None:

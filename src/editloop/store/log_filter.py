@@ -1,4 +1,7 @@
-"""The view `log`, filtered: in pages or as a stream. `schema.log_view` says what a row's status means."""
+"""Rows of the view `log` that a filter selects, in pages or as a stream.
+
+`schema.log_view` describes the view, and what a row's status means.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ __all__ = ["LogFilter", "log_page", "log_rows"]
 
 @dataclass(frozen=True)
 class LogFilter:
-    """Which rows of the log are meant; None stands for all.
+    """Which rows of the log are selected; None stands for all.
 
     Attributes:
         user: Who edited.
         policy: The arm that wrote the response.
         status: `edited`, `accepted`, `pending` or `expired`.
-        since: First time, in seconds since 1970.
-        until: End of the times.
-        text: What the context, the response or the edit contains, in upper or lower case.
+        since: The rows are of this time or later, in seconds since 1970.
+        until: The rows are of an earlier time.
+        text: A text that the context, the response or the edit contains; upper and lower case are the same.
     """
 
     user: str | None = None
@@ -34,7 +37,7 @@ class LogFilter:
     text: str | None = None
 
     def select(self) -> Select[Any]:
-        """The query for these rows, in no particular order."""
+        """Return the query for these rows, in no particular order."""
         query = select(log_view)
         for column, value in (("user", self.user), ("policy", self.policy), ("status", self.status)):
             if value is not None:
@@ -53,16 +56,16 @@ class LogFilter:
 def log_page(
     connection: Connection, which: LogFilter, limit: int, before: tuple[float, str] | None = None
 ) -> Sequence[Row[Any]]:
-    """Rows of the log, the newest first.
+    """Return a page of the log, the newest rows first.
 
     Args:
         connection: To the store.
-        which: The rows that are meant.
-        limit: How many at most.
-        before: Time and identity of the row before which the page begins: those of the last row of the page
-            before it.
+        which: The rows that are selected.
+        limit: The most rows of the page.
+        before: Time and id of the last row of the previous page; None for the first page.
     """
     query = which.select()
+    # By the last row and not by an offset: rows that are added meanwhile would shift the pages.
     if before is not None:
         moment, response_id = before
         same_time = (log_view.c.time == moment) & (log_view.c.id < response_id)
@@ -72,5 +75,5 @@ def log_page(
 
 
 def log_rows(connection: Connection, which: LogFilter) -> Iterator[Row[Any]]:
-    """Rows of the log, the oldest first."""
+    """Yield the rows of the log that are selected, the oldest first."""
     yield from connection.execute(which.select().order_by(log_view.c.time, log_view.c.id))

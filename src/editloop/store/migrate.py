@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this version, by the migrations of Alembic in `migrations/`."""
+"""Bringing a database to the schema of this version, by the migrations in `migrations/` (Alembic)."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def migrate(connection: Connection, name: str) -> str | None:
     config.set_main_option("script_location", "editloop.store:migrations")
     config.attributes["connection"] = connection
     revision = MigrationContext.configure(connection).get_current_revision()
-    if revision == REVISION:
+    if revision == REVISION:  # as for almost every start, which then reads no migration
         return revision
     try:
-        if revision is not None:
+        if revision is not None:  # raises an error for a revision that this version does not have
             ScriptDirectory.from_config(config).get_revision(revision)
         command.upgrade(config, "head")
     except CommandError as error:

@@ -1,7 +1,8 @@
-"""Everything that is read from the store, except the sums of `sums.py`: one named function per query.
+"""What is read from the store, with one function for each query.
 
-A function takes a connection first, so that it can run in `Store.read`, in `Store.stream` or within a
-transaction that writes. Rows have the columns of the tables in `schema.py`.
+The rows of the view `log` are read in `log_filter`, and sums over time in `sums`. A function takes a
+connection first, so that it can run in `Store.read`, in `Store.stream` or within a transaction that writes.
+Rows have the columns of the tables in `schema.py`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ __all__ = [
     "runs_trained_since",
 ]
 
-# The queries of the hot path are built once: building one takes several times as long as running it.
+# The queries of every request are built once, because building one takes several times as long as running it.
 _LAST_SEQ = select(func.max(events.c.seq))
 _FACT = select(facts.c.value).where(facts.c.name == bindparam("name"))
 _FACTS = select(facts.c.name, facts.c.value).where(facts.c.name.in_(bindparam("names", expanding=True)))
@@ -60,23 +61,23 @@ _FEEDBACK = select(events.c.seq).where(events.c.response_id == bindparam("id"), 
 
 
 def is_store(connection: Connection) -> bool:
-    """Whether a database is a store; a log may be in any other database, too."""
+    """Whether a database is a store. A log can be in any other database, too."""
     return inspect(connection).has_table(facts.name)
 
 
 def last_seq(connection: Connection) -> int:
-    """The number of the last event; 0 if there is none."""
+    """Return the number of the last event; 0 if there is none."""
     return connection.scalar(_LAST_SEQ) or 0
 
 
 def fact(connection: Connection, name: str) -> str | None:
-    """The fact of that name; None if there is none."""
+    """Return the fact of that name; None if there is none."""
     found: str | None = connection.scalar(_FACT, {"name": name})
     return found
 
 
 def facts_named(connection: Connection, names: Iterable[str]) -> dict[str, str]:
-    """Those of the named facts that there are."""
+    """Return the values of these facts by name, without those that do not exist."""
     return {row.name: row.value for row in connection.execute(_FACTS, {"names": list(names)})}
 
 
@@ -84,41 +85,44 @@ def facts_named(connection: Connection, names: Iterable[str]) -> dict[str, str]:
 
 
 def events_after(connection: Connection, seq: int) -> Iterator[Row[Any]]:
-    """The events after a number, in their order."""
+    """Yield the events after a number, in their order."""
     yield from connection.execute(select(events).where(events.c.seq > seq).order_by(events.c.seq))
 
 
 def decision(connection: Connection, response_id: str) -> tuple[str, str] | None:
-    """The scope of a decision, and the arm that answered last; None for a response without a decision."""
+    """Return the scope of a decision and the arm that answered last; None for a response without a decision.
+
+    Reroutes have lower revisions than the decision, so the lowest one has the last arm.
+    """
     row = connection.execute(_DECISION, {"id": response_id}).first()
     return None if row is None else (row.scope, row.arm)
 
 
 def decision_events(connection: Connection, response_id: str) -> Sequence[Row[Any]]:
-    """A response's decision and its reroutes."""
+    """Return the decision of a response and its reroutes."""
     which = (events.c.response_id == response_id) & (events.c.revision <= DECIDED)
     return connection.execute(select(events).where(which)).all()
 
 
 def has_feedback(connection: Connection, response_id: str) -> bool:
-    """Whether an edit of a response was counted, or it has expired."""
+    """Whether an edit of a response was counted, or the response has expired."""
     return connection.execute(_FEEDBACK, {"id": response_id}).first() is not None
 
 
 def feedback_event(connection: Connection, response_id: str, revision: int) -> Row[Any] | None:
-    """The event of one revision of an edit; None while the response's text is not known."""
+    """Return the event of one revision of an edit; None while the response's text is not known."""
     which = (events.c.response_id == response_id) & (events.c.revision == revision)
     return connection.execute(select(events).where(which)).first()
 
 
 def last_epoch(connection: Connection) -> Row[Any] | None:
-    """The event that began the current epoch; None before the first."""
+    """Return the event that began the current epoch; None before the first."""
     query = select(events).where(events.c.kind == "arms").order_by(events.c.seq.desc()).limit(1)
     return connection.execute(query).first()
 
 
 def overdue_decisions(connection: Connection, after: float, until: float, limit: int) -> Sequence[Any]:
-    """Identities and times of responses decided in (after, until] that have no feedback, the oldest first."""
+    """Return id and time of the responses decided in (after, until] without feedback, the oldest first."""
     answer = events.alias()
     answered = select(answer.c.seq).where(
         answer.c.response_id == events.c.response_id, answer.c.revision >= EXPIRED
@@ -130,14 +134,18 @@ def overdue_decisions(connection: Connection, after: float, until: float, limit:
 
 
 def costs_of(connection: Connection, response_ids: Sequence[str]) -> dict[str, Any]:
-    """The last revision of each response's feedback, with its cost, by response."""
+    """Return the last revision of each response's feedback, with its cost, by response."""
+    # In the order of the revisions, so that the last one replaces the earlier ones in the dictionary.
     query = select(events.c.response_id, events.c.revision, events.c.cost)
     query = query.where(events.c.response_id.in_(response_ids), events.c.revision > 0)
     return {row.response_id: row for row in connection.execute(query.order_by(events.c.revision))}
 
 
 def costed_events(connection: Connection, after: int, limit: int) -> Sequence[Any]:
-    """Feedback with a cost after a number: `seq`, `kind`, and if kept `response`, `edit`, `revision`."""
+    """Return the feedback that has a cost, after a number, in the order of the events.
+
+    The rows have `seq` and `kind`, and `response`, `edit` and `revision` where the texts are still kept.
+    """
     same = (edits.c.response_id == events.c.response_id) & (edits.c.revision == events.c.revision)
     query = (
         select(events.c.seq, events.c.kind, drafts.c.response, edits.c.edit, edits.c.revision)
@@ -149,7 +157,7 @@ def costed_events(connection: Connection, after: int, limit: int) -> Sequence[An
 
 
 def count_costs(connection: Connection) -> int:
-    """How many events have a cost above 0."""
+    """Return how many events have a cost above 0."""
     return connection.scalar(select(func.count()).where(events.c.cost > 0)) or 0
 
 
@@ -157,12 +165,12 @@ def count_costs(connection: Connection) -> int:
 
 
 def draft(connection: Connection, response_id: str) -> Row[Any] | None:
-    """The draft of a response."""
+    """Return the draft of a response; None if there is none."""
     return connection.execute(_DRAFT, {"id": response_id}).first()
 
 
 def response_text(connection: Connection, response_id: str) -> str | None:
-    """The text of a response; None if it is unknown, unfinished or removed."""
+    """Return the text of a response; None if it is unknown, unfinished or removed."""
     found: str | None = connection.scalar(
         select(drafts.c.response).where(drafts.c.response_id == response_id)
     )
@@ -170,12 +178,12 @@ def response_text(connection: Connection, response_id: str) -> str | None:
 
 
 def revisions(connection: Connection, response_id: str) -> Sequence[Row[Any]]:
-    """All revisions of a response's edit, the first one first."""
+    """Return all revisions of a response's edit, the first one first."""
     return connection.execute(_REVISIONS, {"id": response_id}).all()
 
 
 def revisions_with_costs(connection: Connection, response_id: str) -> Sequence[Row[Any]]:
-    """The same, each with its cost."""
+    """Return all revisions of a response's edit with their costs, the first one first."""
     same = (edits.c.response_id == events.c.response_id) & (edits.c.revision == events.c.revision)
     query = select(edits, events.c.cost).outerjoin(events, same)
     query = query.where(edits.c.response_id == response_id).order_by(edits.c.revision)
@@ -183,7 +191,7 @@ def revisions_with_costs(connection: Connection, response_id: str) -> Sequence[R
 
 
 def revision_texts(connection: Connection, response_ids: Sequence[str]) -> Mapping[str, list[str]]:
-    """The texts that users left, by response, the first revision first; acceptances have none."""
+    """Return the texts of all revisions by response, the first one first; acceptances have no text."""
     query = select(edits.c.response_id, edits.c.edit)
     query = query.where(edits.c.response_id.in_(response_ids), edits.c.edit.is_not(None))
     texts: dict[str, list[str]] = {}
@@ -193,7 +201,7 @@ def revision_texts(connection: Connection, response_ids: Sequence[str]) -> Mappi
 
 
 def edit_by_key(connection: Connection, key: str) -> Row[Any] | None:
-    """The edit that came with an idempotency key."""
+    """Return the edit that came with an idempotency key; None if none did."""
     return connection.execute(_EDIT_BY_KEY, {"key": key}).first()
 
 
@@ -205,7 +213,7 @@ def removable_drafts(
     after: float | None = None,
     until: float | None = None,
 ) -> list[str]:
-    """Identities of drafts that still have texts: those of a user, or those begun in (after, until]."""
+    """Return the ids of drafts that still have texts: those of a user, or those begun in (after, until]."""
     query = select(drafts.c.response_id).where(drafts.c.finish.is_distinct_from("removed"))
     if user is not None:
         query = query.where(drafts.c.user == user)
@@ -220,25 +228,25 @@ def removable_drafts(
 
 
 def policy_rows(connection: Connection) -> Sequence[Row[Any]]:
-    """All policies that ever were arms, the oldest first."""
+    """Return all policies that ever were arms, the oldest first."""
     return connection.execute(select(policies).order_by(policies.c.time)).all()
 
 
 def policy_locations(connection: Connection) -> dict[str, tuple[str, str]]:
-    """The run folder of each policy and its name in it, by arm."""
+    """Return the run folder of each policy and its name in it, by arm."""
     rows = connection.execute(select(policies.c.arm, policies.c.run, policies.c.name))
     return {row.arm: (row.run, row.name) for row in rows}
 
 
 def arm_names(connection: Connection) -> set[str]:
-    """The names of all policies that ever were arms."""
+    """Return the names of all policies that ever were arms."""
     return set(connection.scalars(select(policies.c.arm)))
 
 
 def first_seen(connection: Connection, user: str, scope: str) -> float | None:
-    """When a user first had a draft, or feedback in a scope of their own; None if never.
+    """Return when a user first had a draft, or feedback in a scope of their own; None if never.
 
-    The scope is empty where all users share one. Both are looked at, because texts may have been removed
+    The scope is empty if all users share one. Both are looked up, because the texts may have been removed
     already while their costs stay.
     """
     first: float | None = connection.scalar(select(func.min(drafts.c.time)).where(drafts.c.user == user))
@@ -249,11 +257,11 @@ def first_seen(connection: Connection, user: str, scope: str) -> float | None:
 
 
 def runs_trained_since(connection: Connection, moment: float) -> list[str]:
-    """The runs that read this store's log at or after a time, in alphabetical order."""
+    """Return the runs that read this store's log at or after a time, in alphabetical order."""
     query = select(policies.c.run).where(policies.c.read_until >= moment)
     return sorted(set(connection.scalars(query)))
 
 
 def all_keys(connection: Connection) -> Sequence[Row[Any]]:
-    """All bearer keys, the oldest first."""
+    """Return all bearer keys, the oldest first."""
     return connection.execute(select(keys).order_by(keys.c.created)).all()

@@ -1,8 +1,9 @@
 """The tables of the store, and what a row of each holds.
 
-`events` is the source of truth that a bandit's state is folded from: it holds no texts, and its rows are
-appended once and never changed. `drafts` and `edits` hold texts, which can be removed. The view `log` joins
-the three into the rows that `fit` trains on. Times are seconds since 1970.
+`events` is the source of truth from which a bandit's state is folded. It holds no texts, and its rows are
+only appended; they change only if all costs are measured anew by another cost. `drafts` and `edits` hold
+texts, which can be removed. The view `log` joins the three into the rows that `fit` trains on. Times are
+seconds since 1970.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ __all__ = [
 metadata = MetaData()
 
 DECIDED, EXPIRED = -1, 0
-"""Revisions of events that no user made. Edits count from 1; the n-th reroute of a decision is −1 − n."""
+"""The revisions of events that no user made. Edits count from 1; the n-th reroute of a decision is −1 − n.
+
+So `revision <= DECIDED` selects a decision and its reroutes, of which the lowest is the last one, and
+`revision >= EXPIRED` selects the feedback.
+"""
 
 events = Table(
     "events",
@@ -45,6 +50,7 @@ events = Table(
     Column("cost", Float(53)),
     Column("arms", Text),  # JSON; of a new epoch
     Column("cost_name", String(200)),  # of a new epoch: the cost that its edits are measured by
+    # An event that is sent twice, or by two replicas, is there once. The overview reads this index alone.
     Index("events_once", "response_id", "revision", unique=True),
     Index("events_time", "time"),
 )
@@ -91,7 +97,7 @@ policies = Table(
 
 log_view = Table(
     "log",
-    MetaData(),  # a view, so `metadata.create_all` must not make a table of it
+    MetaData(),  # not `metadata`, which has the tables; this is a view
     *(Column(name, Text) for name in ("id", "context", "response", "edit", "status", "user", "policy")),
     Column("propensity", Float(53)),
     Column("time", Float(53)),
@@ -120,13 +126,16 @@ facts = Table(
     Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""Facts about the whole store, by name: its salt, its cost, which users were forgotten when."""
+"""Facts about the whole store, by name: its salt, its cost, and when which users were forgotten."""
 
 SALT = "salt"
-"""Name of the random salt that scopes and digests are made with; made once, and different in every store."""
+"""The fact with the random salt of all scopes and digests. It is made once, and differs between stores."""
 
 COST, REPRICED = "cost", "repriced"
-"""Names of two facts: the cost that all edits are measured by, and how often all were measured anew."""
+"""Two facts: the cost by which all edits are measured, and how often all of them were measured anew."""
 
 FORGOTTEN = "forgotten"
-"""Name of the time when a user was last forgotten; each user's own fact is `forgotten:` and a digest."""
+"""The fact with the time when any user was last forgotten.
+
+Each forgotten user has one, too, whose name is `forgotten:` and a digest.
+"""

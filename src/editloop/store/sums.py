@@ -16,9 +16,9 @@ class Period(NamedTuple):
     """A stretch of time in bins of equal width.
 
     Attributes:
-        since: Its begin, in seconds since 1970.
-        until: Its end.
-        bins: How many bins it is divided into.
+        since: Its beginning, in seconds since 1970.
+        until: Its end, which is not part of it.
+        bins: The number of bins.
     """
 
     since: float
@@ -27,31 +27,37 @@ class Period(NamedTuple):
 
     @property
     def width(self) -> float:
-        """Seconds of a bin."""
+        """The length of a bin in seconds."""
         return (self.until - self.since) / self.bins
 
     def times(self) -> list[float]:
-        """The begin of each bin."""
+        """Return the beginning of each bin."""
         return [self.since + i * self.width for i in range(self.bins)]
 
 
 def first_event(connection: Connection, since: float) -> float | None:
-    """The time of the first event at or after a time; None if there is none."""
+    """Return the time of the first event at or after a time; None if there is none."""
     found: float | None = connection.scalar(select(func.min(events.c.time)).where(events.c.time >= since))
     return found
 
 
 def period_sums(connection: Connection, period: Period) -> Sequence[Row[Any]]:
-    """Rows of `bin`, `arm`, `kind`, `n`, `cost`, `square` (the sum of squared costs) and `pending`."""
+    """Return rows with the sums of a period, one for each bin, arm and kind of event that occurs.
+
+    A row has `bin` (from 0; by rounding, an event at the very end may be in the bin after the last), `arm`,
+    `kind`, `n` (the number of events), `cost` and `square` (the sums of costs and of squared costs), and
+    `pending` (how many decisions have no feedback).
+    """
     return connection.execute(_sums(period, is_sqlite=connection.dialect.name == "sqlite")).all()
 
 
 def _sums(period: Period, *, is_sqlite: bool) -> Select[Any]:
-    """The query of `period_sums`.
+    """Return the query of `period_sums`.
 
-    Of each response's events at most two count: the arm that answered last, and the last revision of the
-    feedback. The few responses that have more events than these, or no feedback, are found first, by a search
-    that an index covers; otherwise the database would have to look up each event's response one by one.
+    At most two events of a response count: the arm that answered last, and the last revision of the feedback.
+    Most responses have exactly one of each. The few that have more, or no feedback, are found first (`odd`),
+    by a search for which the index `events_once` is enough; otherwise the database would have to look up the
+    other events of every event's response.
     """
     lowest, highest = func.min(events.c.revision), func.max(events.c.revision)
     answers = func.count(case((events.c.revision >= EXPIRED, 1)))
@@ -62,9 +68,11 @@ def _sums(period: Period, *, is_sqlite: bool) -> Select[Any]:
         .having((lowest < DECIDED) | (answers != 1))
         .cte("odd")
     )
+    # Of an odd response: reroutes have lower revisions than the decision, later edits have higher ones.
     valid = case((events.c.revision <= DECIDED, odd.c.lowest), else_=odd.c.highest)
     place = (events.c.time - period.since) / period.width
-    number = cast(place if is_sqlite else func.floor(place), Integer).label("bin")  # SQLite's cast truncates
+    # SQLite has no `floor` everywhere, but its cast truncates; PostgreSQL's rounds. Places are not negative.
+    number = cast(place if is_sqlite else func.floor(place), Integer).label("bin")
     rows = (
         select(number, events.c.arm, events.c.kind, events.c.cost, odd.c.highest)
         .outerjoin_from(events, odd, odd.c.response_id == events.c.response_id)
@@ -82,5 +90,6 @@ def _sums(period: Period, *, is_sqlite: bool) -> Select[Any]:
         func.count().label("n"),
         func.sum(rows.c.cost).label("cost"),
         func.sum(rows.c.cost * rows.c.cost).label("square"),
+        # The highest revision of such a response is its decision: there is no feedback.
         func.count().filter(rows.c.highest <= DECIDED).label("pending"),
     ).group_by(rows.c.bin, rows.c.arm, rows.c.kind)

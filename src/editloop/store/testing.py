@@ -1,6 +1,6 @@
-"""A PostgreSQL server of one's own on loopback, for tests: it can be stopped, killed, paused and started.
+"""A PostgreSQL server on loopback for tests, which can be started, stopped, killed and paused.
 
-With it an application can be tested against a store on PostgreSQL, and against one that fails. It needs
+With it an application can be tested against a store on PostgreSQL, and against a store that fails. It needs
 PostgreSQL's programs, and runs on Unix only.
 """
 
@@ -26,14 +26,14 @@ START_SECONDS = 120.0
 
 
 def free_port() -> int:
-    """A port of loopback at which nobody listens."""
+    """Return a loopback port at which nobody listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def find_binaries() -> Path | None:
-    """The folder of `initdb` and `postgres`, which Debian keeps out of the path; None if there is none."""
+    """Return the folder of `initdb` and `postgres`, which Debian keeps out of the PATH, or None."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     found = shutil.which("initdb")
     folders += [Path(found).resolve().parent] if found else []
@@ -41,15 +41,15 @@ def find_binaries() -> Path | None:
 
 
 class Postgres:
-    """A server with an empty database. If this process is root, it runs as the user `postgres`.
+    """A server with an empty database. If this process is root, the server runs as the user `postgres`.
 
     Args:
-        binaries: As of `find_binaries`.
+        binaries: The folder that `find_binaries` returned.
     """
 
     def __init__(self, binaries: Path) -> None:
         self._binaries = binaries
-        self._user = "postgres" if os.getuid() == 0 else None  # it does not run as root
+        self._user = "postgres" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
         self._folder = Path(tempfile.mkdtemp(prefix="editloop-postgres-"))
         if self._user:
             entry = pwd.getpwnam(self._user)
@@ -66,10 +66,10 @@ class Postgres:
             raise RunError(f"{name} of PostgreSQL fails", seen=done.stderr.decode(errors="replace").strip())
 
     def start(self) -> None:
-        """Start it, and wait until it accepts connections.
+        """Start the server, and wait until it accepts connections.
 
         Raises:
-            RunError: It does not.
+            RunError: It does not accept connections in time.
         """
         import psycopg
 
@@ -92,18 +92,18 @@ class Postgres:
         raise RunError("PostgreSQL does not start", seen=(self._folder / "log").read_text()[-300:])
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Stop it: in order, or at once, so that it has to recover from its log when it starts again."""
+        """Stop the server; `at_once` makes it recover from its log when it starts again, as after a kill."""
         if self._server is not None:
             self._run("pg_ctl", "-D", "data", "-m", "immediate" if at_once else "fast", "-w", "stop")
             self._server.wait(20)
             self._server = None
 
     def pause(self) -> None:
-        """Pause its processes: its kernel takes bytes, and nobody answers."""
+        """Pause the server's processes: the kernel still acknowledges what is sent, and nobody answers."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let its processes go on."""
+        """Let the paused processes go on."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
@@ -114,7 +114,7 @@ class Postgres:
             os.kill(each, number)
 
     def new(self) -> str:
-        """The address of a new database."""
+        """Make a database, and return its address."""
         import psycopg
 
         name = f"t{uuid4().hex}"
@@ -124,10 +124,10 @@ class Postgres:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started."""
+        """Whether the server was started and not stopped since."""
         return self._server is not None
 
     def close(self) -> None:
-        """Stop it and remove its files."""
+        """Stop the server and remove its files."""
         self.stop(at_once=True)
         shutil.rmtree(self._folder, ignore_errors=True)

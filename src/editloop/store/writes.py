@@ -1,7 +1,7 @@
-"""Everything that is written to the store: one named function per statement.
+"""What is written to the store, with one function for each statement.
 
-A function takes a connection of `Store.transaction` first. Whether something may be written at all is decided
-above, by the commands of `editloop.serve.loop`.
+A function takes a connection of `Store.transaction` first. Whether something may be written is decided by the
+commands of `editloop.serve.loop`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ __all__ = [
     "set_fact",
 ]
 
-# The statements of the hot path are built once: building one takes several times as long as running it.
+# The statements of every request are built once, because building one takes several times as long as running
+# it. SQLAlchemy compiles an insert anew for other columns, so those that a row lacks are filled with None.
 _EVENT, _NO_EVENT = insert(events), dict.fromkeys(events.columns.keys())
 _DRAFT, _NO_DRAFT = insert(drafts), dict.fromkeys(drafts.columns.keys())
 _EDIT = insert(edits)
@@ -48,7 +49,7 @@ _REMOVED: Mapping[str, Any] = {
     **dict.fromkeys(("user", "request", "context", "response", "metadata")),
     "finish": "removed",
 }
-"""Columns of a draft whose texts are removed; its time, policy and propensity stay."""
+"""The columns of a draft whose texts are removed. Its time, policy and propensity stay."""
 
 
 def insert_event(connection: Connection, row: Mapping[str, Any]) -> None:
@@ -57,12 +58,12 @@ def insert_event(connection: Connection, row: Mapping[str, Any]) -> None:
 
 
 def insert_draft(connection: Connection, row: Mapping[str, Any], *, removed: bool = False) -> None:
-    """Write a draft; if its texts are `removed` already, without them."""
+    """Write a draft, without its texts if they are `removed` already."""
     connection.execute(_DRAFT, {**_NO_DRAFT, **row, **(_REMOVED if removed else {})})
 
 
 def finish_draft(connection: Connection, response_id: str, response: str | None, reason: str) -> bool:
-    """Write the text of a draft that has no end yet; returns whether there was such a draft."""
+    """Write the text of a draft that is not finished yet; returns whether there was such a draft."""
     values = {"id": response_id, "text": response, "reason": reason}
     return bool(connection.execute(_FINISH, values).rowcount)
 
@@ -96,6 +97,7 @@ def move_policy(connection: Connection, arm: str, run: str, name: str) -> None:
 
 def set_fact(connection: Connection, name: str, value: str) -> None:
     """Write a fact about the whole store, in place of an earlier value."""
+    # Safe in two steps, because a transaction that writes excludes all others.
     if not connection.execute(update(facts).where(facts.c.name == name).values(value=value)).rowcount:
         connection.execute(insert(facts).values(name=name, value=value))
 
@@ -106,7 +108,7 @@ def name_costs(connection: Connection, cost: str) -> None:
 
 
 def set_costs(connection: Connection, changes: Sequence[tuple[int, str, float | None]]) -> None:
-    """Change the kind and the cost of events, given as (number, kind, cost)."""
+    """Change the kind and the cost of events; a change is (number of the event, kind, cost)."""
     if changes:
         values = [{"number": seq, "new_kind": kind, "new_cost": cost} for seq, kind, cost in changes]
         connection.execute(_COST, values)

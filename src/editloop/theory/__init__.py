@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from editloop.theory.balance import Description, Solution, Solutions, around, balanced, metropolis
+    from editloop.theory.balance import Description, around, metropolis
     from editloop.theory.distributions import total_variation
+    from editloop.theory.fixed_points import Solution, Solutions, balanced
     from editloop.theory.learners import METHODS, Seen, dpo, early, limit, rl, seen, sft
     from editloop.theory.responses import abstract_distances, edit_distances, neighbours, strings
     from editloop.theory.violations import VIOLATIONS, violated
     from editloop.theory.world import Rows, World
 
 _MODULES = {
-    "balance": ("Description", "Solution", "Solutions", "around", "balanced", "metropolis"),
+    "balance": ("Description", "around", "metropolis"),
     "distributions": ("total_variation",),
+    "fixed_points": ("Solution", "Solutions", "balanced"),
     "learners": ("METHODS", "Seen", "dpo", "early", "limit", "rl", "seen", "sft"),
     "responses": ("abstract_distances", "edit_distances", "neighbours", "strings"),
     "violations": ("VIOLATIONS", "violated"),

@@ -37,7 +37,7 @@ def total_variation(p: Floats, q: Floats) -> Floats:
 def kl(p: Floats, q: Floats) -> Floats:
     """Return KL(p ‖ q) over the last axis, where 0 log 0 = 0; rounding cannot make it negative.
 
-    Each term is p log p/q - p + q, which is at least 0; the added parts sum to 0 over the axis.
+    Each term is p log p/q - p + q, which is at least 0; the parts -p + q sum to 0 over the axis.
     """
     with np.errstate(divide="ignore"):
         return kl_to(p, np.log(q))
@@ -46,7 +46,9 @@ def kl(p: Floats, q: Floats) -> Floats:
 def kl_to(p: Floats, log_q: Floats) -> Floats:
     """Return KL(p ‖ q) for a q that is given by its logarithms, because its probabilities may underflow."""
     log_p = np.log(np.where(p > 0, p, 1.0))
-    terms = np.where(p > 0, p * (log_p - log_q), 0.0) - p + np.exp(log_q)
+    # Where p and q are both 0, the product is 0 times infinity: NaN, which is not taken.
+    with np.errstate(invalid="ignore"):
+        terms = np.where(p > 0, p * (log_p - log_q), 0.0) - p + np.exp(log_q)
     divergence: Floats = np.maximum(terms, 0.0).sum(axis=-1)
     return divergence
 
@@ -76,7 +78,7 @@ def check_beta(beta: float) -> None:
         WorldError: β is not positive.
     """
     if not (np.isfinite(beta) and beta > 0):
-        raise WorldError("β must be positive: without it the optimum is no distribution", seen=beta)
+        raise WorldError("β must be positive: without it the optimum is not a distribution", seen=beta)
 
 
 def check_distance(given: ArrayLike, m: int) -> Floats:

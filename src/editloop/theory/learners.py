@@ -22,6 +22,7 @@ RIDGE = 0.1
 """Keeps DPO's log-ratios finite where the log does not determine them; its part in the loss falls as 1/n."""
 
 CONVERGED = 1e-12
+"""The largest step of a log-ratio with which Newton's method ends."""
 
 
 class Seen(NamedTuple):
@@ -48,7 +49,7 @@ def seen(world: World, rows: Rows | None = None) -> Seen:
 
 
 def sft(world: World, data: Seen) -> Floats:
-    """Return the minimum of Eq. 3: each response's share of the edits; the reference without edits [C, m]."""
+    """Return the optimum of Eq. 3: each response's share of the edits; the reference without edits [C, m]."""
     counts = data.pairs.sum(axis=1)
     total = counts.sum(axis=1, keepdims=True)
     policy: Floats = np.where(total > 0, counts / np.where(total > 0, total, 1.0), world.reference)
@@ -56,7 +57,7 @@ def sft(world: World, data: Seen) -> Floats:
 
 
 def dpo(world: World, data: Seen, *, strength: float = 1.0, ridge: float = RIDGE) -> Floats:
-    """Return the minimum of Eq. 4 [C, m].
+    """Return the policy that minimises Eq. 4 [C, m].
 
     Under Assumption 1, edits y' are preferred to responses y of π_ref as in the model of Bradley and Terry
     with the reward log π*_β/π_ref at temperature 1 (docs/theory.md). So DPO's limit is the optimum for the
@@ -68,20 +69,26 @@ def dpo(world: World, data: Seen, *, strength: float = 1.0, ridge: float = RIDGE
         data: The statistics of a log.
         strength: DPO's β.
         ridge: The weight of ½ |strength · log π/π_ref|² beside the sum over rows.
+
+    Raises:
+        WorldError: The strength is not positive.
     """
     if not strength > 0:
         raise WorldError("DPO's β must be positive", seen=strength)
+    # Eq. 4 depends on strength · log π/π_ref alone, so it is solved for these products.
     log_ratios = np.array([_bradley_terry(pairs, ridge) for pairs in data.pairs]) / strength
     policy: Floats = np.exp(log_softmax(np.log(world.reference) + log_ratios, axis=1))
     return policy
 
 
 def rl(world: World, data: Seen, *, kappa: float = 1.0) -> Floats:
-    """Return Eq. 5 and 6: π_ref e^{-f/β} with a pessimistic cost f [C, m].
+    """Return the policy of Eq. 5 and 6, ∝ π_ref e^{-f/β} with a pessimistic cost f [C, m].
 
-    f is the mean observed cost of a response plus κ times the largest standard error that it can have, R /
-    (2 √N), where R is the largest cost; it is R for a response that was never observed.
+    f is the mean observed cost of a response (in the tabular class, the minimiser of Eq. 5) plus κ times the
+    largest standard error that it can have, R / (2 √N), where R is the largest cost. It is R for a response
+    that was never observed.
     """
+    # A variable in [0, R] has a standard deviation of at most R/2.
     counts = data.pairs.sum(axis=2)
     worst = world.distance.max()
     mean = np.where(counts > 0, data.costs / np.where(counts > 0, counts, 1.0), worst)
@@ -92,7 +99,7 @@ def rl(world: World, data: Seen, *, kappa: float = 1.0) -> Floats:
 
 
 def early(world: World, data: Seen, *, weight: float = 1.0, ridge: float = RIDGE) -> Floats:
-    """Return the minimum of Eq. 7, SFT's loss plus `weight` times DPO's [C, m]."""
+    """Return the policy that minimises Eq. 7, SFT's loss plus `weight` (λ) times DPO's [C, m]."""
     log_ratios = np.array(
         [
             _bradley_terry(pairs, ridge, weight, pairs.sum(axis=0), np.log(reference))
@@ -132,17 +139,23 @@ def _bradley_terry(
 ) -> Floats:
     """Return the log-ratios v [m] of mean 0 that minimise the loss of Eq. 4, plus that of Eq. 3 given labels.
 
-    -weight Σ pairs[y, y'] log σ(v[y'] - v[y]) - Σ labels[y] log softmax(log_reference + v)[y] + ridge |v|²/2,
-    by Newton's method; a step that goes too far is halved. The loss is convex.
+    The loss is
+
+        -weight Σ pairs[y, y'] log σ(v[y'] - v[y])
+        - Σ labels[y] log softmax(log_reference + v)[y] + ridge |v|²/2.
+
+    It is convex, and minimised by Newton's method; a step that goes too far is halved.
 
     Args:
         pairs: The number of rows with each response and edit [m, m].
         ridge: See above; 0 only if the pairs connect all responses.
         weight: See above.
-        labels: The counts of edits [m].
+        labels: The counts of edits; None leaves out Eq. 3 [m].
         log_reference: log π_ref [m].
     """
     m = len(pairs)
+    # Counts become shares, so that the thresholds below mean the same for every size of log. Unedited rows
+    # (the diagonal) have the constant loss log 2.
     total = float(pairs.sum()) or 1.0
     apart, ridge = weight * pairs * (1 - np.eye(m)) / total, ridge / total
     label = None if labels is None else labels / total
@@ -165,11 +178,15 @@ def _bradley_terry(
             p = np.exp(log_softmax(log_reference + v))
             gradient += label.sum() * p - label
             hessian += label.sum() * (np.diag(p) - np.outer(p, p))
-        step = np.linalg.lstsq(hessian + np.full((m, m), 1.0 / m), gradient, rcond=None)[0]  # mean 0
+        # Apart from the ridge, the loss does not change with a constant that is added to v. The matrix 1/m
+        # fixes it without another effect: the gradient has mean 0, and so has the step. Least squares, since
+        # the Hessian is singular where the pairs leave responses unconnected.
+        step = np.linalg.lstsq(hessian + np.full((m, m), 1.0 / m), gradient, rcond=None)[0]
         before, share = loss(v), 1.0
         while loss(v - share * step) > before and share > 1e-10:
             share /= 2
         v = v - share * step
+        # A gradient of about 4e-15 is rounding: where the loss is flat, steps would stay above the threshold.
         if float(np.abs(share * step).max()) < CONVERGED or float(np.abs(gradient).max()) < CONVERGED**1.2:
             break
     centred: Floats = v - v.mean()

@@ -30,14 +30,19 @@ def strings(alphabet: str, longest: int) -> tuple[str, ...]:
 
 
 def edit_distances(responses: tuple[str, ...], *, normalised: bool = False) -> Floats:
-    """Return the Levenshtein distances, by the length of the response that is edited (the row's) [m, m]."""
+    """Return the Levenshtein distances in letters [m, m].
+
+    Args:
+        responses: The responses.
+        normalised: Whether to divide by the length of the response that is edited, which is the row's.
+    """
     distance: Floats = cdist(responses, responses, scorer=Levenshtein.distance, dtype=np.float64)
     return distance / np.array([len(each) for each in responses])[:, None] if normalised else distance
 
 
 def abstract_distances(m: int, rng: np.random.Generator) -> Floats:
     """Return the distances between m points drawn in a square, at most 1 [m, m]."""
-    points = rng.random((m, 2)) / np.sqrt(2)
+    points = rng.random((m, 2)) / np.sqrt(2)  # a square whose diagonal is 1
     distance: Floats = np.linalg.norm(points[:, None] - points[None], axis=2)
     return distance
 

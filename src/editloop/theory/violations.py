@@ -20,7 +20,7 @@ def noise(world: World, share: float) -> Floats:
 
 
 def adversarial(world: World, share: float) -> Floats:
-    """Return a kernel in which a share of the edits are the farthest response from the one edited."""
+    """Return a kernel in which a share of the edits are the response that is farthest from the one edited."""
     m = world.reference.shape[1]
     kernel: Floats = (1 - share) * world.kernel + share * np.eye(m)[world.distance.argmax(axis=1)]
     return kernel
@@ -38,6 +38,7 @@ def over_editing(world: World, share: float) -> Floats:
 
 def taste(world: World, share: float) -> Floats:
     """Return a kernel in which a share of the edits are by a user who prefers what this user likes least."""
+    # The other optimum has the same probabilities in the reverse order: what was likeliest is least likely.
     order = world.optimum.argsort(axis=1)
     other = np.empty_like(world.optimum)
     np.put_along_axis(other, order, np.take_along_axis(world.optimum, order[:, ::-1], axis=1), axis=1)
@@ -50,7 +51,7 @@ VIOLATIONS: Mapping[str, Callable[[World, float], Floats]] = {
     "over-editing": over_editing,
     "drift": taste,
 }
-"""The violations by name; `drift` is a user with another taste who takes over."""
+"""The violations by name; in `drift` a user with another taste takes over."""
 
 
 def violated(world: World, kind: str, share: float) -> World:

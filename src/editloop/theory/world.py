@@ -33,6 +33,9 @@ __all__ = ["Rows", "World"]
 
 Numbers = NDArray[np.int64]
 
+PART = 10_000
+"""The rows of a log that are drawn at a time; each takes m numbers of memory."""
+
 
 class Rows(NamedTuple):
     """A log of a world: four arrays of length n.
@@ -109,6 +112,10 @@ class World:
         assert self.weights is not None
         return self.weights
 
+    def mean(self, by_context: Floats) -> float:
+        """Return the mean of values by context, weighted by ρ [C]."""
+        return float(np.dot(self.rho, by_context))
+
     # The optimum
 
     @cached_property
@@ -125,18 +132,21 @@ class World:
 
     @cached_property
     def optimum(self) -> Floats:
-        """The optimum π*_β(y|x) [C, m]."""
+        """The optimum π*_β(y|x), the minimiser of J_β [C, m]."""
         found: Floats = np.exp(self.log_optimum)
         return found
 
     def objective(self, policy: ArrayLike) -> float:
         """Return J_β(π) = E[c + β log π/π_ref] of a policy [C, m]."""
         pi = self._policy(policy)
+        # Where π is 0, its log is replaced by 0, so that π log π is 0 and not NaN.
         log_ratio = np.log(np.where(pi > 0, pi, 1.0)) - np.log(self.reference)
         return self.mean((pi * (self.cost + self.beta * log_ratio)).sum(axis=1))
 
     def suboptimality(self, policy: ArrayLike) -> float:
         """Return SubOpt(π) = J_β(π) - J_β(π*_β) of a policy [C, m]: β KL(π ‖ π*_β), so at least 0."""
+        # With c = -β log π*/π_ref + const in J_β, this is all that is left of the difference. Computed as a
+        # difference, it could come out below 0 by rounding.
         return self.beta * self.mean(kl_to(self._policy(policy), self.log_optimum))
 
     def edited(self, policy: ArrayLike) -> Floats:
@@ -146,7 +156,7 @@ class World:
 
     @cached_property
     def joint(self) -> Floats:
-        """Return ρ(x) π_ref(y|x) q(y'|x, y), the shares in an infinite log [C, m, m]."""
+        """The probability ρ(x) π_ref(y|x) q(y'|x, y) of each row in an infinite log [C, m, m]."""
         pairs: Floats = self.reference[:, :, None] * self.kernel
         return self.rho[:, None, None] * pairs
 
@@ -155,13 +165,19 @@ class World:
     @cached_property
     def gamma_min(self) -> float:
         """The largest γ for which q(y'|x, y) ≥ γ π*_β(y'|x) everywhere; at most 1."""
+        # In logs, because π* may underflow where q does not. Both sum to 1 over y', so the ratio exceeds 1 by
+        # rounding only. An edit that is impossible makes it 0: log 0 is minus infinity.
         with np.errstate(divide="ignore"):
             ratio = np.log(self.kernel) - self.log_optimum[:, None, :]
-        return min(float(np.exp(min(ratio.min(), 0.0))), 1.0)
+        return float(np.exp(min(ratio.min(), 0.0)))
 
     @cached_property
     def dobrushin(self) -> float:
-        """max TV(q(·|x, y), q(·|x, z)), the best factor by which an edit brings any two policies closer."""
+        """The largest TV(q(·|x, y), q(·|x, z)), Dobrushin's coefficient of the kernel.
+
+        It is the best factor by which an edit brings any two policies closer, at most 1 - γ_min (Lemma 1).
+        """
+        # Row by row: all pairs at once would take m³ numbers.
         worst = 0.0
         for kernel in self.kernel:
             for y in range(len(kernel) - 1):
@@ -170,20 +186,24 @@ class World:
 
     @cached_property
     def imbalance(self) -> float:
-        """max_x ½ Σ |π*(y) q(y'|y) - π*(y') q(y|y')|: zero under Assumption 1, at most 1."""
+        """The largest ½ Σ |π*(y) q(y'|y) - π*(y') q(y|y')| over contexts; zero under Assumption 1."""
         flow = self.optimum[:, :, None] * self.kernel
         return 0.5 * float(np.abs(flow - flow.transpose(0, 2, 1)).sum(axis=(1, 2)).max())
 
     @cached_property
     def drift(self) -> float:
-        """max_x TV(q∘π*, π*): how far one edit moves the optimum from itself; at most `imbalance`."""
+        """The largest TV(q∘π*, π*) over contexts: how far an edit moves the optimum (δ in the bounds).
+
+        It is at most `imbalance`: what flows into a response less what flows out is the sum of the net flows
+        whose absolute values `imbalance` adds up.
+        """
         return float(total_variation(self.edited(self.optimum), self.optimum).max())
 
     @cached_property
     def log_imbalance(self) -> float:
-        """max |log (π*(y) q(y'|y) / π*(y') q(y|y'))| over pairs that are edited into each other.
+        """The largest |log (π*(y) q(y'|y) / π*(y') q(y|y'))| over pairs that are edited into each other.
 
-        It is infinite if only one of the two is possible.
+        It is infinite if a pair can be edited in one direction only.
         """
         flow = self.optimum[:, :, None] * self.kernel
         back = flow.transpose(0, 2, 1)
@@ -196,31 +216,36 @@ class World:
 
     @cached_property
     def concentrability(self) -> float:
-        """max π*_β(y|x) / π_ref(y|x): how rare in the log, at worst, the best responses are."""
+        """The largest π*_β(y|x) / π_ref(y|x): how rare the best responses are, at worst, in the log."""
         return float((self.optimum / self.reference).max())
 
     @cached_property
     def chi_square(self) -> float:
-        """E_x Σ_y π*²/π_ref - 1."""
+        """The χ² divergence of π* from π_ref, E_x Σ_y π*²/π_ref - 1."""
         return self.mean((self.optimum**2 / self.reference).sum(axis=1) - 1)
 
     @cached_property
     def preference_coverage(self) -> float:
         """C_PREF: how much larger an error in rewards can be under the optimum than in the log's pairs.
 
-        It is the largest E (f(y) - f(z))² for y, z ~ π* divided by E (f(y) - f(y'))² for y ~ π_ref, y' ~
-        q(·|y), and infinite if the pairs leave some responses unconnected.
+        It is the largest ratio, over functions f of the responses to a context, of E (f(y) - f(z))² for y and
+        z from π* to E (f(y) - f(y'))² for y from π_ref and y' from q(·|y). It is infinite if the pairs leave
+        some responses unconnected. The paper's own definition is not known to us (docs/theory.md).
         """
+        # Both expectations are quadratic forms of f. The first is 2 Var f = 2 fᵀ(diag p - p pᵀ)f, the second
+        # fᵀL f, with L the Laplacian of the graph whose edges are the pairs. Both are 0 for constants, so the
+        # largest ratio is the largest generalised eigenvalue on their complement.
         worst = 0.0
         for reference, kernel, p in zip(self.reference, self.kernel, self.optimum, strict=True):
             pairs = reference[:, None] * kernel
             pairs = pairs + pairs.T
             differences = np.diag(pairs.sum(axis=1)) - pairs
-            if len(p) == 1:
+            if len(p) == 1:  # all functions are constant
                 continue
             basis = null_space(np.ones((1, len(p))))
             over = basis.T @ (2 * (np.diag(p) - np.outer(p, p))) @ basis
             under = basis.T @ differences @ basis
+            # A function that is constant on each connected part, and not the same on all, has the form 0.
             if np.linalg.eigvalsh(under)[0] < 1e-14:
                 return float("inf")
             worst = max(worst, float(eigh(over, under, eigvals_only=True)[-1]))
@@ -241,12 +266,8 @@ class World:
         """Return a log of n rows: responses of the reference, or of another policy, and their edits."""
         pi = self.reference if policy is None else self._policy(policy)
         context = rng.choice(len(self.reference), size=n, p=self.rho).astype(np.int64)
-        response = _draw(np.cumsum(pi, axis=1)[context], rng)
-        edit = np.empty(n, np.int64)
-        steps = np.cumsum(self.kernel, axis=2)
-        for start in range(0, n, 10_000):  # rows of kernels are long
-            some = slice(start, start + 10_000)
-            edit[some] = _draw(steps[context[some], response[some]], rng)
+        response = _draw(np.cumsum(pi, axis=1), (context,), rng)
+        edit = _draw(np.cumsum(self.kernel, axis=2), (context, response), rng)
         return Rows(context, response, edit, self.distance[response, edit])
 
     def _policy(self, policy: ArrayLike) -> Floats:
@@ -257,13 +278,24 @@ class World:
             )
         return pi
 
-    def mean(self, by_context: Floats) -> float:
-        """Return the mean of values over contexts [C]."""
-        return float(np.dot(self.rho, by_context))
 
+def _draw(steps: Floats, place: tuple[Numbers, ...], rng: np.random.Generator) -> Numbers:
+    """Draw numbers from distributions in a table.
 
-def _draw(steps: Floats, rng: np.random.Generator) -> Numbers:
-    """Draw one number for each row of cumulative probabilities [n, m]."""
-    draws = rng.random(len(steps))[:, None] * steps[:, -1:]
-    found: Numbers = np.minimum((draws >= steps).sum(axis=1), steps.shape[1] - 1)
+    Args:
+        steps: The table: cumulative probabilities over the last axis [..., m].
+        place: Which distribution each number is drawn from: an index [n] for each other axis.
+        rng: Draws.
+
+    Returns:
+        int64 [n].
+    """
+    found = np.empty(len(place[0]), np.int64)
+    for start in range(0, len(found), PART):
+        some = slice(start, start + PART)
+        rows = steps[tuple(each[some] for each in place)]
+        # The last sum may miss 1 by rounding, so the draws are scaled by it. A draw that is rounded up to the
+        # sum would run off the end.
+        draws = rng.random(len(rows))[:, None] * rows[:, -1:]
+        found[some] = np.minimum((draws >= rows).sum(axis=1), rows.shape[1] - 1)
     return found

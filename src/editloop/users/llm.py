@@ -2,7 +2,8 @@
 
 It uses any OpenAI-compatible endpoint through the `openai` client, which retries failed and rate-limited
 requests with growing pauses. Every answer is kept in a transcript, a JSONL file that is also the cache: no
-question is asked twice, not even after a restart. Where contexts and styles come from is not known here.
+question is asked twice, not even after a restart. This module does not know where contexts and styles come
+from.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class LLMSettings:
     Attributes:
         model: The model's name at the endpoint.
         base_url: The endpoint, up to `/v1`.
-        api_key: The key; None for the one in `OPENAI_API_KEY`.
+        api_key: The key; None takes the one in the environment variable `OPENAI_API_KEY`.
         temperature: The temperature of its answers.
         max_tokens: The most tokens of an answer.
         timeout: Seconds after which a request is abandoned and tried again.
@@ -122,7 +123,7 @@ class LLMUser:
         Args:
             context: What was asked for.
             response: The draft.
-            round: The same draft is judged anew in another round.
+            round: The number of the round; the same draft is judged anew in another round.
 
         Raises:
             UserError: The endpoint is down, refuses, or gives an answer that cannot be used; or the budget
@@ -168,15 +169,34 @@ class _Ledger:
         self.answers = _read(transcript) if transcript else {}
         self.asking = 0
         self.lock = threading.Lock()
+        self.turns: dict[str, threading.Lock] = {}
         self.client = _client(settings)
 
     def ask(self, prompt: str, round: int, check: Callable[[str], object]) -> str:
-        """Return the answer; the LLM is asked if it was not before. What `check` refuses is not kept."""
+        """Return the answer to a question, asking the LLM if it was not asked before.
+
+        Args:
+            prompt: The question.
+            round: The round; each round has an answer of its own.
+            check: Raises if the answer cannot be used; then it is not kept.
+        """
         about = [self.settings.model, self.settings.temperature, self.settings.max_tokens, round, prompt]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
         with self.lock:
+            turn = self.turns.setdefault(key, threading.Lock())
+        # A thread with the same question waits for the first one's answer. Asked twice, the LLM might answer
+        # in two ways, and a restart would find one of them only.
+        with turn:
+            answer = self._ask(key, prompt, round, check)
+        with self.lock:
+            self.turns.pop(key, None)
+        return answer
+
+    def _ask(self, key: str, prompt: str, round: int, check: Callable[[str], object]) -> str:
+        with self.lock:
             if key in self.answers:
                 return self.answers[key]
+            # Requests in flight count as spent: otherwise as many threads as there are could pass the budget.
             spent = len(self.answers) + self.asking
             if self.settings.budget is not None and spent >= self.settings.budget:
                 raise BudgetError("the budget of requests is spent", seen=spent, do="give a larger one")
@@ -184,10 +204,13 @@ class _Ledger:
         try:
             answer, usage = self._request(prompt)
             check(answer)
-        finally:
+        except BaseException:
             with self.lock:
                 self.asking -= 1
+            raise
+        # From a request in flight to an answer in one step: in between, it would not count in the budget.
         with self.lock:
+            self.asking -= 1
             self.answers[key] = answer
             if self.transcript:
                 row = {"key": key, "model": self.settings.model, "round": round, "prompt": prompt}
@@ -209,10 +232,10 @@ class _Ledger:
             raise UserError(
                 f"no answer after {self.settings.retries + 1} tries",
                 seen=f"{type(error).__name__}: {error}",
-                do=f"is {self.client.base_url} up?",
+                do=f"check whether {self.client.base_url} is up",
             ) from error
         except (AttributeError, IndexError, TypeError, ValueError) as error:
-            raise UserError("the endpoint's answer is no chat completion", seen=str(error)) from error
+            raise UserError("the endpoint's answer is not a chat completion", seen=str(error)) from error
         if not isinstance(content, str):
             raise UserError("the endpoint's answer has no text", seen=content)
         if reason == "length":
@@ -242,4 +265,4 @@ def _read(path: Path) -> dict[str, str]:
     try:
         return {row["key"]: row["answer"] for row in read_rows(path, UserError)}
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is no transcript", seen=str(error), do="move it away") from error
+        raise UserError(f"{path} is not a transcript", seen=str(error), do="choose another file") from error

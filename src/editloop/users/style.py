@@ -37,9 +37,9 @@ HABITS: Mapping[str, Habits] = {
     "heavy": Habits(0.9),
     "other": Habits(1.0, tolerance=2),
 }
-"""The named users. How strong and weak were chosen: `docs/lab.md`. `other` edits in another way: it
-accepts two wrong parts, and repairs all if there are more. So it can test policies that learned from
-somebody else."""
+"""The named users. `docs/lab.md` says how strong and weak were chosen. `other` edits in another way, on which
+policies can be tested that learned from somebody else: up to two wrong parts are left alone, and if there are
+more, all are repaired."""
 
 
 class Domain(Protocol):
@@ -118,7 +118,7 @@ class StyleUser:
         Args:
             context: A context of the user's domain.
             response: Any text.
-            round: The same context and response are edited independently in another round.
+            round: The number of the round; the same response is edited independently in another round.
 
         Raises:
             ConfigError: The context is not of the user's domain.
@@ -128,6 +128,7 @@ class StyleUser:
             return self.domain.render(wanted)
         if sum(wanted[part] != value for part, value in draft.items()) <= self.tolerance:
             return response
+        # Seeded by the text of `repr`, because `hash` differs between processes.
         generator = random.Random(repr((self.seed, round, context, response)))
         # One draw per part, wrong or not, so that a part's repair does not depend on which others are wrong.
         repaired = {
@@ -152,8 +153,11 @@ class DriftingUser:
         before: The user of the first rounds.
         after: The user of the last rounds.
         start: The round from which the change begins.
-        over: The number of rounds that it takes; 0 for an abrupt change at `start`.
+        over: The number of rounds that the change takes; 0 for an abrupt change at `start`.
         seed: The seed that decides who edits during the change.
+
+    Raises:
+        ConfigError: `start` or `over` is negative.
     """
 
     def __init__(self, before: User, after: User, *, start: int, over: int = 0, seed: int = 0) -> None:
@@ -171,6 +175,7 @@ class DriftingUser:
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
         """See `User.edit`."""
         done = float(round >= self.start) if self.over == 0 else (round - self.start) / self.over
+        # The response is not among the seeds, so that who edits a round does not depend on the policy.
         changed = random.Random(repr((self.seed, round, context))).random() < done
         return (self.after if changed else self.before).edit(context, response, round=round)
 

@@ -14,7 +14,8 @@ from editloop.edits import Record
 from editloop.errors import EmptyViewError
 from editloop.offline import FitConfig, fit, make_examples
 from editloop.offline.methods.kto import METHOD, KTOHyperparameters, kto_loss
-from editloop.policy import Policy, load_base
+from editloop.policy import Encoder, Policy, load_base
+from tiny import tiny_tokenizer
 
 
 def sigmoid(x: float) -> float:
@@ -73,6 +74,14 @@ def test_drafts_are_desirable_where_they_were_left_and_the_next_ones_draft_is_mi
     assert found[2].tree.continuations == (draft("dear all"),)  # the first one's draft is the same
     assert found[2].roles == {"undesirable": (0,), "mismatched": (0,)}
     assert all(each.reference is None for each in found)
+
+
+def test_a_draft_that_was_edited_after_the_cut_is_undesirable() -> None:
+    rows = [Record(id="a", context="say it", response="abcdefghij", edit="abcdefghiX")]
+    examples = make_examples(rows, Encoder(tiny_tokenizer(), 12)).examples  # room for 5 of 11 tokens
+    assert not examples[0].is_pair
+    (found,) = METHOD.completions(examples, KTOHyperparameters())
+    assert sorted(found.roles) == ["mismatched", "undesirable"]
 
 
 def test_a_mismatched_draft_is_no_longer_than_the_longest_row(policy: Policy) -> None:

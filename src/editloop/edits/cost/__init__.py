@@ -1,4 +1,4 @@
-"""The cost of an edit, Δ(y, y'), by name: `FAMILY:UNIT/NORMALISER`, or one's own.
+"""The cost of an edit, Δ(y, y'), by name: `FAMILY:UNIT/NORMALISER`, or a cost of one's own.
 
 `levenshtein` counts inserted, deleted and replaced units; `ter` counts a moved stretch of words as one edit.
 Units are `word` (separated by white space), `char` (code points) and `token` (the policy's own tokens);
@@ -6,8 +6,8 @@ normalisers are `response` (divide by |y|, so values above 1 occur), `edit` (by 
 max(|y|, |y'|)) and `none`. `semantic:ENCODER` is the distance of the meanings, by a sentence encoder.
 
 A cost of one's own is registered in the process with `register_cost`, or comes with an installed package that
-names it in the entry point group `editloop.costs`: a `Cost`, a function, or a `CostFamily`. This package does
-not know where texts come from, and loads no tokenizer: the unit `token` is given one.
+names it in the entry point group `editloop.costs`: a `Cost`, a function, or a `CostFamily`. This package
+loads no tokenizer; whoever asks for a cost with the unit `token` gives one.
 """
 
 from editloop.edits.cost.base import Cost, CostFamily, CostFunction, Tokenize

@@ -28,13 +28,13 @@ class Cost:
     Attributes:
         name: What the cost is called in logs, reports, stores and run folders.
         function: Computes it.
-        unit: What is counted: `word`, `character`, `token`, or what else the numbers measure.
+        unit: What is counted: `word`, `character`, `token`, or whatever else the numbers measure.
         normaliser: What the count is divided by: `response`, `edit`, `longest` (the longer of the two), or
             `none`.
-        scale: A typical large cost, which the bandit's exploration is proportional to: 1 for normalised
+        scale: A typical large cost, to which the bandit's exploration is proportional: 1 for normalised
             costs; None if it depends on the log.
         bounded: Whether no cost exceeds `scale`.
-        label: What the numbers are, for the axis of a plot; the name where it is empty.
+        label: What the numbers are, for the axis of a plot. If it is empty, the name is shown.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Cost:
         """Return the cost of each pair, float64 [n].
 
         Raises:
-            CostError: The two sides differ in length, or the function gave anything but n finite numbers.
+            CostError: The two sides differ in length, or the function did not return n finite numbers.
         """
         if len(responses) != len(edits):
             raise CostError(
@@ -60,14 +60,14 @@ class Cost:
         values = np.asarray(self.function(responses, edits), dtype=np.float64)
         if values.shape != (len(responses),):
             raise CostError(
-                f"cost {self.name} gave the wrong shape",
+                f"the cost {self.name} returned the wrong shape",
                 seen=values.shape,
                 do=f"return {len(responses)} numbers",
             )
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0])
             raise CostError(
-                f"cost {self.name} is not finite", seen=responses[row], do="return finite numbers"
+                f"the cost {self.name} is not finite", seen=responses[row], do="return finite numbers"
             )
         return values
 
@@ -77,10 +77,10 @@ class CostFamily:
     """Costs whose names begin alike, `FAMILY:REST`.
 
     Attributes:
-        pattern: The names, for the message about an unknown one.
-        make: From the whole name, its rest, and the policy's tokenizer, if there is one, makes the cost; None
-            if the rest is not understood. A cost whose unit is `token` is made without a tokenizer, too, to
-            say what it declares.
+        pattern: What the names look like, for the message about an unknown one.
+        make: Makes a cost from the whole name, its REST, and the policy's tokenizer or None; returns None for
+            a REST that it does not know. It must also make a cost whose unit is `token` without a tokenizer,
+            for what that cost declares.
     """
 
     pattern: str

@@ -33,8 +33,8 @@ def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost
 
     Args:
         name: `levenshtein:UNIT/NORMALISER`, `ter:word/NORMALISER`, `semantic:ENCODER`, a registered name, or
-            that of an installed package's cost.
-        tokenize: The policy's tokenizer; needed by the unit `token` only.
+            the name of a cost of an installed package.
+        tokenize: The policy's tokenizer; only the unit `token` needs it.
 
     Raises:
         CostError: The name is unknown, or the unit is `token` and there is no `tokenize`.
@@ -50,7 +50,7 @@ def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost
 
 
 def describe_cost(name: str) -> Cost:
-    """Return a cost for what it declares: its unit, scale and bound, without a tokenizer.
+    """Return a cost to read what it declares (unit, scale, bound). Its numbers may need a tokenizer.
 
     Raises:
         CostError: The name is unknown.
@@ -68,7 +68,7 @@ def register_cost(
     bounded: bool = False,
     label: str = "",
 ) -> Cost:
-    """Add a cost of one's own for `get_cost`, in this process. See `Cost` for what it declares.
+    """Add a cost of one's own for `get_cost`, in this process. `Cost` describes the arguments.
 
     Raises:
         CostError: The name is empty, that of a built-in family, or taken by another cost.
@@ -76,6 +76,7 @@ def register_cost(
     if name.partition(":")[0] in COSTS.built_in:
         raise CostError("this name is that of a built-in cost", seen=name, do="choose another name")
     cost = Cost(name, function, unit, normaliser, scale, bounded, label)
+    # Equal, not identical: a notebook's cell that is run again must not raise an error.
     if COSTS.registered.get(name) == cost:
         return cost
     registered: Cost = COSTS.register(name, cost)
@@ -99,7 +100,7 @@ def _make(name: str, tokenize: Tokenize | None) -> Cost:
 
 
 def _patterns() -> list[str]:
-    """The names that there are: the patterns of the built-in families, then all other names."""
+    """Return what a name can be: the patterns of the built-in families, then all other names."""
     patterns = [COSTS.get(family).pattern for family in COSTS.built_in]
     others = [name for name in COSTS if name not in COSTS.built_in]
     return patterns + ([f"or one of {', '.join(others)}"] if others else [])

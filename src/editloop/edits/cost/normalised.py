@@ -17,7 +17,7 @@ Distance = Callable[[Sequence[Any], Sequence[Any]], int]
 """The number of edits between two sequences of units."""
 
 UNITS = {"word": "word", "char": "character", "token": "token"}
-"""The units as names of costs have them, and as people do."""
+"""The units: in the names of costs, and as people call them."""
 
 NORMALISERS: Mapping[str, tuple[Distance, str]] = {
     "response": (lambda response, edit: len(response) or 1, "the draft"),
@@ -25,16 +25,17 @@ NORMALISERS: Mapping[str, tuple[Distance, str]] = {
     "longest": (lambda response, edit: max(len(response), len(edit), 1), "the longer text"),
     "none": (lambda response, edit: 1, ""),
 }
-"""What a distance is divided by, at least 1, and how a label names it."""
+"""What a distance is divided by, which is at least 1, and what a label calls it."""
 
 
 def edit_distance_family(family: str, distance: Distance, units: Sequence[str]) -> CostFamily:
-    """The costs `FAMILY:UNIT/NORMALISER` of one distance.
+    """Return the costs `FAMILY:UNIT/NORMALISER` of one distance.
 
     Args:
         family: The beginning of the names.
-        distance: Counts the edits between two sequences; never more than the longer one has units.
-        units: Those of `UNITS` that it can count.
+        distance: Counts the edits between two sequences. It is never more than the length of the longer one,
+            which makes `longest` a bounded cost.
+        units: The names of `UNITS` that it can count.
     """
 
     def make(name: str, rest: str, tokenize: Tokenize | None) -> Cost | None:
@@ -60,7 +61,7 @@ def edit_distance_family(family: str, distance: Distance, units: Sequence[str]) 
             unit=counted,
             normaliser=normaliser,
             scale=None if normaliser == "none" else 1.0,
-            bounded=normaliser == "longest",  # the distance is at most the length of the longer text
+            bounded=normaliser == "longest",
             label=f"{counted}s changed" + (f" per {counted} of {of}" if of else ""),
         )
 
@@ -68,7 +69,7 @@ def edit_distance_family(family: str, distance: Distance, units: Sequence[str]) 
 
 
 def _cut(texts: Sequence[str], unit: str, tokenize: Tokenize | None) -> Iterable[Sequence[Any]]:
-    """The texts as sequences of units; a string is a sequence of its characters already."""
+    """Return the texts as sequences of units; a string is a sequence of its characters already."""
     if unit == "word":
         return map(str.split, texts)
     if unit == "char":

@@ -1,4 +1,4 @@
-"""The semantic cost of an edit: how far its meaning is from the response's, by a sentence encoder."""
+"""The semantic cost of an edit: how far its meaning is from that of the response, by a sentence encoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["SEMANTIC", "semantic_distance"]
 
 
 def semantic_distance(encoder: str, responses: Sequence[str], edits: Sequence[str]) -> NDArray[np.float64]:
-    """1 − cosine of the embeddings of each pair, in [0, 2]; 0 where the texts are the same [n].
+    """Return 1 − cosine of the embeddings of each pair, in [0, 2]; 0 where the texts are the same [n].
 
     Args:
         encoder: A sentence encoder: a hub name or a folder, as sentence-transformers takes it.
@@ -28,6 +28,7 @@ def semantic_distance(encoder: str, responses: Sequence[str], edits: Sequence[st
         CostError: The encoder cannot be loaded.
         MissingExtraError: sentence-transformers is not installed.
     """
+    # Each text once: an accepted response is its own edit, and encoding is all that takes time here.
     texts = list(dict.fromkeys([*responses, *edits]))
     if not texts:
         return np.empty(0)
@@ -37,6 +38,7 @@ def semantic_distance(encoder: str, responses: Sequence[str], edits: Sequence[st
     place = {text: i for i, text in enumerate(texts)}
     ours, theirs = (vectors[[place[text] for text in side]] for side in (responses, edits))
     distance: NDArray[np.float64] = np.clip(1 - (ours * theirs).sum(axis=1), 0, 2)
+    # Exactly 0, which the cosine of a vector with itself misses by its rounding.
     same = np.array([one == other for one, other in zip(responses, edits, strict=True)])
     return np.where(same, 0.0, distance)
 
@@ -48,13 +50,13 @@ def _load(encoder: str) -> Any:
 
     try:
         return SentenceTransformer(encoder)
-    except Exception as error:  # whatever the hub, the files or the model's own code raise
+    except Exception as error:  # the hub, the files or the model's own code may raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CostError(f"the sentence encoder cannot be loaded: {reason}", seen=encoder) from error
 
 
 def _make(name: str, encoder: str, _: Tokenize | None) -> Cost | None:
-    """The cost by one encoder. Its bound, 2, is far above what edits cost, so it declares no scale."""
+    """Return the cost of one encoder. It declares no scale: its bound, 2, is far above what edits cost."""
     if not encoder:
         return None
     return Cost(name, partial(semantic_distance, encoder), unit="meaning", label="distance of meaning")

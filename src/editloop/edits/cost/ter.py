@@ -1,7 +1,7 @@
-"""Translation edit rate: as Levenshtein, but a moved stretch of words counts as one edit (by sacrebleu).
+"""The translation edit rate: as Levenshtein, but a moved stretch of words counts as one edit (by sacrebleu).
 
-The shifts are found greedily, as usual for TER, so the count is an upper bound on the least number of edits.
-`ter:word/edit` is HTER.
+The shifts are found greedily, as is usual for TER (Snover et al. 2006), so the count is an upper bound on the
+least number of edits. `ter:word/edit` is HTER.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an export is: records to rows of another tool's format."""
+"""What an export is: a function from records to rows of another tool's format."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ Row = dict[str, Any]
 """A row, as JSON types."""
 
 Export = Callable[[Sequence[Record], Cost], tuple[Iterator[Row], Counter[str]]]
-"""Takes records of a log and what an edit costs; returns the rows, and the records left out by reason."""
+"""Takes records and the cost of an edit; returns the rows, and the number of records left out, by reason."""

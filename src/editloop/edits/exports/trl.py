@@ -42,15 +42,17 @@ def dpo(records: Sequence[Record], cost: Cost) -> tuple[Iterator[Row], Counter[s
 def kto(records: Sequence[Record], cost: Cost) -> tuple[Iterator[Row], Counter[str]]:
     """Return texts with labels (prompt, completion, label).
 
-    An edit is desirable, and so is a response that was left as it was; a response that was edited is not.
+    An edit is desirable, and so is a response that was left as it was; a response that was edited is not. So
+    a record that was edited gives two rows.
     """
-    labelled = [(row.context, row.edit, True) for row in supervision(records).rows]
+    view = supervision(records)
+    labelled = [(row.context, row.edit, True) for row in view.rows]
     labelled += [(row.context, row.rejected, False) for row in preferences(records).rows]
     rows = (
         {**_prompt(context), "completion": _answer(context, text), "label": label}
         for context, text, label in labelled
     )
-    return rows, supervision(records).dropped
+    return rows, view.dropped
 
 
 def _prompt(context: Context) -> Row:

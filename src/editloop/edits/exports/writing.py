@@ -20,6 +20,7 @@ from editloop.registry import Registry
 __all__ = ["EXPORTS", "Exported", "export"]
 
 BATCH_ROWS = 1000
+"""Records that are exported at a time: they are streamed, and their costs are computed together."""
 
 EXPORTS: Registry[Export] = Registry(
     "export format",
@@ -35,21 +36,26 @@ EXPORTS: Registry[Export] = Registry(
 
 @dataclass
 class Exported:
-    """The result of an export: the rows written, and the records left out by reason."""
+    """The result of an export.
+
+    Attributes:
+        rows: The number of rows that were written.
+        dropped: The number of records that were left out, by reason.
+    """
 
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
 
 def export(records: Iterable[Record], path: str | Path, to: str, *, cost: Cost | None = None) -> Exported:
-    """Write one view of the records as JSONL. Records are streamed.
+    """Write one view of the records as JSONL. The records are streamed.
 
     Args:
         records: They are taken once.
         path: The file, which is replaced if it is there.
         to: `trl-sft` (prompt, completion), `trl-dpo` (prompt, chosen, rejected), `trl-kto` (prompt,
             completion, label), `costs` (context, response, cost), or another format in `EXPORTS`.
-        cost: What an edit costs, for `costs`; by default `levenshtein:word/response`.
+        cost: The cost of an edit, for `costs`; by default `levenshtein:word/response`.
 
     Raises:
         ConfigError: The format is unknown, or the file is the log that is being read.
@@ -69,7 +75,7 @@ def export(records: Iterable[Record], path: str | Path, to: str, *, cost: Cost |
                 for row in rows:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     done.rows += 1
-        if not done.rows:
+        if not done.rows:  # inside the block, so that an earlier file is not replaced by an empty one
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in done.dropped.most_common())
             raise EmptyViewError(f"no record is left for {to}", seen=reasons or "an empty log")
     return done

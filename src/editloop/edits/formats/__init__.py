@@ -1,4 +1,4 @@
-"""The formats of logs, one file each: JSONL, CSV and TSV, Parquet, Hugging Face data sets, databases.
+"""The formats of logs, a module for each: JSONL, CSV and TSV, Parquet, Hugging Face data sets, databases.
 
 A format of one's own is an object of a subclass of `LogFormat`. A program registers it with
 `FORMATS.register(name, format)`; an installed package names it in the entry point group `editloop.formats`.

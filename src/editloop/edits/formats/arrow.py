@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["READ_ROWS", "record_batches", "rows_of", "schema"]
 
 READ_ROWS = 256
-"""Rows that are read at a time."""
+"""The number of rows that are read at a time."""
 
 WRITTEN_ROWS = 1000
-"""Rows that are written at a time."""
+"""The number of rows that are written at a time."""
 
 OUT_OF_RANGE = "a value out of range: a time before the year 1 or after 9999, for example"
 
@@ -45,7 +45,7 @@ def rows_of(batches: Iterator[pa.RecordBatch]) -> Iterator[RawRow]:
 
 
 def _python_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str, str]]:
-    """Yield a batch's rows, or the reason why a row has no Python value and what the error says."""
+    """Yield a batch's rows; for one that Python cannot represent, None, the reason, and the error's text."""
     try:
         rows = batch.to_pylist()
     except (ValueError, OverflowError) as error:
@@ -69,7 +69,7 @@ def record_batches(records: Iterator[Record]) -> Iterator[pa.RecordBatch]:
 
 
 def schema() -> pa.Schema:
-    """Return the types of the columns that are written."""
+    """Return the names and types of the columns that are written."""
     import pyarrow as pa
 
     message = pa.struct([("role", pa.string()), ("content", pa.string())])

@@ -1,7 +1,7 @@
 """What a format of logs is, and what passes between a format and those who read and write logs.
 
-A format turns a file, a folder or an address into rows of columns, and records into a file. What the columns
-mean is not known here: `editloop.edits.reading` makes records of them.
+A format turns a file, a folder or an address into rows of columns, and records into a file. It does not know
+what the columns mean: `editloop.edits.reading` makes records from them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class RawRow(NamedTuple):
     """A row as it was read: either its `columns`, or its `text` and the `reason` why it cannot be parsed."""
 
     line: int
-    """From 1: the line on which the row starts; in formats without lines, the row's number."""
+    """The line on which the row starts, from 1; in formats without lines, the number of the row."""
     done: int
-    """Bytes (text formats) or rows (others) read so far, of the source's `total`."""
+    """How much of the source's `total` has been read: bytes in text formats, rows in others."""
     columns: dict[str, Any] | None
     reason: str = ""
     """Why the row cannot be parsed, or what is suspicious about one that can."""
@@ -40,7 +40,7 @@ class Source(NamedTuple):
         columns: The column names, where the format has them.
         total: The size of the log in the unit of `RawRow.done`; 0 where it is not known.
         rows: The rows, which can be taken once.
-        dialect: How a delimited log is written, for people: `semicolon`, `quoted`, `no header`.
+        dialect: How a delimited log is written, in words for people: `semicolon`, `quoted`, `no header`.
     """
 
     format: LogFormat
@@ -51,7 +51,7 @@ class Source(NamedTuple):
 
 
 class Dialect(NamedTuple):
-    """How the cells of a delimited log are written. None is found from the log.
+    """How the cells of a delimited log are written. What is None is found from the log.
 
     Attributes:
         delimiter: One character.
@@ -69,7 +69,7 @@ class Dialect(NamedTuple):
         return any(each is not None for each in self)
 
     def check(self) -> None:
-        """Refuse what cells cannot be separated by.
+        """Refuse a dialect in which cells cannot be separated.
 
         Raises:
             ConfigError: The delimiter or the quote is not one character, or both are the same.
@@ -89,8 +89,8 @@ class LogFile(NamedTuple):
         path: What is read: the log itself, or a temporary file with its decompressed, decoded text.
         name: What the log is called in messages; its suffix shows the format.
         head: The first 4,096 bytes; nothing for a folder.
-        wanted: The columns that are needed, for formats that can read some alone; None for all.
-        dialect: For delimited formats.
+        wanted: The columns that are needed, for formats that can read some without the others; None for all.
+        dialect: How the cells are written, for delimited formats.
     """
 
     path: Path
@@ -101,11 +101,11 @@ class LogFile(NamedTuple):
 
 
 class LogAddress(Protocol):
-    """A log that is no file: where it is in a database, as a format with `schemes` located it."""
+    """Where a log in a database is, as a format with `schemes` located it."""
 
     @property
     def until(self) -> float | None:
-        """The end of its rows' times, in seconds since 1970; None for no bound."""
+        """The time before which its rows are, in seconds since 1970; None for no bound."""
         ...
 
     @property
@@ -115,12 +115,12 @@ class LogAddress(Protocol):
 
     @property
     def stem(self) -> str:
-        """The name for files that are made from the log."""
+        """The name that files made from the log begin with."""
         ...
 
     @property
     def file(self) -> Path | None:
-        """The file that holds the log, if there is one; no verb may write to it."""
+        """The file that holds the log, if there is one; the command must not write to it."""
         ...
 
     def now(self) -> LogAddress:
@@ -128,7 +128,7 @@ class LogAddress(Protocol):
         ...
 
     def salt(self) -> str | None:
-        """Return what a server's store is known by; None for another log."""
+        """Return the random value that identifies a server's store; None for any other log."""
         ...
 
     def open(self) -> Source:
@@ -144,15 +144,15 @@ class LogFormat:
 
     Attributes:
         name: The name in `--format`.
-        suffixes: The file names' endings, lower case, with their dots.
-        magic: The bytes with which every file of the format begins, if there are such.
-        schemes: The schemes of addresses, `sqlite` for `sqlite:///edits.db`.
+        suffixes: The endings of file names, in lower case and with their dots.
+        magic: The bytes with which every file of the format begins, if it has such bytes.
+        schemes: The schemes of addresses: `sqlite` for `sqlite:///edits.db`.
         is_folder: Whether a log is a folder.
-        is_flat: Whether cells are text, so that an empty cell can mean an empty text or none.
+        is_flat: Whether cells are texts, so that an empty cell can stand for an empty text or for nothing.
         has_dialect: Whether cells are separated by a delimiter.
         takes_arrays: Whether a text file that is one JSON array is of this format; it becomes lines first.
-        checks_context: Whether a row whose chat ends with its own answer is bad: a policy would learn to copy
-            it. In a server's store it is not, because people do ask the same again.
+        checks_context: Whether a row is bad if its chat ends with its own answer, because a policy would
+            learn to copy it. In a server's store it is not, because people do ask for the same text again.
     """
 
     name: str
@@ -166,7 +166,7 @@ class LogFormat:
     checks_context: bool = True
 
     def recognises(self, log: LogFile) -> bool:
-        """Whether a log is of this format by its beginning; asked if its name does not show it."""
+        """Whether the beginning of a log is in this format; asked only if its name does not show it."""
         return False
 
     def open(self, log: LogFile) -> Source:
@@ -192,7 +192,14 @@ class LogFormat:
 
 
 def readable(rows: Iterator[RawRow], path: Path) -> Iterator[RawRow]:
-    """Raise an OSError of reading as a LogError, because whoever takes the rows may be writing a file."""
+    """Yield rows, and raise an OSError of reading them as a LogError.
+
+    Whoever takes the rows may be writing a file, and would report the OSError as one of writing.
+
+    Args:
+        rows: The rows of a log.
+        path: What the log is called in messages: `LogFile.name`.
+    """
     try:
         yield from rows
     except OSError as error:

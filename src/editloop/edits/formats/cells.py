@@ -1,4 +1,4 @@
-"""The rows of a delimited file, with as few rows lost to a bad quote as possible."""
+"""The rows of a delimited file, so that as few rows as possible are lost to a bad quote."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Cells(NamedTuple):
     Attributes:
         line: The line on which it starts, from 1.
         done: The bytes read up to its end.
-        cells: Its cells; none if there is a problem.
-        problem: Why it cannot be read, if so.
+        cells: Its cells; none if it cannot be read.
+        problem: Why it cannot be used, or nothing.
         text: The last of its lines.
-        several: Whether it runs over several lines.
+        several: Whether it has several lines.
     """
 
     line: int
@@ -41,25 +41,24 @@ class _Line(NamedTuple):
 def read_cells(path: Path, delimiter: str, quote: str) -> Iterator[Cells]:
     """Yield the rows of a file.
 
-    A quote that is never closed, or is closed by another row's quote, swallows the rows between. So a row
-    over several lines that cannot be one (it is no CSV, or has another number of cells than the first row)
-    loses its first line alone: reading starts again at the second.
+    A quote that is never closed, or that is closed by the quote of another row, swallows the rows between. So
+    if several lines cannot be one row (they are not CSV, or have another number of cells than the first row),
+    only the first of them is a bad row, and reading starts again at the second.
     """
+    # A limit of the whole process, so it is only ever raised. Python's default, 128 kB, is less than a long
+    # text.
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
-    first = last = _Line("", 0, "")
-    taken, problem = (
-        0,
-        "",
-    )  # of the row that is being read: how many lines it has, and what is wrong with them
+    first = last = _Line("", 0, "")  # of the row that is being read,
+    taken, problem = 0, ""  # how many lines it has, and what is wrong with them
 
     def rows(file: IO[bytes]) -> Iterator[list[str]]:
-        # Strict: cells that are not quoted as the csv module quotes them are bad rows, not silently repaired.
+        # Strict, so that a wrong quote gives a bad row. Otherwise the csv module would guess what it means.
         if not quote:
             return csv.reader(texts(file), delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
         return csv.reader(texts(file), delimiter=delimiter, quotechar=quote, strict=True)
 
     def texts(file: IO[bytes]) -> Iterator[str]:
-        # The csv reader takes as many lines as a row needs; this notes which they were.
+        # The csv reader takes as many lines as a row needs, and does not say which; this notes them.
         nonlocal first, last, taken, problem
         for last in _decoded(file):
             first = last if taken == 0 else first
@@ -80,14 +79,15 @@ def read_cells(path: Path, delimiter: str, quote: str) -> Iterator[Cells]:
             if error or (taken > 1 and len(cells) != width):
                 last, taken, problem = first, 1, first.problem
                 file.seek(first.done)
-                reader = rows(file)  # a new one, as the old reader is in the middle of the row
+                reader = rows(file)  # a new one, because the old one is in the middle of the row
             problem = problem or error
-            if cells or problem:
+            if cells or problem:  # an empty line has neither
                 yield Cells(number, last.done, cells, problem, last.text, taken > 1)
             number += taken
 
 
 def _decoded(file: IO[bytes]) -> Iterator[_Line]:
+    """Yield the lines as text. Also one that is not UTF-8: its quotes decide where the row ends."""
     for line, done, cut in split_lines(file):
         try:
             text, problem = line.decode(), ""

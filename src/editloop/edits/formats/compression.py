@@ -1,4 +1,4 @@
-"""Compressed files: which compression a file has, and what opens it."""
+"""Compressed files: which compression a file has, and how it is opened."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["COMPRESSIONS", "Compression", "compression_of"]
 
 
 class Compression(NamedTuple):
-    """A way in which files are compressed.
+    """A kind of compression.
 
     Attributes:
         name: Its name for people.
         magic: The bytes with which such a file begins, whatever its name is.
-        suffixes: The endings that are taken off the name before the format is found from it.
-        open: Opens a file for reading its decompressed bytes.
+        suffixes: The endings that are removed from a name before it shows the format.
+        open: Opens a file to read its decompressed bytes.
     """
 
     name: str
@@ -58,5 +58,5 @@ COMPRESSIONS = (
 
 
 def compression_of(head: bytes) -> Compression | None:
-    """Return the compression of a file with this beginning, or None."""
+    """Return the compression of a file that begins with these bytes, or None."""
     return next((each for each in COMPRESSIONS if head.startswith(each.magic)), None)

@@ -1,4 +1,4 @@
-"""The folder of a Hugging Face data set, as `save_to_disk` writes it."""
+"""The folder of a Hugging Face data set, as `save_to_disk` of the library `datasets` writes it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Dataset(LogFormat):
 
         try:
             dataset = datasets.load_from_disk(str(log.path))
-        except Exception as error:  # a damaged folder makes the library raise many things
+        except Exception as error:  # the library may raise anything for a damaged folder
             raise LogFormatError(
                 f"this dataset folder cannot be read, {error}", seen=str(log.path)
             ) from error
@@ -40,12 +40,13 @@ class _Dataset(LogFormat):
         return Source(self, names, len(dataset), rows_of(batches))
 
     def write(self, records: Iterator[Record], path: Path) -> None:
-        """Write records; they are all in memory, because the library writes a whole table."""
+        """Write records. All of them are in memory meanwhile, because the library writes a whole table."""
         requires("datasets")
         import datasets
         import pyarrow as pa
 
         table = pa.Table.from_batches(record_batches(records), schema=schema())
+        # The library's progress bars would be printed over those of the command.
         silent = datasets.are_progress_bars_disabled()
         datasets.disable_progress_bars()
         try:

@@ -18,10 +18,10 @@ from editloop.errors import LogFormatError
 __all__ = ["CSV", "TSV"]
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-"""The delimiters that a header is searched for, with their names."""
+"""The delimiters that a header may have, with their names."""
 
 BREAKS = "a cell holds a line break and a delimiter after it"
-"""A lost quote merges rows into such a cell, but a long text has them, too: the row is used, and reported."""
+"""A lost quote merges rows into such a cell. A long text may look so, too: the row is used, and reported."""
 
 QUOTED = "a cell in quotes was read with them (--quote '\"' takes them off)"
 
@@ -31,9 +31,9 @@ class _Delimited(LogFormat):
 
     Args:
         name: `csv` or `tsv`.
-        suffixes: The file names' endings.
-        delimiter: What is written between cells.
-        quote: The quote around cells, unless the user or the header decides otherwise.
+        suffixes: The endings of file names.
+        delimiter: The delimiter that is written between cells.
+        quote: The quote around cells that are read, unless the user or the header decides otherwise.
     """
 
     is_flat = True
@@ -57,7 +57,7 @@ class _Delimited(LogFormat):
         cells = read_cells(log.path, delimiter, quote)
         first = next(cells, None)
         if first is None:
-            raise LogFormatError("the log is empty", seen=str(log.path), do="check what wrote it")
+            raise LogFormatError("the log is empty", seen=str(log.name), do="check what wrote it")
         names = list(log.dialect.columns or ())
         if names and first.cells == names:
             raise LogFormatError("the log has a header", seen=first.text, do="leave --columns out")
@@ -79,11 +79,13 @@ class _Delimited(LogFormat):
             for line, done, found, problem, text, several in cells:
                 if not problem and len(found) != len(names):
                     problem = f"{'fewer' if len(found) < len(names) else 'more'} cells than the header"
+                    # Only the last line of a file can lack its line break: it was cut short.
                     problem = problem if text.endswith("\n") else TRUNCATED
                 if problem:
                     yield RawRow(line, done, None, problem, shortened(text))
                     continue
                 suspicion = ""
+                # A file of `write_log` quotes by the rules, so its long cells are not suspicious.
                 if several and not own and any(_breaks(cell, delimiter) for cell in found):
                     suspicion = BREAKS
                 elif not quote and '""' in text and any(map(_is_quoted, found)):
@@ -92,11 +94,12 @@ class _Delimited(LogFormat):
 
         dialect = [DELIMITERS.get(delimiter, repr(delimiter)), "quoted" if quote else "not quoted"]
         dialect += ["no header"] if log.dialect.columns else []
-        return Source(self, names, log.path.stat().st_size, readable(rows(), log.path), tuple(dialect))
+        return Source(self, names, log.path.stat().st_size, readable(rows(), log.name), tuple(dialect))
 
     def write(self, records: Iterator[Record], path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
-            # "\r\n" ends a row as in RFC 4180, which also makes the writer quote either of the two in a cell.
+            # "\r\n" ends a row, as in RFC 4180. The csv module then quotes a cell that has either character,
+            # so that a lone "\r" in a text survives, too.
             writer = csv.writer(file, delimiter=self.delimiter, lineterminator="\r\n")
             writer.writerow(OWN_COLUMNS)
             for record in records:
@@ -109,8 +112,8 @@ class _Delimited(LogFormat):
     def _find_dialect(self, path: Path, given: Dialect) -> tuple[str, str]:
         """Return the delimiter and the quote of a log, as they were given or as its first line shows them.
 
-        Tab-separated files seldom quote, and their texts contain quotes of their own. So of those only a file
-        with the header of `write_log` is read with quotes, unless the user asks for them.
+        Tab-separated files seldom quote cells, and their texts contain quotes of their own. So a TSV file is
+        read with quotes only if it has the header of `write_log`, or the user asks for them.
         """
         with path.open("rb") as file:
             first = file.readline(LONGEST_LINE).removeprefix(BOM).decode("utf-8", "replace")
@@ -124,7 +127,7 @@ class _Delimited(LogFormat):
 
 
 def _count(line: str, delimiter: str) -> int:
-    """How often a delimiter stands in a line outside quotes; 0 for a line that the csv module cannot read."""
+    """Return how often a delimiter is in a line outside quotes; 0 if the csv module cannot read the line."""
     try:
         return len(next(csv.reader([line], delimiter=delimiter), [])) - 1
     except csv.Error:
@@ -132,11 +135,13 @@ def _count(line: str, delimiter: str) -> int:
 
 
 def _breaks(cell: str, delimiter: str) -> bool:
+    """Whether a delimiter follows a line break in a cell."""
     at = cell.find("\n")
     return at >= 0 and delimiter in cell[at:]
 
 
 def _is_quoted(cell: str) -> bool:
+    """Whether a cell that was read without quotes looks like a quoted one."""
     return cell[:1] == cell[-1:] == '"' and '""' in cell[1:-1]
 
 

@@ -27,7 +27,7 @@ OWN_COLUMNS = (
 
 
 def flat_row(record: Record) -> dict[str, Any]:
-    """Return a record's cells by `OWN_COLUMNS`; a chat is still a list."""
+    """Return a record's cells by the names of `OWN_COLUMNS`; a chat is a list, and None an empty cell."""
     context = context_json(record.context)
     chat = not isinstance(context, str)
     metadata = json.dumps(record.metadata, ensure_ascii=False) if record.metadata else None

@@ -1,7 +1,6 @@
 """JSON lines: one object per line, which keeps a record as it is.
 
-A file that holds one JSON array is taken apart into lines before it comes here
-(`editloop.edits.formats.plain`).
+A file that holds one JSON array is divided into lines before it comes here (`editloop.edits.formats.plain`).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class _JSONLines(LogFormat):
 
     def open(self, log: LogFile) -> Source:
         refuse_archive(log)
-        return Source(self, None, log.path.stat().st_size, readable(_rows(log.path), log.path))
+        return Source(self, None, log.path.stat().st_size, readable(_rows(log.path), log.name))
 
     def write(self, records: Iterator[Record], path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="\n") as file:

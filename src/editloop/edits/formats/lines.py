@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 LONGEST_LINE = 64 * 2**20
-"""Bytes of a line or a quoted cell beyond which a row is bad: one lost quote must not fill the memory."""
+"""The most bytes of a line or a quoted cell. A longer row is bad: one lost quote must not fill the memory."""
 
 BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "not UTF-8 text"
@@ -31,10 +31,14 @@ ZIP = b"PK\x03\x04"
 
 
 def split_lines(file: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
-    """Yield each line without a byte-order mark, the bytes read up to its end, and whether it was cut."""
+    """Yield each line without a byte-order mark, the bytes read up to its end, and whether it was cut.
+
+    Unlike iterating over the file, this never holds more than `LONGEST_LINE` bytes: the rest of a longer line
+    is skipped.
+    """
     done = file.tell()
     while line := file.readline(LONGEST_LINE + 1):
-        first, done = done == 0, done + len(line)
+        first, done = done == 0, done + len(line)  # not first if reading began in the middle of the file
         cut = len(line) > LONGEST_LINE
         rest = line
         while cut and not rest.endswith(b"\n") and (rest := file.readline(2**20)):
@@ -43,7 +47,7 @@ def split_lines(file: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
 
 
 def refuse_archive(log: LogFile) -> None:
-    """Refuse, before a line is read, what would make every line bad.
+    """Refuse a zip archive before any line is read; otherwise every line of it would be a bad row.
 
     Raises:
         LogFormatError: The log is a zip archive.

@@ -1,4 +1,4 @@
-"""Formats by name, and which of them a log has."""
+"""Formats by name, and finding the format of a log."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ FORMATS: Registry[LogFormat] = Registry(
         "tsv": "editloop.edits.formats.delimited:TSV",
         "parquet": "editloop.edits.formats.parquet:PARQUET",
         "dataset": "editloop.edits.formats.dataset:DATASET",
-        # The store is a package above this one: it is named here, and imported only when such an address is
-        # read.
+        # The store is a room above this one, so it is only named here. Its module imports no database library
+        # at its top, so that looking through all formats needs no extra.
         "database": "editloop.store.log:DATABASE",
     },
     attributes=("name", "suffixes", "schemes", "recognises", "open", "write"),
@@ -41,7 +41,7 @@ def locate(log: str | Path | LogAddress) -> Path | LogAddress:
         log: A path, an address such as `sqlite:///edits.db`, or what this function returned.
 
     Raises:
-        ConfigError: An address that no format knows, or that is not well formed.
+        ConfigError: No format knows such an address, or it is not well formed.
         MissingExtraError: A library that the address needs is not installed.
     """
     if not isinstance(log, str):
@@ -58,7 +58,7 @@ def locate(log: str | Path | LogAddress) -> Path | LogAddress:
 
 
 def format_of_suffix(suffix: str) -> LogFormat | None:
-    """Return the format of files whose names end so, or None."""
+    """Return the format of files with this suffix, or None."""
     return next((each for each in FORMATS.parts() if suffix.lower() in each.suffixes), None)
 
 
@@ -70,14 +70,14 @@ def open_source(
     plain: Plain | None = None,
     dialect: Dialect | None = None,
 ) -> Source:
-    """Open a log; its format is found from the name, or else from the contents.
+    """Open a log. Its format is found from the name, or else from the contents.
 
     Args:
         path: A file, a folder, or a log in a database.
         format: The name of its format, where neither name nor contents show it.
-        wanted: The columns to read, in formats that can read some alone; None for all.
-        plain: The file as its reader takes it, if it is not `path` itself.
-        dialect: For CSV and TSV.
+        wanted: The columns to read, in formats that can read some without the others; None for all.
+        plain: The plain file that was made of the log, if it is not `path` itself.
+        dialect: How cells are written, for CSV and TSV.
 
     Raises:
         LogError: There is no such file, or it cannot be read.
@@ -106,6 +106,8 @@ def open_source(
         raise LogFormatError(
             f"a {found.name} is a folder, this is a file", seen=str(path), do="name its folder"
         )
+    # A binary file under a text format's name is refused here, because every line of it would be a bad row. A
+    # format with first bytes of its own says itself what is wrong.
     actual = next((each for each in FORMATS.parts() if each.magic and log.head.startswith(each.magic)), found)
     if actual is not found and not found.magic:
         raise LogFormatError(
@@ -128,14 +130,18 @@ def _folder_format(log: LogFile, given: LogFormat | None) -> LogFormat:
 
 
 def _recognised(log: LogFile) -> LogFormat:
-    """The format of a file by its first bytes, if its name does not show it."""
+    """Return the format of a file by its first bytes.
+
+    Raises:
+        LogFormatError: No format recognises it.
+    """
     files = [each for each in FORMATS.parts() if not each.is_folder]
-    # The formats with fixed first bytes come first, because binary data may hold a tab or a brace anywhere.
+    # Formats with fixed first bytes come first, because binary data may contain a tab or a brace anywhere.
     by_magic = [each for each in files if each.magic and log.head.startswith(each.magic)]
     found = next(iter(by_magic), None) or next((each for each in files if each.recognises(log)), None)
     if found is None:
         raise LogFormatError(
-            "neither name nor contents tell the log's format",
+            "neither name nor contents show the log's format",
             seen=str(log.name),
             do=f"give --format, one of {', '.join(FORMATS)}",
         )
@@ -143,14 +149,14 @@ def _recognised(log: LogFile) -> LogFormat:
 
 
 def check_readable(path: Path) -> None:
-    """Refuse what is neither file nor folder before it is opened: a pipe would block for ever.
+    """Refuse what is neither a file nor a folder before it is opened: opening a pipe would block for ever.
 
     Raises:
-        LogError: It is not there, or of another kind.
+        LogError: It is not there, or is something else.
     """
     try:
         if not path.is_dir() and not path.is_file():
-            path.stat()
+            path.stat()  # raises the reason if it is not there
             raise LogError(
                 "the log is a pipe or device, and it is read more than once",
                 seen=str(path),

@@ -28,7 +28,7 @@ class _Parquet(LogFormat):
             file = pq.ParquetFile(log.path)
         except (pa.ArrowInvalid, OSError) as error:
             raise LogFormatError(
-                f"no Parquet file, {error}", seen=str(log.path), do="check its --format"
+                f"not a Parquet file, {error}", seen=str(log.name), do="check its --format"
             ) from None
         names = file.schema_arrow.names
         kept = [name for name in names if log.wanted is None or name in log.wanted]

@@ -1,7 +1,7 @@
-"""Any text log as a plain UTF-8 file: decompressed, decoded, an array taken apart, parallel files joined.
+"""Any text log as a plain UTF-8 file: decompressed, decoded, an array divided, parallel files joined.
 
 Each step writes a temporary file that the next one reads, so that a format knows one kind of file only. The
-steps are kept by name, for the line about what was read.
+names of the steps are kept for the line that says what was read.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from editloop.errors import ConfigError, LogError, LogFormatError
 __all__ = ["STANDARD_INPUT", "Plain", "make_plain"]
 
 STANDARD_INPUT = "-"
+"""The path that stands for standard input."""
 
 PARALLEL = ("context", "response", "edit")
-"""The fields of which parallel files hold the values, in their order."""
+"""The fields whose values parallel files hold, in the order of the files."""
 
 BLOCK = 2**20
-
+"""Bytes, or characters, that are copied at a time."""
 
 BYTE_ORDER_MARKS = {  # the longer first, because UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -48,9 +49,9 @@ class Plain:
 
     Attributes:
         path: The file to read.
-        name: The log's name without the suffix of a compression; its suffix shows the format.
+        name: The log's name without the suffix of a compression; what is left as its suffix shows the format.
         steps: What was done: `gzip`, `UTF-16`, `JSON array` ...
-        sources: The files over which the log's hash is computed.
+        sources: The files from which the log's hash is computed: as the user gave them, not as they are read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,17 +62,18 @@ class Plain:
         self._folder: Path | None = None
 
     def next_file(self) -> Path:
-        """Return a temporary file to write the next step to; it is deleted with this object."""
+        """Return the path of a temporary file for the next step. It is deleted with this object."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="editloop-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         return self._folder / f"step-{len(self.steps)}"
 
     def take(self, step: str, blocks: Iterator[bytes]) -> None:
-        """Do a step: write its blocks to a file, which becomes `path`.
+        """Take a step: write its blocks to a file, which becomes `path`.
 
         Raises:
-            LogError: They cannot be read, or the temporary folder is full.
+            LogError: The blocks cannot be read, or the temporary folder is full.
+            LogFormatError: The file is damaged, or in another encoding.
         """
         file = self.next_file()
         try:
@@ -81,6 +83,7 @@ class Plain:
             what = f"the log is not in {getattr(error, 'encoding', step)}"
             raise LogFormatError(what, seen=self.name, do="give its --encoding") from error
         except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            # For damaged data gzip, bz2 and pyarrow raise an OSError without a number; the system's have one.
             if isinstance(error, OSError) and error.errno is not None:
                 raise LogError(f"the log cannot be read, {error.strerror}", seen=self.name) from error
             raise LogFormatError(f"the {step} file is damaged, {error}", seen=self.name) from error
@@ -100,17 +103,17 @@ def make_plain(
         path: A file, or `-` for standard input.
         format: The name of the log's format, if the user gave one. A text that begins with a bracket is a
             JSON array only in a log that may be JSON.
-        encoding: The encoding of the text, where it is not UTF-8 and has no byte-order mark.
+        encoding: The encoding of a text that is not in UTF-8 and has no byte-order mark.
         parallel: Files whose lines are the responses and edits of the contexts in `path`.
 
     Raises:
-        ConfigError: There is no such encoding.
-        LogError: It cannot be read.
+        ConfigError: There is no such encoding, or the number of parallel files is wrong.
+        LogError: The log cannot be read.
         LogFormatError: It is damaged, or parallel files have different lengths.
     """
     if encoding is not None:
         try:
-            "".encode(encoding)  # codecs.lookup would also find codecs that encode no text
+            "".encode(encoding)  # not codecs.lookup, which also knows codecs that do not encode text
         except LookupError as error:
             raise ConfigError("no such encoding", seen=encoding, do="utf-8, cp1252, utf-16 ...") from error
     plain = Plain(path)
@@ -120,7 +123,7 @@ def make_plain(
                 "parallel files are three: the contexts, the responses and the edits",
                 seen=[str(each) for each in parallel],
             )
-        # As TSV, because a line that begins with a bracket is no JSON array here.
+        # As TSV, because a first line that begins with a bracket is a text here, not a JSON array.
         parts = [make_plain(Path(each), "tsv", encoding) for each in (path, *parallel)]
         plain.sources = tuple(source for part in parts for source in part.sources)
         plain.steps = list(dict.fromkeys(step for part in parts for step in part.steps))
@@ -129,7 +132,7 @@ def make_plain(
         return plain
     if str(path) == STANDARD_INPUT:
         plain.take("standard input", _blocks(sys.stdin.buffer))
-        plain.sources = (plain.path,)
+        plain.sources = (plain.path,)  # its copy, because standard input cannot be read again
     head = _head(plain.path)
     if (compression := compression_of(head)) is not None:
         with compression.open(plain.path) as file:
@@ -162,7 +165,11 @@ def _head(path: Path) -> bytes:
 
 
 def _without_mark(head: bytes) -> str | None:
-    """The encoding of a text that begins with Latin letters and no byte-order mark, by where it has zeros."""
+    """Return the encoding of a wide text without a byte-order mark, or None.
+
+    A log begins with a brace, a bracket or the name of a column. The code of such a character fits one byte,
+    so the other bytes are zeros, and their places show the encoding.
+    """
     zeros = [byte == 0 for byte in head[:8]]
     for name, pattern in (
         ("UTF-32-LE", [False, True, True, True] * 2),
@@ -182,14 +189,19 @@ def _blocks(file: Any) -> Iterator[bytes]:
 
 def _decoded(path: Path, encoding: str) -> Iterator[bytes]:
     with path.open("r", encoding=encoding, newline="") as file:
-        mark = "\ufeff"  # the decoder leaves it in the text if the encoding names its byte order
+        # Encodings that name their byte order, such as utf-16-le, leave the byte-order mark in the text.
+        mark = "\ufeff"
         while text := file.read(BLOCK):
             yield text.removeprefix(mark).encode("utf-8", "surrogatepass")
             mark = ""
 
 
 def _joined(parts: Sequence[Plain]) -> Iterator[bytes]:
-    """Yield the lines of parallel files as rows of JSON."""
+    """Yield the lines of parallel files as rows of JSON.
+
+    Raises:
+        LogFormatError: The files have different numbers of lines, so it is not known which belong together.
+    """
     with ExitStack() as stack:
         files = [stack.enter_context(part.path.open(encoding="utf-8-sig", newline="\n")) for part in parts]
         for number, lines in enumerate(zip_longest(*files), start=1):

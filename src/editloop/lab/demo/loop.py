@@ -1,8 +1,8 @@
 """The loop of the demo: each user's log, the policies trained from it, and what they cost both users.
 
 A base is deployed to a strong and to a weak user. From each log SFT, DPO and EarlyEnsemble are trained, and
-every policy then answers fresh contexts of both users. At last LateEnsemble chooses among them, round by
-round, while the strong user edits. The two users do not depend on each other, so that they share the cores.
+every policy then answers fresh contexts for both users. Finally LateEnsemble chooses among them, round by
+round, while the strong user edits. The two users' parts do not depend on each other and can run in parallel.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ def run_demo(
     """Run the demo.
 
     Args:
-        out: Folder for the logs, the run folders and the report; an interrupted demo in it goes on.
-        settings: How large it is; by default `quick_settings()`.
+        out: The folder for the logs, the run folders and the report. An interrupted demo in it goes on.
+        settings: How large the demo is; by default `quick_settings()`.
         parallel: Whether each user's log has a process of its own. A script that sets it must be guarded by
-            `if __name__ == "__main__"`, since the processes import it.
+            `if __name__ == "__main__"`, because the processes import it.
         callback: Receives decisions and progress.
 
     Raises:
@@ -82,7 +82,7 @@ def run_demo(
     else:
         for user in USERS:
             users[user] = _run_user(_Job(user, out, settings, callback))
-    users = {user: users[user] for user in USERS}
+    users = {user: users[user] for user in USERS}  # processes end in any order
     seconds = time.monotonic() - started
     result = DemoResult(out / "report.html", _verdict(users), users, seconds)
     write_demo_page(result, settings)
@@ -94,7 +94,7 @@ def _run_user(job: _Job) -> UserResult:
     """Everything that follows from one user's log."""
     settings, callback = job.settings, job.callback
     domain, base = get_domain("email"), load_base(base_path("email"))
-    path = job.out / f"{job.user}.jsonl"
+    path = job.out / f"{job.user}.jsonl"  # written whole or not at all, so it is complete if it is there
     if not path.is_file():
         editor = get_user(job.user, domain, seed=settings.seed)
         made = stream_log(domain, editor, settings.rows, settings.seed, policy=base)
@@ -120,6 +120,7 @@ def _run_user(job: _Job) -> UserResult:
 
 
 def _counted(records: Iterable[Record], rows: int, callback: ProgressCallback) -> Iterator[Record]:
+    """Pass records on, and report how many there were."""
     for done, record in enumerate(records, 1):
         callback.progress("log", done, rows)
         yield record
@@ -133,7 +134,7 @@ def _evaluate(
     settings: DemoSettings,
     callback: ProgressCallback,
 ) -> dict[str, dict[str, Evaluation]]:
-    """These policies of a run, evaluated by both users on the same fresh contexts."""
+    """Evaluate these policies of a run with both users, on the same fresh contexts."""
     seed = settings.seed + 1
     editors = [get_user(user, domain, seed=seed) for user in USERS]
     found: dict[str, dict[str, Evaluation]] = {}
@@ -147,15 +148,15 @@ def _evaluate(
 
 
 def _play(run: RunFolder, domain: Domain, base: Policy, job: _Job, folder: str) -> Simulation:
-    """The online phase: LateEnsemble chooses, the strong user edits."""
-    seed = job.settings.seed + 1
+    """Play the online phase: LateEnsemble chooses, and the strong user edits."""
+    seed = job.settings.seed + 1  # users with another seed than those of the logs
     contexts = list(islice(domain.contexts(seed, stream="online"), job.settings.responses))
     editor = get_user(EVALUATOR, domain, seed=seed)
     return simulate(run, base, contexts, editor, job.out / folder, seed=seed, callback=job.callback)
 
 
 def log_line(summary: LogSummary) -> str:
-    """A log in a line."""
+    """Return a summary of a log in one line."""
     cost = summary.all.mean_cost
     if cost is None:
         return f"{summary.rows} rows, none observed"

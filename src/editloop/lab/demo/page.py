@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["write_demo_page"]
 
 SHOWN = 2
-"""Contexts whose drafts are shown."""
+"""The number of contexts whose drafts are shown."""
 
 
 def write_demo_page(result: DemoResult, settings: DemoSettings) -> None:
-    """Write the report of a demo, and the plot of the costs as a picture of its own beside it.
+    """Write the report of a demo, and beside it the plot of the costs as a file of its own.
 
     Raises:
         RunError: It cannot be written.
@@ -61,7 +61,7 @@ def write_demo_page(result: DemoResult, settings: DemoSettings) -> None:
 
 
 def _notes(names: Sequence[str]) -> dict[str, str]:
-    """What the rows of the table are."""
+    """The notes that explain the rows of the table."""
     methods = {f"{name}:": METHODS.get(name) for name in names}
     return {
         "base:": "the model before any training.",
@@ -72,7 +72,7 @@ def _notes(names: Sequence[str]) -> dict[str, str]:
 
 
 def _before_and_after(result: DemoResult) -> Section:
-    """The same contexts answered by the base and by the policies of the strong user's log."""
+    """The section in which the base and the policies of the strong user's log answer the same contexts."""
     costs = result.users[EVALUATOR].costs
     ranked = sorted(costs, key=lambda name: (name != "base", costs[name][EVALUATOR].mean))
     comparisons = []
@@ -91,7 +91,7 @@ def _before_and_after(result: DemoResult) -> Section:
 
 
 def _online(user: str, simulation: Simulation) -> Section:
-    """The rounds of LateEnsemble."""
+    """The section on the rounds of LateEnsemble."""
     shares = ", ".join(f"{arm} {simulation.share(arm):.0%}" for arm in simulation.bandit.arms)
     return Section(
         f"LateEnsemble online (policies of the {user} user's log)",
@@ -104,7 +104,7 @@ def _online(user: str, simulation: Simulation) -> Section:
 
 
 def _bars(result: DemoResult) -> Figure:
-    """Mean cost of each policy, a panel for each evaluating user."""
+    """The mean cost of each policy as bars, with a panel for each evaluating user."""
     from matplotlib.figure import Figure
 
     bars: list[tuple[str, str, Any]] = [("", "base", result.users[USERS[0]].costs["base"])]

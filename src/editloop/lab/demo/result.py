@@ -1,4 +1,4 @@
-"""What a demo comes to: for each user's log the evaluations of its policies, and the verdict over both."""
+"""The result of a demo: for each user's log the evaluations of its policies, and the verdict over both."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["EVALUATOR", "USERS", "DemoResult", "UserResult"]
 USERS = ("strong", "weak")
 
 EVALUATOR = "strong"
-"""The user whose costs decide: the one who repairs nearly all that is wrong."""
+"""The user whose costs decide: the one who repairs nearly everything that is wrong, and so shows it."""
 
 
 @dataclass(frozen=True)
 class UserResult:
-    """What the log of one user came to.
+    """The results that follow from the log of one user.
 
     Attributes:
-        log_line: The log in a line.
-        plots: Pictures of its costs.
-        costs: For each policy the evaluation by each user; the base is among those of the first log.
+        log_line: A summary of the log in one line.
+        plots: The files of the plots of its costs.
+        costs: For each policy the evaluation by each user; the base is among the policies of the first log.
         online: The rounds of LateEnsemble with the strong user.
     """
 
@@ -37,13 +37,13 @@ class UserResult:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What a demo came to.
+    """The result of a demo.
 
     Attributes:
         report: The HTML report.
         verdict: Which method to train and serve.
-        users: For each log's user, what came of the log.
-        seconds: How long it took.
+        users: The results by the user who wrote the log.
+        seconds: The duration of the demo.
     """
 
     report: Path
@@ -52,7 +52,7 @@ class DemoResult:
     seconds: float
 
     def table(self) -> list[list[str]]:
-        """Mean cost ± standard error to each user; a row for each policy, the heading first."""
+        """Return mean cost ± standard error to each user, a row for each policy after the heading."""
         rows = [["policy", *(f"cost, {user} user" for user in USERS), "well-formed"]]
         for user, found in self.users.items():
             for name, by_user in found.costs.items():

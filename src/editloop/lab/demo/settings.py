@@ -18,10 +18,10 @@ class DemoSettings:
     """The settings of a demo.
 
     Attributes:
-        rows: Rows of each user's log.
-        responses: Fresh contexts that each policy answers, and rounds of the online phase.
+        rows: The number of rows of each user's log.
+        responses: The number of fresh contexts that each policy answers, and of rounds of the online phase.
         config: How the policies are trained.
-        seed: Of the logs and the evaluation.
+        seed: The seed of the logs and the evaluation.
     """
 
     rows: int
@@ -31,11 +31,14 @@ class DemoSettings:
 
 
 def quick_settings() -> DemoSettings:
-    """Under three minutes on two cores: fewer rows and passes, smaller batches, the same evaluation."""
+    """The settings for less than three minutes on two cores.
+
+    They have fewer rows and passes and smaller batches than the full ones, and the same evaluation.
+    """
     changes = {"epochs": 4.0, "batch_size": 16, "evaluations": 3}
     return DemoSettings(rows=750, responses=200, config=fit_settings("email").changed(changes))
 
 
 def full_settings() -> DemoSettings:
-    """The rows, the passes and the hyperparameters of the paper's tables."""
+    """The settings with the rows, the passes and the hyperparameters of the paper's tables."""
     return DemoSettings(rows=LOG_ROWS, responses=200, config=fit_settings("email"))

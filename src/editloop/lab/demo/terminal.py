@@ -1,4 +1,4 @@
-"""What a demo shows on a terminal of 80 columns: the costs of a log as a plot of text, and the table."""
+"""What a demo shows on a terminal of 80 columns: the costs of a log as a plot of text."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from numpy.typing import NDArray
 __all__ = ["plot_text"]
 
 BINS = 8
+"""The number of lines for drafts that were edited."""
+
 WIDTH = 40
+"""The characters of the longest bar."""
 
 
 def plot_text(costs: NDArray[np.float64]) -> list[str]:
-    """A histogram of costs, a line for each interval; unedited drafts, of cost 0, have a line of their own.
+    """Return a histogram of costs as lines of text; unedited drafts, of cost 0, have a line of their own.
 
-    Plain characters, so that every terminal and every file can show it.
+    It has plain characters only, so that every terminal and every file can show it.
 
     Args:
-        costs: The costs of a log's edits, none missing [n], n at least 1.
+        costs: The costs of a log's edits, at least one and none missing [n].
     """
     free = costs == 0
     rows = [("unedited", int(free.sum()))]

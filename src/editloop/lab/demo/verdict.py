@@ -20,24 +20,25 @@ __all__ = ["Difference", "demo_verdict"]
 Costs = NDArray[np.float64]
 
 BOUND = 1.0
-"""What a cost counts at most where methods are chosen: a draft that is rewritten wholly."""
+"""The limit on what a cost counts where methods are chosen: the cost of rewriting a whole draft."""
 
 
 class Difference(NamedTuple):
-    """Mean difference of costs on the same contexts, and its standard error."""
+    """The mean difference of costs on the same contexts, and its standard error."""
 
     mean: float
     standard_error: float
 
     @classmethod
     def of(cls, costs: Costs, others: Costs) -> Difference:
-        """How much `costs` are above `others` [n]."""
+        """Return how much `costs` are above `others` [n]."""
+        # Paired by context: the differences between contexts, which are large, cancel.
         differences = costs - others
         return cls(float(differences.mean()), float(differences.std(ddof=1) / len(differences) ** 0.5))
 
     @property
     def is_within_error(self) -> bool:
-        """Whether it is at most two standard errors."""
+        """Whether the difference is at most two standard errors."""
         return is_within_error(self.mean, self.standard_error)
 
     def __str__(self) -> str:
@@ -48,16 +49,16 @@ class Difference(NamedTuple):
 def demo_verdict(
     base: Costs, trained: Mapping[str, Mapping[str, Costs]], online: Mapping[str, float]
 ) -> Verdict:
-    """The verdict on the methods.
+    """Return the verdict on the methods.
 
     Args:
-        base: Costs of the base to the user who evaluates [n].
-        trained: For each log, by its user, and each method the costs of the policy to the same user [n].
-        online: For each log the mean cost of a round in which LateEnsemble chose.
+        base: The costs of the base to the user who evaluates [n].
+        trained: The costs of each policy to the same user, by the user of the log and by method [n].
+        online: The mean cost of a round in which LateEnsemble chose, by the user of the log.
     """
     logs = list(trained)
     methods = list(trained[logs[0]])
-    # A near-empty draft can cost 20 times its length: bounded, one of them does not decide.
+    # A near-empty draft can cost 20 times its length. With bounded costs, one such draft does not decide.
     bounded = {log: {m: float(np.minimum(c, BOUND).mean()) for m, c in trained[log].items()} for log in logs}
     excess = {m: max(bounded[log][m] - min(bounded[log].values()) for log in logs) for m in methods}
     chosen = min(excess, key=lambda method: excess[method])
@@ -77,7 +78,7 @@ def demo_verdict(
 
 
 def _headline(chosen: str, base: float, trained: Mapping[str, Mapping[str, Costs]], helped: list[str]) -> str:
-    """At most 80 characters with the demo's two users."""
+    """The verdict in one line, of at most 80 characters with the demo's two users."""
     if not helped:
         return "Keep the base: no log made a policy that costs less beyond the error."
     first, *more = [(log, short_cost(float(trained[log][chosen].mean()))) for log in helped]
@@ -88,7 +89,7 @@ def _headline(chosen: str, base: float, trained: Mapping[str, Mapping[str, Costs
 
 
 def _of_log(log: str, chosen: str, policies: Mapping[str, Costs], change: Difference) -> str:
-    """What the chosen method makes of a log, and how the others compare to it."""
+    """What the chosen method achieves with a log, and how the others compare to it."""
     others = {m: Difference.of(costs, policies[chosen]) for m, costs in policies.items() if m != chosen}
     cost = short_cost(float(policies[chosen].mean()))
     parts = [f"With the {log} user's log {chosen} costs {cost}, {change} than the base"]

@@ -38,5 +38,5 @@ def base_path(name: str) -> Path:
     """
     folder = get_domain(name).base
     if folder is None:
-        raise ConfigError("this domain has no base model", seen=name, do="train one: editloop lab base")
+        raise ConfigError("this domain has no base model", seen=name, do="train one by editloop lab pretrain")
     return folder

@@ -1,4 +1,4 @@
-"""The cost model (Eq. 5), which predicts the cost of a completion nobody has edited.
+"""The cost model (Eq. 5), which predicts the cost of a completion that nobody has edited.
 
 `ridge` is the regression on given features, `fidelity` measures it, `tuned` computes features that are
 trained on the costs, `sampled` samples completions from the reference, `estimates` fits the regression and

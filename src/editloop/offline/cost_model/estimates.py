@@ -62,8 +62,8 @@ def estimate_from_features(
         scored: Log-probabilities and features of their trees, from `feature_pass` [n + m].
         costs: The costs Δ(y, y') of the responses [n + m].
         kind: The kind of cost model; `auto` takes the kind with the least square error on `held`.
-        tuned: Features of the trees tuned on the first `tuning_rows(n)` of `train`, if `kind` needs them [n +
-            m].
+        tuned: Features of the trees [n + m], tuned on the first `tuning_rows(n)` of `train`, if `kind` needs
+            them.
         seed: The seed of the cost model.
     """
     examples, n = (*train, *held), len(train)
@@ -73,8 +73,8 @@ def estimate_from_features(
     for each in kinds:
         tables = tuned if each == "tuned" else [one.features for one in scored]
         features = _response_features(completions, tables)
-        # On the rows that they were tuned on, tuned features know the costs better than they ever will again:
-        # a regression on those rows would think itself certain. It is fitted on the others.
+        # Tuned features fit the costs of the rows that they were tuned on better than those of new rows. A
+        # regression on the same rows would underestimate its uncertainty, so it is fitted on the others.
         own = slice(tuning_rows(n) if each == "tuned" else 0, n)
         model = fit_cost_model(
             features[own],
@@ -88,8 +88,8 @@ def estimate_from_features(
         errors[each] = float(np.mean((mean - costs[n:]) ** 2))
     chosen = min(errors, key=lambda each: errors[each])
     model, tables, found = tried[chosen]
-    # RL's β weighs log-probabilities against costs. In units of the mean cost, one β suits a cost that is a
-    # share of the words and a cost in characters.
+    # RL's β weighs log-probabilities against costs. In units of the mean cost, the same β suits a share of
+    # the words and a count of characters. Absolute values, because a cost may be a negated reward.
     unit = float(np.abs(costs[:n]).mean()) or 1.0
     estimated = _with_estimates(examples, completions, scored, _predict(model, tables), unit)
     report = {
@@ -102,6 +102,15 @@ def estimate_from_features(
         "tried": {name: asdict(figures) for name, (_, _, figures) in tried.items()},
     }
     return CostEstimates(tuple(estimated[:n]), tuple(estimated[n:]), model, report)
+
+
+def tuning_rows(rows: int) -> int:
+    """How many of the train part's first rows features are tuned on; the regression is fitted on the others.
+
+    Args:
+        rows: Number of rows of the train part.
+    """
+    return rows // 2
 
 
 def _response_features(
@@ -135,15 +144,6 @@ def _with_estimates(
     return estimated
 
 
-def tuning_rows(rows: int) -> int:
-    """How many of the train part's first rows features are tuned on; the regression is fitted on the others.
-
-    Args:
-        rows: Number of rows of the train part.
-    """
-    return rows // 2
-
-
 def _predict(
     model: CostModel, tables: Sequence[NDArray[np.float32]]
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -159,6 +159,7 @@ def _predict(
 
 def _baselines(examples: Sequence[Example], costs: NDArray[np.float64], n: int) -> dict[str, Any]:
     """The fidelity of regressions that know only the response's length, or nothing."""
+    # With the logarithm beside the length, the baseline can follow a cost that levels off in long responses.
     words = np.array([float(len(e.response.split())) for e in examples])
     return {
         "length": asdict(_baseline(np.stack([words, np.log1p(words)], axis=1), costs, n)),
@@ -166,7 +167,7 @@ def _baselines(examples: Sequence[Example], costs: NDArray[np.float64], n: int) 
     }
 
 
-def _baseline(columns: NDArray[np.float64], costs: NDArray[np.float64], n: int) -> Any:
+def _baseline(columns: NDArray[np.float64], costs: NDArray[np.float64], n: int) -> Fidelity:
     """The fidelity of least squares on these columns and a constant, with the training error as u."""
     design = np.hstack([np.ones((len(costs), 1)), columns])
     weights = np.linalg.lstsq(design[:n], costs[:n], rcond=None)[0]

@@ -61,13 +61,14 @@ def estimate_costs(
     total = sum(len(tree.continuations) for tree in trees)
     callback.message(f"features {'from the cache' if known else 'computed'}: {total} completions")
     costs = cost([e.response for e in examples], [e.edit for e in examples])
-    if np.ptp(costs[:n]) == 0:
+    if np.ptp(costs[:n]) == 0:  # a regression would fit the rounding, and RL would follow it
         raise EmptyViewError(
             "all costs are equal, so a cost model can learn nothing",
             seen=f"{costs[0]:g} in {n} rows",
             do="leave out the methods that need a cost model, or choose another --cost",
         )
     tuned: list[NDArray[np.float32]] = []
+    # Features are tuned on one half of the train part, and the regression on them is fitted on the other.
     if config.cost_model in ("tuned", "auto"):
         callback.message("tuning features on the costs")
         first = tuning_rows(n)

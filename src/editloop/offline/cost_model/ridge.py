@@ -60,6 +60,8 @@ class _Basis(NamedTuple):
 
     def of(self, standard: Floats) -> Floats:
         """The design matrix [n, P]: a constant, the features, the products; each kind of about unit norm."""
+        # The factor √(2/D) makes the mean over the D products an estimate of the kernel of two contexts times
+        # the inner product of the features.
         n, width = standard.shape
         waves = np.cos(standard[:, : len(self.directions)] @ self.directions + self.phases)
         products = math.sqrt(2 / max(len(self.phases), 1)) * waves * (standard @ self.mixed)
@@ -157,7 +159,7 @@ class CostModel:
             raise RunError(
                 "the cost model is missing or damaged",
                 seen=str(folder),
-                do="fit again with rl among --methods",
+                do="fit again with a method that needs a cost model",
             ) from error
 
 
@@ -172,8 +174,9 @@ def fit_cost_model(
     """Fit a cost model by least squares (Eq. 5); the leave-one-out error chooses its smoothness and ridge.
 
     There may be fewer rows than features, constant features, and costs that are all equal: the ridge keeps Λ
-    regular, and costs that the features do not explain are predicted by their mean. The uncertainty of a
-    single row is its cost. If there are more than `MOST_ROWS` rows, this many are sampled.
+    regular, and costs that the features do not explain are predicted by their mean. With a single row, its
+    cost stands for the error, which cannot be estimated. If there are more than `MOST_ROWS` rows, this many
+    are sampled.
 
     Args:
         features: Features of the responses [n, F].
@@ -202,16 +205,15 @@ def fit_cost_model(
         taken = generator.choice(len(y), MOST_ROWS, replace=False)
         x, y = x[taken], y[taken]
     centre, scale = x.mean(axis=0), x.std(axis=0)
-    # What a constant feature varies by is rounding. Divided by its standard deviation it would be noise as
-    # large as any signal; divided by infinity it is 0.
+    # A constant feature varies by rounding only. Divided by its tiny standard deviation, the rounding would
+    # become noise as large as any signal; divided by infinity, the feature is 0.
     scale = np.where(scale > 1e-6 * np.maximum(1.0, np.abs(centre)), scale, np.inf)
     standard = (x - centre) / scale
     basis = _bases(np.isfinite(scale), context or x.shape[1], generator)
     errors = {name: _left_out_errors(each.of(standard), y) for name, each in basis.items()}
     name = min(errors, key=lambda each: min(errors[each]))
     alike = np.flatnonzero(np.array(errors[name]) <= min(errors[name]) * (1 + 1e-6))
-    # The strongest of the ridges that are equally good: with few rows the error may be the same for many, and
-    # then nothing speaks for the wilder model.
+    # With few rows the error may be the same for many ridges; a weaker one would let predictions vary more.
     ridge = RIDGES[alike[-1]]
     design = basis[name].of(standard)
     factor = _factor(design, ridge)
@@ -231,8 +233,10 @@ def _bases(informative: NDArray[np.bool_], width: int, generator: np.random.Gene
         width: How many of them depend on the context alone, C; they come first.
         generator: For the random directions.
     """
-    # In k standardised features the mean square distance of two rows is 2k, so these directions measure
-    # distance in units of the root mean square distance, as SMOOTHNESS does.
+    # Fourier features with frequencies from a normal distribution of variance 1/s² approximate a Gaussian
+    # kernel of length scale s. In k standardised features the mean square distance of two rows is 2k, so
+    # dividing by its root makes SMOOTHNESS a multiple of the typical distance, whatever the number of
+    # features. Constant features are 0 and add no distance, so they are not counted.
     count, features = max(int(informative[:width].sum()), 1), len(informative)
     unit = generator.standard_normal((width, PRODUCTS)) / math.sqrt(2 * count)
     phases = generator.uniform(0, 2 * math.pi, PRODUCTS)
@@ -243,6 +247,8 @@ def _bases(informative: NDArray[np.bool_], width: int, generator: np.random.Gene
 
 def _factor(design: Floats, ridge: float) -> Floats:
     """The lower Cholesky factor of Λ = ΦᵀΦ + ridge; the intercept is hardly shrunk."""
+    # The intercept should not be shrunk to 0 at all. The 1e-6 only keeps Λ positive definite where rounding
+    # would make it singular.
     gram = design.T @ design
     gram[np.diag_indices_from(gram)] += np.array([1e-6] + [ridge] * (len(gram) - 1))
     return np.asarray(np.linalg.cholesky(gram), np.float64)
@@ -255,16 +261,18 @@ def _left_out_errors(design: Floats, costs: Floats) -> list[float]:
         design: Columns of n rows, the first of them constant [n, P].
         costs: The costs [n].
     """
-    # The fit is linear in the costs: ŷ = S y, with S_ii the leverage of row i. Leaving row i out gives the
-    # same fit as putting its own left-out prediction p_i in place of y_i: at p_i the row adds no error, so
-    # the other rows decide alone. That fit predicts p_i = ŷ_i + S_ii (p_i − y_i), hence y_i − p_i = (y_i −
-    # ŷ_i)/(1 − S_ii). With an intercept that is not shrunk, S = 11ᵀ/n + X (XᵀX + ridge)⁻¹ Xᵀ, X the centred
-    # columns. Write X = U √V Wᵀ and R = U √V = X W: then S_ii = 1/n + Σ_j R_ij²/(v_j + ridge), so one
-    # decomposition serves all ridges. It is that of X Xᵀ or of XᵀX, whichever is smaller.
+    # No refits are needed. The fit is linear in the costs: ŷ = S y, with S_ii the leverage of row i. Leaving
+    # row i out gives the same fit as replacing y_i by the prediction p_i of the fit without it: the row then
+    # adds no error, so the other rows decide alone. By linearity, p_i = ŷ_i + S_ii (p_i − y_i), hence
+    # y_i − p_i = (y_i − ŷ_i)/(1 − S_ii).
+    #
+    # With an intercept that is not shrunk, S = 11ᵀ/n + X (XᵀX + ridge)⁻¹ Xᵀ, where X has the centred columns.
+    # Write X = U √V Wᵀ and R = U √V = X W. Then S_ii = 1/n + Σ_j R_ij²/(v_j + ridge), so one eigenvalue
+    # decomposition serves all ridges: that of X Xᵀ = U V Uᵀ or of XᵀX = W V Wᵀ, whichever is smaller.
     mean, centred = costs.mean(), design - design.mean(axis=0)
     if len(centred) < centred.shape[1]:
         values, left = np.linalg.eigh(centred @ centred.T)
-        values = np.maximum(values, 0)
+        values = np.maximum(values, 0)  # rounding makes eigenvalues of 0 slightly negative
         rotated = left * np.sqrt(values)
     else:
         values, vectors = np.linalg.eigh(centred.T @ centred)
@@ -274,6 +282,7 @@ def _left_out_errors(design: Floats, costs: Floats) -> list[float]:
     for ridge in RIDGES:
         leverage = 1 / len(costs) + squares @ (1 / (values + ridge))
         residual = costs - mean - rotated @ (loads / (values + ridge))
+        # A leverage of 1, as of a single row, means that only this row decides its prediction.
         errors.append(float(np.mean((residual / np.maximum(1 - leverage, 1e-9)) ** 2)))
     return errors
 
@@ -286,6 +295,6 @@ def _solve(factor: Floats, right: NDArray[np.floating[Any]]) -> Floats:
 
 
 def _resampled(design: Floats, costs: Floats, ridge: float, generator: np.random.Generator) -> Floats:
-    """The weights [P] of a regression on a bootstrap sample of the rows."""
+    """The weights [P] of a regression on a bootstrap sample of the rows, with the ridge of all rows."""
     rows = generator.integers(len(costs), size=len(costs))
     return _solve(_factor(design[rows], ridge), design[rows].T @ costs[rows])

@@ -24,8 +24,7 @@ __all__ = ["SampledText", "add_sampled", "sample_completions"]
 
 SAMPLED_BY = "inversion"
 """The name of the way in which `policy.sample` samples. It is part of the cache's key, because another way
-gives
-other samples from the same seed."""
+gives other samples from the same seed."""
 
 
 class SampledText(NamedTuple):
@@ -82,8 +81,8 @@ def sample_completions(
     def sample(mine: Sequence[Example]) -> list[tuple[SampledText, ...]]:
         rounds = []
         for k in range(count):
-            # A stream for each round and process. The factors are primes, so that small seeds, rounds and
-            # ranks do not meet in the same number.
+            # A seed for each round and process. The factors are larger than any usual number of rounds or of
+            # processes, so different seeds, rounds and processes never meet in the same number.
             own = 1_000_003 * (1_009 * seed + k) + state.process_index
             samples = policy.sample([e.context for e in mine], seed=own, max_new_tokens=max_new_tokens)
             rounds.append([SampledText(each.text, each.finished and not each.trimmed) for each in samples])
@@ -129,6 +128,8 @@ def add_sampled(
         room = policy.encoder.max_length - len(example.tree.context)
         new = []
         for text, finished in texts:
+            # The text is encoded again, as an edit or a response is. The same text then has the same tokens
+            # in every role, so repetitions are found.
             tokens = policy.encoder.continuation(text)
             new.append((tokens if finished else tokens[:-1])[:room])
         new = [tokens for tokens in new if tokens]

@@ -24,7 +24,7 @@ __all__ = ["cost_fidelity", "model_name", "predicted_costs", "save_cost_model"]
 
 
 def save_cost_model(run: RunFolder, estimates: CostEstimates) -> None:
-    """Save the cost model in the run; with tuned features also the adapter that computes them.
+    """Save the cost model in the run, with the adapter that computes its features if they are tuned.
 
     Raises:
         RunError: The folder cannot be written to.
@@ -32,6 +32,7 @@ def save_cost_model(run: RunFolder, estimates: CostEstimates) -> None:
     with atomic_folder(run.cost_model, RunError) as unfinished, disk_errors(run.path):
         estimates.model.save(unfinished)
         if estimates.report["kind"] == "tuned":
+            # A copy, because a fit that is continued needs the adapter again to estimate the same costs.
             shutil.copytree(run.work / "cost_model", unfinished / "adapter")
 
 
@@ -52,6 +53,7 @@ def predicted_costs(
         RunError: The run has no cost model, or it is damaged.
     """
     model, adapter = CostModel.load(run.cost_model), run.cost_model / "adapter"
+    # Tuned features are not cached: the key of the cache stands for the base and not for an adapter.
     if adapter.is_dir():
         tuned = load_adapter(base, adapter)
         try:

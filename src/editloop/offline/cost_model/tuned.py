@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from editloop.errors import RunError
+from editloop.io import atomic_folder
 from editloop.offline.arguments import training_arguments
 from editloop.offline.config import FitConfig
 from editloop.offline.examples import RESPONSE, Example
@@ -59,7 +61,7 @@ def tuned_features(
     Returns:
         For each tree the features, float32 [continuations, F].
     """
-    if (folder / "adapter_config.json").is_file():
+    if (folder / "adapter_config.json").is_file():  # the folder appears when it is whole (`_tune`)
         tuned = load_adapter(policy, folder)
     else:
         tuned = attach_adapter(policy, config.lora, seed=config.seed)
@@ -78,6 +80,11 @@ def tuned_features(
 def _tune(
     tuned: Policy, examples: Sequence[Example], costs: NDArray[np.float64], config: FitConfig, folder: Path
 ) -> None:
+    """Train the adapter and a head on the costs, and save the adapter.
+
+    Raises:
+        RunError: The folder cannot be written to.
+    """
     trials = [trial for method in config.methods for trial in config.trials(method)]
     rate = max(trial.hyperparameters.learning_rate for trial in trials)
     trees = [e.completions.only(RESPONSE).tree for e in examples]
@@ -102,8 +109,8 @@ def _tune(
     trainer.train()
     state = processes(tuned.device)
     if state.is_main_process:
-        with disk_errors(folder):
-            tuned.model.save_pretrained(str(folder))
+        with atomic_folder(folder, RunError) as unfinished, disk_errors(folder):
+            tuned.model.save_pretrained(str(unfinished))
     state.wait_for_everyone()
 
 
@@ -111,7 +118,8 @@ class _Regressor(nn.Module):
     """The adapted model with a linear head on its features.
 
     The features are standardised by their mean and standard deviation before the training, and divided by the
-    root of their number. The head begins at zero, so its first prediction is the mean cost.
+    root of their number, so that the size of a step does not depend on how many there are. The head begins at
+    zero, so its first prediction is the mean cost.
     """
 
     def __init__(self, policy: Policy, trees: Sequence[ContextTree]) -> None:
@@ -138,6 +146,8 @@ class _Regressor(nn.Module):
 
 
 class _RegressionTrainer(Trainer):  # type: ignore[misc]
+    """The library's trainer with the square loss."""
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         costs: Tensor = inputs["costs"]
         loss: Tensor = (model(inputs["trees"]) - costs).square().mean()

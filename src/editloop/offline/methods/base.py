@@ -92,11 +92,12 @@ class Hyperparameters(BaseModel):
             pydantic.ValidationError: A field is unknown, or a value out of its range.
         """
         if unknown := set(values) - set(cls.model_fields):
-            cls.model_validate(dict.fromkeys(unknown))  # raises the error that names the first of them
+            cls.model_validate(dict.fromkeys(unknown))  # raises pydantic's error for an unknown field
         tried = [values.get(name, cls.extra(name)["grid"]) for name in cls.model_fields]
         trials: dict[tuple[Any, ...], Self] = {}
         for point in product(*tried):
             trial = cls.model_validate(dict(zip(cls.model_fields, point, strict=True)))
+            # Points that differ only in fields without an effect are one trial; the first of them is kept.
             trials.setdefault(tuple(trial.shown().items()), trial)
         return list(trials.values())
 
@@ -112,6 +113,7 @@ class Hyperparameters(BaseModel):
     @property
     def name(self) -> str:
         """A short name, unique in the grid and safe in a path."""
+        # The name becomes a folder. Percent-encoding keeps a text value from holding a slash or a space.
         return "-".join(quote(f"{key}{_text(value)}", safe="+") for key, value in self.shown().items())
 
 
@@ -154,8 +156,8 @@ class Method(ABC):
     def completions(self, examples: Sequence[Example], hyperparameters: Any) -> list[Completions]:
         """The completions that the loss looks at, for each example that the method learns from.
 
-        By default those with the method's `roles`, with estimated costs if the method needs them. If it needs
-        the reference, completions that are returned without log π_ref are given it afterwards.
+        By default those with the method's `roles`, with estimated costs if the method needs them. Completions
+        that are returned without log π_ref get it afterwards where it is needed (`trial_rows`).
 
         Args:
             examples: The examples for which `rows` is true [n].
@@ -202,6 +204,6 @@ class Method(ABC):
 
 
 def _text(value: Any) -> str:
-    """A value in few digits; in all of them where fewer would be another number."""
+    """A value as text: a float in six digits, or in as many as it takes to tell it from others."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return repr(value) if isinstance(value, float) and float(short) != value else short

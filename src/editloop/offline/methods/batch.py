@@ -45,7 +45,7 @@ class Layout:
     def context(self) -> Tensor:
         """The index of each completion's context [K]."""
         sizes = torch.tensor([len(each) for each in self.completions], dtype=torch.long)
-        return torch.repeat_interleave(sizes)
+        return torch.repeat_interleave(sizes)  # with one argument, it repeats each index i sizes[i] times
 
     def of(self, role: str) -> Tensor:
         """The numbers of the completions that have a role, in the order of the contexts [k]."""
@@ -123,8 +123,9 @@ class Batch:
     @property
     def exact(self) -> torch.dtype:
         """The precision in which sums of log-probabilities are subtracted."""
-        # Over hundreds of tokens a sum is in the hundreds, where float32 is exact to about 1e-5; the
-        # reference is kept in float64. Apple's GPUs have no float64.
+        # A log-probability summed over hundreds of tokens is in the hundreds, where neighbouring float32
+        # numbers are about 3e-5 apart. Subtracting two such sums in float64 adds no error of that size, and
+        # the reference is kept in float64 anyway. Apple's GPUs have no float64.
         return torch.float64 if self.log_probs.device.type in ("cpu", "cuda") else torch.float32
 
     @property

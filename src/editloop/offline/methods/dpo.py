@@ -37,7 +37,7 @@ class DPO(Method):
     colour = "#c2672d"
     hyperparameters = DPOHyperparameters
     roles: ClassVar = ("edit", "response")
-    within_context = True
+    within_context = True  # the loss depends on margins alone (see `preference_margin`)
 
     def rows(self, example: Example) -> bool:
         """Whether the response was changed; an equal pair has a margin of zero and no gradient."""
@@ -62,7 +62,8 @@ def batch_margin(batch: Batch) -> Tensor:
     margin = preference_margin(
         batch.log_probs[chosen], batch.log_probs[rejected], reference[chosen], reference[rejected]
     )
-    # The sums are subtracted in the reference's precision. The margin is small, and float32 is enough for it.
+    # The sums are subtracted in the reference's precision (`Batch.exact`). The margin itself is small, so
+    # float32 holds it well, and the loss has the dtype that the trainer expects.
     return margin.to(batch.log_probs.dtype)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from editloop.offline.methods.base import Hyperparameters, Method, Need, hyperparameter
 from editloop.offline.methods.dpo import batch_margin
-from editloop.offline.methods.rl import RLLoss, choice_loss
+from editloop.offline.methods.rl import RL, RLLoss, choice_loss
 from editloop.offline.methods.sft import Reduction, supervised_loss
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ __all__ = ["METHOD", "EarlyEnsemble", "EarlyHyperparameters"]
 class EarlyHyperparameters(Hyperparameters):
     """The hyperparameters of one trial of EarlyEnsemble."""
 
-    # With the mean over tokens, the SFT term of long edits is small beside the DPO term, which sums over
-    # tokens: choose dpo_weight with this in mind, or use "sequence".
+    # The DPO term compares log-probabilities that are summed over tokens. With the mean over tokens, the SFT
+    # term of long edits is small beside it: choose dpo_weight with this in mind, or use "sequence".
     reduction: Reduction = hyperparameter(
         "token",
         symbol="reduction",
@@ -41,13 +41,18 @@ class EarlyHyperparameters(Hyperparameters):
     rl_loss: RLLoss = hyperparameter("pairwise", symbol="rl_loss", description="The loss of the RL term.")
 
     def in_use(self) -> frozenset[str]:
-        """All fields; those of the RL term only if its weight is above 0."""
+        """Names of all fields; those of the RL term only if its weight is above 0."""
         used = super().in_use()
         return used if self.rl_weight else used - {"rl_weight", "rl_beta", "kappa", "rl_loss"}
 
 
 class EarlyEnsemble(Method):
-    """One policy trained on the weighted sum of several methods' losses."""
+    """One policy trained on the weighted sum of several methods' losses.
+
+    The terms correct each other: DPO alone can lower the likelihood of both edit and response, which the SFT
+    term opposes, and SFT alone learns nothing from the response. One forward on the tree of edit and response
+    gives the log-probabilities that all terms need.
+    """
 
     name = "early"
     title = "EarlyEnsemble"
@@ -72,10 +77,14 @@ class EarlyEnsemble(Method):
         """The edit and the response; with an RL term also the sampled completions."""
         if not hyperparameters.rl_weight:
             return super().completions(examples, hyperparameters)
-        return [example.sampled for example in examples if example.sampled is not None]
+        return RL().completions(examples, hyperparameters)
 
     def loss(self, batch: Batch, hyperparameters: EarlyHyperparameters) -> Tensor:
-        """SFT + λ · DPO + λ_RL · RL."""
+        """SFT + λ · DPO + λ_RL · RL.
+
+        Each term is the mean that its own method has: a row that was accepted counts for the SFT term and not
+        for the DPO term, which divides by the number of pairs.
+        """
         from editloop.offline.losses import dpo_loss, early_ensemble_loss
 
         chosen = hyperparameters

@@ -27,8 +27,11 @@ class IPO(DPO):
 
     def loss(self, batch: Batch, hyperparameters: DPOHyperparameters) -> Tensor:
         """(margin − 1/(2β))², mean over pairs."""
+        # The paper's τ is β here. DPO's loss keeps falling as the margin grows, so a preference without noise
+        # pushes the policy further and further from the reference. This loss has its minimum at a finite
+        # margin.
         distance = batch_margin(batch) - 1 / (2 * hyperparameters.beta)
-        # Without pairs the sum is 0, and so is the total, by which nothing can be divided.
+        # Without pairs, both the sum and the total are 0; the minimum makes the loss 0 instead of NaN.
         return distance.square().sum() / max(batch.totals["pairs"], 1e-9)
 
 

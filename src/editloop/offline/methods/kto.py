@@ -40,9 +40,15 @@ class KTOHyperparameters(Hyperparameters):
 class KTO(Method):
     """Kahneman-Tversky optimisation on the drafts.
 
-    The reference point z is estimated from completions of other contexts, as in its paper. The estimate is
-    over one forward, so unlike with other methods, `micro_batch_size` affects the result.
+    The value of a draft is its log π/π_ref compared with a reference point z, an estimate of KL(π‖π_ref). The
+    estimate is a mean over the completions of one forward, so unlike with other methods, `micro_batch_size`
+    affects the result.
     """
+
+    # The KL divergence is an expectation over completions of π, which would have to be sampled anew after
+    # each step. As in the paper, z is instead the mean log-ratio of drafts paired with contexts that they
+    # were not written for. That estimate is biased, but it needs no sampling: it costs one more completion
+    # in each tree.
 
     name = "kto"
     title = "KTO"
@@ -54,7 +60,7 @@ class KTO(Method):
 
     def suffices(self, examples: Sequence[Example]) -> bool:
         """Whether there are drafts of both kinds."""
-        return len({example.is_pair for example in examples}) == 2
+        return len({_is_accepted(example) for example in examples}) == 2
 
     def needs(self, hyperparameters: Any) -> frozenset[Need]:
         """The reference's log-probabilities of the drafts."""
@@ -74,11 +80,13 @@ class KTO(Method):
         found = []
         for example, own, other in zip(examples, drafts, [*drafts[1:], *drafts[:1]], strict=True):
             context, (draft,) = own.tree.context, own.tree.continuations
-            # Cut to the longest row of the log, which the model is known to be able to read.
+            # A long context and a long foreign draft together could exceed the model's limit. No row becomes
+            # longer than the longest row of the log, which is known to fit.
             foreign = other.tree.continuations[0][: max(longest - len(context), 1)]
+            # Two contexts may have the same draft. It is then one continuation with two roles.
             continuations = tuple(dict.fromkeys((draft, foreign)))
             roles = {
-                UNDESIRABLE if example.is_pair else DESIRABLE: (0,),
+                DESIRABLE if _is_accepted(example) else UNDESIRABLE: (0,),
                 MISMATCHED: (len(continuations) - 1,),
             }
             found.append(Completions(ContextTree(context, continuations), roles))
@@ -125,11 +133,20 @@ def kto_loss(
     Returns:
         A scalar.
     """
+    # A KL divergence is not negative, but its estimate can be. Without `detach`, the loss could be lowered by
+    # moving the reference point instead of the drafts.
     point = mismatched.detach().mean().clamp(min=0) if len(mismatched) else mismatched.new_zeros(())
     # 1 − σ(x) is computed as σ(−x), which loses no digits where σ(x) is close to 1.
     short = weights[0] * (beta * (point - desirable)).sigmoid().sum()
     over = weights[1] * (beta * (undesirable - point)).sigmoid().sum()
     return (short + over) / max(count, 1e-9)
+
+
+def _is_accepted(example: Example) -> bool:
+    """Whether the draft was accepted unchanged."""
+    # By the texts and not by `is_pair`: an edit whose tokens differ from the draft's only after the cut is no
+    # pair, but the user did not accept the draft.
+    return example.edit == example.response
 
 
 METHOD = KTO()

@@ -41,7 +41,13 @@ class RLHyperparameters(Hyperparameters):
 
 
 class RL(Method):
-    """KL-regularised RL on the estimated costs of the completions of each context."""
+    """KL-regularised RL on the estimated costs of the completions of each context.
+
+    The expectation over π in Eq. 6 would need fresh samples after each step. Here the policy is trained on
+    fixed completions of each context (the edit, the response, and samples from the reference), by a loss
+    whose minimiser is known in closed form. A pessimistic cost keeps the policy from completions that only
+    look cheap because the cost model has seen nothing like them.
+    """
 
     name = "rl"
     title = "RL"
@@ -64,16 +70,19 @@ class RL(Method):
 def choice_loss(batch: Batch, *, kind: RLLoss, beta: float, kappa: float) -> Tensor:
     """The RL loss on the completions of a batch (see `editloop.offline.losses`), a scalar.
 
+    Both losses look at whole completions: costs are of whole texts, so log-probabilities are sums over
+    tokens, and the loss gives no credit to single tokens.
+
     Args:
         batch: The batch, with estimated costs.
-        kind: Which of the two losses.
+        kind: `pairwise` or `weighted`.
         beta: β of Eq. 6.
         kappa: κ of the pessimistic cost.
     """
     from editloop.offline.losses import pairwise_regression_loss, weighted_likelihood_loss
 
     log_probs, bound = batch.log_probs.to(batch.exact), batch.bound(kappa)
-    count = batch.totals["choices"]
+    count = batch.totals["choices"]  # a context with one completion adds nothing, so it is not counted either
     if kind == "pairwise":
         log_ratio = log_probs - batch.reference
         loss = pairwise_regression_loss(log_ratio, bound, batch.context, beta=beta, count=count)

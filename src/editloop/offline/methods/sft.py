@@ -16,7 +16,8 @@ __all__ = ["METHOD", "SFT", "Reduction", "SFTHyperparameters", "supervised_loss"
 Reduction = Literal["sequence", "token"]
 
 DIVISORS = {"sequence": "contexts", "token": "edit_tokens"}
-"""For each reduction, the total that the negative log-likelihood is divided by (`Batch.totals`)."""
+"""For each reduction, the total that the negative log-likelihood is divided by (`Batch.totals`). `sequence`
+is the mean of Eq. 3 to the letter; `token` is the mean that is usual for SFT."""
 
 
 class SFTHyperparameters(Hyperparameters):

@@ -1,8 +1,8 @@
 """What an algorithm is: it sees numbers only, one for each arm, and chooses.
 
-The numbers are the pulls N (those in flight counted), the pulls whose cost is known, and the mean cost of the
-latter. Less cost is better, so where the literature has an upper confidence bound on a reward, here stands a
-lower bound on a cost. An algorithm knows neither scopes nor events.
+The numbers are the pulls N (those in flight included), the pulls whose cost is known, and the mean cost of
+the latter. Less cost is better: where the literature has an upper confidence bound on a reward, an algorithm
+here has a lower bound on a cost. It knows neither scopes nor events.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Algorithm", "AlgorithmFactory", "Choice", "Numbers", "Uniform01", "c
 
 
 Numbers = Sequence[float]
-"""One for each arm."""
+"""One number for each arm."""
 
 Uniform01 = Callable[[], float]
 """Draws a number in [0, 1)."""
@@ -89,6 +89,8 @@ def least_index(
         means: Likewise; an arm whose cost is not known yet counts as free.
         index: The index of an arm, from its mean cost and log t / N.
     """
+    # t of Algorithm 1 is the sum of N, not a count of rounds: priors and discounts change N, and log t / N is
+    # of one scale only if t changes with it.
     log_t = math.log(max(sum(pulls), 1.0))
     chosen, least = 0, math.inf
     for arm, n in enumerate(pulls):

@@ -37,6 +37,8 @@ class KLUCB:
     def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`; deterministic."""
 
+        # N kl <= log t is kl <= log t / N, the budget. The index is a share of the scale, which ranks arms
+        # in the same way.
         def index(mean: float, budget: float) -> float:
             return _least_plausible(min(mean / self.scale, 1.0), budget)
 
@@ -45,6 +47,7 @@ class KLUCB:
 
 def _least_plausible(mean: float, budget: float) -> float:
     """The least q in [0, mean] with kl(mean, q) <= budget, by bisection: kl falls as q grows to the mean."""
+    # `high` always satisfies the condition, kl(mean, mean) being 0, and q is never 0, where log would fail.
     low, high = 0.0, mean
     while high - low > TOLERANCE:
         q = (low + high) / 2

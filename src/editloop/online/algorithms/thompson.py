@@ -20,9 +20,9 @@ OFFSETS = np.linspace(-7.0, 7.0, 57)
 class Thompson:
     """Thompson sampling for costs in [0, scale]: an arm is played as often as it is probably the best.
 
-    A cost c moves the arm's Beta(1, 1) by the fractions c/scale and 1 − c/scale. The probabilities are
-    computed by quadrature instead of drawing from the posteriors, so that each decision has the propensity
-    that importance weighting needs. Pulls in flight have no part in them.
+    A cost c adds the fractions c/scale and 1 − c/scale to the parameters of the arm's Beta(1, 1). The
+    probabilities are computed by quadrature instead of drawing from the posteriors, so that the propensity of
+    each decision is known, which importance weighting needs. Pulls in flight do not change them.
 
     Attributes:
         scale: The largest cost; a mean above it counts as this much.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = {"as it was": 1.0, "a local edit or as it was": 0.5, "a local edit": 0.0}
-"""What a user does who does not write a response of the optimum, and the laziness of the kernel."""
+"""The laziness of the kernel by what a user does who does not write a response of the optimum."""
 
 
 def run(
@@ -72,9 +72,9 @@ def run(
             for kind, row in found.items()
         ],
     )
-    page = f"""The factor by which one edit brings a random policy nearer to the optimum, TV(q∘π, π*) by
-TV(π, π*), in random balanced worlds; medians. Lemma 1 bounds it by 1 - γ_min, Dobrushin's coefficient is the
-best bound that holds for all policies.
+    page = f"""The factor by which one edit brings a random policy nearer to the optimum, TV(q∘π, π*) divided
+by TV(π, π*), in random balanced worlds; medians. Lemma 1 bounds it by 1 - γ_min; Dobrushin's coefficient is
+the best bound that holds for all policies. `tight` is the share of worlds in which it equals 1 - γ_min.
 
 {table}"""
     data = {"seed": seed, "kinds": found}

@@ -54,6 +54,7 @@ def run(
         limits = {name: limit(world, name) for name in EXACT}
         subopt, chance = (np.empty((len(EXACT), logs, len(SIZES))) for _ in range(2))
         for log in range(logs):
+            # Smaller logs are beginnings of the largest one, so that sizes are compared on the same draws.
             rows = world.sample(SIZES[-1], np.random.default_rng([seed, log]))
             for k, n in enumerate(SIZES):
                 shown = seen(world, rows.first(n))
@@ -84,8 +85,8 @@ def _method(
 ) -> dict[str, Any]:
     """Return a method's means over logs [logs, sizes], and the exponent of what sampling adds to SubOpt.
 
-    That is β KL(learned ‖ limit): for DPO and RL, whose limit is the optimum, SubOpt itself; for SFT the
-    excess of SubOpt over its limit, without a part whose mean is 0.
+    What it adds is β KL(learned ‖ limit). For DPO and RL, whose limit is the optimum, that is SubOpt itself;
+    for SFT it is the excess of SubOpt over its limit, without a part whose mean is 0.
     """
     logs = len(subopt)
     draws = rng.integers(logs, size=(RESAMPLES, logs))
@@ -144,11 +145,12 @@ def _page(data: dict[str, Any]) -> str:
     )
     sizes = f"{SIZES[0]} to {SIZES[-1]:,}"
     return f"""SubOpt of the tabular learners (14 strings, the same optimum for all users, max π*/π_ref
-= {data["concentrability"]:g} by the choice of β), means over {data["logs"]} logs. `limit` is what an
-endless log leaves, with its bound from docs/theory.md; `exponent` that of n in what chance adds to it,
-β KL(learned ‖ limit), fitted over {sizes} rows, with 95% by bootstrap over logs. Theory: -1 in the end,
-as SubOpt is quadratic in the error, where the general bounds of Theorems 1-3 promise -1/2; `/ theory`
-is the last value measured by the derived one. Nothing is derived for Early.
+= {data["concentrability"]:g} by the choice of β), means over {data["logs"]} logs. `limit` is the SubOpt
+that remains for an infinite log, with its bound from docs/theory.md. `exponent` is the power of n by which
+the part that sampling adds, β KL(learned ‖ limit), falls over {sizes} rows, with a 95% interval by bootstrap
+over logs. In theory it tends to -1, because SubOpt is quadratic in the error; the general bounds of Theorems
+1-3 promise -1/2. `/ theory` is the ratio of that part to the derived one at the last n. None is derived for
+Early.
 
 {table}"""
 

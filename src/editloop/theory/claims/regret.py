@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROUNDS = 10_000
 MOMENTS = tuple(int(t) for t in np.unique(np.geomspace(10, ROUNDS, 25).round()))
 HARD = (100, 1_000, 10_000)
-"""The rounds of the games with coins that are hard to distinguish within so many rounds."""
+"""The numbers of rounds of the games with coins that can hardly be distinguished within so many rounds."""
 
 GAPS = (0.5, 1.0, 1.5, 2.0)
 """The gaps of the best coin, in √(K/T); the worst one for each algorithm is reported."""
@@ -59,7 +59,7 @@ class Arms(NamedTuple):
 
 
 def lai_robbins(arms: Arms) -> float:
-    """The factor of log T in the lower bound for every algorithm that is good in all instances.
+    """Return the factor of log T in the lower bound for every algorithm that is good in all instances.
 
     It is Σ Δ/K_inf over the arms that are not best, with K_inf the least divergence from an arm to a
     distribution on [0, 1] that costs less than the best arm (Burnetas and Katehakis 1996).
@@ -85,6 +85,8 @@ def least_divergence(values: Floats, shares: Floats, mean: float) -> float:
         raise WorldError("the best mean must lie between 0 and the arm's", seen=mean)
     there = shares > 0
 
+    # `part` is λ μ. At λ = 1/μ a cost of 0 has the logarithm of 0; the last factor keeps it finite. The
+    # expectation is concave in λ, so a bounded search finds the maximum.
     def loss(part: float) -> float:
         return -float(shares[there] @ np.log1p(-part / mean * (mean - values[there]) * (1 - 1e-12)))
 
@@ -136,9 +138,8 @@ def run(
     hardest: list[dict[str, Any]] = []
     for rounds in HARD:
         row: dict[str, Any] = {"rounds": rounds, "minimax": minimax(5, rounds), "regret": {}}
-        row["uniform"] = (
-            4 / 5 * max(GAPS) * math.sqrt(5 * rounds)
-        )  # a uniform choice loses the gap with four arms of five
+        # A uniform choice loses the gap, g √(5/T), in four rounds of five.
+        row["uniform"] = 4 / 5 * max(GAPS) * math.sqrt(5 * rounds)
         for label, (kind, options) in ALGORITHMS.items():
             totals = [
                 _play(hard_arms(5, rounds, gap), get_algorithm(kind, **options), rounds, seeds, seed)[:, -1]
@@ -154,7 +155,7 @@ def run(
 
 
 def learned_arms(seed: int) -> Arms:
-    """The reference and the policies that each method learns from 300 rows of a medium user, as arms."""
+    """Return the reference and the policy of each method, learned from 300 rows of a medium user, as arms."""
     rng = np.random.default_rng(seed)
     world = tasteful_world(rng, gamma=0.5, concentrability=10.0)
     distance = world.distance
@@ -171,13 +172,13 @@ def learned_arms(seed: int) -> Arms:
 
 
 def close_arms() -> Arms:
-    """Five policies whose drafts are accepted or rewritten, with nearly equal probabilities."""
+    """Return five policies whose drafts are accepted or rewritten, with nearly equal probabilities."""
     means = np.array([0.30, 0.35, 0.35, 0.40, 0.40])
     return Arms(tuple("abcde"), np.array([0.0, 1.0]), np.stack([1 - means, means], axis=1))
 
 
 def hard_arms(count: int, rounds: int, gap: float) -> Arms:
-    """Coins, one of which is better by `gap` √(K/T), about the least that can be detected in T rounds."""
+    """Return coins of which one is better by `gap` √(K/T), about the least that T rounds can detect."""
     means = np.full(count, 0.5)
     means[-1] -= gap * math.sqrt(count / rounds)
     return Arms(tuple(map(str, range(count))), np.array([0.0, 1.0]), np.stack([1 - means, means], axis=1))
@@ -189,6 +190,8 @@ def _play(arms: Arms, algorithm: Algorithm, rounds: int, seeds: int, seed: int) 
     found = np.empty((seeds, rounds))
     for number in range(seeds):
         rng = np.random.default_rng([seed, number])
+        # One draw a round for all arms, and the same for every algorithm of a seed: they have the
+        # same luck, which takes most of the noise out of their differences.
         draws = rng.random((rounds, 1))
         picked = [np.minimum((draws >= row).sum(axis=1), len(row) - 1) for row in steps]
         costs = [arms.values[one].tolist() for one in picked]
@@ -230,15 +233,15 @@ def _page(data: dict[str, Any]) -> str:
         ],
     )
     return f"""Pseudo-regret to the best policy, means over {data["seeds"]} repetitions. Lai-Robbins is
-a lower bound for T to infinity: at these T regret is still below it, and cannot be above `most`, T
-times the largest gap, at all. The upper bound, proved for α = √2 alone, is above that too: it says
-something for much longer games.
+a lower bound as T goes to infinity; at these T regret is still below it. `most` is the largest regret that
+is possible, T times the largest gap. The upper bound, which is proved for α = √2 only, is above that, too:
+it is informative only for much longer games.
 
 {table}
 
-Coins of which one is better by {GAPS[0]:g} to {GAPS[-1]:g} √(K/T), K = 5; what each algorithm loses
-with the gap that is worst for it. Whatever the algorithm, some instance costs at least √(KT)/20; `at
-random` is with the largest gap.
+Coins of which one is better by {GAPS[0]:g} to {GAPS[-1]:g} √(K/T), K = 5: the regret of each algorithm
+with the gap that is worst for it. Every algorithm has a regret of at least √(KT)/20 in some instance; `at
+random` is a uniform choice with the largest gap.
 
 {hard}"""
 

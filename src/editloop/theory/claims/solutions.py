@@ -1,4 +1,4 @@
-"""How many balanced users fit one description, as cost, user and optimum depend on each other."""
+"""How many balanced users fit one description, given that cost, user and optimum depend on each other."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
-from editloop.theory.balance import Description, Solutions, balanced
+from editloop.theory.balance import Description
 from editloop.theory.distributions import total_variation
+from editloop.theory.fixed_points import Solutions, balanced
 from editloop.theory.responses import edit_distances, neighbours, strings
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def run(
     for beta in BETAS:
         found = []
         for number in range(worlds):
+            # The same references for every β, so that β alone makes the difference.
             rng = np.random.default_rng([seed, number])
             reference = rng.dirichlet(np.ones(len(distance)))
             description = Description(reference, distance, beta, GAMMA, proposal)
@@ -61,7 +63,7 @@ def run(
 
 
 def _row(beta: float, found: Sequence[Solutions]) -> dict[str, Any]:
-    """The figures of all descriptions with one β."""
+    """Return the figures of all descriptions with one β."""
     attracting = [sum(each.attracts for each in one.found) for one in found]
     return {
         "beta": beta,
@@ -78,7 +80,7 @@ def _row(beta: float, found: Sequence[Solutions]) -> dict[str, Any]:
 
 
 def _page(rows: Sequence[dict[str, Any]], worlds: int, starts: int) -> str:
-    """The figures for people."""
+    """Return the figures as a page."""
     table = markdown_table(
         ["β", "L", "with several", "with several that attract", "most", "furthest apart", "residual"],
         [

@@ -95,6 +95,7 @@ def _check(seed: int, checked: int, callback: ProgressCallback) -> dict[str, dic
         left, right = lemma_1(world, simplex(rng, *world.reference.shape))
         shares["Lemma 1 with δ"].append(float((left / right).max()))
         shares["SFT's limit"].append(world.suboptimality(limit(world, "sft")) / sft_bias(world))
+        # Without a violation the bound and what it bounds are both 0; it is infinite if pairs are missing.
         bound = dpo_bias(world)
         if 1e-9 < bound < math.inf:
             shares["DPO's limit"].append(world.suboptimality(limit(world, "dpo")) / bound)
@@ -132,9 +133,9 @@ def _page(data: dict[str, Any]) -> str:
             for name, c in data["bounds"].items()
         ],
     )
-    parts = f"14 strings, γ = {data['gamma']:g}, max π*/π_ref = {data['concentrability']:g} before"
+    parts = f"14 strings, γ = {data['gamma']:g}, max π*/π_ref = {data['concentrability']:g} at share 0"
     return f"""SubOpt/β, which is KL(π ‖ π*), of the tabular learners when a share of the edits violates
-Assumption 1 ({parts}; means over {data["worlds"]} random optima): in the limit of an endless log · with
+Assumption 1 ({parts}; means over {data["worlds"]} random optima): in the limit of an infinite log · with
 {data["rows"]:,} rows (RL with κ = 1). The optimum is that of the violating user's own costs.
 `imbalance` is half the sum of |π*(y) q(y'|y) - π*(y') q(y|y')|, δ the part of it that moves the
 optimum.

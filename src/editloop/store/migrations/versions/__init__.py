@@ -1,1 +1,1 @@
-"""One module a version; each says what it follows."""
+"""One module for each version of the schema. Each names the version that it follows."""

@@ -29,7 +29,11 @@ WHERE d.response IS NOT NULL
 
 
 def upgrade() -> None:
-    """Make all tables, and the view that is read as a log. It is long because it lists all their columns."""
+    """Make all tables, and the view that is read as a log.
+
+    It is long because it lists all their columns. It does not use `schema.py`, which has the tables of the
+    newest version.
+    """
     text, number = sa.Text(), sa.Float(53)
     op.create_table(
         "events",

@@ -12,5 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the name; it is null in epochs that are there already, whose cost is not known."""
+    """Add the name of the cost. It is null in earlier epochs, whose cost is not known."""
     op.add_column("events", sa.Column("cost_name", sa.String(200)))
