@@ -188,7 +188,10 @@ class FeedbackLoop:
         for seq, event in new:
             self.state.learn(seq, event)
             for on_event in self.subscribers:
-                on_event(event)
+                try:
+                    on_event(event)
+                except Exception:  # the fold and the requests that wait for this commit must go on
+                    log.exception("a subscriber has failed on an event")
 
     # Decide
 
