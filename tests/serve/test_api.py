@@ -57,6 +57,19 @@ def test_a_response_is_answered_and_its_edit_learned_from(url: str, tmp_path: Pa
     run(work())
 
 
+def test_a_subscriber_that_fails_stops_neither_answers_nor_the_fold(tmp_path: Path) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("unexpected")
+
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service, asyncio.timeout(10):
+            service.loop.subscribers.insert(0, fail)
+            assert {(await service.ask()).status_code for _ in range(3)} == {200}
+            assert service.loop.bandit.state.decisions == 3
+
+    run(work())
+
+
 def test_requests_in_flight_are_counted(tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path) as service:

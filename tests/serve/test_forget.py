@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,6 +134,30 @@ def test_maintenance_goes_on_after_an_error(tmp_path: Path, monkeypatch: pytest.
         async with serving(sqlite(tmp_path), tmp_path), asyncio.timeout(10):
             while len(tries) < 2:
                 await asyncio.sleep(0.02)
+
+    run(work())
+
+
+def test_a_store_is_not_closed_while_maintenance_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+    find = reads.overdue_decisions
+
+    def slow(*given: Any) -> Any:
+        begun.set()
+        time.sleep(0.5)
+        found = find(*given)
+        ended.set()
+        return found
+
+    monkeypatch.setattr("editloop.serve.loop.maintenance.MAINTENANCE_INTERVAL", 0.02)
+    monkeypatch.setattr(reads, "overdue_decisions", slow)
+
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path):
+            await asyncio.to_thread(begun.wait, 10)
+        assert ended.is_set()
 
     run(work())
 

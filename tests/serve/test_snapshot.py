@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import run, serving
+from serving import Parrot, run, serving
 
 from editloop.errors import EditLoopError
 from editloop.online import Bandit, BanditConfig
@@ -76,6 +76,20 @@ def test_a_write_that_was_cancelled_is_not_mixed_with_the_next(
         await asyncio.get_running_loop().shutdown_default_executor()  # the first thread has ended, too
         found = snapshots.read()
         assert found is not None and found.seq == 2
+
+    run(work())
+
+
+def test_a_backend_that_fails_to_stop_prevents_no_snapshot(tmp_path: Path) -> None:
+    class Stubborn(Parrot):
+        async def stop(self) -> None:
+            raise RuntimeError("stubborn")
+
+    async def work() -> None:
+        with pytest.raises(RuntimeError, match="stubborn"):
+            async with serving(f"sqlite:///{tmp_path / 'edits.db'}", tmp_path / "state", backend=Stubborn()):
+                pass
+        assert (tmp_path / "state/snapshot.json").is_file()
 
     run(work())
 

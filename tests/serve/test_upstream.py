@@ -325,7 +325,7 @@ def test_a_server_that_cannot_be_used_is_reported(sft: ServedPolicy) -> None:
 
     async def work() -> None:
         async with served(vllm, base=None) as client:
-            with pytest.raises(ServeError, match="no such base: 'base@0'"):
+            with pytest.raises(ServeError, match="no such base model: 'base@0'"):
                 await client.prepare(BASE)
             with pytest.raises(ServeError, match=r"does not load the adapter.*enable-lora"):
                 await client.prepare(sft)

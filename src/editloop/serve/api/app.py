@@ -71,11 +71,13 @@ def create_app(
             await _prepare_arms(state, runs)
             yield
         finally:
-            # The loop ends last: it writes how the backend's last responses ended, and closes the store that
-            # the keys are read from.
-            await keys.stop()
-            await backend.stop()
-            await loop.stop()
+            # The loop ends last, whatever happens: it writes how the backend's last responses ended, and
+            # closes the store that the keys are read from.
+            try:
+                await keys.stop()
+                await backend.stop()
+            finally:
+                await loop.stop()
 
     app = FastAPI(
         title="EditLoop",

@@ -30,7 +30,7 @@ from editloop.serve.loop.snapshots import Snapshot, Snapshots
 from editloop.serve.loop.state import LoopState
 from editloop.serve.loop.writer import Writer
 from editloop.store import reads
-from editloop.store.database import Connection, Store
+from editloop.store.database import TIMEOUT_SECONDS, Connection, Store
 
 __all__ = ["FeedbackLoop"]
 
@@ -79,7 +79,8 @@ class FeedbackLoop:
         self._cost_version = CostVersion(self.config.cost, 0)
         self._access: StoreAccess | None = None
         self._maintenance: Maintenance | None = None
-        self._chores: list[asyncio.Task[None]] = []
+        self._snapshotting: asyncio.Task[None] | None = None
+        self._maintaining: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -148,8 +149,8 @@ class FeedbackLoop:
         self._maintenance = Maintenance(
             self._access, expire_after=self._expire_after, keep_for=self._keep_for
         )
-        chores = (self.snapshots.keep_writing(self.take_snapshot), self._maintenance.run())
-        self._chores = [asyncio.create_task(chore) for chore in chores]
+        self._snapshotting = asyncio.create_task(self.snapshots.keep_writing(self.take_snapshot))
+        self._maintaining = asyncio.create_task(self._maintenance.run())
         self._watch = asyncio.create_task(self._maintenance.watch_writer())
 
     async def stop(self) -> None:
@@ -158,9 +159,12 @@ class FeedbackLoop:
         The order matters: the writer delivers its last events before the snapshot is taken, and the store is
         closed when nothing uses it any more.
         """
-        for chore in self._chores:
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        if self._snapshotting is not None:
+            self._snapshotting.cancel()
+        if self._maintaining is not None:
+            self.maintenance.end()
+            await asyncio.wait([self._maintaining], timeout=TIMEOUT_SECONDS)
+            self._maintaining.cancel()  # a database that hangs is not waited for any longer
         try:
             if self._access is not None:
                 await self.writer.stop()
@@ -184,7 +188,10 @@ class FeedbackLoop:
         for seq, event in new:
             self.state.learn(seq, event)
             for on_event in self.subscribers:
-                on_event(event)
+                try:
+                    on_event(event)
+                except Exception:  # the fold and the requests that wait for this commit must go on
+                    log.exception("a subscriber has failed on an event")
 
     # Decide
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from editloop.errors import StoreError
@@ -46,11 +47,21 @@ class Maintenance:
         self.expire_after, self.keep_for = expire_after, keep_for
         self._expired_until = self._removed_until = self._last_full_search = 0.0
         self._is_scrubbed = False
+        self._is_ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Let `run` end when it has done what it is doing.
+
+        It is not cancelled, because a thread that reads cannot be: it would go on with a closed store.
+        """
+        self._is_ending.set()
 
     async def run(self) -> None:
-        """Do everything that is due, periodically, until cancelled."""
+        """Do everything that is due, periodically, until `end` is called."""
         while True:
-            await asyncio.sleep(MAINTENANCE_INTERVAL)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_ending.wait(), MAINTENANCE_INTERVAL)
+                return
             try:
                 await self.expire()
                 if self.keep_for is not None:
