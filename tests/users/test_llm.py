@@ -82,7 +82,7 @@ def test_a_failed_request_is_tried_again(server: Server) -> None:
         ((429, {"Retry-After": "0.01"}), "no answer after 3 tries.*RateLimitError"),
         ((401, {}), "no answer after 3 tries.*AuthenticationError"),
         ("perhaps", "neither yes nor no: 'perhaps'"),
-        ("<html>", "no answer|no chat completion"),
+        ("<html>", "no answer|not a chat completion"),
     ],
 )
 def test_an_endpoint_that_fails_is_one_line(

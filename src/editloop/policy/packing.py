@@ -84,10 +84,8 @@ def pack(
         else [[i] for i in range(len(layouts))]
     )
     width = max(sum(len(layouts[i]) for i in members) for members in rows)
-
     input_ids = np.full((len(rows), width), pad, np.int64)
     position_ids = np.zeros((len(rows), width), np.int64)
-    # Before the trees are written in, every column ends its own subtree, as padding has to (see `TreeBatch`).
     subtree_end = np.broadcast_to(np.arange(1, width + 1), (len(rows), width)).copy()
     filled = np.zeros((len(rows), width), np.bool_)
     first_continuation = np.cumsum([0, *(len(layout.paths) for layout in layouts)])
@@ -98,8 +96,7 @@ def pack(
             layout, here = layouts[i], slice(column, column + len(layouts[i]))
             input_ids[r, here] = layout.tokens
             position_ids[r, here] = layout.positions
-            # Moved by the tree's column. No subtree reaches beyond its own tree, so that trees in one row do
-            # not see each other.
+            # No subtree reaches beyond its own tree, so that trees in one row do not see each other.
             subtree_end[r, here] = layout.subtree_end + column
             filled[r, here] = True
             predictions.add(layout, r * width + column, skips[i], int(first_continuation[i]))

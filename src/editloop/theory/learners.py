@@ -154,8 +154,7 @@ def _bradley_terry(
         log_reference: log π_ref [m].
     """
     m = len(pairs)
-    # Counts become shares, so that the thresholds below mean the same for every size of log. Unedited rows
-    # (the diagonal) have the constant loss log 2.
+    # Shares instead of counts, so that the thresholds fit every size. Unedited rows have a constant loss.
     total = float(pairs.sum()) or 1.0
     apart, ridge = weight * pairs * (1 - np.eye(m)) / total, ridge / total
     label = None if labels is None else labels / total
