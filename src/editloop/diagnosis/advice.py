@@ -1,4 +1,4 @@
-"""Which method to train: a rule of a few lines. docs/theory.md says how good it is in the lab."""
+"""Which method to train: a rule of a few lines. docs/diagnosis.md says how good it is in the lab."""
 
 from __future__ import annotations
 

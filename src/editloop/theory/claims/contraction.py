@@ -72,8 +72,8 @@ def run(
             for kind, row in found.items()
         ],
     )
-    page = f"""The factor by which one edit brings a random policy nearer to the optimum, TV(q∘π, π*) divided
-by TV(π, π*), in random balanced worlds; medians. Lemma 1 bounds it by 1 - γ_min; Dobrushin's coefficient is
+    page = f"""The factor by which one edit brings a random policy nearer to the optimum,
+`TV(q∘π, π*)` divided by `TV(π, π*)`, in random balanced worlds; medians. Lemma 1 bounds it by 1 - γ_min; Dobrushin's coefficient is
 the best bound that holds for all policies. `tight` is the share of worlds in which it equals 1 - γ_min.
 
 {table}"""

@@ -144,7 +144,7 @@ def _page(data: dict[str, Any]) -> str:
         left=2,
     )
     sizes = f"{SIZES[0]} to {SIZES[-1]:,}"
-    return f"""SubOpt of the tabular learners (14 strings, the same optimum for all users, max π*/π_ref
+    return f"""SubOpt of the tabular learners (14 strings, the same optimum for all users, `max π*/π_ref`
 = {data["concentrability"]:g} by the choice of β), means over {data["logs"]} logs. `limit` is the SubOpt
 that remains for an infinite log, with its bound from docs/theory.md. `exponent` is the power of n by which
 the part that sampling adds, β KL(learned ‖ limit), falls over {sizes} rows, with a 95% interval by bootstrap

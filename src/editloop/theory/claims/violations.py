@@ -133,11 +133,11 @@ def _page(data: dict[str, Any]) -> str:
             for name, c in data["bounds"].items()
         ],
     )
-    parts = f"14 strings, γ = {data['gamma']:g}, max π*/π_ref = {data['concentrability']:g} at share 0"
-    return f"""SubOpt/β, which is KL(π ‖ π*), of the tabular learners when a share of the edits violates
+    parts = f"14 strings, γ = {data['gamma']:g}, `max π*/π_ref` = {data['concentrability']:g} at share 0"
+    return f"""SubOpt/β, which is `KL(π ‖ π*)`, of the tabular learners when a share of the edits violates
 Assumption 1 ({parts}; means over {data["worlds"]} random optima): in the limit of an infinite log · with
 {data["rows"]:,} rows (RL with κ = 1). The optimum is that of the violating user's own costs.
-`imbalance` is half the sum of |π*(y) q(y'|y) - π*(y') q(y|y')|, δ the part of it that moves the
+`imbalance` is half the sum of `|π*(y) q(y'|y) - π*(y') q(y|y')|`, δ the part of it that moves the
 optimum.
 
 {table}

@@ -72,8 +72,8 @@ def _page(data: dict[str, Any], means: Floats) -> str:
             rows.append([f"{n:,}", name, str(wins[i]), f"{regrets[i]:.3f}"])
     table = markdown_table(["rows of the log", "method", "cells that it wins", "Max SubOpt"], rows, left=2)
     cells = len(GAMMAS) * len(COVERAGES)
-    axes = f"γ from {GAMMAS[0]:g} to {GAMMAS[-1]:g}, max π*/π_ref to {COVERAGES[-1]:g}"
-    return f"""The method with the least mean SubOpt/β, which is KL(π ‖ π*), in each of {cells} cells
+    axes = f"γ from {GAMMAS[0]:g} to {GAMMAS[-1]:g}, `max π*/π_ref` to {COVERAGES[-1]:g}"
+    return f"""The method with the least mean SubOpt/β, which is `KL(π ‖ π*)`, in each of {cells} cells
 ({axes}), {data["worlds"]} random optima over 14 strings in each; RL with κ = 1. `Max SubOpt` is the
 largest distance to the cell's best method, in the same unit: the most that one loses by always using it.
 
