@@ -73,8 +73,9 @@ def run(
         ],
     )
     page = f"""The factor by which one edit brings a random policy nearer to the optimum,
-`TV(q∘π, π*)` divided by `TV(π, π*)`, in random balanced worlds; medians. Lemma 1 bounds it by 1 - γ_min; Dobrushin's coefficient is
-the best bound that holds for all policies. `tight` is the share of worlds in which it equals 1 - γ_min.
+`TV(q∘π, π*)` divided by `TV(π, π*)`, in random balanced worlds; medians. Lemma 1 bounds it by 1 - γ_min;
+Dobrushin's coefficient is the best bound that holds for all policies. `tight` is the share of worlds in
+which it equals 1 - γ_min.
 
 {table}"""
     data = {"seed": seed, "kinds": found}
