@@ -274,7 +274,9 @@ def saved_adapter(policy: Policy, folder: Path) -> list[list[float]]:
 def test_an_adapter_is_read_as_it_was_written(base: Any, tmp_path: Path) -> None:
     policy = load_base(base(), device="cpu")
     scores, plain = saved_adapter(policy, tmp_path / "adapter"), policy.log_probs(TREES)
+    random = torch.get_rng_state()
     loaded = load_adapter(policy, tmp_path / "adapter")
+    assert torch.equal(torch.get_rng_state(), random)
     assert loaded.log_probs(TREES) == scores
     assert not any(p.requires_grad for p in loaded.model.parameters())
     detach_adapter(loaded)

@@ -6,7 +6,7 @@ An adapter never changes the base's weights, so every method can use the base as
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Poli
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in policy.model.modules()),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
+    with _random_state_kept(policy):
         torch.manual_seed(seed)
         try:
             return replace(policy, model=get_peft_model(policy.model, config))
@@ -76,7 +76,8 @@ def load_adapter(policy: Policy, folder: Path) -> Policy:
     try:
         config = PeftConfig.from_pretrained(str(folder))
         weights = load_peft_weights(str(folder), device=str(policy.device))
-        adapted = replace(policy, model=get_peft_model(policy.model, config))
+        with _random_state_kept(policy):  # PEFT draws initial weights, which are replaced at once
+            adapted = replace(policy, model=get_peft_model(policy.model, config))
         # PEFT skips weights that the adapter lacks or does not know. A policy of which half was loaded would
         # look like a bad one.
         result = set_peft_model_state_dict(adapted.model, weights)
@@ -91,6 +92,11 @@ def load_adapter(policy: Policy, folder: Path) -> Policy:
             f"the adapter cannot be loaded: {reason}", seen=folder.name, do="fit it again"
         ) from error
     return replace(adapted, model=adapted.model.requires_grad_(False).eval())
+
+
+def _random_state_kept(policy: Policy) -> AbstractContextManager[None]:
+    """A context after which the global random state is what it was before."""
+    return torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else [])
 
 
 @contextmanager
