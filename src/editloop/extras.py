@@ -61,6 +61,7 @@ EXTRAS = {
     ),
     "llm": Extra("a user played by an LLM", ("openai",)),
     "semantic": Extra("the semantic cost", ("sentence_transformers",)),
+    "smollm2": Extra("reading a GGUF file", ("gguf",)),
     "quantized": Extra("a base in 4 bits", ("bitsandbytes",)),
 }
 """The extras of pyproject.toml by name; a test compares the two."""

@@ -23,6 +23,7 @@ __all__ = [
     "UnsafeJSONError",
     "atomic_file",
     "atomic_folder",
+    "cache_folder",
     "guard_outputs",
     "json_text",
     "parse_json",
@@ -105,6 +106,16 @@ def atomic_folder(
             shutil.rmtree(replaced, ignore_errors=True)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """The folder of what can be computed or downloaded again.
+
+    It is `EDITLOOP_CACHE`, or `editloop` in the user's cache folder.
+    """
+    if "EDITLOOP_CACHE" in os.environ:
+        return Path(os.environ["EDITLOOP_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "editloop"
 
 
 def write_text(path: str | os.PathLike[str], text: str, error: type[EditLoopError] = EditLoopError) -> None:

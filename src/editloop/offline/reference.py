@@ -9,7 +9,6 @@ base's weights, its dtype and every token. It cannot go stale when files are mov
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from editloop.errors import EditLoopError
-from editloop.io import atomic_file
+from editloop.io import atomic_file, cache_folder
 from editloop.offline.examples import Completions, Example
 from editloop.policy import ContextTree, Policy, processes
 
@@ -44,13 +43,6 @@ class Scored(NamedTuple):
 
     log_probs: tuple[float, ...]
     features: NDArray[np.float32]
-
-
-def cache_folder() -> Path:
-    """The folder of cached reference passes: `EDITLOOP_CACHE`, or `editloop` in the user's cache folder."""
-    if "EDITLOOP_CACHE" in os.environ:
-        return Path(os.environ["EDITLOOP_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "editloop"
 
 
 def reference_pass(

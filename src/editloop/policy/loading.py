@@ -37,8 +37,9 @@ def load_base(
     """Load a causal LM as a policy.
 
     Args:
-        base: A hub name, a local folder in Hugging Face format, or one of the embedded lab's bases:
-            `lab:email`, `lab:summary`.
+        base: A hub name, a local folder in Hugging Face format, a GGUF file (also one on the hub, as
+            `OWNER/REPOSITORY/FILE.gguf`), `smollm2`, or one of the embedded lab's bases: `lab:email`,
+            `lab:summary`.
         device: `auto` or a torch device.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         quantize: `4bit` loads the base in NF4 by bitsandbytes; None does not quantise.
@@ -51,7 +52,8 @@ def load_base(
         ModelError: The folder, its weights or its tokenizer cannot be loaded.
         ConfigError: The device, dtype or end token cannot be used, or the lab has no such base.
     """
-    base = resolve_base(base)
+    resolved = resolve_base(base)
+    base = resolved.place
     chosen_device, device_why = choose_device(device)
     chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
@@ -66,16 +68,16 @@ def load_base(
     shares, share_why = probe_trees(model)
     precision = str(chosen_dtype).removeprefix("torch.")
     decisions = [
+        *([resolved.note] if resolved.note else []),
         f"device {chosen_device} ({device_why}), dtype {precision} ({dtype_why})",
         f"length {length} tokens ({length_why})",
         encoder.why,
         f"{'context trees' if shares else 'plain sequences'} ({share_why})",
     ]
-    source = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
     return Policy(
         model,
         encoder,
-        source,
+        resolved.name,
         _fingerprint(model),
         shares,
         decisions,
