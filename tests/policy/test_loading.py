@@ -169,7 +169,8 @@ def test_a_base_of_the_lab_is_called_by_its_name() -> None:
     assert (named.base, named.fingerprint) == (by_path.base, by_path.fingerprint)
     with pytest.raises(ConfigError, match="unknown domain: 'letters'"):
         load_base("lab:letters")
-    assert resolve_base("C:/bases/a") == "C:/bases/a" and resolve_base(Path("lab:email")) == Path("lab:email")
+    for base in ("C:/bases/a", Path("lab:email"), Path("smollm2")):
+        assert resolve_base(base) == (base, str(base), None)
 
 
 def test_the_fingerprint_is_of_what_is_in_the_base(base: Any, tmp_path: Path) -> None:

@@ -50,8 +50,9 @@ def resolve_base(base: str | Path) -> ResolvedBase:
     if text in GGUF_NAMES and not isinstance(base, Path):
         return _gguf(resolve_name(GGUF_NAMES[text])(), text)
     if text.endswith(".gguf") and not Path(base).is_dir():
-        file = Path(base) if Path(base).exists() or isinstance(base, Path) else _hub_file(text)
-        return _gguf(file, str(file.resolve()) if file == Path(base) else text)
+        if Path(base).exists():
+            return _gguf(Path(base), str(Path(base).resolve()))
+        return _gguf(_hub_file(base), text)
     return _folder(base)
 
 
@@ -69,11 +70,12 @@ def _gguf(file: Path, name: str) -> ResolvedBase:
     return ResolvedBase(folder, name, note)
 
 
-def _hub_file(name: str) -> Path:
+def _hub_file(base: str | Path) -> Path:
     """Download OWNER/REPOSITORY/FILE.gguf from the hub, unless it is in the hub's own cache."""
+    name = str(base)
     owner, _, rest = name.partition("/")
     repository, _, file = rest.partition("/")
-    if not file or name.startswith((".", "/", "~")):
+    if not file or isinstance(base, Path) or name.startswith((".", "/", "~")):
         raise ModelError("no such GGUF file", seen=name, do="check --base")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
