@@ -106,6 +106,14 @@ def test_what_a_package_has_is_listed_before_it_is_used():
     assert {*errors.__all__, "Bandit", "BanditConfig", "diagnose"} <= set(editloop.__all__)
 
 
+@pytest.mark.parametrize("room", ["", *ROOMS])
+def test_no_name_of_a_lazy_package_is_that_of_a_module_in_it(room):
+    """Once the module is imported, the package's attribute would be the module, and not what is meant."""
+    package = importlib.import_module(f"editloop.{room}".rstrip("."))
+    lazy = {name for names in getattr(package, "_MODULES", {}).values() for name in names}
+    assert {path.stem for path in (SOURCE / room).iterdir()} & lazy == set()
+
+
 @pytest.mark.parametrize(
     "code",
     [

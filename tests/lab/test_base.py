@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from editloop.errors import ConfigError
 from editloop.lab import Domain, Recipe, base_path, get_domain, pretrain, recipe_hash, shipped_recipe
-from editloop.lab.pretrain import build_tokenizer, new_model, train
+from editloop.lab.pretraining import build_tokenizer, new_model, train
 from editloop.policy import load_base
 
 EMAIL = get_domain("email")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from editloop.lab.grammar import Domain, Notes, Source
     from editloop.lab.hub import HubTexts
     from editloop.lab.log import World, make_log, stream_log
-    from editloop.lab.pretrain import Recipe, pretrain, recipe_hash, shipped_recipe
+    from editloop.lab.pretraining import Recipe, pretrain, recipe_hash, shipped_recipe
     from editloop.lab.settings import fit_settings
     from editloop.lab.simulation import Round, Simulation, plot_rounds, simulate
     from editloop.lab.text import pretrain_text
@@ -28,7 +28,7 @@ _MODULES = {
     "grammar": ("Domain", "Notes", "Source"),
     "hub": ("HubTexts",),
     "log": ("World", "make_log", "stream_log"),
-    "pretrain": ("Recipe", "pretrain", "recipe_hash", "shipped_recipe"),
+    "pretraining": ("Recipe", "pretrain", "recipe_hash", "shipped_recipe"),
     "settings": ("fit_settings",),
     "simulation": ("Round", "Simulation", "plot_rounds", "simulate"),
     "text": ("pretrain_text",),

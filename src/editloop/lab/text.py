@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from editloop.errors import ConfigError
-from editloop.lab.pretrain import EOS, PAD, Batch, Progress, new_model, save_base, train
+from editloop.lab.pretraining import EOS, PAD, Batch, Progress, new_model, save_base, train
 from editloop.lab.text_recipe import Documents, TextRecipe
 
 __all__ = ["pretrain_text"]
