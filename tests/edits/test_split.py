@@ -64,6 +64,18 @@ def test_another_seed_is_another_split() -> None:
     assert {r.id for r in split(log, seed=0).validation} != {r.id for r in split(log, seed=1).validation}
 
 
+def test_contexts_stay_together_and_without_repeats_it_is_the_split_by_record() -> None:
+    chats = [[{"role": "user", "content": f"c{i % 20}"}] for i in range(60)]
+    log = [Record(context=chat, response=f"r{i}") for i, chat in enumerate(chats)]
+    parts = split(log, by="context", validation=0.2, test=0.1)
+    contexts = [{r.context for r in part} for part in parts]
+    assert [len(each) for each in contexts] == [14, 4, 2]
+    assert len(set.union(*contexts)) == 20
+    assert [len(part) for part in parts] == [42, 12, 6]
+    unique = [Record(context=f"c{i}", response="r") for i in range(60)]
+    assert split(unique, by="context", validation=0.2) == split(unique, by="record", validation=0.2)
+
+
 def test_users_stay_together() -> None:
     parts = split(records(70), by="user", validation=0.2, test=0.2)
     users = [{r.user for r in part} for part in parts]

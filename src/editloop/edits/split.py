@@ -6,13 +6,13 @@ The same shares of the same records give the same split, however the records wer
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, get_args
 
-from editloop.edits.record import Record
+from editloop.edits.record import Context, Record
 from editloop.errors import ConfigError, LogError
 
-SplitBy = Literal["record", "user", "time"]
+SplitBy = Literal["context", "record", "user", "time"]
 
 
 class Split(NamedTuple):
@@ -31,15 +31,17 @@ def split(
     test: float = 0.0,
     seed: int = 0,
 ) -> Split:
-    """Split records one by one, by their users, or by their times.
+    """Split records by their contexts, one by one, by their users, or by their times.
 
-    Shares are of records (`record`, `time`) or of users (`user`), rounded, and at least one if the share is
-    not zero. With too few records the train part comes first, then validation; too few users are an error.
+    Shares are of contexts (`context`), records (`record`, `time`) or users (`user`), rounded, and at least
+    one if the share is not zero. With too few of them the train part comes first, then validation; too few
+    users are an error.
 
     Args:
-        records: The records; by `record`, their ids decide.
-        by: `record` and `user` split by a seeded hash; `time` puts the latest records into test and those
-            before them into validation, and ignores the seed.
+        records: The records; by `context` and `record`, their ids decide.
+        by: `context`, `record` and `user` split by a seeded hash. By `context`, records of one context stay
+            together; where no context repeats, that is the same as by `record`. `time` puts the latest
+            records into test and those before them into validation, and ignores the seed.
         validation: The share of the validation part, in [0, 1).
         test: The share of the test part, in [0, 1).
         seed: The seed of the hash.
@@ -49,14 +51,14 @@ def split(
         LogError: By user, a record has no user, or there are fewer users than parts. By time, a record has no
             time.
     """
-    if by not in ("record", "user", "time"):
-        raise ConfigError("unknown split", seen=by, do="split by record, user or time")
+    if by not in get_args(SplitBy):
+        raise ConfigError("unknown split", seen=by, do=f"split by {', '.join(get_args(SplitBy))}")
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ConfigError(
             "validation and test shares must leave some for train", seen=(validation, test), do="lower them"
         )
     records = tuple(records)
-    keys = [_key(record, by) for record in records]
+    keys = _context_keys(records) if by == "context" else [_key(record, by) for record in records]
     # The order of the hashes, not that of the rows, so that the same records give the same parts. Keys are
     # split, not records, so that records of one user, or with one id, are in one part.
     ranked = sorted(set(keys), key=None if by == "time" else lambda key: _hash(key, seed))
@@ -69,6 +71,17 @@ def split(
     for record, key in zip(records, keys, strict=True):
         chosen[part[key]].append(record)
     return Split(*map(tuple, chosen))
+
+
+def _context_keys(records: Sequence[Record]) -> list[str]:
+    """For each record the least id among the records of its context, so that they stay together.
+
+    An id, and not a hash of the context: a log in which no context repeats is then split as by `record`.
+    """
+    least: dict[Context, str] = {}
+    for record in records:
+        least[record.context] = min(record.id, least.get(record.context, record.id))
+    return [least[record.context] for record in records]
 
 
 def _key(record: Record, by: SplitBy) -> str:

@@ -115,7 +115,10 @@ class FitConfig(Configuration):
         0.1, "Share of the log that is kept for validation.", section=CHOICE, common=True, gt=0, lt=1
     )
     split_by: SplitBy = setting(
-        "record", "How the validation part is split off.", section=CHOICE, common=True
+        "context",
+        "How the validation part is split off. The rows of one context, or of one user, stay together.",
+        section=CHOICE,
+        common=True,
     )
     validation_rows: int = setting(
         500, "Limit on the rows of the validation part; the others are left out.", section=CHOICE, ge=1

@@ -17,6 +17,7 @@ COSTS: Registry[Any] = Registry(
     "editloop.costs",
     {
         "levenshtein": "editloop.edits.cost.levenshtein:LEVENSHTEIN",
+        "alignment": "editloop.edits.cost.alignment:ALIGNMENT",
         "ter": "editloop.edits.cost.ter:TER",
         "semantic": "editloop.edits.cost.semantic:SEMANTIC",
     },
@@ -32,8 +33,8 @@ def get_cost(name: str = DEFAULT_COST, tokenize: Tokenize | None = None) -> Cost
     Δ("", "") is 0.
 
     Args:
-        name: `levenshtein:UNIT/NORMALISER`, `ter:word/NORMALISER`, `semantic:ENCODER`, a registered name, or
-            the name of a cost of an installed package.
+        name: `levenshtein:UNIT/NORMALISER`, `alignment:UNIT`, `ter:word/NORMALISER`, `semantic:ENCODER`, a
+            registered name, or the name of a cost of an installed package.
         tokenize: The policy's tokenizer; only the unit `token` needs it.
 
     Raises:
