@@ -10,6 +10,7 @@ import pytest
 
 from editloop.errors import ConfigError
 from editloop.offline import mix_by_cost, mix_by_likelihood
+from editloop.offline.report import show_weights
 
 NEVER = -50.0
 
@@ -24,6 +25,16 @@ def test_policies_that_share_no_row_weigh_as_many_as_they_explain() -> None:
     # Of three quarters in four rows: the root of .75 * .25 / 4.
     many = mix_by_likelihood({"a": ([0.0] * 3 + [NEVER]) * 50, "b": ([NEVER] * 3 + [0.0]) * 50})
     assert many.errors["a"] == pytest.approx(math.sqrt(0.75 * 0.25 / 200), rel=0.3)
+
+
+def test_a_negligible_weight_is_zero_and_the_others_are_fitted_without_it() -> None:
+    # c is the likelier one in no row, and EM would leave it a tiny weight.
+    table = {"a": [0.0] * 3 + [NEVER], "b": [NEVER] * 3 + [0.0], "c": [-3.0] * 3 + [NEVER]}
+    mixture = mix_by_likelihood(table)
+    assert mixture.weights["c"] == 0.0
+    assert mixture.weights == pytest.approx({"a": 0.75, "b": 0.25, "c": 0.0}, abs=1e-6)
+    assert mixture.objective == pytest.approx(mix_by_likelihood({"a": table["a"], "b": table["b"]}).objective)
+    assert show_weights(mixture.weights, mixture.errors).endswith("; left out, with next to no weight: c")
 
 
 def test_a_step_never_loses_and_the_mixture_is_no_worse_than_any_policy() -> None:

@@ -28,6 +28,10 @@ ITERATIONS = 2000
 TOLERANCE = 1e-6
 """EM stops when no weights can raise the mean log-likelihood of a row by more than this."""
 
+NEGLIGIBLE = 1e-3
+"""Weights below this become 0. EM comes close to 0 but never reaches it, and a policy with any weight is
+loaded and run for every score of the mixture."""
+
 BOOTSTRAPS = 100
 """Number of bootstrap samples for the standard errors."""
 
@@ -61,7 +65,7 @@ class Mixture:
 
 
 def mix_by_likelihood(log_probs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixture:
-    """Fit the weights that maximise Σ_i log Σ_k α_k π_k(y'_i | x_i).
+    """Fit the weights that maximise Σ_i log Σ_k α_k π_k(y'_i | x_i); those below `NEGLIGIBLE` are 0.
 
     Args:
         log_probs: For each policy log π_k(y'|x) of the validation rows, natural log [n].
@@ -72,6 +76,11 @@ def mix_by_likelihood(log_probs: Mapping[str, Sequence[float]], *, seed: int = 0
     """
     names, table = _table(log_probs)
     weights, curve = _em(table)
+    while (small := (weights > 0) & (weights < NEGLIGIBLE)).any():
+        kept = (weights > 0) & ~small
+        weights = np.zeros_like(weights)
+        weights[kept], more = _em(table[:, kept])
+        curve.append(more[-1])
     generator = np.random.default_rng(seed)
     bootstrap = []
     for _ in range(BOOTSTRAPS):

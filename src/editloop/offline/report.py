@@ -300,5 +300,7 @@ def show_estimate(estimate: Figure | Mapping[str, Any] | None) -> str:
 
 
 def show_weights(weights: Mapping[str, float], errors: Mapping[str, float]) -> str:
-    """The weights of a mixture with their standard errors, in one line."""
-    return ", ".join(f"{name} {weight:.2f} ± {errors[name]:.2f}" for name, weight in weights.items())
+    """The weights of a mixture with their standard errors, and the policies without weight, in one line."""
+    shown = [f"{name} {weight:.2f} ± {errors[name]:.2f}" for name, weight in weights.items() if weight]
+    without = [name for name, weight in weights.items() if not weight]
+    return ", ".join(shown) + (f"; left out, with next to no weight: {', '.join(without)}" if without else "")

@@ -194,6 +194,9 @@ class RunFolder:
         if name == "base":
             return base
         if name == "mixture" and manifest.mixture:
+            used = [each for each, weight in manifest.mixture.weights.items() if weight > 0]
+            if len(used) == 1:
+                return self.load_policy(used[0], base)
             # Each policy of the mixture is loaded when it is asked, so only one is in memory at a time.
             return MixedPolicy(base, manifest.mixture.weights, lambda one: self.policy(one, base))
         if name not in manifest.policies:
