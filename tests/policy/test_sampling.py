@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from editloop.edits import Message
 from editloop.errors import ConfigError, ModelError
 from editloop.policy import LoraSettings, MixedPolicy, Policy, attach_adapter, detach_adapter, load_base
+from editloop.policy.generation import GenerationSettings
 from editloop.policy.sampling import InversionSampler, trim_loops, without_shipped_settings
 
 CONTEXTS = ["a", "Dear Ann, thank you for the notes", "bc", "What now?", "xyz xyz", "0"]
@@ -166,19 +167,25 @@ def test_the_token_is_the_first_whose_cumulative_share_exceeds_u() -> None:
         (0.5, 0.66667, 2),
         (0.5, 0.83334, 3),
     ]:
-        processor = InversionSampler(torch.tensor([[0.9, u]], dtype=torch.float64), temperature, 3)
+        settings = GenerationSettings(temperature=temperature)
+        processor = InversionSampler(torch.tensor([[0.9, u]], dtype=torch.float64), settings, 3)
         left = processor(torch.zeros(1, 4, dtype=torch.long), logits)
         assert left.isfinite().nonzero().tolist() == [[0, token]], (temperature, u)
-    for top_p, u, token in [
-        (0.9, 0.7499999, 2),
-        (0.7, 0.6249, 0),  # of .5, .3 and .2 the first two reach .7: they have 5/8 and 3/8 of what is left
-        (0.7, 0.6251, 2),
-        (0.5, 0.9999, 0),
-        (0.1, 0.9999, 0),  # the likeliest stays
+    for top_p, top_k, u, token in [
+        (0.9, 0, 0.7499999, 2),
+        (0.7, 0, 0.6249, 0),  # of .5, .3 and .2 the first two reach .7: they have 5/8 and 3/8 of what is left
+        (0.7, 0, 0.6251, 2),
+        (0.5, 0, 0.9999, 0),
+        (0.1, 0, 0.9999, 0),  # the likeliest stays
+        (1.0, 2, 0.6249, 0),  # the two likeliest, again with 5/8 and 3/8
+        (1.0, 2, 0.9999, 2),
+        (0.6, 2, 0.9999, 0),  # of what top-k has left, the likeliest has 5/8 already
+        (1.0, 1, 0.9999, 0),
     ]:
-        processor = InversionSampler(torch.tensor([[u]], dtype=torch.float64), 1.0, 3, top_p)
+        settings = GenerationSettings(top_p=top_p, top_k=top_k)
+        processor = InversionSampler(torch.tensor([[u]], dtype=torch.float64), settings, 3)
         left = processor(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[0.5, 0.0, 0.3, 0.2]]).log())
-        assert left.isfinite().nonzero().tolist() == [[0, token]], (top_p, u)
+        assert left.isfinite().nonzero().tolist() == [[0, token]], (top_p, top_k, u)
     with pytest.raises(ModelError, match="not finite"):
         processor(torch.zeros(1, 4, dtype=torch.long), logits * torch.nan)
 
@@ -203,7 +210,7 @@ def test_chats_may_be_plain_dicts_and_one_text_is_no_list(base: Any) -> None:
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-def test_settings_that_a_model_is_shipped_with_change_nothing(
+def test_settings_that_a_model_is_shipped_with_decide_unless_others_are_asked_for(
     policy: Policy, base: Any, tmp_path: Path, adapted: bool
 ) -> None:
     from transformers import GenerationConfig
@@ -213,11 +220,15 @@ def test_settings_that_a_model_is_shipped_with_change_nothing(
     GenerationConfig(
         do_sample=True, top_k=1, top_p=0.1, repetition_penalty=9.0, temperature=0.1, min_new_tokens=5
     ).save_pretrained(folder)
-    expected = texts(policy, seed=5), texts(policy, temperature=0)
+    expected = texts(policy, seed=5, temperature=1.0), texts(policy, temperature=0)
     shipped = load_base(folder, device="cpu")
+    settings = "temperature 0.1, top-p 0.1, top-k 1, repetition penalty 9"
+    assert f"responses at {settings} (as the base ships them)" in shipped.decisions
     if adapted:
         shipped = attach_adapter(shipped, LoraSettings(rank=2), seed=0)
-    assert (texts(shipped, seed=5), texts(shipped, temperature=0)) == expected
+    assert (texts(shipped, seed=5, temperature=1.0), texts(shipped, temperature=0)) == expected
+    # Of one token that top-k leaves, the seed is without effect; the penalty makes it another than greedily.
+    assert texts(shipped, seed=5) == texts(shipped, seed=6) != texts(shipped, temperature=0)
     core = detach_adapter(shipped).model if adapted else shipped.model
     assert core.generation_config.top_k == 1  # what the model was shipped with is still there
 

@@ -15,6 +15,7 @@ from editloop.extras import requires
 from editloop.policy.bases import resolve_base
 from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
+from editloop.policy.generation import shipped_settings
 from editloop.policy.model import Policy
 from editloop.policy.probe import probe_trees
 
@@ -66,12 +67,14 @@ def load_base(
     length, length_why = _choose_length(model, max_length)
     encoder = Encoder(tokenizer, length, end_token)
     shares, share_why = probe_trees(model)
+    generation, generation_why = shipped_settings(model)
     precision = str(chosen_dtype).removeprefix("torch.")
     decisions = [
         *([resolved.note] if resolved.note else []),
         f"device {chosen_device} ({device_why}), dtype {precision} ({dtype_why})",
         f"length {length} tokens ({length_why})",
         encoder.why,
+        f"responses at {generation} ({generation_why})",
         f"{'context trees' if shares else 'plain sequences'} ({share_why})",
     ]
     return Policy(
@@ -84,6 +87,7 @@ def load_base(
         quantize=quantize,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
+        generation=generation,
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from editloop.edits import ContextLike
 from editloop.policy.encode import Encoder
+from editloop.policy.generation import READABLE, GenerationSettings
 from editloop.policy.logprob import batch_features, batch_log_probs
 from editloop.policy.mode import evaluating
 from editloop.policy.packing import TreeBatch, pack
@@ -42,6 +43,7 @@ class Policy:
         quantize: How the base was quantised when it was loaded; None if it was not.
         dtype: The precision that was asked for, which may be `auto`.
         trust_remote_code: Whether the base may run code that it ships.
+        generation: How responses are drawn if nothing else is asked for.
     """
 
     model: Any
@@ -53,6 +55,7 @@ class Policy:
     quantize: str | None = None
     dtype: str = "auto"
     trust_remote_code: bool = False
+    generation: GenerationSettings = READABLE
 
     @property
     def device(self) -> torch.device:
@@ -154,18 +157,23 @@ class Policy:
         contexts: Sequence[ContextLike],
         *,
         seed: int = 0,
-        temperature: float = 1.0,
+        temperature: float | None = None,
+        top_p: float | None = None,
         max_new_tokens: int = 256,
         batch_size: int = 32,
         progress: Callable[[int], None] | None = None,
     ) -> list[Sample]:
-        """One sampled response for each context (see `editloop.policy.sampling.sample`)."""
+        """One sampled response for each context (see `editloop.policy.sampling.sample`).
+
+        Without a temperature and a top-p, it is drawn by `generation`, the base's own settings. With either,
+        it is drawn by these alone: at temperature 1 from the policy's own distribution.
+        """
         return sample(
             self.model,
             self.encoder,
             contexts,
             seed=seed,
-            temperature=temperature,
+            settings=self.generation.unless_asked(temperature, top_p),
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             progress=progress,

@@ -14,6 +14,7 @@ import torch
 from editloop.edits import ContextLike, as_contexts
 from editloop.errors import ModelError
 from editloop.policy.encode import Encoder
+from editloop.policy.generation import GenerationSettings
 from editloop.policy.mode import core_of, evaluating
 
 __all__ = [
@@ -24,6 +25,9 @@ __all__ = [
     "uniform_numbers",
     "without_shipped_settings",
 ]
+
+WHOLE = GenerationSettings()
+"""The whole distribution at temperature 1."""
 
 LOOP_LENGTH = 200
 """Shortest loop that is trimmed, in characters, as in the paper."""
@@ -55,12 +59,12 @@ def sample(
     contexts: Sequence[ContextLike],
     *,
     seed: int,
-    temperature: float = 1.0,
+    settings: GenerationSettings = WHOLE,
     max_new_tokens: int = 256,
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> list[Sample]:
-    """Sample one response for each context from the whole distribution (no top-k, no top-p).
+    """Sample one response for each context.
 
     A response depends only on the model, the context, its place among the contexts, and the seed. The global
     random state is neither read nor changed, and the model is left as it was, so several threads may sample
@@ -71,7 +75,7 @@ def sample(
         encoder: The model's encoder.
         contexts: Texts, or chats, whose messages may be plain dicts.
         seed: Any integer.
-        temperature: The softmax temperature; 0 takes the likeliest token at each step.
+        settings: How tokens are drawn; by default from the whole distribution.
         max_new_tokens: Limit of a response in tokens, the end token included. A long context may leave room
             for fewer.
         batch_size: Contexts in a forward; contexts of similar length go together.
@@ -115,13 +119,14 @@ def sample(
                 eos_token_id=encoder.end,
                 pad_token_id=encoder.pad,
                 bos_token_id=encoder.tokenizer.bos_token_id,
+                repetition_penalty=settings.repetition_penalty,
             )
             # A stream of random numbers for each context, spawned from the seed and the context's place: a
             # response uses the same numbers in whichever batch it is sampled, and beside any other thread.
             # NumPy takes no negative seed, hence the modulus.
             streams = [np.random.SeedSequence(seed % 2**128, spawn_key=(i,)) for i in members]
             uniform = uniform_numbers(streams, room)
-            processors = [InversionSampler(uniform, temperature, width)] if temperature > 0 else []
+            processors = [InversionSampler(uniform, settings, width)] if settings.temperature > 0 else []
             outputs = without_shipped_settings(model).generate(
                 ids.to(device),
                 attention_mask=seen.long().to(device),
@@ -147,19 +152,16 @@ class InversionSampler:
 
     Args:
         uniform: u of every row and step [n, steps].
-        temperature: The softmax temperature, above 0.
+        settings: Temperature, above 0, top-k and top-p.
         width: Length of the prompts in tokens.
-        top_p: Sample among the fewest likeliest tokens that have this probability together; None for all.
     """
 
     # `torch.multinomial` would draw from a generator that all rows of a batch share, so that a response would
     # depend on its neighbours. One number for each row and step, in double precision, decides instead;
     # float32 would make tokens rarer than 2^-24 impossible.
 
-    def __init__(
-        self, uniform: torch.Tensor, temperature: float, width: int, top_p: float | None = None
-    ) -> None:
-        self.uniform, self.temperature, self.width, self.top_p = uniform, temperature, width, top_p
+    def __init__(self, uniform: torch.Tensor, settings: GenerationSettings, width: int) -> None:
+        self.uniform, self.settings, self.width = uniform, settings, width
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores that are 0 for the sampled token of each row and minus infinity elsewhere [n, vocabulary].
@@ -168,11 +170,14 @@ class InversionSampler:
             ModelError: The model's probabilities are not finite.
         """
         exact = torch.float32 if scores.device.type == "mps" else torch.float64  # Apple's GPUs lack float64
-        shares = (scores.to(exact) / self.temperature).softmax(-1)
-        if self.top_p is not None:
+        shares = (scores.to(exact) / self.settings.temperature).softmax(-1)
+        top_k, top_p = self.settings.top_k, self.settings.top_p
+        if top_k or top_p < 1:
             ranked, tokens = shares.sort(-1, descending=True)
+            if top_k:  # first, as everywhere: top-p is a share of what top-k has left
+                ranked[:, top_k:] = 0.0
             # The sum before each token, not through it: the likeliest stays however probable it is.
-            ranked[ranked.cumsum(-1) - ranked >= self.top_p] = 0.0
+            ranked[ranked.cumsum(-1) - ranked >= top_p * ranked.sum(-1, keepdim=True)] = 0.0
             shares = torch.zeros_like(shares).scatter(-1, tokens, ranked)
         shares = shares.cumsum(-1)
         total = shares[:, -1:]

@@ -84,7 +84,10 @@ def sample_completions(
             # A seed for each round and process. The factors are larger than any usual number of rounds or of
             # processes, so different seeds, rounds and processes never meet in the same number.
             own = 1_000_003 * (1_009 * seed + k) + state.process_index
-            samples = policy.sample([e.context for e in mine], seed=own, max_new_tokens=max_new_tokens)
+            # At temperature 1, because Eq. 6 needs completions of π_ref itself.
+            samples = policy.sample(
+                [e.context for e in mine], seed=own, temperature=1.0, max_new_tokens=max_new_tokens
+            )
             rounds.append([SampledText(each.text, each.finished and not each.trimmed) for each in samples])
             if progress is not None:
                 progress(len(mine) * (k + 1) // count)

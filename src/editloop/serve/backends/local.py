@@ -220,8 +220,7 @@ class LocalBackend:
         prompt = self._prompt(request, self._base)
         room = self._base.encoder.max_length - len(prompt)
         asked = request.get("max_completion_tokens") or request.get("max_tokens") or self._limit
-        temperature = request.get("temperature")
-        settings = (1.0 if temperature is None else temperature, request.get("top_p"))
+        settings = self._base.generation.unless_asked(request.get("temperature"), request.get("top_p"))
         seed = request.get("seed")
         stream = np.random.SeedSequence(None if seed is None else seed % 2**128)  # it takes no negative seed
         stop = request.get("stop") or ()

@@ -1,6 +1,6 @@
 """One batch of requests in this process: tokens are drawn for all of them at once, and sent one by one.
 
-A batch has one temperature, one top-p and one model: the base, on which each row uses the adapter of its own
+A batch has one way to draw tokens and one model: the base, on which each row uses the adapter of its own
 arm, or a whole model. A row ends at its own limit or stop text, or when nobody waits for it any more.
 """
 
@@ -18,6 +18,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from editloop.policy import Policy
+from editloop.policy.generation import GenerationSettings
 from editloop.policy.sampling import InversionSampler, uniform_numbers, without_shipped_settings
 from editloop.serve.backends.base import BackendUnavailableError, Chunk
 
@@ -39,7 +40,7 @@ class Job:
         whole: The model, if the arm is a whole model; None for an adapter on the base, or the base itself.
         prompt: The token ids of the prompt.
         max_tokens: Maximum number of tokens to generate.
-        settings: Temperature and top-p, which are the same in a batch.
+        settings: How its tokens are drawn, which is the same in a batch.
         stream: The random stream by which its tokens are drawn.
         stops: Texts that end the response.
         event_loop: The event loop that waits for it.
@@ -53,7 +54,7 @@ class Job:
     whole: Policy | None
     prompt: tuple[int, ...]
     max_tokens: int
-    settings: tuple[float, float | None]
+    settings: GenerationSettings
     stream: np.random.SeedSequence
     stops: tuple[str, ...]
     event_loop: asyncio.AbstractEventLoop
@@ -88,18 +89,19 @@ def generate(jobs: Sequence[Job], base: Policy, model: Any) -> None:
     for row, job in enumerate(jobs):  # padded on the left, so that all rows continue in the same column
         ids[row, width - len(job.prompt) :] = torch.tensor(job.prompt)
     is_prompt = torch.arange(width) >= width - torch.tensor([len(job.prompt) for job in jobs])[:, None]
-    temperature, top_p = jobs[0].settings
+    settings = jobs[0].settings
     longest = max(job.max_tokens for job in jobs)
     draw = []
-    if temperature > 0:
+    if settings.temperature > 0:
         uniform = uniform_numbers([job.stream for job in jobs], longest)
-        draw = [InversionSampler(uniform, temperature, width, top_p)]
+        draw = [InversionSampler(uniform, settings, width)]
     config = GenerationConfig(
         do_sample=False,  # InversionSampler leaves one possible token; without it, decoding is greedy
         max_new_tokens=longest,
         eos_token_id=encoder.end,
         pad_token_id=encoder.pad,
         bos_token_id=encoder.tokenizer.bos_token_id,
+        repetition_penalty=settings.repetition_penalty,
     )
     adapters: dict[str, Any] = {}
     if jobs[0].whole is None and model is not base.model:
