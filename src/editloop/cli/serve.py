@@ -164,7 +164,7 @@ def serve_demo(
         loop = FeedbackLoop(Store(str(out / "edits.db")), out / "state")
         limits = Limits(answer_seconds=LocalBackend.answer_seconds)
         app = create_app(
-            loop, LocalBackend(max_new_tokens=settings.max_new_tokens), runs=[run.path], limits=limits
+            loop, LocalBackend(max_new_tokens=settings.longest_response), runs=[run.path], limits=limits
         )
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
 

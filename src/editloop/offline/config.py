@@ -167,8 +167,13 @@ class FitConfig(Configuration):
         "ridge on features tuned by an adapter, or auto: the best of the three on the validation part.",
         section=SAMPLING,
     )
-    max_new_tokens: int = setting(
-        256, "Limit of a sampled response, in tokens.", section=SAMPLING, common=True, ge=1
+    max_new_tokens: int | None = setting(
+        None,
+        "Limit of a sampled response, in tokens; by default the length that 99% of the log's edits do not "
+        "exceed.",
+        section=SAMPLING,
+        common=True,
+        ge=1,
     )
 
     @model_validator(mode="before")
@@ -233,6 +238,12 @@ class FitConfig(Configuration):
                     f"the losses of {name} with different hyperparameters cannot be compared: use select cost"
                 )
         return self
+
+    @property
+    def longest_response(self) -> int:
+        """The limit of a sampled response, in tokens; `fit` takes it from the log if none was given."""
+        assert self.max_new_tokens is not None, "the log has not been read yet"
+        return self.max_new_tokens
 
     def trials(self, method: str) -> list[Trial]:
         """All trials of a method: the points of its grid.

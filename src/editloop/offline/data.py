@@ -6,19 +6,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from editloop.edits import Cost, Record, split
 from editloop.errors import EmptyViewError
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.cost_model.estimates import CostEstimates
 from editloop.offline.cost_model.preparation import estimate_costs
-from editloop.offline.examples import Example, ExampleSet, make_examples
+from editloop.offline.examples import EDIT, Example, ExampleSet, make_examples
 from editloop.offline.methods import METHODS
 from editloop.offline.reference import reference_of, reference_pass
 from editloop.offline.trial import TrialRows
 from editloop.policy import Policy, RunFolder, processes
 from editloop.progress import ProgressCallback, counter
 
-__all__ = ["FitData", "add_estimates", "encode_log", "trial_rows"]
+__all__ = ["FitData", "add_estimates", "encode_log", "trial_rows", "with_response_limit"]
+
+LONG_EDIT = 0.99
+"""The quantile of the edits' lengths that limits sampled responses, if the user sets no limit."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,17 @@ def encode_log(
                     do="give more rows, or choose other --methods",
                 )
     return data
+
+
+def with_response_limit(config: FitConfig, data: FitData, callback: ProgressCallback) -> FitConfig:
+    """The configuration with a limit of sampled responses; if it has none, that is taken from the edits."""
+    if config.max_new_tokens is not None:
+        return config
+    examples = (*data.train.examples, *data.validation.examples)
+    lengths = [len(e.completions.only(EDIT).tree.continuations[0]) for e in examples]
+    longest = int(np.quantile(lengths, LONG_EDIT, method="higher"))
+    callback.message(f"responses of at most {longest} tokens: {LONG_EDIT:.0%} of the edits are no longer")
+    return config.model_copy(update={"max_new_tokens": longest})
 
 
 def add_estimates(

@@ -18,7 +18,7 @@ from editloop.errors import ConfigError
 from editloop.offline.alarms import SampleCheck, check_samples
 from editloop.offline.config import FitConfig
 from editloop.offline.cost_model.saved import save_cost_model
-from editloop.offline.data import FitData, add_estimates, encode_log
+from editloop.offline.data import FitData, add_estimates, encode_log, with_response_limit
 from editloop.offline.mixing import mix_policies
 from editloop.offline.report import show_weights, write_run_report
 from editloop.offline.resume import initial_manifest, open_run, run_identity
@@ -74,6 +74,7 @@ def fit(
     # The log becomes token ids.
     records = _in_own_order(log)
     data = encode_log(records, policy, config, callback)
+    config = with_response_limit(config, data, callback)
 
     # The run folder is new, or holds this very fit: to be continued, or finished.
     identity = run_identity(policy, config, data)
@@ -182,7 +183,7 @@ def _sample_base(
         shown,
         cost,
         seed=config.seed,
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=config.longest_response,
         progress=counter(callback, "base, samples", len(shown)),
     )
 

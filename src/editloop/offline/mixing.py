@@ -47,7 +47,7 @@ def mix_policies(
             log_probs[name] = scores
             if config.mixture == "cost":
                 contexts = [e.context for e in shown]
-                samples = trained.sample(contexts, seed=config.seed, max_new_tokens=config.max_new_tokens)
+                samples = trained.sample(contexts, seed=config.seed, max_new_tokens=config.longest_response)
                 responses[name] = [sample.text for sample in samples]
     if not log_probs:
         return None

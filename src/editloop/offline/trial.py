@@ -163,7 +163,7 @@ def _result(
         shown,
         get_cost(config.cost, tokenize=trained.encoder.tokenize),
         seed=config.seed,
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=config.longest_response,
         progress=counter(callback, f"{name}, samples", len(shown)),
     )
     return {

@@ -94,7 +94,7 @@ def _completions(
         examples,
         config.num_samples,
         seed=config.seed,
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=config.longest_response,
         progress=counter(
             callback, "sampled completions", len(examples), processes(policy.device).num_processes
         ),
