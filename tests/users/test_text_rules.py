@@ -92,10 +92,29 @@ RULES = [
     bullets,
     without_subject,
 ]
-PIECES = """Dear Ada,|Hi|Hey Bea!| |\n|\n\n|The plan is ready.|One. |It is late!|don't |?|Thanks,|[Your Name]
-|Best regards,\nAlex|I hope this email finds you well.|Monday|Subject: x\n|- plan: ready|report|cheers|,""".split(
-    "|"
-)
+PIECES = [
+    "Dear Ada,",
+    "Hi",
+    "Hey Bea!",
+    " ",
+    "\n",
+    "\n\n",
+    "The plan is ready.",
+    "One. ",
+    "It is late!",
+    "don't ",
+    "?",
+    "Thanks,",
+    "[Your Name]\n",
+    "Best regards,\nAlex",
+    "I hope this email finds you well.",
+    "Monday",
+    "Subject: x\n",
+    "- plan: ready",
+    "report",
+    "cheers",
+    ",",
+]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), st.sampled_from(RULES))
