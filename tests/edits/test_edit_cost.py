@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editloop.edits import get_cost, register_cost
-from editloop.edits.cost import describe_cost
+from editloop.edits.cost import COSTS, Cost, describe_cost
 from editloop.errors import CostError, MissingExtraError
 from plug_in import install_plug_in
+
+HALF = Cost("half", lambda responses, edits: [0.5] * len(responses), scale=1.0)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +211,13 @@ def test_a_batch_is_its_rows(pairs: list[tuple[str, str]]) -> None:
     left, right = [y for y, _ in pairs], [e for _, e in pairs]
     rows = [get_cost()([y], [e])[0] for y, e in pairs]
     assert get_cost()(left, right).tolist() == rows
+
+
+def test_a_built_in_cost_need_not_be_a_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COSTS.built_in, "half", f"{__name__}:HALF")
+    assert get_cost("half")(["a"], ["b"]).tolist() == [0.5]
+    with pytest.raises(CostError, match=r"use levenshtein:.*; or one of half"):
+        get_cost("third")
 
 
 def test_costs_of_ones_own() -> None:

@@ -34,6 +34,7 @@ from editloop.offline.disk import disk_errors
 from editloop.offline.examples import Completions
 from editloop.offline.methods.batch import Batch, Layout, pack_completions
 from editloop.policy import Policy, TreeBatch, batch_log_probs
+from editloop.policy.denormals import denormals_flushed
 
 __all__ = ["EditTrainer", "RowStream"]
 
@@ -186,7 +187,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         state = TrainerState.load_from_json(str(file)) if file else None
         if checkpoint is None or state is None or not _is_over(state):
             try:
-                with disk_errors(Path(self.args.output_dir)):
+                with disk_errors(Path(self.args.output_dir)), denormals_flushed():
                     self.train(resume_from_checkpoint=checkpoint)
             except RunError as error:
                 # `disk_errors` takes every OSError for a failure to write. One that a computation raised (a

@@ -102,6 +102,9 @@ def _make(name: str, tokenize: Tokenize | None) -> Cost:
 
 def _patterns() -> list[str]:
     """Return what a name can be: the patterns of the built-in families, then all other names."""
-    patterns = [COSTS.get(family).pattern for family in COSTS.built_in]
-    others = [name for name in COSTS if name not in COSTS.built_in]
-    return patterns + ([f"or one of {', '.join(others)}"] if others else [])
+    built_in = {name: COSTS.get(name) for name in COSTS.built_in}
+    families = {name: part for name, part in built_in.items() if isinstance(part, CostFamily)}
+    others = [name for name in COSTS if name not in families]
+    return [part.pattern for part in families.values()] + (
+        [f"or one of {', '.join(others)}"] if others else []
+    )

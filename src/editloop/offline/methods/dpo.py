@@ -48,7 +48,7 @@ class DPO(Method):
         return frozenset({"reference"})
 
     def loss(self, batch: Batch, hyperparameters: DPOHyperparameters) -> Tensor:
-        """−log σ(β margin), mean over pairs."""
+        """−log σ(β margin), mean over pairs (Eq. 4)."""
         from editloop.offline.losses import dpo_loss
 
         return dpo_loss(batch_margin(batch), beta=hyperparameters.beta, count=batch.totals["pairs"])

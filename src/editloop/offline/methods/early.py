@@ -79,7 +79,7 @@ class EarlyEnsemble(Method):
         return RL().completions(examples, hyperparameters)
 
     def loss(self, batch: Batch, hyperparameters: EarlyHyperparameters) -> Tensor:
-        """SFT + λ · DPO + λ_RL · RL.
+        """SFT + λ · DPO + λ_RL · RL (Eq. 7).
 
         Each term is the mean that its own method has: a row that was accepted counts for the SFT term and not
         for the DPO term, which divides by the number of pairs.

@@ -26,7 +26,7 @@ class IPO(DPO):
     colour = "#8c6d1f"
 
     def loss(self, batch: Batch, hyperparameters: DPOHyperparameters) -> Tensor:
-        """(margin − 1/(2β))², mean over pairs."""
+        """(margin − 1/(2β))², mean over pairs (Azar et al. 2023)."""
         # The paper's τ is β here. DPO's loss keeps falling as the margin grows, so a preference without noise
         # pushes the policy further and further from the reference. This loss has its minimum at a finite
         # margin.

@@ -97,7 +97,7 @@ class KTO(Method):
         return {"drafts": float(len(layout))}
 
     def loss(self, batch: Batch, hyperparameters: KTOHyperparameters) -> Tensor:
-        """The mean over drafts of how far the value of each is below its maximum."""
+        """How far the value of each draft is below its maximum, mean over drafts (Ethayarajh et al. 2024)."""
         log_ratio = batch.log_probs - batch.reference.to(batch.log_probs.dtype)
         chosen = hyperparameters
         return kto_loss(

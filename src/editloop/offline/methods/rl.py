@@ -62,7 +62,7 @@ class RL(Method):
         return frozenset({"reference", "cost_model"})
 
     def loss(self, batch: Batch, hyperparameters: RLHyperparameters) -> Tensor:
-        """The mean over contexts with several completions."""
+        """The regression of log-ratios on costs, or the weighted likelihood, mean over contexts (Eq. 6)."""
         chosen = hyperparameters
         return choice_loss(batch, kind=chosen.loss, beta=chosen.beta, kappa=chosen.kappa)
 

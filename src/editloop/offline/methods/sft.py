@@ -43,7 +43,7 @@ class SFT(Method):
     roles: ClassVar = ("edit",)
 
     def loss(self, batch: Batch, hyperparameters: SFTHyperparameters) -> Tensor:
-        """The negative log-likelihood of the edits."""
+        """The negative log-likelihood of the edits (Eq. 3)."""
         return supervised_loss(batch, hyperparameters.reduction)
 
 
