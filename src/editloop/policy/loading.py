@@ -74,8 +74,8 @@ def load_base(
         f"device {chosen_device} ({device_why}), dtype {precision} ({dtype_why})",
         f"length {length} tokens ({length_why})",
         encoder.why,
-        f"responses at {generation} ({generation_why})",
         f"{'context trees' if shares else 'plain sequences'} ({share_why})",
+        f"responses at {generation} ({generation_why})",
     ]
     return Policy(
         model,
