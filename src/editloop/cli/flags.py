@@ -43,11 +43,15 @@ CostName = Annotated[
     str | None,
     typer.Option(
         "--cost",
-        help="What an edit costs: levenshtein:word|char/response|edit|longest|none, ter:word/edit ..., "
+        help="What an edit costs: levenshtein:word|char/response|edit|longest|none, alignment:word|char, "
+        "ter:word/edit ..., "
         f"semantic:ENCODER, or one of your own [{DEFAULT_COST}]",
     ),
 ]
-Base = Annotated[str, typer.Option(help="Hub name or folder of a causal LM, or lab:email, lab:summary.")]
+Base = Annotated[
+    str,
+    typer.Option(help="Hub name or folder of a causal LM, a GGUF file, smollm2, lab:email or lab:summary."),
+]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str, typer.Option(help="The precision of the weights: auto, float32, bfloat16, float16")]
 Quantize = Annotated[str | None, typer.Option(help="4bit loads the base in NF4 with bitsandbytes.")]
