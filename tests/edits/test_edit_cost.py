@@ -117,7 +117,7 @@ def test_costs_of_installed_packages(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert describe_cost("capped:3").bounded
     with pytest.raises(CostError, match="the cost broken of outside_package:nothing cannot be loaded"):
         get_cost("broken")
-    with pytest.raises(CostError, match="; or one of broken, capped, words"):
+    with pytest.raises(CostError, match=r"; or one of .*broken, capped, words"):
         get_cost("bleu")
 
 
@@ -216,7 +216,7 @@ def test_a_batch_is_its_rows(pairs: list[tuple[str, str]]) -> None:
 def test_a_built_in_cost_need_not_be_a_family(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(COSTS.built_in, "half", f"{__name__}:HALF")
     assert get_cost("half")(["a"], ["b"]).tolist() == [0.5]
-    with pytest.raises(CostError, match=r"use levenshtein:.*; or one of half"):
+    with pytest.raises(CostError, match=r"use levenshtein:.*; or one of .*half"):
         get_cost("third")
 
 
