@@ -58,12 +58,7 @@ def load_base(
     chosen_device, device_why = choose_device(device)
     chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
-    if quantize is not None:
-        options |= _quantization(quantize, chosen_device, chosen_dtype)
-    _check_folder(base)
-    tokenizer, model = _from_pretrained(str(base), options)
-    model = model.to(chosen_device) if quantize is None else _prepare_quantized(model)
-    model.eval()
+    tokenizer, model = _tokenizer_and_model(base, chosen_device, quantize, options)
     length, length_why = _choose_length(model, max_length)
     encoder = Encoder(tokenizer, length, end_token)
     shares, share_why = probe_trees(model)
@@ -89,6 +84,18 @@ def load_base(
         trust_remote_code=trust_remote_code,
         generation=generation,
     )
+
+
+def _tokenizer_and_model(
+    base: str | Path, device: torch.device, quantize: str | None, options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """The tokenizer and the model, on its device and in evaluation mode."""
+    if quantize is not None:
+        options |= _quantization(quantize, device, options["dtype"])
+    _check_folder(base)
+    tokenizer, model = _from_pretrained(str(base), options)
+    model = model.to(device) if quantize is None else _prepare_quantized(model)
+    return tokenizer, model.eval()
 
 
 def _from_pretrained(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
