@@ -44,8 +44,7 @@ CostName = Annotated[
     typer.Option(
         "--cost",
         help="What an edit costs: levenshtein:word|char/response|edit|longest|none, alignment:word|char, "
-        "ter:word/edit ..., "
-        f"semantic:ENCODER, or one of your own [{DEFAULT_COST}]",
+        f"ter:word/edit ..., semantic:ENCODER, or one of your own [{DEFAULT_COST}]",
     ),
 ]
 Base = Annotated[

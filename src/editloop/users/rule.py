@@ -10,8 +10,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from editloop.errors import ConfigError
-from editloop.users.style import HABITS
+from editloop.users.style import habits_of
 from editloop.users.text_rules import Facts, Rule
 
 __all__ = ["RuleUser", "RuledWorld"]
@@ -51,10 +50,8 @@ class RuleUser:
     """
 
     def __init__(self, world: RuledWorld, *, name: str, seed: int = 0) -> None:
-        if name not in HABITS:
-            raise ConfigError("there is no such user", seen=name, do=f"use one of {', '.join(HABITS)}")
         self.world, self.name, self.seed = world, name, seed
-        self.repair, self.tolerance = HABITS[name]
+        self.repair, self.tolerance = habits_of(name)
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
         """See `User.edit`."""
@@ -72,7 +69,8 @@ class RuleUser:
     @property
     def settings(self) -> Mapping[str, Any]:
         """See `User.settings`."""
-        return {"name": self.name, "rules": self.world.name, "repair": self.repair, "seed": self.seed}
+        given = {"name": self.name, "repair": self.repair, "tolerance": self.tolerance, "seed": self.seed}
+        return given | {"rules": self.world.name}
 
     def __repr__(self) -> str:
         return f"RuleUser({self.name!r}, {self.world.name!r}, seed={self.seed})"

@@ -42,6 +42,17 @@ policies can be tested that learned from somebody else: up to two wrong parts ar
 more, all are repaired."""
 
 
+def habits_of(name: str) -> Habits:
+    """Return the habits of a named user.
+
+    Raises:
+        ConfigError: There is no user of that name.
+    """
+    if name not in HABITS:
+        raise ConfigError("there is no such user", seen=name, do=f"use one of {', '.join(HABITS)}")
+    return HABITS[name]
+
+
 class Domain(Protocol):
     """What a style user needs from a domain."""
 
@@ -186,6 +197,4 @@ def get_user(name: str, domain: Domain, *, seed: int = 0) -> StyleUser:
     Raises:
         ConfigError: There is no user of that name.
     """
-    if name not in HABITS:
-        raise ConfigError("there is no such user", seen=name, do=f"use one of {', '.join(HABITS)}")
-    return StyleUser(domain, name=name, seed=seed, **HABITS[name]._asdict())
+    return StyleUser(domain, name=name, seed=seed, **habits_of(name)._asdict())
