@@ -17,6 +17,7 @@ from editloop.errors import ModelError, RunError
 from editloop.policy import (
     ContextTree,
     LoraSettings,
+    MixedPolicy,
     Policy,
     RunFolder,
     attach_adapter,
@@ -176,6 +177,17 @@ def test_a_policy_is_found_by_its_name(trained: tuple[RunFolder, Policy, list[li
     assert loaded.log_probs(TREES) == scores
     assert (loaded.encoder.max_length, loaded.encoder.end_token) == (99, "<|end|>")
     assert load_policy(policy.base, device="cpu").log_probs(TREES) == plain  # a base by its own name
+
+
+def test_a_mixture_of_one_policy_is_that_policy(trained: tuple[RunFolder, Policy, list[list[float]]]) -> None:
+    run, policy, scores = trained
+    manifest = run.manifest()
+    about = {"sft": manifest.policies["sft"], "dpo": manifest.policies["sft"]}  # dpo has no folder
+    run.write_manifest(manifest.model_copy(update={"policies": about}))
+    run.keep_mixture({"weights": {"sft": 1.0, "dpo": 0.0}})
+    with run.policy("mixture", policy) as found:
+        assert not isinstance(found, MixedPolicy)
+        assert found.log_probs(TREES) == scores
 
 
 def test_a_base_is_loaded_again_as_it_was(
