@@ -22,6 +22,7 @@ BENCHMARKS = {
     "bandits": "bandits:run",
     "cost-speed": "cost_speed:run",
     "costs": "costs:run",
+    "defaults": "defaults:run",
     "diagnosis": "diagnosis:run",
     "drift": "drift:run",
     "faults": "faults:run",

@@ -1,0 +1,255 @@
+"""The evidence for the defaults of `fit`: hyperparameters tried on SmolLM2-135M and edits that people made.
+
+Two logs, of short and of long edits, which no table of results uses: post-edits of translations (training
+rows of MLQE-PE ro-en from the 2,000th on, and its dev rows to hold out), and the paragraphs that two writers of LAMP
+edited, held out by context. Every trial is one training. It is kept, so the benchmark can be interrupted.
+
+For each trial the page shows the figures on the trial's own validation part, by which a fit could choose, and
+the likelihood, the reference accuracy and the cost of sampled responses on rows that were held out. From
+these come the rank correlations of each validation figure with the cost on the held-out rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from benchmarks.cells import WORK
+from benchmarks.real_edits import READ, real_files, real_folder
+from editloop.edits import Record, get_cost, read_log, split
+from editloop.io import write_text
+from editloop.offline import FitConfig, fit
+from editloop.offline.examples import make_examples
+from editloop.offline.reference import reference_pass
+from editloop.offline.scoring import Estimate, score
+from editloop.parallel import in_parallel
+from editloop.policy import load_base
+from editloop.progress import ProgressCallback, WarningCallback
+from editloop.results import markdown_table, write_result
+
+__all__ = ["TRIALS", "run"]
+
+COST = "alignment:word"
+BASE = "smollm2"
+
+
+class Trial(NamedTuple):
+    """One training: a method, its hyperparameters, and the passes over the rows."""
+
+    method: str
+    hyperparameters: tuple[tuple[str, Any], ...]
+    epochs: float = 2.0
+
+    @property
+    def name(self) -> str:
+        """A name that is unique among the trials and safe in a path."""
+        shown = [f"{key}{value:g}" if isinstance(value, float) else value for key, value in self.hyperparameters]
+        return "-".join([self.method, *shown, f"epochs{self.epochs:g}"])
+
+
+def _trial(method: str, lr: float, epochs: float = 2.0, **more: Any) -> Trial:
+    return Trial(method, (("learning_rate", lr), *more.items()), epochs)
+
+
+SEQUENCE = {"reduction": "sequence"}
+TRIALS = (
+    _trial("sft", 3e-4),
+    _trial("dpo", 1e-4, beta=0.1),
+    _trial("early", 3e-4, beta=0.1, dpo_weight=1.0, reduction="token"),
+    _trial("early", 3e-4, beta=0.1, dpo_weight=10.0, **SEQUENCE),
+    _trial("early", 3e-4, beta=0.1, dpo_weight=1.0, **SEQUENCE),
+    _trial("sft", 1e-3),
+    _trial("sft", 1e-4),
+    _trial("early", 3e-4, beta=0.3, dpo_weight=10 / 3, **SEQUENCE),
+    _trial("dpo", 3e-4, beta=0.1),
+    _trial("dpo", 3e-5, beta=0.1),
+    _trial("early", 1e-3, beta=0.1, dpo_weight=10.0, **SEQUENCE),
+    _trial("sft", 3e-4, epochs=1.0),
+    _trial("sft", 3e-4, epochs=4.0),
+    _trial("early", 3e-4, beta=0.1, dpo_weight=30.0, **SEQUENCE),
+    _trial("dpo", 1e-4, beta=0.3),
+    _trial("early", 1e-4, beta=0.1, dpo_weight=10.0, **SEQUENCE),
+)
+"""The trials, the most telling first."""
+
+LOGS = ("mlqe", "lamp")
+VALIDATION = ("validation_loss", "edit_nll_per_token", "preference_nll", "reference_accuracy", "sampled_cost")
+"""Figures on the validation part by which a fit could choose among trials."""
+
+
+class Job(NamedTuple):
+    """A trial on one log; `rows` limits the rows to train on and those that are held out."""
+
+    log: str
+    trial: Trial | None
+    folder: Path
+    data: Path
+    rows: tuple[int, int]
+
+
+def run(
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    work: Path = WORK / "defaults",
+    trials: Sequence[Trial] = TRIALS,
+    rows: tuple[int, int] = (360, 100),
+    callback: ProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Train every trial on both logs, and write `defaults.json` and `defaults.md`.
+
+    Args:
+        out: The folder for the results.
+        data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given.
+        work: Where trials are kept; those that are kept are not trained again.
+        trials: The trials.
+        rows: The most rows to train on (validation part included), and the most to hold out.
+        callback: Receives progress.
+    """
+    callback = callback or WarningCallback()
+    real_files(data, ("ro-en.train", "ro-en.dev"))
+    jobs = [Job(log, trial, work, real_folder(data), rows) for trial in (None, *trials) for log in LOGS]
+    found = dict(in_parallel(_measure, jobs, "trials", callback))
+    results = [
+        {"log": job.log, "trial": job.trial.name if job.trial else "base", **found[job]} for job in jobs
+    ]
+    measured = {"base": BASE, "cost": COST, "rows": rows, "results": results}
+    write_result("defaults", measured, _page(results), out)
+    return measured
+
+
+def rows_of(log: str, data: Path, most: tuple[int, int]) -> tuple[list[Record], list[Record]]:
+    """The rows to train on, and those that are held out."""
+    if log == "mlqe":
+        train, dev = (
+            [_translation(each) for each in read_log(file, **READ)]
+            for file in real_files(data, ("ro-en.train", "ro-en.dev"))
+        )
+        return train[2000 : 2000 + most[0]], dev[: most[1]]
+    columns = "context=instruction,response=preedit,edit=postedit"
+    both = [
+        record.model_copy(update={"id": f"{writer}-{record.id}"})
+        for writer in ("w12", "w16")
+        for record in read_log(data / f"lamp.{writer}.jsonl", map=columns)
+    ]
+    parts = split(both, by="context", validation=0.2, seed=0)
+    return list(parts.train[: most[0]]), list(parts.validation[: most[1]])
+
+
+def _translation(record: Record) -> Record:
+    return record.model_copy(
+        update={"context": f"Translate the following Romanian sentence into English.\n\n{record.context}"}
+    )
+
+
+def _measure(job: Job) -> dict[str, Any]:
+    """Train a trial, unless it is kept, and return its figures on the validation part and held-out rows."""
+    name = job.trial.name if job.trial else "base"
+    kept = job.folder / job.log / f"{name}.json"
+    if kept.is_file():
+        content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return content
+    train, held = rows_of(job.log, job.data, job.rows)
+    base = load_base(BASE)
+    found: dict[str, Any] = {}
+    if job.trial is None:
+        found["held"] = _figures(base, held, base)
+    else:
+        config = FitConfig(
+            methods=(job.trial.method,),
+            hyperparameters={job.trial.method: {key: (value,) for key, value in job.trial.hyperparameters}},
+            epochs=job.trial.epochs,
+            batch_size=8,
+            validation=0.15,
+            evaluations=4,
+            validation_samples=40,
+            cost=COST,
+            mixture="none",
+        )
+        made = fit(train, base, job.folder / job.log / name, config, report=False)
+        best = made.manifest().policies[job.trial.method].best
+        found["seconds"] = best.seconds
+        found["steps"], found["best_step"] = best.steps, best.best_step
+        found["validation"] = {
+            "validation_loss": best.validation_loss,
+            "sampled_cost": best.validation_cost,
+            **{key: value.mean for key, value in best.validation.items() if value},
+        }
+        with made.policy(job.trial.method, base) as policy:
+            found["held"] = _figures(policy, held, base)
+    write_text(kept, json.dumps(found))
+    return found
+
+
+def _figures(policy: Any, held: Sequence[Record], base: Any) -> dict[str, Any]:
+    """Figures of a policy on held-out rows, with the cost and the shape of one sampled response for each."""
+    examples, _ = reference_pass(base, make_examples(held, base.encoder).examples)
+    figures = score(policy, examples).figures()
+    longest = int(np.quantile([len(base.encoder.tokenize(e.edit)) for e in examples], 0.99))
+    samples = policy.sample([e.context for e in examples], seed=1, max_new_tokens=longest)
+    costs = np.asarray(get_cost(COST)([s.text for s in samples], [e.edit for e in examples]), np.float64)
+    cost = Estimate.of(costs)
+    assert cost is not None
+    return {
+        "edit_nll_per_token": figures["edit_nll_per_token"]["mean"],
+        "reference_accuracy": figures["reference_accuracy"]["mean"],
+        "chosen_shift": figures["chosen_shift"]["mean"],
+        "cost": cost.mean,
+        "cost_se": cost.se,
+        "finished": float(np.mean([s.finished for s in samples])),
+        "length_ratio": sum(len(s.text) for s in samples) / sum(len(e.edit) for e in examples),
+        "example": samples[0].text,
+    }
+
+
+def _page(results: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for result in results:
+        held, own = result["held"], result.get("validation", {})
+        rows.append(
+            [
+                result["log"],
+                result["trial"],
+                *(f"{own[key]:.3f}" if key in own else "" for key in VALIDATION),
+                f"{held['edit_nll_per_token']:.3f}",
+                f"{held['chosen_shift']:+.1f}",
+                f"{held['reference_accuracy']:.2f}",
+                f"{held['cost']:.3f} ± {held['cost_se']:.3f}",
+                f"{held['finished']:.0%}",
+                f"{held['length_ratio']:.2f}",
+            ]
+        )
+    headings = [
+        "log",
+        "trial",
+        *(key.replace("_", " ") for key in VALIDATION),
+        "held: −log-likelihood per token",
+        "shift of the edit",
+        "reference accuracy",
+        "cost",
+        "finished",
+        "length ratio",
+    ]
+    return markdown_table(headings, rows, left=2) + "\n\n" + _correlations(results)
+
+
+def _correlations(results: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for key in VALIDATION:
+        cells = [key.replace("_", " ")]
+        for log in LOGS:
+            points = [
+                (each["validation"][key], each["held"]["cost"])
+                for each in results
+                if each["log"] == log and each.get("validation", {}).get(key) is not None
+            ]
+            cells.append(f"{spearmanr(*zip(*points, strict=True)).statistic:+.2f}" if len(points) > 2 else "")
+        rows.append(cells)
+    return "Rank correlation of a validation figure with the cost on held-out rows, over trials:\n\n" + markdown_table(
+        ["figure", *LOGS], rows
+    )
