@@ -24,7 +24,7 @@ from benchmarks.real_edits import READ, real_files, real_folder
 from editloop.edits import Record, get_cost, read_log, split
 from editloop.io import write_text
 from editloop.offline import FitConfig, fit
-from editloop.offline.examples import make_examples
+from editloop.offline.examples import EDIT, make_examples
 from editloop.offline.reference import reference_pass
 from editloop.offline.scoring import Estimate, score
 from editloop.parallel import in_parallel
@@ -190,7 +190,8 @@ def _figures(policy: Any, held: Sequence[Record], base: Any) -> dict[str, Any]:
     """Figures of a policy on held-out rows, with the cost and the shape of one sampled response for each."""
     examples, _ = reference_pass(base, make_examples(held, base.encoder).examples)
     figures = score(policy, examples).figures()
-    longest = int(np.quantile([len(base.encoder.tokenize(e.edit)) for e in examples], 0.99))
+    lengths = [len(e.tree.continuations[e.completions.of(EDIT)]) for e in examples]
+    longest = int(np.quantile(lengths, 0.99, method="higher"))
     samples = policy.sample([e.context for e in examples], seed=1, max_new_tokens=longest)
     costs = np.asarray(get_cost(COST)([s.text for s in samples], [e.edit for e in examples]), np.float64)
     cost = Estimate.of(costs)
