@@ -1,8 +1,9 @@
 """The evidence for the defaults of `fit`: hyperparameters tried on SmolLM2-135M and edits that people made.
 
-Two logs, of short and of long edits, which no table of results uses: post-edits of translations (training
-rows of MLQE-PE ro-en from the 2,000th on, and its dev rows to hold out), and the paragraphs that two writers of LAMP
-edited, held out by context. Every trial is one training. It is kept, so the benchmark can be interrupted.
+Two logs, of short and of long edits, which no table of results uses: post-edits of translations (rows
+of MLQE-PE ro-en from the 2,000th on, and its dev rows to hold out), and the paragraphs that two writers of
+LAMP edited, held out by context. A trial is one training; trials are kept, so that the benchmark can be
+interrupted.
 
 For each trial the page shows the figures on the trial's own validation part, by which a fit could choose, and
 the likelihood, the reference accuracy and the cost of sampled responses on rows that were held out. From
@@ -48,7 +49,8 @@ class Trial(NamedTuple):
     @property
     def name(self) -> str:
         """A name that is unique among the trials and safe in a path."""
-        shown = [f"{key}{value:g}" if isinstance(value, float) else value for key, value in self.hyperparameters]
+        values = self.hyperparameters
+        shown = [f"{key}{value:g}" if isinstance(value, float) else value for key, value in values]
         return "-".join([self.method, *shown, f"epochs{self.epochs:g}"])
 
 
@@ -251,6 +253,5 @@ def _correlations(results: Sequence[dict[str, Any]]) -> str:
             ]
             cells.append(f"{spearmanr(*zip(*points, strict=True)).statistic:+.2f}" if len(points) > 2 else "")
         rows.append(cells)
-    return "Rank correlation of a validation figure with the cost on held-out rows, over trials:\n\n" + markdown_table(
-        ["figure", *LOGS], rows
-    )
+    heading = "Rank correlation of a validation figure with the cost on held-out rows, over trials:\n\n"
+    return heading + markdown_table(["figure", *LOGS], rows)

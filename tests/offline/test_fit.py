@@ -297,7 +297,7 @@ def test_alarms_are_warnings_without_a_callback(policy: Policy, tmp_path: Path) 
 def test_the_grid_is_chosen_from_by_validation_loss(policy: Policy, tmp_path: Path) -> None:
     rates = (1e-6, 1e-2, 3e-3)
     callback, plain = RecordingCallback(), policy.log_probs(TREES)
-    run = fit(small_log(), policy, tmp_path / "run", sft(*rates), callback=callback)
+    run = fit(small_log(), policy, tmp_path / "run", sft(*rates, halving=False), callback=callback)
     entry = run.manifest().policies["sft"]
     losses = [trial.validation_loss or math.nan for trial in entry.trials]
     assert [trial.hyperparameters["learning_rate"] for trial in entry.trials] == list(rates)

@@ -30,6 +30,7 @@ def fit_settings(domain: str, *, seed: int = 0) -> FitConfig:
         },
         lora=LoraSettings(rank=32, alpha=64),
         epochs=8,
+        batch_size=32,
         evaluations=6,
         max_new_tokens=MAX_NEW_TOKENS,
         seed=seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from transformers import TrainingArguments
 
 from editloop.errors import ConfigError
 from editloop.offline.config import FitConfig
+from editloop.offline.schedule import default_batch_size, training_steps
 from editloop.policy import ContextTree, Policy, processes
 
 __all__ = ["micro_batch", "training_arguments"]
@@ -73,22 +73,21 @@ def training_arguments(
     """
     device = policy.device
     world = processes(device).num_processes
-    if config.batch_size % world:
+    size = config.batch_size or default_batch_size(len(trees), world)
+    if size % world:
         raise ConfigError(
             f"a batch cannot be divided among {world} processes",
-            seen=config.batch_size,
+            seen=size,
             do="change --batch-size",
         )
     if len(trees) < world:
         raise ConfigError(
             f"there are fewer rows than the {world} processes", seen=len(trees), do="use one process"
         )
-    batch = min(config.batch_size, len(trees)) // world  # of one process
+    batch = min(size, len(trees)) // world  # of one process
     vocabulary = int(policy.model.config.get_text_config().vocab_size)
     micro = micro_batch(batch, trees, vocabulary, most=config.micro_batch_size)
-    # In floats, 10 rows · 1.1 epochs are 11.000000000000002 rows. Without the rounding, the ceiling would
-    # make that 12 steps of one row.
-    steps = max(1, math.ceil(round(len(trees) * (epochs or config.epochs), 6) / (batch * world)))
+    steps = training_steps(len(trees), batch * world, epochs or config.epochs)
     every = max(1, steps // config.evaluations)
     checkpointing: dict[str, Any] = {}
     if config.gradient_checkpointing:  # the library warns if the flag is passed at all, even as False

@@ -41,6 +41,17 @@ class Trial:
         return self.hyperparameters.name
 
     @property
+    def loss_key(self) -> tuple[Any, ...]:
+        """Trials of a method with equal keys have the same loss, so their validation losses can be compared.
+
+        With another β or weight the loss is another function, and its lowest value says nothing. Trials are
+        comparable if they agree in everything but the comparable fields, such as the learning rate.
+        """
+        model = type(self.hyperparameters)
+        fields = [name for name in model.model_fields if not model.extra(name)["comparable"]]
+        return tuple(getattr(self.hyperparameters, name) for name in fields)
+
+    @property
     def needs(self) -> frozenset[Need]:
         """What has to be prepared before the trial can train."""
         return self.method.needs(self.hyperparameters)
@@ -69,16 +80,20 @@ class FitConfig(Configuration):
     )
     full: bool = setting(False, "Train all weights instead of a LoRA adapter.", section=METHOD)
     lora: LoraSettings = setting(LoraSettings(), "The LoRA adapter.", section=METHOD)
-    epochs: float = setting(
-        3.0,
+    epochs: float | None = setting(
+        None,
         "Passes over the rows that a method learns from; fractions are allowed. The last step is filled up "
-        "from a further pass.",
+        "from a further pass. By default as many as 60 steps need, but at least 1 and at most 4.",
         section=TRAINING,
         common=True,
         gt=0,
     )
-    batch_size: int = setting(
-        32, "Contexts in an optimiser step, over all processes.", section=TRAINING, common=True, ge=1
+    batch_size: int | None = setting(
+        None,
+        "Contexts in an optimiser step, over all processes; by default 4 to 32, a thirtieth of the rows.",
+        section=TRAINING,
+        common=True,
+        ge=1,
     )
     micro_batch_size: int | None = setting(
         None,
@@ -131,7 +146,7 @@ class FitConfig(Configuration):
         ge=0,
     )
     evaluations: int = setting(
-        8,
+        5,
         "How often the validation loss is computed in a training; the best state is kept.",
         section=CHOICE,
         ge=1,
@@ -143,6 +158,12 @@ class FitConfig(Configuration):
         "loss",
         "How the best trial of a method is chosen on the validation part: by its validation loss, or by the "
         "mean cost between a sampled response and the row's edit.",
+        section=CHOICE,
+    )
+    halving: bool = setting(
+        True,
+        "Drop the worse half of the trials that differ in learning rate or passes alone at a quarter of "
+        "their steps, by validation loss, instead of training all of them to the end.",
         section=CHOICE,
     )
     mixture: Literal["likelihood", "cost", "none"] = setting(
@@ -226,13 +247,7 @@ class FitConfig(Configuration):
         if "cost" in (self.select, self.mixture) and self.validation_samples == 0:
             raise ValueError("select and mixture by cost need validation_samples above 0")
         for name in self.methods if self.select == "loss" else ():
-            model = METHODS.get(name).hyperparameters
-            same: dict[str, Any] = {
-                field: None for field in model.model_fields if model.extra(field)["comparable"]
-            }
-            # With another β or weight the loss is another function, so the lowest value says nothing. Trials
-            # are comparable if they agree in everything but the comparable fields, such as the learning rate.
-            losses = {tuple((t.hyperparameters.model_dump() | same).items()) for t in self.trials(name)}
+            losses = {trial.loss_key for trial in self.trials(name)}
             if len(losses) > 1:
                 raise ValueError(
                     f"the losses of {name} with different hyperparameters cannot be compared: use select cost"

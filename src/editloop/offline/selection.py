@@ -1,17 +1,25 @@
-"""Train every trial of a method and keep the best of them on the validation part."""
+"""Train the trials of a method and keep the best of them on the validation part.
+
+Trials that differ only in what is not part of the loss, such as the learning rate, are compared while they
+train (successive halving): the half with the higher validation figure is dropped at a quarter of the steps,
+and with more than two trials also at an eighth, a sixteenth and so on. The others go on from their
+checkpoints, so what is kept is the same policy that a whole training would have given.
+"""
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from editloop.offline.alarms import SampleCheck, raise_alarms
-from editloop.offline.config import FitConfig
+from editloop.offline.config import FitConfig, Trial
 from editloop.offline.data import FitData, trial_rows
-from editloop.offline.trial import finished_result, train_trial
+from editloop.offline.schedule import rung_steps
+from editloop.offline.trial import TrialRows, finished_result, train_trial, validation_steps
 from editloop.policy import Policy, RunFolder, processes
 from editloop.policy.manifest import PolicyRecord
 from editloop.progress import ProgressCallback
@@ -28,7 +36,7 @@ def train_method(
     base_samples: SampleCheck | None,
     callback: ProgressCallback,
 ) -> PolicyRecord:
-    """Train every trial of a method, save the policy of the best, and raise its alarms.
+    """Train the trials of a method, save the policy of the best, and raise its alarms.
 
     Args:
         run: The run folder.
@@ -43,26 +51,30 @@ def train_method(
         The record of the policy for `run.json`.
     """
     trials = config.trials(name)
-    results: list[dict[str, Any]] = []
-    for trial in trials:
-        folder = run.work / name / trial.name
-        label = f"{name} {trial.name}" if len(trials) > 1 else name
-        result = finished_result(folder)
-        if result is None:
-            rows = trial_rows(trial, policy, data, callback)
-            result = train_trial(folder, policy, trial, config, rows, label, callback)
-        else:
-            callback.message(f"{label}: finished by an earlier process")
-        results.append(result)
+    trainings = [
+        _Training(
+            trial=trial,
+            folder=run.work / name / trial.name,
+            label=f"{name} {trial.name}" if len(trials) > 1 else name,
+            policy=policy,
+            config=config,
+            data=data,
+            callback=callback,
+        )
+        for trial in trials
+    ]
+    finalists = [left for rivals in _rivals(trainings) for left in _halved(rivals, config, callback)]
+    for training in finalists:
+        training.run()
     criterion = "validation_loss" if config.select == "loss" else "validation_cost"
-    best, figure = _best([result[criterion] for result in results])
-    chosen = run.work / name / trials[best].name / "policy"
+    best, figure = _best([training.result[criterion] for training in finalists])
+    chosen = finalists[best]
     state = processes(policy.device)
     # Copied and not moved: after a kill before the next manifest, the trial's policy is still in its place.
     if state.is_main_process:
-        run.save_policy(name, lambda fresh: _copy(chosen, fresh))
+        run.save_policy(name, lambda fresh: _copy(chosen.folder / "policy", fresh))
     state.wait_for_everyone()
-    result = results[best]
+    result = chosen.result
     alarms = raise_alarms(
         initial_loss=result["initial_loss"],
         best_loss=result["validation_loss"],
@@ -71,22 +83,102 @@ def train_method(
         base=base_samples,
     )
     callback.message(
-        f"{name}: {criterion.replace('_', ' ')} {figure:.4f} with {trials[best].name}"
+        f"{name}: {criterion.replace('_', ' ')} {figure:.4f} with {chosen.trial.name}"
         + (f", the best of {len(trials)}" if len(trials) > 1 else "")
     )
     for alarm in alarms:
         callback.warn(f"{name}: {alarm}")
-    record = {"chosen": best, "selected_by": config.select, "alarms": alarms, "trials": results}
+    record = {
+        "chosen": trainings.index(chosen),
+        "selected_by": config.select,
+        "alarms": alarms,
+        "trials": [training.result for training in trainings],
+    }
     return PolicyRecord.model_validate(record, strict=False)
+
+
+@dataclass(eq=False)  # two trainings are never the same one
+class _Training:
+    """The training of one trial, which can stop at a step and go on later.
+
+    Attributes:
+        trial: The method and its hyperparameters.
+        folder: The folder of its checkpoints, its policy and its result.
+        label: Its name in messages.
+        result: Its figures where it stopped last.
+    """
+
+    trial: Trial
+    folder: Path
+    label: str
+    policy: Policy
+    config: FitConfig
+    data: FitData
+    callback: ProgressCallback
+    result: dict[str, Any] = field(default_factory=dict)
+
+    def rows(self) -> TrialRows:
+        """What it is trained and validated on."""
+        return trial_rows(self.trial, self.policy, self.data, self.callback)
+
+    def run(self, until: int | None = None) -> None:
+        """Train up to a step, or to the end; what an earlier process has done is not done again."""
+        result = finished_result(self.folder, until)
+        if result is None:
+            rows = self.rows()
+            before = self.result.get("seconds", 0.0)
+            result = train_trial(
+                self.folder, self.policy, self.trial, self.config, rows, self.label, self.callback, until
+            )
+            result["seconds"] += before
+        elif until is None:
+            self.callback.message(f"{self.label}: finished by an earlier process")
+        self.result = result
+
+
+def _rivals(trainings: Iterable[_Training]) -> list[list[_Training]]:
+    """The trainings in groups, within which validation losses can be compared."""
+    groups: dict[tuple[Any, ...], list[_Training]] = {}
+    for training in trainings:
+        groups.setdefault(training.trial.loss_key, []).append(training)
+    return list(groups.values())
+
+
+def _halved(
+    rivals: Sequence[_Training], config: FitConfig, callback: ProgressCallback
+) -> Sequence[_Training]:
+    """Those of comparable trainings that are worth training to the end; all, if steps are too few."""
+    if len(rivals) < 2 or not config.halving:
+        return rivals
+    lengths = [validation_steps(each.policy, each.trial, config, each.rows()) for each in rivals]
+    # Trials with other numbers of passes have rungs at other steps, each at the same share of its training.
+    rungs = [rung_steps(steps, len(rivals), every) for steps, every in lengths]
+    left = list(range(len(rivals)))
+    for rung in range(min(map(len, rungs))):
+        for i in left:
+            rivals[i].run(until=rungs[i][rung])
+        # A trial that diverged has NaN, and is dropped first. In a tie the earlier trial stays.
+        figures = [_or_infinity(rivals[i].result["validation_loss"]) for i in left]
+        ranked = [i for _, i in sorted(zip(figures, left, strict=True), key=lambda pair: pair[0])]
+        left = sorted(ranked[: math.ceil(len(ranked) / 2)])
+        for i in ranked[len(left) :]:
+            rivals[i].result["dropped"] = True
+            callback.message(f"{rivals[i].label}: dropped after {rivals[i].result['steps']} steps")
+    return [rivals[i] for i in left]
 
 
 def _best(figures: Sequence[float | None]) -> tuple[int, float]:
     """The index of the lowest figure, and the figure."""
     # A trial that diverged has a loss of NaN and no cost. Its policy is kept, with an alarm, only if all
     # trials diverged. NaN is replaced for the comparison, because `min` returns a NaN that comes first.
-    known = [math.nan if figure is None else figure for figure in figures]
-    best = min(range(len(known)), key=lambda i: math.inf if math.isnan(known[i]) else known[i])
-    return best, known[best]
+    best = min(range(len(figures)), key=lambda i: _or_infinity(figures[i]))
+    figure = figures[best]
+    return best, math.nan if figure is None else figure
+
+
+def _or_infinity(figure: float | None) -> float:
+    """A figure for comparisons; one that is missing or NaN is the worst."""
+    return math.inf if figure is None or math.isnan(figure) else figure
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -172,20 +172,21 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         batch = Batch(layout, batch_log_probs(model, trees), totals)
         return self.trial.method.loss(batch, self.trial.hyperparameters)
 
-    def train_from(self, checkpoint: str | None) -> None:
+    def train_from(self, checkpoint: str | None, until: int | None = None) -> None:
         """Train from the start, or continue from a checkpoint.
 
         Args:
             checkpoint: The folder of a complete checkpoint, or None.
+            until: A step that is to be reached, where a callback stops the training; None for its end.
 
         Raises:
             RunError: A checkpoint cannot be written.
         """
-        # From a checkpoint of the last step, only the best weights have to be loaded. The library would make
-        # one step more before it notices that the training is over.
+        # From a checkpoint of the step that is to be reached, only the best weights have to be loaded.
+        # The library would make one step more before it notices that the training is over.
         file = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
         state = TrainerState.load_from_json(str(file)) if file else None
-        if checkpoint is None or state is None or not _is_over(state):
+        if checkpoint is None or state is None or not _is_over(state, until):
             try:
                 with disk_errors(Path(self.args.output_dir)), denormals_flushed():
                     self.train(resume_from_checkpoint=checkpoint)
@@ -224,12 +225,12 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
 
-def _is_over(state: TrainerState) -> bool:
-    """Whether the training of a checkpoint had made its last step, or had been stopped early."""
+def _is_over(state: TrainerState, until: int | None) -> bool:
+    """Whether a checkpoint's training had reached its last step or `until`, or had been stopped early."""
     # Early stopping leaves no mark in the state itself but the flag of the control object, which the library
     # saves with the state.
     control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
-    return state.global_step >= state.max_steps or bool(control.get("should_training_stop"))
+    return state.global_step >= (until or state.max_steps) or bool(control.get("should_training_stop"))
 
 
 def _load_weights(policy: Policy, checkpoint: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from editloop.edits import get_cost
@@ -40,10 +40,13 @@ from editloop.policy import (
 )
 from editloop.progress import ProgressCallback, counter
 
-__all__ = ["TrialRows", "finished_result", "train_trial"]
+__all__ = ["TrialRows", "finished_result", "train_trial", "validation_steps"]
 
 RESULT = "result.json"
 """The file of a trial's figures. It is written last, so whatever it describes is there, too."""
+
+RUNG = "rung-{}.json"
+"""The file of the figures of a trial that was stopped at a step, to be continued or dropped."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,28 @@ class TrialRows:
     held_examples: Sequence[Example]
 
 
-def finished_result(folder: Path) -> dict[str, Any] | None:
+def finished_result(folder: Path, until: int | None = None) -> dict[str, Any] | None:
     """The figures of a trial that an earlier process has finished; None if it has to be trained.
 
     Args:
         folder: The trial's folder.
+        until: The step that it had to reach; None for its end.
     """
-    file = folder / RESULT
+    file = folder / (RESULT if until is None else RUNG.format(until))
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def validation_steps(policy: Policy, trial: Trial, config: FitConfig, rows: TrialRows) -> tuple[int, int]:
+    """The number of optimiser steps of a whole training, and the steps between two evaluations of it.
+
+    Args:
+        policy: The base.
+        trial: The method and its hyperparameters.
+        config: The fit's configuration.
+        rows: What it is trained and validated on.
+    """
+    arguments = _arguments(Path(), policy, trial, config, rows)
+    return arguments.max_steps, int(arguments.eval_steps)
 
 
 def train_trial(
@@ -81,6 +98,7 @@ def train_trial(
     rows: TrialRows,
     name: str,
     callback: ProgressCallback,
+    until: int | None = None,
 ) -> dict[str, Any]:
     """Train one trial, or continue from the last checkpoint of an earlier process.
 
@@ -92,6 +110,8 @@ def train_trial(
         rows: What it is trained and validated on.
         name: The name of the trial in messages.
         callback: Receives progress.
+        until: An evaluation's step at which it stops, to be continued by another call; no response is
+            sampled there. None trains to the end.
 
     Returns:
         The figures of the trial, as `run.json` keeps them.
@@ -100,32 +120,42 @@ def train_trial(
     started = time.monotonic()
     with _trainable(policy, config) as trained:
         validation = _Validation(trained, trial, rows, name, callback)
-        arguments = training_arguments(
-            config,
-            folder,
-            trained,
-            [each.tree for each in rows.train],
-            learning_rate=trial.hyperparameters.learning_rate,
-            epochs=trial.hyperparameters.epochs,
-        )
         trainer = EditTrainer(
             policy=trained,
             trial=trial,
             config=config,
-            arguments=arguments,
+            arguments=_arguments(folder, trained, trial, config, rows),
             train=rows.train,
             validate=validation.run,
-            callbacks=[_StepProgress(name, callback)],
+            callbacks=[_StepProgress(name, callback, until), *([] if until is None else [_StopAt(until)])],
         )
-        trainer.train_from(_last_complete_checkpoint(folder, state))
-        result = _result(trainer, validation, trained, config, name, callback)
+        trainer.train_from(_last_complete_checkpoint(folder, state), until)
+        samples = config.validation_samples if until is None else 0
+        result = _result(trainer, validation, trained, config, samples, name, callback)
         result["seconds"] = round(time.monotonic() - started, 1)
         if state.is_main_process:
-            _save(folder, trained, config, result)
+            if until is None:
+                _save(folder, trained, config, result)
+            else:
+                write_text(folder / RUNG.format(until), json.dumps(result), RunError)
         state.wait_for_everyone()
         del trainer  # it refers to the model, whose adapter is about to be detached
     gc.collect()  # the trainer and its optimiser are in reference cycles, and hold memory until then
     return result
+
+
+def _arguments(
+    folder: Path, policy: Policy, trial: Trial, config: FitConfig, rows: TrialRows
+) -> TrainingArguments:
+    """The library's arguments for a trial."""
+    return training_arguments(
+        config,
+        folder,
+        policy,
+        [each.tree for each in rows.train],
+        learning_rate=trial.hyperparameters.learning_rate,
+        epochs=trial.hyperparameters.epochs,
+    )
 
 
 @contextmanager
@@ -150,14 +180,15 @@ def _result(
     validation: _Validation,
     trained: Policy,
     config: FitConfig,
+    samples: int,
     name: str,
     callback: ProgressCallback,
 ) -> dict[str, Any]:
-    """The figures of a trained policy, and what its samples look like."""
-    final = validation.run()
+    """The figures of a trained policy, and what so many samples of it look like."""
+    final = validation.of_state(trainer.state.best_metric)
     examples, trial = validation.rows.examples, validation.trial
     # A policy that diverged has no distribution to sample from.
-    shown = list(examples[: config.validation_samples]) if math.isfinite(final["loss"]) else []
+    shown = list(examples[:samples]) if math.isfinite(final) else []
     sampled = check_samples(
         trained,
         shown,
@@ -171,7 +202,7 @@ def _result(
         "settings": trial.method.report_line(trial.hyperparameters),
         # Computed from log π_ref, because an earlier process may have run the first evaluation.
         "initial_loss": validation.initial,
-        "validation_loss": final["loss"],
+        "validation_loss": final,
         "validation_cost": sampled.cost.mean if sampled else None,
         "validation": validation.figures,
         "sampled": sampled.to_json() if sampled else None,
@@ -210,6 +241,7 @@ class _Validation:
         self, trained: Policy, trial: Trial, rows: TrialRows, name: str, callback: ProgressCallback
     ) -> None:
         self.trial, self.rows, self.figures = trial, rows, dict[str, Any]()
+        self._best: tuple[float, dict[str, Any]] | None = None
         self._trained, self._name, self._callback = trained, name, callback
         lengths = [len(tokens) for each in rows.held for tokens in each.tree.continuations]
         self._layout = Layout(rows.held, torch.tensor(lengths, dtype=torch.long))
@@ -229,9 +261,24 @@ class _Validation:
         scored = on_all_processes(
             device, [e.tree for e in examples], lambda mine: self._trained.log_probs(mine, progress=progress)
         )
-        self.figures.update(scores_of(examples, scored).figures(_beta(self.trial)))
+        self.figures = scores_of(examples, scored).figures(_beta(self.trial))
         means = {key: value["mean"] for key, value in self.figures.items() if value}
-        return {"loss": self._loss(scored), **means}
+        loss = self._loss(scored)
+        if self._best is None or loss < self._best[0]:
+            self._best = loss, self.figures
+        return {"loss": loss, **means}
+
+    def of_state(self, loss: float | None) -> float:
+        """The method's own figure of the state that was kept; `figures` are then those of this state.
+
+        Args:
+            loss: That figure as the trainer knows it, None if it does not.
+        """
+        # The state was scored when it was reached, and is scored again only if another process did that.
+        if self._best is not None and self._best[0] == loss:
+            self.figures = self._best[1]
+            return self._best[0]
+        return self.run()["loss"]
 
     def _loss(self, scored: Sequence[Sequence[float]]) -> float:
         """The method's figure, given the log-probabilities of the edit and the response of every example."""
@@ -287,19 +334,37 @@ def _last_complete_checkpoint(folder: Path, state: PartialState) -> str | None:
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
+class _StopAt(TrainerCallback):  # type: ignore[misc]
+    """Stops a training at an evaluation, after its checkpoint has been written."""
+
+    # Not at the end of the step, where early stopping decides: the checkpoint would say that the training is
+    # over, and could not be continued.
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= self.step:
+            control.should_training_stop = True
+
+
 class _StepProgress(TrainerCallback):  # type: ignore[misc]
     """Reports each step of a training."""
 
-    def __init__(self, name: str, callback: ProgressCallback) -> None:
-        self.name, self.callback, self.note = name, callback, ""
+    def __init__(self, name: str, callback: ProgressCallback, until: int | None) -> None:
+        self.name, self.callback, self.until, self.note = name, callback, until, ""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.callback.progress(self.name, state.global_step, state.max_steps, self.note)
+        self._report(state.global_step, state.max_steps)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
         self.note = f"validation loss {metrics['eval_loss']:.4f}"
-        self.callback.progress(self.name, state.global_step, state.max_steps, self.note)
+        self._report(state.global_step, state.max_steps)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # At the end of a task, `done` is `total` (`ProgressCallback`), even if it was stopped early.
-        self.callback.progress(self.name, state.max_steps, state.max_steps, self.note)
+        self._report(state.max_steps, state.max_steps)
+
+    def _report(self, done: int, steps: int) -> None:
+        total = self.until or steps
+        self.callback.progress(self.name, min(done, total), total, self.note)

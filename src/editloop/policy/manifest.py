@@ -88,6 +88,7 @@ class TrialRecord(_Record):
         sampled: What sampled responses look like.
         steps: Number of optimiser steps.
         best_step: The step whose weights were kept.
+        dropped: Whether it was stopped at `steps`, because other trials of the grid were better there.
         seconds: Duration of the training.
         history: What the trainer logged, by step.
     """
@@ -101,6 +102,7 @@ class TrialRecord(_Record):
     sampled: SamplesRecord | None = None
     steps: int = 0
     best_step: int | None = None
+    dropped: bool = False
     seconds: float = 0.0
     history: list[dict[str, float | None]] = Field(default_factory=list)
 
