@@ -107,8 +107,9 @@ def policy(base: LlamaForCausalLM) -> Policy:
 
 
 def trial_of(name: str) -> Trial:
-    """A trial of a method; that of EarlyEnsemble weighs DPO as SFT, as TRL does."""
-    method, more = METHODS.get(name), {"dpo": {"beta": BETA}, "early": {"beta": BETA, "dpo_weight": 1.0}}
+    """A trial of a method; that of EarlyEnsemble adds DPO to a mean over tokens, as TRL does."""
+    joint = {"beta": BETA, "dpo_weight": 1.0, "reduction": "token"}
+    method, more = METHODS.get(name), {"dpo": {"beta": BETA}, "early": joint}
     return Trial(method, method.hyperparameters(learning_rate=RATE, **more.get(name, {})))
 
 

@@ -80,8 +80,8 @@ def test_the_default_grids() -> None:
     assert shown(config, "sft", "learning_rate") == [1e-4, 3e-4]
     assert shown(config, "dpo", "learning_rate", "beta") == [(2e-5, 0.1), (1e-4, 0.1)]
     assert shown(config, "early", "learning_rate", "beta", "dpo_weight", "rl_weight") == [
-        (1e-4, 0.1, 1.0, 0.0),
-        (3e-4, 0.1, 1.0, 0.0),
+        (1e-4, 0.1, None, 0.0),
+        (3e-4, 0.1, None, 0.0),
     ]
     assert shown(config, "rl", "learning_rate", "beta", "kappa", "loss") == [
         (2e-5, 0.1, 1.0, "pairwise"),

@@ -41,13 +41,13 @@ from small_log import small_log
 GIVEN: dict[str, dict[str, Any]] = {
     "sft": {},
     "dpo": {"beta": 0.5},
-    "early": {"beta": 0.5, "dpo_weight": 2.0},
+    "early": {"beta": 0.5, "dpo_weight": 2.0, "reduction": "token"},
 }
 
 
 def trial_of(name: str, **hyperparameters: Any) -> Trial:
     method = METHODS.get(name)
-    return Trial(method, method.hyperparameters(learning_rate=1e-2, **GIVEN[name], **hyperparameters))
+    return Trial(method, method.hyperparameters(learning_rate=1e-2, **(GIVEN[name] | hyperparameters)))
 
 
 def rows_of(examples: list[Example], trial: Trial) -> list[Completions]:

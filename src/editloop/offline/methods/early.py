@@ -22,16 +22,26 @@ __all__ = ["METHOD", "EarlyEnsemble", "EarlyHyperparameters"]
 class EarlyHyperparameters(Hyperparameters):
     """The hyperparameters of one trial of EarlyEnsemble."""
 
-    # The DPO term compares log-probabilities that are summed over tokens. With the mean over tokens, the SFT
-    # term of long edits is small beside it: choose dpo_weight with this in mind, or use "sequence".
+    # Both terms are sums over the tokens of a text, so their balance is the same for texts of any length: the
+    # SFT term pulls each edit's log-probability up with a slope of 1, and the DPO term, with λ = 1/β, pulls
+    # edit and response apart with a slope of σ(−β margin), which is 1/2 at the start and never above 1. The
+    # edit is thus pulled up at least as strongly as the response is pushed down, and by Cauchy-Schwarz the
+    # edit's likelihood rises, to first order, as long as the response's gradient is less than twice as long
+    # as the edit's. A mean over tokens would divide the slope of 1 by the length of the edit, and DPO alone
+    # would decide on long texts.
     reduction: Reduction = hyperparameter(
-        "token",
+        "sequence",
         symbol="reduction",
-        description="The mean of the SFT term: over edits (sequence) or over their tokens (token).",
+        description="The mean of the SFT term: over edits (sequence) or over their tokens (token), which "
+        "makes the SFT term small beside the DPO term where edits are long.",
     )
     beta: float = hyperparameter(0.1, symbol="beta", description="β of the DPO term (Eq. 4).", gt=0)
-    dpo_weight: float = hyperparameter(
-        1.0, symbol="dpo", description="λ, the weight of the DPO term (Eq. 7).", ge=0
+    dpo_weight: float | None = hyperparameter(
+        None,
+        symbol="dpo",
+        description="λ, the weight of the DPO term (Eq. 7); by default 1/β, with which both terms have "
+        "slopes of the same size at any length of the edits.",
+        ge=0,
     )
     rl_weight: float = hyperparameter(
         0.0, symbol="rl", description="λ_RL, the weight of the RL term; 0 leaves the term out.", ge=0
@@ -39,6 +49,11 @@ class EarlyHyperparameters(Hyperparameters):
     rl_beta: float = hyperparameter(0.1, symbol="rl_beta", description="β of the RL term (Eq. 6).", gt=0)
     kappa: float = hyperparameter(1.0, symbol="kappa", description="κ of the RL term: its pessimism.", ge=0)
     rl_loss: RLLoss = hyperparameter("pairwise", symbol="rl_loss", description="The loss of the RL term.")
+
+    @property
+    def weight(self) -> float:
+        """λ, the weight of the DPO term."""
+        return 1 / self.beta if self.dpo_weight is None else self.dpo_weight
 
     def in_use(self) -> frozenset[str]:
         """Names of all fields; those of the RL term only if its weight is above 0."""
@@ -95,7 +110,7 @@ class EarlyEnsemble(Method):
             sft,
             dpo_loss(batch_margin(batch), beta=chosen.beta, count=batch.totals["pairs"]),
             rl,
-            dpo_weight=chosen.dpo_weight,
+            dpo_weight=chosen.weight,
             rl_weight=chosen.rl_weight,
         )
 
