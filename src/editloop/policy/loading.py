@@ -18,6 +18,7 @@ from editloop.policy.encode import Encoder
 from editloop.policy.generation import shipped_settings
 from editloop.policy.model import Policy
 from editloop.policy.probe import probe_trees
+from editloop.policy.progress_bars import downloads_alone
 
 __all__ = ["load_base"]
 
@@ -99,23 +100,16 @@ def _tokenizer_and_model(
 
 
 def _from_pretrained(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The tokenizer and the model; the library's progress bars are shown for downloads only."""
+    """The tokenizer and the model."""
     from transformers import AutoTokenizer
-    from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
-    if bars and Path(source).is_dir():
-        logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=options["trust_remote_code"])
-        model = _load_model(source, options)
+        with downloads_alone():
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=options["trust_remote_code"])
+            return tokenizer, _load_model(source, options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"the base cannot be loaded: {reason}", seen=source, do="check --base") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    return tokenizer, model
 
 
 def _load_model(source: str, options: dict[str, Any]) -> Any:
