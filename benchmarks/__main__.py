@@ -9,7 +9,7 @@ import inspect
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,7 @@ BENCHMARKS = {
     "pessimism": "pessimism:run",
     "postedit": "postedit:run",
     "quality": "quality:run",
+    "real-trl": "real_trl:run",
     "rl": "rl:run",
     "serve": "serving:run",
     "table1": "tables:table1",
@@ -46,16 +47,20 @@ def bench(
     sizes: Annotated[
         str | None, typer.Option(help="The bases of train-speed on a GPU, such as 0.5b,3b.")
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The base of train-speed and real-trl: a folder, a hub name, smollm2.")
+    ] = None,
 ) -> None:
     """Run one benchmark and write NAME.json and NAME.md."""
     if name not in BENCHMARKS:
         raise ConfigError("unknown benchmark", seen=name, do=f"choose one of {', '.join(BENCHMARKS)}")
     module, _, function = BENCHMARKS[name].partition(":")
     run = getattr(import_module(f"benchmarks.{module}"), function)
-    if sizes is not None and "sizes" not in inspect.signature(run).parameters:
-        raise ConfigError(f"{name} takes no --sizes", seen=sizes, do="leave it out")
     named = [size.strip() for size in (sizes or "").split(",") if size.strip()]
-    options = {"sizes": named} if named else {}
+    options: dict[str, Any] = ({"sizes": named} if named else {}) | ({"base": base} if base else {})
+    for option, value in options.items():
+        if option not in inspect.signature(run).parameters:
+            raise ConfigError(f"{name} takes no --{option}", seen=value, do="leave it out")
     with shown_progress() as callback:
         run(out, callback=callback, **options)
     written = max(out.glob(f"{name}*.md"), key=lambda page: page.stat().st_mtime)

@@ -127,7 +127,7 @@ def time_passes(spec: Spec) -> dict[str, Any]:
 
 def train_whole(spec: Spec) -> None:
     """Run one `fit` of all methods, from a log and a base's folder to a run folder."""
-    from benchmarks.train_workload import SIZES
+    from benchmarks.train_workload import workload
     from editloop.edits import read_log
     from editloop.offline import METHODS, FitConfig, fit
 
@@ -142,7 +142,7 @@ def train_whole(spec: Spec) -> None:
             }
             for method in spec.methods
         },
-        batch_size=SIZES[spec.size].batch,
+        batch_size=workload(spec.size)[1],
         epochs=1,
         evaluations=1,
         validation=VALIDATION,

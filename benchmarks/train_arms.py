@@ -19,25 +19,25 @@ def measure(spec: Spec) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     if spec.methods == ("pass",):
         measured = arm.time_passes(spec)
-    elif spec.log is not None:
+    elif spec.steps == 0:
         arm.train_whole(spec)
     else:
         clock = step_clock()
         measured = arm.train_steps(spec, clock)
         (start, cpu_start), (end, cpu_end) = clock.times[WARM_UP - 1], clock.times[-1]
         measured |= {"seconds": end - start, "processor_seconds": cpu_end - cpu_start}
-    return measured | {"peak_mb": _peak_memory() / 1e6}
+    return measured | {"peak_mb": peak_memory() / 1e6}
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """Return the peak memory in bytes: the GPU's where there is one, else this process's."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    from benchmarks.log_scale import peak_memory
+    from benchmarks import log_scale
 
-    return peak_memory()
+    return log_scale.peak_memory()
 
 
 def main() -> None:

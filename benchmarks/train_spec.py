@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 LEARNING_RATE, BETA, RANK, ALPHA = 1e-4, 0.1, 16, 32
@@ -24,6 +26,8 @@ LAB = ("summary", "email")
 """Domains of the lab that can replace a size: base, rows and responses are then those of the domain."""
 LAB_BATCH = 32
 """Rows of an optimiser step on the lab's rows."""
+LOG_BATCH = 8
+"""Rows of an optimiser step on those of a log."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,12 @@ class Spec:
         methods: The methods to train, of which only `ours` takes several, end to end; or `pass`, which times
             the reference pass and trains nothing.
         folder: A folder for what is written, empty at the start.
-        size: The name of the base in `SIZES`, or a domain of the lab.
+        size: The name of the base in `SIZES`, the folder of one, or a domain of the lab.
         shared: The shared fraction of the pairs.
-        steps: Optimiser steps after the warm-up.
-        log: The log to train on instead of made-up rows, end to end.
-        base: The folder of the base, end to end.
+        steps: Optimiser steps after the warm-up; with none, a whole training is measured.
+        log: The log to train on instead of made-up rows, with the base's own tokenizer. A whole training
+            always has one.
+        base: The folder of the base, for a whole training.
     """
 
     arm: str
@@ -91,10 +96,22 @@ def make_rows(spec: Spec) -> tuple[list[Any], int]:
     """Return the rows of a specification, and the number of rows of an optimiser step."""
     if spec.size in LAB:
         return edited_rows(spec.size, LAB_BATCH * (WARM_UP + spec.steps)), LAB_BATCH
-    from benchmarks.train_workload import SIZES, make_pairs
+    if spec.log is not None:
+        from editloop.edits import read_log
 
-    size = SIZES[spec.size]
-    return make_pairs(size.batch * (WARM_UP + spec.steps), tokens=size.tokens, shared=spec.shared), size.batch
+        edited = (row for row in read_log(spec.log) if row.edit not in (None, row.response))
+        return list(islice(edited, LOG_BATCH * (WARM_UP + spec.steps))), LOG_BATCH
+    from benchmarks.train_workload import make_pairs, workload
+
+    tokens, batch = workload(spec.size)
+    return make_pairs(batch * (WARM_UP + spec.steps), tokens=tokens, shared=spec.shared), batch
+
+
+def write_rows(rows: Iterable[Any], file: Path) -> str:
+    """Write records as a log that every arm can read, and return its path."""
+    lines = (row.model_dump_json(include={"id", "context", "response", "edit"}) for row in rows)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(file)
 
 
 def edited_rows(domain: str, count: int) -> list[Any]:
@@ -111,11 +128,11 @@ def edited_rows(domain: str, count: int) -> list[Any]:
 
 def make_policy(spec: Spec) -> Any:
     """Return the base of a specification as a policy."""
-    if spec.size in LAB:
+    if spec.size in LAB or spec.log is not None:
         from editloop.lab import base_path
         from editloop.policy import load_base
 
-        return load_base(base_path(spec.size), device=device())
+        return load_base(base_path(spec.size) if spec.size in LAB else spec.size, device=device())
     from benchmarks.train_workload import build_base, build_tokenizer
     from editloop.policy import Encoder, Policy
     from editloop.policy.probe import probe_trees

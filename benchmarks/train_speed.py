@@ -12,25 +12,23 @@ This module starts the processes and sums up. `train_spec` says what a process c
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT
-from benchmarks.train_spec import LAB, VALIDATION, WARM_UP, Spec
+from benchmarks.processes import in_process
+from benchmarks.train_spec import LAB, VALIDATION, WARM_UP, Spec, device, make_rows, write_rows
 from benchmarks.train_speed_page import ARMS, page
-from editloop.errors import ConfigError, RunError
+from editloop.errors import ConfigError
+from editloop.policy.bases import resolve_base
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import write_result
 
+STEP_GOAL_MB = 24_000
+"""The memory in which a step of a base with 0.5 billion parameters should fit, untold."""
 GOALS = {0.0: 1.0, 0.5: 1.4, 0.75: 1.8}
 """By shared fraction, how many times as fast as tuned TRL DPO should be at least."""
 WHOLE_GOAL = 2.0
@@ -51,9 +49,13 @@ def run(
     whole_steps: int = 6,
     pass_steps: int = 40,
     sizes: Sequence[str] = ("0.5b", "1.5b", "3b", "8b"),
+    base: str | None = None,
+    step_size: str = "0.5b",
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
-    """Measure, and write `train-speed.json` and `train-speed.md`; on a GPU the files' names end in its name.
+    """Measure, and write `train-speed.json` and `train-speed.md`.
+
+    The files' names end in that of the base, if one is given, and in that of the GPU, if there is one.
 
     Args:
         out: The folder for the results.
@@ -63,10 +65,13 @@ def run(
         whole_steps: Optimiser steps of each method, end to end.
         pass_steps: Batches of the reference pass, which are also the rows of the cost model.
         sizes: The bases to measure on a GPU; without a GPU they are left out, and a small base is measured.
+        base: A base to measure instead, with the weights and the shape of a real one; its rows are made up,
+            as for the others.
+        step_size: The base of which a single step is measured, on rows as long as LAMP's.
         callback: Receives progress.
 
     Raises:
-        ConfigError: TRL is missing, or a size is unknown.
+        ConfigError: TRL is missing, or a size or the base is unknown.
         RunError: A measurement failed.
     """
     import torch
@@ -74,21 +79,25 @@ def run(
     from benchmarks.train_workload import SIZES
 
     callback = callback or WarningCallback()
-    _require(sizes, SIZES)
+    require_trl()
+    if unknown := [size for size in sizes if size not in SIZES]:
+        raise ConfigError("unknown size", seen=unknown[0], do=f"choose --sizes of {', '.join(SIZES)}")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    if gpu is None:
+    left_out = [] if gpu or base else list(sizes)
+    if left_out:
         callback.message(f"no GPU here: the sizes {', '.join(sizes)} are left out")
-    taken = list(sizes) if gpu else ["10m"]
+    taken = [str(resolve_base(base).place)] if base else list(sizes) if gpu else ["10m"]
     middle = sorted(shared)[len(shared) // 2]
     cells = [(size, "dpo", each) for size in taken for each in shared]
     cells += [(size, "sft", middle) for size in taken]
-    rl_cells = [(size, each) for size in taken for each in shared] + [(domain, 0.0) for domain in LAB]
-    total = repeats * (len(cells) * len(ARMS) + 2 * len(rl_cells) + 1 + len(METHODS) + 1)
+    rl_cells = [(size, each) for size in taken for each in shared]
+    rl_cells += [] if base else [(domain, 0.0) for domain in LAB]
+    total = repeats * (len(cells) * len(ARMS) + 2 * len(rl_cells) + 1 + len(METHODS) + 1) + 1
     done = _count(total, callback)
     measured = {
         "gpu": gpu,
         "threads": torch.get_num_threads(),
-        "left_out": [] if gpu else list(sizes),
+        "left_out": left_out,
         "repeats": repeats,
         "steps": steps,
         "goals": {str(fraction): goal for fraction, goal in GOALS.items()},
@@ -96,10 +105,17 @@ def run(
         "rl": [_rl(*each, steps, repeats, done) for each in rl_cells],
         "passes": _passes(taken[0], middle, pass_steps, repeats, done),
         "whole": _end_to_end(taken[0], middle, whole_steps, repeats, done),
+        "step": _one_step(step_size, done),
     }
-    name = f"train-speed-{gpu.lower().replace(' ', '-')}" if gpu else "train-speed"
+    parts = ["train-speed", *([_name(taken[0])] if base else []), *([gpu] if gpu else [])]
+    name = "-".join(parts).lower().replace(" ", "-")
     write_result(name, measured, page(measured), out)
     return measured
+
+
+def _name(size: str) -> str:
+    """Return the name of a base without the folders above it."""
+    return Path(size).name
 
 
 def _count(total: int, callback: ProgressCallback) -> Callable[[], None]:
@@ -108,9 +124,12 @@ def _count(total: int, callback: ProgressCallback) -> Callable[[], None]:
     return lambda: callback.progress("measurements", next(made), total)
 
 
-def _require(sizes: Sequence[str], known: dict[str, Any]) -> None:
-    if unknown := [size for size in sizes if size not in known]:
-        raise ConfigError("unknown size", seen=unknown[0], do=f"choose --sizes of {', '.join(known)}")
+def require_trl() -> None:
+    """Check that TRL is installed.
+
+    Raises:
+        ConfigError: It is not.
+    """
     try:
         import trl  # noqa: F401
     except ImportError:
@@ -119,40 +138,26 @@ def _require(sizes: Sequence[str], known: dict[str, Any]) -> None:
         ) from None
 
 
-def _process(spec: Spec) -> dict[str, Any]:
+def process(spec: Spec) -> dict[str, Any]:
     """Run an arm in a process of its own, with an empty folder, and return what it measured.
 
     Raises:
-        RunError: It failed; the error has the end of its output.
+        RunError: It failed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        caches = {"HF_DATASETS_CACHE": f"{folder}/datasets", "EDITLOOP_CACHE": f"{folder}/editloop"}
-        environment = os.environ | caches | {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-m", "benchmarks.train_arms", replace(spec, folder=folder).to_json()]
-        start = time.perf_counter()
-        child = subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        wall = time.perf_counter() - start
-    if child.returncode:
-        raise RunError(
-            f"{spec.arm} failed at {spec.size}, {'+'.join(spec.methods)}", seen=child.stderr[-2000:]
-        )
-    measured: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
-    return measured | {"wall": wall}
+    name = f"{spec.arm} at {spec.size}, {'+'.join(spec.methods)},"
+    return in_process("benchmarks.train_arms", lambda folder: replace(spec, folder=folder).to_json(), name)
 
 
 def _rates(spec: Spec, repeats: int, done: Callable[[], None]) -> dict[str, Any]:
     """Return tokens per second and peak memory of each arm, for one method, size and shared fraction."""
-    from benchmarks.train_workload import SIZES, count_tokens, make_pairs
+    from benchmarks.train_workload import count_tokens
 
-    size = SIZES[spec.size]
-    rows = make_pairs(size.batch * (WARM_UP + spec.steps), tokens=size.tokens, shared=spec.shared)
-    tokens = sum(count_tokens(row, spec.methods[0]) for row in rows[size.batch * WARM_UP :])
+    rows, batch = make_rows(spec)
+    tokens = sum(count_tokens(row, spec.methods[0]) for row in rows[batch * WARM_UP :])
     turns: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
     for _ in range(repeats):
         for arm in ARMS:
-            turns[arm].append(_process(replace(spec, arm=arm)))
+            turns[arm].append(process(replace(spec, arm=arm)))
             done()
 
     def median(arm: str, of: str) -> float:
@@ -160,7 +165,7 @@ def _rates(spec: Spec, repeats: int, done: Callable[[], None]) -> dict[str, Any]
 
     seconds = {arm: median(arm, "seconds") for arm in ARMS}
     return {
-        "size": spec.size,
+        "size": _name(spec.size),
         "method": spec.methods[0],
         "shared": spec.shared,
         "tokens": tokens,
@@ -177,13 +182,13 @@ def _rl(size: str, shared: float, steps: int, repeats: int, done: Callable[[], N
     turns: dict[str, list[dict[str, Any]]] = {"rl": [], "dpo": []}
     for _ in range(repeats):
         for method, measured in turns.items():
-            measured.append(_process(Spec("ours", (method,), "", size, shared, steps)))
+            measured.append(process(Spec("ours", (method,), "", size, shared, steps)))
             done()
     seconds = {
         method: statistics.median(turn["seconds"] for turn in measured) for method, measured in turns.items()
     }
     return {
-        "size": size,
+        "size": _name(size),
         "shared": None if size in LAB else shared,
         **seconds,
         "times": seconds["rl"] / seconds["dpo"],
@@ -196,14 +201,14 @@ def _passes(size: str, shared: float, steps: int, repeats: int, done: Callable[[
     """Return the seconds of the reference pass, and what features and cost model add to it."""
     turns = []
     for _ in range(repeats):
-        turns.append(_process(Spec("ours", ("pass",), "", size, shared, steps)))
+        turns.append(process(Spec("ours", ("pass",), "", size, shared, steps)))
         done()
     found = {key: statistics.median(t[key] for t in turns) for key in ("reference", "features", "cost_model")}
     added = statistics.median(
         (t["features"] - t["reference"] + t["cost_model"]) / t["reference"] for t in turns
     )
     return {
-        "size": size,
+        "size": _name(size),
         "shared": shared,
         "rows": turns[0]["rows"],
         **found,
@@ -216,39 +221,59 @@ def _end_to_end(
     size: str, shared: float, steps: int, repeats: int, done: Callable[[], None]
 ) -> dict[str, Any]:
     """Return the seconds of whole processes: one `fit` of all methods, and TRL's three trainings."""
-    import torch
-
-    from benchmarks.train_workload import SIZES, build_base, build_tokenizer, make_pairs
+    from benchmarks.train_workload import make_pairs, workload
     from editloop.edits import split
 
+    tokens, batch = workload(size)
     with tempfile.TemporaryDirectory() as folder:
-        base, log, rest = Path(folder) / "base", Path(folder) / "log.jsonl", Path(folder) / "train.jsonl"
-        build_base(size, "cuda" if torch.cuda.is_available() else "cpu").save_pretrained(base)
-        build_tokenizer().save_pretrained(base)
-        rows = make_pairs(steps * SIZES[size].batch + 1, tokens=SIZES[size].tokens, shared=shared)
+        rows = make_pairs(steps * batch + 1, tokens=tokens, shared=shared)
         train = split(rows, validation=VALIDATION).train
-        for file, part in ((log, rows), (rest, train)):
-            lines = (row.model_dump_json(include={"id", "context", "response", "edit"}) for row in part)
-            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        ours = Spec("ours", METHODS, "", size, log=str(log), base=str(base))
-        theirs = [Spec("trl tuned", (m,), "", size, log=str(rest), base=str(base)) for m in METHODS]
+        base = _write_base(size, Path(folder) / "base")
+        log = write_rows(rows, Path(folder) / "log.jsonl")
+        rest = write_rows(train, Path(folder) / "train.jsonl")
+        ours = Spec("ours", METHODS, "", size, log=log, base=base)
+        theirs = [Spec("trl tuned", (m,), "", size, log=rest, base=base) for m in METHODS]
         turns: list[dict[str, float]] = []
         for _ in range(repeats):
             turn = {}
             for name, spec in [("ours", ours), *zip(METHODS, theirs, strict=True)]:
-                turn[name] = _process(spec)["wall"]
+                turn[name] = process(spec)["wall"]
                 done()
             turns.append(turn)
     seconds = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     together = statistics.median(sum(turn[method] for method in METHODS) for turn in turns)
     return {
-        "size": size,
+        "size": _name(size),
         "shared": shared,
         "rows": len(train),
-        "steps": len(train) // SIZES[size].batch,
+        "steps": len(train) // batch,
         "seconds": seconds,
         "trl_seconds": together,
         "times_as_fast": together / seconds["ours"],
         "goal": WHOLE_GOAL,
         "turns": turns,
     }
+
+
+def _one_step(size: str, done: Callable[[], None]) -> dict[str, Any]:
+    """Return the memory and the time of a `fit` of one DPO step, which chooses its micro-batch by itself."""
+    from benchmarks.train_workload import LAMP_SHARED, LAMP_TOKENS, make_pairs, workload
+
+    _, batch = workload(size)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = make_pairs(batch + 1, tokens=LAMP_TOKENS, shared=LAMP_SHARED)
+        base = _write_base(size, Path(folder) / "base")
+        log = write_rows(rows, Path(folder) / "log.jsonl")
+        measured = process(Spec("ours", ("dpo",), "", size, log=log, base=base))
+    done()
+    about = {"size": size, "rows": batch, "tokens": LAMP_TOKENS, "shared": LAMP_SHARED}
+    return about | {"seconds": measured["wall"], "peak_mb": measured["peak_mb"], "goal_mb": STEP_GOAL_MB}
+
+
+def _write_base(size: str, folder: Path) -> str:
+    """Write a base with the tokenizer of the made-up rows, and return its folder."""
+    from benchmarks.train_workload import build_base, build_tokenizer
+
+    build_base(size, device()).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return str(folder)

@@ -20,6 +20,7 @@ _ON_CPU = (
 def page(measured: dict[str, Any]) -> str:
     """Return the page of what `train-speed` measured, in Markdown."""
     parts = [_rates(measured), _whole(measured["whole"]), _rl(measured["rl"]), _passes(measured["passes"])]
+    parts.append(_step(measured["step"]))
     if measured["left_out"]:
         parts.append(f"Left out, because there was no GPU: {', '.join(measured['left_out'])}.")
     return "\n\n".join(parts)
@@ -100,4 +101,13 @@ def _passes(passes: dict[str, Any]) -> str:
         f"took {passes['reference']:.1f} s, and {passes['features']:.1f} s with features; to fit the cost "
         f"model and predict with it took {passes['cost_model']:.1f} s. Both add {passes['added']:.0%} "
         f"(goal: at most {passes['goal']:.0%})."
+    )
+
+
+def _step(step: dict[str, Any]) -> str:
+    return (
+        f"A whole `fit` of one step of DPO, {step['rows']} rows of about {step['tokens']} tokens, shared "
+        f"{step['shared']}, with a random base of size {step['size']} (vocabulary and layers of Qwen2.5), no "
+        f"flag set but the number of rows: {step['peak_mb'] / 1000:.1f} GB at its peak (goal: at most "
+        f"{step['goal_mb'] / 1000:.0f} GB), {step['seconds'] / 60:.1f} min."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from editloop.edits import Record
 from editloop.errors import ConfigError
 from editloop.offline.examples import SAMPLED, Completions, Example
 from editloop.policy import ContextTree, Policy
+from editloop.policy.progress_bars import downloads_alone
 
 WORDS = 8190
 SPREAD = 0.5
@@ -66,17 +68,43 @@ The first is for a CPU. The others have the shapes of Qwen2.5 and Llama 3.1, and
 """
 
 
+FOLDER_TOKENS, FOLDER_BATCH = 240, 4
+"""Median length of a sequence and pairs of an optimiser step, for a base that is a folder."""
+
+LAMP_TOKENS, LAMP_SHARED = 320, 0.2
+"""Median length of a sequence, and the shared fraction, of people's edits of paragraphs (LAMP)."""
+
+
+def workload(name: str) -> tuple[int, int]:
+    """Return the median length of a sequence in tokens, and the pairs of a step, for a size or a folder."""
+    return (SIZES[name].tokens, SIZES[name].batch) if name in SIZES else (FOLDER_TOKENS, FOLDER_BATCH)
+
+
 def build_base(name: str, device: str | torch.device, *, seed: int = 0) -> Any:
-    """Return a Llama of a given size with random weights, in fp32 on a CPU and in bf16 elsewhere.
+    """Return a Llama of a given size with random weights, or the model in a folder.
+
+    It is in fp32 on a CPU and in bf16 elsewhere.
 
     Raises:
-        ConfigError: There is no such size.
+        ConfigError: There is no such size or folder, or the vocabulary is smaller than that of the rows.
     """
+    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    if name in SIZES:
+        return _random_base(SIZES[name], torch.device(device), dtype, seed)
+    if not (Path(name) / "config.json").is_file():
+        raise ConfigError("unknown size", seen=name, do=f"choose one of {', '.join(SIZES)}, or a folder")
+    from transformers import AutoModelForCausalLM
+
+    with downloads_alone():
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="sdpa")
+    if model.config.vocab_size < WORDS + 2:
+        raise ConfigError(f"a base needs {WORDS + 2} tokens for the rows", seen=model.config.vocab_size)
+    return model.to(device).eval()
+
+
+def _random_base(size: Size, device: torch.device, dtype: torch.dtype, seed: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    if name not in SIZES:
-        raise ConfigError("unknown size", seen=name, do=f"choose one of {', '.join(SIZES)}")
-    size = SIZES[name]
     config = LlamaConfig(
         vocab_size=size.vocabulary,
         hidden_size=size.hidden,
@@ -89,11 +117,11 @@ def build_base(name: str, device: str | torch.device, *, seed: int = 0) -> Any:
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=None,
-        dtype=torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16,
+        dtype=dtype,
     )
-    with torch.random.fork_rng(devices=[]), torch.device(device):
+    with torch.random.fork_rng(devices=[]), device:
         torch.manual_seed(seed)
-        return LlamaForCausalLM._from_config(config, attn_implementation="sdpa", dtype=config.dtype).eval()
+        return LlamaForCausalLM._from_config(config, attn_implementation="sdpa", dtype=dtype).eval()
 
 
 def build_tokenizer() -> Any:

@@ -26,7 +26,7 @@ def test_sizes_are_stripped(monkeypatch, tmp_path, capsys):
     ("name", "sizes", "word"),
     [
         ("everything", None, "unknown benchmark: 'everything'"),
-        ("cost-speed", "3b", "cost-speed takes no --sizes: '3b'"),
+        ("cost-speed", "3b", "cost-speed takes no --sizes: ['3b']"),
         ("postedit", None, "mlqe_pe.ro-en.train.tsv, mlqe_pe.ro-en.test.tsv, mlqe_pe.et-en.train.tsv"),
     ],
 )

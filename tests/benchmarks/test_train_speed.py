@@ -87,11 +87,11 @@ def test_results_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         tokens = 30 if spec.methods == ("rl",) else 12
         return {"seconds": each, "peak_mb": 100.0 * each, "wall": wall, "tokens": tokens}
 
-    monkeypatch.setattr(train_speed, "_process", process)
+    monkeypatch.setattr(train_speed, "process", process)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    measured = train_speed.run(tmp_path, repeats=2, steps=1, whole_steps=1)
+    measured = train_speed.run(tmp_path, repeats=2, steps=1, whole_steps=1, step_size="10m")
     assert [spec.arm for spec in seen[:4]] == ["ours", "trl tuned", "trl default", "ours"]
-    assert len(seen) == 2 * (5 * 3 + 2 * 6 + 1 + 4)
+    assert len(seen) == 2 * (5 * 3 + 2 * 6 + 1 + 4) + 1
     assert [(each["times"], each["tokens"]) for each in measured["rl"]] == [(1.5, 2.5)] * 6
     assert [each["size"] for each in measured["rl"][4:]] == ["summary", "email"]
     assert measured["passes"]["added"] == pytest.approx(0.09)
@@ -100,6 +100,50 @@ def test_results_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert rate["times_as_fast_as"] == {"trl tuned": 1.5, "trl default": 2.5}
     assert rate["tokens_per_second"]["ours"] == rate["tokens"] / 2
     assert (measured["whole"]["trl_seconds"], measured["whole"]["times_as_fast"]) == (60.0, 6.0)
+    assert (seen[-1].methods, seen[-1].steps) == (("dpo",), 0)
+    assert measured["step"]["peak_mb"] == 200.0
     assert measured["whole"]["rows"] == SIZES["10m"].batch
     assert json.loads((tmp_path / "train-speed.json").read_text())["left_out"] == ["0.5b", "1.5b", "3b", "8b"]
+    assert "0.2 GB at its peak (goal: at most 24 GB)" in (tmp_path / "train-speed.md").read_text()
     assert "| 10m | dpo | 0.5 |" in (tmp_path / "train-speed.md").read_text()
+
+
+def test_a_base_of_its_own_takes_the_place_of_the_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl")
+    folder = tmp_path / "Some-Base"
+    monkeypatch.setitem(SIZES, "tiny", Size(32, 64, 2, (2, 2), 8192, True, tokens=16, batch=2))
+    build_base("tiny", "cpu").save_pretrained(folder)
+    seen: list[Spec] = []
+
+    def process(spec: Spec) -> dict[str, Any]:
+        seen.append(spec)
+        figures = {"reference": 10.0, "features": 10.4, "cost_model": 0.5, "rows": 4}
+        return figures | {"seconds": 1.0, "peak_mb": 100.0, "wall": 1.0, "tokens": 12}
+
+    monkeypatch.setattr(train_speed, "process", process)
+    measured = train_speed.run(
+        tmp_path, repeats=1, steps=1, whole_steps=1, base=str(folder), step_size="tiny"
+    )
+    assert {spec.size for spec in seen[:-1]} == {str(folder)}
+    assert {each["size"] for each in measured["rates"] + measured["rl"]} == {"Some-Base"}
+    assert not measured["left_out"]
+    page = (tmp_path / "train-speed-some-base.md").read_text()
+    assert "| Some-Base | sft |" in page and str(tmp_path) not in page
+
+
+@pytest.mark.parametrize("arm", ["ours", "trl tuned"])
+def test_an_arm_is_timed_on_the_rows_of_a_log_with_the_tokenizer_of_the_base(
+    base: Any, arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setattr(train_spec, "LOG_BATCH", 2)
+    rows = [{"context": f"say {i}", "response": f"ab {i}", "edit": f"abc {i}"} for i in range(8)]
+    rows.insert(0, {"context": "say", "response": "ab", "edit": "ab"})  # which is no pair
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    spec = Spec(arm, ("dpo",), str(tmp_path), str(base(chat=True)), steps=2, log=str(tmp_path / "log.jsonl"))
+    taken, batch = train_spec.make_rows(spec)
+    assert [row.context for row in taken] == [f"say {i}" for i in range(6)] and batch == 2
+    assert train_arms.measure(spec)["seconds"] > 0

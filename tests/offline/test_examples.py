@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from editloop.edits.record import Message, Record
+from editloop.errors import EmptyViewError
 from editloop.offline import make_examples
-from editloop.offline.examples import EDIT, RESPONSE
+from editloop.offline.examples import EDIT, RESPONSE, check_window
 from editloop.policy import Encoder
 from tiny import tiny_tokenizer
 
@@ -93,3 +94,14 @@ def test_two_records_of_one_id_keep_their_own_responses(order: int) -> None:
     for row, example in zip(rows, make_examples(rows, made).examples, strict=True):
         expected = [made.continuation(t) for t in dict.fromkeys([row.edit, row.response]) if t is not None]
         assert example.tree.continuations == tuple(expected)
+
+
+def test_a_log_of_which_no_edit_fits_into_the_window_is_refused() -> None:
+    made = encoder(12)  # a prompt "say it" of 7 tokens leaves room for 4 characters and the end token
+    assert len(made.prompt("say it")) == 7
+    rows = [record("1", "a", "abcde"), record("2", "a", "abcdefgh"), record("3", "a", None)]
+    with pytest.raises(EmptyViewError, match=r"window of 12 tokens: '2 rows of 13 to 16 tokens'"):
+        check_window(rows, make_examples(rows, made), made)
+    for other in (record("4", "abcdefgh", "abcd"), record("5", "abcd", "abcd")):
+        check_window([*rows, other], make_examples([*rows, other], made), made)
+    check_window(rows[2:], make_examples(rows[2:], made), made)

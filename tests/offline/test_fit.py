@@ -418,7 +418,6 @@ def test_a_quantised_base_is_not_trained_itself(policy: Policy, tmp_path: Path) 
         (small_log(20, accepted=1), {"methods": ("dpo",)}, "DPO needs rows whose edit differs"),
         (small_log(20, accepted=1), {"methods": ("early",)}, "EarlyEnsemble needs rows whose edit differs"),
         ([pending()] * 20, {"methods": ("sft",)}, "SFT needs rows that were edited or accepted"),
-        (small_log(20), {"max_length": 8}, "context too long"),
     ],
 )
 def test_an_unusable_log_is_refused_in_one_line(
@@ -430,6 +429,16 @@ def test_an_unusable_log_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
     assert "--methods" in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("window", [8, 30])  # of which the first is too small for the contexts
+def test_a_log_whose_edits_are_all_longer_than_the_window_is_refused_in_one_line(
+    base: Any, tmp_path: Path, window: int
+) -> None:
+    rows = [record.model_copy(update={"edit": f"{record.edit} {'x' * 90}"}) for record in small_log(20)]
+    with pytest.raises(EmptyViewError, match=f"no edit fits.* of {window} tokens.* rows of ") as caught:
+        fit(rows, base(chat=True), tmp_path / "run", config(max_length=window))
+    assert "\n" not in str(caught.value) and "--max-length" in str(caught.value)
 
 
 def test_sft_learns_from_a_log_that_was_only_accepted(policy: Policy, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from editloop.errors import EditLoopError, ModelError
 from editloop.policy import gguf, load_base, smollm2
+from editloop.policy.bases import resolve_base
 from tiny_gguf import write_tiny_gguf
 
 pytest.importorskip("gguf", reason="the extra smollm2 is not installed")
@@ -76,6 +78,69 @@ def test_a_file_that_is_cut_off_is_one_line_and_leaves_nothing(tmp_path: Path, s
     assert "GGUF file" in refusal(file)
     folder = gguf.cache_folder() / "bases"
     assert not folder.exists() or list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "name"), [(999, "999"), (9, "Q8_1")])
+def test_a_quantisation_that_cannot_be_read_is_named(tmp_path: Path, number: int, name: str) -> None:
+    file = tmp_path / "tiny.gguf"
+    write_tiny_gguf(file)
+    content = bytearray(file.read_bytes())
+    # A tensor's name is followed by the number of its dimensions, the dimensions, and its quantisation.
+    at = content.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight")
+    (dimensions,) = struct.unpack_from("<I", content, at)
+    struct.pack_into("<I", content, at + 4 + 8 * dimensions, number)
+    # The types' blocks have different sizes, and the reader checks that all tensors are within the file.
+    file.write_bytes(bytes(content) + bytes(100_000))
+    line = refusal(file)
+    assert line.startswith(f"weights in quantisation {name} cannot be read")
+    assert "Q8_0" in line and str(file) in line
+
+
+def test_a_part_of_a_file_is_refused(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "tiny-00001-of-00002.gguf")
+    line = refusal(tmp_path / "tiny-00001-of-00002.gguf")
+    assert "one part of several" in line and "gguf-split" in line
+
+
+def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "tiny.gguf"
+    write_tiny_gguf(file)
+    hashed = []
+    whole = hashlib.file_digest
+    monkeypatch.setattr(
+        gguf.hashlib, "file_digest", lambda opened, kind: hashed.append(opened.name) or whole(opened, kind)
+    )
+    first = gguf.dequantised(file)
+    assert gguf.dequantised(file) == first and hashed == [str(file)]
+    write_tiny_gguf(file, kind="Q4_1")
+    assert gguf.dequantised(file) != first and len(hashed) == 2
+    for memory in (gguf.cache_folder() / "digests").iterdir():
+        memory.write_text("{")
+    assert gguf.dequantised(file) != first and len(hashed) == 3
+
+
+def test_no_progress_bars_are_drawn(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging
+
+    monkeypatch.setattr("transformers.utils.logging._tqdm_active", True)
+    write_tiny_gguf(tmp_path / "tiny.gguf")
+    capfd.readouterr()
+    load_base(tmp_path / "tiny.gguf", device="cpu")
+    assert capfd.readouterr().err == ""
+    assert logging.is_progress_bar_enabled() and not are_progress_bars_disabled()
+
+
+def test_a_folder_with_nothing_but_a_gguf_file_is_that_file(tmp_path: Path) -> None:
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    write_tiny_gguf(folder / "tiny.gguf")
+    assert load_base(str(folder), device="cpu").base == str(folder / "tiny.gguf")
+    write_tiny_gguf(folder / "other.gguf")
+    line = refusal(folder)
+    assert "2 GGUF files: other.gguf, tiny.gguf" in line and f"--base {folder}/other.gguf" in line
 
 
 def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
@@ -158,3 +223,56 @@ def test_a_file_of_the_hub_is_asked_for_by_its_repository(
     assert "the hub does not give this file: no such repository" in refusal("other/repository/tiny.gguf")
     with pytest.raises(ModelError):
         load_base("./owner/repository/tiny.gguf", device="cpu")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a repository `owner/repository` in the hub's cache, on a machine without a network."""
+    from huggingface_hub import constants
+
+    place = tmp_path / "hub" / "models--owner--repository"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("a" * 40)
+    (place / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    return place / "snapshots" / ("a" * 40)
+
+
+def test_a_repository_with_nothing_but_a_gguf_file_is_that_file(repository: Path) -> None:
+    write_tiny_gguf(repository / "tiny.gguf")
+    (repository / "config.json").write_text("{}")  # some repositories have one beside the file
+    base = load_base("owner/repository", device="cpu")
+    assert base.base == "owner/repository/tiny.gguf"
+    assert load_base(base.base, device="cpu").fingerprint == base.fingerprint
+
+
+def test_a_repository_with_several_gguf_files_names_them(repository: Path) -> None:
+    for kind in ("Q4_1", "Q8_0"):
+        write_tiny_gguf(repository / f"tiny.{kind}.gguf", kind=kind)
+    line = refusal("owner/repository")
+    assert "2 GGUF files: tiny.Q4_1.gguf, tiny.Q8_0.gguf" in line
+    assert "--base owner/repository/tiny.Q4_1.gguf" in line
+
+
+def test_a_repository_with_the_usual_weights_is_used_as_it_is(repository: Path) -> None:
+    write_tiny_gguf(repository / "tiny.gguf")
+    (repository / "model.safetensors").write_bytes(b"")
+    assert resolve_base("owner/repository") == ("owner/repository", "owner/repository", None)
+    assert resolve_base("nobody/nothing") == ("nobody/nothing", "nobody/nothing", None)
+
+
+def test_the_hub_is_asked_for_the_files_that_the_cache_lacks(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub,
+        "list_repo_files",
+        lambda name: asked.append(name) or ["README.md", "sub/tiny.gguf", "model.safetensors"],
+    )
+    write_tiny_gguf(repository / "tiny.gguf")
+    assert resolve_base("owner/repository").place == "owner/repository"
+    assert asked == ["owner/repository"]

@@ -13,7 +13,7 @@ from editloop.errors import EmptyViewError
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.cost_model.estimates import CostEstimates
 from editloop.offline.cost_model.preparation import estimate_costs
-from editloop.offline.examples import EDIT, Example, ExampleSet, make_examples
+from editloop.offline.examples import EDIT, Example, ExampleSet, check_window, make_examples
 from editloop.offline.methods import METHODS
 from editloop.offline.reference import reference_of, reference_pass
 from editloop.offline.trial import TrialRows
@@ -56,11 +56,12 @@ def encode_log(
         callback: Receives what was counted.
 
     Raises:
-        EmptyViewError: A part has no row that one of the methods needs.
+        EmptyViewError: A part has no row that one of the methods needs, or no edit fits into the window.
     """
     parts = split(records, by=config.split_by, validation=config.validation, seed=config.seed)
     validation = parts.validation[: config.validation_rows]
     data = FitData(make_examples(parts.train, policy.encoder), make_examples(validation, policy.encoder))
+    check_window(parts.train, data.train, policy.encoder)
     callback.message(
         f"rows: {len(data.train.examples)} to train on ({len(data.train.pairs)} edited), "
         f"{len(data.validation.examples)} to validate on ({len(data.validation.pairs)} edited)"

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from editloop.edits import Context, Record, preferences, supervision
+from editloop.errors import EmptyViewError, ModelError
 from editloop.policy import ContextTree, Encoder
 
-__all__ = ["EDIT", "RESPONSE", "SAMPLED", "Completions", "Example", "ExampleSet", "make_examples"]
+__all__ = [
+    "EDIT",
+    "RESPONSE",
+    "SAMPLED",
+    "Completions",
+    "Example",
+    "ExampleSet",
+    "check_window",
+    "make_examples",
+]
 
 EDIT, RESPONSE, SAMPLED = "edit", "response", "sampled"
 """The roles of a completion: the user's edit, the logged draft, and a sample from the reference."""
@@ -161,3 +172,30 @@ def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
         roles = {EDIT: (0,), RESPONSE: (len(tree.continuations) - 1,)}
         examples.append(Example(row.id, row.context, row.edit, record.response, Completions(tree, roles)))
     return ExampleSet(tuple(examples), +counts)  # the plus drops reasons with a count of 0
+
+
+def check_window(records: Sequence[Record], found: ExampleSet, encoder: Encoder) -> None:
+    """Refuse records of which no edit fits into the window: a policy would learn no end of any text.
+
+    Args:
+        records: The records.
+        found: What `make_examples` made of them.
+        encoder: The base's encoder.
+
+    Raises:
+        EmptyViewError: Every edit is cut, or its context leaves no room for it.
+    """
+    observed = supervision(records).rows
+    ends = [e.completions.tree.continuations[e.completions.of(EDIT)][-1] for e in found.examples]
+    if not observed or encoder.end in ends:
+        return
+    lengths = []
+    for row in observed:
+        with suppress(ModelError):  # a context that the chat template refuses has no length
+            lengths.append(len(encoder.prompt(row.context)) + len(encoder.continuation(row.edit)))
+    if lengths and min(lengths) > encoder.max_length:
+        raise EmptyViewError(
+            f"no edit fits, with its context, into the window of {encoder.max_length} tokens",
+            seen=f"{len(lengths)} rows of {min(lengths)} to {max(lengths)} tokens",
+            do="raise --max-length, or choose a --base with a longer window",
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
@@ -17,6 +19,12 @@ room above this one, and is imported only when such a base is asked for."""
 
 GGUF_NAMES = {"smollm2": "editloop.policy.smollm2:model_file"}
 """For each short name of a GGUF file the function that returns its path, as a path to import."""
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+"""A repository of the hub with its owner."""
+
+OTHER_WEIGHTS = (".safetensors", ".bin")
+"""How the names of weights end that `transformers` loads as they are."""
 
 
 class ResolvedBase(NamedTuple):
@@ -39,7 +47,7 @@ def resolve_base(base: str | Path) -> ResolvedBase:
 
     Raises:
         ConfigError: The scheme is known, and has no base of that name.
-        ModelError: A GGUF file is not there, or cannot be read.
+        ModelError: A GGUF file is not there, or cannot be read; or there are several to choose from.
         MissingExtraError: Reading a GGUF file needs the extra `smollm2`.
     """
     text = str(base)
@@ -49,10 +57,17 @@ def resolve_base(base: str | Path) -> ResolvedBase:
         return _folder(find(name))
     if text in GGUF_NAMES and not isinstance(base, Path):
         return _gguf(resolve_name(GGUF_NAMES[text])(), text)
-    if text.endswith(".gguf") and not Path(base).is_dir():
+    if Path(base).is_dir():
+        file = _only_gguf((each.name for each in Path(base).iterdir()), text)
+        return _gguf(Path(base) / file, str(Path(base).resolve() / file)) if file else _folder(base)
+    if text.endswith(".gguf"):
         if Path(base).exists():
             return _gguf(Path(base), str(Path(base).resolve()))
         return _gguf(_hub_file(base), text)
+    if not isinstance(base, Path) and HUB_NAME.fullmatch(text) and not Path(base).exists():
+        file = _only_gguf(_hub_names(text), text)
+        if file:
+            return _gguf(_hub_file(f"{text}/{file}"), f"{text}/{file}")
     return _folder(base)
 
 
@@ -68,6 +83,44 @@ def _gguf(file: Path, name: str) -> ResolvedBase:
     licence = made["license"] or "no licence named"
     note = f"{file.name} ({licence}), its {made['quantisation']} weights dequantised in {folder}"
     return ResolvedBase(folder, name, note)
+
+
+def _only_gguf(names: Iterable[str], base: str) -> str | None:
+    """The GGUF file of a folder or repository that has no other weights; None if there is nothing to read.
+
+    Raises:
+        ModelError: There are several.
+    """
+    names = sorted(names)
+    files = [name for name in names if name.endswith(".gguf")]
+    if not files or any(name.endswith(OTHER_WEIGHTS) for name in names):
+        return None
+    if len(files) > 1:
+        found = f"{len(files)} GGUF files: {', '.join(files[:6])}{', ...' if len(files) > 6 else ''}"
+        do = f"choose one, such as --base {base.rstrip('/')}/{files[0]}"
+        raise ModelError(f"the base has {found}", seen=base, do=do)
+    return files[0]
+
+
+def _hub_names(repository: str) -> list[str]:
+    """The names of a repository's files: as the hub has them, or as its own cache has where it is not asked.
+
+    The hub is not asked about a repository whose weights are in the cache in the usual format. Nothing is
+    raised here: what is wrong with a name is said when the base is loaded.
+    """
+    from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    cached: list[str] = []
+    with suppress(OSError, ValueError, HfHubHTTPError):  # it is not in the cache
+        folder = Path(snapshot_download(repository, local_files_only=True))
+        cached = [str(file.relative_to(folder)) for file in folder.rglob("*")]
+    if any(name.endswith(OTHER_WEIGHTS) for name in cached):
+        return cached
+    try:
+        return list_repo_files(repository)
+    except (OSError, ValueError, HfHubHTTPError):
+        return cached
 
 
 def _hub_file(base: str | Path) -> Path:

@@ -32,9 +32,12 @@ class Encoder:
         max_length: Limit in tokens of a context and a continuation together.
         end_token: The token that ends a turn; by default the one that the chat template uses, else the
             tokenizer's end token.
+        more_ends: Ids of further tokens at which the model may end a response.
 
     Attributes:
-        end: Id of the end-of-turn token.
+        end: Id of the end-of-turn token, which is the one that is learned.
+        ends: Ids of the tokens at which a response ends; the first is `end`. If an end token is asked for, it
+            is the only one.
         end_token: The end-of-turn token as text.
         pad: Id of the padding token.
         why: How prompts are made and turns end, in one line.
@@ -44,12 +47,16 @@ class Encoder:
         ModelError: The tokenizer has no end token.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, end_token: str | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, max_length: int, end_token: str | None = None, more_ends: Sequence[int] = ()
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.has_template = tokenizer.chat_template is not None
         form = "chat template" if self.has_template else "no chat template: context and a newline"
         self.end, end_why = self._find_end(end_token)
+        more = more_ends if end_token is None else ()
+        self.ends = (self.end, *(each for each in more if each != self.end))
         self.end_token: str = tokenizer.convert_ids_to_tokens(self.end)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end
         self.why = f"prompt by {form}, turns end with {self.end_token!r} ({end_why})"

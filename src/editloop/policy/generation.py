@@ -14,7 +14,7 @@ from typing import Any
 from editloop.errors import ConfigError, ModelError
 from editloop.policy.mode import core_of
 
-__all__ = ["READABLE", "GenerationSettings", "shipped_settings"]
+__all__ = ["READABLE", "GenerationSettings", "shipped_ends", "shipped_settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,29 @@ def shipped_settings(model: Any) -> tuple[GenerationSettings, str]:
     if not found and not draws:
         return READABLE, "the base ships no settings"
     try:
-        return GenerationSettings(**found), "as the base ships them"
+        settings = GenerationSettings(**found)
     except (ConfigError, TypeError) as error:
         raise ModelError(
             f"the generation settings of the base cannot be used: {error}",
             do="change its generation_config.json",
         ) from error
+    if draws and settings.temperature == 0:
+        return settings, "the base asks to draw at temperature 0: the likeliest token is taken"
+    return settings, "as the base ships them"
+
+
+def shipped_ends(model: Any, tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens at which the base's generation settings end a response.
+
+    Args:
+        model: A `transformers` model.
+        tokenizer: Its tokenizer.
+
+    Returns:
+        The ids that are special tokens of the tokenizer; and those that are not, at which no response should
+        end: they are outside the vocabulary, or parts of words.
+    """
+    found = getattr(getattr(core_of(model), "generation_config", None), "eos_token_id", None)
+    named = tuple(found) if isinstance(found, list | tuple) else () if found is None else (found,)
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    return tuple(each for each in named if each in special), tuple(e for e in named if e not in special)

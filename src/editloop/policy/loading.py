@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from editloop.extras import requires
 from editloop.policy.bases import resolve_base
 from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
-from editloop.policy.generation import shipped_settings
+from editloop.policy.generation import shipped_ends, shipped_settings
 from editloop.policy.model import Policy
 from editloop.policy.probe import probe_trees
+from editloop.policy.progress_bars import downloads_alone
 
 __all__ = ["load_base"]
 
@@ -60,7 +63,9 @@ def load_base(
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
     tokenizer, model = _tokenizer_and_model(base, chosen_device, quantize, options)
     length, length_why = _choose_length(model, max_length)
-    encoder = Encoder(tokenizer, length, end_token)
+    ends, not_ends = shipped_ends(model, tokenizer)
+    encoder = Encoder(tokenizer, length, end_token, ends)
+    _check_vocabulary(encoder, model, resolved.name)
     shares, share_why = probe_trees(model)
     generation, generation_why = shipped_settings(model)
     precision = str(chosen_dtype).removeprefix("torch.")
@@ -70,6 +75,7 @@ def load_base(
         f"length {length} tokens ({length_why})",
         encoder.why,
         f"{'context trees' if shares else 'plain sequences'} ({share_why})",
+        *_contradictions(encoder, ends, not_ends),
         f"responses at {generation} ({generation_why})",
     ]
     return Policy(
@@ -99,23 +105,16 @@ def _tokenizer_and_model(
 
 
 def _from_pretrained(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The tokenizer and the model; the library's progress bars are shown for downloads only."""
+    """The tokenizer and the model."""
     from transformers import AutoTokenizer
-    from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
-    if bars and Path(source).is_dir():
-        logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=options["trust_remote_code"])
-        model = _load_model(source, options)
+        with downloads_alone():
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=options["trust_remote_code"])
+            return tokenizer, _load_model(source, options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"the base cannot be loaded: {reason}", seen=source, do="check --base") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    return tokenizer, model
 
 
 def _load_model(source: str, options: dict[str, Any]) -> Any:
@@ -185,6 +184,45 @@ def _prepare_quantized(model: Any) -> Any:
     # This casts whatever is not quantised to float32. Done when an adapter is attached, as usual, it would
     # change the base between the reference pass and the training; done here, both see the same base.
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+
+def _check_vocabulary(encoder: Encoder, model: Any, base: str) -> None:
+    """Refuse a tokenizer whose prompts or end token the model does not know; pad with a token that it knows.
+
+    Tokens that no prompt has may be missing: some tokenizers have one for images that their text models lack.
+
+    Raises:
+        ModelError: Tokenizer and model do not belong together.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    needed = [encoder.end]
+    with suppress(ModelError):  # contexts that the template refuses are counted when they are encoded
+        needed += encoder.prompt("?")
+    if (last := max(needed)) >= rows:
+        token = encoder.tokenizer.convert_ids_to_tokens(last)
+        raise ModelError(
+            f"the model has no token {token!r} of its tokenizer: number {last} of {rows}",
+            seen=base,
+            do="check that its tokenizer and its weights belong together",
+        )
+    if encoder.pad >= rows:
+        encoder.pad = encoder.end
+
+
+def _contradictions(encoder: Encoder, ends: Sequence[int], not_ends: Sequence[Any]) -> list[str]:
+    """What is made of end tokens in the base's generation settings that its tokenizer contradicts."""
+    said = []
+    if not_ends:
+        named = ", ".join(map(str, not_ends))
+        said.append(
+            f"no response ends at {named}, as the base's settings have it: no special token has that id"
+        )
+    if len(encoder.ends) > 1 and encoder.end not in ends:
+        others = ", ".join(repr(encoder.tokenizer.convert_ids_to_tokens(each)) for each in encoder.ends[1:])
+        said.append(
+            f"responses end at {others} as well (by the base's settings, which lack {encoder.end_token!r})"
+        )
+    return said
 
 
 def _choose_length(model: Any, max_length: int | None) -> tuple[int, str]:

@@ -116,7 +116,7 @@ def sample(
             config = GenerationConfig(
                 do_sample=False,  # the processor leaves one token to choose; without it, decoding is greedy
                 max_new_tokens=room,
-                eos_token_id=encoder.end,
+                eos_token_id=list(encoder.ends),
                 pad_token_id=encoder.pad,
                 bos_token_id=encoder.tokenizer.bos_token_id,
                 repetition_penalty=settings.repetition_penalty,
@@ -233,9 +233,9 @@ def without_shipped_settings(model: Any) -> Any:
 
 def _sample_of(ids: list[int], encoder: Encoder) -> Sample:
     # A row that ended before the others is filled up with padding, which comes after its end token.
-    finished = encoder.end in ids
-    if finished:
-        ids = ids[: ids.index(encoder.end)]
+    end = next((place for place, token in enumerate(ids) if token in encoder.ends), None)
+    finished = end is not None
+    ids = ids[:end]
     text = encoder.decode(ids)
     trimmed = trim_loops(text)
     return Sample(trimmed, len(ids) + finished, finished, len(text) - len(trimmed))
