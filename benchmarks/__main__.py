@@ -30,6 +30,7 @@ BENCHMARKS = {
     "pessimism": "pessimism:run",
     "postedit": "postedit:run",
     "quality": "quality:run",
+    "real": "real:run",
     "real-trl": "real_trl:run",
     "rl": "rl:run",
     "serve": "serving:run",

@@ -1,0 +1,300 @@
+"""Every method with its defaults on a real base and real edits: does a policy learn what people changed?
+
+SmolLM2-135M-Instruct, LAMP's paragraphs by folds of unseen writers, and translators' corrections of Romanian
+and of Estonian to English. `fit` gets the rows and nothing else; all that it chooses, it chooses on its own
+validation part. Each fit, and each policy's figures on the test rows, are kept as soon as they are there, so
+the benchmark can be interrupted and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cells import WORK
+from benchmarks.real_rows import LANGUAGES, Fold, lamp_folds, mlqe
+from editloop.edits import context_text, get_cost
+from editloop.errors import ConfigError
+from editloop.io import write_text
+from editloop.offline import FitConfig, fit
+from editloop.offline.examples import EDIT, Example, make_examples
+from editloop.offline.reference import reference_pass
+from editloop.offline.scoring import score
+from editloop.policy import Policy, RunFolder, load_base
+from editloop.progress import ProgressCallback, WarningCallback, counter
+from editloop.results import markdown_table, write_result
+
+__all__ = ["DATA_SETS", "METHODS", "run"]
+
+BASE = "smollm2"
+METHODS = ("sft", "dpo", "early", "rl", "kto")
+DATA_SETS = ("lamp", *LANGUAGES)
+SHOWN = 2
+"""Rows of each data set whose texts are shown."""
+
+RESAMPLES = 2000
+SEED = 7
+"""The seed of the sampled responses and of the bootstrap."""
+
+Rows = dict[str, Any]
+"""What is kept of a policy on test rows, one entry for each row in lists: `context`, `edit`, `log_prob`
+(log π(y'|x)), `tokens` of the edit, `margin` (None where the response was accepted), a sampled response
+(`sample`), its `cost` against the edit, `finished`, and its length over that of the edit (`ratio`)."""
+
+
+def run(
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    work: Path = WORK / "real",
+    base: str = BASE,
+    data_sets: Sequence[str] = DATA_SETS,
+    methods: Sequence[str] = METHODS,
+    limit: int | None = None,
+    callback: ProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Fit and measure what is not kept yet, and write `real.json` and `real.md` after each fit.
+
+    Args:
+        out: The folder for the results.
+        data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given.
+        work: Where fits and figures are kept.
+        base: The base, as `load_base` takes it.
+        data_sets: Those of `DATA_SETS` to measure.
+        methods: The methods to fit.
+        limit: The most rows of each part, for a smaller experiment.
+        callback: Receives progress.
+
+    Raises:
+        ConfigError: There is no such data set, or a file does not exist.
+    """
+    callback = callback or WarningCallback()
+    if unknown := set(data_sets) - set(DATA_SETS):
+        raise ConfigError("unknown data set", seen=sorted(unknown), do=f"choose of {', '.join(DATA_SETS)}")
+    folds = {
+        name: [Fold(fold.train[:limit], fold.test[:limit]) for fold in _folds(name, data)]
+        for name in data_sets
+    }
+    policy = load_base(base)
+    found: dict[str, list[dict[str, Any]]] = {}
+    measured: dict[str, Any] = {}
+    for name in data_sets:
+        for i, fold in enumerate(folds[name]):
+            folder = work / f"{name}-{i}"
+            callback.message(f"{name}, fit {i + 1} of {len(folds[name])}")
+            made = fit(
+                fold.train, policy, folder / "run", FitConfig(methods=tuple(methods)), callback=callback
+            )
+            rows = {arm: _rows(made, arm, policy, fold, folder, callback) for arm in made.arm_names()}
+            found.setdefault(name, []).append({"about": _about(made, fold), "rows": rows})
+            measured = {
+                "base": policy.base,
+                "seed": SEED,
+                "data_sets": {each: _summary(fits) for each, fits in found.items()},
+            }
+            write_result("real", measured, _page(measured), out)
+    return measured
+
+
+def _folds(name: str, data: str | Path | None) -> list[Fold]:
+    return lamp_folds(data) if name == "lamp" else [mlqe(name, data)]
+
+
+def _rows(
+    made: RunFolder, arm: str, base: Policy, fold: Fold, folder: Path, callback: ProgressCallback
+) -> Rows:
+    """Return the figures of a policy on the test rows of its fit; those that are kept are read."""
+    kept = folder / f"{arm}.json"
+    if kept.is_file():
+        content: Rows = json.loads(kept.read_text(encoding="utf-8"))
+        return content
+    examples, _ = reference_pass(
+        base,
+        make_examples(fold.test, base.encoder).examples,
+        progress=counter(callback, "reference", len(fold.test)),
+    )
+    config = made.manifest().config
+    with made.policy(arm, base) as policy:
+        found = _measured(policy, examples, config.cost, config.max_new_tokens, arm, callback)
+    write_text(kept, json.dumps(found))
+    return found
+
+
+def _measured(
+    policy: Policy,
+    examples: Sequence[Example],
+    cost: str,
+    longest: int,
+    arm: str,
+    callback: ProgressCallback,
+) -> Rows:
+    scores = score(policy, examples, progress=counter(callback, arm, len(examples)))
+    samples = policy.sample(
+        [each.context for each in examples],
+        seed=SEED,
+        max_new_tokens=longest,
+        progress=counter(callback, f"{arm}, samples", len(examples)),
+    )
+    margins: list[float | None] = [None] * len(examples)
+    for row, margin in zip(scores.pair.tolist(), scores.margin.tolist(), strict=True):
+        margins[row] = margin
+    edits = [each.edit for each in examples]
+    return {
+        "context": [context_text(each.context) for each in examples],
+        "edit": edits,
+        "log_prob": scores.chosen.tolist(),
+        "tokens": [len(e.tree.continuations[e.completions.of(EDIT)]) for e in examples],
+        "margin": margins,
+        "sample": [each.text for each in samples],
+        "cost": np.asarray(get_cost(cost)([s.text for s in samples], edits), np.float64).tolist(),
+        "finished": [each.finished for each in samples],
+        "ratio": [len(s.text) / max(1, len(edit)) for s, edit in zip(samples, edits, strict=True)],
+    }
+
+
+def _about(made: RunFolder, fold: Fold) -> dict[str, Any]:
+    """Return what a fit did: rows, minutes, chosen settings, mixture."""
+    manifest = made.manifest()
+    return {
+        "train": len(fold.train),
+        "test": len(fold.test),
+        "cost": manifest.config.cost,
+        "longest": manifest.config.max_new_tokens,
+        "chosen": {name: each.best.settings for name, each in manifest.policies.items()},
+        "steps": {name: [each.best.best_step, each.best.steps] for name, each in manifest.policies.items()},
+        "seconds": {
+            name: round(sum(trial.seconds for trial in each.trials))
+            for name, each in manifest.policies.items()
+        },
+        "alarms": {name: each.alarms for name, each in manifest.policies.items() if each.alarms},
+        "mixture": manifest.mixture.weights if manifest.mixture else None,
+    }
+
+
+def _summary(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the figures of a data set over its folds, with intervals over contexts."""
+    arms = list(dict.fromkeys(arm for each in fits for arm in each["rows"]))
+    # A policy that a fold lacks, such as RL where it was declined, has figures of no fold.
+    arms = [arm for arm in arms if all(arm in each["rows"] for each in fits)]
+    pooled = {
+        arm: {
+            key: list(chain.from_iterable(each["rows"][arm][key] for each in fits))
+            for key in fits[0]["rows"][arm]
+        }
+        for arm in arms
+    }
+    base = pooled["base"]
+    draws = _resampled(base["context"])
+    return {
+        "fits": [each["about"] for each in fits],
+        "rows": len(base["context"]),
+        "policies": {arm: _figures(rows, base, draws) for arm, rows in pooled.items()},
+        "texts": [
+            {
+                "context": base["context"][i],
+                "edit": base["edit"][i],
+                **{arm: rows["sample"][i] for arm, rows in pooled.items()},
+            }
+            for i in range(min(SHOWN, len(base["context"])))
+        ],
+    }
+
+
+def _resampled(contexts: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Return bootstrap samples of rows [RESAMPLES], in which the rows of one context stay together."""
+    groups: dict[str, list[int]] = {}
+    for row, context in enumerate(contexts):
+        groups.setdefault(context, []).append(row)
+    rows = [np.array(each, np.int64) for each in groups.values()]
+    generator = np.random.default_rng(SEED)
+    return [
+        np.concatenate([rows[i] for i in generator.integers(len(rows), size=len(rows))])
+        for _ in range(RESAMPLES)
+    ]
+
+
+def _figures(rows: Rows, base: Rows, draws: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
+    """Return each figure of a policy as its value and its 95% interval by bootstrap over contexts."""
+    log_prob, before, tokens = (
+        np.array(each, np.float64) for each in (rows["log_prob"], base["log_prob"], rows["tokens"])
+    )
+    margin = np.array([np.nan if each is None else each for each in rows["margin"]], np.float64)
+    wins = np.where(np.isnan(margin), np.nan, (np.sign(margin) + 1) / 2)
+    columns = {key: np.array(rows[key], np.float64) for key in ("cost", "finished", "ratio")}
+    saved = np.array(base["cost"], np.float64) - columns["cost"]
+    figures: dict[str, Callable[[Any], float]] = {
+        "log_prob_per_token": lambda i: float(log_prob[i].sum() / tokens[i].sum()),
+        "gain_per_token": lambda i: float((log_prob[i] - before[i]).sum() / tokens[i].sum()),
+        "reference_accuracy": lambda i: float(np.nanmean(wins[i])),
+        "cost": lambda i: float(columns["cost"][i].mean()),
+        "cost_saved": lambda i: float(saved[i].mean()),
+        "finished": lambda i: float(columns["finished"][i].mean()),
+        "length_ratio": lambda i: float(columns["ratio"][i].mean()),
+    }
+    found = {}
+    for name, figure in figures.items():
+        low, high = np.nanquantile([figure(draw) for draw in draws], (0.025, 0.975))
+        found[name] = {"value": figure(slice(None)), "interval": [float(low), float(high)]}
+    return found
+
+
+COLUMNS = {
+    "gain_per_token": "gain of the edit, nats per token",
+    "reference_accuracy": "reference accuracy",
+    "cost": "cost of a sampled response",
+    "cost_saved": "less than the base's",
+    "finished": "finished",
+    "length_ratio": "length ratio",
+}
+
+
+def _page(measured: Mapping[str, Any]) -> str:
+    parts = [
+        f"`fit` with its defaults on {measured['base']}. In brackets 95% intervals by bootstrap over "
+        "contexts. The gain is the edit's log-likelihood over that under the base.",
+    ]
+    for name, found in measured["data_sets"].items():
+        fits = found["fits"]
+        train = ", ".join(str(each["train"]) for each in fits)
+        parts.append(
+            f"## {name}\n\n{found['rows']} test rows of {len(fits)} fit(s) on {train} rows; cost "
+            f"`{fits[0]['cost']}`, responses of at most {fits[0]['longest']} tokens."
+        )
+        rows = []
+        for arm, figures in found["policies"].items():
+            cells = [_shown(figures[key]) for key in COLUMNS]
+            if arm == "base":
+                cells[0] = cells[1] = cells[3] = "–"  # they are differences from the base itself
+            rows.append([arm, *cells])
+        parts.append(markdown_table(["policy", *COLUMNS.values()], rows))
+        for i, each in enumerate(fits):
+            lines = [
+                f"- fit {i + 1}, {arm}: {settings}; step {each['steps'][arm][0]} of {each['steps'][arm][1]} "
+                f"kept; {each['seconds'][arm] / 60:.1f} min"
+                for arm, settings in each["chosen"].items()
+            ]
+            if each["mixture"]:
+                weights = ", ".join(f"{arm} {weight:.2f}" for arm, weight in each["mixture"].items())
+                lines.append(f"- fit {i + 1}, mixture: {weights}")
+            lines += [
+                f"- alarm, fit {i + 1}, {arm}: {line}" for arm, a in each["alarms"].items() for line in a
+            ]
+            parts.append("\n".join(lines))
+        for text in found["texts"]:
+            parts.append("\n\n".join(f"**{key}**\n\n{_quoted(value)}" for key, value in text.items()))
+    return "\n\n".join(parts)
+
+
+def _shown(figure: Mapping[str, Any]) -> str:
+    low, high = figure["interval"]
+    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines() or [""])
