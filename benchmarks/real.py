@@ -22,6 +22,7 @@ from benchmarks.real_rows import LANGUAGES, Fold, lamp_folds, mlqe
 from editloop.edits import context_text, get_cost
 from editloop.errors import ConfigError
 from editloop.io import write_text
+from editloop.offline import METHODS as REGISTRY
 from editloop.offline import FitConfig, fit
 from editloop.offline.examples import EDIT, Example, make_examples
 from editloop.offline.reference import reference_pass
@@ -88,9 +89,8 @@ def run(
         for i, fold in enumerate(folds[name]):
             folder = work / f"{name}-{i}"
             callback.message(f"{name}, fit {i + 1} of {len(folds[name])}")
-            made = fit(
-                fold.train, policy, folder / "run", FitConfig(methods=tuple(methods)), callback=callback
-            )
+            config = FitConfig(methods=_possible(methods, fold, policy))
+            made = fit(fold.train, policy, folder / "run", config, callback=callback)
             rows = {arm: _rows(made, arm, policy, fold, folder, callback) for arm in made.arm_names()}
             found.setdefault(name, []).append({"about": _about(made, fold), "rows": rows})
             measured = {
@@ -104,6 +104,12 @@ def run(
 
 def _folds(name: str, data: str | Path | None) -> list[Fold]:
     return lamp_folds(data) if name == "lamp" else [mlqe(name, data)]
+
+
+def _possible(methods: Sequence[str], fold: Fold, base: Policy) -> tuple[str, ...]:
+    """Return the methods that have rows to learn from: KTO needs drafts that were accepted unchanged."""
+    examples = make_examples(fold.train, base.encoder).examples
+    return tuple(name for name in methods if REGISTRY.get(name).suffices(examples))
 
 
 def _rows(
@@ -262,9 +268,11 @@ def _page(measured: Mapping[str, Any]) -> str:
     for name, found in measured["data_sets"].items():
         fits = found["fits"]
         train = ", ".join(str(each["train"]) for each in fits)
+        missing = [method for method in METHODS if method not in fits[0]["chosen"]]
         parts.append(
             f"## {name}\n\n{found['rows']} test rows of {len(fits)} fit(s) on {train} rows; cost "
             f"`{fits[0]['cost']}`, responses of at most {fits[0]['longest']} tokens."
+            + (f" Without {', '.join(missing)}, for which there are no rows or no costs." if missing else "")
         )
         rows = []
         for arm, figures in found["policies"].items():
