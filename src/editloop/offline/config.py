@@ -90,7 +90,7 @@ class FitConfig(Configuration):
     )
     batch_size: int | None = setting(
         None,
-        "Contexts in an optimiser step, over all processes; by default 4 to 32, a thirtieth of the rows.",
+        "Contexts in an optimiser step, over all processes; by default 4 to 32, a sixtieth of the rows.",
         section=TRAINING,
         common=True,
         ge=1,

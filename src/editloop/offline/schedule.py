@@ -20,8 +20,8 @@ MOST_PASSES = 4.0
 BATCH_SIZES = (32, 16, 8, 4)
 """The sizes of a step, largest first."""
 
-ROWS_PER_SIZE = 30
-"""A size is used from this many times as many rows on, so that a pass over the rows has about 30 steps."""
+ROWS_PER_SIZE = 60
+"""A size is used from this many times as many rows on, so that a pass over the rows has 60 steps or more."""
 
 
 def default_batch_size(rows: int, world: int = 1) -> int:
