@@ -162,8 +162,8 @@ class FitConfig(Configuration):
     )
     halving: bool = setting(
         True,
-        "Drop the worse half of the trials that differ in learning rate or passes alone at a quarter of "
-        "their steps, by validation loss, instead of training all of them to the end.",
+        "With select: loss, drop the worse half of a method's trials at a quarter of their steps instead of "
+        "training all of them to the end.",
         section=CHOICE,
     )
     mixture: Literal["likelihood", "cost", "none"] = setting(

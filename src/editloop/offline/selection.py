@@ -1,16 +1,16 @@
 """Train the trials of a method and keep the best of them on the validation part.
 
-Trials that differ only in what is not part of the loss, such as the learning rate, are compared while they
-train (successive halving): the half with the higher validation figure is dropped at a quarter of the steps,
-and with more than two trials also at an eighth, a sixteenth and so on. The others go on from their
-checkpoints, so what is kept is the same policy that a whole training would have given.
+If validation losses decide, the trials are compared while they train (successive halving): the half with the
+higher validation figure is dropped at a quarter of the steps, and with more than two trials also at an
+eighth, a sixteenth and so on. The others go on from their checkpoints, so what is kept is the same policy
+that a whole training would have given.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,10 @@ def train_method(
         )
         for trial in trials
     ]
-    finalists = [left for rivals in _rivals(trainings) for left in _halved(rivals, config, callback)]
+    # By their losses, so not where the user wants another criterion to decide. The losses of such a grid can
+    # be compared: the configuration sees to it.
+    is_halved = config.halving and config.select == "loss"
+    finalists = _halved(trainings, config, callback) if is_halved else trainings
     for training in finalists:
         training.run()
     criterion = "validation_loss" if config.select == "loss" else "validation_cost"
@@ -136,19 +139,11 @@ class _Training:
         self.result = result
 
 
-def _rivals(trainings: Iterable[_Training]) -> list[list[_Training]]:
-    """The trainings in groups, within which validation losses can be compared."""
-    groups: dict[tuple[Any, ...], list[_Training]] = {}
-    for training in trainings:
-        groups.setdefault(training.trial.loss_key, []).append(training)
-    return list(groups.values())
-
-
 def _halved(
     rivals: Sequence[_Training], config: FitConfig, callback: ProgressCallback
 ) -> Sequence[_Training]:
     """Those of comparable trainings that are worth training to the end; all, if steps are too few."""
-    if len(rivals) < 2 or not config.halving:
+    if len(rivals) < 2:
         return rivals
     lengths = [validation_steps(each.policy, each.trial, config, each.rows()) for each in rivals]
     # Trials with other numbers of passes have rungs at other steps, each at the same share of its training.
