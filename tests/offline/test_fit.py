@@ -279,7 +279,8 @@ def test_a_run_its_path_or_a_policy_can_be_evaluated(finished: Finished, policy:
     ]
     assert alone["policies"]["policy"]["sampled"]["cost"]["n"] == 1
     assert alone["policies"]["base"]["accuracy"] == found["policies"]["base"]["accuracy"]
-    mixed = evaluate(run.load_policy("mixture", policy), rows)["policies"]
+    with run.policy("mixture", policy) as mixture:
+        mixed = evaluate(mixture, rows)["policies"]
     assert mixed["policy"]["edit_nll_per_edit"] == found["policies"]["mixture"]["edit_nll_per_edit"]
     assert list(evaluate(policy, rows)["policies"]) == ["policy"]
 
