@@ -29,9 +29,9 @@ def page(measured: dict[str, Any]) -> str:
         "and sampled responses included. `ours tuned` and `trl tuned`: the same LoRA of rank 16 on all "
         f"linear layers, {measured['steps']} steps of 8 rows, the same learning rates, one trial of each "
         "method, the reference precomputed, no gradient checkpointing and, on a CPU, no bf16. `trl default`: "
-        "SFT and DPO with the defaults of TRL's own commands with an adapter. Every policy is scored by the same "
-        "code on the same tokens; mean ± standard error over test rows, logarithms are natural. Time and memory are "
-        "those of the training, from the start of the process to a finished adapter."
+        "SFT and DPO with the defaults of TRL's own commands with an adapter. Every policy is scored by the "
+        "same code on the same tokens; mean ± standard error over test rows, logarithms are natural. Time "
+        "and memory are those of the training, from the start of the process to a finished adapter."
     )
     return "\n\n".join([text, *(_set(each) for each in measured["sets"])])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,9 +62,7 @@ def load_base(
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
     tokenizer, model = _tokenizer_and_model(base, chosen_device, quantize, options)
     length, length_why = _choose_length(model, max_length)
-    ends, not_ends = shipped_ends(model, tokenizer)
-    encoder = Encoder(tokenizer, length, end_token, ends)
-    _check_vocabulary(encoder, model, resolved.name)
+    encoder, contradictions = _encoder(tokenizer, model, length, end_token, resolved.name)
     shares, share_why = probe_trees(model)
     generation, generation_why = shipped_settings(model)
     precision = str(chosen_dtype).removeprefix("torch.")
@@ -75,7 +72,7 @@ def load_base(
         f"length {length} tokens ({length_why})",
         encoder.why,
         f"{'context trees' if shares else 'plain sequences'} ({share_why})",
-        *_contradictions(encoder, ends, not_ends),
+        *contradictions,
         f"responses at {generation} ({generation_why})",
     ]
     return Policy(
@@ -186,6 +183,31 @@ def _prepare_quantized(model: Any) -> Any:
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
+def _encoder(
+    tokenizer: Any, model: Any, length: int, end_token: str | None, base: str
+) -> tuple[Encoder, list[str]]:
+    """The encoder, and what is made of end tokens in the base's settings that its tokenizer contradicts.
+
+    Raises:
+        ConfigError: The end token that is asked for is not in the vocabulary.
+        ModelError: Tokenizer and model do not belong together.
+    """
+    ends, not_ends = shipped_ends(model, tokenizer)
+    encoder = Encoder(tokenizer, length, end_token, ends)
+    _check_vocabulary(encoder, model, base)
+    said = []
+    if not_ends:
+        ids = ", ".join(map(str, not_ends))
+        said.append(
+            f"no response ends at {ids}, as the base's settings have it: no special token has that id"
+        )
+    if len(encoder.ends) > 1 and encoder.end not in ends:
+        others = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(list(encoder.ends[1:]))))
+        why = f"by the base's settings, which lack {encoder.end_token!r}"
+        said.append(f"responses end at {others} as well ({why})")
+    return encoder, said
+
+
 def _check_vocabulary(encoder: Encoder, model: Any, base: str) -> None:
     """Refuse a tokenizer whose prompts or end token the model does not know; pad with a token that it knows.
 
@@ -207,22 +229,6 @@ def _check_vocabulary(encoder: Encoder, model: Any, base: str) -> None:
         )
     if encoder.pad >= rows:
         encoder.pad = encoder.end
-
-
-def _contradictions(encoder: Encoder, ends: Sequence[int], not_ends: Sequence[Any]) -> list[str]:
-    """What is made of end tokens in the base's generation settings that its tokenizer contradicts."""
-    said = []
-    if not_ends:
-        named = ", ".join(map(str, not_ends))
-        said.append(
-            f"no response ends at {named}, as the base's settings have it: no special token has that id"
-        )
-    if len(encoder.ends) > 1 and encoder.end not in ends:
-        others = ", ".join(repr(encoder.tokenizer.convert_ids_to_tokens(each)) for each in encoder.ends[1:])
-        said.append(
-            f"responses end at {others} as well (by the base's settings, which lack {encoder.end_token!r})"
-        )
-    return said
 
 
 def _choose_length(model: Any, max_length: int | None) -> tuple[int, str]:
