@@ -95,7 +95,7 @@ def run(
 
     require_trl()
     settings, callback, kept = settings or Settings(), callback or WarningCallback(), Path(work).resolve()
-    folds = {name: _folds(name, data, settings) for name in settings.sets}
+    folds = {name: _folds(name, data, settings.folds) for name in settings.sets}
     resolved = resolve_base(base)
     folder = str(resolved.place)
     about = {"base": Path(resolved.name).name, "threads": torch.get_num_threads(), **vars(settings)}
@@ -109,12 +109,11 @@ def run(
     return measured
 
 
-def _folds(name: str, data: str | Path | None, settings: Settings) -> list[Fold]:
-    """Return the folds of a set, with as many rows as are asked for."""
+def _folds(name: str, data: str | Path | None, folds: int) -> list[Fold]:
+    """Return the folds of a set."""
     if name not in GOALS:
         raise ConfigError("unknown data", seen=name, do=f"choose of {', '.join(GOALS)}")
-    folds = lamp_folds(data)[: settings.folds] if name == "lamp" else [mlqe(name, data)]
-    return [Fold(fold.train[: settings.rows], fold.test[: settings.rows]) for fold in folds]
+    return lamp_folds(data)[:folds] if name == "lamp" else [mlqe(name, data)]
 
 
 def _count(
@@ -132,7 +131,8 @@ def _measure_set(
 ) -> dict[str, Any]:
     """Return quality, cost and speed of all arms on one set."""
     parts = []
-    for place, fold in enumerate(folds):
+    limited = [Fold(fold.train[: settings.rows], fold.test[: settings.rows]) for fold in folds]
+    for place, fold in enumerate(limited):
         folder = work / str(place)
         folder.mkdir(parents=True, exist_ok=True)
         train, test = (
@@ -144,8 +144,8 @@ def _measure_set(
             of_fold.append(_kept(folder / f"{arm}-{'+'.join(methods)}.json".replace(" ", "-"), _whole(spec)))
             done()
         parts.append(of_fold)
-    speed = _speed(base, str(work / "0" / "train.jsonl"), work / "speed", settings, done)
-    rows = {kind: sum(len(getattr(fold, kind)) for fold in folds) for kind in Fold._fields}
+    speed = _speed(base, folds[0].train, work / "speed", settings, done)
+    rows = {kind: sum(len(getattr(fold, kind)) for fold in limited) for kind in Fold._fields}
     return {
         "name": name,
         "folds": len(folds),
@@ -232,10 +232,11 @@ def _costs(parts: Sequence[Sequence[dict[str, Any]]], goal: float) -> dict[str, 
 
 
 def _speed(
-    base: str, log: str, work: Path, settings: Settings, done: Callable[[], None]
+    base: str, train: Sequence[Record], work: Path, settings: Settings, done: Callable[[], None]
 ) -> list[dict[str, Any]]:
     """Return tokens per second of processor time and peak memory: same LoRA, rows, batches and order."""
     work.mkdir(parents=True, exist_ok=True)
+    log = write_rows(train, work / "train.jsonl")
     found = []
     for method in SPEED_METHODS:
         spec = Spec("", (method,), "", base, steps=settings.speed_steps, log=log)

@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from editloop.errors import ConfigError
+
 LEARNING_RATE, BETA, RANK, ALPHA = 1e-4, 0.1, 16, 32
 VALIDATION = 1e-6
 """Share of the log that `fit` keeps for validation, which is one row; TRL's processes get the others."""
@@ -99,8 +101,11 @@ def make_rows(spec: Spec) -> tuple[list[Any], int]:
     if spec.log is not None:
         from editloop.edits import read_log
 
-        edited = (row for row in read_log(spec.log) if row.edit not in (None, row.response))
-        return list(islice(edited, LOG_BATCH * (WARM_UP + spec.steps))), LOG_BATCH
+        count = LOG_BATCH * (WARM_UP + spec.steps)
+        edited = [row for row in read_log(spec.log) if row.edit not in (None, row.response)]
+        if len(edited) < count:
+            raise ConfigError(f"the speed is measured on {count} edited rows", seen=len(edited))
+        return edited[:count], LOG_BATCH
     from benchmarks.train_workload import make_pairs, workload
 
     tokens, batch = workload(spec.size)

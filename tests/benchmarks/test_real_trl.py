@@ -77,7 +77,7 @@ def faked(base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
     """A small folder of data, and processes that cost what is written here; `calls` counts them."""
     lines = [
         {"user": f"w{i % 3}"} | row.model_dump(include={"context", "response", "edit"})
-        for i, row in enumerate(rows(30))
+        for i, row in enumerate(rows(40))
     ]
     (tmp_path / "lamp16.jsonl").write_text("\n".join(map(json.dumps, lines)))
     made: dict[str, Any] = {"calls": [], "data": tmp_path, "base": str(base(chat=True))}
@@ -102,14 +102,14 @@ def faked(base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
 
 
 def test_results_add_up_and_are_kept(faked: dict[str, Any], tmp_path: Path) -> None:
-    settings = Settings(sets=("lamp",), folds=2, steps=3, speed_steps=1, repeats=1)
+    settings = Settings(sets=("lamp",), folds=2, rows=9, steps=3, speed_steps=1, repeats=1)
     options: dict[str, Any] = {"base": faked["base"], "data": faked["data"], "work": tmp_path / "work"}
     measured = real_trl.run(tmp_path, settings=settings, **options)
     assert len(faked["calls"]) == 2 * 7 + 2 * 3
     assert real_trl.run(tmp_path, settings=settings, **options) == measured
     assert len(faked["calls"]) == 2 * 7 + 2 * 3
     (found,) = measured["sets"]
-    assert (found["train"], found["test"]) == (40, 20)
+    assert (found["train"], found["test"]) == (18, 18)
     three = found["costs"]["three"]
     assert three["trl tuned"] == {"minutes": 16.0, "processor_minutes": 8.0, "peak_mb": 800.0}
     assert three["ours tuned"]["processor_minutes"] == 4.0 and found["costs"]["times"] == 2.0

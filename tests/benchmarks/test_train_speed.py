@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,5 @@ def test_an_arm_is_timed_on_the_rows_of_a_log_with_the_tokenizer_of_the_base(
     taken, batch = train_spec.make_rows(spec)
     assert [row.context for row in taken] == [f"say {i}" for i in range(6)] and batch == 2
     assert train_arms.measure(spec)["seconds"] > 0
+    with pytest.raises(ConfigError, match="10 edited rows: 8"):
+        train_spec.make_rows(replace(spec, steps=4))
