@@ -13,6 +13,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,7 @@ def _speed(
         turns: dict[str, list[dict[str, Any]]] = {arm: [] for arm in SPEED_ARMS}
         for turn, arm in itertools.product(range(settings.repeats), SPEED_ARMS):
             file = work / f"{arm}-{method}-{turn}.json".replace(" ", "-")
-            turns[arm].append(_kept(file, lambda arm=arm, spec=spec: process(replace(spec, arm=arm))))
+            turns[arm].append(_kept(file, partial(process, replace(spec, arm=arm))))
             done()
         tokens = sum(_tokens(spec))
         seconds = {

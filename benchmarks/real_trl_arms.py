@@ -155,8 +155,8 @@ def _scores(spec: RealSpec, adapters: dict[str, Path]) -> dict[str, dict[str, li
     from editloop.policy import detach_adapter, load_adapter, load_base
 
     base = load_base(spec.base, device=device())
-    examples = make_examples(tuple(read_log(spec.test)), base.encoder).examples
-    examples, _ = reference_pass(base, examples, cache=Path(spec.reference))
+    made = make_examples(tuple(read_log(spec.test)), base.encoder).examples
+    examples, _ = reference_pass(base, made, cache=Path(spec.reference))
     found = {}
     for name, adapter in adapters.items():
         policy = load_adapter(base, adapter)
