@@ -56,7 +56,7 @@ class Settings:
         sets: The data: `lamp`, `ro-en` and `et-en`.
         folds: Folds of LAMP, of at most three.
         rows: Limit on the train rows, and on the test rows.
-        steps: Optimiser steps of the tuned arms.
+        steps: Optimiser steps of the tuned arms, for a method that learns from every row.
         speed_steps: Timed steps of the speed of training.
         repeats: Turns of the speed of training, of which medians are taken.
     """

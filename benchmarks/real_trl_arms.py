@@ -21,6 +21,8 @@ BATCH = 8
 RATES = {"sft": 2e-4, "dpo": 5e-5, "early": 5e-5}
 """Learning rates of both tuned arms. TRL's defaults, 2e-5 and 1e-6, are meant for all weights; an adapter
 takes ten times that, and DPO more, because its runs are short here."""
+TRL_TERMS: dict[str, Any] = {"reduction": "token", "dpo_weight": 1.0}
+"""How TRL joins the two losses of `early`, which is not our default."""
 WARM_UP_SHARE = 0.1
 VALIDATION_ROWS = 8
 """Train rows that `ours tuned` keeps for validation, with nothing to choose; TRL learns from them, too."""
@@ -37,7 +39,7 @@ class RealSpec:
         base: The folder of the base.
         train: The log to learn from.
         test: The log to score.
-        steps: Optimiser steps of the tuned arms, of `BATCH` rows.
+        steps: Optimiser steps of the tuned arms, of `BATCH` rows, for a method that learns from every row.
         reference: A folder in which log π_ref of the test rows is kept for the other processes.
         folder: A folder for what is written, empty at the start.
     """
@@ -98,7 +100,7 @@ def _tuned(spec: RealSpec, rows: int) -> Any:
 
     def settings(method: str) -> dict[str, tuple[Any, ...]]:
         known = METHODS.get(method).hyperparameters.model_fields
-        values = {"learning_rate": RATES[method], "beta": BETA}
+        values = {"learning_rate": RATES[method], "beta": BETA} | (TRL_TERMS if method == "early" else {})
         return {name: (value,) for name, value in values.items() if name in known}
 
     return FitConfig(
@@ -122,16 +124,17 @@ def _train_theirs(spec: RealSpec) -> dict[str, Path]:
     from benchmarks.trl_arm import plain_arguments, read_rows, trainer_of, tuned_arguments
 
     (method,) = spec.methods
-    rows = read_rows(spec.train)
+    rows = log = read_rows(spec.train)
     if method != "sft":  # a pair of two equal sides has no gradient, and costs as much as another
-        rows = [row for row in rows if row.edit != row.response]
+        rows = [row for row in log if row.edit != row.response]
+    steps = round(spec.steps * len(rows) / len(log))  # as many passes over the rows as of another method
     arguments = plain_arguments(str(Path(spec.folder) / "trainer"))
     if spec.arm == "trl tuned":
         arguments |= tuned_arguments(method) | {
             "per_device_train_batch_size": BATCH,
-            "max_steps": spec.steps,
+            "max_steps": steps,
             "learning_rate": RATES[method],
-            "warmup_steps": round(spec.steps * WARM_UP_SHARE),
+            "warmup_steps": round(steps * WARM_UP_SHARE),
             "max_length": 4096,
         }
         lora: Any = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -27,11 +27,12 @@ def page(measured: dict[str, Any]) -> str:
     text = (
         f"Base {measured['base']}, {measured['threads']} threads. `ours`: `fit` with its defaults, trials "
         "and sampled responses included. `ours tuned` and `trl tuned`: the same LoRA of rank 16 on all "
-        f"linear layers, {measured['steps']} steps of 8 rows, the same learning rates, one trial of each "
-        "method, the reference precomputed, no gradient checkpointing and, on a CPU, no bf16. `trl default`: "
-        "SFT and DPO with the defaults of TRL's own commands with an adapter. Every policy is scored by the "
-        "same code on the same tokens; mean ± standard error over test rows, logarithms are natural. Time "
-        "and memory are those of the training, from the start of the process to a finished adapter."
+        f"linear layers, {measured['steps']} steps of 8 rows (fewer where unedited rows are left out), the"
+        " same learning rates, one trial of each method, the reference precomputed, no gradient "
+        "checkpointing and, on a CPU, no bf16. `trl default`: SFT and DPO with the defaults of TRL's own "
+        "commands with an adapter. Every policy is scored by the same code on the same tokens; mean ± "
+        "standard error over test rows, logarithms are natural. Time and memory are those of the "
+        "training, from the start of the process to a finished adapter."
     )
     return "\n\n".join([text, *(_set(each) for each in measured["sets"])])
 
