@@ -38,9 +38,9 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# make bench NAME=train-speed
+# make bench NAME=train-speed BASE=smollm2
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks $(NAME)
+	$(BIN)/python -m benchmarks $(NAME) $(if $(BASE),--base $(BASE))
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
