@@ -94,6 +94,7 @@ def run(
     rl_cells += [] if base else [(domain, 0.0) for domain in LAB]
     total = repeats * (len(cells) * len(ARMS) + 2 * len(rl_cells) + 1 + len(METHODS) + 1) + 1
     done = _count(total, callback)
+    step = _one_step(step_size, done)  # first, because it fails where there is too little memory
     measured = {
         "gpu": gpu,
         "threads": torch.get_num_threads(),
@@ -105,7 +106,7 @@ def run(
         "rl": [_rl(*each, steps, repeats, done) for each in rl_cells],
         "passes": _passes(taken[0], middle, pass_steps, repeats, done),
         "whole": _end_to_end(taken[0], middle, whole_steps, repeats, done),
-        "step": _one_step(step_size, done),
+        "step": step,
     }
     parts = ["train-speed", *([_name(taken[0])] if base else []), *([gpu] if gpu else [])]
     name = "-".join(parts).lower().replace(" ", "-")
