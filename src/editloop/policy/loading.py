@@ -19,7 +19,7 @@ from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
 from editloop.policy.generation import shipped_ends, shipped_settings
 from editloop.policy.model import Policy
-from editloop.policy.probe import probe_trees
+from editloop.policy.probe import probe_head, probe_trees
 from editloop.policy.progress_bars import downloads_alone
 
 __all__ = ["load_base"]
@@ -67,6 +67,7 @@ def load_base(
     encoder = Encoder(tokenizer, length, end_token, ends)
     _check_vocabulary(encoder, model, resolved.name)
     shares, share_why = probe_trees(model)
+    linear_head = probe_head(model)
     generation, generation_why = shipped_settings(model)
     precision = str(chosen_dtype).removeprefix("torch.")
     decisions = [
@@ -76,6 +77,7 @@ def load_base(
         encoder.why,
         f"{'context trees' if shares else 'plain sequences'} ({share_why})",
         *_contradictions(encoder, ends, not_ends),
+        *([] if linear_head else ["all logits of a batch at once (they are scaled or capped)"]),
         f"responses at {generation} ({generation_why})",
     ]
     return Policy(
@@ -89,6 +91,7 @@ def load_base(
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         generation=generation,
+        linear_head=linear_head,
     )
 
 
