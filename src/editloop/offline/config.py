@@ -97,13 +97,20 @@ class FitConfig(Configuration):
     )
     micro_batch_size: int | None = setting(
         None,
-        "Limit on the contexts in one forward of one process; by default as many as memory can hold. The "
-        "greatest divisor of the batch within the limit is used, and gradients are accumulated.",
+        "Limit on the contexts in one forward of one process; by default as many as are fast and fit into "
+        "memory. The greatest divisor of the batch within the limit is used, and gradients are accumulated.",
         section=TRAINING,
         ge=1,
     )
     gradient_checkpointing: bool = setting(
         False, "Keep fewer activations and recompute them: less memory, more time.", section=TRAINING
+    )
+    memory: str | None = setting(
+        None,
+        "The most memory that the fit may use in all, such as 6GB; by default 80% of what is free. "
+        "Micro-batches are made smaller, and activations computed twice, to stay within it.",
+        section=TRAINING,
+        common=True,
     )
     warmup: float = setting(
         0.1,

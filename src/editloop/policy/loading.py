@@ -18,6 +18,7 @@ from editloop.policy.bases import resolve_base
 from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
 from editloop.policy.generation import shipped_ends, shipped_settings
+from editloop.policy.memory import check_room
 from editloop.policy.model import Policy
 from editloop.policy.probe import probe_head, probe_trees
 from editloop.policy.progress_bars import downloads_alone
@@ -37,6 +38,7 @@ def load_base(
     max_length: int | None = None,
     end_token: str | None = None,
     trust_remote_code: bool = False,
+    memory: int | None = None,
 ) -> Policy:
     """Load a causal LM as a policy.
 
@@ -51,9 +53,10 @@ def load_base(
             above the model's own limit.
         end_token: The token that ends a turn, for models from whose template it cannot be found.
         trust_remote_code: Passed to `transformers`.
+        memory: The most memory that may be used, in bytes; by default all that is free.
 
     Raises:
-        ModelError: The folder, its weights or its tokenizer cannot be loaded.
+        ModelError: The folder, its weights or its tokenizer cannot be loaded, or the memory is too small.
         ConfigError: The device, dtype or end token cannot be used, or the lab has no such base.
     """
     resolved = resolve_base(base)
@@ -61,6 +64,8 @@ def load_base(
     chosen_device, device_why = choose_device(device)
     chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
+    if quantize is None:
+        check_room(base, chosen_dtype, chosen_device, memory)
     tokenizer, model = _tokenizer_and_model(base, chosen_device, quantize, options)
     length, length_why = _choose_length(model, max_length)
     ends, not_ends = shipped_ends(model, tokenizer)
