@@ -350,8 +350,9 @@ def test_a_process_that_is_killed_outright(policy: Policy, whole: Result, tmp_pa
     assert result(run_fit(policy, out)) == whole
 
 
-def test_a_killed_fit_goes_on_with_a_smaller_micro_batch(policy: Policy, tmp_path: Path) -> None:
-    options = {"lora": {"rank": 2}}  # without dropout, which draws for each forward
+def test_a_killed_fit_goes_on_with_a_smaller_micro_batch(base: Any, tmp_path: Path) -> None:
+    # A base and an adapter without dropout, which draws anew for each forward.
+    policy, options = load_base(base("llama"), device="cpu"), {"lora": {"rank": 2}}
     whole = run_fit(policy, tmp_path / "whole", **options).manifest()
     with pytest.raises(Killed):
         run_fit(policy, tmp_path / "run", KillAt("sft", 7), **options)

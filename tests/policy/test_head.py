@@ -130,6 +130,20 @@ def test_no_tensor_of_positions_times_vocabulary_is_kept_for_the_backward() -> N
     assert largest(True) < logits
 
 
+def test_the_layers_share_one_mask_in_what_is_kept_for_the_backward() -> None:
+    model, batch = tiny_model("llama", num_hidden_layers=3), pack(TREES)
+    square, masks = (1, batch.input_ids.shape[1], batch.input_ids.shape[1]), set[int]()
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape[-3:] == square:
+            masks.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        batch_log_probs(model, batch, linear_head=True).sum()
+    assert len(masks) == 1
+
+
 CAPPED: dict[str, dict[str, Any]] = {
     "gemma2": {"final_logit_softcapping": 30.0},
     "cohere": {"logit_scale": 0.0625},

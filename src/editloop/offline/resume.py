@@ -9,7 +9,7 @@ same machine, with the same number of processes). This rests on six facts:
 - A checkpoint holds the optimiser, the learning-rate schedule, the random state that dropout draws from, and
   the count of early stopping.
 - What decides only how a step is divided and how much memory it takes may change in between; the sums are
-  then in another order, and the weights the same up to rounding.
+  then in another order, and the weights the same up to rounding and to the draws of dropout.
 - Whatever is finished is written before anything tells that it is: a trial's policy before its result, a
   method's policy before its record in `run.json`. After a kill in between, the step is done again.
 """

@@ -249,9 +249,13 @@ def _attention_mask(model: Any, batch: TreeBatch, tensor: Any) -> Any:
 
 
 def _as_model_takes_it(model: Any, allowed: Tensor) -> Tensor:
-    """The mask in the form that the attention takes: boolean for SDPA, a term of the scores for eager."""
-    if model.config._attn_implementation == "sdpa":
-        return allowed
-    # The smallest finite number, as in the library's own masks: minus infinity could turn into NaN.
-    dtype = next(model.parameters()).dtype
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+    """The mask in the form that the attention takes: a term of the scores, or boolean for SDPA on a GPU."""
+    dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
+    if model.config._attn_implementation != "sdpa":
+        # The smallest finite number, as in the library's own masks: minus infinity could turn into NaN.
+        return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+    if allowed.device.type == "cpu":
+        # What SDPA makes of a boolean mask, made once. SDPA would make it in every layer and keep each of
+        # them for the backward: 5% of a training's memory in rows of 520 tokens.
+        return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, float("-inf"))
+    return allowed
