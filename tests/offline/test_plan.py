@@ -60,9 +60,22 @@ def test_the_steps_and_tokens_of_a_plan_are_those_of_the_fit(policy: Policy, tmp
     sft, dpo = plan.methods
     assert sft.rows > dpo.rows
     assert sft.micro_batch == 8  # everything fits
-    # Eight evaluations at most, so every second step or so; each and the final one reads the held rows.
+    # The evaluations take less than the training, and more than nothing.
     trained = sft.tokens * SPEED.train
     assert trained < sft.seconds < 2 * trained
+
+
+@pytest.mark.usefixtures("known_speed")
+def test_trials_that_are_halved_on_the_way_take_fewer_steps(policy: Policy) -> None:
+    grid = {"sft": {"learning_rate": (1e-4, 1e-3, 1e-2, 1e-1)}}
+    options: dict[str, Any] = {"methods": ["sft"], "hyperparameters": grid, "epochs": 8, "evaluations": 8}
+    (one,) = planned(policy, methods=["sft"], epochs=8, evaluations=8).methods
+    assert one.steps == 32  # 32 rows in batches of 8
+    (halved,) = planned(policy, **options).methods
+    assert halved.steps == 4 * 4 + 2 * 4 + 1 * 24  # four to an eighth, two to a quarter, one to the end
+    (whole,) = planned(policy, halving=False, **options).methods
+    assert whole.steps == 4 * 32
+    assert halved.seconds < 0.5 * whole.seconds
 
 
 @pytest.mark.usefixtures("known_speed")
@@ -157,7 +170,8 @@ def test_what_is_left_follows_the_pace_of_the_work() -> None:
     ]
     countdown.begin("sft")
     now[0] = 1400.0
-    countdown.progress("sft", 10, 10)
+    for done in (1, 20):
+        countdown.progress("sft", done, 20)
     assert notes[-1] == "0 s left in all"
 
 

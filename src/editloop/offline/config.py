@@ -262,6 +262,13 @@ class FitConfig(Configuration):
         return self
 
     @property
+    def is_halved(self) -> bool:
+        """Whether the worse half of a grid's trials is dropped on the way."""
+        # By their losses, so not where the user wants another criterion to decide. The losses of such a grid
+        # can be compared: `_check` sees to it.
+        return self.halving and self.select == "loss"
+
+    @property
     def longest_response(self) -> int:
         """The limit of a sampled response, in tokens; `fit` takes it from the log if none was given."""
         assert self.max_new_tokens is not None, "the log has not been read yet"

@@ -14,11 +14,12 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from editloop.errors import ConfigError
-from editloop.offline.arguments import forward_tokens, step_count, step_size
+from editloop.offline.arguments import forward_tokens, step_size
 from editloop.offline.arguments import micro_batch as choose_micro_batch
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.data import FitData
 from editloop.offline.examples import Example
+from editloop.offline.schedule import rung_steps, training_steps
 from editloop.offline.speed import Speed, measure_speed
 from editloop.policy import ContextTree, Policy, processes
 from editloop.policy.memory import free_memory, parse_size, show_size, used_memory
@@ -40,14 +41,14 @@ class MethodPlan:
 
     Attributes:
         name: The method.
-        trials: Its trials.
+        trials: Its trials, of which the worse may be dropped on the way.
         rows: The rows that it learns from.
         steps: Optimiser steps of all trials.
         tokens: Tokens of their forwards with a backward.
         micro_batch: Contexts in one forward.
         checkpointing: Whether activations are computed again in the backward.
         memory: Bytes at its largest batch.
-        seconds: Time of training, validation and samples.
+        seconds: Time of training, validation and samples, if no training stops early.
     """
 
     name: str
@@ -199,25 +200,42 @@ def _plan_method(
             seen=config.memory,
             do="raise --memory, or lower --max-length",
         )
-    steps = [step_count(config, len(trees), batch * world, trial.hyperparameters.epochs) for trial in trials]
-    trained = sum(steps) * batch * sum(lengths) / max(1, len(lengths))
+    steps, finalists = _trained_steps(trials, config, len(trees), batch * world)
+    trained = steps * batch * world * sum(lengths) / max(1, len(lengths))
     held = sum(len(example.tree.layout) for example in data.validation.examples)
-    # Each evaluation and the final one; where the activations are computed twice, so is the forward.
-    evaluations = sum(math.ceil(each / max(1, each // config.evaluations)) + 1 for each in steps)
-    seconds = trained * (speed.train + (speed.score if checkpointing else 0.0))
-    seconds += evaluations * held * speed.score
-    seconds += len(trials) * _drawing(config.validation_samples, config, data.validation.examples, speed)
-    return MethodPlan(
-        method.name,
-        len(trials),
-        len(trees),
-        sum(steps),
-        round(trained),
-        micro,
-        checkpointing,
-        memory,
-        seconds,
+    # Where the activations are computed twice, so is the forward.
+    seconds = trained / world * (speed.train + (speed.score if checkpointing else 0.0))
+    seconds += (config.evaluations * steps / _whole_steps(trials[0], config, len(trees), batch * world)) * (
+        held / world * speed.score
     )
+    seconds += finalists * _drawing(config.validation_samples, config, data.validation.examples, speed)
+    return MethodPlan(
+        method.name, len(trials), len(trees), steps, round(trained), micro, checkpointing, memory, seconds
+    )
+
+
+def _whole_steps(trial: Trial, config: FitConfig, rows: int, batch: int) -> int:
+    """Optimiser steps of a trial that is trained to the end."""
+    return training_steps(rows, batch, trial.hyperparameters.epochs or config.epochs)
+
+
+def _trained_steps(trials: Sequence[Trial], config: FitConfig, rows: int, batch: int) -> tuple[int, int]:
+    """Optimiser steps of a method's trials, halved on the way or not, and how many are trained to the end.
+
+    Args:
+        trials: The trials.
+        config: The fit's configuration.
+        rows: The rows that the method learns from.
+        batch: Contexts in a step, over all processes.
+    """
+    steps = [_whole_steps(trial, config, rows, batch) for trial in trials]
+    if not config.is_halved:
+        return sum(steps), len(trials)
+    whole, left, before, total = max(steps), len(trials), 0, 0
+    for rung in rung_steps(whole, len(trials), max(1, whole // config.evaluations)):
+        total += left * (rung - before)
+        left, before = math.ceil(left / 2), rung
+    return total + left * (whole - before), left
 
 
 def _drawing(count: int, config: FitConfig, examples: Sequence[Example], speed: Speed) -> float:
