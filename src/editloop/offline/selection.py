@@ -38,6 +38,8 @@ def train_method(
 ) -> PolicyRecord:
     """Train the trials of a method, save the policy of the best, and raise its alarms.
 
+    Long because it names all that a training gets and a record holds.
+
     Args:
         run: The run folder.
         policy: The base.

@@ -49,7 +49,7 @@ def target_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, target
     Returns:
         float32 [n], or float64 for states in float64; differentiable by states, weight and bias.
     """
-    found: Tensor = _TargetLogProbs.apply(hidden, weight, bias, target)
+    found: Tensor = _TargetLogProbs.apply(hidden, weight, bias, target)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -42,6 +42,8 @@ def load_base(
 ) -> Policy:
     """Load a causal LM as a policy.
 
+    Long because every choice is made and named here, in their order.
+
     Args:
         base: A hub name, a local folder in Hugging Face format, a GGUF file (also one on the hub, as
             `OWNER/REPOSITORY/FILE.gguf`), `smollm2`, or one of the embedded lab's bases: `lab:email`,

@@ -143,7 +143,7 @@ def _left_in(group: Path, files: _Controller) -> int | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocation failed, on a GPU or in main memory."""
-    # On a CPU, torch raises a RuntimeError of its allocator, which is told from others by its words alone.
+    # On a CPU, torch raises a RuntimeError of its allocator, which differs from others in its words alone.
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError)
         and any(words in str(error) for words in ("not enough memory", "allocate memory"))
