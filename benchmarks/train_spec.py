@@ -140,8 +140,9 @@ def make_policy(spec: Spec) -> Any:
         return load_base(base_path(spec.size) if spec.size in LAB else spec.size, device=device())
     from benchmarks.train_workload import build_base, build_tokenizer
     from editloop.policy import Encoder, Policy
-    from editloop.policy.probe import probe_trees
+    from editloop.policy.probe import probe_head, probe_trees
 
     model = build_base(spec.size, device())
     encoder = Encoder(build_tokenizer(), 4096)
-    return Policy(model, encoder, spec.size, spec.size, shares=probe_trees(model)[0])
+    shares, linear_head = probe_trees(model)[0], probe_head(model)
+    return Policy(model, encoder, spec.size, spec.size, shares=shares, linear_head=linear_head)

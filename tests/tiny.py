@@ -61,6 +61,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "sliding_window": 6,
         "layer_types": ["sliding_attention", "full_attention"],
     },
+    "cohere": SIZES | {"num_key_value_heads": 1},
+    "granite": SIZES | {"num_key_value_heads": 1},
     "mistral": SIZES | {"num_key_value_heads": 1, "sliding_window": 6},
     "mamba": {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "bloom": {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 2},

@@ -24,10 +24,11 @@ __all__ = [
     "WarningCallback",
     "counter",
     "plain_console",
+    "show_duration",
     "show_progress",
 ]
 
-LINE_INTERVAL = 2.0
+LINE_INTERVAL = 30.0
 """Seconds between two lines of progress where there is no terminal."""
 
 
@@ -81,6 +82,7 @@ class ConsoleCallback:
         self.bar: Progress | None = None
         self.tasks: dict[str, Any] = {}
         self.last = time.monotonic()
+        self.first_seen: dict[str, tuple[float, int]] = {}  # when, and how much was done then
         self.first_process = os.environ.get("RANK", "0") == "0"
 
     def message(self, line: str) -> None:
@@ -102,9 +104,24 @@ class ConsoleCallback:
             self.bar.update(self.tasks[task], completed=done, total=total, note=note)
             if done >= total:
                 self.bar.remove_task(self.tasks.pop(task))
-        elif time.monotonic() - self.last > LINE_INTERVAL:
-            self.last = time.monotonic()
-            self.console.print(f"  {task} {done}/{total} {note}".rstrip())
+            return
+        now = time.monotonic()
+        since, before = self.first_seen.setdefault(task, (now, done))
+        if done >= total:
+            del self.first_seen[task]
+        if now - self.last > LINE_INTERVAL:
+            self.last = now
+            left = (total - done) * (now - since) / (done - before) if before < done < total else None
+            eta = f", {show_duration(left)} left" if left is not None else ""
+            self.console.print(f"  {task} {done}/{total}{eta} {note}".rstrip())
+
+
+def show_duration(seconds: float) -> str:
+    """Seconds in words: `40 s`, `12 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def plain_console() -> Console:

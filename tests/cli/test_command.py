@@ -112,6 +112,20 @@ def test_fit_again_has_nothing_to_do(editloop, run_folder, lab_log):
     assert status == 0 and "nothing to do" in out
 
 
+def test_a_plan_says_what_a_fit_would_take_and_writes_nothing(editloop, lab_log, tmp_path):
+    status, out, _ = editloop("fit", lab_log, "--base", "lab:email", "--plan", "--memory", "8GB", *QUICK)
+    assert status == 0
+    plans = [line.split(":")[1].strip() for line in out.splitlines() if line.startswith("plan: ")]
+    assert plans[1:4] == ["sft", "dpo", "early"]
+    assert "8.0 GB (as asked)" in out and " steps, " in out and "tokens a second" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_is_too_small_is_told_before_the_base_is_loaded(editloop, lab_log):
+    fails(editloop("fit", lab_log, "--base", "lab:email", "--memory", "1MB"), "allowed by --memory", "need ")
+    fails(editloop("fit", lab_log, "--base", "lab:email", "--memory", "much"), "as in 6GB")
+
+
 def test_fit_does_not_write_over_another_run(editloop, run_folder, lab_log):
     before = (run_folder / "run.json").read_bytes()
     fails(editloop("fit", lab_log, "--base", "lab:email", "--out", run_folder, "--epochs", "2"), "--out")

@@ -350,6 +350,33 @@ def test_a_process_that_is_killed_outright(policy: Policy, whole: Result, tmp_pa
     assert result(run_fit(policy, out)) == whole
 
 
+def test_a_killed_fit_goes_on_with_a_smaller_micro_batch(base: Any, tmp_path: Path) -> None:
+    # A base and an adapter without dropout, which draws anew for each forward.
+    policy, options = load_base(base("llama"), device="cpu"), {"lora": {"rank": 2}}
+    whole = run_fit(policy, tmp_path / "whole", **options).manifest()
+    with pytest.raises(Killed):
+        run_fit(policy, tmp_path / "run", KillAt("sft", 7), **options)
+    smaller = {"micro_batch_size": 1, "gradient_checkpointing": True, "memory": "50GB"}
+    again = run_fit(policy, tmp_path / "run", **options, **smaller).manifest()
+    for name, expected in whole.policies.items():
+        (mine,), (theirs,) = again.policies[name].trials, expected.trials
+        assert mine.steps == theirs.steps
+        assert mine.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-4)
+
+
+def test_a_method_that_depends_on_what_shares_a_forward_keeps_its_micro_batch(
+    policy: Policy, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"methods": ["kto"], "hyperparameters": {"kto": {"learning_rate": 1e-2}}}
+    with pytest.raises(Killed):
+        run_fit(policy, tmp_path / "run", KillAt("kto", 2), **options)
+    with pytest.raises(RunError, match="another log, base or configuration"):
+        run_fit(policy, tmp_path / "run", **options, micro_batch_size=2)
+    assert (
+        run_fit(policy, tmp_path / "run", **options, gradient_checkpointing=True).manifest().status == "done"
+    )
+
+
 RL: dict[str, Any] = {
     "methods": ["rl", "early"],
     "hyperparameters": {

@@ -180,11 +180,11 @@ def test_a_forward_holds_what_memory_can_bear_and_divides_the_batch(policy: Poli
     examples = examples_of(policy, 6)
     trees = [e.tree for e in examples]
     tokens = sum(len(tree.layout) for tree in trees) / 6
-    assert micro_batch(12, trees, 160) == 12
-    assert micro_batch(12, trees, int(2**29 / (5 * tokens))) == 4  # five bearable, four divide twelve
-    assert micro_batch(7, trees, int(2**29 / (5 * tokens))) == 1
-    assert micro_batch(12, trees, 2**40) == 1
-    assert [micro_batch(12, trees, 160, most=most) for most in (1, 5, 12, 99)] == [1, 4, 12, 12]
+    assert micro_batch(12, trees, 8192) == 12
+    assert micro_batch(12, trees, int(5 * tokens)) == 4  # five bearable, four divide twelve
+    assert micro_batch(7, trees, int(5 * tokens)) == 1
+    assert micro_batch(12, trees, 1) == 1
+    assert [micro_batch(12, trees, 8192, most=most) for most in (1, 5, 12, 99)] == [1, 4, 12, 12]
 
 
 def stream(length: int, seed: int | None) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editloop.policy.logprob import _logits_at, batch_log_probs, tree_mask
+from editloop.policy.logprob import _scored_by_logits, batch_log_probs, tree_mask
 from editloop.policy.packing import pack
 from editloop.policy.probe import probe_trees
 from editloop.policy.tree import ContextTree
@@ -109,7 +109,8 @@ def test_a_forward_in_another_thread_keeps_its_logits() -> None:
     """As when a policy is scored and sampled from at the same time."""
     model = model_of("llama")
     ids = torch.tensor([[5, 6, 7]])
-    with torch.no_grad(), ThreadPoolExecutor(1) as pool, _logits_at(model, torch.tensor([1])):
+    second = _scored_by_logits(model, torch.tensor([1]), torch.tensor([0]))
+    with torch.no_grad(), ThreadPoolExecutor(1) as pool, second:
         other = pool.submit(torch.no_grad()(model), input_ids=ids).result().logits
         own = model(input_ids=ids).logits
     assert other.shape == (1, 3, VOCABULARY)

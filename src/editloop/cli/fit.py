@@ -21,7 +21,7 @@ from editloop.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from editloop.edits import Log, LogAddress
-    from editloop.policy import RunFolder
+    from editloop.policy import Policy, RunFolder
 
 
 def _make(values: dict[str, Any]) -> FitConfig:
@@ -45,7 +45,7 @@ def _make(values: dict[str, Any]) -> FitConfig:
     return config.changed(changes) if changes else config
 
 
-@short_help("map", "base", "out", "device", "config")
+@short_help("map", "base", "out", "device", "plan", "config")
 @reads
 @configured(FitConfig, _make, nested={"hyperparameters": "--set"})
 def fit(
@@ -61,13 +61,19 @@ def fit(
     dtype: Dtype = "auto",
     quantize: Quantize = None,
     trust_remote_code: TrustRemoteCode = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what the fit would take, and end; nothing is written.")
+    ] = False,
     config: Config = None,
 ) -> None:
     """Run the verb."""
     import editloop
+    from editloop.policy.memory import parse_size
 
     with shown_progress() as callback:
-        records, read = _read(reading, log, out, callback)
+        records, read = (
+            (reading.read(log, out, callback), None) if plan else _read(reading, log, out, callback)
+        )
         policy = editloop.load_base(
             base,
             device=device,
@@ -76,13 +82,25 @@ def fit(
             max_length=given.max_length,
             end_token=end_token,
             trust_remote_code=trust_remote_code,
+            memory=parse_size(given.memory) if given.memory else None,
         )
+        if plan:
+            print_plan(policy, records, given, callback)
+            return
         run = editloop.fit(records, policy, out, given, read=read, callback=callback)
     if not callback.first_process:  # of several that train together, one prints
         return
     print_run(run)
     console.print(f"\nRun folder {run.path}, report {run.report}")
     console.print(f"Next: {called()} evaluate {run.path} HELD_OUT_LOG{reading.again()}")
+
+
+def print_plan(policy: Policy, records: Log, config: FitConfig, callback: ProgressCallback) -> None:
+    """Print the base's decisions and the plan of a fit."""
+    from editloop.offline import plan_fit
+
+    for line in (*policy.decisions, *plan_fit(records, policy, config, callback=callback).lines()):
+        callback.message(line)
 
 
 def _read(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from editloop.offline.cost_model.ridge import CostModel, fit_cost_model
     from editloop.offline.evaluation import evaluate
     from editloop.offline.examples import Completions, Example, ExampleSet, make_examples
-    from editloop.offline.fitting import fit
+    from editloop.offline.fitting import fit, plan_fit
     from editloop.offline.losses import (
         dpo_loss,
         early_ensemble_loss,
@@ -41,7 +41,7 @@ _MODULES = {
     "cost_model.ridge": ("CostModel", "fit_cost_model"),
     "evaluation": ("evaluate",),
     "examples": ("Completions", "Example", "ExampleSet", "make_examples"),
-    "fitting": ("fit",),
+    "fitting": ("fit", "plan_fit"),
     "losses": (
         "dpo_loss",
         "early_ensemble_loss",
@@ -93,6 +93,7 @@ __all__ = [
     "mix_by_likelihood",
     "pack_completions",
     "pairwise_regression_loss",
+    "plan_fit",
     "preference_margin",
     "raise_alarms",
     "reference_of",

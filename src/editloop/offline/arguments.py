@@ -14,7 +14,7 @@ from editloop.offline.config import FitConfig
 from editloop.offline.schedule import default_batch_size, training_steps
 from editloop.policy import ContextTree, Policy, processes
 
-__all__ = ["micro_batch", "training_arguments"]
+__all__ = ["forward_tokens", "micro_batch", "step_size", "training_arguments"]
 
 
 class OneDeviceArguments(TrainingArguments):  # type: ignore[misc]
@@ -30,21 +30,43 @@ class OneDeviceArguments(TrainingArguments):  # type: ignore[misc]
         return min(1, int(super().n_gpu))
 
 
-def micro_batch(batch: int, trees: Sequence[ContextTree], vocabulary: int, *, most: int | None = None) -> int:
+def forward_tokens(policy: Policy) -> int:
+    """About how many tokens a forward with a backward should have at most, if memory allows as many.
+
+    On a CPU a token takes as long in a batch of 500 tokens as in one of 2,600 (SmolLM2-135M), so that larger
+    batches would only take memory.
+    """
+    tokens = 8192 if policy.device.type == "cuda" else 2048
+    if not policy.linear_head:  # all logits are held at once: 2^29 numbers are 2 GB in float32
+        tokens = min(tokens, 2**29 // int(policy.model.config.get_text_config().vocab_size))
+    return tokens
+
+
+def micro_batch(batch: int, trees: Sequence[ContextTree], tokens: int, *, most: int | None = None) -> int:
     """The number of contexts in one forward: the greatest divisor of the batch that is within the limit.
 
     Args:
         batch: Contexts in an optimiser step of one process.
         trees: The trees of the training rows.
-        vocabulary: Size of the vocabulary; the logits are often the largest tensor.
-        most: Limit in contexts. By default a forward has at most about 8,192 tokens, and logits of 2^29
-            numbers, which are 2 GB in float32.
+        tokens: About how many tokens a forward should have at most (`forward_tokens`).
+        most: Limit in contexts, in place of that in tokens.
     """
     # A divisor, so that all parts of a step have the same number of contexts: the library takes one fixed
     # number for the size of a part and one for the number of parts.
-    tokens = sum(len(tree.layout) for tree in trees) / len(trees)
-    bearable = most or min(8192, 2**29 / vocabulary) / tokens
+    mean = sum(len(tree.layout) for tree in trees) / len(trees)
+    bearable = most or tokens / mean
     return max(size for size in range(1, batch + 1) if batch % size == 0 and (size <= bearable or size == 1))
+
+
+def step_size(config: FitConfig, rows: int, processes: int) -> int:
+    """Contexts in an optimiser step of one process.
+
+    Args:
+        config: The fit's configuration.
+        rows: The rows that are learned from.
+        processes: The number of processes, which divides the batch.
+    """
+    return min(config.batch_size or default_batch_size(rows, processes), rows) // processes
 
 
 def training_arguments(
@@ -84,9 +106,8 @@ def training_arguments(
         raise ConfigError(
             f"there are fewer rows than the {world} processes", seen=len(trees), do="use one process"
         )
-    batch = min(size, len(trees)) // world  # of one process
-    vocabulary = int(policy.model.config.get_text_config().vocab_size)
-    micro = micro_batch(batch, trees, vocabulary, most=config.micro_batch_size)
+    batch = step_size(config, len(trees), world)
+    micro = micro_batch(batch, trees, forward_tokens(policy), most=config.micro_batch_size)
     steps = training_steps(len(trees), batch * world, epochs or config.epochs)
     every = max(1, steps // config.evaluations)
     checkpointing: dict[str, Any] = {}

@@ -97,13 +97,20 @@ class FitConfig(Configuration):
     )
     micro_batch_size: int | None = setting(
         None,
-        "Limit on the contexts in one forward of one process; by default as many as memory can hold. The "
-        "greatest divisor of the batch within the limit is used, and gradients are accumulated.",
+        "Limit on the contexts in one forward of one process; by default as many as are fast and fit into "
+        "memory. The greatest divisor of the batch within the limit is used, and gradients are accumulated.",
         section=TRAINING,
         ge=1,
     )
     gradient_checkpointing: bool = setting(
         False, "Keep fewer activations and recompute them: less memory, more time.", section=TRAINING
+    )
+    memory: str | None = setting(
+        None,
+        "The most memory that the fit may use in all, such as 6GB; by default 80% of what is free. "
+        "Micro-batches are made smaller, and activations computed twice, to stay within it.",
+        section=TRAINING,
+        common=True,
     )
     warmup: float = setting(
         0.1,
@@ -253,6 +260,13 @@ class FitConfig(Configuration):
                     f"the losses of {name} with different hyperparameters cannot be compared: use select cost"
                 )
         return self
+
+    @property
+    def is_halved(self) -> bool:
+        """Whether the worse half of a grid's trials is dropped on the way."""
+        # By their losses, so not where the user wants another criterion to decide. The losses of such a grid
+        # can be compared: `_check` sees to it.
+        return self.halving and self.select == "loss"
 
     @property
     def longest_response(self) -> int:

@@ -18,16 +18,19 @@ from editloop.errors import ConfigError
 from editloop.offline.alarms import SampleCheck, check_samples
 from editloop.offline.config import FitConfig
 from editloop.offline.cost_model.saved import save_cost_model
+from editloop.offline.countdown import Countdown
 from editloop.offline.data import FitData, add_estimates, encode_log, with_response_limit
 from editloop.offline.mixing import mix_policies
+from editloop.offline.plan import FitPlan, make_plan
 from editloop.offline.report import show_weights, write_run_report
 from editloop.offline.resume import initial_manifest, open_run, run_identity
 from editloop.offline.selection import train_method
 from editloop.policy import Policy, RunFolder, check_device, load_base, processes
 from editloop.policy.manifest import Manifest, MixtureRecord
+from editloop.policy.memory import parse_size
 from editloop.progress import ProgressCallback, WarningCallback, counter
 
-__all__ = ["fit"]
+__all__ = ["fit", "plan_fit"]
 
 
 def fit(
@@ -93,6 +96,12 @@ def fit(
                 write_run_report(run)
         return run
 
+    # How long it will take, in how much memory, and how a step is divided for that.
+    plan = make_plan(policy, config, data)
+    for line in plan.lines():
+        callback.message(line)
+    callback = countdown = Countdown(callback, plan)
+
     # What the base says: log π_ref, estimated costs, and the samples that the policies are compared with.
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
     data, estimates = add_estimates(run, data, policy, config, cost, callback)
@@ -118,7 +127,9 @@ def fit(
     for method in config.methods:
         if method in manifest.policies:
             continue
-        manifest.policies[method] = train_method(run, policy, method, config, data, base_samples, callback)
+        countdown.begin(method)
+        own = plan.config_for(method, config)
+        manifest.policies[method] = train_method(run, policy, method, own, data, base_samples, callback)
         if state.is_main_process:
             run.write_manifest(manifest)
     state.wait_for_everyone()  # the mixture reads the manifest in every process
@@ -136,9 +147,41 @@ def fit(
     return run
 
 
+def plan_fit(
+    log: Log | Sequence[Record],
+    base: str | Path | Policy,
+    config: FitConfig | None = None,
+    *,
+    callback: ProgressCallback | None = None,
+) -> FitPlan:
+    """Plan a fit without a run folder: what `fit` would take; nothing is trained and nothing written.
+
+    Args:
+        log: As for `fit`.
+        base: As for `fit`.
+        config: As for `fit`.
+        callback: Receives decisions and progress.
+
+    Raises:
+        ConfigError: The memory is too small, or as for `fit`.
+        EmptyViewError: As for `fit`.
+        ModelError: As for `fit`.
+    """
+    config, callback = config or FitConfig(), callback or WarningCallback()
+    policy = base if isinstance(base, Policy) else _load(base, config)
+    _check_base(policy, config)
+    data = encode_log(_in_own_order(log), policy, config, callback)
+    return make_plan(policy, with_response_limit(config, data, callback), data)
+
+
 def _load(base: str | Path, config: FitConfig) -> Policy:
     """The base, in fp32 if all its weights are trained: their small updates would vanish in bf16's 8 bits."""
-    return load_base(base, max_length=config.max_length, dtype="float32" if config.full else "auto")
+    return load_base(
+        base,
+        max_length=config.max_length,
+        dtype="float32" if config.full else "auto",
+        memory=parse_size(config.memory) if config.memory else None,
+    )
 
 
 def _check_base(policy: Policy, config: FitConfig) -> None:

@@ -1,13 +1,15 @@
 """What a run folder holds before the first training, and whether a fit may continue what it finds there.
 
 A fit that was killed and is continued ends with the same weights, bit for bit, as one that was not (on the
-same machine, with the same number of processes). This rests on five facts:
+same machine, with the same number of processes). This rests on six facts:
 
 - The split and the order of the rows follow from the seed and the records' ids (`fit`, `RowStream`).
 - An adapter's initial weights and all samples follow from the seed and touch no global random state.
 - log π_ref is the same whether it is computed or read from the cache.
 - A checkpoint holds the optimiser, the learning-rate schedule, the random state that dropout draws from, and
   the count of early stopping.
+- What decides only how a step is divided and how much memory it takes may change in between; the sums are
+  then in another order, and the weights the same up to rounding and to the draws of dropout.
 - Whatever is finished is written before anything tells that it is: a trial's policy before its result, a
   method's policy before its record in `run.json`. After a kill in between, the step is done again.
 """
@@ -28,11 +30,17 @@ from editloop.policy.manifest import Manifest, PolicyRecord
 
 __all__ = ["initial_manifest", "open_run", "run_identity"]
 
+RESOURCES = {"micro_batch_size", "gradient_checkpointing", "memory"}
+"""The settings that change no result, unless a method depends on what shares a forward."""
+
 
 def run_identity(policy: Policy, config: FitConfig, data: FitData) -> str:
     """Hash of what the result of a fit depends on: the base, the configuration, and every token."""
     # Tokens and not records: a fit may be continued from another file or format with the same content.
-    digest = hashlib.sha256(f"{policy.fingerprint} {config.model_dump_json()}".encode())
+    trials = (trial for name in config.methods for trial in config.trials(name))
+    kept = {"micro_batch_size"} if any(trial.method.forward_matters for trial in trials) else set()
+    settings = config.model_dump_json(exclude=RESOURCES - kept)
+    digest = hashlib.sha256(f"{policy.fingerprint} {settings}".encode())
     for example in (*data.train.examples, *data.validation.examples):
         digest.update(repr((example.id, example.tree.context, example.tree.continuations)).encode())
     return digest.hexdigest()[:16]

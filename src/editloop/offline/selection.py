@@ -38,6 +38,8 @@ def train_method(
 ) -> PolicyRecord:
     """Train the trials of a method, save the policy of the best, and raise its alarms.
 
+    Long because it names all that a training gets and a record holds.
+
     Args:
         run: The run folder.
         policy: The base.
@@ -63,10 +65,7 @@ def train_method(
         )
         for trial in trials
     ]
-    # By their losses, so not where the user wants another criterion to decide. The losses of such a grid can
-    # be compared: the configuration sees to it.
-    is_halved = config.halving and config.select == "loss"
-    finalists = _halved(trainings, config, callback) if is_halved else trainings
+    finalists = _halved(trainings, config, callback) if config.is_halved else trainings
     for training in finalists:
         training.run()
     criterion = "validation_loss" if config.select == "loss" else "validation_cost"

@@ -169,7 +169,8 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         trees: TreeBatch = inputs["trees"]
         layout: Layout = inputs["layout"]
         totals = num_items_in_batch or self.trial.method.totals(layout)
-        batch = Batch(layout, batch_log_probs(model, trees), totals)
+        log_probs = batch_log_probs(model, trees, linear_head=self.policy.linear_head)
+        batch = Batch(layout, log_probs, totals)
         return self.trial.method.loss(batch, self.trial.hyperparameters)
 
     def train_from(self, checkpoint: str | None, until: int | None = None) -> None:

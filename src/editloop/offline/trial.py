@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from editloop.offline.methods.batch import Batch, Layout
 from editloop.offline.reference import on_all_processes
 from editloop.offline.scoring import DEFAULT_BETA, scores_of
 from editloop.offline.trainer import EditTrainer
+from editloop.offline.within_memory import within_memory
 from editloop.policy import (
     Policy,
     attach_adapter,
@@ -40,7 +41,7 @@ from editloop.policy import (
 )
 from editloop.progress import ProgressCallback, counter
 
-__all__ = ["TrialRows", "finished_result", "train_trial", "validation_steps"]
+__all__ = ["TrialRows", "finished_result", "train_trial", "trainable", "validation_steps"]
 
 RESULT = "result.json"
 """The file of a trial's figures. It is written last, so whatever it describes is there, too."""
@@ -102,6 +103,9 @@ def train_trial(
 ) -> dict[str, Any]:
     """Train one trial, or continue from the last checkpoint of an earlier process.
 
+    Where memory runs out, the training goes on from its last checkpoint with smaller micro-batches, and with
+    gradient checkpointing once they are of one context.
+
     Args:
         folder: The folder of its checkpoints, its policy and its result.
         policy: The base.
@@ -115,10 +119,33 @@ def train_trial(
 
     Returns:
         The figures of the trial, as `run.json` keeps them.
+
+    Raises:
+        RunError: The memory is too small for one context, or the folder cannot be written.
     """
+    return within_memory(
+        lambda config: _train_once(folder, policy, trial, config, rows, name, callback, until),
+        config,
+        trial.method,
+        name,
+        callback,
+    )
+
+
+def _train_once(
+    folder: Path,
+    policy: Policy,
+    trial: Trial,
+    config: FitConfig,
+    rows: TrialRows,
+    name: str,
+    callback: ProgressCallback,
+    until: int | None,
+) -> dict[str, Any]:
+    """Train one trial with the given division of a step; arguments as for `train_trial`."""
     state = processes(policy.device)
     started = time.monotonic()
-    with _trainable(policy, config) as trained:
+    with trainable(policy, config) as trained:
         validation = _Validation(trained, trial, rows, name, callback)
         trainer = EditTrainer(
             policy=trained,
@@ -159,20 +186,20 @@ def _arguments(
 
 
 @contextmanager
-def _trainable(policy: Policy, config: FitConfig) -> Iterator[Policy]:
+def trainable(policy: Policy, config: FitConfig) -> Iterator[Policy]:
     """A context with a policy to train: the base with a fresh adapter, or all of the base.
 
     Afterwards the base is as it was.
     """
-    if config.full:
-        with trainable_copy(policy) as trained:
+    with ExitStack() as after:
+        if config.gradient_checkpointing:  # the trainer switches it on, and it is not for the next training
+            after.callback(policy.model.gradient_checkpointing_disable)
+        if config.full:
+            yield after.enter_context(trainable_copy(policy))
+        else:
+            trained = attach_adapter(policy, config.lora, seed=config.seed)
+            after.callback(detach_adapter, trained)
             yield trained
-        return
-    trained = attach_adapter(policy, config.lora, seed=config.seed)
-    try:
-        yield trained
-    finally:
-        detach_adapter(trained)
 
 
 def _result(

@@ -17,8 +17,9 @@ from editloop.policy.bases import resolve_base
 from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
 from editloop.policy.generation import shipped_ends, shipped_settings
+from editloop.policy.memory import check_room
 from editloop.policy.model import Policy
-from editloop.policy.probe import probe_trees
+from editloop.policy.probe import probe_head, probe_trees
 from editloop.policy.progress_bars import downloads_alone
 
 __all__ = ["load_base"]
@@ -36,8 +37,11 @@ def load_base(
     max_length: int | None = None,
     end_token: str | None = None,
     trust_remote_code: bool = False,
+    memory: int | None = None,
 ) -> Policy:
     """Load a causal LM as a policy.
+
+    Long because every choice is made and named here, in their order.
 
     Args:
         base: A hub name, a local folder in Hugging Face format, a GGUF file (also one on the hub, as
@@ -50,9 +54,10 @@ def load_base(
             above the model's own limit.
         end_token: The token that ends a turn, for models from whose template it cannot be found.
         trust_remote_code: Passed to `transformers`.
+        memory: The most memory that may be used, in bytes; by default all that is free.
 
     Raises:
-        ModelError: The folder, its weights or its tokenizer cannot be loaded.
+        ModelError: The folder, its weights or its tokenizer cannot be loaded, or the memory is too small.
         ConfigError: The device, dtype or end token cannot be used, or the lab has no such base.
     """
     resolved = resolve_base(base)
@@ -60,10 +65,13 @@ def load_base(
     chosen_device, device_why = choose_device(device)
     chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
+    if quantize is None:
+        check_room(base, chosen_dtype, chosen_device, memory)
     tokenizer, model = _tokenizer_and_model(base, chosen_device, quantize, options)
     length, length_why = _choose_length(model, max_length)
     encoder, contradictions = _encoder(tokenizer, model, length, end_token, resolved.name)
     shares, share_why = probe_trees(model)
+    linear_head = probe_head(model)
     generation, generation_why = shipped_settings(model)
     precision = str(chosen_dtype).removeprefix("torch.")
     decisions = [
@@ -73,6 +81,7 @@ def load_base(
         encoder.why,
         f"{'context trees' if shares else 'plain sequences'} ({share_why})",
         *contradictions,
+        *([] if linear_head else ["all logits of a batch at once (they are scaled or capped)"]),
         f"responses at {generation} ({generation_why})",
     ]
     return Policy(
@@ -86,6 +95,7 @@ def load_base(
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         generation=generation,
+        linear_head=linear_head,
     )
 
 

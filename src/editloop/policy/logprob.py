@@ -6,8 +6,8 @@ This module knows how a model takes a tree's mask, and nothing of losses or text
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from editloop.policy.head import has_linear_head, target_log_probs
 from editloop.policy.packing import TreeBatch
 
 __all__ = ["batch_features", "batch_log_probs", "context_columns", "tree_mask"]
@@ -42,21 +43,23 @@ def tree_mask(subtree_end: Tensor) -> Tensor:
     return ((key <= query) & (query < subtree_end[:, None, :])).unsqueeze(1)
 
 
-def batch_log_probs(model: nn.Module, batch: TreeBatch) -> Tensor:
+def batch_log_probs(model: nn.Module, batch: TreeBatch, *, linear_head: bool = False) -> Tensor:
     """Log-probability of every continuation: the sum over its counted tokens, natural log.
 
     Args:
         model: A causal LM with the `transformers` interface, which PEFT or a distribution library may have
             wrapped.
         batch: K continuations, from `pack`.
+        linear_head: Whether the model's logits are a linear function of its last states (`probe_head`). Then
+            the logits of few positions are held at a time, and otherwise those of all counted tokens.
 
     Returns:
         float32 [K], differentiable.
     """
-    return _forward(model, batch)[0]
+    return _forward(model, batch, linear_head)[0]
 
 
-def batch_features(model: nn.Module, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+def batch_features(model: nn.Module, batch: TreeBatch, *, linear_head: bool = False) -> tuple[Tensor, Tensor]:
     """Log-probabilities and features of each continuation in its context.
 
     The features are the last layer's state right before the continuation, which has seen the context alone;
@@ -67,12 +70,13 @@ def batch_features(model: nn.Module, batch: TreeBatch) -> tuple[Tensor, Tensor]:
     Args:
         model: As for `batch_log_probs`.
         batch: K continuations of at least one token each, with all their tokens counted.
+        linear_head: As for `batch_log_probs`.
 
     Returns:
         Log-probabilities, float32 [K], and features, float32 [K, F], both differentiable. The first
         `context_columns(F)` features depend on the context alone.
     """
-    log_probs, layers = _forward(model, batch, states=True)
+    log_probs, layers = _forward(model, batch, linear_head, states=True)
     device = log_probs.device
     owner, member = torch.from_numpy(batch.owner).to(device), torch.from_numpy(batch.member).to(device)
     predictor = torch.from_numpy(batch.predictor).to(device)
@@ -112,7 +116,7 @@ def _narrowed(states: Tensor, seed: int) -> Tensor:
 
 
 def _forward(
-    model: nn.Module, batch: TreeBatch, *, states: bool = False
+    model: nn.Module, batch: TreeBatch, linear_head: bool, *, states: bool = False
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Log-probabilities [K], and with `states` the hidden states [B, R, d] of every layer."""
     device = next(model.parameters()).device
@@ -121,7 +125,9 @@ def _forward(
         return torch.from_numpy(array).to(device)
 
     core = _unwrapped(model)
-    with _logits_at(core, tensor(batch.predictor)) as head_is_hooked:
+    # An adapter on the output embedding makes it another one than the one that was tried.
+    scored_by = _scored_at_head if linear_head and has_linear_head(core) else _scored_by_logits
+    with scored_by(core, tensor(batch.predictor), tensor(batch.target)) as token_log_probs:
         output = model(
             input_ids=tensor(batch.input_ids),
             # A token's position is its depth, not its column: each branch continues right after its prefix.
@@ -130,16 +136,9 @@ def _forward(
             use_cache=False,
             **({"output_hidden_states": True} if states else {}),
         )
-    logits = output.logits.flatten(0, 1)
-    if not head_is_hooked:
-        logits = logits[tensor(batch.predictor)]
-    # Cross-entropy in float32 whatever the model's dtype: a log-softmax over a vocabulary in bf16 is off by
-    # more than the differences that the losses are about.
-    token_log_probs = -F.cross_entropy(logits.float(), tensor(batch.target), reduction="none")
-    # `member` repeats the prediction of a shared token for each continuation that contains it.
     total = torch.zeros(len(batch.lengths), device=device)
-    log_probs = total.index_add(0, tensor(batch.owner), token_log_probs[tensor(batch.member)])
-    return log_probs, output.hidden_states if states else ()
+    counted = token_log_probs(output.logits)[tensor(batch.member)]
+    return total.index_add(0, tensor(batch.owner), counted), output.hidden_states if states else ()
 
 
 def _unwrapped(model: nn.Module) -> Any:
@@ -150,41 +149,79 @@ def _unwrapped(model: nn.Module) -> Any:
     return inner
 
 
+TokenLogProbs = Callable[[Tensor], Tensor]
+"""From a forward's logits to float32 log-probabilities of the n targets."""
+
+
 @contextmanager
-def _logits_at(model: Any, flat_index: Tensor) -> Iterator[bool]:
-    """A context in which the model computes logits at these positions only.
+def _scored_at_head(model: Any, predictor: Tensor, target: Tensor) -> Iterator[TokenLogProbs]:
+    """A context in which log-probabilities are computed in place of the logits; arguments as below."""
+    head, found = model.get_output_embeddings(), list[Tensor]()
+
+    def score(states: Tensor) -> Tensor:
+        mine = states.flatten(0, 1)[predictor]
+        found.append(target_log_probs(mine, head.weight, head.bias, target).float())
+        return mine[:1].detach().unsqueeze(0)  # the model goes on with the logits of one position
+
+    # Within the model's own forward, so that autocast, and libraries that gather a layer's weights for the
+    # time of its forward, have the effect that they have on the output embedding itself.
+    with _before(head, score):
+        yield lambda _: found[0]
+
+
+@contextmanager
+def _scored_by_logits(model: Any, predictor: Tensor, target: Tensor) -> Iterator[TokenLogProbs]:
+    """A context in which the model computes logits, where it can at the positions of the targets only.
 
     Args:
         model: The model without the wrappers of distribution.
-        flat_index: Positions as row * R + column [n].
+        predictor: The positions that predict the targets, as row * R + column [n].
+        target: Token ids [n].
 
     Yields:
-        Whether that is so, and the logits have the shape [1, n, vocabulary]; False for a model that does not
-        expose its output embedding.
+        A function from the forward's logits to the targets' log-probabilities.
     """
     # The logits of all positions are by far the largest tensor of a forward, and most positions (the context,
-    # padding, prefixes that are not counted) need none. A hook gathers the states right before the output
-    # embedding. Calling the inner model and the embedding by hand would save as much, but skip what a family
-    # does to its logits afterwards (scaling, soft caps), which works on each position and so still applies.
-    # The hook relies on the model to give the embedding the states of all positions, [B, R, d], as it does
-    # while `logits_to_keep` is not set.
+    # padding, prefixes that are not counted) need none. Calling the inner model and the embedding by hand
+    # would save as much, but skip what a family does to its logits afterwards (scaling, soft caps), which
+    # works on each position and so still applies.
     head = model.get_output_embeddings()
-    if head is None:
-        yield False
-        return
 
+    def gather(states: Tensor) -> Tensor:
+        return states.flatten(0, 1)[predictor].unsqueeze(0)
+
+    def log_probs(logits: Tensor) -> Tensor:
+        flat = logits.flatten(0, 1)
+        if head is None:  # a model that does not expose its output embedding
+            flat = flat[predictor]
+        # Cross-entropy in float32 whatever the model's dtype: a log-softmax over a vocabulary in bf16 is off
+        # by more than the differences that the losses are about.
+        return -F.cross_entropy(flat.float(), target, reduction="none")
+
+    with nullcontext() if head is None else _before(head, gather):
+        yield log_probs
+
+
+@contextmanager
+def _before(head: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """A context in which a model's output embedding gets other states than the model gives it.
+
+    Args:
+        head: The output embedding.
+        change: From the states of all positions [B, R, d] to those that it gets.
+    """
+    # This relies on the model to give the embedding the states of all positions, as it does while
+    # `logits_to_keep` is not set.
     thread = threading.get_ident()
 
-    def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         # The module belongs to all threads that use the model, and so does the hook: another thread's forward
         # has other positions, and must keep its logits.
-        if threading.get_ident() != thread:
-            return None
-        return (args[0].flatten(0, 1)[flat_index].unsqueeze(0), *args[1:])
+        return (change(args[0]), *args[1:]) if threading.get_ident() == thread else None
 
-    handle = head.register_forward_pre_hook(gather)
+    handle = head.register_forward_pre_hook(hook)
     try:
-        yield True
+        yield
     finally:
         handle.remove()
 
@@ -212,9 +249,13 @@ def _attention_mask(model: Any, batch: TreeBatch, tensor: Any) -> Any:
 
 
 def _as_model_takes_it(model: Any, allowed: Tensor) -> Tensor:
-    """The mask in the form that the attention takes: boolean for SDPA, a term of the scores for eager."""
-    if model.config._attn_implementation == "sdpa":
-        return allowed
-    # The smallest finite number, as in the library's own masks: minus infinity could turn into NaN.
-    dtype = next(model.parameters()).dtype
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+    """The mask in the form that the attention takes: a term of the scores, or boolean for SDPA on a GPU."""
+    dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
+    if model.config._attn_implementation != "sdpa":
+        # The smallest finite number, as in the library's own masks: minus infinity could turn into NaN.
+        return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+    if allowed.device.type == "cpu":
+        # What SDPA makes of a boolean mask, made once. SDPA would make it in every layer and keep each of
+        # them for the backward: 5% of a training's memory in rows of 520 tokens.
+        return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, float("-inf"))
+    return allowed

@@ -39,6 +39,8 @@ class Policy:
         base: The hub name or folder that the base was loaded from.
         fingerprint: Hash of the base's configuration and weights.
         shares: Whether the model takes tree masks; if not, continuations are plain sequences.
+        linear_head: Whether the logits are a linear function of the last states, so that log-probabilities
+            take little memory (`editloop.policy.probe`).
         decisions: What was chosen when the base was loaded and why, one line each.
         quantize: How the base was quantised when it was loaded; None if it was not.
         dtype: The precision that was asked for, which may be `auto`.
@@ -56,6 +58,7 @@ class Policy:
     dtype: str = "auto"
     trust_remote_code: bool = False
     generation: GenerationSettings = READABLE
+    linear_head: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -100,10 +103,9 @@ class Policy:
         result: list[list[float]] = [[] for _ in trees]
         for members, batch in self._batches(trees, batch_tokens, progress, from_fork=from_fork):
             counts = [len(trees[i].continuations) for i in members]
-            for i, scores in zip(
-                members, torch.split(batch_log_probs(self.model, batch), counts), strict=True
-            ):
-                result[i] = scores.tolist()
+            scores = batch_log_probs(self.model, batch, linear_head=self.linear_head)
+            for i, own in zip(members, torch.split(scores, counts), strict=True):
+                result[i] = own.tolist()
         return result
 
     @torch.inference_mode()
@@ -129,7 +131,8 @@ class Policy:
         features: list[NDArray[np.float32]] = [np.empty((0, 0), np.float32)] * len(trees)
         for members, batch in self._batches(trees, batch_tokens, progress):
             counts = [len(trees[i].continuations) for i in members]
-            found, table = (torch.split(each, counts) for each in batch_features(self.model, batch))
+            both = batch_features(self.model, batch, linear_head=self.linear_head)
+            found, table = (torch.split(each, counts) for each in both)
             for k, i in enumerate(members):
                 scores[i], features[i] = found[k].tolist(), table[k].cpu().numpy()
         return scores, features

@@ -124,7 +124,7 @@ class _Regressor(nn.Module):
 
     def __init__(self, policy: Policy, trees: Sequence[ContextTree]) -> None:
         super().__init__()
-        self.model = policy.model
+        self.model, self.linear_head = policy.model, policy.linear_head
         table = torch.from_numpy(np.concatenate(policy.features(trees)[1])).to(policy.device)
         self.centre: Tensor
         self.scale: Tensor
@@ -140,7 +140,7 @@ class _Regressor(nn.Module):
 
     def forward(self, trees: TreeBatch) -> Tensor:
         """The predicted costs of the continuations, standardised [K]."""
-        features = batch_features(self.model, trees)[1]
+        features = batch_features(self.model, trees, linear_head=self.linear_head)[1]
         predicted: Tensor = self.head((features - self.centre) / self.scale).squeeze(1)
         return predicted
 

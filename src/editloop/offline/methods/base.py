@@ -130,6 +130,8 @@ class Method(ABC):
         roles: The roles of the completions that its loss looks at.
         within_context: Whether the loss depends only on differences between completions of the same context.
             The tokens that all completions of a context share are then left out of the log-probabilities.
+        forward_matters: Whether the result depends on which contexts share a forward. Then the micro-batch is
+            a part of what is learned, and memory does not decide it.
     """
 
     name: ClassVar[str]
@@ -140,6 +142,7 @@ class Method(ABC):
     hyperparameters: ClassVar[type[Hyperparameters]] = Hyperparameters
     roles: ClassVar[tuple[str, ...]]
     within_context: ClassVar[bool] = False
+    forward_matters: ClassVar[bool] = False
 
     def rows(self, example: Example) -> bool:
         """Whether the method learns from an example; by default from all."""

@@ -57,6 +57,7 @@ class KTO(Method):
     colour = "#5b5fa8"
     hyperparameters = KTOHyperparameters
     roles = (DESIRABLE, UNDESIRABLE, MISMATCHED)
+    forward_matters = True  # the reference point is a mean over one forward
 
     def suffices(self, examples: Sequence[Example]) -> bool:
         """Whether there are drafts of both kinds."""
