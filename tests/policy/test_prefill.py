@@ -1,4 +1,4 @@
-"""Equal prompts of a batch are read once, and what is drawn after them is the same; places name the streams."""
+"""Equal prompts of a batch are read once, and what is drawn after them is the same; places name streams."""
 
 from __future__ import annotations
 

@@ -29,18 +29,22 @@ def shared_prefill(model: Any, ids: Tensor, seen: Tensor) -> dict[str, Any]:
 
     # Padding is part of the comparison: a prompt that holds the padding token is another one than a shorter
     # prompt beside it.
-    width = ids.shape[1]
+    width, core = ids.shape[1], core_of(model)
     distinct, owner = torch.unique(torch.cat([ids, seen], dim=1), dim=0, return_inverse=True)
-    if len(distinct) == len(ids) or width < 2 or not core_of(model)._supports_default_dynamic_cache():
+    if len(distinct) == len(ids) or width < 2 or not core._supports_default_dynamic_cache():
+        return {}
+    cache = DynamicCache(config=core.config.get_text_config(decoder=True))
+    # A layer with a state of another kind, such as a recurrent one, may not come apart into rows.
+    if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
         return {}
     prompts, mask = distinct.split(width, dim=1)
     # The last token is left to the caller, who needs its logits in every row. The token that is generated
     # here is never read, so it is not in the cache.
-    config = GenerationConfig(max_new_tokens=1, return_dict_in_generate=True, pad_token_id=0)
-    read = model.generate(prompts[:, :-1], attention_mask=mask[:, :-1], generation_config=config)
-    cache = read.past_key_values
-    # A layer with a state of another kind, such as a recurrent one, may not come apart into rows.
-    if not isinstance(cache, DynamicCache) or not all(isinstance(e, DynamicLayer) for e in cache.layers):
-        return {}
+    model.generate(
+        prompts[:, :-1],
+        attention_mask=mask[:, :-1],
+        past_key_values=cache,
+        generation_config=GenerationConfig(max_new_tokens=1, pad_token_id=0),
+    )
     cache.batch_select_indices(owner)
     return {"past_key_values": cache}

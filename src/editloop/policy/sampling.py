@@ -70,7 +70,8 @@ def sample(
 
     A response depends only on the model, the context, its place among the contexts, and the seed. The global
     random state is neither read nor changed, and the model is left as it was, so several threads may sample
-    from one model. Equal prompts in a batch are read once. Long because a batch is followed from its prompts to its responses in one place.
+    from one model. Equal prompts in a batch are read once. Long because a batch is followed from its prompts
+    to its responses in one place.
 
     Args:
         model: A causal LM.
