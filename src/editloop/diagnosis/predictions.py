@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from editloop.diagnosis.estimates import LEAST, Floats, cross_validated_r2, sample_median
-from editloop.diagnosis.model import Estimate, Finding
+from editloop.diagnosis.model import Finding
 from editloop.diagnosis.rows import AnsweredRows
+from editloop.estimates import LEAST, Estimate, Floats, cross_validated_r2, sample_median
 from editloop.progress import ProgressCallback, counter
 
 if TYPE_CHECKING:

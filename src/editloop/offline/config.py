@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import PrivateAttr, ValidationError, field_validator, model_validator
 
 from editloop.configuration import Configuration, setting
 from editloop.edits import SplitBy
@@ -197,6 +197,8 @@ class FitConfig(Configuration):
         ge=1,
     )
 
+    _lacking: frozenset[Need] = PrivateAttr(frozenset())
+
     @model_validator(mode="before")
     @classmethod
     def _listed(cls, values: Any) -> Any:
@@ -254,6 +256,12 @@ class FitConfig(Configuration):
                 )
         return self
 
+    def without(self, need: Need) -> FitConfig:
+        """The configuration without the trials, and the methods, that need what cannot be had."""
+        left = self.model_copy()
+        left._lacking = self._lacking | {need}
+        return left.model_copy(update={"methods": tuple(name for name in self.methods if left.trials(name))})
+
     @property
     def longest_response(self) -> int:
         """The limit of a sampled response, in tokens; `fit` takes it from the log if none was given."""
@@ -268,7 +276,8 @@ class FitConfig(Configuration):
         """
         part = METHODS.get(method)
         grid = part.hyperparameters.grid(self.hyperparameters.get(method, {}))
-        return [Trial(part, point) for point in grid]
+        trials = [Trial(part, point) for point in grid]
+        return [trial for trial in trials if not trial.needs & self._lacking]
 
     def changed(self, changes: Mapping[str, Any]) -> FitConfig:
         """The configuration with other values.

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from editloop.edits import Cost
 from editloop.errors import RunError
 from editloop.io import atomic_folder
-from editloop.offline.cost_model.estimates import CostEstimates
 from editloop.offline.cost_model.fidelity import Fidelity, fidelity
 from editloop.offline.cost_model.ridge import CostModel
 from editloop.offline.disk import disk_errors
@@ -23,15 +22,20 @@ from editloop.policy import ContextTree, Policy, RunFolder, detach_adapter, load
 __all__ = ["cost_fidelity", "model_name", "predicted_costs", "save_cost_model"]
 
 
-def save_cost_model(run: RunFolder, estimates: CostEstimates) -> None:
+def save_cost_model(run: RunFolder, model: CostModel, *, tuned: bool) -> None:
     """Save the cost model in the run, with the adapter that computes its features if they are tuned.
+
+    Args:
+        run: The run folder; the adapter is in its work folder.
+        model: The cost model.
+        tuned: Whether its features are tuned.
 
     Raises:
         RunError: The folder cannot be written to.
     """
     with atomic_folder(run.cost_model, RunError) as unfinished, disk_errors(run.path):
-        estimates.model.save(unfinished)
-        if estimates.report["kind"] == "tuned":
+        model.save(unfinished)
+        if tuned:
             # A copy, because a fit that is continued needs the adapter again to estimate the same costs.
             shutil.copytree(run.work / "cost_model", unfinished / "adapter")
 
@@ -82,7 +86,7 @@ def model_name(report: Mapping[str, Any]) -> str:
     """A cost model in a few words.
 
     Args:
-        report: `CostEstimates.report`.
+        report: `FittedCosts.report`.
     """
     settings = report["settings"]
     return f"{report['kind']}, {settings['features']}, strength {settings['ridge']:.3g}"
