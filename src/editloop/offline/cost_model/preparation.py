@@ -22,7 +22,7 @@ from editloop.offline.cost_model.sampled import add_sampled, sample_completions
 from editloop.offline.cost_model.saved import model_name
 from editloop.offline.cost_model.tuned import tuned_features
 from editloop.offline.examples import RESPONSE, Completions, Example
-from editloop.offline.reference import Scored, feature_pass
+from editloop.offline.reference import Scored, feature_pass, with_reference
 from editloop.offline.report import show_number
 from editloop.policy import ContextTree, Policy, RunFolder, processes
 from editloop.progress import ProgressCallback, counter
@@ -71,11 +71,7 @@ def estimate_costs(
     """
     # One pass gives log π_ref, which all methods need, and the features.
     scored = _scored(policy, [e.tree for e in (*train, *held)], "features", callback)
-    examples = [
-        replace(e, completions=e.completions.with_reference(each.log_probs))
-        for e, each in zip((*train, *held), scored, strict=True)
-    ]
-    n = len(train)
+    examples, n = with_reference((*train, *held), scored), len(train)
     known = CostEstimates(tuple(examples[:n]), tuple(examples[n:]))
     costs = cost([e.response for e in examples], [e.edit for e in examples])
     if np.ptp(costs[:n]) == 0:  # a regression would fit the rounding, and RL would follow it
