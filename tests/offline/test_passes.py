@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,32 @@ def test_a_diagnosis_reads_the_log_once(
     found = diagnose(rows, base=policy)
     assert sum(read) == once
     assert found["coverage"].estimate is not None and found["predicted cost"].estimate is not None
+
+
+def test_the_mixture_of_a_fit_reads_nothing_that_the_trials_have_read(
+    policy: Policy, read: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from editloop.offline import fitting
+
+    config = FitConfig(**SMALL | {"methods": ["sft", "dpo"], "validation_samples": 0})
+    own: list[tuple[int, Any]] = []
+    mix = fitting.mix_policies
+
+    def counted(run: RunFolder, *arguments: Any) -> Any:
+        before = sum(read)
+        mixture = mix(run, *arguments)
+        own.append((sum(read) - before, mixture))
+        for result in run.work.glob("*/*/result.json"):  # as an older version left it
+            content = json.loads(result.read_text())
+            del content["edit_log_probs"]
+            result.write_text(json.dumps(content))
+        again = mix(run, *arguments)
+        own.append((sum(read) - before, again))
+        return mixture
+
+    monkeypatch.setattr(fitting, "mix_policies", counted)
+    fit(small_log(60), policy, tmp_path / "run", config)
+    (nothing, mixture), (scored, again) = own
+    assert nothing == 0 < scored
+    assert mixture.weights == pytest.approx(again.weights, abs=1e-3)
+    assert mixture.single == pytest.approx(again.single, abs=1e-4)
