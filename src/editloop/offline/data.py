@@ -139,7 +139,7 @@ def feasible(
     """
     if estimates is None or estimates.refused is None:
         return config, {}
-    left, reasons = config.without("cost_model"), {}
+    left, reasons = config.without("cost_model"), dict[str, str]()
     if not left.methods:
         raise estimates.refused
     for name in config.methods:

@@ -86,7 +86,7 @@ def fit_to_responses(
     model, found = tried[chosen]
     first = _first_row(chosen, n)
     crossed = cross_validated(features[chosen][first:], costs[first:], examples[first:], seed)
-    report = {
+    report: dict[str, Any] = {
         "kind": chosen,
         "settings": dict(model.settings),
         "noise": model.noise,
@@ -155,7 +155,7 @@ def with_estimates(
             model was fitted on [n].
         fitted: The cost model.
     """
-    unit, estimated = fitted.report["unit"], []
+    unit, estimated = fitted.report["unit"], list[Example]()
     predicted = _predict(fitted.model, [each.features for each in scored])
     for example, texts, one, (mean, spread) in zip(examples, completions, scored, predicted, strict=True):
         known = replace(

@@ -126,7 +126,7 @@ class _Source:
 
     def of(self, completions: Sequence[Completions], callback: ProgressCallback) -> list[Scored]:
         """log π_ref and the features of all completions of each example; known ones are not read again."""
-        found, trees = list(self.scored), {}
+        found, trees = list(self.scored), dict[int, ContextTree]()
         for i, (texts, one) in enumerate(zip(completions, self.scored, strict=True)):
             if added := texts.tree.continuations[len(one.log_probs) :]:
                 trees[i] = ContextTree(texts.tree.context, added)
@@ -179,7 +179,7 @@ def _scored(
 def _completions(
     examples: Sequence[Example], policy: Policy, config: FitConfig, callback: ProgressCallback
 ) -> list[Completions]:
-    """The edit, the response and the sampled completions of each example [n]; what they are like is told."""
+    """The edit, the response and the sampled completions of each example [n]; says what they are like."""
     limit, drawn = config.longest_response, config.num_samples * len(examples)
     sampled = sample_completions(
         policy, examples, config.num_samples, seed=config.seed, max_new_tokens=limit, callback=callback

@@ -91,34 +91,43 @@ def sample_completions(
         + (f"; {len(places) - left} are known already" if left < len(places) else "")
     )
 
-    def sample(mine: Sequence[Sequence[Place]]) -> list[dict[Place, SampledText]]:
-        wanted = [place for each in mine for place in each]
-        samples = policy.sample(
-            [examples[i].context for i, _ in wanted],
-            seed=seed,
-            places=wanted,
-            temperature=1.0,  # because Eq. 6 needs completions of π_ref itself
-            max_new_tokens=max_new_tokens,
-            batch_size=ROUND,
-        )
-        texts = [SampledText(each.text, each.finished and not each.trimmed) for each in samples]
-        found = dict(zip(wanted, texts, strict=True))
-        return [{place: found[place] for place in each} for each in mine]
-
     with policy.reference():
         for members in _rounds(examples, count, state.num_processes):
             missing = [[(i, k) for k in range(count) if (i, k) not in known] for i in members]
             if not any(missing):
                 continue
             # Shared out by context, because equal prompts of a batch are read only once.
-            new = {}
-            for each in on_all_processes(policy.device, missing, sample):
-                new |= each
+            shares = on_all_processes(
+                policy.device, missing, lambda mine: _sampled(policy, examples, mine, seed, max_new_tokens)
+            )
+            new = {place: text for each in shares for place, text in each.items()}
             known |= new
             if state.is_main_process:
                 _append(file, new)
             callback.progress("sampled completions", sum(place in known for place in places), len(places))
     return [tuple(known[i, k] for k in range(count)) for i in range(len(examples))]
+
+
+def _sampled(
+    policy: Policy,
+    examples: Sequence[Example],
+    places: Sequence[Sequence[Place]],
+    seed: int,
+    max_new_tokens: int,
+) -> list[dict[Place, SampledText]]:
+    """The completions of the places of each of some contexts."""
+    wanted = [place for each in places for place in each]
+    samples = policy.sample(
+        [examples[i].context for i, _ in wanted],
+        seed=seed,
+        places=wanted,
+        temperature=1.0,  # because Eq. 6 needs completions of π_ref itself
+        max_new_tokens=max_new_tokens,
+        batch_size=ROUND,
+    )
+    texts = [SampledText(each.text, each.finished and not each.trimmed) for each in samples]
+    found = dict(zip(wanted, texts, strict=True))
+    return [{place: found[place] for place in each} for each in places]
 
 
 def _key(policy: Policy, examples: Sequence[Example], seed: int, max_new_tokens: int) -> str:
