@@ -31,6 +31,7 @@ ROOMS = [
 GROUND = {
     "configuration",
     "errors",
+    "estimates",
     "intervals",
     "io",
     "extras",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from editloop.offline import (
     reference_pass,
     training_arguments,
 )
-from editloop.offline.cost_model.estimates import CostEstimates, estimate_from_features
+from editloop.offline.cost_model.estimates import FittedCosts, fit_to_responses, with_estimates
 from editloop.offline.cost_model.sampled import SampledText, add_sampled, sample_completions
 from editloop.offline.cost_model.saved import cost_fidelity
 from editloop.offline.cost_model.tuned import tuned_features
@@ -67,21 +68,31 @@ def policy(base: Any) -> Policy:
     return load_base(base(), device="cpu")
 
 
-def estimate(policy: Policy, rows: int = 30, count: int = 3) -> CostEstimates:
+class Estimates(NamedTuple):
+    train: list[Example]
+    held: list[Example]
+    fitted: FittedCosts
+
+
+def estimate(policy: Policy, rows: int = 30, count: int = 3) -> Estimates:
     examples = reference_pass(policy, make_examples(small_log(rows), policy.encoder).examples)[0]
+    examples = examples[rows // 3 :] + examples[: rows // 3]
     texts = sample_completions(policy, examples, count, seed=0, max_new_tokens=6)
-    completions = add_sampled(policy, examples, texts)
+    costs = get_cost()([e.response for e in examples], [e.edit for e in examples])
+    return estimate_of(policy, examples, texts, costs)
+
+
+def estimate_of(
+    policy: Policy, examples: list[Example], texts: Sequence[Sequence[SampledText]], costs: np.ndarray
+) -> Estimates:
+    """Estimates by a cost model that was fitted on the first two thirds of the examples."""
+    completions, n = add_sampled(policy, examples, texts), len(examples) - len(examples) // 3
     scored, _ = feature_pass(policy, [each.tree for each in completions])
-    held = rows // 3
-    both = examples[held:] + examples[:held]
-    return estimate_from_features(
-        examples[held:],
-        examples[:held],
-        completions[held:] + completions[:held],
-        scored[held:] + scored[:held],
-        get_cost()([e.response for e in both], [e.edit for e in both]),
-        seed=0,
-    )
+    rows = zip(completions, scored, strict=True)
+    features = np.stack([one.features[each.of(RESPONSE)] for each, one in rows])
+    fitted = fit_to_responses(examples[:n], examples[n:], {"ridge": features}, costs)
+    estimated = with_estimates(examples, completions, scored, fitted)
+    return Estimates(estimated[:n], estimated[n:], fitted)
 
 
 def sampled_of(example: Example) -> Completions:
@@ -109,7 +120,7 @@ def test_what_is_sampled_follows_the_seed_and_is_cached(
         patch.setattr(type(policy), "sample", None)
         assert sample_completions(policy, examples, 3, **options) == found
     for file in (tmp_path / "sampled").glob("*"):
-        file.write_text("[]")
+        file.write_text("[]\n")
     assert sample_completions(policy, examples, 3, **options) == found
 
 
@@ -131,12 +142,10 @@ def test_a_sample_that_was_cut_has_no_end_token(policy: Policy) -> None:
 def test_a_cost_below_zero_is_still_a_cost(policy: Policy) -> None:
     """Lower is better, whatever the sign: a negated reward must not turn around."""
     examples = reference_pass(policy, make_examples(small_log(60), policy.encoder).examples)[0]
-    completions = add_sampled(policy, examples, [()] * len(examples))
-    assert all(SAMPLED not in each.roles for each in completions)
-    scored, _ = feature_pass(policy, [each.tree for each in completions])
     costs = np.array([-0.2 if e.is_pair else -1.0 for e in examples])
-    estimates = estimate_from_features(examples[:40], examples[40:], completions, scored, costs)
-    assert estimates.report["unit"] == pytest.approx(np.abs(costs[:40]).mean())
+    estimates = estimate_of(policy, examples, [()] * len(examples), costs)
+    assert all(SAMPLED not in sampled_of(each).roles for each in estimates.train)
+    assert estimates.fitted.report["unit"] == pytest.approx(np.abs(costs[:40]).mean())
     own = [sampled_of(e) for e in estimates.train]
     assert all(spread >= 0 for each in own for spread in each.spread or ())
     estimated = np.array([(each.cost or ())[each.of(RESPONSE)] for each in own])
@@ -162,7 +171,7 @@ def test_no_completion_stands_twice_and_the_edit_and_the_response_come_first(pol
 
 def test_costs_are_estimated_by_the_model_and_reported_beside_baselines(policy: Policy) -> None:
     estimates = estimate(policy)
-    unit = estimates.report["unit"]
+    unit = estimates.fitted.report["unit"]
     costs = get_cost()([e.response for e in estimates.train], [e.edit for e in estimates.train])
     assert unit == pytest.approx(costs.mean())
     assert (len(estimates.train), len(estimates.held)) == (20, 10)
@@ -170,14 +179,14 @@ def test_costs_are_estimated_by_the_model_and_reported_beside_baselines(policy: 
         own = sampled_of(example)
         assert len(own.reference or ()) == len(own.cost or ()) == len(own.spread or ()) == len(own)
         assert own.reference == pytest.approx(tuple(policy.log_probs([own.tree])[0]), abs=1e-4)
-        assert example.completions.reference == (own.reference or ())[: len(example.completions)]
         _, (features,) = policy.features([own.tree])
-        mean, spread = (each / unit for each in estimates.model.predict(features))
+        mean, spread = (each / unit for each in estimates.fitted.model.predict(features))
         assert own.cost == pytest.approx(tuple(mean), abs=1e-4)
         assert bound_of(own, 0.5) == pytest.approx((mean + 0.5 * spread).tolist(), abs=1e-4)
-    report = estimates.report
+    report = estimates.fitted.report
     assert report["mean"]["r2"] <= 0.05 and math.isnan(report["mean"]["pearson"])
-    assert set(report) == {"kind", "settings", "noise", "unit", "model", "length", "mean", "tried"}
+    figures = {"kind", "settings", "noise", "unit", "cross_validated", "model", "length", "mean", "tried"}
+    assert set(report) == figures
 
 
 def by_hand(policy: Policy, examples: tuple[Example, ...], beta: float, kappa: float) -> float:
@@ -476,7 +485,7 @@ def test_without_samples_edit_and_response_are_left_to_choose_from(policy: Polic
     (trial,) = run.manifest().policies["rl"].trials
     assert trial.validation_loss is not None and math.isfinite(trial.validation_loss)
     assert trial.initial_loss is not None and trial.initial_loss > 0
-    with pytest.raises(EmptyViewError, match="two completions"):
+    with pytest.raises(EmptyViewError, match="all costs are equal"):
         fit(small_log(30, accepted=1), policy, tmp_path / "none", config)  # every row was left as it was
 
 
@@ -487,8 +496,6 @@ def test_samples_that_are_all_what_was_written_anyway_are_no_choice(
         return [(SampledText(e.response, True),) * count for e in examples]
 
     monkeypatch.setattr("editloop.offline.cost_model.preparation.sample_completions", same)
-    with pytest.raises(EmptyViewError, match="two completions"):
-        fit(small_log(30, accepted=1), policy, tmp_path / "none", FitConfig(**SMALL))
     run = fit(small_log(30), policy, tmp_path / "pairs", FitConfig(**SMALL))
     assert run.manifest().status == "done"
 

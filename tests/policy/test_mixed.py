@@ -72,20 +72,21 @@ def test_each_response_is_drawn_from_one_policy(policy: Policy) -> None:
     assert [each.text for each in alone] == [each.text for each in policy.sample(CONTEXTS, **options)]
     asked: list[tuple[str, int]] = []
 
-    class Counted(MixedPolicy):
-        def _policies(self) -> Iterator[tuple[str, Policy]]:
-            for name, one in super()._policies():
-                kept = one.sample
-
-                def sample(contexts: Any, kept: Any = kept, name: str = name, **more: Any) -> Any:
-                    asked.append((name, len(contexts)))
-                    return kept(contexts, **more)
-
-                one.sample = sample  # type: ignore[method-assign]
-                yield name, one
-
     mixed = mixture(policy, {"base": 0.5, "other": 0.5})
-    counted = Counted(policy, mixed.weights, mixed._load)
+
+    @contextmanager
+    def load(name: str) -> Iterator[Policy]:
+        with mixed._load(name) as one:
+            kept = one.sample
+
+            def sample(contexts: Any, **more: Any) -> Any:
+                asked.append((name, len(contexts)))
+                return kept(contexts, **more)
+
+            one.sample = sample  # type: ignore[method-assign]
+            yield one
+
+    counted = MixedPolicy(policy, mixed.weights, load)
     for context in CONTEXTS:  # asked one by one it mixes, too
         counted.sample([context], **options)
     assert len(asked) == 12 and {name for name, _ in asked} == {"base", "other"}
@@ -94,3 +95,29 @@ def test_each_response_is_drawn_from_one_policy(policy: Policy) -> None:
     sizes = [size for _, size in asked]
     assert len(first) == 12 == sum(sizes) and min(sizes) >= 2
     assert [each.text for each in mixed.sample(CONTEXTS, **options)] == [each.text for each in first]
+
+
+def test_a_response_is_the_one_that_its_policy_alone_gives_in_that_place(policy: Policy) -> None:
+    """It depends on no other context, and not on how many of them the same policy answers."""
+    options: dict[str, Any] = {"seed": 3, "max_new_tokens": 6}
+    mixed = mixture(policy, {"base": 0.5, "other": 0.5})
+    together = mixed.sample(CONTEXTS, **options)
+    alone = {}
+    for name in ("base", "other"):
+        with mixed._load(name) as one:
+            alone[name] = one.sample(CONTEXTS, **options)
+    drawn = [[name for name in alone if alone[name][i] == each] for i, each in enumerate(together)]
+    assert all(drawn) and {"base"} in map(set, drawn) and {"other"} in map(set, drawn)
+    for i, context in enumerate(CONTEXTS):
+        assert mixed.sample([context], places=[(i,)], **options) == [together[i]]
+    assert mixed.sample(["new", *CONTEXTS[1:4]], **options)[1:] == together[1:4]
+
+
+def test_progress_does_not_begin_again_with_each_policy(policy: Policy) -> None:
+    mixed = mixture(policy, {"base": 0.5, "never": 0.0, "other": 0.5})
+    steps: list[int] = []
+    mixed.sample(CONTEXTS, seed=3, max_new_tokens=2, batch_size=2, progress=steps.append)
+    assert steps == sorted(set(steps)) and steps[-1] == len(CONTEXTS) and len(steps) >= 6
+    steps.clear()
+    mixed.log_probs(TREES * 3, batch_tokens=1, progress=steps.append)
+    assert steps == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6]  # halves of six trees, by two policies

@@ -89,7 +89,8 @@ def _sampled_ids(policy: Policy, contexts: list[str], temperature: float) -> lis
 
     def watched(ids: Any, **options: Any) -> Any:
         result = original(ids, **options)
-        found.extend(result[:, ids.shape[1] :].tolist())
+        if len(ids) > 1:  # and not what was read of a prompt that all rows share
+            found.extend(result[:, ids.shape[1] :].tolist())
         return result
 
     policy.model.generate = watched

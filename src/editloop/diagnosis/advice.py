@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from editloop.diagnosis.model import Advice, Estimate
+from editloop.diagnosis.model import Advice
+from editloop.estimates import Estimate
 
 __all__ = ["advise"]
 

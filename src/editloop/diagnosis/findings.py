@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from editloop.diagnosis.estimates import LEAST, Floats, one_minus, ratio
-from editloop.diagnosis.model import Estimate, Finding
+from editloop.diagnosis.model import Finding
 from editloop.diagnosis.rows import AnsweredRows, context_key
 from editloop.edits import Record, get_cost
+from editloop.estimates import LEAST, Estimate, Floats, one_minus, ratio
 
 __all__ = ["agreement", "contraction", "edit_size", "edited_share", "kept_after_edit", "kept_in_revisions"]
 

@@ -1,30 +1,13 @@
-"""What a diagnosis is made of: estimates with intervals, findings, and advice."""
+"""What a diagnosis is made of: findings, which are estimates with intervals, and advice."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
+
+from editloop.estimates import Estimate
 
 __all__ = ["Advice", "Diagnosis", "Estimate", "Finding"]
-
-
-class Estimate(NamedTuple):
-    """A figure with its 95% interval.
-
-    The interval is the bootstrap's; with few independent observations it is Wilson's for a share and
-    Student's for a mean.
-
-    Attributes:
-        value: The figure.
-        low: The lower end of the interval.
-        high: The upper end of the interval.
-        n: The number of independent observations that it is estimated from.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True)

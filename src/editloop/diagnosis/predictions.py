@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from editloop.diagnosis.estimates import LEAST, Floats, cross_validated_r2, sample_median
-from editloop.diagnosis.model import Estimate, Finding
+from editloop.diagnosis.model import Finding
 from editloop.diagnosis.rows import AnsweredRows
+from editloop.estimates import LEAST, Estimate, Floats, cross_validated_r2, sample_median
 from editloop.progress import ProgressCallback, counter
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def by_length(log: AnsweredRows, costs: Floats) -> list[Finding]:
 
 def by_base(log: AnsweredRows, costs: Floats, base: Policy, callback: ProgressCallback) -> list[Finding]:
     """Return the base's coverage of the edits, and how well the cost model on its features predicts costs."""
-    from editloop.offline import feature_pass, fit_cost_model, make_examples, reference_pass
+    from editloop.offline import feature_pass, fit_cost_model, make_examples
     from editloop.offline.examples import EDIT, RESPONSE
     from editloop.policy import context_columns
 
@@ -47,12 +47,14 @@ def by_base(log: AnsweredRows, costs: Floats, base: Policy, callback: ProgressCa
     if not made:
         explanation = "this base can read none of the rows"
         return [Finding(COVERAGE, None, "nats", explanation), Finding(PREDICTED, None, R2, explanation)]
-    held, _ = reference_pass(base, made, progress=counter(callback, "likelihoods", len(made)))
-    sides = [(e.completions, e.completions.reference) for e in held if e.is_pair]
-    gaps = [each[own.of(RESPONSE)] - each[own.of(EDIT)] for own, each in sides if each]
-    trees = [e.completions.only(RESPONSE).tree for e in made]
-    scored, _ = feature_pass(base, trees, progress=counter(callback, "features", len(made)))
-    features = np.concatenate([each.features for each in scored]).astype(np.float64)
+    # One pass gives the likelihoods of both sides and the features of the responses.
+    progress = counter(callback, "likelihoods and features", len(made))
+    scored, _ = feature_pass(base, [e.tree for e in made], progress=progress)
+    sides = [(e.completions, one) for e, one in zip(made, scored, strict=True)]
+    gaps = [
+        one.log_probs[own.of(RESPONSE)] - one.log_probs[own.of(EDIT)] for own, one in sides if own.is_pair
+    ]
+    features = np.stack([one.features[own.of(RESPONSE)] for own, one in sides]).astype(np.float64)
     width = context_columns(features.shape[1])
 
     def cost_model(x: Floats, y: Floats, new: Floats) -> Floats:

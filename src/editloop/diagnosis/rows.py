@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from editloop.diagnosis.estimates import Floats, ratio
-from editloop.diagnosis.model import Estimate
 from editloop.edits import Cost, Record
+from editloop.estimates import Estimate, Floats, ratio
 from editloop.intervals import share_interval
 
 __all__ = ["AnsweredRows", "context_key"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import PrivateAttr, ValidationError, field_validator, model_validator
 
 from editloop.configuration import Configuration, setting
 from editloop.edits import SplitBy
@@ -204,6 +204,8 @@ class FitConfig(Configuration):
         ge=1,
     )
 
+    _lacking: frozenset[Need] = PrivateAttr(frozenset())
+
     @model_validator(mode="before")
     @classmethod
     def _listed(cls, values: Any) -> Any:
@@ -261,6 +263,12 @@ class FitConfig(Configuration):
                 )
         return self
 
+    def without(self, need: Need) -> FitConfig:
+        """The configuration without the trials, and the methods, that need what cannot be had."""
+        left = self.model_copy()
+        left._lacking = self._lacking | {need}
+        return left.model_copy(update={"methods": tuple(name for name in self.methods if left.trials(name))})
+
     @property
     def is_halved(self) -> bool:
         """Whether the worse half of a grid's trials is dropped on the way."""
@@ -282,7 +290,8 @@ class FitConfig(Configuration):
         """
         part = METHODS.get(method)
         grid = part.hyperparameters.grid(self.hyperparameters.get(method, {}))
-        return [Trial(part, point) for point in grid]
+        trials = [Trial(part, point) for point in grid]
+        return [trial for trial in trials if not trial.needs & self._lacking]
 
     def changed(self, changes: Mapping[str, Any]) -> FitConfig:
         """The configuration with other values.

@@ -11,8 +11,7 @@ import numpy as np
 from editloop.edits import Cost, Record, split
 from editloop.errors import EmptyViewError
 from editloop.offline.config import FitConfig, Trial
-from editloop.offline.cost_model.estimates import CostEstimates
-from editloop.offline.cost_model.preparation import estimate_costs
+from editloop.offline.cost_model.preparation import CostEstimates, estimate_costs
 from editloop.offline.examples import EDIT, Example, ExampleSet, check_window, make_examples
 from editloop.offline.methods import METHODS
 from editloop.offline.reference import reference_of, reference_pass
@@ -20,7 +19,7 @@ from editloop.offline.trial import TrialRows
 from editloop.policy import Policy, RunFolder, processes
 from editloop.progress import ProgressCallback, counter
 
-__all__ = ["FitData", "add_estimates", "encode_log", "trial_rows", "with_response_limit"]
+__all__ = ["FitData", "add_estimates", "encode_log", "feasible", "trial_rows", "with_response_limit"]
 
 LONG_EDIT = 0.99
 """The quantile of the edits' lengths that limits sampled responses, if the user sets no limit."""
@@ -113,11 +112,8 @@ def add_estimates(
         callback: Receives progress.
 
     Returns:
-        The data with log π_ref and, where needed, estimated costs; and the cost model's estimates, if there
-        is a cost model.
-
-    Raises:
-        EmptyViewError: A cost model is needed, and the log has nothing to fit it on.
+        The data with log π_ref and, where needed, estimated costs; and the cost model's estimates, or why
+        there are none, if a method needs them.
     """
     if "cost_model" not in config.needs:
         return _with_reference(data, policy, config, callback), None
@@ -126,6 +122,33 @@ def add_estimates(
         FitData(ExampleSet(found.train, data.train.counts), ExampleSet(found.held, data.validation.counts)),
         found,
     )
+
+
+def feasible(
+    config: FitConfig, estimates: CostEstimates | None, callback: ProgressCallback
+) -> tuple[FitConfig, dict[str, str]]:
+    """The configuration of what can be trained, and for each method that cannot, or not wholly, the reason.
+
+    Args:
+        config: The fit's configuration.
+        estimates: From `add_estimates`.
+        callback: Receives a warning for each method that is left out.
+
+    Raises:
+        EmptyViewError: Nothing can be trained.
+    """
+    if estimates is None or estimates.refused is None:
+        return config, {}
+    left, reasons = config.without("cost_model"), dict[str, str]()
+    if not left.methods:
+        raise estimates.refused
+    for name in config.methods:
+        lost = len(config.trials(name)) - len(left.trials(name))
+        if lost:
+            what = f"{lost} of its trials are left out" if name in left.methods else "left out"
+            reasons[name] = f"{what}: {estimates.refused}"
+            callback.warn(f"{name}: {reasons[name]}")
+    return left, reasons
 
 
 def _with_reference(data: FitData, policy: Policy, config: FitConfig, callback: ProgressCallback) -> FitData:

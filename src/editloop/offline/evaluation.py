@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from editloop.edits import Log, Record, get_cost, row_hashes
+from editloop.edits import ContextLike, Log, Record, get_cost, row_hashes
 from editloop.errors import EmptyViewError, RunError
 from editloop.offline.alarms import check_samples
-from editloop.offline.cost_model.saved import cost_fidelity
-from editloop.offline.examples import make_examples
-from editloop.offline.reference import reference_pass
-from editloop.offline.scoring import DEFAULT_BETA, score
-from editloop.policy import Policy, RunFolder, processes
+from editloop.offline.cost_model.saved import cost_fidelity, reads_base
+from editloop.offline.examples import Example, make_examples
+from editloop.offline.reference import Scored, feature_pass, reference_pass, with_reference
+from editloop.offline.scoring import DEFAULT_BETA, log_probs_of, scores_of
+from editloop.policy import MixedPolicy, Policy, RunFolder, Sample, processes
 from editloop.policy.manifest import ConfigRecord, Manifest
+from editloop.policy.mixed import mixed_log_probs
 from editloop.progress import ProgressCallback, WarningCallback, counter
 
 __all__ = ["evaluate"]
@@ -78,18 +79,29 @@ def evaluate(
     for reason, count in counts.items():
         callback.message(f"  {count} rows: {reason}")
     rows, world = len(data.examples), processes(base.device).num_processes
-    held, _ = reference_pass(base, data.examples, progress=counter(callback, "reference", rows, world))
+    # One pass of the base is the reference, the evaluation of the base itself, and what the cost model sees.
+    progress = counter(callback, "reference", rows, world)
+    scored: Sequence[Scored] | None = None
+    with _referred(base) as plain:
+        if folder and reads_base(folder):
+            scored, _ = feature_pass(plain, [e.tree for e in data.examples], progress=progress)
+            held = with_reference(data.examples, scored)
+        else:
+            held, _ = reference_pass(plain, data.examples, progress=progress)
     cost = get_cost(config.cost, tokenize=base.encoder.tokenize)
     policies: dict[str, Any] = {}
-    for name, borrowed in _arms(folder, base):
+    known = _Known()
+    for name, borrowed, log_probs in _arms(folder, base, held, known):
         with borrowed as policy:
-            beta = _beta(manifest, name)
-            scores = score(policy, held, progress=counter(callback, name, rows, world))
-            figures: dict[str, Any] = dict(scores.figures(beta))
+            if log_probs is None:
+                log_probs = log_probs_of(policy, held, progress=counter(callback, name, rows, world))
+            known.log_probs[name] = log_probs
+            scores = scores_of(held, log_probs)
+            figures: dict[str, Any] = dict(scores.figures(_beta(manifest, name)))
             # A policy that diverged has no distribution to sample from.
             shown = held[:samples] if np.isfinite(scores.chosen).all() else []
             sampled = check_samples(
-                policy,
+                _Recorded(policy, known.samples.setdefault(name, {})),
                 shown,
                 cost,
                 seed=seed,
@@ -109,7 +121,7 @@ def evaluate(
     if mixture:
         found["mixture"] = mixture.model_dump(include={"by", "weights", "errors"})
     if folder and folder.cost_model.is_dir():
-        found["cost_model"] = asdict(cost_fidelity(folder, base, held, cost))
+        found["cost_model"] = asdict(cost_fidelity(folder, base, held, cost, scored=scored))
     return found
 
 
@@ -143,15 +155,67 @@ def _unseen(
     return rows, count, 0
 
 
-def _arms(run: RunFolder | None, base: Policy) -> Iterator[tuple[str, AbstractContextManager[Policy]]]:
-    """Yield the name of each policy to evaluate, and a context in which it is loaded."""
-    if run is not None:
-        for name in run.arm_names():
-            yield name, run.policy(name, base)
+@dataclass
+class _Known:
+    """What has been computed of the policies so far: what is made of them is not computed again.
+
+    Attributes:
+        log_probs: For each policy the log-probabilities of the continuations of each example's tree.
+        samples: For each policy the responses that were sampled, by their place.
+    """
+
+    log_probs: dict[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    samples: dict[str, dict[tuple[int, ...], Sample]] = field(default_factory=dict)
+
+
+class _Recorded(Policy):
+    """A policy that keeps its samples by their place, and gives those that are kept without sampling."""
+
+    def __init__(self, policy: Policy, kept: dict[tuple[int, ...], Sample]) -> None:
+        super().__init__(**{each.name: getattr(policy, each.name) for each in fields(Policy)})
+        self._policy, self._kept = policy, kept
+
+    def sample(
+        self, contexts: Sequence[ContextLike], *, places: Sequence[Any] | None = None, **options: Any
+    ) -> list[Sample]:
+        """Sample as the policy does; calls differ in contexts and places only."""
+        places = places or [(i,) for i in range(len(contexts))]
+        if not all(place in self._kept for place in places):
+            found = self._policy.sample(contexts, places=places, **options)
+            self._kept.update(zip(places, found, strict=True))
+        return [self._kept[place] for place in places]
+
+
+def _arms(
+    run: RunFolder | None, base: Policy, held: Sequence[Example], known: _Known
+) -> Iterator[tuple[str, AbstractContextManager[Policy], Sequence[Sequence[float]] | None]]:
+    """Yield each policy to evaluate: its name, a context in which it is loaded, and its log-probabilities.
+
+    The log-probabilities are None where no pass over the examples has given them yet.
+    """
+    reference = [each.completions.reference or () for each in held]
+    if run is None:
+        if base.has_reference:
+            yield "base", _referred(base), reference
+        yield "policy", nullcontext(base), None if base.has_reference else reference
         return
-    if base.has_reference:
-        yield "base", _referred(base)
-    yield "policy", nullcontext(base)
+    yield "base", nullcontext(base), reference
+    manifest = run.manifest()
+    for name in manifest.policies:
+        yield name, run.policy(name, base), None
+    if manifest.mixture:
+        weights = manifest.mixture.weights
+
+        # In each place a mixture gives the response that one of its policies has given there.
+        def load(name: str) -> AbstractContextManager[Policy]:
+            kept = known.samples.get(name)
+            return nullcontext(_Recorded(base, kept)) if kept else run.policy(name, base)
+
+        yield (
+            "mixture",
+            nullcontext(MixedPolicy(base, weights, load)),
+            mixed_log_probs(weights, known.log_probs),
+        )
 
 
 @contextmanager

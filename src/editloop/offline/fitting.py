@@ -19,7 +19,7 @@ from editloop.offline.alarms import SampleCheck, check_samples
 from editloop.offline.config import FitConfig
 from editloop.offline.cost_model.saved import save_cost_model
 from editloop.offline.countdown import Countdown
-from editloop.offline.data import FitData, add_estimates, encode_log, with_response_limit
+from editloop.offline.data import FitData, add_estimates, encode_log, feasible, with_response_limit
 from editloop.offline.mixing import mix_policies
 from editloop.offline.plan import FitPlan, make_plan
 from editloop.offline.report import show_weights, write_run_report
@@ -105,22 +105,24 @@ def fit(
     # What the base says: log π_ref, estimated costs, and the samples that the policies are compared with.
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
     data, estimates = add_estimates(run, data, policy, config, cost, callback)
+    asked, (config, declined) = config, feasible(config, estimates, callback)
     base_samples = _sample_base(policy, config, data, cost, callback)
     manifest = initial_manifest(
         identity=identity,
         read=read or _described(log, len(records)),
         data=data,
         policy=policy,
-        config=config,
+        config=asked,
         base_samples=base_samples,
         cost_model=estimates.report if estimates else None,
+        declined=declined,
         policies=earlier.policies if earlier else {},
     )
     if state.is_main_process:
         run.write_manifest(manifest)
         run.write_rows(row_hashes(records))
-        if estimates is not None:
-            save_cost_model(run, estimates)
+        if estimates is not None and estimates.model is not None:
+            save_cost_model(run, estimates.model, tuned=(estimates.report or {})["kind"] == "tuned")
     state.wait_for_everyone()
 
     # Each method's trials are trained, and the best is kept.

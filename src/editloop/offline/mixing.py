@@ -12,6 +12,7 @@ from editloop.offline.cost_model.saved import predicted_costs
 from editloop.offline.examples import EDIT, Example
 from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
 from editloop.offline.reference import on_all_processes
+from editloop.offline.trial import finished_result
 from editloop.policy import Policy, RunFolder
 
 __all__ = ["mix_policies"]
@@ -34,18 +35,16 @@ def mix_policies(
     Returns:
         The mixture; None if all policies diverged.
     """
-    # Log-probabilities and responses are taken in one pass, so that each policy is loaded once.
     log_probs: dict[str, list[float]] = {}
     responses: dict[str, list[str]] = {}
     shown = held[: config.validation_samples]
     for name in config.methods:
-        with run.policy(name, policy) as trained:
-            trees = [e.completions.only(EDIT).tree for e in held]
-            scores = [each[0] for each in on_all_processes(policy.device, trees, trained.log_probs)]
-            if not np.isfinite(scores).all():
-                continue
-            log_probs[name] = scores
-            if config.mixture == "cost":
+        scores = _edit_log_probs(run, name, policy, config, held)
+        if not np.isfinite(scores).all():
+            continue
+        log_probs[name] = scores
+        if config.mixture == "cost":
+            with run.policy(name, policy) as trained:
                 contexts = [e.context for e in shown]
                 samples = trained.sample(contexts, seed=config.seed, max_new_tokens=config.longest_response)
                 responses[name] = [sample.text for sample in samples]
@@ -63,3 +62,17 @@ def mix_policies(
         else:
             costs[name] = cost(texts, [e.edit for e in shown]).tolist()
     return mix_by_cost(costs, seed=config.seed)
+
+
+def _edit_log_probs(
+    run: RunFolder, name: str, policy: Policy, config: FitConfig, held: Sequence[Example]
+) -> list[float]:
+    """log π_k(y'|x) of the validation examples under a policy of the run [n]."""
+    # Its trial has scored them. Only a trial that an older version finished has kept none of it.
+    trial = config.trials(name)[run.manifest().policies[name].chosen]
+    known: list[float] = (finished_result(run.work / name / trial.name) or {}).get("edit_log_probs", [])
+    if len(known) == len(held):
+        return known
+    trees = [e.completions.only(EDIT).tree for e in held]
+    with run.policy(name, policy) as trained:
+        return [each[0] for each in on_all_processes(policy.device, trees, trained.log_probs)]

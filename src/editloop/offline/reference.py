@@ -27,7 +27,15 @@ from editloop.io import atomic_file, cache_folder
 from editloop.offline.examples import Completions, Example
 from editloop.policy import ContextTree, Policy, processes
 
-__all__ = ["Scored", "cache_folder", "feature_pass", "on_all_processes", "reference_of", "reference_pass"]
+__all__ = [
+    "Scored",
+    "cache_folder",
+    "feature_pass",
+    "on_all_processes",
+    "reference_of",
+    "reference_pass",
+    "with_reference",
+]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -84,6 +92,12 @@ def reference_of(
     return [
         each.with_reference(scored.log_probs) for each, scored in zip(completions, found, strict=True)
     ], known
+
+
+def with_reference(examples: Sequence[Example], scored: Sequence[Scored]) -> list[Example]:
+    """The examples with log π_ref of their completions, from `feature_pass` on their trees [n]."""
+    rows = zip(examples, scored, strict=True)
+    return [replace(e, completions=e.completions.with_reference(each.log_probs)) for e, each in rows]
 
 
 def feature_pass(

@@ -115,7 +115,8 @@ def run_sections(run: RunFolder) -> list[Section]:
             Section(
                 "The policies on the validation part",
                 [f"{figures_note(data.validation.examples, data.validation.pairs)}."],
-                [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy.alarms],
+                [f"{name}: {reason}" for name, reason in manifest.declined.items()]
+                + [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy.alarms],
                 _figures_table(manifest),
                 COLUMN_NOTES,
             )
@@ -244,7 +245,8 @@ def _cost_model(record: CostModelRecord) -> Section:
         "The cost model",
         [
             f"Least squares on the costs of {settings['rows']} responses, tested on {held} validation rows. "
-            f"Chosen: {record.kind} with {settings['features']}, ridge strength {settings['ridge']:.3g}."
+            f"Chosen: {record.kind} with {settings['features']}, ridge strength {settings['ridge']:.3g}.",
+            *_cross_validated(record),
         ],
         table=cost_model_table({**tried, "its length": record.length, "nothing": record.mean}),
         notes={
@@ -253,6 +255,15 @@ def _cost_model(record: CostModelRecord) -> Section:
             "R²:": "the share of the costs' variance that is predicted.",
         },
     )
+
+
+def _cross_validated(record: CostModelRecord) -> list[str]:
+    """How much is predicted in contexts that were left out, in a sentence; none from an older version."""
+    found = record.cross_validated
+    if found is None:
+        return []
+    r2, low, high = (show_number(value) for value in (found.r2, found.low, found.high))
+    return [f"Of {found.contexts} contexts, each predicted from others: R² {r2} [{low},{high}]."]
 
 
 def _mixture(mixture: MixtureRecord) -> Section:

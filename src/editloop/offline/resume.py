@@ -84,6 +84,7 @@ def initial_manifest(
     config: FitConfig,
     base_samples: SampleCheck | None,
     cost_model: Mapping[str, Any] | None,
+    declined: Mapping[str, str],
     policies: Mapping[str, PolicyRecord],
 ) -> Manifest:
     """The manifest of a run before its next training.
@@ -96,6 +97,7 @@ def initial_manifest(
         config: The fit's configuration.
         base_samples: What sampled responses of the base look like, if any were sampled.
         cost_model: The report of the cost model, if there is one.
+        declined: Why a method, or a part of its trials, is not trained.
         policies: The policies that an earlier process has finished.
     """
     content = {
@@ -119,6 +121,7 @@ def initial_manifest(
         },
         "config": config.model_dump(mode="json"),
         "cost_model": cost_model,
+        "declined": declined,
     }
     manifest = Manifest.model_validate(content, strict=False)
     return manifest.model_copy(update={"policies": dict(policies)})

@@ -18,7 +18,7 @@ from editloop.offline.examples import EDIT, RESPONSE, Example
 from editloop.offline.reference import on_all_processes
 from editloop.policy import Policy
 
-__all__ = ["DEFAULT_BETA", "Estimate", "Scores", "score", "scores_of"]
+__all__ = ["DEFAULT_BETA", "Estimate", "Scores", "log_probs_of", "score", "scores_of"]
 
 DEFAULT_BETA = 0.1
 """The β of the reported preference loss, for a policy whose method has no β."""
@@ -129,9 +129,15 @@ def score(
         examples: The examples, with log π_ref for the figures that need it [n].
         progress: Called with the number of this process's examples done so far.
     """
+    return scores_of(examples, log_probs_of(policy, examples, progress=progress))
+
+
+def log_probs_of(
+    policy: Policy, examples: Sequence[Example], *, progress: Callable[[int], None] | None = None
+) -> list[list[float]]:
+    """The log-probabilities of the continuations of each example's tree; arguments as for `score`."""
     trees = [e.tree for e in examples]
-    log_probs = on_all_processes(policy.device, trees, lambda mine: policy.log_probs(mine, progress=progress))
-    return scores_of(examples, log_probs)
+    return on_all_processes(policy.device, trees, lambda mine: policy.log_probs(mine, progress=progress))
 
 
 def scores_of(examples: Sequence[Example], log_probs: Sequence[Sequence[float]]) -> Scores:

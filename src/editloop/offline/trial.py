@@ -29,7 +29,7 @@ from editloop.offline.disk import disk_errors
 from editloop.offline.examples import Completions, Example
 from editloop.offline.methods.batch import Batch, Layout
 from editloop.offline.reference import on_all_processes
-from editloop.offline.scoring import DEFAULT_BETA, scores_of
+from editloop.offline.scoring import DEFAULT_BETA, Scores, scores_of
 from editloop.offline.trainer import EditTrainer
 from editloop.offline.within_memory import within_memory
 from editloop.policy import (
@@ -232,6 +232,7 @@ def _result(
         "validation_loss": final,
         "validation_cost": sampled.cost.mean if sampled else None,
         "validation": validation.figures,
+        "edit_log_probs": [] if validation.scores is None else validation.scores.chosen.tolist(),
         "sampled": sampled.to_json() if sampled else None,
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
@@ -267,8 +268,9 @@ class _Validation:
     def __init__(
         self, trained: Policy, trial: Trial, rows: TrialRows, name: str, callback: ProgressCallback
     ) -> None:
-        self.trial, self.rows, self.figures = trial, rows, dict[str, Any]()
-        self._best: tuple[float, dict[str, Any]] | None = None
+        self.trial, self.rows = trial, rows
+        self.scores: Scores | None = None
+        self._best: tuple[float, Scores] | None = None
         self._trained, self._name, self._callback = trained, name, callback
         lengths = [len(tokens) for each in rows.held for tokens in each.tree.continuations]
         self._layout = Layout(rows.held, torch.tensor(lengths, dtype=torch.long))
@@ -280,6 +282,11 @@ class _Validation:
         """The method's figure of the reference itself, which needs no forward."""
         return self._figure(self._layout.known("reference"))
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The figures that every method has, by name, of the state that was scored last or is kept."""
+        return self.scores.figures(_beta(self.trial)) if self.scores else {}
+
     def run(self) -> dict[str, float]:
         """Compute all figures, and return their means; `loss` is the method's own figure."""
         device, examples = self._trained.device, self.rows.examples
@@ -288,11 +295,11 @@ class _Validation:
         scored = on_all_processes(
             device, [e.tree for e in examples], lambda mine: self._trained.log_probs(mine, progress=progress)
         )
-        self.figures = scores_of(examples, scored).figures(_beta(self.trial))
+        self.scores = scores_of(examples, scored)
         means = {key: value["mean"] for key, value in self.figures.items() if value}
         loss = self._loss(scored)
         if self._best is None or loss < self._best[0]:
-            self._best = loss, self.figures
+            self._best = loss, self.scores
         return {"loss": loss, **means}
 
     def of_state(self, loss: float | None) -> float:
@@ -303,7 +310,7 @@ class _Validation:
         """
         # The state was scored when it was reached, and is scored again only if another process did that.
         if self._best is not None and self._best[0] == loss:
-            self.figures = self._best[1]
+            self.scores = self._best[1]
             return self._best[0]
         return self.run()["loss"]
 

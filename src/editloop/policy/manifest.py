@@ -196,6 +196,15 @@ class FidelityRecord(_Record):
     covered: list[float]
 
 
+class CrossValidationRecord(_Record):
+    """The share of the costs' variance that is predicted in new contexts, with its 95% interval."""
+
+    r2: float | None = None
+    low: float | None = None
+    high: float | None = None
+    contexts: int
+
+
 class CostModelRecord(_Record):
     """The cost model, and how well it predicts beside baselines that know only the length, or nothing."""
 
@@ -203,6 +212,7 @@ class CostModelRecord(_Record):
     settings: dict[str, Any]
     noise: float | None = None
     unit: float
+    cross_validated: CrossValidationRecord | None = None
     model: FidelityRecord
     length: FidelityRecord
     mean: FidelityRecord
@@ -210,7 +220,11 @@ class CostModelRecord(_Record):
 
 
 class Manifest(_Record):
-    """The content of `run.json`; `policies` is in the order in which they were trained."""
+    """The content of `run.json`.
+
+    `policies` is in the order in which they were trained; `declined` says of a method that was asked for why
+    it, or a part of its trials, was not trained.
+    """
 
     format: int = FORMAT
     status: Literal["running", "done"] = "running"
@@ -222,6 +236,7 @@ class Manifest(_Record):
     policies: dict[str, PolicyRecord] = Field(default_factory=dict)
     mixture: MixtureRecord | None = None
     cost_model: CostModelRecord | None = None
+    declined: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
 

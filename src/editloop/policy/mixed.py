@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +16,7 @@ from editloop.policy.model import Policy
 from editloop.policy.sampling import Sample
 from editloop.policy.tree import ContextTree
 
-__all__ = ["MixedPolicy"]
+__all__ = ["MixedPolicy", "mixed_log_probs"]
 
 
 class MixedPolicy(Policy):
@@ -47,27 +48,47 @@ class MixedPolicy(Policy):
         # Adapters are attached within `sample` and `log_probs` only, so that there is nothing to switch off.
         yield
 
-    def sample(self, contexts: Sequence[ContextLike], *, seed: int = 0, **options: Any) -> list[Sample]:
+    def sample(
+        self,
+        contexts: Sequence[ContextLike],
+        *,
+        seed: int = 0,
+        places: Sequence[tuple[int, ...]] | None = None,
+        progress: Callable[[int], None] | None = None,
+        **options: Any,
+    ) -> list[Sample]:
         """Sample one response for each context, as `Policy.sample` does.
 
-        Which policy a response comes from depends only on the seed, the context and its place. The response
-        itself also depends on its place among the contexts of that policy.
+        Which policy a response comes from, and the response itself, depend on nothing but the seed, the
+        context and its place: it is the response that this policy alone gives in that place.
         """
         contexts = as_contexts(contexts)
+        at = places or [(i,) for i in range(len(contexts))]
         # `hash` of a text differs between processes; `random.Random` seeds itself from the text's bytes.
         names = [
-            random.Random(repr((seed, i, context))).choices([*self.weights], [*self.weights.values()])[0]
-            for i, context in enumerate(contexts)
+            random.Random(repr((seed, place, context))).choices([*self.weights], [*self.weights.values()])[0]
+            for place, context in zip(at, contexts, strict=True)
         ]
         samples: list[Sample | None] = [None] * len(contexts)
-        for name, policy in self._policies():
+        done = 0
+        for name in dict.fromkeys(names):
             mine = [i for i, chosen in enumerate(names) if chosen == name]
-            found = policy.sample([contexts[i] for i in mine], seed=seed, **options) if mine else []
+            with self._load(name) as policy:
+                found = policy.sample(
+                    [contexts[i] for i in mine],
+                    seed=seed,
+                    places=[at[i] for i in mine],
+                    progress=_after(done, progress),
+                    **options,
+                )
             for i, sample in zip(mine, found, strict=True):
                 samples[i] = sample
+            done += len(mine)
         return [sample for sample in samples if sample is not None]
 
-    def log_probs(self, trees: Sequence[ContextTree], **options: Any) -> list[list[float]]:
+    def log_probs(
+        self, trees: Sequence[ContextTree], *, progress: Callable[[int], None] | None = None, **options: Any
+    ) -> list[list[float]]:
         """log Σ_k α_k π_k of every continuation of every tree, as `Policy.log_probs` returns it.
 
         Raises:
@@ -76,12 +97,17 @@ class MixedPolicy(Policy):
         """
         if options.get("from_fork"):
             raise ValueError("the log-probability of a mixture cannot leave out a shared prefix (from_fork)")
-        parts = []
-        for name, policy in self._policies():
-            scores = policy.log_probs(trees, **options)
-            parts.append([np.array(each) + np.log(self.weights[name]) for each in scores])
-        # In log space: the probability of a response of a few hundred tokens underflows.
-        return [np.logaddexp.reduce(each).tolist() for each in zip(*parts, strict=True)]
+        # A policy of weight 0 need not be loaded. Adapters share one base, so that only one of them is
+        # attached at a time.
+        used = [name for name, weight in self.weights.items() if weight > 0]
+        parts = {}
+        for k, name in enumerate(used):
+            # A tree is done when all policies have read it, but they read one after the other: the progress
+            # is the share of all reading, counted in trees.
+            own = _after(k * len(trees), progress, divisor=len(used))
+            with self._load(name) as policy:
+                parts[name] = policy.log_probs(trees, progress=own, **options)
+        return mixed_log_probs(self.weights, parts)
 
     def features(self, trees: Sequence[ContextTree], **options: Any) -> Any:
         """Not available: a mixture has no hidden states.
@@ -91,10 +117,24 @@ class MixedPolicy(Policy):
         """
         raise ValueError("a mixture has no features of its own: ask one of its policies")
 
-    def _policies(self) -> Iterator[tuple[str, Policy]]:
-        # A policy of weight 0 need not be loaded, and its log-weight would be log 0. Adapters share one base,
-        # so that only one of them is attached at a time.
-        for name, weight in self.weights.items():
-            if weight > 0:
-                with self._load(name) as policy:
-                    yield name, policy
+
+def mixed_log_probs(
+    weights: Mapping[str, float], parts: Mapping[str, Sequence[Sequence[float]]]
+) -> list[list[float]]:
+    """log Σ_k α_k π_k of continuations, given the log-probabilities under each policy.
+
+    Args:
+        weights: The weight α_k of each policy, by name.
+        parts: For each policy of positive weight the log-probabilities of the continuations of each tree.
+    """
+    # In log space: the probability of a response of a few hundred tokens underflows.
+    used = {name: math.log(weight) for name, weight in weights.items() if weight > 0}
+    tables = [[np.array(each) + log for each in parts[name]] for name, log in used.items()]
+    return [np.logaddexp.reduce(each).tolist() for each in zip(*tables, strict=True)]
+
+
+def _after(
+    before: int, progress: Callable[[int], None] | None, *, divisor: int = 1
+) -> Callable[[int], None] | None:
+    """A progress that goes on from what others have done, in units of which `divisor` make one."""
+    return None if progress is None else lambda done: progress((before + done) // divisor)

@@ -164,6 +164,7 @@ class Policy:
         top_p: float | None = None,
         max_new_tokens: int = 256,
         batch_size: int = 32,
+        places: Sequence[tuple[int, ...]] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Sample]:
         """One sampled response for each context (see `editloop.policy.sampling.sample`).
@@ -179,6 +180,7 @@ class Policy:
             settings=self.generation.unless_asked(temperature, top_p),
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
+            places=places,
             progress=progress,
         )
 

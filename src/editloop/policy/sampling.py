@@ -16,6 +16,7 @@ from editloop.errors import ModelError
 from editloop.policy.encode import Encoder
 from editloop.policy.generation import GenerationSettings
 from editloop.policy.mode import core_of, evaluating
+from editloop.policy.prefill import shared_prefill
 
 __all__ = [
     "InversionSampler",
@@ -62,13 +63,15 @@ def sample(
     settings: GenerationSettings = WHOLE,
     max_new_tokens: int = 256,
     batch_size: int = 32,
+    places: Sequence[tuple[int, ...]] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Sample]:
     """Sample one response for each context.
 
     A response depends only on the model, the context, its place among the contexts, and the seed. The global
     random state is neither read nor changed, and the model is left as it was, so several threads may sample
-    from one model. Long because a batch is followed from its prompts to its responses in one place.
+    from one model. Equal prompts in a batch are read once. Long because a batch is followed from its prompts
+    to its responses in one place.
 
     Args:
         model: A causal LM.
@@ -79,6 +82,9 @@ def sample(
         max_new_tokens: Limit of a response in tokens, the end token included. A long context may leave room
             for fewer.
         batch_size: Contexts in a forward; contexts of similar length go together.
+        places: The place of each context, which names its stream of random numbers: numbers of 0 or more. By
+            default the i-th has (i,). With the places of a longer list, some of its contexts alone get the
+            responses that they have in it.
         progress: Called with the number of responses sampled so far.
 
     Raises:
@@ -99,7 +105,9 @@ def sample(
     def limit(i: int) -> int:
         return min(max_new_tokens, encoder.max_length - len(prompts[i]))
 
-    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    at = places or [(i,) for i in range(len(prompts))]
+    # Equal prompts come side by side, so that a batch has to read them only once.
+    by_length = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
     done = 0
     samples: list[Sample | None] = [None] * len(prompts)
     device = next(model.parameters()).device
@@ -124,14 +132,16 @@ def sample(
             # A stream of random numbers for each context, spawned from the seed and the context's place: a
             # response uses the same numbers in whichever batch it is sampled, and beside any other thread.
             # NumPy takes no negative seed, hence the modulus.
-            streams = [np.random.SeedSequence(seed % 2**128, spawn_key=(i,)) for i in members]
+            streams = [np.random.SeedSequence(seed % 2**128, spawn_key=at[i]) for i in members]
             uniform = uniform_numbers(streams, room)
             processors = [InversionSampler(uniform, settings, width)] if settings.temperature > 0 else []
-            outputs = without_shipped_settings(model).generate(
-                ids.to(device),
-                attention_mask=seen.long().to(device),
+            view, ids, mask = without_shipped_settings(model), ids.to(device), seen.long().to(device)
+            outputs = view.generate(
+                ids,
+                attention_mask=mask,
                 generation_config=config,
                 logits_processor=LogitsProcessorList(processors),
+                **shared_prefill(view, ids, mask),
             )
             for i, row_ids in zip(members, outputs[:, width:].tolist(), strict=True):
                 samples[i] = _sample_of(row_ids, encoder)

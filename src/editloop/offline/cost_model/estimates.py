@@ -1,107 +1,171 @@
-"""Fit the cost model on the logged responses and predict the cost of every completion (Eq. 5).
+"""Fit the cost model on the logged responses, judge it, and predict the cost of every completion (Eq. 5).
 
 This module is given features and costs; `editloop.offline.cost_model.preparation` computes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from editloop.estimates import LEAST, Estimate, Floats, cross_validated_r2
 from editloop.offline.config import CostModelKind
 from editloop.offline.cost_model.fidelity import Fidelity, fidelity
 from editloop.offline.cost_model.ridge import CostModel, fit_cost_model
-from editloop.offline.examples import RESPONSE, Completions, Example
+from editloop.offline.examples import Completions, Example
 from editloop.offline.reference import Scored
 from editloop.policy import context_columns
 
-__all__ = ["CostEstimates", "estimate_from_features", "tuning_rows"]
+__all__ = ["FittedCosts", "cross_validated", "fit_to_responses", "tuning_rows", "with_estimates"]
 
 HEADS = 20
 """Number of bootstrap regressions."""
 
+MOST_CROSSED = 4_000
+"""Limit on the rows of the cross-validation, which fits the regression five times."""
+
 
 @dataclass(frozen=True)
-class CostEstimates:
-    """Examples with completions, log π_ref and estimated costs, and the model that estimated them.
+class FittedCosts:
+    """A cost model that was fitted on the responses of a log.
 
     Attributes:
-        train: The examples to train on.
-        held: The examples to validate on.
         model: The cost model.
-        report: Its fidelity on the validation part, beside baselines that know only the length, or nothing.
+        report: Its kind, its settings, and its fidelity: by cross-validation, and on the validation part
+            beside baselines that know only the length, or nothing.
     """
 
-    train: tuple[Example, ...]
-    held: tuple[Example, ...]
     model: CostModel
     report: dict[str, Any]
 
+    @property
+    def objection(self) -> str | None:
+        """Why nothing should be learned from its predictions; None if there is no reason."""
+        found = self.report["cross_validated"]
+        if found is None:
+            return f"fewer than {LEAST} contexts cannot tell whether the cost model predicts anything"
+        if not found["r2"] > 0:
+            return "the cost model predicts the costs of new contexts no better than their mean does"
+        return None
 
-def estimate_from_features(
+
+def fit_to_responses(
     train: Sequence[Example],
     held: Sequence[Example],
-    completions: Sequence[Completions],
-    scored: Sequence[Scored],
+    features: Mapping[CostModelKind, NDArray[np.float32]],
     costs: NDArray[np.float64],
     *,
-    kind: CostModelKind = "ridge",
-    tuned: Sequence[NDArray[np.float32]] = (),
     seed: int = 0,
-) -> CostEstimates:
-    """Fit the cost model on the train part's responses, and estimate the cost of every completion.
+) -> FittedCosts:
+    """Fit a cost model of each kind on the train part's responses, and take what validates best.
 
     Args:
         train: Examples to train on [n].
         held: Examples to validate on [m].
-        completions: The completions of `train`, then those of `held` [n + m].
-        scored: Log-probabilities and features of their trees, from `feature_pass` [n + m].
+        features: The kinds to try, each with its features of the responses of `train` and `held` [n + m, F].
+            Those of the kind `tuned` were tuned on the first `tuning_rows(n)` of them.
         costs: The costs Δ(y, y') of the responses [n + m].
-        kind: The kind of cost model; `auto` takes the kind with the least square error on `held`.
-        tuned: Features of the trees [n + m], tuned on the first `tuning_rows(n)` of `train`, if `kind` needs
-            them.
-        seed: The seed of the cost model.
+        seed: The seed of the cost model and of the cross-validation.
     """
     examples, n = (*train, *held), len(train)
-    kinds: tuple[CostModelKind, ...] = ("ridge", "bootstrap", "tuned") if kind == "auto" else (kind,)
-    tried: dict[str, tuple[CostModel, Sequence[NDArray[np.float32]], Fidelity]] = {}
+    tried: dict[CostModelKind, tuple[CostModel, Fidelity]] = {}
     errors = {}
-    for each in kinds:
-        tables = tuned if each == "tuned" else [one.features for one in scored]
-        features = _response_features(completions, tables)
-        # Tuned features fit the costs of the rows that they were tuned on better than those of new rows. A
-        # regression on the same rows would underestimate its uncertainty, so it is fitted on the others.
-        own = slice(tuning_rows(n) if each == "tuned" else 0, n)
-        model = fit_cost_model(
-            features[own],
-            costs[own],
-            context=context_columns(features.shape[1]),
-            heads=HEADS if each == "bootstrap" else 0,
-            seed=seed,
-        )
-        mean, spread = model.predict(features[n:])
-        tried[each] = model, tables, fidelity(mean, spread, costs[n:])
-        errors[each] = float(np.mean((mean - costs[n:]) ** 2))
-    chosen = min(errors, key=lambda each: errors[each])
-    model, tables, found = tried[chosen]
-    # RL's β weighs log-probabilities against costs. In units of the mean cost, the same β suits a share of
-    # the words and a count of characters. Absolute values, because a cost may be a negated reward.
-    unit = float(np.abs(costs[:n]).mean()) or 1.0
-    estimated = _with_estimates(examples, completions, scored, _predict(model, tables), unit)
-    report = {
+    for kind, table in features.items():
+        own = slice(_first_row(kind, n), n)
+        heads = HEADS if kind == "bootstrap" else 0
+        context = context_columns(table.shape[1])
+        model = fit_cost_model(table[own], costs[own], context=context, heads=heads, seed=seed)
+        mean, spread = model.predict(table[n:])
+        tried[kind] = model, fidelity(mean, spread, costs[n:])
+        errors[kind] = float(np.mean((mean - costs[n:]) ** 2))
+    chosen = min(errors, key=lambda kind: errors[kind])
+    model, found = tried[chosen]
+    first = _first_row(chosen, n)
+    crossed = cross_validated(features[chosen][first:], costs[first:], examples[first:], seed)
+    report: dict[str, Any] = {
         "kind": chosen,
         "settings": dict(model.settings),
         "noise": model.noise,
-        "unit": unit,
+        # RL's β weighs log-probabilities against costs. In units of the mean cost, the same β suits a share
+        # of the words and a count of characters. Absolute values, because a cost may be a negated reward.
+        "unit": float(np.abs(costs[:n]).mean()) or 1.0,
+        "cross_validated": crossed
+        and {"r2": crossed.value, "low": crossed.low, "high": crossed.high, "contexts": crossed.n},
         "model": asdict(found),
         **_baselines(examples, costs, n),
-        "tried": {name: asdict(figures) for name, (_, _, figures) in tried.items()},
+        "tried": {kind: asdict(figures) for kind, (_, figures) in tried.items()},
     }
-    return CostEstimates(tuple(estimated[:n]), tuple(estimated[n:]), model, report)
+    return FittedCosts(model, report)
+
+
+def _first_row(kind: CostModelKind, n: int) -> int:
+    """The first of n rows of the train part that a cost model is fitted on."""
+    # Tuned features fit the costs of the rows that they were tuned on better than those of new rows. A
+    # regression on the same rows would underestimate its uncertainty, so it is fitted on the others.
+    return tuning_rows(n) if kind == "tuned" else 0
+
+
+def cross_validated(
+    features: NDArray[np.float32], costs: NDArray[np.float64], examples: Sequence[Example], seed: int
+) -> Estimate | None:
+    """The share of the costs' variance that a cost model predicts in contexts that it was not fitted on.
+
+    Everything that the fit chooses is chosen again in each fold, so the figure owes nothing to the choice, as
+    the least of many leave-one-out errors does. The validation part alone is often too small to tell.
+
+    Args:
+        features: Features of responses [n, F].
+        costs: Their costs [n].
+        examples: Their examples, which say whose contexts are the same [n].
+        seed: The seed of the folds, of the random features and of the interval.
+
+    Returns:
+        R² with its interval by bootstrap over contexts; None if there are fewer than `LEAST` contexts, or if
+        all costs are equal.
+    """
+    width, generator = context_columns(features.shape[1]), np.random.default_rng(seed)
+    rows = np.sort(generator.permutation(len(costs))[:MOST_CROSSED])
+    numbers: dict[tuple[int, ...], int] = {}
+    contexts = np.array([numbers.setdefault(examples[i].tree.context, len(numbers)) for i in rows])
+
+    # Without bootstrap regressions: their mean predicts as the one regression does, and takes many times as
+    # long to fit.
+    def predict(x: Floats, y: Floats, new: Floats) -> Floats:
+        return fit_cost_model(x, y, context=width, seed=seed).predict(new)[0]
+
+    return cross_validated_r2(predict, features[rows].astype(np.float64), costs[rows], contexts, generator)
+
+
+def with_estimates(
+    examples: Sequence[Example],
+    completions: Sequence[Completions],
+    scored: Sequence[Scored],
+    fitted: FittedCosts,
+) -> list[Example]:
+    """The examples with their completions, log π_ref, and estimated costs in the unit of the report.
+
+    Args:
+        examples: The examples [n].
+        completions: The completions of each; the edit and the response come first [n].
+        scored: Log-probabilities of the completions under the reference, and the features that the cost
+            model was fitted on [n].
+        fitted: The cost model.
+    """
+    unit, estimated = fitted.report["unit"], list[Example]()
+    predicted = _predict(fitted.model, [each.features for each in scored])
+    for example, texts, one, (mean, spread) in zip(examples, completions, scored, predicted, strict=True):
+        known = replace(
+            texts,
+            reference=one.log_probs,
+            cost=tuple((mean / unit).tolist()),
+            spread=tuple((spread / unit).tolist()),
+        )
+        estimated.append(replace(example, sampled=known))
+    return estimated
 
 
 def tuning_rows(rows: int) -> int:
@@ -111,37 +175,6 @@ def tuning_rows(rows: int) -> int:
         rows: Number of rows of the train part.
     """
     return rows // 2
-
-
-def _response_features(
-    completions: Sequence[Completions], tables: Sequence[NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """The features of the response among the completions of each context [n, F]."""
-    rows = zip(completions, tables, strict=True)
-    return np.stack([table[texts.of(RESPONSE)] for texts, table in rows])
-
-
-def _with_estimates(
-    examples: Sequence[Example],
-    completions: Sequence[Completions],
-    scored: Sequence[Scored],
-    predicted: Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]],
-    unit: float,
-) -> list[Example]:
-    """The examples with completions, log π_ref, and costs in units of `unit`."""
-    estimated = []
-    for example, texts, one, (mean, spread) in zip(examples, completions, scored, predicted, strict=True):
-        known = replace(
-            texts,
-            reference=one.log_probs,
-            cost=tuple((mean / unit).tolist()),
-            spread=tuple((spread / unit).tolist()),
-        )
-        # The edit and the response come first among the completions (`add_sampled`), so their log π_ref is
-        # known, too, and needs no second reference pass.
-        logged = example.completions.with_reference(one.log_probs[: len(example.completions)])
-        estimated.append(replace(example, completions=logged, sampled=known))
-    return estimated
 
 
 def _predict(

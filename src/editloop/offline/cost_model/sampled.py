@@ -1,13 +1,14 @@
 """Completions sampled from the reference, for methods that choose among several completions of a context.
 
-They are cached by content, and join the edit and the response in one tree.
+They are sampled in rounds, longest contexts first. Each round is kept in a journal as soon as it is there, so
+a process that was killed loses one round at most. They join the edit and the response in one tree.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +16,23 @@ from typing import NamedTuple
 from accelerate.utils import broadcast_object_list
 
 from editloop.errors import EditLoopError
-from editloop.io import write_text
+from editloop.journal import append_rows, read_rows
 from editloop.offline.examples import SAMPLED, Completions, Example
 from editloop.offline.reference import cache_folder, on_all_processes
 from editloop.policy import ContextTree, Policy, processes
+from editloop.progress import ProgressCallback, WarningCallback
 
 __all__ = ["SampledText", "add_sampled", "sample_completions"]
 
-SAMPLED_BY = "inversion"
-"""The name of the way in which `policy.sample` samples. It is part of the cache's key, because another way
+SAMPLED_BY = "inversion, places"
+"""The name of the way in which completions are sampled. It is part of the journal's key, because another way
 gives other samples from the same seed."""
+
+ROUND = 32
+"""About how many completions a process samples in one round, which is one batch: what a kill can lose."""
+
+Place = tuple[int, int]
+"""The index of an example, and that of one of its completions: the name of the stream of random numbers."""
 
 
 class SampledText(NamedTuple):
@@ -47,11 +55,13 @@ def sample_completions(
     seed: int,
     max_new_tokens: int,
     cache: Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    callback: ProgressCallback | None = None,
 ) -> list[tuple[SampledText, ...]]:
     """Sample completions from the reference at temperature 1.
 
-    The samples depend on the number of processes, because each samples for its own share of the examples.
+    A completion depends on the seed, its context, the context's place among the examples, and its own number
+    among those of the context. A higher `count` therefore adds to the completions that are known already,
+    and neither a kill nor the number of processes changes any.
 
     Args:
         policy: The base, or a policy whose adapter is switched off meanwhile.
@@ -59,56 +69,105 @@ def sample_completions(
         count: Number of completions for each context.
         seed: The seed of the sampling.
         max_new_tokens: Limit of a completion, in tokens.
-        cache: The cache's folder; by default `cache_folder()`.
-        progress: Called with the number of this process's contexts done so far.
+        cache: The cache's folder; by default `cache_folder()`. If it cannot be read or written, completions
+            are sampled again.
+        callback: Receives how many tokens there are to sample, and the progress in completions.
 
     Returns:
         For each example its `count` completions [n].
     """
-    if count == 0 or not examples:
+    callback, state = callback or WarningCallback(), processes(policy.device)
+    places = [(i, k) for i in range(len(examples)) for k in range(count)]
+    if not places:
         return [()] * len(examples)
-    state, encoder = processes(policy.device), policy.encoder
-    about = [policy.fingerprint, str(policy.model.dtype), encoder.end, encoder.max_length]
-    about += [count, seed, max_new_tokens, state.num_processes, SAMPLED_BY]
-    key = hashlib.sha256(json.dumps([about, [e.tree.context for e in examples]]).encode()).hexdigest()[:32]
-    file = (cache or cache_folder()) / "sampled" / f"{key}.json"
+    file = (cache or cache_folder()) / "sampled" / f"{_key(policy, examples, seed, max_new_tokens)}.jsonl"
     # One process looks into the cache for all: if its folder is not shared between machines, some would
     # sample and wait for others that do not.
-    found = broadcast_object_list([_read(file, len(examples), count) if state.is_main_process else None])[0]
-    if found is not None:
-        return list(found)
-
-    def sample(mine: Sequence[Example]) -> list[tuple[SampledText, ...]]:
-        rounds = []
-        for k in range(count):
-            # A seed for each round and process. The factors are larger than any usual number of rounds or of
-            # processes, so different seeds, rounds and processes never meet in the same number.
-            own = 1_000_003 * (1_009 * seed + k) + state.process_index
-            # At temperature 1, because Eq. 6 needs completions of π_ref itself.
-            samples = policy.sample(
-                [e.context for e in mine], seed=own, temperature=1.0, max_new_tokens=max_new_tokens
-            )
-            rounds.append([SampledText(each.text, each.finished and not each.trimmed) for each in samples])
-            if progress is not None:
-                progress(len(mine) * (k + 1) // count)
-        return list(zip(*rounds, strict=True))
+    known = broadcast_object_list([_read(file) if state.is_main_process else None])[0] or {}
+    left = sum(place not in known for place in places)
+    callback.message(
+        f"completions to sample: {len(places)} ({count} for each of {len(examples)} contexts), at most "
+        f"{left * max_new_tokens:,} tokens"
+        + (f"; {len(places) - left} are known already" if left < len(places) else "")
+    )
 
     with policy.reference():
-        sampled = on_all_processes(policy.device, examples, sample)
-    if state.is_main_process:
-        with suppress(EditLoopError):
-            write_text(file, json.dumps(sampled))
-    return sampled
+        for members in _rounds(examples, count, state.num_processes):
+            missing = [[(i, k) for k in range(count) if (i, k) not in known] for i in members]
+            if not any(missing):
+                continue
+            # Shared out by context, because equal prompts of a batch are read only once.
+            shares = on_all_processes(
+                policy.device, missing, lambda mine: _sampled(policy, examples, mine, seed, max_new_tokens)
+            )
+            new = {place: text for each in shares for place, text in each.items()}
+            known |= new
+            if state.is_main_process:
+                _append(file, new)
+            callback.progress("sampled completions", sum(place in known for place in places), len(places))
+    return [tuple(known[i, k] for k in range(count)) for i in range(len(examples))]
 
 
-def _read(file: Path, rows: int, count: int) -> list[tuple[SampledText, ...]] | None:
-    """The cached completions; None if there are none, or the file is damaged."""
+def _sampled(
+    policy: Policy,
+    examples: Sequence[Example],
+    places: Sequence[Sequence[Place]],
+    seed: int,
+    max_new_tokens: int,
+) -> list[dict[Place, SampledText]]:
+    """The completions of the places of each of some contexts."""
+    wanted = [place for each in places for place in each]
+    samples = policy.sample(
+        [examples[i].context for i, _ in wanted],
+        seed=seed,
+        places=wanted,
+        temperature=1.0,  # because Eq. 6 needs completions of π_ref itself
+        max_new_tokens=max_new_tokens,
+        batch_size=ROUND,
+    )
+    texts = [SampledText(each.text, each.finished and not each.trimmed) for each in samples]
+    found = dict(zip(wanted, texts, strict=True))
+    return [{place: found[place] for place in each} for each in places]
+
+
+def _key(policy: Policy, examples: Sequence[Example], seed: int, max_new_tokens: int) -> str:
+    """The name of a journal: a hash of everything that its completions depend on."""
+    encoder = policy.encoder
+    about = [policy.fingerprint, str(policy.model.dtype), encoder.end, encoder.max_length]
+    about += [seed, max_new_tokens, SAMPLED_BY]
+    contexts = [example.tree.context for example in examples]
+    return hashlib.sha256(json.dumps([about, contexts]).encode()).hexdigest()[:32]
+
+
+def _rounds(examples: Sequence[Example], count: int, world: int) -> list[list[int]]:
+    """The indices of the examples of each round: contexts of similar length together, the longest first."""
+    # Longest first, memory runs out in the first round if it does at all, and the time that is left is not
+    # underestimated.
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].tree.context))
+    size = max(1, ROUND // count) * world
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _read(file: Path) -> dict[Place, SampledText]:
+    """The completions of a journal; none if it cannot be read, or is damaged."""
+    found = {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        found = [tuple(SampledText(text, finished) for text, finished in texts) for texts in content]
-    except (OSError, ValueError, TypeError):
-        return None
-    return found if len(found) == rows and all(len(texts) == count for texts in found) else None
+        for row in read_rows(file, EditLoopError):
+            found[int(row["example"]), int(row["number"])] = SampledText(str(row["text"]), row["finished"])
+    except (EditLoopError, KeyError, TypeError, ValueError):
+        # A damaged line would stay in the way of all that is appended later.
+        with suppress(OSError):
+            file.unlink()
+        return {}
+    return found
+
+
+def _append(file: Path, new: Mapping[Place, SampledText]) -> None:
+    """Keep the completions of a round; a journal that cannot be written costs time, and fails nothing."""
+    rows = [{"example": i, "number": k, **text._asdict()} for (i, k), text in new.items()]
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        append_rows(file, rows)
 
 
 def add_sampled(

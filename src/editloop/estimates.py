@@ -1,4 +1,4 @@
-"""The statistics of a diagnosis: ratios, medians and cross-validated R², each with an interval.
+"""Estimates with intervals from rows of a log: ratios, medians and cross-validated R².
 
 Rows of one context are not independent, so whole contexts are resampled (the clusters below), not rows.
 """
@@ -6,15 +6,14 @@ Rows of one context are not independent, so whole contexts are resampled (the cl
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.diagnosis.model import Estimate
 from editloop.intervals import mean_interval
 
-__all__ = ["LEAST", "Floats", "cross_validated_r2", "one_minus", "ratio", "sample_median"]
+__all__ = ["LEAST", "Estimate", "Floats", "cross_validated_r2", "one_minus", "ratio", "sample_median"]
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +25,25 @@ LEAST = 10
 
 FOLDS = 5
 """The number of folds of the cross-validation."""
+
+
+class Estimate(NamedTuple):
+    """A figure with its 95% interval.
+
+    The interval is the bootstrap's; with few independent observations it is Wilson's for a share and
+    Student's for a mean.
+
+    Attributes:
+        value: The figure.
+        low: The lower end of the interval.
+        high: The upper end of the interval.
+        n: The number of independent observations that it is estimated from.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
 
 
 def ratio(over: Floats, under: Floats, clusters: Any, rng: np.random.Generator) -> Estimate | None:
