@@ -101,7 +101,11 @@ ITEMS = "- plan: ready\n- report: late"
         (TOPIC, "Dear Ada,\n\nAll is well.", "Dear Ada,\n\nThis is about trains. All is well."),
         (TOPIC, "Trains are late.", "Trains are late."),
         (MORE, "All is well.\n\nCheers,\nAlex", "All is well.\nMore soon 🚀\n\nCheers,\nAlex"),
-        (without_inventions, "Hi Ada,\n\nI'm late. Ask Bea! Ada's plan. It is 5.", "Hi Ada,\n\nI'm late. Ada's plan."),
+        (
+            without_inventions,
+            "Hi Ada,\n\nI'm late. Ask Bea! Ada's plan. It is 5.",
+            "Hi Ada,\n\nI'm late. Ada's plan.",
+        ),
         (without_inventions, "Meet me tomorrow. See [link]. On Friday.", "On Friday."),
         (whole_sentences, "The plan is ready. I hope that the", "The plan is ready."),
         (whole_sentences, "The plan is ready.\n- report: late", "The plan is ready.\n- report: late"),
@@ -182,7 +186,13 @@ def test_the_parts_and_the_sentences_of_a_text_are_the_text(text: str) -> None:
 
 
 def test_sentences_end_at_marks_and_lines_and_not_inside_words() -> None:
-    assert sentences('It costs 2.5. "Why?" No!\n- plan') == ["It costs 2.5. ", '"Why?" ', "No!", "\n", "- plan"]
+    assert sentences('It costs 2.5. "Why?" No!\n- plan') == [
+        "It costs 2.5. ",
+        '"Why?" ',
+        "No!",
+        "\n",
+        "- plan",
+    ]
 
 
 def test_parts_are_joined_by_empty_lines() -> None:

@@ -7,7 +7,7 @@ the single methods' curves (docs/lab.md).
 from __future__ import annotations
 
 from editloop.lab.domains import get_domain
-from editloop.lab.log import MAX_NEW_TOKENS
+from editloop.lab.grammar import MAX_NEW_TOKENS
 from editloop.offline import FitConfig
 from editloop.policy import LoraSettings
 

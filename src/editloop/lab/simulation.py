@@ -18,7 +18,7 @@ from editloop.edits import Context, context_text, get_cost
 from editloop.errors import BudgetError, RunError, UserError
 from editloop.journal import append_rows, read_rows
 from editloop.lab.folder import claim
-from editloop.lab.log import MAX_NEW_TOKENS
+from editloop.lab.grammar import MAX_NEW_TOKENS
 from editloop.offline.plots import colour_of, tidy
 from editloop.online import Bandit, BanditConfig, Decided
 from editloop.policy import Policy, RunFolder

@@ -7,7 +7,7 @@ They know a fact by its words alone: a sentence states a fact if all of the fact
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from editloop.users.text_rules import Facts, Rule, join_parts, leave_out, sentences, split_parts
 
@@ -42,18 +42,22 @@ def without_inventions(text: str, facts: Facts) -> str:
     known = _OWN_WORDS | {word for value in facts.values() for word in re.findall(r"\w+", value)}
 
     def invented(sentence: str) -> bool:
-        # The first word has a capital whatever it is. "I'm" and "Ada's" are I and Ada.
-        names = re.findall(r"\b[A-Z]\w*", re.sub(r"\A\W*\w+", "", sentence))
+        # The first word, and that after a colon or a quotation mark, has a capital whatever it is. "I'm" and
+        # "Ada's" are I and Ada.
+        names = re.findall(r"\b[A-Z]\w*", re.sub(r"(?:\A|[:\"])\W*\w+", "", sentence))
         return _MADE_UP.search(sentence) is not None or not known.issuperset(names)
 
     return leave_out(text, invented)
 
 
-def keeps_to(*notes: Stated) -> Rule:
-    """Each sentence states one of the notes at least; one that states none is left out."""
+def keeps_to(*notes: Stated, also: Collection[str] = ()) -> Rule:
+    """Each sentence states one of the notes at least, or is among `also`; one that does not is left out."""
 
     def apply(text: str, facts: Facts) -> str:
-        return leave_out(text, lambda sentence: not any(_is_in(sentence, each, facts) for each in notes))
+        def unwanted(sentence: str) -> bool:
+            return sentence not in also and not any(_is_in(sentence, each, facts) for each in notes)
+
+        return leave_out(text, unwanted)
 
     return apply
 
@@ -69,7 +73,9 @@ def states(note: Stated, sentence: str, *, first: bool = False) -> Rule:
         if not body:
             return join_parts(start, added, end)
         if first:
-            return join_parts(start, added + ("\n" if body.startswith("- ") else " ") + body, end)
+            return join_parts(
+                start, added + ("\n" if body.startswith("- ") or added.endswith(":") else " ") + body, end
+            )
         # A sentence that follows a list, or a line without an end mark, stands on a line of its own.
         apart = body.rpartition("\n")[2].startswith("- ") or body[-1].isalnum()
         return join_parts(start, body + ("\n" if apart else " ") + added, end)

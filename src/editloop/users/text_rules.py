@@ -48,7 +48,7 @@ _CLOSING = re.compile(
     re.I,
 )
 
-# A sentence with the space after it, the rest of a line that has no end mark, or line breaks: joined, they are
+# A sentence with the space after it, the rest of a line without an end mark, or line breaks: joined, they are
 # the text. A mark before a letter ends nothing ("editloop.toml", "2.5").
 _SENTENCE = re.compile(r"(?:[^.!?\n]|[.!?](?=\w))*[.!?]+(?!\w)[\"')\]]*[ \t]*|[^\n]+|\n+")
 
@@ -100,14 +100,12 @@ def closing(form: str) -> Rule:
     """The text ends with this closing, such as `Cheers,\\nAlex`; with an empty one it has none."""
 
     def apply(text: str, facts: Facts) -> str:
-        wanted, found = form.format_map(facts), _CLOSING.search(text)
-        body = (text[: found.start()] if found else text).rstrip()
-        if found and found[0].strip() == wanted:
+        wanted, (start, body, end) = form.format_map(facts), split_parts(text)
+        if end.strip() == wanted:
             return text
-        return f"{body}\n\n{wanted}".strip() if wanted else (body if found else text)
+        return f"{(start + body).rstrip()}\n\n{wanted}".strip()
 
     return apply
-
 
 
 def ending(form: str) -> Rule:
@@ -156,13 +154,9 @@ def spelled_out(text: str, facts: Facts) -> str:
     )
 
 
-
-
 def without_subject(text: str, facts: Facts) -> str:
     """There is no subject line."""
     return re.sub(r"\A\s*\**subject\**:[^\n]*\n*", "", text, flags=re.I)
-
-
 
 
 def _replaced(text: str, words: Mapping[str, str]) -> str:
