@@ -67,13 +67,12 @@ def test_a_draft_of_a_real_model_edited_by_hand() -> None:
         "late. Ask for the changes by Friday."
     )
     draft = (
-        "Dear Thomas,\n\nI hope this message finds you well. I am sure the schedule is ready, but the report is "
-        "late. I met Sarah in 2021.\n\nI would greatly appreciate your help with the travel draft and I am sure "
-        "there"
+        "Dear Thomas,\n\nI hope this message finds you well. I am sure the schedule is ready, but the report "
+        "is late. I met Sarah in 2021.\n\nI would appreciate your help with the draft and I am sure there"
     )
     assert sure(EMAIL).edit(context, draft) == (
-        "Hi Tomas,\n\nI've enjoyed your draft on travel! I'm sure the schedule is ready, but the report is late. "
-        "Please send me the changes by Friday.\n\nCheers,\nAlex"
+        "Hi Tomas,\n\nI've enjoyed your draft on travel! I'm sure the schedule is ready, but the report is "
+        "late. Please send me the changes by Friday.\n\nCheers,\nAlex"
     )
 
 
@@ -121,4 +120,4 @@ def test_any_base_can_be_logged(base: Callable[..., Path]) -> None:
     policy = load_base(base(chat=True, max_position_embeddings=1024), device="cpu")
     rows = list(stream_log(EMAIL, get_user("strong", EMAIL), 3, 0, policy=policy, max_new_tokens=10, chunk=4))
     assert [row.id for row in rows] == ["free-email-0-0", "free-email-0-1", "free-email-0-2"]
-    assert all(row.edit and "Alex" in row.edit or row.metadata["kind"] == "problem" for row in rows)
+    assert all((row.edit and "Alex" in row.edit) or row.metadata["kind"] == "problem" for row in rows)

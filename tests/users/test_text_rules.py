@@ -22,6 +22,7 @@ from editloop.users.text_rules import (
     greeting,
     join_parts,
     sentences,
+    short_sentences,
     spelled_out,
     split_parts,
     whole_sentences,
@@ -46,6 +47,7 @@ LIST = listed((FIRST, "- {first}: {first_state}"), (SECOND, "- {second}: {second
 SHORT, KEPT = at_most(2), at_most(2, SECOND, DAY)
 ABOUT, DUE = keeps_to(FIRST, SECOND, DAY), states(DAY, "It is due on {day}.")
 TOPIC = states(("topic",), "This is about {topic}.", first=True)
+BRIEF = short_sentences(3)
 MORE = ending("More soon 🚀")
 PLAIN = without_phrases(["I hope this email finds you well", "do not hesitate to contact me"])
 LETTER = (
@@ -107,6 +109,7 @@ ITEMS = "- plan: ready\n- report: late"
             "Hi Ada,\n\nI'm late. Ada's plan.",
         ),
         (without_inventions, "Meet me tomorrow. See [link]. On Friday.", "On Friday."),
+        (BRIEF, "Hi Ada,\n\nOne two three. One two three four! Five.", "Hi Ada,\n\nOne two three. Five."),
         (whole_sentences, "The plan is ready. I hope that the", "The plan is ready."),
         (whole_sentences, "The plan is ready.\n- report: late", "The plan is ready.\n- report: late"),
         (whole_sentences, "I hope it is\n\nBest", "I hope it is\n\nBest"),
@@ -136,6 +139,7 @@ RULES = [
     DUE,
     TOPIC,
     MORE,
+    BRIEF,
     without_inventions,
     whole_sentences,
     without_preamble,

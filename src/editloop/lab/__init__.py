@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from editloop.lab.domains import DOMAINS, base_path, get_domain
+    from editloop.lab.domains import DOMAINS, base_path, free_texts, get_domain
     from editloop.lab.evaluation import Evaluation, evaluate_on_user, evaluate_on_users
     from editloop.lab.free import FreeTexts
     from editloop.lab.grammar import Domain, Source
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from editloop.lab.text_recipe import TextRecipe
 
 _MODULES = {
-    "domains": ("DOMAINS", "base_path", "get_domain"),
+    "domains": ("DOMAINS", "base_path", "free_texts", "get_domain"),
     "evaluation": ("Evaluation", "evaluate_on_user", "evaluate_on_users"),
     "free": ("FreeTexts",),
     "grammar": ("Domain", "Source"),
@@ -57,6 +57,7 @@ __all__ = [
     "evaluate_on_user",
     "evaluate_on_users",
     "fit_settings",
+    "free_texts",
     "get_domain",
     "make_log",
     "plot_rounds",

@@ -6,7 +6,7 @@ was trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from editloop.edits import Cost, get_cost
 from editloop.errors import ConfigError
+from editloop.lab.drafts import Writer
 from editloop.lab.log import World
-from editloop.policy import Policy
 from editloop.users import User, edit_all
 
 __all__ = ["Evaluation", "evaluate_on_user", "evaluate_on_users"]
@@ -57,14 +57,21 @@ class Evaluation:
 
 
 def evaluate_on_user(
-    policy: Policy, domain: World, user: User, n: int, seed: int, *, cost: Cost | None = None
+    policy: Writer, domain: World, user: User, n: int, seed: int, *, cost: Cost | None = None
 ) -> Evaluation:
     """Return the evaluation of a policy by one user; see `evaluate_on_users`."""
     return evaluate_on_users(policy, domain, [user], n, seed, cost=cost)[0]
 
 
 def evaluate_on_users(
-    policy: Policy, domain: World, users: Sequence[User], n: int, seed: int, *, cost: Cost | None = None
+    policy: Writer,
+    domain: World,
+    users: Sequence[User],
+    n: int,
+    seed: int,
+    *,
+    cost: Cost | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Evaluation]:
     """Sample n responses by the policy's generation settings, and let each user edit the same responses.
 
@@ -76,6 +83,7 @@ def evaluate_on_users(
         n: How many responses, at least 2.
         seed: The seed of the contexts and the responses.
         cost: The cost of an edit; by default `get_cost()`.
+        progress: Called with the number of responses so far.
 
     Returns:
         An evaluation for each user, in their order.
@@ -86,7 +94,7 @@ def evaluate_on_users(
     if n < 2:
         raise ConfigError("too few responses for a standard error", seen=n, do="give at least 2")
     contexts = tuple(islice(domain.contexts(seed, stream="evaluation"), n))
-    samples = policy.sample(contexts, seed=seed, max_new_tokens=domain.max_new_tokens)
+    samples = policy.sample(contexts, seed=seed, max_new_tokens=domain.max_new_tokens, progress=progress)
     responses = tuple(sample.text for sample in samples)
     well_formed = np.array([domain.is_well_formed(sample) for sample in samples])
     cost = cost or get_cost()

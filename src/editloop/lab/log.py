@@ -13,7 +13,8 @@ from typing import Protocol
 
 from editloop.edits import Record
 from editloop.errors import ConfigError, ModelError
-from editloop.policy import Policy, Sample
+from editloop.lab.drafts import Writer
+from editloop.policy import Sample
 from editloop.users import User, edit_all
 
 __all__ = ["World", "make_log", "stream_log"]
@@ -64,7 +65,7 @@ def stream_log(
     n: int,
     seed: int,
     *,
-    policy: Policy,
+    policy: Writer,
     policy_name: str = "base",
     max_new_tokens: int | None = None,
     chunk: int | None = None,
@@ -129,7 +130,7 @@ def make_log(
     n: int,
     seed: int,
     *,
-    policy: Policy,
+    policy: Writer,
     policy_name: str = "base",
     progress: Callable[[int], None] | None = None,
 ) -> list[Record]:

@@ -20,6 +20,7 @@ __all__ = [
     "join_parts",
     "leave_out",
     "sentences",
+    "short_sentences",
     "spelled_out",
     "split_parts",
     "whole_sentences",
@@ -116,6 +117,15 @@ def ending(form: str) -> Rule:
         if body.endswith(wanted):
             return text
         return join_parts(start, f"{body.rstrip()}\n{wanted}".strip(), end)
+
+    return apply
+
+
+def short_sentences(words: int) -> Rule:
+    """No sentence has more words than these; one that has is left out."""
+
+    def apply(text: str, facts: Facts) -> str:
+        return leave_out(text, lambda sentence: len(sentence.split()) > words)
 
     return apply
 

@@ -32,6 +32,7 @@ from editloop.users.text_rules import (
     closing,
     contracted,
     greeting,
+    short_sentences,
     spelled_out,
     whole_sentences,
     without_phrases,
@@ -70,6 +71,7 @@ _TEXT: Mapping[str, Rule] = {
 _CONTENT: Mapping[str, Rule] = {
     "the right names and dates": right_facts,
     "no names, numbers or dates that are not in the notes": without_inventions,
+    "no sentence of more than 16 words": short_sentences(16),
     "no stock phrases": without_phrases(STOCK_PHRASES),
     "only what the notes say": keeps_to(*_NOTES),
 }

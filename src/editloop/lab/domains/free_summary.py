@@ -21,7 +21,15 @@ from collections.abc import Mapping
 
 from editloop.lab.free import FreeTexts
 from editloop.users.fact_rules import at_most, keeps_to, listed, states, without_inventions
-from editloop.users.text_rules import Rule, contracted, ending, spelled_out, whole_sentences, without_phrases
+from editloop.users.text_rules import (
+    Rule,
+    contracted,
+    ending,
+    short_sentences,
+    spelled_out,
+    whole_sentences,
+    without_phrases,
+)
 
 __all__ = ["FREE_SUMMARY"]
 
@@ -37,6 +45,7 @@ def _content(*own: str) -> Mapping[str, Rule]:
     return {
         "no unfinished sentence": whole_sentences,
         "no names, numbers or dates that are not in the report": without_inventions,
+        "no sentence of more than 16 words": short_sentences(16),
         "no stock phrases": without_phrases(STOCK_PHRASES),
         "only what the report says": keeps_to(*_NOTES, also=own),
     }
