@@ -24,6 +24,7 @@ from editloop.cli.user_flags import (
     UserName,
     get_editor,
     get_world,
+    writing_base,
 )
 from editloop.errors import ConfigError
 from editloop.io import guard_outputs
@@ -112,10 +113,9 @@ def log(
         LLM(model, base_url, budget, max_answer, out.with_suffix(".transcript.jsonl")),
         seed=seed,
     )
-    if texts != "lab" and base is None:
-        raise ConfigError("the lab's bases can read the lab's texts only", do="give --base MODEL")
+    writer = writing_base(domain, texts, base)
     with shown_progress() as callback:
-        policy, cut = load_base(base or f"lab:{domain}", device=device), list[str]()
+        policy, cut = load_base(writer, device=device), list[str]()
 
         def counted() -> Iterator[Record]:
             made = stream_log(world, editor, rows, seed, policy=policy)

@@ -62,6 +62,19 @@ def get_world(domain: str, texts: str) -> World:
     return worlds[texts](domain)
 
 
+def writing_base(domain: str, texts: str, base: str | None) -> str:
+    """Return the base that writes the drafts: by default that of the domain, which can read its texts only.
+
+    Raises:
+        ConfigError: The texts are others, and no base is given.
+    """
+    if base is None and texts != "lab":
+        raise ConfigError(
+            "the lab's bases can read the lab's texts only", seen=texts, do="give --base smollm2 or another"
+        )
+    return base or f"lab:{domain}"
+
+
 def get_editor(name: str, world: World, llm: LLM, *, style: str | None = None, seed: int = 0) -> User:
     """Return the user who edits.
 

@@ -23,6 +23,7 @@ from editloop.lab.evaluation import Evaluation, evaluate_on_users
 from editloop.lab.folder import claim
 from editloop.lab.free import FreeTexts
 from editloop.lab.log import stream_log
+from editloop.lab.settings import REAL_TRAINING
 from editloop.lab.simulation import Simulation, simulate
 from editloop.offline import FitConfig, fit
 from editloop.policy import Policy, RunFolder
@@ -30,18 +31,6 @@ from editloop.progress import ProgressCallback, WarningCallback, counter
 from editloop.users import get_user
 
 __all__ = ["RealDemoResult", "RealDemoSettings", "run_real_demo"]
-
-
-TRAINING = FitConfig(
-    methods=("sft", "early"),
-    hyperparameters={"sft": {"learning_rate": (1e-3,)}, "early": {"learning_rate": (1e-3,)}},
-    epochs=3.0,
-    batch_size=8,
-    evaluations=3,
-    validation_samples=0,
-    mixture="none",
-)
-"""For a hundred rows: some 40 steps of one trial for each method."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class RealDemoSettings:
     rows: int = 96
     responses: int = 16
     rounds: int = 24
-    config: FitConfig = TRAINING
+    config: FitConfig = REAL_TRAINING
     domain: str = "email"
     user: str = "strong"
     seed: int = 0
