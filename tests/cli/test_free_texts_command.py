@@ -41,7 +41,7 @@ def test_free_texts_need_a_base_that_can_read_them(editloop):
 
 
 def test_the_demo_on_a_real_base_shows_texts_before_and_after(editloop, tiny, tmp_path):
-    sizes = ["--rows", 24, "--responses", 2, "--rounds", 3]
+    sizes = ["--rows", 24, "--responses", 2, "--rounds", 3, "--methods", "sft, early"]
     status, out, err = editloop("demo-real", "--base", tiny, *sizes)
     assert status == 0, err
     assert out.count("--- base: cost ") == 2 == out.count("--- sft: cost ") + out.count("--- early: cost ")

@@ -38,6 +38,9 @@ def demo_real(
     user: Annotated[
         str, typer.Option(help="Who edits: strong, weak, light, medium, heavy, other.")
     ] = "strong",
+    methods: Annotated[
+        str, typer.Option(help="The methods to train, such as sft,early; each takes some minutes more.")
+    ] = "sft",
     rows: Annotated[int, typer.Option(min=8, help="Rows of the rule user's log.")] = 96,
     responses: Annotated[
         int, typer.Option(min=2, help="Contexts that every policy answers at the end.")
@@ -53,8 +56,10 @@ def demo_real(
     from editloop.lab.demo import RealDemoSettings, run_real_demo
     from editloop.policy import load_base
 
+    settings = RealDemoSettings()
     settings = replace(
-        RealDemoSettings(),
+        settings,
+        config=settings.config.changed({"methods": [name.strip() for name in methods.split(",")]}),
         rows=rows,
         responses=responses,
         rounds=rounds,

@@ -167,8 +167,8 @@ def serve_demo(
             if not log.is_file():
                 writer = KeptDrafts(loaded, out / "drafts.jsonl", loaded.fingerprint)
                 write_log(stream_log(world, editor, rows, 0, policy=writer), log)
-            lab = fit_settings("email").model_copy(update={"methods": ("sft", "dpo", "early")})
-            settings = lab if texts == "lab" else REAL_TRAINING
+            methods = {"methods": ("sft", "dpo", "early") if texts == "lab" else ("sft", "early")}
+            settings = (fit_settings("email") if texts == "lab" else REAL_TRAINING).changed(methods)
             run = fit(read_log(log), loaded, out / "run", settings, report=False, callback=callback)
         loop = FeedbackLoop(Store(str(out / "edits.db")), out / "state")
         limits = Limits(answer_seconds=LocalBackend.answer_seconds)

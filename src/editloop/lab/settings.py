@@ -17,8 +17,11 @@ LOG_ROWS = 1500
 """The number of rows of a log."""
 
 REAL_TRAINING = FitConfig(
-    methods=("sft", "early"),
-    hyperparameters={"sft": {"learning_rate": (1e-3,)}, "early": {"learning_rate": (1e-3,)}},
+    methods=("sft",),
+    hyperparameters={
+        "sft": {"learning_rate": (1e-3,)},
+        "early": {"learning_rate": (1e-3,), "reduction": ("sequence",)},
+    },
     epochs=3.0,
     batch_size=8,
     evaluations=3,

@@ -2,7 +2,7 @@
 
 A base answers tasks of the lab's free texts, and a rule user edits. From this log, or from a log of real
 edits, policies are trained. They and the base answer contexts that are in no log; and if there is a user,
-LateEnsemble chooses among the policies, round by round.
+LateEnsemble chooses among the base and the policies, round by round.
 """
 
 from __future__ import annotations
@@ -181,6 +181,7 @@ def _rounds(
         contexts,
         editor,
         out / "rounds",
+        arms=["base", *run.policy_names()],
         seed=seed,
         max_new_tokens=world.max_new_tokens,
         callback=callback,
