@@ -140,7 +140,7 @@ def serve_demo(
     pause: Annotated[float, typer.Option(min=0, help="Mean seconds between two requests.")] = 0.5,
     config: Config = None,
 ) -> None:
-    """Run the verb."""
+    """Run the verb. It is in one piece because the server serves what was made before it starts."""
     requires("serve")
     from editloop.edits import read_log, write_log
     from editloop.lab import fit_settings, stream_log

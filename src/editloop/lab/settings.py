@@ -20,7 +20,7 @@ REAL_TRAINING = FitConfig(
     methods=("sft",),
     hyperparameters={
         "sft": {"learning_rate": (1e-3,)},
-        "early": {"learning_rate": (1e-3,), "reduction": ("sequence",)},
+        "early": {"learning_rate": (1e-3,)},
     },
     epochs=3.0,
     batch_size=8,
