@@ -99,8 +99,8 @@ def run_real_demo(
     """
     started = time.monotonic()
     settings, callback = settings or RealDemoSettings(), callback or WarningCallback()
-    about = {"rows": settings.rows, "seed": settings.seed, "base": base.fingerprint, "log": log is not None}
-    claim(out, "demo", about)
+    about = {name: getattr(settings, name) for name in ("rows", "domain", "user", "seed")}
+    claim(out, "demo", {**about, "base": base.fingerprint, "own_log": log is not None})
     if log is not None:
         training, held_out = _kept_back(log, settings.responses)
         run = fit(training, base, out / "run", settings.config, callback=callback)
