@@ -25,7 +25,7 @@ from editloop.edits import Cost, get_cost, read_log, write_log
 from editloop.io import write_text
 from editloop.lab import Domain, base_path, fit_settings, get_domain, stream_log
 from editloop.lab.folder import claim
-from editloop.lab.log import MAX_NEW_TOKENS
+from editloop.lab.grammar import MAX_NEW_TOKENS
 from editloop.lab.settings import LOG_ROWS
 from editloop.offline import FitConfig, fit
 from editloop.online import Bandit, BanditConfig

@@ -30,7 +30,7 @@ def _with_sampled(policy: Any, examples: list[Any], spec: Spec) -> list[Any]:
     from benchmarks.train_workload import made_up_completions, made_up_costs
 
     if spec.size in LAB:
-        from editloop.lab.log import MAX_NEW_TOKENS
+        from editloop.lab.grammar import MAX_NEW_TOKENS
         from editloop.offline.cost_model.sampled import add_sampled, sample_completions
 
         texts = sample_completions(

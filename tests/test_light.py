@@ -148,6 +148,7 @@ ARGUMENTS = {
     ("simulate",): (["."], "train"),
     ("evaluate",): (["run", "log.jsonl"], "train"),
     ("serve",): (["."], "serve"),
+    ("demo-real",): ([], "train"),
     ("serve-demo",): ([], "serve"),
     ("keys", "create"): (["anna"], "serve"),
     ("keys", "list"): ([], "serve"),

@@ -15,8 +15,9 @@ class Letters:
     """A world with three rules, whatever the context."""
 
     name = "letters"
+    fingerprint = "three rules"
 
-    def facts(self, context: str) -> Facts:
+    def stated_facts(self, context: str) -> Facts:
         return {"name": context}
 
     def rules(self, context: str) -> Mapping[str, Rule]:

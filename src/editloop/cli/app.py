@@ -12,6 +12,7 @@ import typer
 from editloop.cli import (
     arms,
     demo,
+    demo_real,
     diagnose,
     evaluate,
     export,
@@ -53,6 +54,7 @@ VERBS: dict[Callable[..., None], str] = {
     arms.retire: "Stop playing an arm of a server.",
     export.export: "Write a view of a log in another tool's format.",
     demo.demo: "The whole loop on the embedded lab: logs, policies, their costs, a report.",
+    demo_real.demo_real: "The whole loop on a real base, SmolLM2: drafts, edits, policies, before and after.",
     theory.theory: f"The paper's claims in worlds where everything is known: {', '.join(theory.CLAIMS)}.",
 }
 for verb, help_line in VERBS.items():
@@ -64,7 +66,7 @@ app.add_typer(lab.lab, name="lab")
 INTERRUPTED = 130
 """The exit status after Ctrl-C: 128 and the number of the signal, as shells have it."""
 
-GOES_ON = ("fit", "demo", "simulate", "serve-demo")
+GOES_ON = ("fit", "demo", "demo-real", "simulate", "serve-demo")
 """Verbs that, run again, continue what was interrupted."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")

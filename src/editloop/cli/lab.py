@@ -24,6 +24,7 @@ from editloop.cli.user_flags import (
     UserName,
     get_editor,
     get_world,
+    writing_base,
 )
 from editloop.errors import ConfigError
 from editloop.io import guard_outputs
@@ -112,20 +113,20 @@ def log(
         LLM(model, base_url, budget, max_answer, out.with_suffix(".transcript.jsonl")),
         seed=seed,
     )
-    if texts == "hub" and base is None:
-        raise ConfigError("the lab's bases cannot read real texts", do="give --base MODEL")
-    real: dict[str, Any] = {} if texts == "lab" else {"max_new_tokens": 512, "chunk": 16}
+    writer = writing_base(domain, texts, base)
     with shown_progress() as callback:
-        policy = load_base(base or f"lab:{domain}", device=device)
+        policy, cut = load_base(writer, device=device), list[str]()
 
         def counted() -> Iterator[Record]:
-            made = stream_log(world, editor, rows, seed, policy=policy, **real)
+            made = stream_log(world, editor, rows, seed, policy=policy)
             for done, record in enumerate(made, 1):
+                cut.extend([record.id] if record.metadata.get("finished") is False else [])
                 callback.progress("log", done, rows)
                 yield record
 
         count = write_log(counted(), out)
-    console.print(f"{count} rows written to {out}")
+    limit = f"; {len(cut)} drafts were cut at {world.max_new_tokens} tokens" if cut else ""
+    console.print(f"{count} rows written to {out}{limit}")
 
 
 def _step_reporter(callback: ProgressCallback) -> Callable[[int, int, float], None]:

@@ -15,6 +15,7 @@ from editloop.cli.configured import configured, short_help
 from editloop.cli.console import console, shown_progress
 from editloop.cli.flags import Config, Device, Dtype, StoreUrl
 from editloop.cli.places import Place
+from editloop.cli.user_flags import Texts, get_world, writing_base
 from editloop.edits import get_cost
 from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError, ServeError, StoreError
@@ -131,15 +132,20 @@ def serve_demo(
     ] = Path("serve-demo"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8040,
     rows: Annotated[
-        int, typer.Option(min=20, help="Rows of the log from which the first policies learn.")
-    ] = 300,
+        int | None,
+        typer.Option(min=20, help="Rows of the log from which the first policies learn [300; 96 if real]."),
+    ] = None,
+    texts: Texts = "lab",
+    base: Annotated[str | None, typer.Option(help="The base that the policies are of [lab:email].")] = None,
     pause: Annotated[float, typer.Option(min=0, help="Mean seconds between two requests.")] = 0.5,
     config: Config = None,
 ) -> None:
-    """Run the verb."""
+    """Run the verb. It is in one piece because the server serves what was made before it starts."""
     requires("serve")
     from editloop.edits import read_log, write_log
-    from editloop.lab import base_path, fit_settings, get_domain, stream_log
+    from editloop.lab import fit_settings, stream_log
+    from editloop.lab.drafts import KeptDrafts
+    from editloop.lab.settings import REAL_TRAINING
     from editloop.lab.traffic import write_and_edit
     from editloop.offline import fit
     from editloop.policy import load_base
@@ -149,22 +155,25 @@ def serve_demo(
     from editloop.store import Store
     from editloop.users import get_user
 
-    domain, log = get_domain("email"), out / "log.jsonl"
+    name, world, log = writing_base("email", texts, base), get_world("email", texts), out / "log.jsonl"
+    editor = get_user("strong", world, seed=0)  # refuses texts that it cannot read before anything is loaded
+    rows = rows or (300 if texts == "lab" else 96)
     with listen("127.0.0.1", port) as listening:
         with shown_progress() as callback:
             callback.message(
-                f"First policies, from {rows} emails that a strong user has edited (a minute or two):"
+                f"First policies, from {rows} emails that a strong user edits (a minute or two in the lab):"
             )
-            base = load_base(base_path("email"))
+            loaded = load_base(name)
             if not log.is_file():
-                editor = get_user("strong", domain, seed=0)
-                write_log(stream_log(domain, editor, rows, 0, policy=base), log)
-            settings = fit_settings("email").model_copy(update={"methods": ("sft", "dpo", "early")})
-            run = fit(read_log(log), base, out / "run", settings, report=False, callback=callback)
+                writer = KeptDrafts(loaded, out / "drafts.jsonl", loaded.fingerprint)
+                write_log(stream_log(world, editor, rows, 0, policy=writer), log)
+            methods = {"methods": ("sft", "dpo", "early") if texts == "lab" else ("sft", "early")}
+            settings = (fit_settings("email") if texts == "lab" else REAL_TRAINING).changed(methods)
+            run = fit(read_log(log), loaded, out / "run", settings, report=False, callback=callback)
         loop = FeedbackLoop(Store(str(out / "edits.db")), out / "state")
         limits = Limits(answer_seconds=LocalBackend.answer_seconds)
         app = create_app(
-            loop, LocalBackend(max_new_tokens=settings.longest_response), runs=[run.path], limits=limits
+            loop, LocalBackend(max_new_tokens=world.max_new_tokens), runs=[run.path], limits=limits
         )
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
 
@@ -176,7 +185,7 @@ def serve_demo(
         async def traffic() -> None:
             async with AsyncClient(url) as client:
                 # Another seed for each start, so that a demo that goes on does not repeat its requests.
-                await write_and_edit(client, domain, pause=pause, seed=loop.writer.last)
+                await write_and_edit(client, world, pause=pause, seed=loop.writer.last)
 
         run_server(app, listening, started, beside=traffic)
 

@@ -32,7 +32,7 @@ from editloop.online import BanditConfig
 
 if TYPE_CHECKING:
     from editloop.edits import Context, Log
-    from editloop.lab import Domain, Round, Simulation, World
+    from editloop.lab import Domain, FreeTexts, Round, Simulation, World
     from editloop.policy.manifest import Manifest
     from editloop.users import User
 
@@ -80,7 +80,7 @@ def simulate(
 ) -> None:
     """Run the verb. It is long because most of it is its flags."""
     from editloop.edits import context_text, read_log
-    from editloop.lab import Domain, HubTexts
+    from editloop.lab import Domain, FreeTexts, HubTexts
     from editloop.lab import simulate as play
     from editloop.policy import RunFolder
     from editloop.users import DriftingUser
@@ -94,8 +94,10 @@ def simulate(
     llm = LLM(model, base_url, budget, max_answer, out / "transcript.jsonl")
     someone = get_editor(user, world, llm, style=style, seed=seed)
     if drift is not None:
-        if not isinstance(world, Domain) or style is not None:
-            raise ConfigError("users can change what they want only for the lab's texts", seen=style or texts)
+        if not isinstance(world, (Domain, FreeTexts)) or style is not None:
+            raise ConfigError(
+                "users can change what they want only for the lab's and the free texts", seen=style or texts
+            )
         someone = DriftingUser(
             someone, _later(someone, user, world, llm, seed), start=drift, over=drift_over, seed=seed
         )
@@ -110,7 +112,7 @@ def simulate(
     scale, why = _scale(cost, given.pop("scale", None), given.get("alpha"), log)
     costs = _validation_costs(manifest, cost) if prior else None
     bandit = BanditConfig(cost=cost, scale=scale, prior=costs, seed=seed, **given)
-    real = {"max_new_tokens": manifest.config.max_new_tokens} if log or texts == "hub" else {}
+    real = log is not None or isinstance(world, HubTexts)
     with shown_progress() as callback:
         base = folder.load_base(device=device, dtype=dtype)
     for line in base.decisions:
@@ -128,12 +130,12 @@ def simulate(
             seed=seed,
             callback=callback,
             on_round=table.add,
-            **real,
+            max_new_tokens=manifest.config.max_new_tokens if real else world.max_new_tokens,
         )
     _report(result, out)
 
 
-def _later(someone: User, name: str, world: Domain, llm: LLM, seed: int) -> User:
+def _later(someone: User, name: str, world: Domain | FreeTexts, llm: LLM, seed: int) -> User:
     """Return the same user after a drift: they want of each kind of text what they wanted of another kind."""
     from editloop.users import LLMUser
 

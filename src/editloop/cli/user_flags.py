@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -11,7 +12,7 @@ from editloop.errors import ConfigError
 from editloop.lab.domains import DOMAINS
 
 if TYPE_CHECKING:
-    from editloop.lab import Domain, HubTexts
+    from editloop.lab import World
     from editloop.users import User
 
 DomainName = Annotated[
@@ -24,7 +25,8 @@ DomainName = Annotated[
 Texts = Annotated[
     str,
     typer.Option(
-        help="lab: the domain's own texts; hub: real texts, which are downloaded, for the llm user."
+        help="lab: the domain's own texts; free: tasks for a real base, and users who edit free text; hub: "
+        "real texts, which are downloaded, for the llm user."
     ),
 ]
 UserName = Annotated[
@@ -46,35 +48,46 @@ class LLM(NamedTuple):
     transcript: Path
 
 
-def get_world(domain: str, texts: str) -> Domain | HubTexts:
+def get_world(domain: str, texts: str) -> World:
     """Return the world that the contexts come from.
 
     Raises:
         ConfigError: There are no such texts, or there is no such domain.
     """
-    from editloop.lab import HubTexts, get_domain
+    from editloop.lab import HubTexts, free_texts, get_domain
 
-    if texts not in ("lab", "hub"):
-        raise ConfigError("unknown texts", seen=texts, do="choose lab or hub")
-    return get_domain(domain) if texts == "lab" else HubTexts(domain)
+    worlds: dict[str, Callable[[str], World]] = {"lab": get_domain, "free": free_texts, "hub": HubTexts}
+    if texts not in worlds:
+        raise ConfigError("unknown texts", seen=texts, do=f"choose one of {', '.join(worlds)}")
+    return worlds[texts](domain)
 
 
-def get_editor(
-    name: str, world: Domain | HubTexts, llm: LLM, *, style: str | None = None, seed: int = 0
-) -> User:
+def writing_base(domain: str, texts: str, base: str | None) -> str:
+    """Return the base that writes the drafts: by default that of the domain, which can read its texts only.
+
+    Raises:
+        ConfigError: The texts are others, and no base is given.
+    """
+    if base is None and texts != "lab":
+        raise ConfigError(
+            "the lab's bases can read the lab's texts only", seen=texts, do="give --base smollm2 or another"
+        )
+    return base or f"lab:{domain}"
+
+
+def get_editor(name: str, world: World, llm: LLM, *, style: str | None = None, seed: int = 0) -> User:
     """Return the user who edits.
 
     Args:
-        name: The name of a style user, or `llm`.
+        name: One of the named users, or `llm`.
         world: The world that knows which style is wanted for a context.
         llm: The model of the llm user.
         style: The style that the llm user wants in all contexts, instead of the world's.
-        seed: The seed of a style user.
+        seed: The seed of a named user.
 
     Raises:
         ConfigError: There is no such user, or a flag is given that this user has no use for.
     """
-    from editloop.lab import Domain
     from editloop.users import LLMSettings, LLMUser, get_user
 
     if (name == "llm") != (llm.model is not None):
@@ -85,8 +98,6 @@ def get_editor(
                 raise ConfigError(
                     f"--{flag} is for the llm user", seen=value, do="give --user llm --model NAME"
                 )
-        if not isinstance(world, Domain):
-            raise ConfigError("only the llm user can read real texts", seen=name, do="give --user llm")
         return get_user(name, world, seed=seed)
     llm.transcript.parent.mkdir(parents=True, exist_ok=True)
     settings = LLMSettings(

@@ -11,26 +11,30 @@ from typing import TYPE_CHECKING
 from editloop.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from editloop.lab.domains import DOMAINS, base_path, get_domain
+    from editloop.lab.domains import DOMAINS, base_path, free_texts, get_domain
     from editloop.lab.evaluation import Evaluation, evaluate_on_user, evaluate_on_users
-    from editloop.lab.grammar import Domain, Notes, Source
+    from editloop.lab.free import FreeTexts
+    from editloop.lab.grammar import Domain, Source
     from editloop.lab.hub import HubTexts
     from editloop.lab.log import World, make_log, stream_log
     from editloop.lab.pretraining import Recipe, pretrain, recipe_hash, shipped_recipe
     from editloop.lab.settings import fit_settings
     from editloop.lab.simulation import Round, Simulation, plot_rounds, simulate
+    from editloop.lab.templates import Notes
     from editloop.lab.text import pretrain_text
     from editloop.lab.text_recipe import TextRecipe
 
 _MODULES = {
-    "domains": ("DOMAINS", "base_path", "get_domain"),
+    "domains": ("DOMAINS", "base_path", "free_texts", "get_domain"),
     "evaluation": ("Evaluation", "evaluate_on_user", "evaluate_on_users"),
-    "grammar": ("Domain", "Notes", "Source"),
+    "free": ("FreeTexts",),
+    "grammar": ("Domain", "Source"),
     "hub": ("HubTexts",),
     "log": ("World", "make_log", "stream_log"),
     "pretraining": ("Recipe", "pretrain", "recipe_hash", "shipped_recipe"),
     "settings": ("fit_settings",),
     "simulation": ("Round", "Simulation", "plot_rounds", "simulate"),
+    "templates": ("Notes",),
     "text": ("pretrain_text",),
     "text_recipe": ("TextRecipe",),
 }
@@ -40,6 +44,7 @@ __all__ = [
     "DOMAINS",
     "Domain",
     "Evaluation",
+    "FreeTexts",
     "HubTexts",
     "Notes",
     "Recipe",
@@ -52,6 +57,7 @@ __all__ = [
     "evaluate_on_user",
     "evaluate_on_users",
     "fit_settings",
+    "free_texts",
     "get_domain",
     "make_log",
     "plot_rounds",

@@ -6,7 +6,7 @@ was trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from editloop.edits import Cost, get_cost
 from editloop.errors import ConfigError
-from editloop.lab.grammar import Domain
-from editloop.lab.log import MAX_NEW_TOKENS
-from editloop.policy import Policy
+from editloop.lab.drafts import Writer
+from editloop.lab.log import World
 from editloop.users import User, edit_all
 
 __all__ = ["Evaluation", "evaluate_on_user", "evaluate_on_users"]
@@ -32,7 +31,7 @@ class Evaluation:
         responses: The policy's responses.
         edits: The user's edits.
         costs: float64 [n], the cost of each edit.
-        well_formed: bool [n], whether the domain could parse the response.
+        well_formed: bool [n], whether the domain could parse the response; of free text, whether it ended.
     """
 
     contexts: tuple[str, ...]
@@ -53,21 +52,28 @@ class Evaluation:
 
     @property
     def share_well_formed(self) -> float:
-        """The share of responses that the domain could parse."""
+        """The share of responses that are well-formed."""
         return float(self.well_formed.mean())
 
 
 def evaluate_on_user(
-    policy: Policy, domain: Domain, user: User, n: int, seed: int, *, cost: Cost | None = None
+    policy: Writer, domain: World, user: User, n: int, seed: int, *, cost: Cost | None = None
 ) -> Evaluation:
     """Return the evaluation of a policy by one user; see `evaluate_on_users`."""
     return evaluate_on_users(policy, domain, [user], n, seed, cost=cost)[0]
 
 
 def evaluate_on_users(
-    policy: Policy, domain: Domain, users: Sequence[User], n: int, seed: int, *, cost: Cost | None = None
+    policy: Writer,
+    domain: World,
+    users: Sequence[User],
+    n: int,
+    seed: int,
+    *,
+    cost: Cost | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Evaluation]:
-    """Sample n responses at temperature 1 and let each user edit the same responses.
+    """Sample n responses by the policy's generation settings, and let each user edit the same responses.
 
     Args:
         policy: The policy. Contexts and draws follow from the seed alone, so that policies are compared on
@@ -77,6 +83,7 @@ def evaluate_on_users(
         n: How many responses, at least 2.
         seed: The seed of the contexts and the responses.
         cost: The cost of an edit; by default `get_cost()`.
+        progress: Called with the number of responses so far.
 
     Returns:
         An evaluation for each user, in their order.
@@ -87,9 +94,9 @@ def evaluate_on_users(
     if n < 2:
         raise ConfigError("too few responses for a standard error", seen=n, do="give at least 2")
     contexts = tuple(islice(domain.contexts(seed, stream="evaluation"), n))
-    samples = policy.sample(contexts, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+    samples = policy.sample(contexts, seed=seed, max_new_tokens=domain.max_new_tokens, progress=progress)
     responses = tuple(sample.text for sample in samples)
-    well_formed = np.array([domain.parse(text) is not None for text in responses])
+    well_formed = np.array([domain.is_well_formed(sample) for sample in samples])
     cost = cost or get_cost()
     found = []
     for user in users:

@@ -13,17 +13,25 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from string import Formatter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from editloop.errors import ConfigError
+from editloop.lab.free import FreeTexts
+from editloop.lab.templates import Notes, Templates, moved
 from editloop.users import Draft
 
-__all__ = ["PIECE", "Domain", "Notes", "Source"]
+if TYPE_CHECKING:
+    from editloop.policy import Sample
+
+__all__ = ["MAX_NEW_TOKENS", "PIECE", "Domain", "Source"]
+
+MAX_NEW_TOKENS = 64
+"""The most tokens of a response: half as many again as the longest one of a domain has. Anything longer is
+garbled."""
 
 PIECE = r" ?\w+| ?[^\w\s]|\n"
 """A token of a domain's text: a word or a mark with the space before it, or a line break.
@@ -34,14 +42,6 @@ The pieces of a text, joined, are the text again, so decoding needs no rule abou
 
 TABLES = ("name", "facts", "sources", "attributes", "neutral", "styles")
 """The fields of a domain on which its texts, and so its base model, depend."""
-
-
-@dataclass(frozen=True)
-class Notes:
-    """What a context says: its kind of source text, and its facts by name."""
-
-    kind: str
-    facts: Mapping[str, str]
 
 
 class Source(NamedTuple):
@@ -63,7 +63,7 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Domain:
+class Domain(Templates):
     """A small world, given by its tables.
 
     Templates name facts in braces. Attributes are listed in the order in which a response has them, and a
@@ -73,8 +73,6 @@ class Domain:
 
     Attributes:
         name: The domain's name, as in the base `lab:NAME`.
-        facts: For each fact, the words it can be.
-        sources: For each kind of source text, the templates of its contexts; each names every fact.
         attributes: For each style attribute, the template of each of its values.
         neutral: The style that the base model mostly writes: a value for each attribute.
         styles: For each kind, the hidden style that users want: a value for each attribute.
@@ -84,11 +82,11 @@ class Domain:
         task: What a context from a real text says; `{text}` is the text.
         hub: For each kind, where real texts come from; nothing if the domain has none.
         plural: What its responses are called in tables; by default its name.
+        free: Its contexts and wishes for a real base and users who edit free text; None if it has none.
+        max_new_tokens: The most tokens of a response.
+        chunk: The contexts that are answered at a time for a log.
     """
 
-    name: str
-    facts: Mapping[str, tuple[str, ...]]
-    sources: Mapping[str, tuple[str, ...]]
     attributes: Mapping[str, Mapping[str, str]]
     neutral: Mapping[str, str]
     styles: Mapping[str, Mapping[str, str]]
@@ -98,41 +96,10 @@ class Domain:
     task: str = "{text}"
     hub: Mapping[str, Source] = field(default_factory=dict)
     plural: str = ""
+    free: FreeTexts | None = None
 
-    def contexts(self, seed: int, *, stream: str = "log") -> Iterator[str]:
-        """Yield contexts without end, drawn uniformly over kinds, templates and facts.
-
-        Args:
-            seed: The same seed gives the same contexts.
-            stream: What they are used for. The streams of one seed are independent, so the contexts of an
-                evaluation are not those of the log.
-        """
-        # Seeded by the text of `repr`, because `hash` differs between processes.
-        generator = random.Random(repr((self.name, stream, seed)))
-        kinds = list(self.sources)
-        while True:
-            template = generator.choice(self.sources[generator.choice(kinds)])
-            yield template.format_map({fact: generator.choice(words) for fact, words in self.facts.items()})
-
-    def read(self, context: str) -> Notes:
-        """Return the kind and the facts of a context.
-
-        Raises:
-            ConfigError: The context is not of this domain.
-        """
-        for kind, patterns in self._source_patterns.items():
-            for pattern in patterns:
-                if match := pattern.fullmatch(context):
-                    return Notes(kind, match.groupdict())
-        raise ConfigError(f"not a context of the {self.name} domain", seen=context)
-
-    def kind(self, context: str) -> str:
-        """Return the kind of a context's source text.
-
-        Raises:
-            ConfigError: The context is not of this domain.
-        """
-        return self.read(context).kind
+    max_new_tokens: ClassVar[int] = MAX_NEW_TOKENS
+    chunk: ClassVar[int] = 250
 
     def wanted(self, context: str) -> Draft:
         """Return the draft that a user wants: the hidden style of the context's kind, and its facts.
@@ -148,17 +115,16 @@ class Domain:
         style = self.styles[self.read(context).kind]
         return ", ".join(f"{attribute} {value}" for attribute, value in style.items())
 
+    def is_well_formed(self, sample: Sample) -> bool:
+        """Return whether a response can be parsed."""
+        return self.parse(sample.text) is not None
+
     def shifted(self) -> Domain:
         """Return a domain where each kind has the style of the kind after the next: for users who drift.
 
         The style of the next kind would be no drift away from the base model, which uses it (see `redraw`).
         """
-        return replace(self, styles=self._moved(2))
-
-    def _moved(self, by: int) -> dict[str, Mapping[str, str]]:
-        """For each kind, the style of the kind that many places later, in a cycle."""
-        kinds = list(self.styles)
-        return {kind: self.styles[kinds[(i + by) % len(kinds)]] for i, kind in enumerate(kinds)}
+        return replace(self, styles=moved(self.styles, 2))
 
     def redraw(
         self, notes: Notes, diversity: float, generator: random.Random, *, awareness: float = 0.0
@@ -169,7 +135,7 @@ class Domain:
         probability `awareness` the value of the *next* kind's style. So the base distinguishes the kinds of
         contexts, as any real one does, but does not know what is wanted for them.
         """
-        habits, style = self._moved(1)[notes.kind], {}
+        habits, style = moved(self.styles, 1)[notes.kind], {}
         for attribute, values in self.attributes.items():
             drawn = generator.random()
             if drawn < diversity:
@@ -199,14 +165,6 @@ class Domain:
                 return None
         return draft if position == len(response) else None
 
-    @property
-    def n_contexts(self) -> int:
-        """The number of distinct contexts."""
-        n = sum(len(templates) for templates in self.sources.values())
-        for words in self.facts.values():
-            n *= len(words)
-        return n
-
     @cached_property
     def pieces(self) -> list[str]:
         """Every token of the domain's texts, sorted."""
@@ -232,13 +190,6 @@ class Domain:
         return hashlib.sha256(json.dumps(tables).encode()).hexdigest()
 
     @cached_property
-    def _source_patterns(self) -> dict[str, list[re.Pattern[str]]]:
-        return {
-            kind: [self._pattern(template) for template in templates]
-            for kind, templates in self.sources.items()
-        }
-
-    @cached_property
     def _attribute_patterns(self) -> dict[str, dict[str, re.Pattern[str]]]:
         # The empty value matches anywhere, so it is tried last.
         return {
@@ -248,14 +199,6 @@ class Domain:
             }
             for attribute, values in self.attributes.items()
         }
-
-    def _pattern(self, template: str) -> re.Pattern[str]:
-        pattern = ""
-        for text, fact, _, _ in Formatter().parse(template):
-            pattern += re.escape(text)
-            if fact is not None:
-                pattern += f"(?P<{fact}>{'|'.join(map(re.escape, self.facts[fact]))})"
-        return re.compile(pattern)
 
 
 def _fields(template: str) -> list[str]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from editloop.edits import Record, context_text
 from editloop.errors import ConfigError
 from editloop.extras import requires
 from editloop.lab.domains import get_domain
 from editloop.lab.grammar import Source
+
+if TYPE_CHECKING:
+    from editloop.policy import Sample
 
 __all__ = ["HubTexts"]
 
@@ -39,6 +42,9 @@ class HubTexts:
     Raises:
         ConfigError: There is no such domain, or it names no texts on the hub.
     """
+
+    max_new_tokens: ClassVar[int] = 512
+    chunk: ClassVar[int] = 16
 
     def __init__(self, name: str, sources: Mapping[str, Source] | None = None) -> None:
         domain = get_domain(name)
@@ -88,6 +94,10 @@ class HubTexts:
     def describe(self, context: str) -> str:
         """Return the style that a user wants for this context, in words."""
         return self.sources[self.kind(context)].style
+
+    def is_well_formed(self, sample: Sample) -> bool:
+        """Return whether the policy ended its response, and said something."""
+        return sample.finished and bool(sample.text.strip())
 
     def _texts(self, source: Source, seed: int, stream: str) -> Iterator[str]:
         requires("datasets")

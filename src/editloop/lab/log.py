@@ -13,22 +13,29 @@ from typing import Protocol
 
 from editloop.edits import Record
 from editloop.errors import ConfigError, ModelError
-from editloop.policy import Policy
+from editloop.lab.drafts import Writer
+from editloop.policy import Sample
 from editloop.users import User, edit_all
 
-__all__ = ["MAX_NEW_TOKENS", "World", "make_log", "stream_log"]
-
-MAX_NEW_TOKENS = 64
-"""The most tokens of a response: half as many again as the longest one of a domain has. Anything longer is
-garbled."""
+__all__ = ["World", "make_log", "stream_log"]
 
 
 class World(Protocol):
-    """Where contexts come from: a domain of the lab, or real texts of the hub."""
+    """Where contexts come from: a domain of the lab, its free texts, or real texts of the hub."""
 
     @property
     def name(self) -> str:
         """The world's name."""
+        ...
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The most tokens of a response."""
+        ...
+
+    @property
+    def chunk(self) -> int:
+        """The contexts that are answered at a time for a log."""
         ...
 
     def contexts(self, seed: int, *, stream: str = "log") -> Iterator[str]:
@@ -43,9 +50,10 @@ class World(Protocol):
         """Return the style that a user wants for this context, in words."""
         ...
 
+    def is_well_formed(self, sample: Sample) -> bool:
+        """Return whether a response is what it should be, whatever its style: parsed, or ended."""
+        ...
 
-CHUNK = 250
-"""Contexts that are answered at a time."""
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _INTERVAL = timedelta(minutes=1)
@@ -57,12 +65,12 @@ def stream_log(
     n: int,
     seed: int,
     *,
-    policy: Policy,
+    policy: Writer,
     policy_name: str = "base",
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    chunk: int = CHUNK,
+    max_new_tokens: int | None = None,
+    chunk: int | None = None,
 ) -> Iterator[Record]:
-    """Yield the rows of a log of any size, which are made a few hundred at a time as they are needed.
+    """Yield the rows of a log of any size, which are made some at a time as they are needed.
 
     It is in one piece because half of it describes the arguments.
 
@@ -74,8 +82,9 @@ def stream_log(
             shorter one.
         policy: The policy that answers.
         policy_name: The name under which it is logged.
-        max_new_tokens: The most tokens of a response.
-        chunk: The number of contexts that are answered at a time; the responses depend on it.
+        max_new_tokens: The most tokens of a response; by default the domain's.
+        chunk: The number of contexts that are answered at a time, on which the responses depend; by default
+            the domain's.
 
     Raises:
         ConfigError: `n` is negative, or there are fewer contexts.
@@ -84,6 +93,7 @@ def stream_log(
     """
     if n < 0:
         raise ConfigError("the number of rows is negative", seen=n)
+    limit, chunk = max_new_tokens or domain.max_new_tokens, chunk or domain.chunk
     contexts = domain.contexts(seed)
     done = chunks = 0
     while done < n:
@@ -92,28 +102,24 @@ def stream_log(
             raise ConfigError(f"the {domain.name} texts are used up", seen=done, do="ask for fewer rows")
         # All chunks have the same size and their own seeds, so that the first rows do not depend on n. The
         # factor keeps the chunks of neighbouring seeds apart: log 0 would share chunk 1 with log 1's first.
-        samples = policy.sample(asked, seed=1_000_003 * seed + chunks, max_new_tokens=max_new_tokens)
+        samples = policy.sample(asked, seed=1_000_003 * seed + chunks, max_new_tokens=limit)
         chunks += 1
-        pairs = [
-            (context, sample.text)
-            for context, sample in zip(asked, samples, strict=True)
-            if sample.text.strip()
-        ]
-        if not pairs:
+        drafts = [(c, sample) for c, sample in zip(asked, samples, strict=True) if sample.text.strip()]
+        if not drafts:
             raise ModelError("all responses of the policy are blank", seen=policy_name)
-        pairs = pairs[: n - done]
-        edits = edit_all(user, *zip(*pairs, strict=True))
-        for (context, response), edit in zip(pairs, edits, strict=True):
+        drafts = drafts[: n - done]
+        edits = edit_all(user, [context for context, _ in drafts], [sample.text for _, sample in drafts])
+        for (context, sample), edit in zip(drafts, edits, strict=True):
             yield Record(
                 id=f"{domain.name}-{seed}-{done}",
                 context=context,
-                response=response,
+                response=sample.text,
                 edit=edit,
                 user=user.name,
                 policy=policy_name,
                 propensity=1.0,
                 time=_START + done * _INTERVAL,
-                metadata={"kind": domain.kind(context)},
+                metadata={"kind": domain.kind(context)} | ({} if sample.finished else {"finished": False}),
             )
             done += 1
 
@@ -124,7 +130,7 @@ def make_log(
     n: int,
     seed: int,
     *,
-    policy: Policy,
+    policy: Writer,
     policy_name: str = "base",
     progress: Callable[[int], None] | None = None,
 ) -> list[Record]:

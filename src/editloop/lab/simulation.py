@@ -18,11 +18,11 @@ from editloop.edits import Context, context_text, get_cost
 from editloop.errors import BudgetError, RunError, UserError
 from editloop.journal import append_rows, read_rows
 from editloop.lab.folder import claim
-from editloop.lab.log import MAX_NEW_TOKENS
+from editloop.lab.grammar import MAX_NEW_TOKENS
 from editloop.offline.plots import colour_of, tidy
 from editloop.online import Bandit, BanditConfig, Decided
 from editloop.policy import Policy, RunFolder
-from editloop.progress import ProgressCallback, WarningCallback
+from editloop.progress import ProgressCallback, WarningCallback, counter
 from editloop.users import User
 
 if TYPE_CHECKING:
@@ -144,7 +144,12 @@ def simulate(
         if decision.arm not in responses:
             callback.message(f"{decision.arm} answers {len(contexts)} contexts")
             with run.policy(decision.arm, base) as policy:
-                samples = policy.sample(contexts, seed=seed, max_new_tokens=max_new_tokens)
+                samples = policy.sample(
+                    contexts,
+                    seed=seed,
+                    max_new_tokens=max_new_tokens,
+                    progress=counter(callback, f"drafts of {decision.arm}", len(contexts)),
+                )
             responses[decision.arm] = [sample.text for sample in samples]
         response = responses[decision.arm][number]
         edit: str | None = None

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from editloop.errors import ServeError
-from editloop.lab.grammar import Domain
+from editloop.lab.log import World
 from editloop.users import get_user
 
 __all__ = ["DraftClient", "write_and_edit"]
@@ -37,7 +37,7 @@ class DraftClient(Protocol):
 
 
 async def write_and_edit(
-    client: DraftClient, domain: Domain, *, pause: float = 0.5, seed: int = 0, rounds: int | None = None
+    client: DraftClient, domain: World, *, pause: float = 0.5, seed: int = 0, rounds: int | None = None
 ) -> int:
     """Write with a server, one person after another, until cancelled.
 

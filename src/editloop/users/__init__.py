@@ -1,4 +1,4 @@
-"""Who edits: style users of many strengths, users who drift, and users played by an LLM.
+"""Who edits: style users and rule users of many strengths, users who drift, and users played by an LLM.
 
 A user turns a context and a response into an edit. This package knows neither where contexts come from
 (`lab`) nor who wrote the response.
@@ -7,6 +7,8 @@ A user turns a context and a response into an edit. This package knows neither w
 from __future__ import annotations
 
 from editloop.users.llm import LLMSettings, LLMUser
+from editloop.users.named import get_user
+from editloop.users.rule import RuledWorld, RuleUser
 from editloop.users.style import (
     HABITS,
     Domain,
@@ -16,7 +18,6 @@ from editloop.users.style import (
     StyleUser,
     User,
     edit_all,
-    get_user,
 )
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "Habits",
     "LLMSettings",
     "LLMUser",
+    "RuleUser",
+    "RuledWorld",
     "StyleUser",
     "User",
     "edit_all",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from editloop.users.style import habits_of
 from editloop.users.text_rules import Facts, Rule
@@ -16,6 +16,7 @@ from editloop.users.text_rules import Facts, Rule
 __all__ = ["RuleUser", "RuledWorld"]
 
 
+@runtime_checkable
 class RuledWorld(Protocol):
     """What a rule user needs from where contexts come from."""
 
@@ -24,7 +25,12 @@ class RuledWorld(Protocol):
         """The name of the world."""
         ...
 
-    def facts(self, context: str) -> Facts:
+    @property
+    def fingerprint(self) -> str:
+        """What tells worlds with other rules apart."""
+        ...
+
+    def stated_facts(self, context: str) -> Facts:
         """Return what a context states."""
         ...
 
@@ -55,7 +61,7 @@ class RuleUser:
 
     def edit(self, context: str, response: str, *, round: int = 0) -> str:
         """See `User.edit`."""
-        facts, rules = self.world.facts(context), self.world.rules(context)
+        facts, rules = self.world.stated_facts(context), self.world.rules(context)
         if sum(rule(response, facts) != response for rule in rules.values()) <= self.tolerance:
             return response
         text = response
@@ -70,7 +76,7 @@ class RuleUser:
     def settings(self) -> Mapping[str, Any]:
         """See `User.settings`."""
         given = {"name": self.name, "repair": self.repair, "tolerance": self.tolerance, "seed": self.seed}
-        return given | {"rules": self.world.name}
+        return given | {"rules": self.world.fingerprint}
 
     def __repr__(self) -> str:
         return f"RuleUser({self.name!r}, {self.world.name!r}, seed={self.seed})"

@@ -12,11 +12,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from editloop.errors import ConfigError
 
-__all__ = ["HABITS", "Domain", "Draft", "DriftingUser", "Habits", "StyleUser", "User", "edit_all", "get_user"]
+__all__ = [
+    "HABITS",
+    "Domain",
+    "Draft",
+    "DriftingUser",
+    "Habits",
+    "StyleUser",
+    "User",
+    "edit_all",
+    "habits_of",
+]
 
 Draft = Mapping[str, str]
 """A response taken apart: the value of each of its parts, by the part's name."""
@@ -53,6 +63,7 @@ def habits_of(name: str) -> Habits:
     return HABITS[name]
 
 
+@runtime_checkable
 class Domain(Protocol):
     """What a style user needs from a domain."""
 
@@ -189,12 +200,3 @@ class DriftingUser:
         # The response is not among the seeds, so that who edits a round does not depend on the policy.
         changed = random.Random(repr((self.seed, round, context))).random() < done
         return (self.after if changed else self.before).edit(context, response, round=round)
-
-
-def get_user(name: str, domain: Domain, *, seed: int = 0) -> StyleUser:
-    """Return the style user of that name, one of `HABITS`.
-
-    Raises:
-        ConfigError: There is no user of that name.
-    """
-    return StyleUser(domain, name=name, seed=seed, **habits_of(name)._asdict())

@@ -1,7 +1,8 @@
 """Rules of style for plain text: each changes what breaks it, and leaves everything else word for word.
 
 A rule is a pure function of a text and of the facts that its context states. Applied to its own result it
-changes nothing. The edits are small by construction: a wrong greeting is replaced, not the letter.
+changes nothing. The edits are small by construction: a wrong greeting is replaced, not the letter. The rules
+about what a text says are in `fact_rules.py`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ from collections.abc import Callable, Iterable, Mapping
 __all__ = [
     "Facts",
     "Rule",
-    "at_most",
-    "bullets",
     "closing",
     "contracted",
+    "ending",
     "greeting",
-    "right_facts",
+    "join_parts",
+    "leave_out",
+    "sentences",
+    "short_sentences",
     "spelled_out",
+    "split_parts",
+    "whole_sentences",
     "without_phrases",
+    "without_preamble",
     "without_subject",
 ]
 
@@ -43,9 +49,12 @@ _CLOSING = re.compile(
     re.I,
 )
 
-_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?]+|(?=\n)|\Z)[ \t]*")
+# A sentence with the space after it, the rest of a line without an end mark, or line breaks: joined, they are
+# the text. A mark before a letter ends nothing ("editloop.toml", "2.5").
+_SENTENCE = re.compile(r"(?:[^.!?\n]|[.!?](?=\w))*[.!?]+(?!\w)[\"')\]]*[ \t]*|[^\n]+|\n+")
 
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_PREAMBLE_LINES = 6
+"""The lines among which a greeting is looked for."""
 
 _CONTRACTIONS = {
     "do not": "don't",
@@ -92,28 +101,31 @@ def closing(form: str) -> Rule:
     """The text ends with this closing, such as `Cheers,\\nAlex`; with an empty one it has none."""
 
     def apply(text: str, facts: Facts) -> str:
-        wanted, found = form.format_map(facts), _CLOSING.search(text)
-        body = (text[: found.start()] if found else text).rstrip()
-        if found and found[0].strip() == wanted:
+        wanted, (start, body, end) = form.format_map(facts), split_parts(text)
+        if end.strip() == wanted:
             return text
-        return f"{body}\n\n{wanted}".strip() if wanted else (body if found else text)
+        return f"{(start + body).rstrip()}\n\n{wanted}".strip()
 
     return apply
 
 
-def at_most(sentences: int) -> Rule:
-    """Between greeting and closing there are at most so many sentences; those behind them are left out."""
+def ending(form: str) -> Rule:
+    """The last sentence before the closing is this one."""
 
     def apply(text: str, facts: Facts) -> str:
-        start, body, end = _parts(text)
-        kept, count = 0, 0
-        for found in _SENTENCE.finditer(body):
-            if found[0].strip():
-                count += 1
-                if count > sentences:
-                    return start + body[:kept].rstrip() + end
-            kept = found.end()
-        return text
+        wanted, (start, body, end) = form.format_map(facts), split_parts(text)
+        if body.endswith(wanted):
+            return text
+        return join_parts(start, f"{body.rstrip()}\n{wanted}".strip(), end)
+
+    return apply
+
+
+def short_sentences(words: int) -> Rule:
+    """No sentence has more words than these; one that has is left out."""
+
+    def apply(text: str, facts: Facts) -> str:
+        return leave_out(text, lambda sentence: len(sentence.split()) > words)
 
     return apply
 
@@ -123,13 +135,20 @@ def without_phrases(phrases: Iterable[str]) -> Rule:
     stock = re.compile("|".join(map(re.escape, phrases)), re.I)
 
     def apply(text: str, facts: Facts) -> str:
-        if not stock.search(text):
-            return text
-        start, body, end = _parts(text)
-        kept = "".join(each[0] for each in _SENTENCE.finditer(body) if not stock.search(each[0]))
-        return start + _tidy(kept) + end
+        return leave_out(text, lambda sentence: stock.search(sentence) is not None)
 
     return apply
+
+
+def whole_sentences(text: str, facts: Facts) -> str:
+    """A text that breaks off loses its last, unfinished sentence; nobody completes it."""
+    start, body, end = split_parts(text)
+    pieces = sentences(body)
+    last = pieces[-1].strip() if pieces else ""
+    # An item of a list needs no end mark, and after a closing nothing has broken off.
+    if end.strip() or last[:1] in "-*\u2022" or not re.search(r"[\w,;]\Z", last):
+        return text
+    return join_parts(start, "".join(pieces[:-1]), end)
 
 
 def contracted(text: str, facts: Facts) -> str:
@@ -145,49 +164,9 @@ def spelled_out(text: str, facts: Facts) -> str:
     )
 
 
-def right_facts(text: str, facts: Facts) -> str:
-    """Placeholders are filled, and the weekday is the one that the context names."""
-    if "name" in facts:
-        text = re.sub(r"\[(?:recipient|first|their)?(?:'s)? ?name\]", facts["name"], text, flags=re.I)
-    text = re.sub(r"\[(?:your|my|sender)(?:'s)? ?(?:full )?name\]", "Alex", text, flags=re.I)
-    if "day" in facts:
-        text = re.sub(rf"\b(?:{'|'.join(_DAYS)})\b", facts["day"], text)
-    return text
-
-
-def bullets(text: str, facts: Facts) -> str:
-    """The two findings of the notes are a list, in place of the first sentence that names one of them."""
-    items = [f"- {facts[each]}: {facts[f'{each}_state']}" for each in ("first", "second") if each in facts]
-    if not items or all(item in text for item in items):
-        return text
-    start, body, end = _parts(text)
-    named = re.compile(rf"\b(?:{re.escape(facts['first'])}|{re.escape(facts['second'])})\b", re.I)
-    found = next((each for each in _SENTENCE.finditer(body) if named.search(each[0])), None)
-    listed = "\n".join(items)
-    if found is None:
-        return f"{start}{body.rstrip()}\n{listed}{end or ''}"
-    before, after = body[: found.start()].rstrip(), body[found.end() :].lstrip()
-    return start + "\n".join(part for part in (before, listed, after) if part) + end
-
-
 def without_subject(text: str, facts: Facts) -> str:
     """There is no subject line."""
     return re.sub(r"\A\s*\**subject\**:[^\n]*\n*", "", text, flags=re.I)
-
-
-def _parts(text: str) -> tuple[str, str, str]:
-    """Greeting, body and closing, with the white space between them; joined, they are the text."""
-    opened = _GREETING.match(text)
-    first = opened.end() if opened else 0
-    first += len(text[first:]) - len(text[first:].lstrip())
-    closed = _CLOSING.search(text, first)
-    last = closed.start() if closed else len(text)
-    return text[:first], text[first:last], text[last:]
-
-
-def _tidy(body: str) -> str:
-    """A body from which sentences were taken, without the empty lines that they leave."""
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", body)).strip()
 
 
 def _replaced(text: str, words: Mapping[str, str]) -> str:
@@ -200,3 +179,47 @@ def _replaced(text: str, words: Mapping[str, str]) -> str:
         return value[0].upper() + value[1:] if found[0][0].isupper() else value
 
     return pattern.sub(new, text)
+
+
+def without_preamble(text: str, facts: Facts) -> str:
+    """Nothing stands before the greeting, where one begins a later line."""
+    lines = text.split("\n")
+    for i, line in enumerate(lines[:_PREAMBLE_LINES]):
+        if _GREETING.match(line):
+            return "\n".join(lines[i:])
+    return text
+
+
+def sentences(body: str) -> list[str]:
+    """The sentences of a body, and the line breaks between them as pieces of their own; joined, the body."""
+    return _SENTENCE.findall(body)
+
+
+def leave_out(text: str, unwanted: Callable[[str], bool]) -> str:
+    """The text without those sentences between greeting and closing that are unwanted."""
+    start, body, end = split_parts(text)
+    pieces = sentences(body)
+    kept = [piece for piece in pieces if not (piece.strip() and unwanted(piece.strip()))]
+    return text if len(kept) == len(pieces) else join_parts(start, "".join(kept), end)
+
+
+def split_parts(text: str) -> tuple[str, str, str]:
+    """Greeting, body and closing, with the white space between them; joined, they are the text."""
+    opened = _GREETING.match(text)
+    first = opened.end() if opened else 0
+    first += len(text[first:]) - len(text[first:].lstrip())
+    closed = _CLOSING.search(text[first:])
+    last = first + closed.start() if closed else len(text)
+    return text[:first], text[first:last], text[last:]
+
+
+def join_parts(start: str, body: str, end: str) -> str:
+    """The text of these parts, without the empty lines that sentences left behind."""
+    body = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", body)).strip()
+    if not body:
+        return "\n\n".join(part for part in (start.rstrip(), end.lstrip()) if part)
+    if start and not start[-1].isspace():
+        start += "\n\n"
+    if end and not end[0].isspace():
+        end = "\n\n" + end
+    return start + body + end

@@ -5,6 +5,6 @@ A domain of one's own is a `Domain` (`editloop.lab.grammar`). A program register
 Nothing here loads torch or transformers.
 """
 
-from editloop.lab.domains.names import DOMAINS, base_path, get_domain
+from editloop.lab.domains.names import DOMAINS, base_path, free_texts, get_domain
 
-__all__ = ["DOMAINS", "base_path", "get_domain"]
+__all__ = ["DOMAINS", "base_path", "free_texts", "get_domain"]

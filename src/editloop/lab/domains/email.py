@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from editloop.lab.domains.free_email import FREE_EMAIL
 from editloop.lab.domains.tuned import TUNED_EARLY, TUNED_RL, TUNED_SFT
 from editloop.lab.grammar import Domain, Source
 
@@ -168,4 +169,5 @@ EMAIL = Domain(
             "nitsanb/paper_tweet", ("text",), "engaging, personalised, professional, with a thankful closing"
         ),
     },
+    free=FREE_EMAIL,
 )

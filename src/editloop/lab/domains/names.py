@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from editloop.errors import ConfigError
+from editloop.lab.free import FreeTexts
 from editloop.lab.grammar import Domain
 from editloop.registry import Registry
 
-__all__ = ["DOMAINS", "base_path", "get_domain"]
+__all__ = ["DOMAINS", "base_path", "free_texts", "get_domain"]
 
 DOMAINS: Registry[Domain] = Registry(
     "domain",
@@ -28,6 +29,18 @@ def get_domain(name: str) -> Domain:
         ConfigError: There is no such domain.
     """
     return DOMAINS.get(name)
+
+
+def free_texts(name: str) -> FreeTexts:
+    """Return the free texts of the domain of that name.
+
+    Raises:
+        ConfigError: There is no such domain, or it has no free texts.
+    """
+    found = get_domain(name).free
+    if found is None:
+        raise ConfigError("this domain has no free texts", seen=name, do="use its own texts")
+    return found
 
 
 def base_path(name: str) -> Path:

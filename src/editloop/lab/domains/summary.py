@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from editloop.lab.domains.free_summary import FREE_SUMMARY
 from editloop.lab.domains.tuned import TUNED_EARLY, TUNED_RL, TUNED_SFT
 from editloop.lab.grammar import Domain, Source
 
@@ -179,4 +180,5 @@ SUMMARY = Domain(
         ),
         "movie": Source("stanfordnlp/imdb", ("text",), "questions and answers"),
     },
+    free=FREE_SUMMARY,
 )
