@@ -15,7 +15,7 @@ from editloop.offline.cost_model.preparation import CostEstimates, estimate_cost
 from editloop.offline.examples import EDIT, Example, ExampleSet, check_window, make_examples
 from editloop.offline.methods import METHODS
 from editloop.offline.reference import reference_of, reference_pass
-from editloop.offline.trial import TrialRows
+from editloop.offline.validation import TrialRows
 from editloop.policy import Policy, RunFolder, processes
 from editloop.progress import ProgressCallback, counter
 

@@ -19,7 +19,8 @@ from editloop.offline.alarms import SampleCheck, raise_alarms
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.data import FitData, trial_rows
 from editloop.offline.schedule import rung_steps
-from editloop.offline.trial import TrialRows, finished_result, train_trial, validation_steps
+from editloop.offline.trial import finished_result, train_trial, validation_steps
+from editloop.offline.validation import TrialRows
 from editloop.policy import Policy, RunFolder, processes
 from editloop.policy.manifest import PolicyRecord
 from editloop.progress import ProgressCallback
