@@ -133,7 +133,7 @@ def _sampled(
 def _key(policy: Policy, examples: Sequence[Example], seed: int, max_new_tokens: int) -> str:
     """The name of a journal: a hash of everything that its completions depend on."""
     encoder = policy.encoder
-    about = [policy.fingerprint, str(policy.model.dtype), encoder.end, encoder.max_length]
+    about = [policy.fingerprint, str(policy.model.dtype), encoder.ends, encoder.max_length]
     about += [seed, max_new_tokens, SAMPLED_BY]
     contexts = [example.tree.context for example in examples]
     return hashlib.sha256(json.dumps([about, contexts]).encode()).hexdigest()[:32]
