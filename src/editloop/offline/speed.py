@@ -99,7 +99,7 @@ def _longest(ordered: Sequence[ContextTree], tokens: int) -> list[ContextTree]:
 def _train(policy: Policy, trees: Sequence[ContextTree]) -> None:
     """A forward and a backward; the gradients stay."""
     log_probs = batch_log_probs(policy.model, policy.pack(trees), linear_head=policy.linear_head)
-    log_probs.sum().backward()
+    log_probs.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def _seconds(device: torch.device, work: Callable[[], Any]) -> float:
