@@ -31,6 +31,7 @@ BENCHMARKS = {
     "postedit": "postedit:run",
     "quality": "quality:run",
     "real": "real:run",
+    "real-table": "real_table:run",
     "real-trl": "real_trl:run",
     "rl": "rl:run",
     "serve": "serving:run",

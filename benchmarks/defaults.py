@@ -58,7 +58,7 @@ def _trial(method: str, lr: float, epochs: float = 2.0, **more: Any) -> Trial:
     return Trial(method, (("learning_rate", lr), *more.items()), epochs)
 
 
-SEQUENCE = {"reduction": "sequence"}
+SEQUENCE: dict[str, Any] = {"reduction": "sequence"}
 TRIALS = (
     _trial("sft", 3e-4),
     _trial("dpo", 1e-4, beta=0.1),
@@ -192,6 +192,7 @@ def _figures(policy: Any, held: Sequence[Record], base: Any) -> dict[str, Any]:
     """Figures of a policy on held-out rows, with the cost and the shape of one sampled response for each."""
     examples, _ = reference_pass(base, make_examples(held, base.encoder).examples)
     figures = score(policy, examples).figures()
+    means = {key: value["mean"] for key, value in figures.items() if value}
     lengths = [len(e.tree.continuations[e.completions.of(EDIT)]) for e in examples]
     longest = int(np.quantile(lengths, 0.99, method="higher"))
     samples = policy.sample([e.context for e in examples], seed=1, max_new_tokens=longest)
@@ -199,9 +200,9 @@ def _figures(policy: Any, held: Sequence[Record], base: Any) -> dict[str, Any]:
     cost = Estimate.of(costs)
     assert cost is not None
     return {
-        "edit_nll_per_token": figures["edit_nll_per_token"]["mean"],
-        "reference_accuracy": figures["reference_accuracy"]["mean"],
-        "chosen_shift": figures["chosen_shift"]["mean"],
+        "edit_nll_per_token": means["edit_nll_per_token"],
+        "reference_accuracy": means["reference_accuracy"],
+        "chosen_shift": means["chosen_shift"],
         "cost": cost.mean,
         "cost_se": cost.se,
         "finished": float(np.mean([s.finished for s in samples])),

@@ -1,0 +1,240 @@
+"""Table 1 of the paper on a real base: emails by SmolLM2-135M, and users who edit free text by rules.
+
+A cell is the user who edited the log (strong or weak) and a seed: 300 logged rows, one fit with its defaults,
+and each policy's drafts for 200 contexts, which the strong user edits. Drafts are kept as they are drawn and
+are shared: both users edit the same logged drafts, and the base answers the contexts once. An interrupted
+benchmark goes on where it stopped, and each finished cell is on the page.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cells import EVALUATION, TRAINED, WORK, incurred_cost, play
+from benchmarks.tables import METHODS, PAPER
+from editloop.edits import get_cost, read_log, write_log
+from editloop.edits.cost import DEFAULT_COST
+from editloop.lab import free_texts, stream_log
+from editloop.lab.drafts import KeptDrafts
+from editloop.lab.folder import claim
+from editloop.offline import FitConfig, fit
+from editloop.policy import Policy, load_base
+from editloop.progress import ProgressCallback, WarningCallback, counter
+from editloop.results import markdown_table, plus_minus, write_result
+from editloop.users import get_user
+
+__all__ = ["TableOnRealBase", "run"]
+
+PAPER_COST = "levenshtein:word/response"
+TRAINABLE = ("sft", "dpo", "rl", "early")
+PAPER_COLUMNS = {"strong": 2, "weak": 3}
+"""The columns of `PAPER` for emails, by the user who edited the log."""
+
+
+@dataclass(frozen=True)
+class TableOnRealBase:
+    """The size of the benchmark; tests make it small.
+
+    Attributes:
+        base: The base, as `load_base` takes it.
+        seeds: The seeds.
+        rows: Rows of a log.
+        rounds: Rounds of the online phase, T.
+        changes: Changes to the defaults of `fit`.
+    """
+
+    base: str = "smollm2"
+    seeds: tuple[int, ...] = (1, 2)
+    rows: int = 300
+    rounds: int = 200
+    changes: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class CellCosts:
+    """The costs of the rounds of a cell.
+
+    Attributes:
+        costs: By the name of a cost, what each round costs the strong user with each policy [T].
+        unfinished: By policy, the share of drafts that were cut.
+        late: Those of LateEnsemble, by the name of the cost that it learns from [T].
+        shares: By that name, the share of the rounds of each of its arms.
+        declined: The methods that were not trained, with the reason.
+        minutes: Minutes that the fit and the drafts took in this process.
+    """
+
+    costs: dict[str, dict[str, NDArray[np.float64]]]
+    unfinished: dict[str, float]
+    late: dict[str, NDArray[np.float64]]
+    shares: dict[str, dict[str, float]]
+    declined: dict[str, str]
+    minutes: float
+
+
+def run(
+    out: str | Path,
+    *,
+    work: Path = WORK / "real-table",
+    settings: TableOnRealBase | None = None,
+    callback: ProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Make the cells that are not kept yet, and write `real-table.json` and `real-table.md` after each.
+
+    Args:
+        out: The folder for the results.
+        work: Where logs, fits and drafts are kept.
+        settings: The size of the benchmark.
+        callback: Receives progress.
+    """
+    callback, settings = callback or WarningCallback(), settings or TableOnRealBase()
+    base = load_base(settings.base)
+    found: dict[str, dict[int, CellCosts]] = {}
+    measured: dict[str, Any] = {}
+    for seed in settings.seeds:
+        for trained in TRAINED:
+            callback.message(f"log of the {trained} user, seed {seed}")
+            found.setdefault(trained, {})[seed] = _cell(trained, seed, base, work, settings, callback)
+            measured = _measured(found, base, settings)
+            write_result("real-table", measured, _page(measured), out)
+    return measured
+
+
+def _cell(
+    trained: str,
+    seed: int,
+    base: Policy,
+    work: Path,
+    settings: TableOnRealBase,
+    callback: ProgressCallback,
+) -> CellCosts:
+    started = time.monotonic()
+    world, folder = free_texts("email"), work / f"{trained}-{seed}"
+    config = FitConfig(methods=TRAINABLE).changed(dict(settings.changes))
+    claim(
+        folder,
+        "cell",
+        {
+            "base": base.fingerprint,
+            "rows": settings.rows,
+            "rounds": settings.rounds,
+            "world": world.fingerprint,
+            "changes": config.model_dump(mode="json"),
+        },
+    )
+    drafts, log = work / f"drafts-{seed}.jsonl", folder / "log.jsonl"
+    if not log.is_file():
+        writer = KeptDrafts(base, drafts, base.fingerprint)
+        rows = stream_log(world, get_user(trained, world, seed=seed), settings.rows, seed, policy=writer)
+        write_log(rows, log)
+    made = fit(read_log(log), base, folder / "run", config, callback=callback)
+    contexts = list(islice(world.contexts(seed, stream="online"), settings.rounds))
+    editor = get_user("strong", world, seed=EVALUATION + seed)
+    prices = {name: get_cost(name) for name in (PAPER_COST, DEFAULT_COST)}
+    costs: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in prices}
+    unfinished = {}
+    for arm in made.arm_names():
+        key = base.fingerprint if arm == "base" else f"{made.manifest().identity} {arm}"
+        with made.policy(arm, base) as policy:
+            samples = KeptDrafts(policy, drafts, key).sample(
+                contexts,
+                seed=seed,
+                max_new_tokens=world.max_new_tokens,
+                progress=counter(callback, f"drafts of {arm}", len(contexts)),
+            )
+        texts = [sample.text for sample in samples]
+        edits = [
+            editor.edit(context, text, round=t)
+            for t, (context, text) in enumerate(zip(contexts, texts, strict=True))
+        ]
+        unfinished[arm] = float(np.mean([not sample.finished for sample in samples]))
+        for name, cost in prices.items():
+            costs[name][arm] = np.asarray(cost(texts, edits), np.float64)
+    arms = [arm for arm in TRAINABLE if arm in unfinished]
+    late, shares = {}, {}
+    for name, by_arm in costs.items():
+        table = np.stack([by_arm[arm] for arm in arms], axis=1)
+        chosen = play(table)
+        late[name] = incurred_cost(table, chosen)
+        shares[name] = {arm: float((chosen == i).mean()) for i, arm in enumerate(arms)}
+    declined = dict(made.manifest().declined)
+    return CellCosts(costs, unfinished, late, shares, declined, (time.monotonic() - started) / 60)
+
+
+def _measured(
+    found: Mapping[str, Mapping[int, CellCosts]], base: Policy, settings: TableOnRealBase
+) -> dict[str, Any]:
+    cells = [
+        {
+            "trained": trained,
+            "seed": seed,
+            "costs": {
+                name: {
+                    **{arm: float(each.mean()) for arm, each in by_arm.items()},
+                    "late": float(cell.late[name].mean()),
+                }
+                for name, by_arm in cell.costs.items()
+            },
+            "unfinished": cell.unfinished,
+            "shares": cell.shares,
+            "declined": cell.declined,
+            "minutes": cell.minutes,
+        }
+        for trained, by_seed in found.items()
+        for seed, cell in by_seed.items()
+    ]
+    return {"base": base.base, "rows": settings.rows, "rounds": settings.rounds, "cells": cells}
+
+
+def _page(measured: Mapping[str, Any]) -> str:
+    cells = measured["cells"]
+    parts = [
+        f"{measured['base']}, emails. {measured['rows']} logged rows edited by a strong or a weak user, "
+        f"`fit` with its defaults, {measured['rounds']} rounds with the strong user; mean cost of a round "
+        "± sd over seeds, lower is better. LateEnsemble chooses among the trained policies."
+    ]
+    for name in (PAPER_COST, DEFAULT_COST):
+        rows = []
+        for method, label in METHODS.items():
+            row = [label]
+            for trained in TRAINED:
+                values = [
+                    cell["costs"][name][method]
+                    for cell in cells
+                    if cell["trained"] == trained and method in cell["costs"][name]
+                ]
+                row.append(_mean_and_spread(values))
+                if name == PAPER_COST:
+                    row.append(f"{PAPER[method][PAPER_COLUMNS[trained]]:.3f}" if method in PAPER else "")
+            rows.append(row)
+        paper = name == PAPER_COST
+        headings = [
+            heading
+            for trained in TRAINED
+            for heading in (f"log of the {trained} user", *(["the paper's"] if paper else []))
+        ]
+        parts.append(f"## {name}\n\n" + markdown_table(["method", *headings], rows))
+    lines = []
+    for cell in cells:
+        cut = ", ".join(f"{arm} {share:.0%}" for arm, share in cell["unfinished"].items())
+        played = ", ".join(f"{arm} {share:.0%}" for arm, share in cell["shares"][DEFAULT_COST].items())
+        lines.append(
+            f"- log of the {cell['trained']} user, seed {cell['seed']}: unfinished drafts {cut}; rounds "
+            f"{played}; {cell['minutes']:.0f} min since its last start"
+        )
+        lines += [f"- not trained: {method}, {reason}" for method, reason in cell["declined"].items()]
+    return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return plus_minus(float(np.mean(values)), spread)
