@@ -397,7 +397,7 @@ def test_a_fit_with_rl_goes_on_from_wherever_it_was_killed(
     expected, cost_model = result(run), run.manifest().cost_model
     assert cost_model is not None and cost_model.kind == "tuned"
     monkeypatch.setenv("EDITLOOP_CACHE", str(tmp_path / "other"))
-    for task, step in (("sampled completions", 40), ("features", 40), ("rl", 5), ("early", 3)):
+    for task, step in (("features", 40), ("sampled completions", 32), ("rl", 5), ("early", 3)):
         with pytest.raises(Killed):
             run_fit(policy, tmp_path / "run", KillAt(task, step), **RL)
     assert (tmp_path / "run/.work/cost_model/adapter_config.json").is_file()

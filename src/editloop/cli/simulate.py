@@ -96,7 +96,7 @@ def simulate(
     if drift is not None:
         if not isinstance(world, (Domain, FreeTexts)) or style is not None:
             raise ConfigError(
-                "users can change what they want only for the lab's and the free texts", seen=style or texts
+                "users can change what they want only for the lab's texts and free texts", seen=style or texts
             )
         someone = DriftingUser(
             someone, _later(someone, user, world, llm, seed), start=drift, over=drift_over, seed=seed
