@@ -19,6 +19,7 @@ from serving import Service, error, run, serving, sqlite
 from sqlalchemy import select
 
 from editloop.edits import register_cost
+from editloop.edits.cost import PAPER_COST
 from editloop.errors import BanditError, StoreError
 from editloop.online import Bandit, BanditConfig
 from editloop.serve.loop.events import read_events
@@ -26,7 +27,7 @@ from editloop.store.database import Store
 from editloop.store.schema import events, facts
 from editloop.store.testing import Postgres
 
-SHARE = BanditConfig()
+SHARE = BanditConfig(cost=PAPER_COST)
 WORDS = BanditConfig(cost="levenshtein:word/none", scale=3.0)
 
 
