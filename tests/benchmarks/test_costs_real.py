@@ -1,4 +1,4 @@
-"""The benchmark of costs on people's edits, on made-up ones: what stands in place of a draft, and the page."""
+"""The benchmark of costs on people's edits, on made-up ones: what stands for a draft, and the page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_figures_and_page(tmp_path: Path) -> None:
     assert found["alignment:word"]["wins"]["another draft"] == 0
     assert found["alignment:word"]["correlations"]["spans"] == pytest.approx(1)
     assert found["alignment:word"]["correlations"]["HTER, ro-en"] == pytest.approx(1)
-    # By the paper's cost, five such drafts cost 1 like one of them, which costs more where the edit is longer.
+    # By the paper's cost, five such drafts cost 1. So does one of them, or more where the edit is longer.
     assert found["levenshtein:word/response"]["wins"]["five against one"] == pytest.approx(0.5)
     assert "| five other drafts |" in (tmp_path / "costs-real.md").read_text()
     with pytest.raises(ConfigError, match="EDITLOOP_DATA"):

@@ -86,10 +86,10 @@ def print_redline(record: Record, cost: Cost) -> None:
         else:
             before, after = MARKS[kind]
             text.append(f"{before}{piece}{after}")
-    price = float(cost([record.response], [record.edit])[0])
+    incurred = float(cost([record.response], [record.edit])[0])
     console.print()
     console.print(text)
-    console.print(f"{count_changes(record.response, record.edit).in_words()}; cost {price:.3f}")
+    console.print(f"{count_changes(record.response, record.edit).in_words()}; cost {incurred:.3f}")
 
 
 def print_summary(summary: LogSummary) -> None:

@@ -120,7 +120,7 @@ def raise_alarms(
     sampled: SampleCheck | None,
     base: SampleCheck | None,
 ) -> list[str]:
-    """The alarms of one trained policy.
+    """The alarms of one trained policy. Long because each alarm is a condition and its line.
 
     Args:
         initial_loss: Validation loss before training.
