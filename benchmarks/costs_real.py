@@ -152,7 +152,7 @@ def _markdown(measured: Mapping[str, Any]) -> str:
             "rambling against a draft that fails.",
             "## Rank correlation of the draft's cost",
             "With the writers' score of the draft (lower should cost more), with the change of the score by "
-            "the edit, with the number of spans they edited; and with HTER on 1,000 translations of each pair.",
+            "the edit, with the number of spans they edited; and with HTER on 1,000 translations each.",
             table("with", "correlations", "{:.2f}"),
         ]
     )
