@@ -23,6 +23,7 @@ BENCHMARKS = {
     "cost-speed": "cost_speed:run",
     "costs": "costs:run",
     "defaults": "defaults:run",
+    "costs-real": "costs_real:run",
     "diagnosis": "diagnosis:run",
     "drift": "drift:run",
     "faults": "faults:run",

@@ -26,7 +26,7 @@ from editloop.io import write_text
 from editloop.lab import Domain, base_path, fit_settings, get_domain, stream_log
 from editloop.lab.folder import claim
 from editloop.lab.grammar import MAX_NEW_TOKENS
-from editloop.lab.settings import LOG_ROWS
+from editloop.lab.settings import COST, LOG_ROWS
 from editloop.offline import FitConfig, fit
 from editloop.online import Bandit, BanditConfig
 from editloop.parallel import in_parallel
@@ -203,7 +203,7 @@ def column_costs(
         settings: Where the cells are kept, and their size.
         evaluator: Name of the user of the online phase.
         callback: Receives progress.
-        cost: Returns the cost of a domain, by its name; by default, every domain has the default cost.
+        cost: Returns the cost of a domain, by its name; by default, every domain has that of the paper.
     """
     cells = {(c, seed): Cell(c.domain, c.trained, seed) for seed in settings.seeds for c in COLUMNS}
     made = make_cells(list(cells.values()), settings, callback)
@@ -228,7 +228,7 @@ def cost_table(
     cell: CellResponses, user: User, arms: Sequence[str], cost: Cost | None = None
 ) -> NDArray[np.float64]:
     """Return what each round would cost with each arm, float64 [T, arms]."""
-    cost = cost or get_cost()
+    cost = cost or get_cost(COST)
     columns = []
     for arm in arms:
         responses = cell.responses[arm]

@@ -13,13 +13,14 @@ from typing import Any
 from benchmarks.cells import COLUMNS, POLICIES, Column, TableSettings, column_costs
 from benchmarks.tables import METHODS
 from editloop.edits import Cost, get_cost
-from editloop.edits.cost import DEFAULT_COST
+from editloop.edits.cost import DEFAULT_COST, PAPER_COST
 from editloop.errors import ConfigError
 from editloop.lab import base_path
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 
 COSTS = (
+    PAPER_COST,
     DEFAULT_COST,
     "levenshtein:word/longest",
     "levenshtein:char/response",
@@ -58,7 +59,7 @@ def run(
             for column, table in measured.tables.items()
         }
     agreement = {
-        name: {title: rank_correlation(by_column[title], results[DEFAULT_COST][title]) for title in by_column}
+        name: {title: rank_correlation(by_column[title], results[PAPER_COST][title]) for title in by_column}
         for name, by_column in results.items()
     }
     data = {"results": results, "agreement": agreement, "seeds": settings.seeds, "encoder": encoder}
@@ -104,7 +105,7 @@ def _markdown(data: Mapping[str, Any], settings: TableSettings) -> str:
     text = [
         "Mean cost of a round by the strong user's edits, and in brackets the method's place in its column; "
         f"seeds {', '.join(map(str, settings.seeds))}, {settings.rounds} rounds each, policies of Table 1. τ "
-        f"is Kendall's rank correlation with the ranking by {DEFAULT_COST}. The encoder of `semantic` is "
+        f"is Kendall's rank correlation with the ranking by {PAPER_COST}. The encoder of `semantic` is "
         f"{encoder}."
     ]
     headings = ["cost", *(METHODS[method] for method in POLICIES), "τ"]

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.real_edits import READ, real_files
 from editloop.edits import read_log
+from editloop.edits.cost import PAPER_COST
 from editloop.lab import TextRecipe, pretrain_text
 from editloop.offline import FitConfig, evaluate, fit
 from editloop.offline.report import show_estimate
@@ -33,6 +34,7 @@ FIT = FitConfig(
         "early": {"learning_rate": (1e-3,)},
     },
     select="cost",
+    cost=PAPER_COST,
     epochs=1,
     lora=LoraSettings(rank=32, alpha=64),
     validation=0.05,

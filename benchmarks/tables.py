@@ -26,6 +26,7 @@ from benchmarks.cells import (
     play,
 )
 from editloop.lab import get_domain
+from editloop.lab.settings import COST
 from editloop.offline import methods
 from editloop.offline.plots import colour_of, tidy
 from editloop.progress import ProgressCallback, WarningCallback
@@ -152,7 +153,7 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], settings: TableSett
     above = ", ".join(f"{data['late_above_best_arm'][title]:+.3f} ({title})" for title in titles)
     rl = "; ".join(f"{domain}, {_tuned(domain)}" for domain in DOMAINS)
     text = [
-        "Mean cost of a round (levenshtein:word/response), mean ± sd over seeds "
+        f"Mean cost of a round ({COST}), mean ± sd over seeds "
         f"{', '.join(map(str, settings.seeds))}; {settings.rounds} rounds each; lower is better. {lead} Max "
         "SubOpt is the largest distance to the best method of a column, by seed. LateEnsemble chooses among "
         "SFT, DPO, RL and EarlyEnsemble; Mixture samples from them with weights fitted by likelihood on the "

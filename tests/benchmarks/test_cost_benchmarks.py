@@ -67,7 +67,7 @@ def test_the_ranking_by_each_cost(tmp_path: Path) -> None:
             assert means["early"] == means["mixture"]
             assert 0 <= means["early"] < means["base"], (name, title)
             assert data["agreement"][name][title] > 0.5
-    assert data["agreement"][costs.DEFAULT_COST]["emails, weak"] == pytest.approx(1)
+    assert data["agreement"][costs.PAPER_COST]["emails, weak"] == pytest.approx(1)
     text = (tmp_path / "costs.md").read_text()
     assert "## emails, strong" in text and "| levenshtein:char/response |" in text
     assert "0.000 (1)" in text and "not a trained sentence encoder" in text

@@ -73,7 +73,7 @@ def run_folder(lab_log, tmp_path_factory) -> Path:
 def test_inspect_prints_and_writes(editloop, lab_log, tmp_path):
     status, out, _ = editloop("inspect", lab_log, "--out", "seen")
     assert status == 0
-    assert "read 60 rows" in out and "levenshtein:word/response" in out and "preferences" in out
+    assert "read 60 rows" in out and "alignment:word" in out and "preferences" in out
     assert max(map(len, out.splitlines())) <= 80
     assert {p.name for p in (tmp_path / "seen").iterdir()} == {
         "inspect.json",

@@ -41,7 +41,7 @@ def test_a_wrong_start_is_told_in_a_line(editloop, tmp_path, monkeypatch):
     assert "not the address" in line(editloop("serve", "--store", "://", *upstream))
     assert "scale of this cost is not known" in line(editloop("serve", "--cost", "levenshtein:word/none"))
     shown = line(editloop("serve", "--cost", "ter:word/edit", *upstream))
-    assert "measured by levenshtein:word/response, not by ter:word/edit" in shown and "--reprice" in shown
+    assert "measured by alignment:word, not by ter:word/edit" in shown and "--reprice" in shown
     with closing(sqlite3.connect("edits.db")) as store, store:
         store.execute("UPDATE alembic_version SET version_num = '99'")
     store.close()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editloop.edits import get_cost
-from editloop.edits.cost import describe_cost
+from editloop.edits.cost import DEFAULT_COST, describe_cost
 from editloop.edits.cost.alignment import Alignment, align
 
 texts = st.lists(st.sampled_from("abc"), max_size=7)
@@ -88,3 +88,8 @@ def test_what_it_declares() -> None:
     assert (cost.unit, cost.scale, cost.bounded) == ("character", 1.0, True)
     assert get_cost("alignment:char")(["kitten"], ["sitting"])[0] == pytest.approx((2 + 1 / 4) / (6 + 1 / 4))
     assert describe_cost("alignment:token").unit == "token"
+
+
+def test_it_is_the_default() -> None:
+    assert get_cost().name == DEFAULT_COST == "alignment:word"
+    assert get_cost()(["a  b\nc", "a"], ["a b x", "a b"]).tolist() == [1 / 3, 0.25 / 1.25]

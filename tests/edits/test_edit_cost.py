@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editloop.edits import get_cost, register_cost
-from editloop.edits.cost import COSTS, Cost, describe_cost
+from editloop.edits.cost import COSTS, PAPER_COST, Cost, describe_cost
 from editloop.errors import CostError, MissingExtraError
 from plug_in import install_plug_in
 
@@ -47,9 +47,8 @@ def test_kitten(name: str, expected: float) -> None:
         ("", "a b", 2.0),  # an empty response counts as length 1
     ],
 )
-def test_default_is_words_by_response_length(response: str, edit: str, expected: float) -> None:
-    assert get_cost().name == "levenshtein:word/response"
-    assert get_cost()([response], [edit]).tolist() == [expected]
+def test_the_cost_of_the_paper_is_words_by_response_length(response: str, edit: str, expected: float) -> None:
+    assert get_cost(PAPER_COST)([response], [edit]).tolist() == [expected]
 
 
 def test_longest_of_nothing_is_zero() -> None:

@@ -108,7 +108,7 @@ def test_axis_says_what_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     labels.clear()
     plot_costs(summarize(log(60, 6, timed=True)), tmp_path)
     assert "row of the log, which gives no times" not in labels
-    assert {"Cost over time", "The 4 busiest users", "levenshtein:word/response"} <= set(labels)
+    assert {"Cost over time", "The 4 busiest users", "alignment:word"} <= set(labels)
 
 
 def test_nothing_observed_nothing_drawn(tmp_path: Path) -> None:

@@ -24,13 +24,15 @@ def test_a_draft_is_shown_as_a_redline_with_its_cost(tmp_path: Path) -> None:
         Draft("base", "Dear <Ada>, hello", "Hi <Ada>, hello", 0.25),
         Draft("sft", "Hi <Ada>", "Hi <Ada>", 0.0),
         Draft("dpo", "Hi", "Hello"),
+        Draft("rl", "Hi there", "Hi", 1.0, finished=False),
     ]
     section = Section("Before and after", comparisons=[Comparison("a <context>", drafts)])
     text = write_report(tmp_path / "report.html", "title", "lead", [section]).read_text("utf-8")
     assert "a &lt;context&gt;" in text
     assert "<del>Dear</del><ins>Hi</ins> &lt;Ada&gt;, hello" in text
-    assert "base <span>cost 0.25</span>" in text
+    assert "base <span>cost 0.25; 1 replaced, 0 deleted, 0 inserted of 3 words</span>" in text
     assert "sft <span>cost 0, left unchanged</span>" in text
+    assert "cost 1.00, as it is unfinished; 0 replaced, 1 deleted, 0 inserted of 2 words" in text
     assert "dpo <span></span>" in text  # a run of an older version does not know the cost
 
 

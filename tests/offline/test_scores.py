@@ -152,11 +152,16 @@ def test_scoring_reads_edit_and_response_of_each_example(base: Any) -> None:
 def test_samples_are_compared_with_the_edits(base: Any) -> None:
     policy = load_base(base(), device="cpu")
     examples = list(make_examples(records(), policy.encoder).examples)
-    check = check_samples(policy, examples, get_cost("levenshtein:char/none"), seed=0, max_new_tokens=6)
+    cost = get_cost("levenshtein:char/none")
+    check = check_samples(policy, examples, cost, seed=0, max_new_tokens=6)
     assert check is not None
-    samples = [s.text for s in policy.sample([e.context for e in examples], seed=0, max_new_tokens=6)]
-    expected = get_cost("levenshtein:char/none")(samples, ["hello", "bye", "two"])
-    assert check.cost.mean == pytest.approx(expected.mean())
+    drawn = policy.sample([e.context for e in examples], seed=0, max_new_tokens=6)
+    samples = [s.text for s in drawn]
+    expected = cost(samples, ["hello", "bye", "two"])
+    # What was cut costs at least the edit's own length, for this cost has no scale.
+    expected = [c if s.finished else max(c, n) for c, s, n in zip(expected, drawn, (5, 3, 3), strict=True)]
+    assert check.cost.mean == pytest.approx(sum(expected) / 3)
+    assert [e["finished"] for e in check.examples] == [s.finished for s in drawn]
     assert check.length_ratio == pytest.approx(sum(map(len, samples)) / 11)
     assert [e["sample"] for e in check.examples] == samples
     assert [e["edit"] for e in check.examples] == ["hello", "bye", "two"]
@@ -172,6 +177,22 @@ def test_an_empty_sample_is_counted_and_costs_what_the_cost_says(base: Any) -> N
     assert check is not None
     assert (check.cost.mean, check.empty) == (2.5, 0.5)  # "" to "hello" costs 5
     assert SampleCheck.from_json(check.to_json()) == check
+
+
+def test_rambling_that_was_cut_does_not_beat_a_response_that_ends(base: Any) -> None:
+    """By its text, the one that was cut keeps a third of its words, and the other one none."""
+    policy = load_base(base(), device="cpu")
+    examples = list(make_examples(records(), policy.encoder).examples[:1])  # the edit is "hello"
+
+    def cost_of(text: str, finished: bool) -> SampleCheck:
+        policy.sample = lambda contexts, **_: [Sample(text, 6, finished, 0)]  # type: ignore[method-assign]
+        check = check_samples(policy, examples, get_cost(), seed=0, max_new_tokens=6)
+        assert check is not None
+        return check
+
+    cut, same, poor = cost_of("hello and on", False), cost_of("hello and on", True), cost_of("so what", True)
+    assert (cut.cost.mean, same.cost.mean, poor.cost.mean) == (1.0, pytest.approx(2 / 3), 1.0)
+    assert cut.in_words() == "1.000 (0% finished, 2.4 times as long as the edits)"
 
 
 def sampled(
@@ -244,6 +265,11 @@ def test_displacement() -> None:
 def test_degenerate_text(changes: dict[str, Any], words: str) -> None:
     (alarm,) = alarms(**changes)
     assert words in alarm
+
+
+def test_samples_of_which_none_ends() -> None:
+    never = sampled(unfinished=1.0)
+    assert ["tell nothing" in alarm for alarm in alarms(sampled=never, base=never)] == [True]
 
 
 def test_what_the_base_does_already_is_no_alarm() -> None:

@@ -19,14 +19,16 @@ from serving import Service, error, run, serving, sqlite
 from sqlalchemy import select
 
 from editloop.edits import register_cost
+from editloop.edits.cost import DEFAULT_COST, PAPER_COST
 from editloop.errors import BanditError, StoreError
 from editloop.online import Bandit, BanditConfig
+from editloop.serve.loop.costs import usual_cost
 from editloop.serve.loop.events import read_events
 from editloop.store.database import Store
 from editloop.store.schema import events, facts
 from editloop.store.testing import Postgres
 
-SHARE = BanditConfig()
+SHARE = BanditConfig(cost=PAPER_COST)
 WORDS = BanditConfig(cost="levenshtein:word/none", scale=3.0)
 
 
@@ -238,3 +240,32 @@ def test_a_store_on_sqlite_is_open_to_tools_that_count_nothing(tmp_path: Path) -
     known = store.read(lambda c: set(c.scalars(select(facts.c.name))))
     assert known == {"salt"}
     store.close()
+
+
+def test_a_server_that_is_given_no_cost_keeps_that_of_its_store(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(url, tmp_path / "old", config=SHARE) as service:
+            await use(service)
+
+    assert usual_cost(Store(str(tmp_path / "new.db")), tmp_path) == DEFAULT_COST
+    assert not (tmp_path / "new.db").exists()
+    run(work())
+    store = Store(url)
+    assert usual_cost(store, tmp_path / "old") == PAPER_COST
+    store.close()
+
+
+def test_a_store_of_the_first_version_is_measured_by_the_cost_of_that_time(tmp_path: Path) -> None:
+    first_version(tmp_path / "edits.db")
+    store = Store(str(tmp_path / "edits.db"))
+    assert usual_cost(store, tmp_path) == PAPER_COST
+    store.close()
+
+
+def test_while_the_database_is_down_the_snapshot_names_the_cost(tmp_path: Path) -> None:
+    down = Store("postgresql://nobody@127.0.0.1:1/none")
+    assert usual_cost(down, tmp_path) == DEFAULT_COST
+    saved = {"bandit": {"config": {"cost": "ter:word/edit"}}}
+    (tmp_path / "snapshot.json").write_text(json.dumps(saved))
+    assert usual_cost(down, tmp_path) == "ter:word/edit"
+    down.close()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from fuzzing import body_requests
 from serving import key_of, run, serving, sqlite
 from site_server import Site, stub_runs
 
+from editloop.edits import redline
 from editloop.serve.backends.base import BackendUnavailableError
 from editloop.serve.dashboard import pages
 from editloop.serve.loop.commands import StartEpoch
@@ -344,13 +346,14 @@ def test_a_search_and_an_opened_redline(site: Site, open_page: Open) -> None:
     page.keyboard.press("Enter")
     redline = page.locator(".redline")
     redline.wait_for()
-    assert redline.inner_text() == "DearHi Ada, the demo is on FridayMonday."
-    assert redline.locator("del").all_inner_texts() == ["Dear", "Friday"]
-    assert redline.locator("ins").all_inner_texts() == ["Hi", "Monday"]
+    assert redline.inner_text() == "DearHi Ada, the demo is on Friday.Monday."
+    assert redline.locator("del").all_inner_texts() == ["Dear", "Friday."]
+    assert redline.locator("ins").all_inner_texts() == ["Hi", "Monday."]
+    page.get_by_text("2 replaced, 0 deleted, 0 inserted of 7 words; cost 0.286").wait_for()
     marks = redline.locator("del").first.evaluate("each => getComputedStyle(each).textDecorationLine")
     assert marks == "line-through"
     page.get_by_label("Revision (2)").select_option(index=0)
-    assert redline.locator("ins").all_inner_texts() == ["Monday"]
+    assert redline.locator("ins").all_inner_texts() == ["Monday."]
     assert "A letter to Ada" in page.locator(".opened").inner_text()
     with page.expect_download() as download:
         page.get_by_role("link", name="Export as NDJSON").click()
@@ -358,6 +361,21 @@ def test_a_search_and_an_opened_redline(site: Site, open_page: Open) -> None:
     assert [json.loads(line)["id"] for line in lines] == [found]
     page.get_by_label("Status").select_option("expired")
     page.get_by_text("Nothing matches").wait_for()
+
+
+def test_a_redline_while_typing_is_that_of_the_server(open_page: Open) -> None:
+    """Random texts of few words have many alignments that cost the same."""
+    random = Random(0)
+    texts = ["".join(random.choices("ab \n", k=random.randrange(14))) for _ in range(400)]
+    pairs = list(zip(texts[::2], texts[1::2], strict=True))
+    shown = open_page("edits").evaluate(
+        """async pairs => {
+          const { difference } = await import("/dashboard/redline.js");
+          return pairs.map(([before, after]) => difference(before, after));
+        }""",
+        pairs,
+    )
+    assert shown == [[list(span) for span in redline(*pair)] for pair in pairs]
 
 
 def test_a_key_is_asked_for_and_forgotten(

@@ -114,8 +114,8 @@ def test_figures_by_hand(url: str, tmp_path: Path) -> None:
             assert (b["mean"], b["n"], b["responses"], b["pending"]) == (0.0, 1, 2, 1)
             assert (old["arm"], old["played"], old["n"], old["mean"]) == ("old@0", False, 0, None)
             assert found["epoch"] == 1 and found["down"] is None
-            assert found["cost"] == "levenshtein:word/response"
-            assert found["cost_label"] == "words changed per word of the draft"
+            assert found["cost"] == "alignment:word"
+            assert found["cost_label"] == "share of the draft's words that were taken away"
 
     run(work())
 

@@ -59,22 +59,26 @@ def print_evaluation(result: dict[str, Any]) -> None:
     from editloop.offline.report import (
         ACCURACIES,
         FIGURES,
+        SAMPLED,
         cost_model_table,
         figures_note,
+        sampled_cells,
         show_estimate,
         show_weights,
     )
+    from editloop.policy.manifest import SamplesRecord
 
     rows = [["policy", *FIGURES.values()]]
     sampled = any("sampled" in figures for figures in result["policies"].values())
     if sampled:
-        rows[0].append("sampled cost")
+        rows[0] += SAMPLED
     for name, figures in result["policies"].items():
         cells = [show_estimate(figures.get(key)) for key in FIGURES]
         if name == "base":
             cells[2:] = ["–", "–"]  # these figures compare a policy with the base
         if sampled:
-            cells.append(show_estimate(figures.get("sampled", {}).get("cost")))
+            found = figures.get("sampled")
+            cells += sampled_cells(found and SamplesRecord.model_validate(found, strict=False))
         rows.append([name, *cells])
     console.print(f"\n{figures_note(result['rows'], result['pairs'])}")
     show_table(rows)

@@ -143,23 +143,25 @@ def print_run(run: RunFolder) -> None:
     from editloop.offline.report import (
         ACCURACIES,
         FIGURES,
+        SAMPLED,
         figures_note,
+        sampled_cells,
         show_estimate,
         show_number,
         verdict_of,
     )
 
     shown = ("accuracy", "reference_accuracy")
-    rows = [["policy", "sampled cost", "validation loss", *(FIGURES[key] for key in shown), "settings"]]
+    rows = [["policy", *SAMPLED, "validation loss", *(FIGURES[key] for key in shown), "settings"]]
     manifest = run.manifest()
     if manifest.base.sampled is not None:
-        rows.append(["base", show_estimate(manifest.base.sampled.cost), "", "", "", ""])
+        rows.append(["base", *sampled_cells(manifest.base.sampled), "", "", "", ""])
     for name, policy in manifest.policies.items():
         best = policy.best
         rows.append(
             [
                 name,
-                show_estimate(best.sampled.cost if best.sampled else None),
+                *sampled_cells(best.sampled),
                 f"{show_number(best.initial_loss)} → {show_number(best.validation_loss)}",
                 *(show_estimate(best.validation.get(key)) for key in shown),
                 best.settings,

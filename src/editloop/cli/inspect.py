@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from editloop.cli.console import console, show_table, shown_progress
 from editloop.cli.flags import Config, CostName, LogPath
@@ -15,7 +18,11 @@ from editloop.errors import MissingExtraError
 from editloop.io import write_json
 
 if TYPE_CHECKING:
-    from editloop.edits import LogSummary
+    from editloop.edits import Cost, LogSummary, Record
+
+STYLES = {"kept": "", "deleted": "red strike", "inserted": "green underline"}
+MARKS = {"kept": ("", ""), "deleted": ("[-", "-]"), "inserted": ("{+", "+}")}
+"""How the pieces of an edit are shown on a terminal, and where there is none (as in wdiff)."""
 
 
 @reads
@@ -26,18 +33,25 @@ def inspect(
         Path | None, typer.Option(help="Folder for inspect.json and the plots [LOG-inspect]."), Place.WRITTEN
     ] = None,
     cost: CostName = None,
+    redlines: Annotated[
+        int, typer.Option(min=0, help="Show the first so many edited drafts, with what was changed.")
+    ] = 0,
     config: Config = None,
 ) -> None:
     """Run the verb."""
     from editloop.edits import get_cost, plot_costs, summarize
     from editloop.edits.cost import DEFAULT_COST
 
+    measure = get_cost(cost or DEFAULT_COST)
     folder = out or Path(f"{stem(log)}-inspect")
     with shown_progress() as callback:
         stream = reading.stream(log, folder, callback, writes=[folder / "inspect.json"])
-        summary = summarize(stream, cost=get_cost(cost or DEFAULT_COST))
+        edited: list[Record] = []
+        summary = replace(summarize(_keeping(stream, edited, redlines), cost=measure), report=stream.report)
         callback.message(reading_line(stream.report))
     print_summary(summary)
+    for record in edited:
+        print_redline(record, measure)
     write_json(folder / "inspect.json", summary.to_json())
     try:
         plots = plot_costs(summary, folder)
@@ -45,6 +59,37 @@ def inspect(
         console.print(f"\nNo plots: {error}")
         plots = []
     console.print(f"\nWritten to {folder}: inspect.json" + "".join(f", {p.name}" for p in plots))
+
+
+def _keeping(records: Iterable[Record], edited: list[Record], most: int) -> Iterator[Record]:
+    """Pass records on, and keep the first edited ones."""
+    for record in records:
+        if record.status == "edited" and len(edited) < most:
+            edited.append(record)
+        yield record
+
+
+def print_redline(record: Record, cost: Cost) -> None:
+    """Print an edit, in colours on a terminal and as [-deleted-] and {+inserted+} elsewhere; then its counts.
+
+    Args:
+        record: An edited record.
+        cost: The cost of the edit.
+    """
+    from editloop.edits import count_changes, redline
+
+    assert record.edit is not None
+    text = Text()
+    for kind, piece in redline(record.response, record.edit):
+        if console.is_terminal:
+            text.append(piece, STYLES[kind])
+        else:
+            before, after = MARKS[kind]
+            text.append(f"{before}{piece}{after}")
+    incurred = float(cost([record.response], [record.edit])[0])
+    console.print()
+    console.print(text)
+    console.print(f"{count_changes(record.response, record.edit).in_words()}; cost {incurred:.3f}")
 
 
 def print_summary(summary: LogSummary) -> None:

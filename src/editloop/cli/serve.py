@@ -20,7 +20,7 @@ from editloop.edits import get_cost
 from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError, ServeError, StoreError
 from editloop.extras import requires
-from editloop.online import resolve_scale
+from editloop.online import BanditConfig, resolve_scale
 from editloop.serve.config import DAY, ServeConfig
 
 if TYPE_CHECKING:
@@ -59,12 +59,13 @@ def serve(
     from editloop.serve.api.server import listen, run_server
     from editloop.store import Store
 
-    settings, why = _settings(given)
-    bandit, host = settings.bandit, settings.host
     kept = Store(store)
+    folder = state or _state_folder(kept)
+    settings, why = _settings(given, kept, folder)
+    bandit, host = settings.bandit, settings.host
     loop = FeedbackLoop(
         kept,
-        state or _state_folder(kept),
+        folder,
         bandit,
         scope=settings.scope,
         expire_after=settings.expire_days * DAY,
@@ -116,10 +117,17 @@ def _backend(settings: ServeConfig, device: str, dtype: str, extra: dict[str, st
     return make_backend(settings.backend or usual, options)
 
 
-def _settings(given: dict[str, Any]) -> tuple[ServeConfig, str]:
-    """Return the configuration from the values that were given, and where the scale of costs comes from."""
+def _settings(given: dict[str, Any], store: Store, folder: Path) -> tuple[ServeConfig, str]:
+    """Return the configuration from the values that were given, and where the scale of costs comes from.
+
+    A store that is there keeps its cost, unless another one is asked for.
+    """
+    from editloop.serve.loop.costs import usual_cost
+
     bandit = dict(given.pop("bandit", {}))
-    cost, why = bandit.get("cost", DEFAULT_COST), "as asked"
+    if "cost" not in bandit:
+        bandit["cost"] = DEFAULT_COST if given.get("reprice") else usual_cost(store, folder)
+    cost, why = bandit["cost"], "as asked"
     get_cost(cost)  # an unknown cost is reported before anything is opened
     if "scale" not in bandit:
         bandit["scale"], why = (1.0, "alpha is given") if "alpha" in bandit else resolve_scale(cost)
@@ -152,6 +160,7 @@ def serve_demo(
     from editloop.serve import AsyncClient, FeedbackLoop, Limits, create_app
     from editloop.serve.api.server import listen, run_server
     from editloop.serve.backends.local import LocalBackend
+    from editloop.serve.loop.costs import usual_cost
     from editloop.store import Store
     from editloop.users import get_user
 
@@ -170,7 +179,9 @@ def serve_demo(
             methods = {"methods": ("sft", "dpo", "early") if texts == "lab" else ("sft", "early")}
             settings = (fit_settings("email") if texts == "lab" else REAL_TRAINING).changed(methods)
             run = fit(read_log(log), loaded, out / "run", settings, report=False, callback=callback)
-        loop = FeedbackLoop(Store(str(out / "edits.db")), out / "state")
+        store = Store(str(out / "edits.db"))
+        bandit = BanditConfig(cost=usual_cost(store, out / "state"))
+        loop = FeedbackLoop(store, out / "state", bandit)
         limits = Limits(answer_seconds=LocalBackend.answer_seconds)
         app = create_app(
             loop, LocalBackend(max_new_tokens=world.max_new_tokens), runs=[run.path], limits=limits

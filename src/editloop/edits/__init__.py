@@ -13,7 +13,7 @@ from editloop.edits.log import Log, ReadReport, RecordStream, hash_log
 from editloop.edits.plots import plot_costs
 from editloop.edits.reading import iter_records, read_log
 from editloop.edits.record import Context, Message, Record, Status, context_text
-from editloop.edits.redline import Span, redline
+from editloop.edits.redline import Span, count_changes, redline
 from editloop.edits.seen import row_hashes
 from editloop.edits.split import Split, SplitBy, split
 from editloop.edits.summary import LogSummary, summarize
@@ -57,6 +57,7 @@ __all__ = [
     "as_contexts",
     "context_text",
     "costs",
+    "count_changes",
     "export",
     "get_cost",
     "hash_log",

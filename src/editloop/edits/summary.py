@@ -125,7 +125,7 @@ def summarize(log: Iterable[Record] | str | Path, *, cost: Cost | None = None) -
     Args:
         log: The path of a log whose columns have the names of a record's fields; or records: a `Log`, a
             stream of `iter_records(path, map=...)`, or any others. They are taken once.
-        cost: What an edit costs; by default `levenshtein:word/response`.
+        cost: What an edit costs; by default `alignment:word`.
 
     Raises:
         LogError: The log cannot be read; see `iter_records`.

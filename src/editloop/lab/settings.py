@@ -6,12 +6,16 @@ the single methods' curves (docs/lab.md).
 
 from __future__ import annotations
 
+from editloop.edits.cost import PAPER_COST
 from editloop.lab.domains import get_domain
 from editloop.lab.grammar import MAX_NEW_TOKENS
 from editloop.offline import FitConfig
 from editloop.policy import LoraSettings
 
-__all__ = ["LOG_ROWS", "REAL_TRAINING", "fit_settings"]
+__all__ = ["COST", "LOG_ROWS", "REAL_TRAINING", "fit_settings"]
+
+COST = PAPER_COST
+"""The cost in the lab, in which the paper's tables are."""
 
 LOG_ROWS = 1500
 """The number of rows of a log."""
@@ -45,6 +49,7 @@ def fit_settings(domain: str, *, seed: int = 0) -> FitConfig:
         lora=LoraSettings(rank=32, alpha=64),
         epochs=8,
         batch_size=32,
+        cost=COST,
         evaluations=6,
         max_new_tokens=MAX_NEW_TOKENS,
         seed=seed,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from editloop.edits import Cost, context_text
+from editloop.edits.cost import charge_unfinished
 from editloop.offline.examples import Example
 from editloop.offline.scoring import Estimate
 from editloop.policy import Policy
@@ -31,13 +32,13 @@ class SampleCheck:
     """What sampled responses of a policy look like.
 
     Attributes:
-        cost: Mean cost between a sampled response and the row's edit. An empty response counts as one unit
-            long (see `get_cost`), so against an edit of 60 words it costs 60. A high cost with a high `empty`
-            has this reason.
+        cost: Mean cost between a sampled response and the row's edit. A response that was cut at the limit
+            costs as much as one of which nothing is kept (`charge_unfinished`), so that a policy cannot gain
+            by rambling on.
         looping: Share of samples from which a repetition loop was trimmed.
         unfinished: Share of samples that did not end within the limit of tokens.
         length_ratio: Mean length of the samples over that of the edits, in characters.
-        examples: The first few samples: context, sample, edit, cost.
+        examples: The first few samples: context, sample, edit, cost, finished.
         empty: Share of samples that are empty or white space.
     """
 
@@ -47,6 +48,13 @@ class SampleCheck:
     length_ratio: float
     examples: list[dict[str, Any]]
     empty: float = 0.0
+
+    def in_words(self) -> str:
+        """The cost, with what tells whether it is one of whole responses of the right length."""
+        return (
+            f"{self.cost.mean:.3f} ({1 - self.unfinished:.0%} finished, "
+            f"{self.length_ratio:.1f} times as long as the edits)"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The check as plain data."""
@@ -86,7 +94,8 @@ def check_samples(
         [e.context for e in examples], seed=seed, max_new_tokens=max_new_tokens, progress=progress
     )
     edits = [e.edit for e in examples]
-    costs = np.asarray(cost([s.text for s in samples], edits), np.float64)
+    costs = cost([s.text for s in samples], edits)
+    costs = charge_unfinished(cost, costs, [s.finished for s in samples], edits)
     estimate = Estimate.of(costs)
     assert estimate is not None
     return SampleCheck(
@@ -96,6 +105,7 @@ def check_samples(
         length_ratio=sum(len(s.text) for s in samples) / max(1, sum(len(e) for e in edits)),
         examples=[
             {"context": context_text(e.context), "sample": s.text, "edit": e.edit, "cost": float(c)}
+            | {"finished": s.finished}
             for e, s, c in list(zip(examples, samples, costs, strict=True))[:5]
         ],
         empty=float(np.mean([not s.text.strip() for s in samples])),
@@ -110,7 +120,7 @@ def raise_alarms(
     sampled: SampleCheck | None,
     base: SampleCheck | None,
 ) -> list[str]:
-    """The alarms of one trained policy.
+    """The alarms of one trained policy. Long because each alarm is a condition and its line.
 
     Args:
         initial_loss: Validation loss before training.
@@ -145,6 +155,11 @@ def raise_alarms(
         )
     if sampled.unfinished > usual[1] + DEGENERATE_SHARE:
         alarms.append(f"degenerate text: {sampled.unfinished:.0%} of samples do not end, base {usual[1]:.0%}")
+    if sampled.unfinished == 1.0:
+        alarms.append(
+            "no sample came to its end, so that their costs are all alike and tell nothing (raise "
+            "max_new_tokens if the edits are longer)"
+        )
     if sampled.empty > usual[2] + DEGENERATE_SHARE:
         alarms.append(f"degenerate text: {sampled.empty:.0%} of samples are empty, base {usual[2]:.0%}")
     if sampled.length_ratio > LENGTH_RATIO * max(1.0, base.length_ratio if base else 1.0):
@@ -155,7 +170,7 @@ def raise_alarms(
         error = math.hypot(sampled.cost.se, base.cost.se)
         if sampled.cost.mean > base.cost.mean + COST_ERRORS * error:
             alarms.append(
-                f"worse text: samples cost {sampled.cost.mean:.3f} against the edits, the base's "
-                f"{base.cost.mean:.3f} (lower the learning rate or the epochs, or add SFT)"
+                f"worse text: samples cost {sampled.in_words()} against the edits, the base's "
+                f"{base.in_words()}; lower the learning rate or the epochs, or add SFT"
             )
     return alarms

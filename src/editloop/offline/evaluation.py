@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from editloop.edits import ContextLike, Log, Record, get_cost, row_hashes
+from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import EmptyViewError, RunError
 from editloop.offline.alarms import check_samples
 from editloop.offline.cost_model.saved import cost_fidelity, reads_base
@@ -65,7 +66,7 @@ def evaluate(
     one = run if isinstance(run, Policy) else None
     folder = None if isinstance(run, Policy) else RunFolder(run)
     manifest = folder.manifest() if folder else None
-    config = manifest.config if manifest else ConfigRecord()
+    config = manifest.config if manifest else ConfigRecord(cost=DEFAULT_COST)
     observed, seen, dropped = _unseen(folder, [each for each in log if each.is_observed], drop_seen, callback)
     base = one or base or (folder.load_base() if folder else None)
     assert base is not None

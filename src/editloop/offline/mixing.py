@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from editloop.edits import Cost
+from editloop.edits.cost import charge_unfinished
 from editloop.offline.config import FitConfig
 from editloop.offline.cost_model.saved import predicted_costs
 from editloop.offline.examples import EDIT, Example
 from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
 from editloop.offline.reference import on_all_processes
 from editloop.offline.trial import finished_result
-from editloop.policy import Policy, RunFolder
+from editloop.policy import Policy, RunFolder, Sample
 
 __all__ = ["mix_policies"]
 
@@ -36,7 +37,7 @@ def mix_policies(
         The mixture; None if all policies diverged.
     """
     log_probs: dict[str, list[float]] = {}
-    responses: dict[str, list[str]] = {}
+    responses: dict[str, list[Sample]] = {}
     shown = held[: config.validation_samples]
     for name in config.methods:
         scores = _edit_log_probs(run, name, policy, config, held)
@@ -46,21 +47,25 @@ def mix_policies(
         if config.mixture == "cost":
             with run.policy(name, policy) as trained:
                 contexts = [e.context for e in shown]
-                samples = trained.sample(contexts, seed=config.seed, max_new_tokens=config.longest_response)
-                responses[name] = [sample.text for sample in samples]
+                responses[name] = trained.sample(
+                    contexts, seed=config.seed, max_new_tokens=config.longest_response
+                )
     if not log_probs:
         return None
     if config.mixture == "likelihood":
         return mix_by_likelihood(log_probs, seed=config.seed)
     costs: dict[str, Sequence[float]] = {}
-    for name, texts in responses.items():
+    edits = [e.edit for e in shown]
+    for name, samples in responses.items():
+        texts = [sample.text for sample in samples]
         if "cost_model" in config.needs:
             # The contexts were encoded before, so no tree is None.
             made = [policy.encoder.tree(e.context, [text]) for e, text in zip(shown, texts, strict=True)]
             trees = [tree for tree in made if tree is not None]
-            costs[name] = predicted_costs(run, policy, trees)[0].tolist()
+            found = predicted_costs(run, policy, trees)[0]
         else:
-            costs[name] = cost(texts, [e.edit for e in shown]).tolist()
+            found = cost(texts, edits)
+        costs[name] = charge_unfinished(cost, found, [s.finished for s in samples], edits).tolist()
     return mix_by_cost(costs, seed=config.seed)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editloop.edits import redline
+from editloop.edits import count_changes, redline
 from editloop.errors import RunError
 from editloop.io import write_text
 from editloop.offline.verdict import Verdict
@@ -28,12 +28,14 @@ class Draft:
         response: The draft.
         edit: The edit.
         cost: The cost of the edit; None if it is not known.
+        finished: Whether the draft came to its end; one that was cut is priced as such.
     """
 
     label: str
     response: str
     edit: str
     cost: float | None = None
+    finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,10 @@ def _shown(section: Section) -> dict[str, Any]:
 
 
 def _cost(draft: Draft) -> str:
+    """What an edit cost and changed, in a line."""
     if draft.cost is None:
         return ""
-    return "cost 0, left unchanged" if draft.response == draft.edit else f"cost {draft.cost:.2f}"
+    cut = "" if draft.finished else ", as it is unfinished"
+    if draft.response == draft.edit:
+        return f"cost {draft.cost:.2f}{cut}; text left unchanged" if draft.cost else "cost 0, left unchanged"
+    return f"cost {draft.cost:.2f}{cut}; {count_changes(draft.response, draft.edit).in_words()}"

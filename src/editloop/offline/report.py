@@ -31,9 +31,11 @@ __all__ = [
     "ACCURACIES",
     "COLUMN_NOTES",
     "FIGURES",
+    "SAMPLED",
     "cost_model_table",
     "figures_note",
     "run_sections",
+    "sampled_cells",
     "show_estimate",
     "show_number",
     "show_weights",
@@ -49,6 +51,9 @@ FIGURES = {
 }
 """The names under which figures of `Scores.figures` are shown everywhere."""
 
+SAMPLED = ("sampled cost", "finished", "length")
+"""The columns on sampled responses: the cost alone could be that of text without an end."""
+
 ACCURACIES = (
     "Accuracy: how often the edit is likelier than the response; reference accuracy: how often it is so by "
     "more than under the base."
@@ -56,7 +61,10 @@ ACCURACIES = (
 """The meaning of the two accuracies, in one sentence."""
 
 COLUMN_NOTES = {
-    "Sampled cost:": "what it costs to turn a sampled response into the edit of the log; lower is better.",
+    "Sampled cost:": "what it costs to turn a sampled response into the edit of the log; lower is better. An "
+    "unfinished response costs as much as one of which nothing is kept.",
+    "Finished:": "the share of sampled responses that came to their end within the limit of tokens.",
+    "Length:": "how many times as long as the edits the sampled responses are.",
     "Loss per token:": "how unlikely the edits are; lower is better.",
     "Accuracy:": "how often the edit is likelier than the response.",
     "Reference accuracy:": "how often it is so by more than under the base.",
@@ -168,7 +176,7 @@ def _drafts(manifest: Manifest) -> list[Section]:
     comparisons = []
     for i, first in enumerate(trained[ranked[0]].examples[:DRAFTS]):
         rows = {name: each.examples[i] for name, each in shown.items()}
-        drafts = [Draft(name, row.sample, row.edit, row.cost) for name, row in rows.items()]
+        drafts = [Draft(name, row.sample, row.edit, row.cost, row.finished) for name, row in rows.items()]
         comparisons.append(Comparison(first.context, drafts))
     note = (
         f"The first {len(comparisons)} contexts of the validation part, not selected. Each draft is shown "
@@ -180,13 +188,27 @@ def _drafts(manifest: Manifest) -> list[Section]:
 def _figures_table(manifest: Manifest) -> list[list[str]]:
     """The table of the policies' figures, with the sampled cost first."""
     base = manifest.base.sampled
-    rows = [["policy", "sampled cost", *FIGURES.values()]]
-    rows.append(["base", show_estimate(base.cost) if base else "", *([""] * len(FIGURES))])
+    rows = [["policy", *SAMPLED, *FIGURES.values()]]
+    rows.append(["base", *sampled_cells(base), *([""] * len(FIGURES))])
     for name, policy in manifest.policies.items():
         best = policy.best
-        cost = show_estimate(best.sampled.cost) if best.sampled else ""
-        rows.append([name, cost, *(show_estimate(best.validation.get(key)) for key in FIGURES)])
+        rows.append(
+            [
+                name,
+                *sampled_cells(best.sampled),
+                *(show_estimate(best.validation.get(key)) for key in FIGURES),
+            ]
+        )
     return rows
+
+
+def sampled_cells(sampled: SamplesRecord | None) -> list[str]:
+    """The cells of `SAMPLED`; empty where nothing was sampled."""
+    if sampled is None:
+        return [""] * len(SAMPLED)
+    finished = "–" if sampled.unfinished is None else f"{1 - sampled.unfinished:.0%}"
+    length = "–" if sampled.length_ratio is None else f"{sampled.length_ratio:.1f}×"
+    return [show_estimate(sampled.cost), finished, length]
 
 
 def _settings_table(policies: Mapping[str, PolicyRecord]) -> list[list[str]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from editloop.edits.cost import DEFAULT_COST
+from editloop.edits.cost import PAPER_COST
 from editloop.errors import RunError
 from editloop.io import UnsafeJSONError, parse_json
 
@@ -62,6 +62,7 @@ class SampleRecord(_Record):
     sample: str
     edit: str
     cost: float | None = None
+    finished: bool = True
 
 
 class SamplesRecord(_Record):
@@ -170,7 +171,7 @@ class ConfigRecord(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    cost: str = DEFAULT_COST
+    cost: str = PAPER_COST
     max_new_tokens: int = 256
 
 

@@ -18,7 +18,7 @@ from rapidfuzz.distance import Levenshtein
 from editloop.edits.cost.base import Cost, CostFamily, Tokenize
 from editloop.edits.cost.normalised import UNITS, in_units
 
-__all__ = ["ALIGNMENT", "Alignment", "align"]
+__all__ = ["ALIGNMENT", "Alignment", "align", "alignment_weights"]
 
 INVERSE_WEIGHT = 4
 """1 / w: how many inserted units weigh as much as one that was taken away."""
@@ -38,6 +38,28 @@ class Alignment(NamedTuple):
         taken = INVERSE_WEIGHT * (self.replaced + self.deleted) + self.inserted
         return taken / (INVERSE_WEIGHT * self.kept + taken) if taken else 0.0
 
+    def in_words(self) -> str:
+        """The counts in a line: `2 replaced, 1 deleted, 3 inserted of 40 words`, those of the draft."""
+        words = self.kept + self.replaced + self.deleted
+        return (
+            f"{self.replaced} replaced, {self.deleted} deleted, {self.inserted} inserted of "
+            f"{words} word{'' if words == 1 else 's'}"
+        )
+
+
+def alignment_weights(shorter: int) -> tuple[int, int, int]:
+    """Return what an insertion, a deletion and a replacement weigh in whole numbers.
+
+    An insertion weighs a quarter of the others. Each weight is multiplied by more than the number of
+    replacements S can be, and a replacement weighs 1 more: the least total T then also has the least S, and
+    one number holds both, T M + S.
+
+    Args:
+        shorter: The length of the shorter sequence.
+    """
+    above = shorter + 1
+    return above, INVERSE_WEIGHT * above, INVERSE_WEIGHT * above + 1
+
 
 def align(response: Sequence[Any], edit: Sequence[Any]) -> Alignment:
     """Return the counts of the alignment that takes away least: the least S + D + w I, and then the least S.
@@ -46,14 +68,10 @@ def align(response: Sequence[Any], edit: Sequence[Any]) -> Alignment:
         response: The units of the draft.
         edit: The units of the edit.
     """
-    # The distance with integer weights is T = 4 (S + D) + I. Several alignments may have it, and they can
-    # differ in what they keep. Each weight is multiplied by more than S can be, and a replacement has 1 more:
-    # that finds the least S among them, and one number holds both, T M + S. The lengths give the rest:
-    # |y| = K + S + D and |y'| = K + S + I, so T = 4 (|y| - K) + |y'| - K - S.
-    above = min(len(response), len(edit)) + 1
-    insertion, deletion = above, INVERSE_WEIGHT * above
-    distance = Levenshtein.distance(response, edit, weights=(insertion, deletion, deletion + 1))
-    total, replaced = divmod(distance, above)
+    # The distance holds T = 4 (S + D) + I and S. The lengths give the rest: |y| = K + S + D and
+    # |y'| = K + S + I, so T = 4 (|y| - K) + |y'| - K - S.
+    weights = alignment_weights(min(len(response), len(edit)))
+    total, replaced = divmod(Levenshtein.distance(response, edit, weights=weights), weights[0])
     kept = (INVERSE_WEIGHT * len(response) + len(edit) - replaced - total) // (INVERSE_WEIGHT + 1)
     return Alignment(kept, replaced, len(response) - kept - replaced, len(edit) - kept - replaced)
 

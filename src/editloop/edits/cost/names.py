@@ -8,9 +8,16 @@ from editloop.edits.cost.base import Cost, CostFamily, CostFunction, Tokenize
 from editloop.errors import CostError
 from editloop.registry import Registry
 
-__all__ = ["COSTS", "DEFAULT_COST", "describe_cost", "get_cost", "register_cost"]
+__all__ = ["COSTS", "DEFAULT_COST", "PAPER_COST", "describe_cost", "get_cost", "register_cost"]
 
-DEFAULT_COST = "levenshtein:word/response"
+DEFAULT_COST = "alignment:word"
+"""The cost of reports and of learning: bounded, and of the built-in costs the one that length cannot lower.
+
+The design page has the comparison.
+"""
+
+PAPER_COST = "levenshtein:word/response"
+"""The cost of the paper, for its tables, and of whatever an older version saved without a cost's name."""
 
 COSTS: Registry[Any] = Registry(
     "cost",

@@ -55,7 +55,7 @@ def export(records: Iterable[Record], path: str | Path, to: str, *, cost: Cost |
         path: The file, which is replaced if it is there.
         to: `trl-sft` (prompt, completion), `trl-dpo` (prompt, chosen, rejected), `trl-kto` (prompt,
             completion, label), `costs` (context, response, cost), or another format in `EXPORTS`.
-        cost: The cost of an edit, for `costs`; by default `levenshtein:word/response`.
+        cost: The cost of an edit, for `costs`; by default `alignment:word`.
 
     Raises:
         ConfigError: The format is unknown, or the file is the log that is being read.

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from editloop.edits import LogSummary, Record, plot_costs, read_log, summarize, write_log
+from editloop.edits import LogSummary, Record, get_cost, plot_costs, read_log, summarize, write_log
 from editloop.io import write_text
 from editloop.lab.demo.page import write_demo_page
 from editloop.lab.demo.result import EVALUATOR, USERS, DemoResult, UserResult
@@ -29,9 +29,11 @@ from editloop.lab.evaluation import Evaluation, evaluate_on_users
 from editloop.lab.folder import claim
 from editloop.lab.grammar import Domain
 from editloop.lab.log import stream_log
+from editloop.lab.settings import COST
 from editloop.lab.simulation import Simulation, simulate
 from editloop.offline import fit
 from editloop.offline.verdict import Verdict
+from editloop.online import BanditConfig
 from editloop.parallel import RelayedCallback, in_parallel
 from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback, WarningCallback
@@ -100,7 +102,7 @@ def _run_user(job: _Job) -> UserResult:
         made = stream_log(domain, editor, settings.rows, settings.seed, policy=base)
         write_log(_counted(made, settings.rows, callback), path)
     log = read_log(path)
-    summary = summarize(log)
+    summary = summarize(log, cost=get_cost(COST))
     line = log_line(summary)
     callback.message(line)
     seen = summary.sample["cost"][~np.isnan(summary.sample["cost"])]
@@ -152,7 +154,10 @@ def _play(run: RunFolder, domain: Domain, base: Policy, job: _Job, folder: str) 
     seed = job.settings.seed + 1  # users with another seed than those of the logs
     contexts = list(islice(domain.contexts(seed, stream="online"), job.settings.responses))
     editor = get_user(EVALUATOR, domain, seed=seed)
-    return simulate(run, base, contexts, editor, job.out / folder, seed=seed, callback=job.callback)
+    config = BanditConfig(cost=COST)
+    return simulate(
+        run, base, contexts, editor, job.out / folder, config=config, seed=seed, callback=job.callback
+    )
 
 
 def log_line(summary: LogSummary) -> str:

@@ -14,7 +14,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from editloop.edits import redline
+from editloop.edits import count_changes, redline
 from editloop.serve.api.schemas import EditRequest, check_texts, documented, parse
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.loop.edit_commands import RecordExternal
@@ -218,6 +218,7 @@ def _revision(row: Row[Any], response: str) -> dict[str, Any]:
         "cost": row.cost,
         "edit": edit,
         "redline": redline(response, edit),
+        "changes": count_changes(response, edit).in_words(),
     }
 
 

@@ -7,18 +7,21 @@ their texts.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from editloop.edits import get_cost
-from editloop.edits.cost import Cost
-from editloop.errors import StoreError
+from editloop.edits.cost import DEFAULT_COST, PAPER_COST, Cost
+from editloop.errors import StoreError, StoreUnreachableError
 from editloop.online.events import check_cost
 from editloop.store import reads, writes
 from editloop.store.database import Connection, Store, store_errors
 from editloop.store.schema import COST, REPRICED
 
-__all__ = ["CostVersion", "settle_cost"]
+__all__ = ["CostVersion", "settle_cost", "usual_cost"]
 
 BATCH_ROWS = 1000
 """Events that are read and measured at a time."""
@@ -40,6 +43,35 @@ class CostVersion(NamedTuple):
     def of(cls, facts: Mapping[str, str]) -> CostVersion | None:
         """The version of a store with these facts; None if they do not name a cost."""
         return None if COST not in facts else cls(facts[COST], int(facts.get(REPRICED, 0)))
+
+
+def usual_cost(store: Store, folder: Path) -> str:
+    """Return the cost for a server that was started without one: what the store's edits are measured by.
+
+    A new store gets the default cost. A store that names none, although it has edits, was made when the cost
+    of the paper was the only one. While the database is down, the snapshot decides.
+
+    Args:
+        store: It is opened if it exists, and not claimed.
+        folder: The state folder, with the snapshot.
+
+    Raises:
+        StoreError: The store cannot be used.
+    """
+    file = store.url.database
+    if store.is_sqlite and not (file and Path(file).is_file()):
+        return DEFAULT_COST
+    try:
+        store.open(claim=False)
+        version = CostVersion.of(store.read(lambda c: reads.facts_named(c, (COST, REPRICED))))
+        if version is not None:
+            return version.name
+        return PAPER_COST if store.read(reads.count_costs) else DEFAULT_COST
+    except StoreUnreachableError:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            row = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
+            return str(row["bandit"]["config"]["cost"])
+        return DEFAULT_COST
 
 
 def settle_cost(store: Store, cost: str, *, reprice: bool = False) -> tuple[CostVersion, str | None]:

@@ -140,7 +140,8 @@ function detail(found) {
     cost.replaceChildren(one ? number(one.cost) : "not known yet");
     if (!one) body.replaceChildren(redline([["kept", found.response ?? ""]]), h("p", { class: "hint" }, "No edit has come in yet."));
     else if (one.edit === found.response) body.replaceChildren(redline(one.redline), h("p", { class: "hint" }, "Kept as it was."));
-    else body.replaceChildren(redline(one.redline));
+    else body.replaceChildren(redline(one.redline), h("p", { class: "hint" },
+      `${one.changes}${one.cost === null ? "" : `; cost ${number(one.cost)}`}`));
   };
   const facts = h("dl", { class: "facts" }, h("div", {}, h("dt", {}, "Cost"), cost), fact("User", found.user ?? "–"),
     fact("Policy", found.policy ? armName(found.policy) : "–"),

@@ -1,9 +1,10 @@
-// An edit as a redline: what was kept, deleted and inserted, word by word.
+// An edit as a redline: what was kept, deleted and inserted, word by word, aligned as in the cost.
 
 import { h } from "./dom.js";
 
-const WORDS = /\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu;
-const MOST = 4_000_000; // cells of the table in `middle`, which is made at each key press: 16 MB
+const WORDS = /\s*\S+/gu; // a word with the white space before it
+const MOST = 4_000_000; // cells of the table in `middle`, which is made at each key press: 32 MB
+const INVERSE_WEIGHT = 4; // how many inserted words weigh as much as one that was taken away
 
 /** Spans `[kind, text]` or `{kind, text}` as one block; a changed line end is marked, as it would be invisible. */
 export function redline(spans) {
@@ -27,51 +28,76 @@ export function redline(spans) {
 /**
  * The spans between two texts, for a redline that is shown while the reader types.
  *
- * What both texts begin and end with is set aside first. While somebody types, that is nearly everything, so the table
- * for the rest stays small.
+ * They are those of `editloop.edits.redline`, by the same rule where several alignments cost the same. What both texts
+ * begin and end with is set aside first. While somebody types, that is nearly everything, so the table for the rest
+ * stays small.
  */
 export function difference(before, after) {
   const a = before.match(WORDS) ?? [];
   const b = after.match(WORDS) ?? [];
+  const x = a.map((word) => word.trimStart());
+  const y = b.map((word) => word.trimStart());
+  const shorter = Math.min(a.length, b.length);
   let start = 0;
-  while (start < a.length && start < b.length && a[start] === b[start]) start += 1;
+  while (start < shorter && x[start] === y[start]) start += 1;
   let end = 0;
-  while (end < a.length - start && end < b.length - start && a.at(-1 - end) === b.at(-1 - end)) end += 1;
-  const spans = [["kept", a.slice(0, start).join("")]];
-  spans.push(...middle(a.slice(start, a.length - end), b.slice(start, b.length - end)));
-  spans.push(["kept", a.slice(a.length - end).join("")]);
+  while (end < shorter - start && x.at(-1 - end) === y.at(-1 - end)) end += 1;
+  const steps = [];
+  for (let i = 0; i < start; i += 1) steps.push([i, i]);
+  for (const [i, j] of middle(x.slice(start, x.length - end), y.slice(start, y.length - end), shorter)) {
+    steps.push([i === null ? null : i + start, j === null ? null : j + start]);
+  }
+  for (let i = end; i > 0; i -= 1) steps.push([a.length - i, b.length - i]);
+  const spans = [];
+  for (const [i, j] of steps) {
+    if (i === null) spans.push(["inserted", b[j]]);
+    else if (j === null) spans.push(["deleted", a[i]]);
+    else spans.push(...paired(a[i], b[j], x[i], y[j]));
+  }
+  // White space after the last word is of no word.
+  spans.push(...same(before.slice(a.join("").length), after.slice(b.join("").length)));
   return joined(spans);
 }
 
-/** The spans between two lists of words with the fewest changed words, by their longest common subsequence. */
-function middle(a, b) {
-  if (a.length * b.length > MOST) return [["deleted", a.join("")], ["inserted", b.join("")]];
+/** The spans of a word that was kept or replaced, and of the white space before both. */
+function paired(old, fresh, oldWord, freshWord) {
+  const gap = same(old.slice(0, old.length - oldWord.length), fresh.slice(0, fresh.length - freshWord.length));
+  return [...gap, ...same(oldWord, freshWord)];
+}
+
+function same(old, fresh) {
+  return old === fresh ? [["kept", old]] : [["deleted", old], ["inserted", fresh]];
+}
+
+/** The steps `[place in a, place in b]` between two lists of words that take away least; null for no place. */
+function middle(a, b, shorter) {
+  if (a.length * b.length > MOST) return [...a.map((_, i) => [i, null]), ...b.map((_, j) => [null, j])];
+  // An insertion weighs a quarter of the others. The total T that is least also has the least number of replacements S:
+  // one number holds both, T * insertion + S.
+  const insertion = shorter + 1;
+  const deletion = INVERSE_WEIGHT * insertion;
   const width = b.length + 1;
-  const common = new Uint32Array((a.length + 1) * width); // the length of that of a[i:] and b[j:], at i * width + j
-  for (let i = a.length - 1; i >= 0; i -= 1) {
-    for (let j = b.length - 1; j >= 0; j -= 1) {
+  const table = new Float64Array((a.length + 1) * width); // the distance of a[:i] and b[:j], at i * width + j
+  const replacement = (i, j) => (a[i - 1] === b[j - 1] ? 0 : deletion + 1);
+  for (let i = 0; i <= a.length; i += 1) {
+    for (let j = 0; j <= b.length; j += 1) {
       const at = i * width + j;
-      common[at] = a[i] === b[j] ? common[at + width + 1] + 1 : Math.max(common[at + width], common[at + 1]);
+      if (i === 0 || j === 0) table[at] = i * deletion + j * insertion;
+      else {
+        table[at] = Math.min(table[at - width - 1] + replacement(i, j), table[at - width] + deletion, table[at - 1] + insertion);
+      }
     }
   }
-  const spans = [];
-  let i = 0;
-  let j = 0;
-  while (i < a.length || j < b.length) {
+  const steps = [];
+  let i = a.length;
+  let j = b.length;
+  while (i > 0 || j > 0) {
     const at = i * width + j;
-    if (i < a.length && j < b.length && a[i] === b[j]) {
-      spans.push(["kept", a[i]]);
-      i += 1;
-      j += 1;
-    } else if (j === b.length || (i < a.length && common[at + width] >= common[at + 1])) {
-      spans.push(["deleted", a[i]]);
-      i += 1;
-    } else {
-      spans.push(["inserted", b[j]]);
-      j += 1;
-    }
+    if (i > 0 && j > 0 && table[at] === table[at - width - 1] + replacement(i, j)) steps.push([(i -= 1), (j -= 1)]);
+    else if (i > 0 && table[at] === table[at - width] + deletion) steps.push([(i -= 1), null]);
+    else steps.push([null, (j -= 1)]);
   }
-  return spans;
+  return steps.reverse();
 }
 
 /** Spans with neighbours of one kind joined. Blanks between two changes belong to both, so that phrases stay whole. */
