@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 from benchmarks.cells import WORK
 from benchmarks.real_edits import READ, real_files, real_folder
 from editloop.edits import Record, get_cost, read_log, split
+from editloop.edits.cost import charge_unfinished
 from editloop.io import write_text
 from editloop.offline import FitConfig, fit
 from editloop.offline.examples import EDIT, make_examples
@@ -196,8 +197,9 @@ def _figures(policy: Any, held: Sequence[Record], base: Any) -> dict[str, Any]:
     lengths = [len(e.tree.continuations[e.completions.of(EDIT)]) for e in examples]
     longest = int(np.quantile(lengths, 0.99, method="higher"))
     samples = policy.sample([e.context for e in examples], seed=1, max_new_tokens=longest)
-    costs = np.asarray(get_cost(COST)([s.text for s in samples], [e.edit for e in examples]), np.float64)
-    cost = Estimate.of(costs)
+    price, edits, finished = get_cost(COST), [e.edit for e in examples], [s.finished for s in samples]
+    costs = np.asarray(price([s.text for s in samples], edits), np.float64)
+    cost = Estimate.of(charge_unfinished(price, costs, finished, edits))
     assert cost is not None
     return {
         "edit_nll_per_token": means["edit_nll_per_token"],
@@ -205,8 +207,8 @@ def _figures(policy: Any, held: Sequence[Record], base: Any) -> dict[str, Any]:
         "chosen_shift": means["chosen_shift"],
         "cost": cost.mean,
         "cost_se": cost.se,
-        "finished": float(np.mean([s.finished for s in samples])),
-        "length_ratio": sum(len(s.text) for s in samples) / sum(len(e.edit) for e in examples),
+        "finished": float(np.mean(finished)),
+        "length_ratio": sum(len(s.text) for s in samples) / sum(map(len, edits)),
         "example": samples[0].text,
     }
 

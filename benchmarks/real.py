@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.cells import WORK
 from benchmarks.real_rows import LANGUAGES, Fold, lamp_folds, mlqe
 from editloop.edits import context_text, get_cost
+from editloop.edits.cost import charge_unfinished
 from editloop.errors import ConfigError
 from editloop.io import write_text
 from editloop.offline import METHODS as REGISTRY
@@ -151,6 +152,8 @@ def _measured(
     for row, margin in zip(scores.pair.tolist(), scores.margin.tolist(), strict=True):
         margins[row] = margin
     edits = [each.edit for each in examples]
+    price, finished = get_cost(cost), [each.finished for each in samples]
+    costs = np.asarray(price([each.text for each in samples], edits), np.float64)
     return {
         "context": [context_text(each.context) for each in examples],
         "edit": edits,
@@ -158,8 +161,8 @@ def _measured(
         "tokens": [len(e.tree.continuations[e.completions.of(EDIT)]) for e in examples],
         "margin": margins,
         "sample": [each.text for each in samples],
-        "cost": np.asarray(get_cost(cost)([s.text for s in samples], edits), np.float64).tolist(),
-        "finished": [each.finished for each in samples],
+        "cost": charge_unfinished(price, costs, finished, edits).tolist(),
+        "finished": finished,
         "ratio": [len(s.text) / max(1, len(edit)) for s, edit in zip(samples, edits, strict=True)],
     }
 

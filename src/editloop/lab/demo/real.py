@@ -120,6 +120,7 @@ def run_real_demo(
             [get_user(settings.user, world, seed=settings.seed + 1)],
             settings.responses,
             settings.seed + 1,
+            cost=get_cost(),
             progress=counter(callback, f"drafts of {name}", settings.responses),
         )[0]
         for name, writer in _writers(run, base, out)
