@@ -188,7 +188,7 @@ def test_the_token_is_the_first_whose_cumulative_share_exceeds_u() -> None:
         left = processor(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[0.5, 0.0, 0.3, 0.2]]).log())
         assert left.isfinite().nonzero().tolist() == [[0, token]], (top_p, top_k, u)
     with pytest.raises(ModelError, match="not finite"):
-        processor(torch.zeros(1, 4, dtype=torch.long), logits * torch.nan)
+        processor(torch.zeros(1, 3, dtype=torch.long), logits * torch.nan)
 
 
 def test_chats_may_be_plain_dicts_and_one_text_is_no_list(base: Any) -> None:

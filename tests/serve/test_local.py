@@ -16,10 +16,11 @@ from serving import run, serving
 
 from editloop.errors import ModelError
 from editloop.policy import LoraSettings, RunFolder, attach_adapter, detach_adapter, load_base
+from editloop.policy.generation import GenerationSettings
 from editloop.serve.backends.base import BackendUnavailableError, Chunk, ServedPolicy, UpstreamRejectedError
 from editloop.serve.backends.catalog import find_policies, objection, validation
 from editloop.serve.backends.local import LocalBackend
-from editloop.serve.backends.local_batch import Job, _JobStreamer
+from editloop.serve.backends.local_job import Job
 from small_run import cost, make_manifest
 
 
@@ -169,11 +170,16 @@ def test_a_character_of_several_tokens_is_sent_when_it_is_whole() -> None:
     encoder = SimpleNamespace(end=0, decode=lambda ids: texts[len(ids)])
 
     async def work() -> None:
-        event_loop, stream = asyncio.get_running_loop(), np.random.SeedSequence(0)
-        job = Job("a@1", None, (1,), len(texts) - 1, (0.0, None), stream, (), event_loop)
-        streamer = _JobStreamer([job], SimpleNamespace(encoder=encoder))  # type: ignore[arg-type]
-        for token in range(len(texts)):  # the first is the prompt
-            streamer.put(torch.tensor([token]))
+        job = Job(
+            prompt=(1,),
+            max_tokens=len(texts) - 1,
+            settings=GenerationSettings(),
+            stream=np.random.SeedSequence(0),
+            event_loop=asyncio.get_running_loop(),
+        )
+        for token in range(1, len(texts)):
+            job.ids.append(token)
+            job.tell(token, encoder)  # type: ignore[arg-type]
         await asyncio.sleep(0)
         sent = [job.parts.get_nowait() for _ in range(job.parts.qsize())]
         parts = [each.delta.get("content", "") for each in sent if isinstance(each, Chunk)]

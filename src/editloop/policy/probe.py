@@ -18,7 +18,7 @@ from editloop.policy.logprob import batch_log_probs
 from editloop.policy.packing import pack
 from editloop.policy.tree import ContextTree
 
-__all__ = ["probe_head", "probe_trees"]
+__all__ = ["TOLERANCE", "has_other_layers", "probe_head", "probe_trees"]
 
 TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
 """Largest difference, by dtype, that rounding explains in the log-probability of about 12 random tokens."""
@@ -34,13 +34,9 @@ def probe_trees(model: Any) -> tuple[bool, str]:
     Returns:
         Whether they do, and the reason.
     """
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    # Recurrent layers, and windows that are counted along the row, mix tokens of different branches whatever
-    # the mask says; on a probe that is shorter than the window they would pass.
-    if kinds or hasattr(config, "window_size"):
-        return False, f"{config.model_type} has {', '.join(sorted(kinds)) or 'local attention'}"
-    vocabulary = int(config.vocab_size)
+    if reason := has_other_layers(model):
+        return False, reason
+    vocabulary = int(model.config.get_text_config().vocab_size)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (26,), generator=generator).tolist()
     context, shared, tails = tuple(ids[:6]), tuple(ids[6:10]), (ids[10:18], ids[18:26])
@@ -90,3 +86,14 @@ def probe_head(model: Any) -> bool:
     if logits.shape != expected.shape:  # padded to a multiple, or cut
         return False
     return bool((logits.float() - expected.float()).abs().max() < 1.0)
+
+
+def has_other_layers(model: Any) -> str | None:
+    """Which of a model's layers are not attention that its mask decides; None if all are."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    # Recurrent layers, and windows that are counted along the row, mix tokens of different branches whatever
+    # the mask says; on a probe that is shorter than the window they would pass.
+    if kinds or hasattr(config, "window_size"):
+        return f"{config.model_type} has {', '.join(sorted(kinds)) or 'local attention'}"
+    return None

@@ -13,6 +13,7 @@ import torch
 
 from editloop.edits import ContextLike, as_contexts
 from editloop.errors import ModelError
+from editloop.policy.drawing import NOT_FINITE, inverted, not_finite_error
 from editloop.policy.encode import Encoder
 from editloop.policy.generation import GenerationSettings
 from editloop.policy.mode import core_of, evaluating
@@ -166,10 +167,6 @@ class InversionSampler:
         width: Length of the prompts in tokens.
     """
 
-    # `torch.multinomial` would draw from a generator that all rows of a batch share, so that a response would
-    # depend on its neighbours. One number for each row and step, in double precision, decides instead;
-    # float32 would make tokens rarer than 2^-24 impossible.
-
     def __init__(self, uniform: torch.Tensor, settings: GenerationSettings, width: int) -> None:
         self.uniform, self.settings, self.width = uniform, settings, width
 
@@ -179,30 +176,11 @@ class InversionSampler:
         Raises:
             ModelError: The model's probabilities are not finite.
         """
-        exact = torch.float32 if scores.device.type == "mps" else torch.float64  # Apple's GPUs lack float64
-        shares = (scores.to(exact) / self.settings.temperature).softmax(-1)
-        top_k, top_p = self.settings.top_k, self.settings.top_p
-        if top_k or top_p < 1:
-            ranked, tokens = shares.sort(-1, descending=True)
-            if top_k:  # first, as everywhere: top-p is a share of what top-k has left
-                ranked[:, top_k:] = 0.0
-            # The sum before each token, not through it: the likeliest stays however probable it is.
-            ranked[ranked.cumsum(-1) - ranked >= top_p * ranked.sum(-1, keepdim=True)] = 0.0
-            shares = torch.zeros_like(shares).scatter(-1, tokens, ranked)
-        shares = shares.cumsum(-1)
-        total = shares[:, -1:]
-        # NaN anywhere in a row reaches its last sum. Unchecked, it would sample some token without a word.
-        if not bool(torch.isfinite(total).all()):
-            do = "check whether its training diverged"
-            raise ModelError("the model's probabilities are not finite", do=do)
         step = input_ids.shape[1] - self.width
-        # The sum may miss 1 by rounding, or by top-p on purpose. To scale u by it is to normalise the shares.
-        u = self.uniform[:, step, None].to(scores.device, exact) * total
-        token = torch.searchsorted(shares, u, right=True)
-        # Where u * total was rounded up to the total, the search runs off the end and the last token of
-        # positive probability is meant: the first one at which the cumulative sum reaches the total.
-        last = (shares < total).sum(-1, keepdim=True)
-        return torch.full_like(scores, -torch.inf).scatter(1, torch.minimum(token, last), 0.0)
+        tokens = inverted(scores, self.uniform[:, step], self.settings)
+        if bool((tokens == NOT_FINITE).any()):  # unchecked, it would sample some token without a word
+            raise not_finite_error()
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
 
 def _batches(items: Iterable[int], limit: Callable[[int], int], size: int) -> Iterator[list[int]]:

@@ -1,48 +1,45 @@
-"""Policies in this process: one base with the adapters of run folders on it, answering in batches.
+"""Policies in this process: one base with the adapters of run folders on it, and whole models beside it.
 
-A batch holds requests for any of the adapters, or for one whole model. It is made of the requests that wait
-when the previous batch has ended, so a long response keeps others waiting. For many users at once there are
-servers such as vLLM (`upstream.py`).
+Requests for all adapters are generated together (`policy/continuous.py`): each of them joins at the next
+token and leaves at its last one, whatever the others do. A whole model has a batch of its own. For many users
+at once there are servers such as vLLM (`upstream.py`).
 
-One thread generates. The event loop hands it jobs by a queue, and it hands their parts back to each job's
-event loop. `_model_lock` keeps it from generating while another thread puts an adapter on the model.
+One thread does all work on the models, task by task: it begins jobs, draws a token for each of them, loads
+and frees policies. It hands the parts of a response back to the event loop of its job.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
-import warnings
+import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from editloop.edits.record import Message
 from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
+from editloop.policy.continuous import ContinuousBatch, SeparateRows, takes_row_cache
+from editloop.policy.row_adapters import RowAdapters
 from editloop.policy.sampling import trim_loops
-from editloop.policy.verify import ADAPTER
-from editloop.policy.weights import read_header
 from editloop.serve.backends.base import (
     BackendOptions,
     BackendUnavailableError,
     Chunk,
     Completion,
     ServedPolicy,
-    unused_parts,
 )
 from editloop.serve.backends.capabilities import IN_PROCESS, check_request, rejection
-from editloop.serve.backends.local_batch import Job, generate
+from editloop.serve.backends.local_job import Job
 from editloop.serve.loop.logged_text import logged_context
 
 __all__ = ["LocalBackend"]
 
-BATCH_SIZE = 16
-"""Maximum number of requests in one batch."""
+log = logging.getLogger("editloop.serve")
+
+Batch = ContinuousBatch | SeparateRows
 
 
 class LocalBackend:
@@ -58,13 +55,12 @@ class LocalBackend:
     def __init__(self, *, max_new_tokens: int = 512, **options: Any) -> None:
         self._limit, self._options = max_new_tokens, options
         self._base: Policy | None = None
-        self._model: Any = None
+        self._adapters: RowAdapters | None = None
+        self._batch_type: type[Batch] = ContinuousBatch
         self._policies: dict[str, ServedPolicy] = {}
-        self._adapters: set[str] = set()
         self._whole: dict[str, Policy] = {}
-        self._model_lock = threading.Lock()
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
+        self._batches: dict[str | None, Batch] = {}
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="policies")
 
     @classmethod
     def from_options(cls, options: BackendOptions) -> LocalBackend:
@@ -81,88 +77,20 @@ class LocalBackend:
 
     async def start(self) -> None:
         """See `Backend.start`."""
-        self._thread.start()
 
     async def stop(self) -> None:
         """See `Backend.stop`: requests that wait are answered first."""
-        self._waiting.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._finish)
+        self._worker.shutdown()
 
     async def prepare(self, policy: ServedPolicy) -> None:
         """See `Backend.prepare`: the first one loads the base."""
-        await asyncio.to_thread(self._prepare, policy)
-
-    def _prepare(self, policy: ServedPolicy) -> None:
-        folder = RunFolder(policy.run)
-        fingerprint = folder.manifest().base.fingerprint
-        with self._model_lock:
-            if self._base is None:
-                self._base = folder.load_base(**self._options)
-                self._model = self._base.model
-            if fingerprint != self._base.fingerprint:
-                raise ModelError(
-                    "this policy needs another base than the one that is loaded",
-                    seen=str(policy.run),
-                    do="serve several bases by --upstream",
-                )
-            self._policies[policy.arm] = policy
-            try:
-                for part in policy.parts():
-                    if part.name != "base":
-                        self._load(part.arm, part.name, folder)
-            except Exception:
-                self._let_go(policy.arm)
-                raise
-
-    def _load(self, arm: str, name: str, folder: RunFolder) -> None:
-        """Put an adapter on the base, beside those that are there; or load a whole model.
-
-        Raises:
-            ModelError: The adapter's weights are not exactly those that the base's modules need.
-        """
-        if arm in self._adapters or arm in self._whole:
-            return
-        assert self._base is not None
-        place = folder.policy_path(name)
-        if not (place / "adapter_config.json").is_file():
-            self._whole[arm] = folder.load_policy(name, self._base)
-            return
-        from peft import PeftModel
-        from peft.utils import get_peft_model_state_dict
-
-        model, is_first = self._model, self._model is self._base.model
-        try:
-            with warnings.catch_warnings():  # PEFT only warns of missing weights; they are an error below
-                warnings.simplefilter("ignore")
-                if is_first:
-                    model = PeftModel.from_pretrained(model, str(place), adapter_name=arm)
-                else:
-                    model.load_adapter(str(place), adapter_name=arm)
-            have = get_peft_model_state_dict(model, adapter_name=arm, save_embedding_layers=False).keys()
-            given = read_header(place / ADAPTER).keys()
-            if have != given:
-                raise ValueError(f"{len(have - given)} weights missing, {len(given - have)} unknown")
-        except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
-            # PEFT may have put its layers into the base's modules already. They are taken out again, together
-            # with the attribute by which PEFT would take the base for one that still has adapters.
-            if not is_first and arm in model.peft_config:
-                model.delete_adapter(arm)
-            elif isinstance(model, PeftModel) and is_first:
-                model.unload().__dict__.pop("peft_config", None)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError(f"the adapter cannot be loaded: {reason}", seen=str(place)) from error
-        self._model = model
-        self._model.eval()
-        self._adapters.add(arm)
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._prepare, policy)
 
     async def retire(self, arm: str) -> None:
-        """See `Backend.retire`. An adapter stays in memory, because jobs in the queue may still need it."""
-        self._let_go(arm)
-
-    def _let_go(self, arm: str) -> None:
-        policy = self._policies.pop(arm, None)
-        for part in unused_parts(self._policies, policy) if policy is not None else ():
-            self._whole.pop(part.arm, None)
+        """See `Backend.retire`. Requests that came before are still answered by it."""
+        self._policies.pop(arm, None)
+        self._worker.submit(self._unload)
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""
@@ -179,7 +107,7 @@ class LocalBackend:
         if policy is None:
             raise BackendUnavailableError("missing", arm)
         job = self._job(policy.part_for(response_id).arm, request)
-        self._waiting.put(job)
+        self._worker.submit(self._begin, job)
         try:
             while True:
                 part = await job.parts.get()
@@ -189,7 +117,7 @@ class LocalBackend:
                 if part.finish is not None:
                     return
         finally:
-            job.done = job.done or "stop"  # nobody waits any more, so its row of the batch can end
+            job.done = job.done or "stop"  # nobody waits any more, so its row is free from the next token on
 
     def check(self, request: Mapping[str, Any]) -> None:
         """See `Backend.check`. It looks at the table of capabilities, and at the length of the prompt."""
@@ -225,40 +153,106 @@ class LocalBackend:
         stream = np.random.SeedSequence(None if seed is None else seed % 2**128)  # it takes no negative seed
         stop = request.get("stop") or ()
         stops = (stop,) if isinstance(stop, str) else tuple(map(str, stop))
-        event_loop, whole = asyncio.get_running_loop(), self._whole.get(arm)
-        return Job(arm, whole, prompt, min(room, asked), settings, stream, stops, event_loop)
+        is_whole = arm in self._whole
+        return Job(
+            prompt=prompt,
+            max_tokens=min(room, asked),
+            settings=settings,
+            stream=stream,
+            adapter=None if is_whole or arm.startswith("base@") else arm,
+            whole=arm if is_whole else None,
+            stops=stops,
+            event_loop=asyncio.get_running_loop(),
+        )
 
-    # In the thread that generates
+    # Tasks of the worker
 
-    def _run(self) -> None:
-        """Answer jobs in batches until None arrives in the queue, and then those that are left.
+    def _prepare(self, policy: ServedPolicy) -> None:
+        folder = RunFolder(policy.run)
+        fingerprint = folder.manifest().base.fingerprint
+        if self._base is None:
+            self._base = folder.load_base(**self._options)
+            self._adapters = RowAdapters(self._base.model)
+            together, reason = takes_row_cache(self._base.model)
+            self._batch_type = ContinuousBatch if together else SeparateRows
+            log.info("requests are generated %s (%s)", "together" if together else "one by one", reason)
+        if fingerprint != self._base.fingerprint:
+            raise ModelError(
+                "this policy needs another base than the one that is loaded",
+                seen=str(policy.run),
+                do="serve several bases by --upstream",
+            )
+        try:
+            for part in policy.parts():
+                if part.name != "base":
+                    self._load(part.arm, part.name, folder)
+        except Exception:
+            self._unload()  # the parts of a mixture that were loaded before
+            raise
+        self._policies[policy.arm] = policy
 
-        A batch is the oldest job and those that fit it: the same model and the same settings. The others are
-        kept, so each of them is the oldest at last.
+    def _load(self, arm: str, name: str, folder: RunFolder) -> None:
+        """Put an adapter on the base, beside those that are there; or load a whole model.
+
+        Raises:
+            ModelError: It cannot be loaded.
         """
-        kept: list[Job] = []
+        assert self._base is not None and self._adapters is not None
+        if arm in self._adapters.names or arm in self._whole:
+            return
+        place = folder.policy_path(name)
+        if (place / "adapter_config.json").is_file():
+            self._adapters.load(arm, place)
+        else:
+            self._whole[arm] = folder.load_policy(name, self._base)
+
+    def _unload(self) -> None:
+        """Free the memory of what no policy and no job needs."""
+        needed = {part.arm for policy in list(self._policies.values()) for part in policy.parts()}
+        for whole, batch in self._batches.items():
+            needed |= {name for row in batch.rows if (name := row.adapter or whole)}
+        for arm in self._whole.keys() - needed:
+            del self._whole[arm]
+        for arm in self._adapters.names - needed if self._adapters is not None else ():
+            self._adapters.remove(arm)
+
+    def _begin(self, job: Job) -> None:
+        """Add a job to the batch of its model."""
+        assert self._base is not None
+        if job.whole not in self._batches:
+            if job.whole is None:
+                batch = self._batch_type(self._base.model, self._adapters)
+            else:
+                batch = self._batch_type(self._whole[job.whole].model)
+            self._batches[job.whole] = batch
+            if len(self._batches) == 1:
+                self._worker.submit(self._step)
+        self._batches[job.whole].add(job)
+
+    def _step(self) -> None:
+        """Draw a token for each job, and do so again after the tasks that have come meanwhile."""
+        self._draw()
+        if self._batches:
+            self._worker.submit(self._step)
+
+    def _finish(self) -> None:
+        """Draw tokens until no job is left."""
+        while self._batches:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draw a token for each job, one model after the other; models without jobs have no batch."""
+        assert self._base is not None
         ended = False
-        while not (ended and not kept):
-            if not kept:
-                job = self._waiting.get()
-                ended = job is None
-                kept += [job] if job else []
-            with suppress(queue.Empty):
-                while not ended:
-                    job = self._waiting.get_nowait()
-                    ended = job is None
-                    kept += [job] if job else []
-            if not kept:
-                continue
-            first = kept[0]
-            alike = [job for job in kept if job.settings == first.settings and job.whole is first.whole]
-            alike = alike[:BATCH_SIZE]
-            kept = [job for job in kept if job not in alike]
+        for whole, batch in list(self._batches.items()):
             try:
-                with self._model_lock:
-                    assert self._base is not None
-                    model = self._model if first.whole is None else first.whole.model
-                    generate(alike, self._base, model)
-            except Exception as error:  # without this thread, every later request would wait forever
-                for job in alike:
+                for job, token in batch.step():
+                    job.tell(token, self._base.encoder)
+            except Exception as error:  # without an end, the requests would wait forever
+                for job in batch.rows:
                     job.fail(error)
+            if not batch.rows:
+                del self._batches[whole]
+                ended = True
+        if ended:
+            self._unload()
