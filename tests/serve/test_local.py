@@ -167,7 +167,7 @@ def test_a_character_of_several_tokens_is_sent_when_it_is_whole() -> None:
         "Hi \U0001f642",
         "Hi \U0001f642!",
     ]
-    encoder = SimpleNamespace(end=0, decode=lambda ids: texts[len(ids)])
+    encoder = SimpleNamespace(end=0, ends=(0,), decode=lambda ids: texts[len(ids)])
 
     async def work() -> None:
         job = Job(
@@ -179,7 +179,7 @@ def test_a_character_of_several_tokens_is_sent_when_it_is_whole() -> None:
         )
         for token in range(1, len(texts)):
             job.ids.append(token)
-            job.tell(token, encoder)  # type: ignore[arg-type]
+            job.take(token, encoder)  # type: ignore[arg-type]
         await asyncio.sleep(0)
         sent = [job.parts.get_nowait() for _ in range(job.parts.qsize())]
         parts = [each.delta.get("content", "") for each in sent if isinstance(each, Chunk)]

@@ -247,7 +247,7 @@ class LocalBackend:
         for whole, batch in list(self._batches.items()):
             try:
                 for job, token in batch.step():
-                    job.tell(token, self._base.encoder)
+                    job.take(token, self._base.encoder)
             except Exception as error:  # without an end, the requests would wait forever
                 for job in batch.rows:
                     job.fail(error)

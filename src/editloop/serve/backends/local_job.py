@@ -6,7 +6,6 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from editloop.policy import Policy
 from editloop.policy.continuous import Row
 from editloop.policy.drawing import NOT_FINITE, not_finite_error
 from editloop.policy.encode import Encoder
@@ -23,14 +22,14 @@ class Job(Row):
     everything else.
 
     Attributes:
-        whole: The model, if the arm is a whole model; None for an adapter on the base, or the base itself.
+        whole: The arm, if it is a whole model; None for an adapter on the base, or the base itself.
         stops: Texts that end the response.
         event_loop: The event loop that waits for it.
         parts: The chunks so far, or the error that ended them.
         sent: The text that was sent so far.
     """
 
-    whole: Policy | None = None
+    whole: str | None = None
     stops: tuple[str, ...] = ()
     event_loop: asyncio.AbstractEventLoop
     parts: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
@@ -47,12 +46,12 @@ class Job(Row):
             self.done = "error"
             self.send(BackendUnavailableError("error", str(error) or type(error).__name__))
 
-    def tell(self, token: int, encoder: Encoder) -> None:
+    def take(self, token: int, encoder: Encoder) -> None:
         """Send what the newest token, the last of `ids`, makes certain of the text; end at the last one."""
         if token == NOT_FINITE:
             self.fail(not_finite_error())
             return
-        ended = token == encoder.end
+        ended = token in encoder.ends
         # All tokens are decoded each time, because a token's text depends on those before it: it may be a
         # part of a character, or lose a leading blank. 400 tokens take .1 ms, a thousandth of a forward.
         text = encoder.decode(self.ids[:-1] if ended else self.ids)
