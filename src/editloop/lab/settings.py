@@ -51,6 +51,7 @@ def fit_settings(domain: str, *, seed: int = 0) -> FitConfig:
         batch_size=32,
         cost=COST,
         evaluations=6,
+        num_samples=4,
         max_new_tokens=MAX_NEW_TOKENS,
         seed=seed,
     )

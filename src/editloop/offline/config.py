@@ -183,9 +183,10 @@ class FitConfig(Configuration):
     cost: str = setting(
         DEFAULT_COST, "The name of the cost, for RL, choice and report.", section=SAMPLING, common=True
     )
-    num_samples: int = setting(
-        4,
-        "Completions sampled from the reference for each context, for methods that choose among them.",
+    num_samples: int | None = setting(
+        None,
+        "Completions sampled from the reference for each context, for methods that choose among them; by "
+        "default 4, and fewer where all of them together could have more than 100,000 tokens.",
         section=SAMPLING,
         ge=0,
     )
@@ -281,6 +282,12 @@ class FitConfig(Configuration):
         """The limit of a sampled response, in tokens; `fit` takes it from the log if none was given."""
         assert self.max_new_tokens is not None, "the log has not been read yet"
         return self.max_new_tokens
+
+    @property
+    def draws(self) -> int:
+        """Completions sampled for each context; `fit` decides by the log if no number was given."""
+        assert self.num_samples is not None, "the log has not been read yet"
+        return self.num_samples
 
     def trials(self, method: str) -> list[Trial]:
         """All trials of a method: the points of its grid.

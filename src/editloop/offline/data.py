@@ -19,10 +19,15 @@ from editloop.offline.validation import TrialRows
 from editloop.policy import Policy, RunFolder, processes
 from editloop.progress import ProgressCallback, counter
 
-__all__ = ["FitData", "add_estimates", "encode_log", "feasible", "trial_rows", "with_response_limit"]
+__all__ = ["FitData", "add_estimates", "encode_log", "feasible", "trial_rows", "with_log_limits"]
 
 LONG_EDIT = 0.99
 """The quantile of the edits' lengths that limits sampled responses, if the user sets no limit."""
+
+SAMPLED_TOKENS, MOST_SAMPLES = 100_000, 4
+"""The tokens that the completions sampled for methods that choose among them may have together, and the most
+completions of a context, if the user asks for no number. A small base samples 100,000 tokens on two cores in
+about a quarter of an hour, and each of them is trained on, too."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +87,24 @@ def encode_log(
     return data
 
 
-def with_response_limit(config: FitConfig, data: FitData, callback: ProgressCallback) -> FitConfig:
-    """The configuration with a limit of sampled responses; if it has none, that is taken from the edits."""
-    if config.max_new_tokens is not None:
-        return config
-    examples = (*data.train.examples, *data.validation.examples)
-    lengths = [len(e.completions.only(EDIT).tree.continuations[0]) for e in examples]
-    longest = int(np.quantile(lengths, LONG_EDIT, method="higher"))
-    callback.message(f"responses of at most {longest} tokens: {LONG_EDIT:.0%} of the edits are no longer")
-    return config.model_copy(update={"max_new_tokens": longest})
+def with_log_limits(config: FitConfig, data: FitData, callback: ProgressCallback) -> FitConfig:
+    """The configuration with what it leaves to the log: how long sampled texts may be, and their number.
+
+    Args:
+        config: The fit's configuration.
+        data: The encoded log.
+        callback: Receives what was chosen.
+    """
+    examples, found = (*data.train.examples, *data.validation.examples), dict[str, int]()
+    longest = config.max_new_tokens
+    if longest is None:
+        lengths = [len(e.completions.only(EDIT).tree.continuations[0]) for e in examples]
+        longest = found["max_new_tokens"] = int(np.quantile(lengths, LONG_EDIT, method="higher"))
+        callback.message(f"responses of at most {longest} tokens: {LONG_EDIT:.0%} of the edits are no longer")
+    if config.num_samples is None:
+        affordable = SAMPLED_TOKENS // (longest * len(examples))
+        found["num_samples"] = min(max(affordable, 1), MOST_SAMPLES)
+    return config.model_copy(update=found) if found else config
 
 
 def add_estimates(

@@ -19,7 +19,7 @@ from editloop.offline.alarms import SampleCheck, check_samples
 from editloop.offline.config import FitConfig
 from editloop.offline.cost_model.saved import save_cost_model
 from editloop.offline.countdown import Countdown
-from editloop.offline.data import FitData, add_estimates, encode_log, feasible, with_response_limit
+from editloop.offline.data import FitData, add_estimates, encode_log, feasible, with_log_limits
 from editloop.offline.mixing import mix_policies
 from editloop.offline.plan import FitPlan, make_plan
 from editloop.offline.report import show_weights, write_run_report
@@ -77,7 +77,7 @@ def fit(
     # The log becomes token ids.
     records = _in_own_order(log)
     data = encode_log(records, policy, config, callback)
-    config = with_response_limit(config, data, callback)
+    config = with_log_limits(config, data, callback)
 
     # The run folder is new, or holds this very fit: to be continued, or finished.
     identity = run_identity(policy, config, data)
@@ -173,7 +173,7 @@ def plan_fit(
     policy = base if isinstance(base, Policy) else _load(base, config)
     _check_base(policy, config)
     data = encode_log(_in_own_order(log), policy, config, callback)
-    return make_plan(policy, with_response_limit(config, data, callback), data)
+    return make_plan(policy, with_log_limits(config, data, callback), data)
 
 
 def _load(base: str | Path, config: FitConfig) -> Policy:

@@ -99,7 +99,7 @@ class FitPlan:
             kept = ", activations computed twice" if each.checkpointing else ""
             lines.append(
                 f"plan: {each.name}: {trials}{each.rows} rows, {each.steps} steps, {each.tokens:,} tokens, "
-                f"{each.micro_batch} contexts a forward{kept}, {show_size(each.memory)}, "
+                f"{each.micro_batch} context{'s' * (each.micro_batch > 1)} a forward{kept}, {show_size(each.memory)}, "
                 f"about {show_duration(each.seconds)}"
             )
         limit, why = self.limit
@@ -167,7 +167,7 @@ def _trees(trial: Trial, examples: Sequence[Example]) -> list[ContextTree]:
 def _sampled_tokens(config: FitConfig, examples: Sequence[Example]) -> float:
     """About how many tokens the sampled completions add to a tree of a method that needs them."""
     lengths = [len(tokens) for example in examples for tokens in example.tree.continuations[:1]]
-    return config.num_samples * sum(lengths) / max(1, len(lengths))
+    return config.draws * sum(lengths) / max(1, len(lengths))
 
 
 def _plan_method(
@@ -260,6 +260,6 @@ def _before(config: FitConfig, data: FitData, speed: Speed) -> float:
     if "cost_model" in config.needs:
         everything = [*data.train.examples, *held]
         more = _sampled_tokens(config, everything)
-        seconds += config.num_samples * _drawing(len(everything), config, everything, speed)
+        seconds += config.draws * _drawing(len(everything), config, everything, speed)
         seconds += sum(len(example.tree.layout) + more for example in everything) * speed.score
     return seconds

@@ -96,7 +96,7 @@ def estimate_costs(
         if all(len(each) < 2 for each in mine):
             error = EmptyViewError(
                 f"the cost model needs contexts with two completions or more, and the {part} part has none",
-                seen=f"{len(mine)} rows, {config.num_samples} completions sampled for each",
+                seen=f"{len(mine)} rows, {config.draws} completions sampled for each",
                 do="raise --num-samples, or leave out the methods that need a cost model",
             )
             return replace(known, refused=error)
@@ -180,9 +180,9 @@ def _completions(
     examples: Sequence[Example], policy: Policy, config: FitConfig, callback: ProgressCallback
 ) -> list[Completions]:
     """The edit, the response and the sampled completions of each example [n]; says what they are like."""
-    limit, drawn = config.longest_response, config.num_samples * len(examples)
+    limit, drawn = config.longest_response, config.draws * len(examples)
     sampled = sample_completions(
-        policy, examples, config.num_samples, seed=config.seed, max_new_tokens=limit, callback=callback
+        policy, examples, config.draws, seed=config.seed, max_new_tokens=limit, callback=callback
     )
     cut = sum(not text.finished for texts in sampled for text in texts)
     if drawn and cut == drawn:
