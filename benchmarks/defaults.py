@@ -101,6 +101,7 @@ def run(
     data: str | Path | None = None,
     work: Path = WORK / "defaults",
     trials: Sequence[Trial] = TRIALS,
+    logs: Sequence[str] = LOGS,
     rows: tuple[int, int] = (360, 100),
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
@@ -111,12 +112,13 @@ def run(
         data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given.
         work: Where trials are kept; those that are kept are not trained again.
         trials: The trials.
+        logs: Those of `LOGS` to try them on, all trials on one before the next.
         rows: The most rows to train on (validation part included), and the most to hold out.
         callback: Receives progress.
     """
     callback = callback or WarningCallback()
     real_files(data, ("ro-en.train", "ro-en.dev"))
-    jobs = [Job(log, trial, work, real_folder(data), rows) for trial in (None, *trials) for log in LOGS]
+    jobs = [Job(log, trial, work, real_folder(data), rows) for log in logs for trial in (None, *trials)]
     found = dict(in_parallel(_measure, jobs, "trials", callback))
     results = [
         {"log": job.log, "trial": job.trial.name if job.trial else "base", **found[job]} for job in jobs
