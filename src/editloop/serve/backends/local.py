@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -213,8 +213,9 @@ class LocalBackend:
             needed |= {name for row in batch.rows if (name := row.adapter or whole)}
         for arm in self._whole.keys() - needed:
             del self._whole[arm]
-        for arm in self._adapters.names - needed if self._adapters is not None else ():
-            self._adapters.remove(arm)
+        if self._adapters is not None:
+            for arm in self._adapters.names - needed:
+                self._adapters.remove(arm)
 
     def _begin(self, job: Job) -> None:
         """Add a job to the batch of its model."""
@@ -246,10 +247,10 @@ class LocalBackend:
         ended = False
         for whole, batch in list(self._batches.items()):
             try:
-                for job, token in batch.step():
+                for job, token in cast(list[tuple[Job, int]], batch.step()):
                     job.take(token, self._base.encoder)
             except Exception as error:  # without an end, the requests would wait forever
-                for job in batch.rows:
+                for job in cast(list[Job], batch.rows):
                     job.fail(error)
             if not batch.rows:
                 del self._batches[whole]
