@@ -97,9 +97,10 @@ class FitPlan:
         for each in self.methods:
             trials = f"{each.trials} trials, " if each.trials > 1 else ""
             kept = ", activations computed twice" if each.checkpointing else ""
+            contexts = f"{each.micro_batch} context{'s' * (each.micro_batch > 1)} a forward"
             lines.append(
                 f"plan: {each.name}: {trials}{each.rows} rows, {each.steps} steps, {each.tokens:,} tokens, "
-                f"{each.micro_batch} context{'s' * (each.micro_batch > 1)} a forward{kept}, {show_size(each.memory)}, "
+                f"{contexts}{kept}, {show_size(each.memory)}, "
                 f"about {show_duration(each.seconds)}"
             )
         limit, why = self.limit
