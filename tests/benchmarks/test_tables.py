@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import drift, sensitivity, tables, tune
 from benchmarks.cells import COLUMNS, Cell, TableSettings, cost_table, incurred_cost, make_cells, play
+from editloop.edits.cost import PAPER_COST
 from editloop.errors import RunError
 from editloop.lab import Round, base_path, fit_settings, get_domain, simulate
 from editloop.offline import mix_by_cost
@@ -135,7 +136,8 @@ def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) ->
         make_cells([cell], settings._replace(rounds=9), WarningCallback())
     user, arms = get_user("strong", cell.world, seed=9), ("sft", "dpo", "rl", "early")
     costs = cost_table(made, user, arms)
-    chosen = play(costs, BanditConfig(alpha=0.2))
+    config = BanditConfig(alpha=0.2, cost=PAPER_COST)
+    chosen = play(costs, config)
     played: list[Round] = []
     simulate(
         RunFolder(settings.folder / cell.folder / "run"),
@@ -143,7 +145,7 @@ def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) ->
         made.contexts,
         user,
         tmp_path / "rounds",
-        config=BanditConfig(alpha=0.2),
+        config=config,
         seed=cell.seed,
         on_round=played.append,
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from editloop.edits import iter_records, read_log, summarize
+from editloop.edits import get_cost, iter_records, read_log, summarize
+from editloop.edits.cost import PAPER_COST
 
 LAMP = "context=instruction,response=preedit,edit=postedit,user=writer,policy=source"
 MLQE = {"map": "context=src,response=mt,edit=pe,metadata.hter=hter", "quote": '"'}
@@ -15,7 +16,7 @@ MLQE = {"map": "context=src,response=mt,edit=pe,metadata.hter=hter", "quote": '"
 
 @pytest.mark.parametrize(("writer", "cost", "shared"), [("w12", 0.30, 0.25), ("w16", 0.44, 0.14)])
 def test_lamp(data: Path, writer: str, cost: float, shared: float) -> None:
-    summary = summarize(iter_records(data / f"lamp.{writer}.jsonl", map=LAMP))
+    summary = summarize(iter_records(data / f"lamp.{writer}.jsonl", map=LAMP), cost=get_cost(PAPER_COST))
     assert (summary.rows, summary.n_users, summary.users[0].name) == (50, 1, writer.upper())
     assert summary.all.mean_cost == pytest.approx(cost, abs=0.005)
     assert summary.shared == pytest.approx(shared, abs=0.01)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from editloop.errors import ConfigError
 from editloop.lab import Domain, Recipe, base_path, get_domain, pretrain, recipe_hash, shipped_recipe
 from editloop.lab.pretraining import build_tokenizer, new_model, train
+from editloop.lab.templates import moved
 from editloop.policy import load_base
 
 EMAIL = get_domain("email")
@@ -62,7 +63,7 @@ def test_the_base_writes_well_formed_texts_with_the_right_facts(domain: Domain) 
 
 @both
 def test_the_base_covers_every_style_as_its_recipe_says(domain: Domain) -> None:
-    recipe, habits = shipped_recipe(domain), domain._moved(1)
+    recipe, habits = shipped_recipe(domain), moved(domain.styles, 1)
     contexts = list(islice(domain.contexts(1, stream="test"), 200))
     samples = load_base(base_path(domain.name), device="cpu").sample(contexts, max_new_tokens=96)
     read = [(domain.read(c).kind, domain.parse(s.text)) for c, s in zip(contexts, samples, strict=True)]

@@ -13,6 +13,7 @@ from editloop.edits import Record, get_cost, read_log
 from editloop.edits.writing import write_log
 from editloop.errors import ConfigError, ModelError
 from editloop.lab import base_path, evaluate_on_user, get_domain, make_log, stream_log
+from editloop.lab.settings import COST
 from editloop.policy import Policy, Sample, load_base
 from editloop.users import StyleUser, get_user
 
@@ -115,7 +116,7 @@ def test_evaluations_of_one_seed_ask_the_same_contexts_and_no_log_does(base: Pol
     a, b = (evaluate_on_user(base, EMAIL, user, 40, 0) for _ in range(2))
     assert a.contexts == b.contexts and a.responses == b.responses
     np.testing.assert_array_equal(a.costs, b.costs)
-    np.testing.assert_array_equal(a.costs, get_cost()(a.responses, a.edits))
+    np.testing.assert_array_equal(a.costs, get_cost(COST)(a.responses, a.edits))
     assert not set(a.contexts) & set(islice(EMAIL.contexts(0), 1000))
     assert evaluate_on_user(base, EMAIL, user, 40, 1).contexts != a.contexts
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from editloop.edits.cost import PAPER_COST
 from editloop.offline import FitConfig, fit
 from editloop.policy import RunFolder, load_base
 from small_log import small_log
@@ -107,6 +108,7 @@ def test_two_processes_estimate_costs_and_choose_as_one(base: Any, tmp_path: Pat
         },
         "num_samples": 0,
         "cost_model": "auto",
+        "cost": PAPER_COST,  # which 42 rows suffice to predict
     }
     done = launch(tmp_path, folder, tmp_path / "two", **options)
     assert done.returncode == 0, done.stderr[-2000:]

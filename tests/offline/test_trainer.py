@@ -242,7 +242,7 @@ def test_a_gpu_trains_in_the_precision_that_was_asked_for(
 ) -> None:
     model = load_base(base(), device="cpu", dtype=dtype).model
     for device, expected in (("cuda", bf16), ("cpu", False)):
-        there = SimpleNamespace(device=torch.device(device), model=model)
+        there = SimpleNamespace(device=torch.device(device), model=model, linear_head=True)
         assert made(1, there, examples_of(policy, 4)).bf16 is expected
 
 

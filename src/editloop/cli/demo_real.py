@@ -39,8 +39,9 @@ def demo_real(
         str, typer.Option(help="Who edits: strong, weak, light, medium, heavy, other.")
     ] = "strong",
     methods: Annotated[
-        str, typer.Option(help="The methods to train, such as sft,early; each takes some minutes more.")
-    ] = "sft",
+        str | None,
+        typer.Option(help="The methods to train, such as sft,early; each takes some minutes more [sft]."),
+    ] = None,
     rows: Annotated[int, typer.Option(min=8, help="Rows of the rule user's log.")] = 96,
     responses: Annotated[
         int, typer.Option(min=2, help="Contexts that every policy answers at the end.")
@@ -56,10 +57,11 @@ def demo_real(
     from editloop.lab.demo import RealDemoSettings, run_real_demo
     from editloop.policy import load_base
 
+    chosen = [name.strip() for name in (methods or "").split(",") if name.strip()]
     settings = RealDemoSettings()
     settings = replace(
         settings,
-        config=settings.config.changed({"methods": [name.strip() for name in methods.split(",")]}),
+        config=settings.config.changed({"methods": chosen} if chosen else {}),
         rows=rows,
         responses=responses,
         rounds=rounds,

@@ -316,7 +316,9 @@ class FitConfig(Configuration):
             if dot:
                 given.setdefault(method, {})[field] = value
         # Made anew and not by `model_copy`, which would check nothing.
-        return FitConfig(**{**self.model_dump(), "hyperparameters": given, **fields})
+        made = FitConfig(**{**self.model_dump(), "hyperparameters": given, **fields})
+        made._lacking = self._lacking
+        return made
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -72,6 +72,8 @@ def usual_cost(store: Store, folder: Path) -> str:
             row = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
             return str(row["bandit"]["config"]["cost"])
         return DEFAULT_COST
+    finally:
+        store.close()  # the server opens it in its own time, or ends with an error before it does
 
 
 def settle_cost(store: Store, cost: str, *, reprice: bool = False) -> tuple[CostVersion, str | None]:
