@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from editloop.edits.cost import PAPER_COST
+from editloop.edits import register_cost
 from editloop.offline import FitConfig, fit
 from editloop.policy import RunFolder, load_base
 from small_log import small_log
@@ -26,18 +27,26 @@ CONFIG: dict[str, Any] = {
     "max_new_tokens": 4,
     "lora": {"rank": 2},
 }
+PREDICTABLE = "length, for a test of two processes"
 PROGRAM = """
 import json, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/offline"]
 from accelerate import PartialState
 from small_log import small_log
+from test_distributed import register_predictable
+register_predictable()
 from editloop.offline import fit, FitConfig
 # Two rows in three were accepted: some parts of a batch hold one pair, or none.
 fit(small_log(42, accepted=-3), sys.argv[2], sys.argv[3], FitConfig(**json.loads(sys.argv[4])))
 state = PartialState()
 Path(__file__).with_name(f"process {state.process_index} of {state.num_processes}").touch()
 """
+
+
+def register_predictable() -> None:
+    """Register a cost that follows from the length of a draft, which is 11 or 12 letters."""
+    register_cost(PREDICTABLE, lambda responses, edits: np.array([len(r) / 2 - 5.3 for r in responses]))
 
 
 def launch(folder: Path, base: str, out: Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -99,6 +108,7 @@ def test_two_processes_give_the_losses_of_one(base: Any, tmp_path: Path) -> None
 
 def test_two_processes_estimate_costs_and_choose_as_one(base: Any, tmp_path: Path) -> None:
     """Without sampled completions, which depend on the number of processes; with tuned features."""
+    register_predictable()
     folder = str(base(chat=True))
     options = {
         "methods": ["rl", "early"],
@@ -108,7 +118,7 @@ def test_two_processes_estimate_costs_and_choose_as_one(base: Any, tmp_path: Pat
         },
         "num_samples": 0,
         "cost_model": "auto",
-        "cost": PAPER_COST,  # which 42 rows suffice to predict
+        "cost": PREDICTABLE,
     }
     done = launch(tmp_path, folder, tmp_path / "two", **options)
     assert done.returncode == 0, done.stderr[-2000:]
