@@ -32,9 +32,9 @@ def test_a_line_every_30_seconds_says_what_is_left(monkeypatch: pytest.MonkeyPat
         callback.progress("dpo", second + 1, 101, "loss 1")
     # One unit a second: what is left is as many seconds as units.
     assert out.getvalue().splitlines() == [
-        "  dpo 32/101, 69 s left loss 1",
-        "  dpo 63/101, 38 s left loss 1",
-        "  dpo 94/101, 7 s left loss 1",
+        "  dpo 32/101, 69 s left, loss 1",
+        "  dpo 63/101, 38 s left, loss 1",
+        "  dpo 94/101, 7 s left, loss 1",
     ]
 
 

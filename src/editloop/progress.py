@@ -113,7 +113,7 @@ class ConsoleCallback:
             self.last = now
             left = (total - done) * (now - since) / (done - before) if before < done < total else None
             eta = f", {show_duration(left)} left" if left is not None else ""
-            self.console.print(f"  {task} {done}/{total}{eta} {note}".rstrip())
+            self.console.print(f"  {task} {done}/{total}{eta}" + (f", {note}" if note else ""))
 
 
 def show_duration(seconds: float) -> str:
