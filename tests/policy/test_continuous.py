@@ -1,4 +1,4 @@
-"""Rows that join and leave a batch at every token: each gets the tokens that it gets alone, and nobody waits."""
+"""Rows that join and leave a batch at every token: each gets the tokens that it gets alone."""
 
 from __future__ import annotations
 
