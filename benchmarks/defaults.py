@@ -199,9 +199,9 @@ def _figures(policy: Any, held: Sequence[Record], base: Any) -> dict[str, Any]:
     lengths = [len(e.tree.continuations[e.completions.of(EDIT)]) for e in examples]
     longest = int(np.quantile(lengths, 0.99, method="higher"))
     samples = policy.sample([e.context for e in examples], seed=1, max_new_tokens=longest)
-    price, edits, finished = get_cost(COST), [e.edit for e in examples], [s.finished for s in samples]
-    costs = np.asarray(price([s.text for s in samples], edits), np.float64)
-    cost = Estimate.of(charge_unfinished(price, costs, finished, edits))
+    cost_of, edits, finished = get_cost(COST), [e.edit for e in examples], [s.finished for s in samples]
+    costs = np.asarray(cost_of([s.text for s in samples], edits), np.float64)
+    cost = Estimate.of(charge_unfinished(cost_of, costs, finished, edits))
     assert cost is not None
     return {
         "edit_nll_per_token": means["edit_nll_per_token"],

@@ -152,8 +152,8 @@ def _measured(
     for row, margin in zip(scores.pair.tolist(), scores.margin.tolist(), strict=True):
         margins[row] = margin
     edits = [each.edit for each in examples]
-    price, finished = get_cost(cost), [each.finished for each in samples]
-    costs = np.asarray(price([each.text for each in samples], edits), np.float64)
+    cost_of, finished = get_cost(cost), [each.finished for each in samples]
+    costs = np.asarray(cost_of([each.text for each in samples], edits), np.float64)
     return {
         "context": [context_text(each.context) for each in examples],
         "edit": edits,
@@ -161,7 +161,7 @@ def _measured(
         "tokens": [len(e.tree.continuations[e.completions.of(EDIT)]) for e in examples],
         "margin": margins,
         "sample": [each.text for each in samples],
-        "cost": charge_unfinished(price, costs, finished, edits).tolist(),
+        "cost": charge_unfinished(cost_of, costs, finished, edits).tolist(),
         "finished": finished,
         "ratio": [len(s.text) / max(1, len(edit)) for s, edit in zip(samples, edits, strict=True)],
     }

@@ -85,7 +85,9 @@ class RowAdapters:
         self.names.discard(name)
         self._held, self._blocks = frozenset(), {}
         if self.names:
-            self._model.delete_adapter(name)
+            with warnings.catch_warnings():  # PEFT tells which one is active now; here each row has its own
+                warnings.simplefilter("ignore")
+                self._model.delete_adapter(name)
         else:  # PEFT keeps its layers, with nothing in them
             _take_off(self._model)
             self._model = None

@@ -39,12 +39,16 @@ class _RowLayer(DynamicLayer):  # type: ignore[misc]
             self.lazy_initialization(key_states, value_states)
         start, self.used = self.used, self.used + key_states.shape[2]
         if self.used > self.keys.shape[2]:
-            self.keys, self.values = (
-                _joined([each[:, :, :start]], self.used) for each in (self.keys, self.values)
-            )
+            self.keys, self.values = (self._grown(each, start) for each in (self.keys, self.values))
         self.keys[:, :, start : self.used] = key_states
         self.values[:, :, start : self.used] = value_states
         return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+
+    def _grown(self, buffer: torch.Tensor, count: int) -> torch.Tensor:
+        """A buffer with room for all columns in use, whose first `count` are those of this one."""
+        made = _buffer(buffer, len(buffer), self.used)
+        made[:, :, :count] = buffer[:, :, :count]
+        return made
 
     def columns(self, buffer: torch.Tensor, count: int) -> torch.Tensor:
         """The last columns in use of a buffer, at most `count`."""
