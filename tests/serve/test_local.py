@@ -16,6 +16,7 @@ from serving import run, serving
 
 from editloop.errors import ModelError
 from editloop.policy import LoraSettings, RunFolder, attach_adapter, detach_adapter, load_base
+from editloop.policy.continuous import ContinuousBatch
 from editloop.policy.generation import GenerationSettings
 from editloop.serve.backends.base import BackendUnavailableError, Chunk, ServedPolicy, UpstreamRejectedError
 from editloop.serve.backends.catalog import find_policies, objection, validation
@@ -328,5 +329,80 @@ def test_policies_are_promoted_and_retired_while_serving(folder: RunFolder, tmp_
             assert last.status_code == 409 and last.json()["error"]["code"] == "last_arm"
         async with serving(url, tmp_path, arms=(), backend=LocalBackend(max_new_tokens=8)) as service:
             assert (await service.ask("x")).json()["model"] == sft
+
+    run(work())
+
+
+async def prepared(folder: RunFolder, **options: Any) -> tuple[LocalBackend, list[str]]:
+    """A backend that has started, with the arms of sft and dpo."""
+    backend = LocalBackend(**options)
+    await backend.start()
+    served = find_policies(folder.path, ["sft", "dpo"])
+    for each in served:
+        await backend.prepare(each)
+    return backend, [each.arm for each in served]
+
+
+def test_an_error_in_a_step_ends_its_requests_and_the_next_one_is_answered(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        backend, (sft, dpo) = await prepared(folder, max_new_tokens=6)
+        expected = (await backend.complete(sft, ask("x"), "r")).text
+
+        def fails(self: ContinuousBatch) -> list[Any]:
+            self._admit()
+            raise RuntimeError("out of memory")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ContinuousBatch, "step", fails)
+            asked = [backend.complete(arm, ask("x"), "r") for arm in (sft, dpo)]
+            for error in await asyncio.gather(*asked, return_exceptions=True):
+                assert isinstance(error, BackendUnavailableError) and "out of memory" in str(error)
+        assert (await backend.complete(sft, ask("x"), "r")).text == expected
+        await backend.stop()
+
+    run(work())
+
+
+def test_requests_that_wait_are_answered_before_the_backend_stops(folder: RunFolder) -> None:
+    async def work() -> None:
+        backend, (sft, dpo) = await prepared(folder, max_new_tokens=20)
+        asked = [asyncio.create_task(backend.complete(arm, ask("x"), "r")) for arm in (sft, dpo) * 2]
+        await asyncio.sleep(0)  # they are begun
+        await backend.stop()
+        found = await asyncio.gather(*asked)
+        assert [each.text for each in found[:2]] == [each.text for each in found[2:]]
+
+    run(work())
+
+
+def test_a_client_that_leaves_frees_its_row(folder: RunFolder) -> None:
+    async def work() -> None:
+        backend, (sft, _) = await prepared(folder, max_new_tokens=50)
+        stream = backend.stream(sft, ask("x"), "r")
+        await anext(stream)
+        (batch,) = backend._batches.values()
+        (row,) = batch.rows
+        await stream.aclose()
+        assert row.done == "stop"
+        await backend.stop()
+        assert len(row.ids) < 50 and not backend._batches
+
+    run(work())
+
+
+def test_a_retired_adapter_is_freed_when_its_last_request_has_ended(folder: RunFolder) -> None:
+    async def work() -> None:
+        backend, (sft, dpo) = await prepared(folder, max_new_tokens=8)
+        assert backend._adapters is not None
+        alone = (await backend.complete(sft, ask("x"), "r")).text
+        waiting = asyncio.create_task(backend.complete(sft, ask("x"), "r"))
+        await asyncio.sleep(0)
+        await backend.retire(sft)
+        assert (await waiting).text == alone
+        await backend.complete(dpo, ask("x"), "r")
+        await backend.stop()
+        assert backend._adapters.names == {dpo}
 
     run(work())

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -60,6 +61,7 @@ class LocalBackend:
         self._policies: dict[str, ServedPolicy] = {}
         self._whole: dict[str, Policy] = {}
         self._batches: dict[str | None, Batch] = {}
+        self._jobs: set[Job] = set()  # from the request on: their arms are kept before they begin, too
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="policies")
 
     @classmethod
@@ -107,6 +109,7 @@ class LocalBackend:
         if policy is None:
             raise BackendUnavailableError("missing", arm)
         job = self._job(policy.part_for(response_id).arm, request)
+        self._jobs.add(job)
         self._worker.submit(self._begin, job)
         try:
             while True:
@@ -118,6 +121,10 @@ class LocalBackend:
                     return
         finally:
             job.done = job.done or "stop"  # nobody waits any more, so its row is free from the next token on
+            self._jobs.discard(job)
+            if arm not in self._policies:  # retired meanwhile; this may have been the last that needed it
+                with suppress(RuntimeError):  # the backend has stopped
+                    self._worker.submit(self._unload)
 
     def check(self, request: Mapping[str, Any]) -> None:
         """See `Backend.check`. It looks at the table of capabilities, and at the length of the prompt."""
@@ -209,8 +216,8 @@ class LocalBackend:
     def _unload(self) -> None:
         """Free the memory of what no policy and no job needs."""
         needed = {part.arm for policy in list(self._policies.values()) for part in policy.parts()}
-        for whole, batch in self._batches.items():
-            needed |= {name for row in batch.rows if (name := row.adapter or whole)}
+        # A copy, because the event loop's thread adds and removes jobs.
+        needed |= {name for job in self._jobs.copy() if (name := job.adapter or job.whole)}
         for arm in self._whole.keys() - needed:
             del self._whole[arm]
         if self._adapters is not None:
