@@ -15,6 +15,7 @@ from editloop.cli.flags import Base, Config, Device, Dtype, LogPath, Quantize, T
 from editloop.cli.places import Place
 from editloop.cli.reading import Reading, reads
 from editloop.errors import ConfigError
+from editloop.extras import requires
 from editloop.offline.config import FitConfig
 from editloop.offline.methods import METHODS
 from editloop.progress import ProgressCallback
@@ -67,6 +68,7 @@ def fit(
     config: Config = None,
 ) -> None:
     """Run the verb."""
+    requires("train")
     import editloop
     from editloop.policy.memory import parse_size
 
