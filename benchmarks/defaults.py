@@ -17,18 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.cells import WORK
 from benchmarks.real_edits import READ, real_files, real_folder
+from benchmarks.real_rows import asked_translation
 from editloop.edits import Record, get_cost, read_log, split
-from editloop.edits.cost import charge_unfinished
+from editloop.edits.cost import DEFAULT_COST
 from editloop.io import write_text
 from editloop.offline import FitConfig, fit
-from editloop.offline.examples import EDIT, make_examples
+from editloop.offline.alarms import check_samples
+from editloop.offline.data import longest_edit
+from editloop.offline.examples import make_examples
 from editloop.offline.reference import reference_pass
-from editloop.offline.scoring import Estimate, score
+from editloop.offline.scoring import score
 from editloop.parallel import in_parallel
 from editloop.policy import load_base
 from editloop.progress import ProgressCallback, WarningCallback
@@ -36,7 +38,7 @@ from editloop.results import markdown_table, write_result
 
 __all__ = ["TRIALS", "run"]
 
-COST = "alignment:word"
+COST = DEFAULT_COST
 BASE = "smollm2"
 
 
@@ -132,7 +134,10 @@ def rows_of(log: str, data: Path, most: tuple[int, int]) -> tuple[list[Record], 
     """The rows to train on, and those that are held out."""
     if log == "mlqe":
         train, dev = (
-            [_translation(each) for each in read_log(file, **READ)]
+            [
+                each.model_copy(update={"context": asked_translation("ro-en", each)})
+                for each in read_log(file, **READ)
+            ]
             for file in real_files(data, ("ro-en.train", "ro-en.dev"))
         )
         return train[2000 : 2000 + most[0]], dev[: most[1]]
@@ -144,12 +149,6 @@ def rows_of(log: str, data: Path, most: tuple[int, int]) -> tuple[list[Record], 
     ]
     parts = split(both, by="context", validation=0.2, seed=0)
     return list(parts.train[: most[0]]), list(parts.validation[: most[1]])
-
-
-def _translation(record: Record) -> Record:
-    return record.model_copy(
-        update={"context": f"Translate the following Romanian sentence into English.\n\n{record.context}"}
-    )
 
 
 def _measure(job: Job) -> dict[str, Any]:
@@ -196,22 +195,23 @@ def _figures(policy: Any, held: Sequence[Record], base: Any) -> dict[str, Any]:
     examples, _ = reference_pass(base, make_examples(held, base.encoder).examples)
     figures = score(policy, examples).figures()
     means = {key: value["mean"] for key, value in figures.items() if value}
-    lengths = [len(e.tree.continuations[e.completions.of(EDIT)]) for e in examples]
-    longest = int(np.quantile(lengths, 0.99, method="higher"))
-    samples = policy.sample([e.context for e in examples], seed=1, max_new_tokens=longest)
-    cost_of, edits, finished = get_cost(COST), [e.edit for e in examples], [s.finished for s in samples]
-    costs = np.asarray(cost_of([s.text for s in samples], edits), np.float64)
-    cost = Estimate.of(charge_unfinished(cost_of, costs, finished, edits))
-    assert cost is not None
+    sampled = check_samples(
+        policy,
+        list(examples),
+        get_cost(COST),
+        seed=1,
+        max_new_tokens=longest_edit(examples),
+    )
+    assert sampled is not None
     return {
         "edit_nll_per_token": means["edit_nll_per_token"],
         "reference_accuracy": means["reference_accuracy"],
         "chosen_shift": means["chosen_shift"],
-        "cost": cost.mean,
-        "cost_se": cost.se,
-        "finished": float(np.mean(finished)),
-        "length_ratio": sum(len(s.text) for s in samples) / sum(map(len, edits)),
-        "example": samples[0].text,
+        "cost": sampled.cost.mean,
+        "cost_se": sampled.cost.se,
+        "finished": 1 - sampled.unfinished,
+        "length_ratio": sampled.length_ratio,
+        "example": sampled.examples[0]["sample"],
     }
 
 

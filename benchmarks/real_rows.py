@@ -17,7 +17,16 @@ from benchmarks.real_edits import READ, real_file, real_files
 from editloop.edits import Record, read_log
 from editloop.errors import ConfigError
 
-__all__ = ["LAMP_FOLDS", "LANGUAGES", "MLQE_TEST", "MLQE_TRAIN", "Fold", "lamp_folds", "mlqe"]
+__all__ = [
+    "LAMP_FOLDS",
+    "LANGUAGES",
+    "MLQE_TEST",
+    "MLQE_TRAIN",
+    "Fold",
+    "asked_translation",
+    "lamp_folds",
+    "mlqe",
+]
 
 LAMP_FOLDS = 3
 MLQE_TRAIN, MLQE_TEST = 600, 300
@@ -82,10 +91,14 @@ def mlqe(pair: str, data: str | Path | None = None) -> Fold:
     return Fold(taken, _sample(test, pair, MLQE_TEST, leave_out=sources))
 
 
+def asked_translation(pair: str, record: Record) -> str:
+    """Return the context of a post-edit, which is the sentence alone, as a task for an instruct model."""
+    return f"Translate the following {LANGUAGES[pair]} sentence into English.\n\n{record.context}"
+
+
 def _sample(file: Path, pair: str, count: int, leave_out: frozenset[str]) -> tuple[Record, ...]:
     """Return records of a file in its order, each of another context, which asks for a translation."""
-    ask = f"Translate the following {LANGUAGES[pair]} sentence into English.\n\n"
-    by_context = {f"{ask}{record.context}": record for record in read_log(file, **READ)}
+    by_context = {asked_translation(pair, record): record for record in read_log(file, **READ)}
     contexts = [context for context in by_context if context not in leave_out]
     chosen = np.random.default_rng(SEED).permutation(len(contexts))[:count]
     return tuple(

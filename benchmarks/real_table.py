@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cells import EVALUATION, TRAINED, WORK, incurred_cost, play
-from benchmarks.tables import METHODS, PAPER
+from benchmarks.tables import METHODS, PAPER, spread
 from editloop.edits import get_cost, read_log, write_log
-from editloop.edits.cost import DEFAULT_COST
+from editloop.edits.cost import DEFAULT_COST, PAPER_COST
 from editloop.lab import free_texts, stream_log
 from editloop.lab.drafts import KeptDrafts
 from editloop.lab.folder import claim
@@ -33,7 +33,6 @@ from editloop.users import get_user
 
 __all__ = ["TableOnRealBase", "run"]
 
-PAPER_COST = "levenshtein:word/response"
 TRAINABLE = ("sft", "dpo", "rl", "early")
 PAPER_COLUMNS = {"strong": 2, "weak": 3}
 """The columns of `PAPER` for emails, by the user who edited the log."""
@@ -236,5 +235,5 @@ def _page(measured: Mapping[str, Any]) -> str:
 def _mean_and_spread(values: Sequence[float]) -> str:
     if not values:
         return "–"
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return plus_minus(float(np.mean(values)), spread)
+    found = spread(np.array(values))
+    return plus_minus(found["mean"], found["sd"])

@@ -122,8 +122,8 @@ def _numbers(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> dict[s
     return {
         "methods": {
             method: {
-                "columns": {c.title: _spread(means[i, k]) for k, c in enumerate(COLUMNS)},
-                "max_subopt": _spread(worst[i]),
+                "columns": {c.title: spread(means[i, k]) for k, c in enumerate(COLUMNS)},
+                "max_subopt": spread(worst[i]),
             }
             for i, method in enumerate(METHODS)
         },
@@ -136,7 +136,8 @@ def _numbers(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> dict[s
     }
 
 
-def _spread(values: NDArray[np.float64]) -> dict[str, Any]:
+def spread(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the mean of values [seeds], their standard deviation if there are several, and the values."""
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
     return {"mean": float(values.mean()), "sd": sd, "by_seed": values.tolist()}
 
@@ -148,7 +149,7 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], settings: TableSett
     for method, label in METHODS.items():
         row = data["methods"][method]
         spreads = [*(row["columns"][title] for title in titles), row["max_subopt"]]
-        rows.append([label, *(plus_minus(spread["mean"], spread["sd"]) for spread in spreads)])
+        rows.append([label, *(plus_minus(each["mean"], each["sd"]) for each in spreads)])
     shares = [[METHODS[arm], *(f"{data['shares'][title][arm]:.0%}" for title in titles)] for arm in ARMS]
     above = ", ".join(f"{data['late_above_best_arm'][title]:+.3f} ({title})" for title in titles)
     rl = "; ".join(f"{domain}, {_tuned(domain)}" for domain in DOMAINS)
@@ -192,12 +193,10 @@ def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
                 continue  # Its line lies between those of its policies and would only crowd the figure.
             total = costs[column][method].cumsum(axis=1)
             rounds = np.arange(1, total.shape[1] + 1)
-            mean, spread = total.mean(axis=0), total.std(axis=0, ddof=1) if len(total) > 1 else 0.0
+            mean, sd = total.mean(axis=0), total.std(axis=0, ddof=1) if len(total) > 1 else 0.0
             wide = 2.2 if method == "late" else 1.3
             upper.plot(rounds, mean, color=colour_of(method), label=label, linewidth=wide)
-            upper.fill_between(
-                rounds, mean - spread, mean + spread, color=colour_of(method), alpha=0.15, linewidth=0
-            )
+            upper.fill_between(rounds, mean - sd, mean + sd, color=colour_of(method), alpha=0.15, linewidth=0)
         tidy(upper, column.title, "", "" if k else "cumulative cost")
         played = np.stack([(chosen[column] == i).mean(axis=0) for i in range(len(ARMS))])
         smooth = np.stack([recent_mean(row, WINDOW) for row in played])

@@ -14,7 +14,7 @@ from editloop.offline.config import FitConfig
 from editloop.offline.schedule import default_batch_size, training_steps
 from editloop.policy import ContextTree, Policy, processes
 
-__all__ = ["forward_tokens", "micro_batch", "step_size", "training_arguments"]
+__all__ = ["forward_tokens", "micro_batch", "step_size", "training_arguments", "training_length"]
 
 
 class OneDeviceArguments(TrainingArguments):  # type: ignore[misc]
@@ -69,6 +69,23 @@ def step_size(config: FitConfig, rows: int, processes: int) -> int:
     return min(config.batch_size or default_batch_size(rows, processes), rows) // processes
 
 
+def training_length(
+    config: FitConfig, rows: int, processes: int, epochs: float | None = None
+) -> tuple[int, int]:
+    """Optimiser steps of a whole training, and those between two of its evaluations.
+
+    Args:
+        config: The fit's configuration.
+        rows: The rows that are learned from.
+        processes: The number of processes.
+        epochs: Passes over the rows; by default those of the configuration.
+    """
+    # A step of no rows is refused where the training begins.
+    batch = max(1, step_size(config, rows, processes)) * processes
+    steps = training_steps(rows, batch, epochs or config.epochs)
+    return steps, max(1, steps // config.evaluations)
+
+
 def training_arguments(
     config: FitConfig,
     folder: Path,
@@ -108,8 +125,7 @@ def training_arguments(
         )
     batch = step_size(config, len(trees), world)
     micro = micro_batch(batch, trees, forward_tokens(policy), most=config.micro_batch_size)
-    steps = training_steps(len(trees), batch * world, epochs or config.epochs)
-    every = max(1, steps // config.evaluations)
+    steps, every = training_length(config, len(trees), world, epochs)
     checkpointing: dict[str, Any] = {}
     if config.gradient_checkpointing:  # the library warns if the flag is passed at all, even as False
         checkpointing = {

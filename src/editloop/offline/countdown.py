@@ -49,10 +49,8 @@ class Countdown:
         """Pass progress on, in trainings with what is left of the fit."""
         # Parts of a trial are tasks of their own, named after it: `dpo, validation`.
         if self._method is not None and total and "," not in task:
-            left = self._left(task, done)
-            note = (
-                f"{note}, {show_duration(left)} left in all" if note else f"{show_duration(left)} left in all"
-            )
+            left = f"{show_duration(self._left(task, done))} left in all"
+            note = f"{note}, {left}" if note else left
         self._callback.progress(task, done, total, note)
 
     def _left(self, task: str, done: int) -> float:

@@ -19,7 +19,15 @@ from editloop.offline.validation import TrialRows
 from editloop.policy import Policy, RunFolder, processes
 from editloop.progress import ProgressCallback, counter
 
-__all__ = ["FitData", "add_estimates", "encode_log", "feasible", "trial_rows", "with_log_limits"]
+__all__ = [
+    "FitData",
+    "add_estimates",
+    "encode_log",
+    "feasible",
+    "longest_edit",
+    "trial_rows",
+    "with_log_limits",
+]
 
 LONG_EDIT = 0.99
 """The quantile of the edits' lengths that limits sampled responses, if the user sets no limit."""
@@ -87,6 +95,12 @@ def encode_log(
     return data
 
 
+def longest_edit(examples: Sequence[Example]) -> int:
+    """The length in tokens that `LONG_EDIT` of the edits do not exceed."""
+    lengths = [len(each.tree.continuations[each.completions.of(EDIT)]) for each in examples]
+    return int(np.quantile(lengths, LONG_EDIT, method="higher"))
+
+
 def with_log_limits(config: FitConfig, data: FitData, callback: ProgressCallback) -> FitConfig:
     """The configuration with what it leaves to the log: how long sampled texts may be, and their number.
 
@@ -98,8 +112,7 @@ def with_log_limits(config: FitConfig, data: FitData, callback: ProgressCallback
     examples, found = (*data.train.examples, *data.validation.examples), dict[str, int]()
     longest = config.max_new_tokens
     if longest is None:
-        lengths = [len(e.completions.only(EDIT).tree.continuations[0]) for e in examples]
-        longest = found["max_new_tokens"] = int(np.quantile(lengths, LONG_EDIT, method="higher"))
+        longest = found["max_new_tokens"] = longest_edit(examples)
         callback.message(f"responses of at most {longest} tokens: {LONG_EDIT:.0%} of the edits are no longer")
     if config.num_samples is None:
         affordable = SAMPLED_TOKENS // (longest * len(examples))

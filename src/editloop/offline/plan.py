@@ -14,12 +14,12 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from editloop.errors import ConfigError
-from editloop.offline.arguments import forward_tokens, step_size
+from editloop.offline.arguments import forward_tokens, step_size, training_length
 from editloop.offline.arguments import micro_batch as choose_micro_batch
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.data import FitData
 from editloop.offline.examples import Example
-from editloop.offline.schedule import rung_steps, training_steps
+from editloop.offline.schedule import rung_steps
 from editloop.offline.speed import Speed, measure_speed
 from editloop.policy import ContextTree, Policy, processes
 from editloop.policy.memory import free_memory, parse_size, show_size, used_memory
@@ -201,42 +201,40 @@ def _plan_method(
             seen=config.memory,
             do="raise --memory, or lower --max-length",
         )
-    steps, finalists = _trained_steps(trials, config, len(trees), batch * world)
+    steps, finalists, evaluations = _trained_steps(trials, config, len(trees), world)
     trained = steps * batch * world * sum(lengths) / max(1, len(lengths))
     held = sum(len(example.tree.layout) for example in data.validation.examples)
     # Where the activations are computed twice, so is the forward.
     seconds = trained / world * (speed.train + (speed.score if checkpointing else 0.0))
-    seconds += (config.evaluations * steps / _whole_steps(trials[0], config, len(trees), batch * world)) * (
-        held / world * speed.score
-    )
+    seconds += evaluations * held / world * speed.score
     seconds += finalists * _drawing(config.validation_samples, config, data.validation.examples, speed)
     return MethodPlan(
         method.name, len(trials), len(trees), steps, round(trained), micro, checkpointing, memory, seconds
     )
 
 
-def _whole_steps(trial: Trial, config: FitConfig, rows: int, batch: int) -> int:
-    """Optimiser steps of a trial that is trained to the end."""
-    return training_steps(rows, batch, trial.hyperparameters.epochs or config.epochs)
-
-
-def _trained_steps(trials: Sequence[Trial], config: FitConfig, rows: int, batch: int) -> tuple[int, int]:
-    """Optimiser steps of a method's trials, halved on the way or not, and how many are trained to the end.
+def _trained_steps(
+    trials: Sequence[Trial], config: FitConfig, rows: int, world: int
+) -> tuple[int, int, float]:
+    """Optimiser steps of a method's trials, the trials that are trained to the end, and all evaluations.
 
     Args:
-        trials: The trials.
+        trials: The trials, which are halved on the way or not.
         config: The fit's configuration.
         rows: The rows that the method learns from.
-        batch: Contexts in a step, over all processes.
+        world: The number of processes.
     """
-    steps = [_whole_steps(trial, config, rows, batch) for trial in trials]
-    if not config.is_halved:
-        return sum(steps), len(trials)
-    whole, left, before, total = max(steps), len(trials), 0, 0
-    for rung in rung_steps(whole, len(trials), max(1, whole // config.evaluations)):
-        total += left * (rung - before)
-        left, before = math.ceil(left / 2), rung
-    return total + left * (whole - before), left
+    lengths = [training_length(config, rows, world, trial.hyperparameters.epochs) for trial in trials]
+    whole, every = max(lengths)
+    if config.is_halved:
+        left, before, total = len(trials), 0, 0
+        for rung in rung_steps(whole, len(trials), every):
+            total += left * (rung - before)
+            left, before = math.ceil(left / 2), rung
+        total += left * (whole - before)
+    else:
+        total, left = sum(steps for steps, _ in lengths), len(trials)
+    return total, left, config.evaluations * total / lengths[0][0]
 
 
 def _drawing(count: int, config: FitConfig, examples: Sequence[Example], speed: Speed) -> float:

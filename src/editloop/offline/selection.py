@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from editloop.offline.alarms import SampleCheck, raise_alarms
+from editloop.offline.arguments import training_length
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.data import FitData, trial_rows
 from editloop.offline.schedule import rung_steps
-from editloop.offline.trial import finished_result, train_trial, validation_steps
-from editloop.offline.validation import TrialRows
+from editloop.offline.trial import finished_result, train_trial
 from editloop.policy import Policy, RunFolder, processes
 from editloop.policy.manifest import PolicyRecord
 from editloop.progress import ProgressCallback
@@ -120,23 +120,25 @@ class _Training:
     callback: ProgressCallback
     result: dict[str, Any] = field(default_factory=dict)
 
-    def rows(self) -> TrialRows:
-        """What it is trained and validated on."""
-        return trial_rows(self.trial, self.policy, self.data, self.callback)
+    def rungs(self, rivals: int) -> list[int]:
+        """The steps at which it is compared with its rivals, itself among them."""
+        rows = sum(map(self.trial.method.rows, self.data.train.examples))
+        world = processes(self.policy.device).num_processes
+        steps, every = training_length(self.config, rows, world, self.trial.hyperparameters.epochs)
+        return rung_steps(steps, rivals, every)
 
     def run(self, until: int | None = None) -> None:
         """Train up to a step, or to the end; what an earlier process has done is not done again."""
         result = finished_result(self.folder, until)
         if result is None:
-            rows = self.rows()
-            before = self.result.get("seconds", 0.0)
+            rows = trial_rows(self.trial, self.policy, self.data, self.callback)
             result = train_trial(
                 self.folder, self.policy, self.trial, self.config, rows, self.label, self.callback, until
             )
-            result["seconds"] += before
         elif until is None:
             self.callback.message(f"{self.label}: finished by an earlier process")
-        self.result = result
+        # The file of a rung or of the end has the seconds since the rung before.
+        self.result = result | {"seconds": self.result.get("seconds", 0.0) + result["seconds"]}
 
 
 def _halved(
@@ -145,9 +147,8 @@ def _halved(
     """Those of comparable trainings that are worth training to the end; all, if steps are too few."""
     if len(rivals) < 2:
         return rivals
-    lengths = [validation_steps(each.policy, each.trial, config, each.rows()) for each in rivals]
     # Trials with other numbers of passes have rungs at other steps, each at the same share of its training.
-    rungs = [rung_steps(steps, len(rivals), every) for steps, every in lengths]
+    rungs = [each.rungs(len(rivals)) for each in rivals]
     left = list(range(len(rivals)))
     for rung in range(min(map(len, rungs))):
         for i in left:

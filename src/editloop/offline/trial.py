@@ -14,7 +14,7 @@ from typing import Any
 
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from editloop.edits import get_cost
@@ -36,7 +36,7 @@ from editloop.policy import (
 )
 from editloop.progress import ProgressCallback, counter
 
-__all__ = ["finished_result", "train_trial", "trainable", "validation_steps"]
+__all__ = ["finished_result", "train_trial", "trainable"]
 
 RESULT = "result.json"
 """The file of a trial's figures. It is written last, so whatever it describes is there, too."""
@@ -54,19 +54,6 @@ def finished_result(folder: Path, until: int | None = None) -> dict[str, Any] | 
     """
     file = folder / (RESULT if until is None else RUNG.format(until))
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-
-
-def validation_steps(policy: Policy, trial: Trial, config: FitConfig, rows: TrialRows) -> tuple[int, int]:
-    """The number of optimiser steps of a whole training, and the steps between two evaluations of it.
-
-    Args:
-        policy: The base.
-        trial: The method and its hyperparameters.
-        config: The fit's configuration.
-        rows: What it is trained and validated on.
-    """
-    arguments = _arguments(Path(), policy, trial, config, rows)
-    return arguments.max_steps, int(arguments.eval_steps)
 
 
 def train_trial(
@@ -129,7 +116,14 @@ def _train_once(
             policy=trained,
             trial=trial,
             config=config,
-            arguments=_arguments(folder, trained, trial, config, rows),
+            arguments=training_arguments(
+                config,
+                folder,
+                trained,
+                [each.tree for each in rows.train],
+                learning_rate=trial.hyperparameters.learning_rate,
+                epochs=trial.hyperparameters.epochs,
+            ),
             train=rows.train,
             validate=validation.run,
             callbacks=[_StepProgress(name, callback, until), *([] if until is None else [_StopAt(until)])],
@@ -147,20 +141,6 @@ def _train_once(
         del trainer  # it refers to the model, whose adapter is about to be detached
     gc.collect()  # the trainer and its optimiser are in reference cycles, and hold memory until then
     return result
-
-
-def _arguments(
-    folder: Path, policy: Policy, trial: Trial, config: FitConfig, rows: TrialRows
-) -> TrainingArguments:
-    """The library's arguments for a trial."""
-    return training_arguments(
-        config,
-        folder,
-        policy,
-        [each.tree for each in rows.train],
-        learning_rate=trial.hyperparameters.learning_rate,
-        epochs=trial.hyperparameters.epochs,
-    )
 
 
 @contextmanager

@@ -24,25 +24,9 @@ from editloop.lab.grammar import Domain, Source
 
 __all__ = ["SUMMARY"]
 
-_FACTS = {
-    "who": (
-        *("Anna", "Boris", "Clara", "David", "Emma", "Farid", "Gita", "Hugo", "Ines", "Jamal", "Kira"),
-        *("Luca", "Mina", "Nils", "Olga", "Paul", "Rita", "Sami", "Tara", "Viktor"),
-    ),
-    "event": (
-        *("flood", "festival", "election", "storm", "match", "wedding", "strike", "parade", "trial"),
-        *("opening", "discovery", "journey", "rescue", "exhibition", "harvest", "eclipse"),
-    ),
-    "place": ("Berlin", "Cairo", "Delhi", "Lima", "Lagos", "Oslo", "Paris", "Quito", "Rome", "Tokyo"),
-    "first": ("crowd", "bridge", "river", "school", "market", "harbour", "garden", "castle"),
-    "first_state": ("calm", "full", "empty", "loud", "bright", "dark", "green", "old"),
-    "second": ("mayor", "singer", "doctor", "teacher", "farmer", "captain", "baker", "painter"),
-    "second_state": ("happy", "tired", "brave", "proud", "angry", "quiet", "lucky", "busy"),
-}
-
 SUMMARY = Domain(
     name="summary",
-    facts=_FACTS,
+    facts=FREE_SUMMARY.facts,
     sources={
         "news": (
             "News from {place}: {who} on the {event}. {first} {first_state}, {second} {second_state}.",

@@ -251,7 +251,6 @@ class LocalBackend:
     def _draw(self) -> None:
         """Draw a token for each job, one model after the other; models without jobs have no batch."""
         assert self._base is not None
-        ended = False
         for whole, batch in list(self._batches.items()):
             try:
                 for job, token in cast(list[tuple[Job, int]], batch.step()):
@@ -261,6 +260,3 @@ class LocalBackend:
                     job.fail(error)
             if not batch.rows:
                 del self._batches[whole]
-                ended = True
-        if ended:
-            self._unload()
