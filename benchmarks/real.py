@@ -3,7 +3,7 @@
 SmolLM2-135M-Instruct, LAMP's paragraphs by folds of unseen writers, and translators' corrections of Romanian
 and of Estonian to English. `fit` gets the rows and nothing else; all that it chooses, it chooses on its own
 validation part. Each fit, and each policy's figures on the test rows, are kept as soon as they are there, so
-the benchmark can be interrupted and goes on where it stopped.
+the benchmark can be interrupted and goes on where it stopped. As many fits run at a time as there are cores.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from editloop.offline import FitConfig, fit
 from editloop.offline.examples import EDIT, Example, make_examples
 from editloop.offline.reference import reference_pass
 from editloop.offline.scoring import score
+from editloop.parallel import RelayedCallback, in_parallel
 from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback, WarningCallback, counter
 from editloop.results import markdown_table, write_result
@@ -83,24 +84,47 @@ def run(
         name: [Fold(fold.train[:limit], fold.test[:limit]) for fold in _folds(name, data)]
         for name in data_sets
     }
-    policy = load_base(base)
-    found: dict[str, list[dict[str, Any]]] = {}
+    jobs = [
+        Job(name, i, fold, base, tuple(methods), work / f"{name}-{i}")
+        for name in data_sets
+        for i, fold in enumerate(folds[name])
+    ]
+    found: dict[tuple[str, int], dict[str, Any]] = {}
     measured: dict[str, Any] = {}
-    for name in data_sets:
-        for i, fold in enumerate(folds[name]):
-            folder = work / f"{name}-{i}"
-            callback.message(f"{name}, fit {i + 1} of {len(folds[name])}")
-            config = FitConfig(methods=_possible(methods, fold, policy))
-            made = fit(fold.train, policy, folder / "run", config, callback=callback)
-            rows = {arm: _rows(made, arm, policy, fold, folder, callback) for arm in made.arm_names()}
-            found.setdefault(name, []).append({"about": _about(made, fold), "rows": rows})
-            measured = {
-                "base": policy.base,
-                "seed": SEED,
-                "data_sets": {each: _summary(fits) for each, fits in found.items()},
-            }
-            write_result("real", measured, _page(measured), out)
+    for job, result in in_parallel(_fit, jobs, "fits", callback):
+        found[job.name, job.place] = result
+        measured = {
+            "base": base,
+            "seed": SEED,
+            "data_sets": {
+                name: _summary([found[each] for each in sorted(found) if each[0] == name])
+                for name in data_sets
+                if any(each[0] == name for each in found)
+            },
+        }
+        write_result("real", measured, _page(measured), out)
     return measured
+
+
+class Job(NamedTuple):
+    """A fit and its figures: the data set, the fold and its place, the base, the methods, a folder."""
+
+    name: str
+    place: int
+    fold: Fold
+    base: str
+    methods: tuple[str, ...]
+    folder: Path
+
+
+def _fit(job: Job) -> dict[str, Any]:
+    """Fit, unless that is done already, and return what the fit did and the figures of each policy."""
+    callback = RelayedCallback(f"{job.name} {job.place + 1}, ")
+    policy = load_base(job.base, dtype="float32")  # the same on a GPU as on a CPU
+    config = FitConfig(methods=_possible(job.methods, job.fold, policy))
+    made = fit(job.fold.train, policy, job.folder / "run", config, callback=callback)
+    rows = {arm: _rows(made, arm, policy, job.fold, job.folder, callback) for arm in made.arm_names()}
+    return {"about": _about(made, job.fold), "rows": rows}
 
 
 def _folds(name: str, data: str | Path | None) -> list[Fold]:

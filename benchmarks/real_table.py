@@ -3,7 +3,7 @@
 A cell is the user who edited the log (strong or weak) and a seed: 300 logged rows, one fit with its defaults,
 and each policy's drafts for 200 contexts, which the strong user edits. Drafts are kept as they are drawn and
 are shared: both users edit the same logged drafts, and the base answers the contexts once. An interrupted
-benchmark goes on where it stopped, and each finished cell is on the page.
+benchmark goes on where it stopped. As many seeds run at a time as there are cores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from editloop.lab import free_texts, stream_log
 from editloop.lab.drafts import KeptDrafts
 from editloop.lab.folder import claim
 from editloop.offline import FitConfig, fit
+from editloop.parallel import RelayedCallback, in_parallel
 from editloop.policy import Policy, load_base
 from editloop.progress import ProgressCallback, WarningCallback, counter
 from editloop.results import markdown_table, plus_minus, write_result
@@ -94,16 +95,32 @@ def run(
         callback: Receives progress.
     """
     callback, settings = callback or WarningCallback(), settings or TableOnRealBase()
-    base = load_base(settings.base)
-    found: dict[str, dict[int, CellCosts]] = {}
+    jobs = [Job(seed, work, settings) for seed in settings.seeds]
+    found: dict[int, dict[str, CellCosts]] = {}
     measured: dict[str, Any] = {}
-    for seed in settings.seeds:
-        for trained in TRAINED:
-            callback.message(f"log of the {trained} user, seed {seed}")
-            found.setdefault(trained, {})[seed] = _cell(trained, seed, base, work, settings, callback)
-            measured = _measured(found, base, settings)
-            write_result("real-table", measured, _page(measured), out)
+    for job, cells in in_parallel(_cells, jobs, "seeds", callback):
+        found[job.seed] = cells
+        measured = _measured({seed: found[seed] for seed in settings.seeds if seed in found}, settings)
+        write_result("real-table", measured, _page(measured), out)
     return measured
+
+
+class Job(NamedTuple):
+    """The cells of a seed, of which the second shares drafts of the first."""
+
+    seed: int
+    work: Path
+    settings: TableOnRealBase
+
+
+def _cells(job: Job) -> dict[str, CellCosts]:
+    base = load_base(job.settings.base, dtype="float32")  # the same on a GPU as on a CPU
+    return {
+        trained: _cell(
+            trained, job.seed, base, job.work, job.settings, RelayedCallback(f"{trained} {job.seed}, ")
+        )
+        for trained in TRAINED
+    }
 
 
 def _cell(
@@ -167,9 +184,7 @@ def _cell(
     return CellCosts(costs, unfinished, late, shares, declined, (time.monotonic() - started) / 60)
 
 
-def _measured(
-    found: Mapping[str, Mapping[int, CellCosts]], base: Policy, settings: TableOnRealBase
-) -> dict[str, Any]:
+def _measured(found: Mapping[int, Mapping[str, CellCosts]], settings: TableOnRealBase) -> dict[str, Any]:
     cells = [
         {
             "trained": trained,
@@ -186,10 +201,10 @@ def _measured(
             "declined": cell.declined,
             "minutes": cell.minutes,
         }
-        for trained, by_seed in found.items()
-        for seed, cell in by_seed.items()
+        for seed, by_trained in found.items()
+        for trained, cell in by_trained.items()
     ]
-    return {"base": base.base, "rows": settings.rows, "rounds": settings.rounds, "cells": cells}
+    return {"base": settings.base, "rows": settings.rows, "rounds": settings.rounds, "cells": cells}
 
 
 def _page(measured: Mapping[str, Any]) -> str:

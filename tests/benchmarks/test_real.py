@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from benchmarks.real_table import PAPER_COST, TableOnRealBase
 from editloop.errors import ConfigError
 from editloop.offline import FitConfig
 from editloop.policy import Policy
+from editloop.progress import WarningCallback
 from small_log import small_log
 
 
@@ -57,7 +59,19 @@ def test_a_resampled_log_keeps_the_rows_of_a_context_together() -> None:
 
 
 @pytest.fixture
-def small(base: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs run in this process, one after the other, so that a test can watch them."""
+
+    def in_turn(work: Callable[[Any], Any], jobs: Sequence[Any], *_: Any) -> Iterator[tuple[Any, Any]]:
+        return ((job, work(job)) for job in jobs)
+
+    for module in (real, real_table):
+        monkeypatch.setattr(module, "in_parallel", in_turn)
+        monkeypatch.setattr(module, "RelayedCallback", lambda label: WarningCallback())
+
+
+@pytest.fixture
+def small(base: Any, monkeypatch: pytest.MonkeyPatch, one_process: None) -> Path:
     """A tiny base's folder; every data set is one fold of made-up rows, and a fit is short."""
     log = small_log(48)
     fold = Fold(tuple(log[:40]), tuple(log[40:]))
@@ -116,7 +130,7 @@ def test_an_unknown_data_set_is_named(tmp_path: Path) -> None:
 
 
 def test_the_table_goes_on_and_shares_drafts(
-    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_process: None
 ) -> None:
     changes = short(("sft",)).model_dump(
         include={"epochs", "evaluations", "validation", "validation_samples"}
