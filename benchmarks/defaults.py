@@ -33,7 +33,7 @@ from editloop.offline.examples import make_examples
 from editloop.offline.reference import reference_pass
 from editloop.offline.scoring import score
 from editloop.parallel import in_parallel
-from editloop.policy import load_base
+from editloop.policy import Policy, load_base
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
 
@@ -166,7 +166,7 @@ def _measure(job: Job) -> dict[str, Any]:
     base = load_base(BASE, dtype="float32")  # the same on a GPU as on a CPU, so that trials can be compared
     found: dict[str, Any] = {}
     if job.trial is None:
-        found["held"] = _figures(base, held, base)
+        found["held"] = _figures(base, held)
     else:
         config = FitConfig(
             methods=(job.trial.method,),
@@ -190,14 +190,14 @@ def _measure(job: Job) -> dict[str, Any]:
             **{key: value.mean for key, value in best.validation.items() if value},
         }
         with made.policy(job.trial.method, base) as policy:
-            found["held"] = _figures(policy, held, base)
+            found["held"] = _figures(policy, held)
     write_text(kept, json.dumps(found))
     return found
 
 
-def _figures(policy: Any, held: Sequence[Record], base: Any) -> dict[str, Any]:
+def _figures(policy: Policy, held: Sequence[Record]) -> dict[str, Any]:
     """Figures of a policy on held-out rows, with the cost and the shape of one sampled response for each."""
-    examples, _ = reference_pass(base, make_examples(held, base.encoder).examples)
+    examples, _ = reference_pass(policy, make_examples(held, policy.encoder).examples)
     figures = score(policy, examples).figures()
     means = {key: value["mean"] for key, value in figures.items() if value}
     sampled = check_samples(

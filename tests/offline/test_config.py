@@ -77,15 +77,15 @@ def test_an_unknown_hyperparameter_is_refused_with_the_known_ones() -> None:
 
 def test_the_default_grids() -> None:
     config = FitConfig()
-    assert shown(config, "sft", "learning_rate") == [1e-4, 3e-4]
-    assert shown(config, "dpo", "learning_rate", "beta") == [(2e-5, 0.1), (1e-4, 0.1)]
+    assert shown(config, "sft", "learning_rate") == [5e-4, 2e-3]
+    assert shown(config, "dpo", "learning_rate", "beta") == [(5e-5, 0.1), (2e-4, 0.1)]
     assert shown(config, "early", "learning_rate", "beta", "dpo_weight", "rl_weight") == [
-        (1e-4, 0.1, None, 0.0),
-        (3e-4, 0.1, None, 0.0),
+        (5e-4, 0.1, None, 0.0),
+        (2e-3, 0.1, None, 0.0),
     ]
     assert shown(config, "rl", "learning_rate", "beta", "kappa", "loss") == [
-        (2e-5, 0.1, 1.0, "pairwise"),
-        (1e-4, 0.1, 1.0, "pairwise"),
+        (5e-5, 0.1, 1.0, "pairwise"),
+        (2e-4, 0.1, 1.0, "pairwise"),
     ]
 
 

@@ -223,6 +223,8 @@ def test_an_adapter_changes_the_policy_and_leaves_no_trace_when_it_is_off(base: 
     with adapted.reference():
         assert adapted.log_probs(TREES) == scores
     assert adapted.log_probs(TREES) == trained
+    with pytest.raises(ModelError, match="carries an adapter of another policy"), policy.reference():
+        pass  # its layers are in the base itself, which would answer like the policy
     again = detach_adapter(adapted)
     assert again.model is policy.model
     assert list(policy.model.state_dict()) == names

@@ -6,9 +6,9 @@ documentation are generated from the fields. The hyperparameters of a method are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr, ValidationError, field_validator, model_validator
 
@@ -17,6 +17,9 @@ from editloop.edits import SplitBy
 from editloop.edits.cost import DEFAULT_COST
 from editloop.offline.methods import METHODS, Hyperparameters, Method, Need
 from editloop.policy.lora import LoraSettings
+
+if TYPE_CHECKING:
+    from editloop.offline.examples import Example
 
 __all__ = ["CostModelKind", "FitConfig", "Trial"]
 
@@ -50,6 +53,11 @@ class Trial:
         model = type(self.hyperparameters)
         fields = [name for name in model.model_fields if not model.extra(name)["comparable"]]
         return tuple(getattr(self.hyperparameters, name) for name in fields)
+
+    def settled(self, examples: Sequence[Example]) -> Trial:
+        """The trial with the hyperparameters that follow from the rows of the train part."""
+        rows = [example for example in examples if self.method.rows(example)]
+        return Trial(self.method, self.method.settled(self.hyperparameters, rows))
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -56,7 +56,7 @@ def train_method(
     trials = config.trials(name)
     trainings = [
         _Training(
-            trial=trial,
+            trial=trial.settled(data.train.examples),
             folder=run.work / name / trial.name,
             label=f"{name} {trial.name}" if len(trials) > 1 else name,
             policy=policy,

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from editloop.edits import ContextLike
+from editloop.errors import ModelError
 from editloop.policy.encode import Encoder
 from editloop.policy.generation import READABLE, GenerationSettings
 from editloop.policy.logprob import batch_features, batch_log_probs
@@ -191,10 +192,22 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """A context in which the policy is its reference: the base with the adapter switched off."""
+        """A context in which the policy is its reference: the base with the adapter switched off.
+
+        Raises:
+            ModelError: This is a base to which an adapter was attached for another policy.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
         if self.has_reference:
             with self.model.disable_adapter():
                 yield
+        elif any(isinstance(module, BaseTunerLayer) for module in self.model.modules()):
+            # An adapter's layers are put into the base itself, so this base would answer like the policy.
+            raise ModelError(
+                "the base carries an adapter of another policy",
+                do="ask that policy for its reference, or detach it first",
+            )
         else:
             yield
 

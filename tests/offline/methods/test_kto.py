@@ -98,6 +98,15 @@ def test_a_mismatched_draft_is_no_longer_than_the_longest_row(policy: Policy) ->
         assert len(each.tree.context) + max(map(len, each.tree.continuations)) <= longest
 
 
+def test_both_kinds_of_drafts_weigh_the_same_together(policy: Policy) -> None:
+    rows = log(8)
+    examples = make_examples([*rows[::2], rows[1]], policy.encoder).examples  # 4 edited, 1 accepted
+    found = METHOD.settled(KTOHyperparameters(), examples)
+    assert (found.desirable_weight, found.undesirable_weight) == (2.5, 0.625)  # 5/2 over 1 and over 4
+    given = METHOD.settled(KTOHyperparameters(undesirable_weight=0.5), examples)
+    assert (given.desirable_weight, given.undesirable_weight) == (2.5, 0.5)
+
+
 def test_kto_needs_drafts_of_both_kinds(policy: Policy, tmp_path: Path) -> None:
     config = FitConfig(methods=["kto"], validation_samples=0)
     edited = [row for row in log(40) if row.edit != row.response]

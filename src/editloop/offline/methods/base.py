@@ -58,7 +58,7 @@ class Hyperparameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    learning_rate: float = learning_rate(1e-4, 3e-4)
+    learning_rate: float = learning_rate(5e-4, 2e-3)
     epochs: float | None = hyperparameter(
         None,
         symbol="epochs",
@@ -155,6 +155,15 @@ class Method(ABC):
     def needs(self, hyperparameters: Any) -> frozenset[Need]:
         """What has to be prepared before a trial with these hyperparameters trains; by default nothing."""
         return frozenset()
+
+    def settled(self, hyperparameters: Any, examples: Sequence[Example]) -> Any:
+        """The hyperparameters with which a trial trains, some of which may follow from the rows.
+
+        Args:
+            hyperparameters: The trial's hyperparameters, as the configuration has them.
+            examples: The examples of the train part for which `rows` is true.
+        """
+        return hyperparameters
 
     def completions(self, examples: Sequence[Example], hyperparameters: Any) -> list[Completions]:
         """The completions that the loss looks at, for each example that the method learns from.

@@ -18,7 +18,7 @@ __all__ = ["DPO", "METHOD", "DPOHyperparameters", "batch_margin"]
 class DPOHyperparameters(Hyperparameters):
     """The hyperparameters of one trial of DPO."""
 
-    learning_rate: float = learning_rate(2e-5, 1e-4)
+    learning_rate: float = learning_rate(5e-5, 2e-4)
     beta: float = hyperparameter(
         0.1,
         symbol="beta",

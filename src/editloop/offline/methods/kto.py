@@ -25,15 +25,23 @@ DESIRABLE, UNDESIRABLE, MISMATCHED = "desirable", "undesirable", "mismatched"
 class KTOHyperparameters(Hyperparameters):
     """The hyperparameters of one trial of KTO."""
 
-    learning_rate: float = learning_rate(2e-5, 1e-4)
+    learning_rate: float = learning_rate(5e-5, 2e-4)
     beta: float = hyperparameter(
         0.1, symbol="beta", description="β; the greater, the closer the policy stays to the reference.", gt=0
     )
-    desirable_weight: float = hyperparameter(
-        1.0, symbol="desirable", description="λ_D, the weight of a draft that was accepted unchanged.", ge=0
+    desirable_weight: float | None = hyperparameter(
+        None,
+        symbol="desirable",
+        description="λ_D, the weight of a draft that was accepted unchanged; by default half of the drafts "
+        "over the number of these, so that both kinds weigh the same together.",
+        ge=0,
     )
-    undesirable_weight: float = hyperparameter(
-        1.0, symbol="undesirable", description="λ_U, the weight of a draft that was edited.", ge=0
+    undesirable_weight: float | None = hyperparameter(
+        None,
+        symbol="undesirable",
+        description="λ_U, the weight of a draft that was edited; by default half of the drafts over the "
+        "number of these.",
+        ge=0,
     )
 
 
@@ -62,6 +70,16 @@ class KTO(Method):
     def suffices(self, examples: Sequence[Example]) -> bool:
         """Whether there are drafts of both kinds."""
         return len({_is_accepted(example) for example in examples}) == 2
+
+    def settled(self, hyperparameters: Any, examples: Sequence[Example]) -> Any:
+        """The hyperparameters with weights that balance the two kinds of drafts, where none are given."""
+        # Most drafts are edited in most logs. With equal weights nearly the whole gradient pushes drafts
+        # down, and the policy forgets how to write (benchmarks/results/defaults.md).
+        accepted = sum(map(_is_accepted, examples))
+        counts = {"desirable_weight": accepted, "undesirable_weight": len(examples) - accepted}
+        balanced = {name: len(examples) / 2 / max(1, count) for name, count in counts.items()}
+        missing = {name for name in balanced if getattr(hyperparameters, name) is None}
+        return hyperparameters.model_copy(update={name: balanced[name] for name in missing})
 
     def needs(self, hyperparameters: Any) -> frozenset[Need]:
         """The reference's log-probabilities of the drafts."""
@@ -106,7 +124,7 @@ class KTO(Method):
             log_ratio[batch.index(UNDESIRABLE)],
             log_ratio[batch.index(MISMATCHED)],
             beta=chosen.beta,
-            weights=(chosen.desirable_weight, chosen.undesirable_weight),
+            weights=(_or_one(chosen.desirable_weight), _or_one(chosen.undesirable_weight)),
             count=batch.totals["drafts"],
         )
 
@@ -148,6 +166,11 @@ def _is_accepted(example: Example) -> bool:
     # By the texts and not by `is_pair`: an edit whose tokens differ from the draft's only after the cut is no
     # pair, but the user did not accept the draft.
     return example.edit == example.response
+
+
+def _or_one(weight: float | None) -> float:
+    """A weight; 1 for one that is to follow from the rows, if it is asked for without them."""
+    return 1.0 if weight is None else weight
 
 
 METHOD = KTO()

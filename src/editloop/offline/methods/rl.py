@@ -19,7 +19,7 @@ RLLoss = Literal["pairwise", "weighted"]
 class RLHyperparameters(Hyperparameters):
     """The hyperparameters of one trial of RL."""
 
-    learning_rate: float = learning_rate(2e-5, 1e-4)
+    learning_rate: float = learning_rate(5e-5, 2e-4)
     beta: float = hyperparameter(
         0.1,
         symbol="beta",
