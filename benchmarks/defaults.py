@@ -3,7 +3,7 @@
 Two logs, of short and of long edits, which no table of results uses: post-edits of translations (rows
 of MLQE-PE ro-en from the 2,000th on, and its dev rows to hold out), and the paragraphs that two writers of
 LAMP edited, held out by context. A trial is one training; trials are kept, so that the benchmark can be
-interrupted.
+interrupted; the page has what is there.
 
 For each trial the page shows the figures on the trial's own validation part, by which a fit could choose, and
 the likelihood, the reference accuracy and the cost of sampled responses on rows that were held out. From
@@ -13,7 +13,9 @@ these come the rank correlations of each validation figure with the cost on the 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +37,7 @@ from editloop.offline.scoring import score
 from editloop.parallel import in_parallel
 from editloop.policy import Policy, load_base
 from editloop.progress import ProgressCallback, WarningCallback
-from editloop.results import markdown_table, write_result
+from editloop.results import hardware, markdown_table, write_result
 
 __all__ = ["TRIALS", "run"]
 
@@ -82,6 +84,7 @@ TRIALS = (
     _trial("early", 3e-4, beta=0.3),
     _trial("dpo", 3e-4, beta=0.3),
     _trial("dpo", 3e-4, beta=0.03),
+    *(_trial("kto", rate, desirable_weight=1.0, undesirable_weight=1.0) for rate in RATES["kto"]),
 )
 """The trials, the most telling first: learning rates, then passes, then what joins the two losses."""
 
@@ -124,13 +127,17 @@ def run(
     callback = callback or WarningCallback()
     real_files(data, ("ro-en.train", "ro-en.dev"))
     jobs = [Job(log, trial, work, real_folder(data), rows) for log in logs for trial in (None, *trials)]
-    found = dict(in_parallel(_measure, jobs, "trials", callback))
-    results = [
-        {"log": job.log, "trial": job.trial.name if job.trial else "base", **found[job]} for job in jobs
-    ]
-    made = [each for each in results if "held" in each]
-    measured = {"base": BASE, "cost": COST, "rows": rows, "results": results}
-    write_result("defaults", measured, _page(made), out)
+    found: dict[Job, dict[str, Any]] = {}
+    measured: dict[str, Any] = {}
+    for ended, result in in_parallel(_measure, jobs, "trials", callback):
+        found[ended] = result
+        results = [
+            {"log": job.log, "trial": job.trial.name if job.trial else "base", **found[job]}
+            for job in jobs
+            if job in found
+        ]
+        measured = {"base": BASE, "cost": COST, "rows": rows, "results": results}
+        write_result("defaults", measured, _page(results), out)
     return measured
 
 
@@ -164,7 +171,8 @@ def _measure(job: Job) -> dict[str, Any]:
         return content
     train, held = rows_of(job.log, job.data, job.rows)
     base = load_base(BASE, dtype="float32")  # the same on a GPU as on a CPU, so that trials can be compared
-    found: dict[str, Any] = {}
+    machine = hardware()
+    found: dict[str, Any] = {"machine": ", ".join(machine["gpus"]) or machine["cpu"]}
     if job.trial is None:
         found["held"] = _figures(base, held)
     else:
@@ -180,7 +188,7 @@ def _measure(job: Job) -> dict[str, Any]:
         try:
             made = fit(train, base, job.folder / job.log / name, config, report=False)
         except EmptyViewError as error:  # no rows of the kind that the method needs, or no cost model
-            return {"left_out": str(error)}
+            return found | {"left_out": str(error)}
         best = made.manifest().policies[job.trial.method].best
         found["seconds"] = best.seconds
         found["steps"], found["best_step"] = best.steps, best.best_step
@@ -221,8 +229,9 @@ def _figures(policy: Policy, held: Sequence[Record]) -> dict[str, Any]:
 
 
 def _page(results: Sequence[dict[str, Any]]) -> str:
+    made = [each for each in results if "held" in each]
     rows = []
-    for result in results:
+    for result in made:
         held, own = result["held"], result.get("validation", {})
         rows.append(
             [
@@ -248,20 +257,40 @@ def _page(results: Sequence[dict[str, Any]]) -> str:
         "finished",
         "length ratio",
     ]
-    return markdown_table(headings, rows, left=2) + "\n\n" + _correlations(results)
+    machines = Counter(each["machine"] for each in results)
+    about = [
+        f"{BASE} in float32, cost `{COST}`. Measurements by machine: "
+        + ", ".join(f"{machine} {count}" for machine, count in machines.items())
+        + ".",
+        *(f"{each['log']}, {each['trial']}: {each['left_out']}" for each in results if "left_out" in each),
+    ]
+    return "\n\n".join([*about, markdown_table(headings, rows, left=2), _correlations(made)])
 
 
 def _correlations(results: Sequence[dict[str, Any]]) -> str:
+    """Rank correlations over the trials of one method, because the losses of two cannot be compared."""
+    methods = list(dict.fromkeys(each["trial"].split("-")[0] for each in results if each["trial"] != "base"))
     rows = []
-    for key in VALIDATION:
-        cells = [key.replace("_", " ")]
-        for log in LOGS:
+    for log, key in product(dict.fromkeys(each["log"] for each in results), VALIDATION):
+        cells = [log, key.replace("_", " ")]
+        for method in methods:
             points = [
                 (each["validation"][key], each["held"]["cost"])
                 for each in results
-                if each["log"] == log and each.get("validation", {}).get(key) is not None
+                if each["log"] == log
+                and each["trial"].split("-")[0] == method
+                and each["validation"].get(key) is not None
             ]
-            cells.append(f"{spearmanr(*zip(*points, strict=True)).statistic:+.2f}" if len(points) > 2 else "")
+            cells.append(_rank_correlation(points))
         rows.append(cells)
-    heading = "Rank correlation of a validation figure with the cost on held-out rows, over trials:\n\n"
-    return heading + markdown_table(["figure", *LOGS], rows)
+    heading = (
+        "Rank correlation of a validation figure with the cost on held-out rows, over a method's trials:\n\n"
+    )
+    return heading + markdown_table(["log", "figure", *methods], rows, left=2)
+
+
+def _rank_correlation(points: Sequence[tuple[float, float]]) -> str:
+    """Spearman's ρ; nothing for fewer than three points, or where one of the figures is the same in all."""
+    if len(points) < 3 or any(len(set(figures)) == 1 for figures in zip(*points, strict=True)):
+        return ""
+    return f"{spearmanr(*zip(*points, strict=True)).statistic:+.2f}"
