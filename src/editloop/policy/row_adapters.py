@@ -50,23 +50,27 @@ class RowAdapters:
         """Put an adapter on the base, beside those that are there.
 
         Raises:
-            ModelError: The adapter's weights are not exactly those that the base's modules need.
+            ModelError: The adapter's weights are not exactly those that the base's modules need, or it is of
+                a kind that rows of one batch cannot have each for itself: DoRA, and whole modules.
         """
         from peft import PeftModel
         from peft.utils import get_peft_model_state_dict
 
         model = self._model
         try:
-            with warnings.catch_warnings():  # PEFT only warns of missing weights; they are an error below
+            # PEFT only warns of missing weights, which are an error below, and of a bias, which is none.
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 if model is None:
                     model = PeftModel.from_pretrained(self._base, str(folder), adapter_name=name)
                 else:
                     model.load_adapter(str(folder), adapter_name=name)
-            have = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
+                have = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
             given = read_header(folder / ADAPTER).keys()
             if have != given:
                 raise ValueError(f"{len(have - given)} weights missing, {len(given - have)} unknown")
+            if not all(map(_is_by_row, core_of(model).modules())):
+                raise ValueError("DoRA and trained whole modules cannot share a batch with other adapters")
         except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
             # PEFT may have put its layers into the base's modules already.
             if self._model is not None and name in self._model.peft_config:
@@ -96,7 +100,6 @@ class RowAdapters:
     def _follow_layers(self) -> None:
         """Hook the layers that PEFT has put into the base, and switch off what PEFT itself would add."""
         from peft.tuners.lora import LoraLayer
-        from peft.utils.other import AuxiliaryTrainingWrapper
 
         for hook in self._hooks.values():
             hook.remove()
@@ -104,8 +107,7 @@ class RowAdapters:
         if self._model is None:
             return
         layers = [module for module in core_of(self._model).modules() if isinstance(module, LoraLayer)]
-        others = (m for m in core_of(self._model).modules() if isinstance(m, AuxiliaryTrainingWrapper))
-        self._is_grouped = all(map(_is_plain, layers)) and not any(others)
+        self._is_grouped = all(map(_is_plain, layers))
         if self._is_grouped:
             self._model.base_model.disable_adapter_layers()
             self._hooks = {each: each.register_forward_hook(self._add) for each in layers}
@@ -180,16 +182,21 @@ class _Block:
         return output + F.linear(low, self._b).to(output.dtype)
 
 
+def _is_by_row(module: nn.Module) -> bool:
+    """Whether PEFT can compute a module with another adapter for each row."""
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    is_whole = isinstance(module, (AuxiliaryTrainingWrapper, ParamWrapper))
+    return not is_whole and not (isinstance(module, LoraLayer) and module.lora_variant)
+
+
 def _is_plain(layer: Any) -> bool:
     """Whether a layer adds B A x, and nothing else, for all its adapters."""
-    from peft.tuners.lora.layer import ParamWrapper
-
     pairs = [*layer.lora_A.values(), *layer.lora_B.values()]
-    return (
-        not isinstance(layer, ParamWrapper)
-        and not layer.lora_variant
-        and not layer.lora_embedding_A
-        and all(isinstance(each, nn.Linear) and each.bias is None for each in pairs)
+    return not layer.lora_embedding_A and all(
+        isinstance(each, nn.Linear) and each.bias is None for each in pairs
     )
 
 
