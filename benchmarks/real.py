@@ -230,10 +230,8 @@ def _summary(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "policies": {arm: _figures(rows, base, draws) for arm, rows in pooled.items()},
         "texts": [
             {
-                "context": base["context"][i],
-                "edit": base["edit"][i],
-                **{arm: rows["sample"][i] for arm, rows in pooled.items()},
-            }
+                arm: rows["sample"][i] for arm, rows in pooled.items()
+            }  # the corpora's texts are not ours to show
             for i in range(min(SHOWN, len(base["context"])))
         ],
     }

@@ -77,7 +77,7 @@ class KTO(Method):
         # down, and the policy forgets how to write (benchmarks/results/defaults.md).
         accepted = sum(map(_is_accepted, examples))
         counts = {"desirable_weight": accepted, "undesirable_weight": len(examples) - accepted}
-        balanced = {name: len(examples) / 2 / max(1, count) for name, count in counts.items()}
+        balanced = {name: round(len(examples) / 2 / max(1, count), 3) for name, count in counts.items()}
         missing = {name for name in balanced if getattr(hyperparameters, name) is None}
         return hyperparameters.model_copy(update={name: balanced[name] for name in missing})
 
