@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,15 @@ def test_every_trial_has_a_name_of_its_own() -> None:
 
 
 @pytest.fixture
-def small(base: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], dict[str, Any]]:
+def small(
+    base: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_process: None
+) -> Callable[[], dict[str, Any]]:
     """A run of two trials in this process, on edits alone, of which KTO can learn nothing."""
     log = [record for record in small_log(60) if record.edit != record.response]
-
-    def in_turn(work: Callable[[Any], Any], jobs: Sequence[Any], *_: Any) -> Iterator[tuple[Any, Any]]:
-        return ((job, work(job)) for job in jobs)
 
     monkeypatch.setattr(defaults, "BASE", str(base(chat=True)))
     monkeypatch.setattr(defaults, "real_files", lambda *_: [])
     monkeypatch.setattr(defaults, "rows_of", lambda *_: (log[:32], log[32:40]))
-    monkeypatch.setattr(defaults, "in_parallel", in_turn)
     monkeypatch.setattr(
         defaults, "FitConfig", partial(FitConfig, evaluations=1, lora={"rank": 2}, max_new_tokens=6)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from benchmarks.real_table import PAPER_COST, TableOnRealBase
 from editloop.errors import ConfigError
 from editloop.offline import FitConfig
 from editloop.policy import Policy
-from editloop.progress import WarningCallback
 from small_log import small_log
 
 
@@ -56,18 +54,6 @@ def test_the_figures_by_hand() -> None:
 def test_a_resampled_log_keeps_the_rows_of_a_context_together() -> None:
     for draw in real._resampled(["a", "b", "a", "c"])[:50]:
         assert sorted(draw[draw == 0] + 2) == sorted(draw[draw == 2])
-
-
-@pytest.fixture
-def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs run in this process, one after the other, so that a test can watch them."""
-
-    def in_turn(work: Callable[[Any], Any], jobs: Sequence[Any], *_: Any) -> Iterator[tuple[Any, Any]]:
-        return ((job, work(job)) for job in jobs)
-
-    for module in (real, real_table):
-        monkeypatch.setattr(module, "in_parallel", in_turn)
-        monkeypatch.setattr(module, "RelayedCallback", lambda label: WarningCallback())
 
 
 @pytest.fixture
