@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cells import EVALUATION, TRAINED, WORK, incurred_cost, play
+from benchmarks.real import DTYPE
 from benchmarks.tables import METHODS, PAPER, spread
 from editloop.edits import get_cost, read_log, write_log
 from editloop.edits.cost import DEFAULT_COST, PAPER_COST
@@ -45,6 +46,7 @@ class TableOnRealBase:
 
     Attributes:
         base: The base, as `load_base` takes it.
+        dtype: The precision of its weights.
         seeds: The seeds.
         rows: Rows of a log.
         rounds: Rounds of the online phase, T.
@@ -52,6 +54,7 @@ class TableOnRealBase:
     """
 
     base: str = "smollm2"
+    dtype: str = DTYPE
     seeds: tuple[int, ...] = (1, 2)
     rows: int = 300
     rounds: int = 200
@@ -114,7 +117,7 @@ class Job(NamedTuple):
 
 
 def _cells(job: Job) -> dict[str, CellCosts]:
-    base = load_base(job.settings.base, dtype="float32")  # the same on a GPU as on a CPU
+    base = load_base(job.settings.base, dtype=job.settings.dtype)  # one precision on every device
     return {
         trained: _cell(
             trained, job.seed, base, job.work, job.settings, RelayedCallback(f"{trained} {job.seed}, ")
@@ -204,13 +207,19 @@ def _measured(found: Mapping[int, Mapping[str, CellCosts]], settings: TableOnRea
         for seed, by_trained in found.items()
         for trained, cell in by_trained.items()
     ]
-    return {"base": settings.base, "rows": settings.rows, "rounds": settings.rounds, "cells": cells}
+    return {
+        "base": settings.base,
+        "dtype": settings.dtype,
+        "rows": settings.rows,
+        "rounds": settings.rounds,
+        "cells": cells,
+    }
 
 
 def _page(measured: Mapping[str, Any]) -> str:
     cells = measured["cells"]
     parts = [
-        f"{measured['base']}, emails. {measured['rows']} logged rows edited by a strong or a weak user, "
+        f"{measured['base']} in {measured['dtype']}, emails. {measured['rows']} logged rows edited by a strong or a weak user, "
         f"`fit` with its defaults, {measured['rounds']} rounds with the strong user; mean cost of a round "
         "± sd over seeds, lower is better. LateEnsemble chooses among the trained policies."
     ]

@@ -15,6 +15,7 @@ from editloop.offline import (
     sft_loss,
     weighted_likelihood_loss,
 )
+from editloop.offline.losses import displacement
 
 LOG_PROB = torch.tensor([-6.0, -2.0, -1.0])
 LENGTHS = torch.tensor([3, 2, 1])
@@ -42,6 +43,14 @@ def test_dpo_by_hand() -> None:
     assert float(dpo_loss(torch.zeros(3), beta=0.1)) == pytest.approx(math.log(2))
     assert float(dpo_loss(margin, beta=0.5, count=4.0)) == pytest.approx(expected / 2)
     assert float(dpo_loss(margin[:0], beta=0.5)) == 0.0
+
+
+def test_displacement_by_hand() -> None:
+    log_prob, reference = torch.tensor([-5.0, -2.0]), torch.tensor([-3.0, -3.0], dtype=torch.float64)
+    lengths = torch.tensor([3, 1])
+    assert float(displacement(log_prob, reference, lengths)) == pytest.approx((2 - 1) / 4)
+    assert float(displacement(-log_prob, reference, lengths)) == 0.0  # they rose
+    assert float(displacement(log_prob[:0], reference[:0], lengths[:0])) == 0.0
 
 
 def test_the_joint_loss_by_hand() -> None:

@@ -8,7 +8,7 @@ from editloop.offline.schedule import default_batch_size, rung_steps, training_s
 
 
 @pytest.mark.parametrize(
-    ("rows", "size"), [(1, 4), (479, 4), (480, 8), (959, 8), (960, 16), (1920, 32), (10**6, 32)]
+    ("rows", "size"), [(1, 4), (359, 4), (361, 8), (475, 8), (720, 12), (1920, 32), (10**6, 32)]
 )
 def test_a_step_grows_with_the_rows(rows: int, size: int) -> None:
     assert default_batch_size(rows) == size
@@ -24,7 +24,8 @@ def test_a_step_can_be_divided_among_the_processes() -> None:
         (72, 4, 60),  # 60 · 4 / 72 = 3.33 passes
         (20, 4, 20),  # 12 passes would be needed for 60 steps; 4 passes are allowed
         (213, 4, 60),  # 1.13 passes
-        (540, 8, 68),  # one pass, ⌈67.5⌉ steps
+        (475, 8, 60),  # 60 · 8 / 475 = 1.01 passes
+        (350, 4, 88),  # one pass, ⌈87.5⌉ steps
         (7000, 32, 219),  # one pass, ⌈218.75⌉ steps
         (1, 1, 4),
     ],

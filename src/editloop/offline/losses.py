@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from editloop.offline.methods.sft import Reduction
 
 __all__ = [
+    "displacement",
     "dpo_loss",
     "early_ensemble_loss",
     "pairwise_regression_loss",
@@ -62,6 +63,21 @@ def preference_margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_
     # training the policy is counted from the fork, which saves the logits of the prefix; the cached reference
     # is counted from the start.
     return (chosen - rejected) - (ref_chosen - ref_rejected)
+
+
+def displacement(log_prob: Tensor, reference: Tensor, lengths: Tensor) -> Tensor:
+    """How far texts fell below their likelihood under the reference, in nats per token; 0 if they rose.
+
+    Args:
+        log_prob: log π of each text, summed over its tokens [n].
+        reference: log π_ref of each [n].
+        lengths: Number of tokens of each [n].
+
+    Returns:
+        A scalar; 0 for n = 0.
+    """
+    # Of all texts together, so that a few that fall among many that rise do not count.
+    return _divided((reference - log_prob).sum().clamp(min=0), lengths.sum())
 
 
 def dpo_loss(margin: Tensor, *, beta: float, count: Tensor | float | None = None) -> Tensor:

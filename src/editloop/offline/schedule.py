@@ -17,11 +17,9 @@ STEPS = 60
 MOST_PASSES = 4.0
 """The most passes over the rows; more of them teach the rows by heart (benchmarks/results/defaults.md)."""
 
-BATCH_SIZES = (32, 16, 8, 4)
-"""The sizes of a step, largest first."""
-
-ROWS_PER_SIZE = 60
-"""A size is used from this many times as many rows on, so that a pass over the rows has 60 steps or more."""
+LEAST_BATCH, LARGEST_BATCH = 4, 32
+"""The fewest and the most contexts in a step. Between them, their number is a multiple of the fewest, which
+divides into equal forwards, and a pass over the rows has about `STEPS` steps."""
 
 
 def default_batch_size(rows: int, world: int = 1) -> int:
@@ -31,7 +29,8 @@ def default_batch_size(rows: int, world: int = 1) -> int:
         rows: The rows that the method learns from.
         world: The number of processes; the size is a multiple of it.
     """
-    size = next((size for size in BATCH_SIZES if rows >= ROWS_PER_SIZE * size), BATCH_SIZES[-1])
+    size = LEAST_BATCH * round(rows / STEPS / LEAST_BATCH)
+    size = min(max(size, LEAST_BATCH), LARGEST_BATCH)
     return math.ceil(size / world) * world
 
 

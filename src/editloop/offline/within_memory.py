@@ -10,7 +10,7 @@ from accelerate import PartialState
 from editloop.errors import RunError
 from editloop.offline.config import FitConfig
 from editloop.offline.methods import Method
-from editloop.offline.schedule import BATCH_SIZES
+from editloop.offline.schedule import LARGEST_BATCH
 from editloop.policy.memory import is_out_of_memory, release_memory
 from editloop.progress import ProgressCallback
 
@@ -63,7 +63,7 @@ def _with_less(config: FitConfig, method: Method, reason: str) -> FitConfig:
     Raises:
         RunError: It has both already.
     """
-    micro = config.micro_batch_size or config.batch_size or BATCH_SIZES[0]
+    micro = config.micro_batch_size or config.batch_size or LARGEST_BATCH
     if micro > 1 and not method.forward_matters:
         return config.changed({"micro_batch_size": micro // 2})
     if not config.gradient_checkpointing:

@@ -12,9 +12,9 @@ import torch
 
 from editloop.edits import Record
 from editloop.errors import EmptyViewError
-from editloop.offline import FitConfig, fit, make_examples
+from editloop.offline import Batch, Completions, FitConfig, Layout, fit, make_examples
 from editloop.offline.methods.kto import METHOD, KTOHyperparameters, kto_loss
-from editloop.policy import Encoder, Policy, load_base
+from editloop.policy import ContextTree, Encoder, Policy, load_base
 from tiny import tiny_tokenizer
 
 
@@ -38,6 +38,22 @@ def test_the_reference_point_is_not_below_zero_and_no_gradient_flows_through_it(
     assert loss.item() == pytest.approx(1 - sigmoid(0.5))
     assert mismatched.grad is None
     assert float(desirable.grad) == pytest.approx(-sigmoid(0.5) * (1 - sigmoid(0.5)))  # type: ignore[arg-type]
+
+
+def test_the_figure_that_decides_counts_what_accepted_drafts_lost() -> None:
+    # The accepted draft, of two tokens, lost 3 nats; the edited one lost more, so the loss is low.
+    kinds = {"desirable": (-2.0, -5.0, 2), "undesirable": (-2.0, -90.0, 1)}
+    drafts = [
+        Completions(ContextTree((1,), ((2,) * length,)), {kind: (0,)}, (reference,))
+        for kind, (reference, _, length) in kinds.items()
+    ]
+    layout = Layout(drafts, torch.tensor([length for *_, length in kinds.values()]))
+    log_probs = torch.tensor([value for _, value, _ in kinds.values()], dtype=torch.float64)
+    batch = Batch(layout, log_probs, METHOD.totals(layout))
+    trial = KTOHyperparameters(beta=1.0)
+    figure = float(METHOD.validation_figure(batch, trial))
+    assert figure == pytest.approx((1 - sigmoid(-3.0)) / 2 + 0.5 * 3 / 2)
+    assert figure == pytest.approx(float(METHOD.loss(batch, trial)) + 0.75)
 
 
 @pytest.fixture(scope="module")

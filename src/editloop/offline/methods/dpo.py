@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from editloop.offline.methods.base import Hyperparameters, Method, Need, hyperparameter, learning_rate
@@ -52,6 +53,21 @@ class DPO(Method):
         from editloop.offline.losses import dpo_loss
 
         return dpo_loss(batch_margin(batch), beta=hyperparameters.beta, count=batch.totals["pairs"])
+
+    def validation_figure(self, batch: Batch, hyperparameters: DPOHyperparameters) -> Tensor:
+        """The loss, and what the edits lost in nats per token, times the loss of the reference itself."""
+        from editloop.offline.losses import displacement
+
+        # The loss looks at the difference of edit and response alone. It keeps falling when both become
+        # unlikely, edits only less so, and a policy that has forgotten how to write has the lowest loss of
+        # all (docs/findings.md). A fall of one nat per token outweighs all that the loss can gain.
+        chosen, _ = batch.pairs
+        fall = displacement(batch.log_probs[chosen], batch.reference[chosen], batch.lengths[chosen])
+        return self.loss(batch, hyperparameters) + self.unlearned(hyperparameters) * fall
+
+    def unlearned(self, hyperparameters: DPOHyperparameters) -> float:
+        """The loss of the reference itself, whose margins are all 0."""
+        return math.log(2)
 
 
 def batch_margin(batch: Batch) -> Tensor:

@@ -34,5 +34,9 @@ class IPO(DPO):
         # Without pairs, both the sum and the total are 0; the minimum makes the loss 0 instead of NaN.
         return distance.square().sum() / max(batch.totals["pairs"], 1e-9)
 
+    def unlearned(self, hyperparameters: DPOHyperparameters) -> float:
+        """The loss of the reference itself, the square of the distance."""
+        return (1 / (2 * hyperparameters.beta)) ** 2
+
 
 METHOD = IPO()

@@ -128,6 +128,16 @@ class KTO(Method):
             count=batch.totals["drafts"],
         )
 
+    def validation_figure(self, batch: Batch, hyperparameters: KTOHyperparameters) -> Tensor:
+        """The loss, and half of what the accepted drafts lost in likelihood, in nats per token."""
+        from editloop.offline.losses import displacement
+
+        # As with DPO, the loss falls on and on where all drafts become unlikely, the accepted ones only less
+        # so. With balanced weights it is 1/2 for the reference, so a fall of one nat outweighs all gains.
+        accepted = batch.index(DESIRABLE)
+        fall = displacement(batch.log_probs[accepted], batch.reference[accepted], batch.lengths[accepted])
+        return self.loss(batch, hyperparameters) + fall / 2
+
 
 def kto_loss(
     desirable: Tensor,
