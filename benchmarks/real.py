@@ -293,8 +293,8 @@ COLUMNS = {
 
 def _page(measured: Mapping[str, Any]) -> str:
     parts = [
-        f"`fit` with its defaults on {measured['base']} in {measured['dtype']}. In brackets 95% intervals by bootstrap over "
-        "contexts. The gain is the edit's log-likelihood over that under the base.",
+        f"`fit` with its defaults on {measured['base']} in {measured['dtype']}. In brackets 95% intervals by "
+        "bootstrap over contexts. The gain is the edit's log-likelihood over that under the base.",
     ]
     for name, found in measured["data_sets"].items():
         fits = found["fits"]

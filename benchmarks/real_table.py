@@ -207,20 +207,15 @@ def _measured(found: Mapping[int, Mapping[str, CellCosts]], settings: TableOnRea
         for seed, by_trained in found.items()
         for trained, cell in by_trained.items()
     ]
-    return {
-        "base": settings.base,
-        "dtype": settings.dtype,
-        "rows": settings.rows,
-        "rounds": settings.rounds,
-        "cells": cells,
-    }
+    size = {name: getattr(settings, name) for name in ("base", "dtype", "rows", "rounds")}
+    return {**size, "cells": cells}
 
 
 def _page(measured: Mapping[str, Any]) -> str:
     cells = measured["cells"]
     parts = [
-        f"{measured['base']} in {measured['dtype']}, emails. {measured['rows']} logged rows edited by a strong or a weak user, "
-        f"`fit` with its defaults, {measured['rounds']} rounds with the strong user; mean cost of a round "
+        f"{measured['base']} in {measured['dtype']}, emails. {measured['rows']} logged rows edited by a "
+        f"strong or a weak user, `fit` with its defaults, {measured['rounds']} rounds with the strong user; mean cost of a round "
         "± sd over seeds, lower is better. LateEnsemble chooses among the trained policies."
     ]
     for name in (PAPER_COST, DEFAULT_COST):

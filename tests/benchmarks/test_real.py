@@ -122,7 +122,8 @@ def test_the_table_goes_on_and_shares_drafts(
         include={"epochs", "evaluations", "validation", "validation_samples"}
     )
     monkeypatch.setattr(real_table, "TRAINABLE", ("sft", "dpo"))
-    size = TableOnRealBase(str(base(chat=True)), (1,), 24, 5, tuple({**changes, "max_new_tokens": 8}.items()))
+    short = tuple({**changes, "max_new_tokens": 8}.items())
+    size = TableOnRealBase(str(base(chat=True)), "float32", (1,), 24, 5, short)
     asked: list[int] = []
     sample = Policy.sample
 
