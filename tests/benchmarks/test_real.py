@@ -122,8 +122,8 @@ def test_the_table_goes_on_and_shares_drafts(
         include={"epochs", "evaluations", "validation", "validation_samples"}
     )
     monkeypatch.setattr(real_table, "TRAINABLE", ("sft", "dpo"))
-    short = tuple({**changes, "max_new_tokens": 8}.items())
-    size = TableOnRealBase(str(base(chat=True)), "float32", (1,), 24, 5, short)
+    few = tuple({**changes, "max_new_tokens": 8}.items())
+    size = TableOnRealBase(str(base(chat=True)), "float32", (1,), 24, 5, few)
     asked: list[int] = []
     sample = Policy.sample
 
