@@ -216,7 +216,8 @@ def _page(measured: Mapping[str, Any]) -> str:
     parts = [
         f"{measured['base']} in {measured['dtype']}, emails. {measured['rows']} logged rows edited by a "
         f"strong or a weak user, `fit` with its defaults, {measured['rounds']} rounds with the strong user; "
-        "mean cost of a round ± sd over seeds, lower is better. LateEnsemble chooses among the trained policies."
+        "mean cost of a round ± sd over seeds, lower is better. LateEnsemble chooses among the trained "
+        "policies."
     ]
     for name in (PAPER_COST, DEFAULT_COST):
         rows = []
