@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from editloop.errors import ModelError
 from editloop.lab import free_texts
+from editloop.policy import Policy
 
 
 @pytest.fixture
@@ -33,6 +35,27 @@ def test_free_texts_from_the_log_to_the_rounds(editloop, tiny, tmp_path):
     assert json.loads((tmp_path / "run/rounds-strong/settings.json").read_text())["max_new_tokens"] == 120
     status, _, err = editloop(*texts, "--domain", "summary", "--user", "weak")
     assert status == 0, err
+
+
+def test_a_log_that_was_interrupted_goes_on(editloop, tiny, tmp_path, monkeypatch):
+    sample, calls = Policy.sample, []
+
+    def gone_once(self, contexts, **options):
+        calls.append(options["seed"])
+        if len(calls) == 2:
+            raise ModelError("the machine is gone")
+        return sample(self, contexts, **options)
+
+    monkeypatch.setattr(Policy, "sample", gone_once)
+    asked = ["lab", "log", "log.jsonl", "--texts", "free", "--base", tiny, "--rows", 40]
+    status, _, err = editloop(*asked)
+    assert status == 1 and "the machine is gone" in err
+    assert (tmp_path / "log.drafts.jsonl").is_file() and not (tmp_path / "log.jsonl").exists()
+    status, out, _ = editloop(*asked)
+    assert status == 0 and "40 rows written" in out
+    assert calls == [0, 1, 1, 2]  # the first chunk is not drawn again
+    assert not (tmp_path / "log.drafts.jsonl").exists()
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 40
 
 
 def test_free_texts_need_a_base_that_can_read_them(editloop):

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, event, select
 from editloop.edits import Record
 from editloop.online import Bandit
 from editloop.serve.backends.base import BackendUnavailableError, Chunk, Completion, UpstreamRejectedError
+from editloop.serve.loop.commands import StartEpoch
 from editloop.serve.loop.completion import CompletionRequest
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.events import read_events
@@ -533,5 +534,20 @@ def test_a_header_makes_a_triple_idempotent(url: str, tmp_path: Path) -> None:
                 done = await service.http.post("/v1/edits", json=triple, headers={"Idempotency-Key": "k"})
                 assert done.json()["repeated"] is repeated, done.text
             assert len((await service.http.get("/v1/edits")).json()["data"]) == 1
+
+    run(work())
+
+
+def test_a_retired_arm_has_no_gauges(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(url, tmp_path) as service:
+
+            async def observed() -> list[str]:
+                text = (await service.http.get("/metrics")).text
+                return re.findall(r'^editloop_arm_observed\{arm="(.*)"\}', text, re.MULTILINE)
+
+            assert await observed() == ["a@1", "b@2"]
+            await service.loop.set_arms(StartEpoch(lambda _: ("b@2",), (), time.time()))
+            assert await observed() == ["b@2"]
 
     run(work())

@@ -104,6 +104,7 @@ def log(
     """Run the verb."""
     from editloop.edits import write_log
     from editloop.lab import stream_log
+    from editloop.lab.drafts import KeptDrafts
     from editloop.policy import load_base
 
     world = get_world(domain, texts)
@@ -116,15 +117,18 @@ def log(
     writer = writing_base(domain, texts, base)
     with shown_progress() as callback:
         policy, cut = load_base(writer, device=device), list[str]()
+        # A real base takes minutes. What it wrote is kept until the log is there, in case of a kill.
+        drafts = KeptDrafts(policy, out.with_suffix(".drafts.jsonl"), policy.fingerprint)
 
         def counted() -> Iterator[Record]:
-            made = stream_log(world, editor, rows, seed, policy=policy)
+            made = stream_log(world, editor, rows, seed, policy=drafts)
             for done, record in enumerate(made, 1):
                 cut.extend([record.id] if record.metadata.get("finished") is False else [])
                 callback.progress("log", done, rows)
                 yield record
 
         count = write_log(counted(), out)
+        drafts.path.unlink(missing_ok=True)
     limit = f"; {len(cut)} drafts were cut at {world.max_new_tokens} tokens" if cut else ""
     console.print(f"{count} rows written to {out}{limit}")
 

@@ -66,6 +66,8 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics, in Prometheus' text format."""
         state = self._loop.bandit.state
+        for gauge in (self._observed, self._cost):
+            gauge.clear()  # arms that were retired since the last time have no figures
         for arm in state.arms:
             pool = state.pool(arm)
             self._observed.labels(arm).set(pool.observed)
