@@ -36,6 +36,7 @@ BENCHMARKS = {
     "real-trl": "real_trl:run",
     "rl": "rl:run",
     "serve": "serving:run",
+    "serve-local": "serve_local:run",
     "table1": "tables:table1",
     "table2": "tables:table2",
     "train-speed": "train_speed:run",
