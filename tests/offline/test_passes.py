@@ -186,3 +186,34 @@ def test_the_mixture_of_a_fit_reads_nothing_that_the_trials_have_read(
     assert nothing == 0 < scored
     assert mixture.weights == pytest.approx(again.weights, abs=1e-3)
     assert mixture.single == pytest.approx(again.single, abs=1e-4)
+
+
+def test_the_mixture_by_cost_samples_nothing_that_the_trials_have_sampled(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from editloop.offline import fitting
+
+    config = FitConfig(**SMALL | {"methods": ["sft", "dpo"], "validation_samples": 4, "mixture": "cost"})
+    own: list[tuple[int, Any]] = []
+    mix, sample, calls = fitting.mix_policies, Policy.sample, [0]
+
+    def counted_sample(self: Policy, *arguments: Any, **options: Any) -> Any:
+        calls[0] += 1
+        return sample(self, *arguments, **options)
+
+    def counted(run: RunFolder, *arguments: Any) -> Any:
+        for is_old in (False, True):
+            for result in run.work.glob("*/*/result.json") if is_old else ():
+                content = json.loads(result.read_text())
+                del content["responses"]  # as an older version left it
+                result.write_text(json.dumps(content))
+            before = calls[0]
+            own.append((mix(run, *arguments), calls[0] - before))
+        return own[0][0]
+
+    monkeypatch.setattr(Policy, "sample", counted_sample)
+    monkeypatch.setattr(fitting, "mix_policies", counted)
+    fit(small_log(60), policy, tmp_path / "run", config)
+    (mixture, none), (again, two) = own
+    assert (none, two) == (0, 2)
+    assert mixture == again

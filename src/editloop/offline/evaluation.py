@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from editloop.edits import ContextLike, Log, Record, get_cost, row_hashes
+from editloop.edits import Log, Record, get_cost, row_hashes
 from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import EmptyViewError, RunError
 from editloop.offline.alarms import check_samples
 from editloop.offline.cost_model.saved import cost_fidelity, reads_base
 from editloop.offline.examples import Example, make_examples
+from editloop.offline.recorded import RecordedPolicy
 from editloop.offline.reference import Scored, feature_pass, reference_pass, with_reference
 from editloop.offline.scoring import DEFAULT_BETA, log_probs_of, scores_of
 from editloop.policy import MixedPolicy, Policy, RunFolder, Sample, processes
@@ -102,7 +103,7 @@ def evaluate(
             # A policy that diverged has no distribution to sample from.
             shown = held[:samples] if np.isfinite(scores.chosen).all() else []
             sampled = check_samples(
-                _Recorded(policy, known.samples.setdefault(name, {})),
+                RecordedPolicy(policy, known.samples.setdefault(name, {})),
                 shown,
                 cost,
                 seed=seed,
@@ -169,24 +170,6 @@ class _Known:
     samples: dict[str, dict[tuple[int, ...], Sample]] = field(default_factory=dict)
 
 
-class _Recorded(Policy):
-    """A policy that keeps its samples by their place, and gives those that are kept without sampling."""
-
-    def __init__(self, policy: Policy, kept: dict[tuple[int, ...], Sample]) -> None:
-        super().__init__(**{each.name: getattr(policy, each.name) for each in fields(Policy)})
-        self._policy, self._kept = policy, kept
-
-    def sample(
-        self, contexts: Sequence[ContextLike], *, places: Sequence[Any] | None = None, **options: Any
-    ) -> list[Sample]:
-        """Sample as the policy does; calls differ in contexts and places only."""
-        places = places or [(i,) for i in range(len(contexts))]
-        if not all(place in self._kept for place in places):
-            found = self._policy.sample(contexts, places=places, **options)
-            self._kept.update(zip(places, found, strict=True))
-        return [self._kept[place] for place in places]
-
-
 def _arms(
     run: RunFolder | None, base: Policy, held: Sequence[Example], known: _Known
 ) -> Iterator[tuple[str, AbstractContextManager[Policy], Sequence[Sequence[float]] | None]]:
@@ -210,7 +193,7 @@ def _arms(
         # In each place a mixture gives the response that one of its policies has given there.
         def load(name: str) -> AbstractContextManager[Policy]:
             kept = known.samples.get(name)
-            return nullcontext(_Recorded(base, kept)) if kept else run.policy(name, base)
+            return nullcontext(RecordedPolicy(base, kept)) if kept else run.policy(name, base)
 
         yield (
             "mixture",

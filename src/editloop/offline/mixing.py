@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,11 +46,7 @@ def mix_policies(
             continue
         log_probs[name] = scores
         if config.mixture == "cost":
-            with run.policy(name, policy) as trained:
-                contexts = [e.context for e in shown]
-                responses[name] = trained.sample(
-                    contexts, seed=config.seed, max_new_tokens=config.longest_response
-                )
+            responses[name] = _responses(run, name, policy, config, shown)
     if not log_probs:
         return None
     if config.mixture == "likelihood":
@@ -69,15 +66,31 @@ def mix_policies(
     return mix_by_cost(costs, seed=config.seed)
 
 
+def _responses(
+    run: RunFolder, name: str, policy: Policy, config: FitConfig, shown: Sequence[Example]
+) -> list[Sample]:
+    """A response of a policy of the run to each context [n]: those that its trial has sampled, if it has."""
+    known = [Sample(**each) for each in _result(run, name, config).get("responses", [])]
+    if len(known) == len(shown):
+        return known
+    contexts = [e.context for e in shown]
+    with run.policy(name, policy) as trained:
+        return trained.sample(contexts, seed=config.seed, max_new_tokens=config.longest_response)
+
+
 def _edit_log_probs(
     run: RunFolder, name: str, policy: Policy, config: FitConfig, held: Sequence[Example]
 ) -> list[float]:
     """log π_k(y'|x) of the validation examples under a policy of the run [n]."""
-    # Its trial has scored them. Only a trial that an older version finished has kept none of it.
-    trial = config.trials(name)[run.manifest().policies[name].chosen]
-    known: list[float] = (finished_result(run.work / name / trial.name) or {}).get("edit_log_probs", [])
+    known: list[float] = _result(run, name, config).get("edit_log_probs", [])
     if len(known) == len(held):
         return known
     trees = [e.completions.only(EDIT).tree for e in held]
     with run.policy(name, policy) as trained:
         return [each[0] for each in on_all_processes(policy.device, trees, trained.log_probs)]
+
+
+def _result(run: RunFolder, name: str, config: FitConfig) -> Mapping[str, Any]:
+    """What the chosen trial of a method has kept; one that an older version finished has kept less."""
+    trial = config.trials(name)[run.manifest().policies[name].chosen]
+    return finished_result(run.work / name / trial.name) or {}

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from editloop.offline.alarms import check_samples
 from editloop.offline.arguments import training_arguments
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.disk import disk_errors
+from editloop.offline.recorded import RecordedPolicy
 from editloop.offline.trainer import EditTrainer
 from editloop.offline.validation import TrialRows, Validation
 from editloop.offline.within_memory import within_memory
 from editloop.policy import (
     Policy,
+    Sample,
     attach_adapter,
     detach_adapter,
     processes,
@@ -174,8 +177,9 @@ def _result(
     examples, trial = validation.rows.examples, validation.trial
     # A policy that diverged has no distribution to sample from.
     shown = list(examples[:samples]) if math.isfinite(final) else []
+    drawn: dict[tuple[int, ...], Sample] = {}
     sampled = check_samples(
-        trained,
+        RecordedPolicy(trained, drawn),
         shown,
         get_cost(config.cost, tokenize=trained.encoder.tokenize),
         seed=config.seed,
@@ -190,7 +194,9 @@ def _result(
         "validation_loss": final,
         "validation_cost": sampled.cost.mean if sampled else None,
         "validation": validation.figures,
+        # For the mixture of the run, which need not score and sample again.
         "edit_log_probs": [] if validation.scores is None else validation.scores.chosen.tolist(),
+        "responses": [asdict(each) for each in drawn.values()],
         "sampled": sampled.to_json() if sampled else None,
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,

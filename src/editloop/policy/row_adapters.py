@@ -160,7 +160,7 @@ class _Block:
         if own:
             self._a = torch.cat([layer.lora_A[name].weight for name in own]).detach()
             scaled = [layer.lora_B[name].weight * layer.scaling[name] for name in own]
-            # Transposed once: with few rows, a product takes half as long again if it has to read B by columns.
+            # Transposed once: with few rows, a product takes half as long again if it reads B by columns.
             self._b = torch.cat(scaled, dim=1).detach().T.contiguous()
         self._rows: Sequence[str | None] | None = None
 
