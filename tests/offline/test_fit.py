@@ -28,6 +28,7 @@ from editloop.offline import (
     make_examples,
 )
 from editloop.offline.data import encode_log
+from editloop.offline.report import FIGURES, figures_table
 from editloop.policy import ContextTree, Policy, RunFolder, load_base, load_policy
 from editloop.progress import EditLoopWarning
 from small_log import RecordingCallback, small_log
@@ -309,6 +310,15 @@ def test_the_grid_is_chosen_from_by_validation_loss(policy: Policy, tmp_path: Pa
     with run.policy("sft", policy) as trained:
         assert abs(trained.log_probs(TREES)[0][0] - plain[0][0]) > 1e-2  # not the first rate's
     assert any("the best of 3" in line for line in callback.lines)
+
+
+def test_a_report_without_samples_has_no_columns_for_them(policy: Policy, tmp_path: Path) -> None:
+    run = fit(small_log(), policy, tmp_path / "run", config(methods=("sft",), epochs=1, validation_samples=0))
+    header, *rows = figures_table(run.manifest())
+    assert header == ["policy", *FIGURES.values()]
+    assert [row[0] for row in rows] == ["sft"] and all(len(row) == len(header) for row in rows)
+    page = run.report.read_text(encoding="utf-8")
+    assert "Sampled cost:" not in page and "Reference accuracy:" in page
 
 
 def test_the_grid_is_chosen_from_by_the_cost_of_samples(

@@ -142,40 +142,21 @@ def _read(
 
 def print_run(run: RunFolder) -> None:
     """Print the policies of a run as a table with the sampled cost first, then their trainings."""
-    from editloop.offline.report import (
-        ACCURACIES,
-        FIGURES,
-        SAMPLED,
-        figures_note,
-        sampled_cells,
-        show_estimate,
-        show_number,
-        verdict_of,
-    )
+    from editloop.offline.report import ACCURACIES, figures_note, figures_table, show_number, verdict_of
 
-    shown = ("accuracy", "reference_accuracy")
-    rows = [["policy", *SAMPLED, *(FIGURES[key] for key in shown)]]
+    manifest = run.manifest()
     # A table apart, because both together would not fit into 80 columns.
     trained = [["method", "validation loss", "steps", "settings"]]
-    manifest = run.manifest()
-    if manifest.base.sampled is not None:
-        rows.append(["base", *sampled_cells(manifest.base.sampled), "", ""])
     for name, policy in manifest.policies.items():
         best = policy.best
-        rows.append(
-            [
-                name,
-                *sampled_cells(best.sampled),
-                *(show_estimate(best.validation.get(key)) for key in shown),
-            ]
-        )
         losses = f"{show_number(best.initial_loss)} → {show_number(best.validation_loss)}"
         kept = "–" if best.best_step is None else best.best_step
         trained.append([name, losses, f"{kept} of {best.steps}", best.settings])
     if manifest.data is not None:
         held = manifest.data.validation
-        console.print(f"\nValidation: {figures_note(held.examples, held.pairs)}")
-    show_table(rows)
+        console.print()
+        console.print(fill(f"Validation: {figures_note(held.examples, held.pairs)}", console.width))
+    show_table(figures_table(manifest, ("accuracy", "reference_accuracy")))
     console.print(fill(ACCURACIES, console.width))
     console.print()
     show_table(trained)

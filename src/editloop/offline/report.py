@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "SAMPLED",
     "cost_model_table",
     "figures_note",
+    "figures_table",
     "run_sections",
     "sampled_cells",
     "show_estimate",
@@ -119,14 +120,15 @@ def run_sections(run: RunFolder) -> list[Section]:
     policies, data = manifest.policies, manifest.data
     sections = []
     if data is not None:
+        table = figures_table(manifest)
         sections.append(
             Section(
                 "The policies on the validation part",
                 [f"{figures_note(data.validation.examples, data.validation.pairs)}."],
                 [f"{name}: {reason}" for name, reason in manifest.declined.items()]
                 + [f"{name}: {alarm}" for name, policy in policies.items() for alarm in policy.alarms],
-                _figures_table(manifest),
-                COLUMN_NOTES,
+                table,
+                {name: note for name, note in COLUMN_NOTES.items() if name[:-1].lower() in table[0]},
             )
         )
     sections += _drafts(manifest)
@@ -185,20 +187,22 @@ def _drafts(manifest: Manifest) -> list[Section]:
     return [Section("Before and after", [note], comparisons=comparisons)]
 
 
-def _figures_table(manifest: Manifest) -> list[list[str]]:
-    """The table of the policies' figures, with the sampled cost first."""
+def figures_table(manifest: Manifest, figures: Sequence[str] = tuple(FIGURES)) -> list[list[str]]:
+    """The table of a run's policies, the header first: the sampled cost, if any was sampled, and figures.
+
+    Args:
+        manifest: The run's manifest.
+        figures: Those of `FIGURES` to show.
+    """
     base = manifest.base.sampled
-    rows = [["policy", *SAMPLED, *FIGURES.values()]]
-    rows.append(["base", *sampled_cells(base), *([""] * len(FIGURES))])
-    for name, policy in manifest.policies.items():
-        best = policy.best
-        rows.append(
-            [
-                name,
-                *sampled_cells(best.sampled),
-                *(show_estimate(best.validation.get(key)) for key in FIGURES),
-            ]
-        )
+    best = {name: policy.best for name, policy in manifest.policies.items()}
+    is_sampled = base is not None or any(each.sampled is not None for each in best.values())
+    rows = [["policy", *(SAMPLED if is_sampled else ()), *(FIGURES[key] for key in figures)]]
+    if base is not None:
+        rows.append(["base", *sampled_cells(base), *([""] * len(figures))])
+    for name, each in best.items():
+        cells = sampled_cells(each.sampled) if is_sampled else []
+        rows.append([name, *cells, *(show_estimate(each.validation.get(key)) for key in figures)])
     return rows
 
 
