@@ -112,6 +112,29 @@ def test_a_response_is_decided_once():
         bandit.decide("1")
 
 
+def test_a_draft_that_was_thrown_away_costs_what_the_configuration_says():
+    for options, cost in (({}, 1.0), ({"scale": 30.0}, 30.0), ({"discard_cost": 0.7}, 0.7)):
+        bandit = Bandit(["a"], BanditConfig(**options))
+        bandit.decide("1")
+        assert bandit.discarded("1", revision=2).cost == cost
+        assert bandit.beliefs() == ([1], [1], [cost])
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_one_absurd_cost_does_not_decide_the_rounds_that_follow(bounded: bool):
+    """Two arms cost .3 and .5. The tenth pull of the better one costs 19."""
+    bandit, good = Bandit(["good", "bad"], BanditConfig(bounded=bounded)), 0
+    played = []
+    for t in range(500):
+        arm = bandit.decide(str(t)).arm
+        good += arm == "good"
+        absurd = arm == "good" and good == 10
+        bandit.edited(str(t), 19.0 if absurd else {"good": 0.3, "bad": 0.5}[arm])
+        played.append(arm)
+    share = played[100:].count("good") / 400
+    assert share > 0.85 if bounded else share < 0.1  # unbounded is Algorithm 1 to the letter
+
+
 def test_alpha_is_kept_with_the_cost_it_belongs_to():
     assert resolve_scale("levenshtein:word/response")[0] == 1.0
     scale, reason = resolve_scale("levenshtein:char/none", [float(i) for i in range(1, 102)])

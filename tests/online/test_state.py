@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,8 @@ from editloop.online import (
     event_from_json,
     read_events,
 )
+
+DATA = Path(__file__).parent / "data"
 
 
 def state(**options: float) -> State:
@@ -73,13 +76,71 @@ def test_the_first_cost_is_not_dropped():
     assert counts(s) == (2, 0, 1.5)
 
 
-def test_an_accepted_response_costs_nothing_and_an_expired_one_is_not_counted():
+def test_an_accepted_response_costs_nothing_and_an_expired_one_is_not_observed():
     s = state()
     for response in "12":
         s.apply(decided(response))
     s.apply(Feedback("1", "accepted", 0.0))
     s.apply(Feedback("2", "expired", None))
     assert counts(s) == (1, 0, 0)
+    assert s.tally("", "a").expired == s.pool("a").expired == 1
+
+
+def test_a_response_without_a_draft_leaves_no_count():
+    s = state()
+    s.apply(decided("1"))
+    assert s.apply(Feedback("1", "void", None))
+    assert counts(s) == (0, 0, 0) and s.tally("", "a").expired == 0
+    assert not s.apply(edited("1", 0.5, revision=1))
+    assert s.skipped == {"after expiry": 1}
+    event = Feedback("1", "void", None)
+    assert event_from_json(json.loads(json.dumps(event.to_json()))) == event
+    with pytest.raises(BanditError, match="void has no cost"):
+        event_from_json(event.to_json() | {"cost": 0.5})
+
+
+def test_expired_pulls_lose_weight_like_the_others():
+    s = state(discount=0.5)
+    for response in "123":
+        s.apply(decided(response))
+        if response != "3":
+            s.apply(Feedback(response, "expired", None))
+    assert s.tally("", "a").expired == s.pool("a").expired == 0.25 + 0.5
+
+
+def test_a_cost_counts_for_the_bound_at_most_also_when_it_is_revised():
+    s = state(bound=1.0)
+    s.apply(decided("1"))
+    s.apply(edited("1", 19.0, revision=1))
+    assert counts(s) == (1, 0, 1.0) and s.tally("", "a").square == 1.0
+    s.apply(edited("1", 0.25, revision=2))
+    assert counts(s) == (1, 0, 0.25) and s.tally("", "a").square == 0.0625
+
+
+def test_throwing_a_draft_away_is_a_revision_of_its_edit():
+    s = state()
+    s.apply(decided("1"))
+    s.apply(edited("1", 0.25, revision=1))
+    assert s.apply(Feedback("1", "discarded", 1.0, revision=2))
+    assert counts(s) == (1, 0, 1.0)
+    assert not s.apply(edited("1", 0.25, revision=1))
+
+
+def test_a_snapshot_of_version_1_is_read_as_a_replay_of_its_events_would_be():
+    row = json.loads((DATA / "snapshot-1.json").read_text(encoding="utf-8"))
+    read = Bandit.from_json(row)
+    replayed = Bandit.replay(read_events(DATA / "events-1.jsonl"), read.config)
+    assert read.config.discount == 0.95 and read.config.bounded
+    assert read.arms == replayed.arms and read.state.decisions == replayed.state.decisions == 60
+    for scope in ("", "ada", "bob"):
+        for expected, found in zip(replayed.beliefs(scope), read.beliefs(scope), strict=True):
+            assert found == pytest.approx(expected, abs=1e-12)
+    assert sum(read.state.pool(arm).expired for arm in read.arms) > 1
+    assert read.state.unknown == replayed.state.unknown == 1
+    assert read.to_json()["state"]["format"] == 2
+    assert Bandit.from_json(read.to_json()).to_json() == read.to_json()
+    with pytest.raises(BanditError, match="incomplete"):
+        Bandit.from_json(row | {"state": row["state"] | {"responses": {"1": ["ada"]}}})
 
 
 def test_the_last_revision_counts_whatever_order_they_come_in():

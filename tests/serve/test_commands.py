@@ -300,7 +300,7 @@ def test_the_log_tells_what_became_of_each(url: str, tmp_path: Path) -> None:
                 ("4", "pending", None),
             ]
             assert writing.events[-1] == Feedback("3", "expired", None, 0)
-            assert Feedback("5", "expired", None, 0) in writing.events
+            assert Feedback("5", "void", None, 0) in writing.events
 
     run(work())
 

@@ -96,7 +96,7 @@ def test_all_edits_are_counted_again_from_their_texts(
                 ("a", 1): ("edited", 2.0),
                 ("a", 2): ("edited", 3.0),
                 ("b", 1): ("accepted", 0.0),
-                ("gone", 1): ("expired", None),
+                ("gone", 1): ("void", None),
                 ("kept", 1): ("accepted", 0.0),
                 ("e", 1): ("external", 2.0),
             }

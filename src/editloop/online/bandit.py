@@ -20,9 +20,12 @@ from editloop.online.config import BanditConfig
 from editloop.online.events import Arms, Decided, Event, Feedback, Outcome, check_cost
 from editloop.online.pooling import pooled_strength
 from editloop.online.state import State
-from editloop.online.tallies import Tally
+from editloop.online.tallies import Pool, Tally
 
 __all__ = ["Bandit"]
+
+IN_VAIN = 1e-9
+"""What an expired pull counts for in N where no other pull does. An arm without any pull is played first."""
 
 
 class Bandit:
@@ -42,7 +45,7 @@ class Bandit:
     def __init__(self, arms: Iterable[str] = (), config: BanditConfig | None = None) -> None:
         self.config = config or BanditConfig()
         self.algorithm = self.config.make_algorithm()
-        self.state = State(discount=self.config.discount, memory=self.config.memory)
+        self.state = State(discount=self.config.discount, memory=self.config.memory, bound=self.config.bound)
         if arms := tuple(arms):
             self.set_arms(arms)
 
@@ -115,8 +118,15 @@ class Bandit:
         """Count that a response was accepted unchanged: cost 0."""
         return self._feedback(response_id, "accepted", 0.0, revision)
 
+    def discarded(self, response_id: str, *, revision: int = 0) -> Feedback:
+        """Count that the user threw a response away, which costs as much as the configuration says."""
+        return self._feedback(response_id, "discarded", self.config.discarded, revision)
+
     def expired(self, response_id: str) -> Feedback:
-        """Count that no feedback is expected any more: the pull is taken out of N."""
+        """Count that no feedback is expected any more: the pull is taken out of N.
+
+        Those that expire more often than with other arms count as discarded (`editloop.online.abandonment`).
+        """
         return self._feedback(response_id, "expired", None, 0)
 
     def beliefs(self, scope: str = "") -> tuple[list[float], list[float], list[float]]:
@@ -125,26 +135,39 @@ class Bandit:
         # With one scope and no offline prior there is nothing to start from, and a decision is cheaper.
         informed = bool(self.config.prior) or (self.config.pool != 0 and self.state.n_scopes > 1)
         for arm in self.state.arms:
-            tally = self.state.tally(scope, arm)
-            n, cost = tally.observed, tally.cost
-            weight, mean = self._prior(arm, tally) if informed else (0.0, 0.0)
+            tally, share = self.state.tally(scope, arm), self.state.abandoned_share(arm)
+            n, cost = self._with_abandoned(tally, share)
+            weight, mean = self._prior(arm, tally, share) if informed else (0.0, 0.0)
             total = n + weight
-            pulls.append(total + tally.pending)
+            # Of arms of which nothing is known, those that were tried in vain come after the others.
+            pulls.append(total + tally.pending or IN_VAIN * tally.expired)
             observed.append(total)
             means.append((cost + weight * mean) / total if total > 0 else 0.0)
         return pulls, observed, means
 
-    def _prior(self, arm: str, tally: Tally) -> tuple[float, float]:
+    def _with_abandoned(self, counts: Tally | Pool, share: float) -> tuple[float, float]:
+        """Pulls and summed cost of what is known: what was observed, and the finished pulls of this share."""
+        abandoned = share * (counts.observed + counts.expired) if share else 0.0
+        return counts.observed + abandoned, counts.cost + abandoned * self.config.discarded
+
+    def _prior(self, arm: str, tally: Tally, share: float) -> tuple[float, float]:
         """The weight, in pulls, and the mean of what other scopes and the offline prior say about an arm.
 
         Their mean counts each pull of the other scopes once and the offline cost `prior_strength` times, so
         that the offline cost fades as pulls come in. The weight is the larger of the two, so that both
         together count for no more pulls than the larger cap.
         """
-        pool = self.state.pool(arm)
-        n, cost = (pool.observed - tally.observed, pool.cost - tally.cost) if self.config.pool else (0.0, 0.0)
+        pool, weight, n, cost = self.state.pool(arm), 0.0, 0.0, 0.0
+        if self.config.pool:
+            n, cost = (
+                total - own
+                for total, own in zip(
+                    self._with_abandoned(pool, share), self._with_abandoned(tally, share), strict=True
+                )
+            )
         n = n if n > 1e-6 else 0.0  # rounding leaves a little of a difference of equal sums
-        weight = pooled_strength(pool, tally, self.config.pool, scale=self.config.scale) if n else 0.0
+        if n:
+            weight = pooled_strength(pool, tally, self.config.pool, n, scale=self.config.scale)
         offline = (self.config.prior or {}).get(arm)
         if offline is None:
             return weight, cost / n if n else 0.0
@@ -179,7 +202,7 @@ class Bandit:
         """
         try:
             bandit = cls((), BanditConfig(**row["config"]))
-            bandit.state = State.from_json(row["state"])
+            bandit.state = State.from_json(row["state"], bound=bandit.config.bound)
         except (KeyError, TypeError) as error:
             raise BanditError(
                 "the snapshot is incomplete", seen=str(error), do="replay the events"

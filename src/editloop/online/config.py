@@ -42,6 +42,14 @@ class BanditConfig(Configuration):
     alpha: float | None = setting(
         None, "α of UCB, the strength of exploration; by default 0.45 of the scale.", section=CHOICE
     )
+    bounded: bool = setting(
+        True,
+        "Whether a cost counts for at most the scale. One edit of cost 19 would otherwise outweigh many.",
+        section=CHOICE,
+    )
+    discard_cost: float | None = setting(
+        None, "The cost of a draft that the user threw away; by default the scale.", section=CHOICE, ge=0
+    )
     discount: float = setting(
         1.0,
         "The weight that an observation keeps per further decision in its scope; 1 for users whose "
@@ -74,6 +82,16 @@ class BanditConfig(Configuration):
     def model_post_init(self, _: object) -> None:
         """Check that the algorithm exists and takes the scale and α."""
         self.make_algorithm()
+
+    @property
+    def bound(self) -> float:
+        """The most that a cost counts for."""
+        return self.scale if self.bounded else math.inf
+
+    @property
+    def discarded(self) -> float:
+        """What a draft costs that the user threw away, or left because of what it said."""
+        return min(self.scale if self.discard_cost is None else self.discard_cost, self.bound)
 
     def make_algorithm(self) -> Algorithm:
         """Return the algorithm, with its options in the unit of the cost."""

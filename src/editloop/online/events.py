@@ -26,7 +26,9 @@ __all__ = [
     "read_events",
 ]
 
-Outcome = Literal["edited", "accepted", "expired"]
+Outcome = Literal["edited", "accepted", "discarded", "expired", "void"]
+UNKNOWN: tuple[Outcome, ...] = ("expired", "void")
+"""The outcomes without a cost."""
 
 
 class Arms(NamedTuple):
@@ -78,8 +80,10 @@ class Feedback(NamedTuple):
 
     Attributes:
         response_id: The key of the decision.
-        outcome: `edited` and `accepted` have a cost; `expired` means that none will come.
-        cost: The cost of the edit; 0 for a response that was accepted unchanged, None for an expired one.
+        outcome: `edited`, `accepted` and `discarded` (the user threw the draft away) have a cost. `expired`
+            means that none will come, although the user saw a draft; `void`, that there was no draft to edit:
+            it failed, or it is a tool call.
+        cost: The cost of the edit; 0 for a response that was accepted unchanged, None where there is none.
         revision: Feedback of a higher revision replaces that of a lower one.
     """
 
@@ -100,12 +104,12 @@ def check_cost(cost: float | None, outcome: Outcome) -> None:
     """Refuse a cost that no edit can have.
 
     Raises:
-        BanditError: The cost is NaN, infinite or negative; or an expired response has one, or another has
+        BanditError: The cost is NaN, infinite or negative; or an outcome of `UNKNOWN` has one, or another has
             none.
     """
-    if outcome == "expired":
+    if outcome in UNKNOWN:
         if cost is not None:
-            raise BanditError("an expired response has no cost", seen=cost, do="send it as edited")
+            raise BanditError(f"a response that is {outcome} has no cost", seen=cost, do="send it as edited")
     elif cost is None or isinstance(cost, bool) or not math.isfinite(cost) or cost < 0:
         raise BanditError("a cost is a finite number, at least 0", seen=cost)
 

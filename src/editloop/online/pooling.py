@@ -40,22 +40,26 @@ EXTRA_FREEDOM = 3
 
 
 def pooled_strength(
-    pool: Pool, tally: Tally, strength: float | Literal["learned"], *, scale: float = 1.0
+    pool: Pool, tally: Tally, strength: float | Literal["learned"], known: float, *, scale: float = 1.0
 ) -> float:
     """Return how many pulls the other scopes' mean cost of an arm is worth to one scope.
 
     Args:
-        pool: The arm over all scopes; another scope than the one that asks must have observed it.
+        pool: The arm over all scopes; another scope than the one that asks must have finished a pull of it.
         tally: The arm in the scope that asks.
         strength: `learned` (at most `POOL_CAP` pulls), or a number of pulls.
+        known: The pulls behind that mean: those that the other scopes have observed, and those that count as
+            abandoned.
         scale: The scale of the cost.
 
     Returns:
-        At most the pulls that the other scopes have observed.
+        At most `known`.
     """
     others = pool.observed - tally.observed
     if strength != "learned":
-        return min(strength, others)
+        return min(strength, known)
+    if others <= 1e-6:  # all of them were abandoned, and costs whose spread would tell more are not known
+        return min(known, POOL_CAP)
     # σ²: the squares around the scopes' means, Σ c² − Σ C_s²/n_s, by their degrees of freedom n − S. Rounding
     # may leave the difference of two equal sums below 0, and with a discount n may be less than S.
     within = max(pool.square - pool.between, 0.0)
@@ -66,4 +70,5 @@ def pooled_strength(
     tau_squared = max(spread, 0.0) / (freedom + EXTRA_FREEDOM)
     # Σ n_s²/n² over the other scopes: 1 if a single one has all the pulls, 1/S if they are even.
     uneven = max(pool.observed_square - tally.observed * tally.observed, 0.0) / (others * others)
-    return min(variance / (tau_squared + variance / others + tau_squared * uneven), others, POOL_CAP)
+    worth = variance / (tau_squared + variance / others + tau_squared * uneven)
+    return min(worth * known / others, known, POOL_CAP)

@@ -9,18 +9,21 @@ This module knows neither how an arm is chosen nor what the costs are.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from editloop.errors import BanditError
-from editloop.online.events import Decided, Event, Feedback, Rerouted, event_from_json
+from editloop.online.abandonment import abandoned_share
+from editloop.online.events import UNKNOWN, Decided, Event, Feedback, Rerouted, event_from_json
+from editloop.online.old_state import upgraded
 from editloop.online.tallies import Pool, Tally, filled
 
 __all__ = ["FORMAT", "State"]
 
-FORMAT = 1
-"""The version of the snapshot's format."""
+FORMAT = 2
+"""The version of the snapshot's format. Version 1, which is still read, did not count expired pulls."""
 
 
 class _Response(NamedTuple):
@@ -32,7 +35,7 @@ class _Response(NamedTuple):
         tick: The number of decisions in the scope when it was made, itself included.
         revision: The revision of the feedback; -1 while it is pending.
         outcome: The outcome of the feedback, or `pending`.
-        cost: The cost that the tallies hold for it; 0 while there is none.
+        cost: The cost that the tallies hold for it, at most the bound; 0 while there is none.
     """
 
     scope: str
@@ -49,7 +52,9 @@ class State:
     Args:
         discount: The weight that an observation keeps per further decision in its scope, in (0, 1].
         memory: How many responses are kept for feedback at most. Beyond it the oldest are forgotten: a
-            pending one counts as expired, and a later revision as unknown. The counts of its scope stay.
+            pending one is taken out of the pulls, and a later revision is unknown. The counts of its scope
+            stay.
+        bound: The most that a cost counts for in the tallies; infinity counts all costs as they are.
 
     Attributes:
         epoch: The epoch of the arms; 0 before the first.
@@ -58,8 +63,8 @@ class State:
         skipped: The number of events without effect, by reason: `repeated`, `superseded`, `after expiry`.
     """
 
-    def __init__(self, *, discount: float = 1.0, memory: int = 100_000) -> None:
-        self.discount, self.memory = discount, memory
+    def __init__(self, *, discount: float = 1.0, memory: int = 100_000, bound: float = math.inf) -> None:
+        self.discount, self.memory, self.bound = discount, memory, bound
         self.epoch = 0
         self.arms: tuple[str, ...] = ()
         self.decisions = 0
@@ -77,6 +82,13 @@ class State:
     def pool(self, arm: str) -> Pool:
         """Return the counts of an arm over all scopes."""
         return self._pools.get(arm) or Pool()
+
+    def abandoned_share(self, arm: str) -> float:
+        """Return the share of an arm's finished pulls that count as discarded (`abandonment`)."""
+        pool = self._pools.get(arm)
+        if pool is None or pool.expired <= 0:
+            return 0.0
+        return abandoned_share(pool, (other for name, other in self._pools.items() if name != arm))
 
     def __contains__(self, response_id: object) -> bool:
         return response_id in self._responses
@@ -170,32 +182,35 @@ class State:
             else:
                 self.skipped["repeated"] += 1
             return False
-        if response.outcome == "expired":
+        if response.outcome in UNKNOWN:
             self.skipped["after expiry"] += 1
             return False
         if event.revision <= response.revision:
             self.skipped["repeated" if event.revision == response.revision else "superseded"] += 1
             return False
-        if event.outcome == "expired" and response.revision >= 0:
-            self.skipped["superseded"] += 1  # its feedback came before it expired
+        if event.outcome in UNKNOWN and response.revision >= 0:
+            self.skipped["superseded"] += 1  # its feedback came before
             return False
         tally = self._tallies[response.scope][response.arm]
         weight = self._weight_left(response)
         if response.revision < 0:
             tally.pending = max(0.0, tally.pending - weight)
-        if event.cost is not None:
-            pool = self._pools.get(response.arm)
-            if pool is None:
-                pool = self._pools[response.arm] = Pool()
-            pool.count(tally, -1)  # out with the old counts of the scope, and in again with the new ones
+        pool = self._pools.get(response.arm)
+        if pool is None:
+            pool = self._pools[response.arm] = Pool()
+        cost = min(event.cost or 0.0, self.bound)
+        pool.count(tally, -1)  # out with the old counts of the scope, and in again with the new ones
+        if event.outcome == "expired":
+            tally.expired += weight
+        elif event.cost is not None:
             if response.revision < 0:
                 tally.observed += weight
             # A revision adds the difference to the cost that it replaces, which is 0 for the first feedback.
-            tally.cost += weight * (event.cost - response.cost)
-            tally.square += weight * (event.cost * event.cost - response.cost * response.cost)
-            pool.count(tally, 1)
+            tally.cost += weight * (cost - response.cost)
+            tally.square += weight * (cost * cost - response.cost * response.cost)
+        pool.count(tally, 1)
         self._responses[event.response_id] = response._replace(
-            revision=event.revision, outcome=event.outcome, cost=event.cost or 0.0
+            revision=event.revision, outcome=event.outcome, cost=cost
         )
         return True
 
@@ -213,6 +228,7 @@ class State:
             tally.pending *= self.discount
             tally.cost *= self.discount
             tally.square *= self.discount
+            tally.expired *= self.discount
             if pool is not None:
                 pool.count(tally, 1)
 
@@ -231,6 +247,7 @@ class State:
             "format": FORMAT,
             "discount": self.discount,
             "memory": self.memory,
+            "bound": None if math.isinf(self.bound) else self.bound,
             "epoch": self.epoch,
             "arms": list(self.arms),
             "decisions": self.decisions,
@@ -246,18 +263,25 @@ class State:
         }
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> State:
-        """Return the state that `to_json` wrote.
+    def from_json(cls, row: Mapping[str, Any], *, bound: float = math.inf) -> State:
+        """Return the state that `to_json` wrote, in this version or in version 1.
+
+        Args:
+            row: What it wrote.
+            bound: The most that a cost counts for, for a state of version 1, which has none of its own.
 
         Raises:
             BanditError: The state is of another version, or incomplete.
         """
-        if row.get("format") != FORMAT:
-            raise BanditError(
-                "the state is of another version", seen=row.get("format"), do="replay the events instead"
-            )
         try:
-            state = cls(discount=row["discount"], memory=row["memory"])
+            if row.get("format") == 1:
+                row = upgraded(row, bound)
+            if row.get("format") != FORMAT:
+                raise BanditError(
+                    "the state is of another version", seen=row.get("format"), do="replay the events instead"
+                )
+            own = math.inf if row["bound"] is None else row["bound"]
+            state = cls(discount=row["discount"], memory=row["memory"], bound=own)
             state.epoch, state.arms = row["epoch"], tuple(row["arms"])
             state.decisions, state.skipped = row["decisions"], Counter(row["skipped"])
             state._clocks = dict(row["clocks"])

@@ -18,12 +18,13 @@ class Tally:
         pending: The pulls in flight; N of Algorithm 1 is `observed + pending`.
         cost: The summed cost C of the observed pulls.
         square: Their summed squared cost.
+        expired: The pulls whose cost will never be known.
     """
 
-    __slots__ = ("cost", "observed", "pending", "square")
+    __slots__ = ("cost", "expired", "observed", "pending", "square")
 
     def __init__(self) -> None:
-        self.observed = self.pending = self.cost = self.square = 0.0
+        self.observed = self.pending = self.cost = self.square = self.expired = 0.0
 
 
 class Pool:
@@ -39,13 +40,14 @@ class Pool:
         square: Their summed squared cost.
         between: Σ C_s² / n_s.
         observed_square: Σ n_s².
+        expired: The pulls whose cost will never be known.
     """
 
-    __slots__ = ("between", "cost", "observed", "observed_square", "scopes", "square")
+    __slots__ = ("between", "cost", "expired", "observed", "observed_square", "scopes", "square")
 
     def __init__(self) -> None:
         self.scopes = 0
-        self.observed = self.cost = self.square = self.between = self.observed_square = 0.0
+        self.observed = self.cost = self.square = self.between = self.observed_square = self.expired = 0.0
 
     def count(self, tally: Tally, sign: int) -> None:
         """Add (+1) or subtract (-1) what one scope has observed.
@@ -53,6 +55,7 @@ class Pool:
         C_s²/n_s is not linear in the counts. So when a scope's counts change, the old ones are subtracted and
         the new ones added.
         """
+        self.expired += sign * tally.expired
         n = tally.observed
         if n <= 0:
             return

@@ -184,7 +184,7 @@ def _figures(period: Period, rows: Iterable[Row[Any]], played: Sequence[str]) ->
             "edited": total.n - total.kept,
             "accepted": total.kept,
             "pending": pending.total(),
-            "expired": others["expired"],
+            "expired": others["expired"] + others["void"],
             "external": others["external"],
             "mean_cost": figures["mean"],
             **{name: figures[name] for name in ("se", "interval", "share_kept")},

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from editloop.online import Arms, Decided, Feedback, Rerouted
 from editloop.serve.loop.appender import EventAppender
@@ -81,7 +81,7 @@ class RecordDecision:
         forgotten = appender.is_forgotten(self.user, self.time)
         writes.insert_draft(appender.connection, row, removed=forgotten)
         if forgotten:  # a response without texts takes no edits, so it must not stay pending
-            ExpireResponses((decision.response_id,), self.time).apply(appender)
+            ExpireResponses((decision.response_id,), self.time, "void").apply(appender)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class RecordResponse:
             draft = reads.draft(connection, self.response_id)
             return None if draft is None else draft.response
         if self.response is None:
-            ExpireResponses((self.response_id,), self.time).apply(appender)
+            ExpireResponses((self.response_id,), self.time, "void").apply(appender)
             return None
         for row in reads.revisions(connection, self.response_id):
             cost, accepted = appender.edit_cost(self.response, row.edit), row.edit in (None, self.response)
@@ -164,10 +164,12 @@ class ExpireResponses:
     Attributes:
         response_ids: The responses.
         time: When, in seconds since 1970.
+        outcome: `expired` if their users saw a draft, `void` if there is none that could be edited.
     """
 
     response_ids: Sequence[str]
     time: float
+    outcome: Literal["expired", "void"] = "expired"
 
     def apply(self, appender: EventAppender) -> int:
         """Write an event for each response without feedback, and return how many there were."""
@@ -175,7 +177,7 @@ class ExpireResponses:
         for response_id in self.response_ids:
             found = reads.decision(appender.connection, response_id)
             if found is not None and not reads.has_feedback(appender.connection, response_id):
-                event = Feedback(response_id, "expired", None, EXPIRED)
+                event = Feedback(response_id, self.outcome, None, EXPIRED)
                 appender.append(event, self.time, scope=found[0], arm=found[1])
                 expired += 1
         return expired

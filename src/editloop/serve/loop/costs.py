@@ -143,8 +143,8 @@ def _reprice(connection: Connection, cost: Cost) -> tuple[int, int]:
             (row.seq, row.kind, costs[row.seq]) for row in with_texts
         ]
         without = [row for row in rows if row.seq not in costs and row.kind != "accepted"]
-        for row in without:  # the bandit takes an edit without a cost for an expired response
-            changes.append((row.seq, row.kind if row.kind == "external" else "expired", None))
+        for row in without:  # the bandit is to leave out an edit whose cost is not known
+            changes.append((row.seq, row.kind if row.kind == "external" else "void", None))
         writes.set_costs(connection, changes)
         measured, lost = measured + len(with_texts), lost + len(without)
     return measured, lost

@@ -72,9 +72,7 @@ class Snapshots:
         try:
             row = json.loads(self.path.read_text(encoding="utf-8"))
             bandit = Bandit.from_json(row["bandit"])
-            if json.dumps(row["bandit"]["config"]) != json.dumps(
-                self._config.model_dump(mode="json"), allow_nan=False
-            ):
+            if bandit.config != self._config:
                 return None
             policies = {str(arm): (str(run), str(name)) for arm, (run, name) in row["policies"].items()}
             repriced = int(row.get("repriced", 0))

@@ -1,0 +1,59 @@
+"""Snapshots of version 1, which counted neither expired pulls nor a bound on costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from editloop.online.tallies import Pool, Tally
+
+__all__ = ["upgraded"]
+
+
+def upgraded(row: Mapping[str, Any], bound: float) -> dict[str, Any]:
+    """Return a snapshot of version 1 in the form of version 2.
+
+    Expired pulls are counted, and costs bounded, for the responses that the snapshot remembers; of older ones
+    it has only the sums.
+
+    Args:
+        row: The snapshot.
+        bound: The most that a cost counts for.
+
+    Raises:
+        KeyError, TypeError, ValueError: The snapshot is incomplete.
+    """
+    tallies = {
+        scope: {arm: _tally(values) for arm, values in arms.items()} for scope, arms in row["tallies"].items()
+    }
+    responses: dict[str, list[Any]] = {}
+    for key, (scope, arm, tick, revision, outcome, cost) in row["responses"].items():
+        tally, weight = tallies[scope][arm], row["discount"] ** (row["clocks"][scope] - tick)
+        if outcome == "expired":
+            tally.expired += weight
+        if cost > bound:
+            tally.cost -= weight * (cost - bound)
+            tally.square -= weight * (cost * cost - bound * bound)
+        responses[key] = [scope, arm, tick, revision, outcome, min(cost, bound)]
+    pools: dict[str, Pool] = {}
+    for arms in tallies.values():
+        for arm, tally in arms.items():
+            pools.setdefault(arm, Pool()).count(tally, 1)
+    return {
+        **row,
+        "format": 2,
+        "bound": None if math.isinf(bound) else bound,
+        "tallies": {
+            scope: {arm: [getattr(tally, name) for name in Tally.__slots__] for arm, tally in arms.items()}
+            for scope, arms in tallies.items()
+        },
+        "pools": {arm: [getattr(pool, name) for name in Pool.__slots__] for arm, pool in pools.items()},
+        "responses": responses,
+    }
+
+
+def _tally(values: list[float]) -> Tally:
+    tally = Tally()
+    tally.cost, tally.observed, tally.pending, tally.square = values
+    return tally
