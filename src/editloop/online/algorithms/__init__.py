@@ -11,6 +11,7 @@ from editloop.errors import ConfigError
 from editloop.online.algorithms.base import Algorithm, AlgorithmFactory
 from editloop.online.algorithms.fixed import Fixed
 from editloop.online.algorithms.kl_ucb import KLUCB
+from editloop.online.algorithms.rand_ucb import RandUCB
 from editloop.online.algorithms.thompson import Thompson
 from editloop.online.algorithms.ucb import ALPHA, UCB
 from editloop.online.algorithms.uniform import Uniform
@@ -24,6 +25,7 @@ __all__ = [
     "Algorithm",
     "AlgorithmFactory",
     "Fixed",
+    "RandUCB",
     "Thompson",
     "Uniform",
     "get_algorithm",
@@ -34,6 +36,7 @@ ALGORITHMS: Registry[AlgorithmFactory] = Registry(
     "editloop.bandits",
     {
         "ucb": "editloop.online.algorithms.ucb:UCB",
+        "rand-ucb": "editloop.online.algorithms.rand_ucb:RandUCB",
         "kl-ucb": "editloop.online.algorithms.kl_ucb:KLUCB",
         "thompson": "editloop.online.algorithms.thompson:Thompson",
         "uniform": "editloop.online.algorithms.uniform:Uniform",

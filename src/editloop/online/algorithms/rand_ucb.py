@@ -1,0 +1,91 @@
+"""Randomised UCB for costs (Vaswani et al. 2020, Randomized UCB for Bandit Problems)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from editloop.errors import ConfigError
+from editloop.online.algorithms.base import Choice, Numbers, Uniform01
+from editloop.online.algorithms.ucb import ALPHA
+
+__all__ = ["RandUCB", "drawn"]
+
+LEVELS = 10
+"""Strengths of exploration among which one is drawn."""
+
+LEAST = 0.85
+"""The least of them, as a share of the greatest. With less, a slow drift of the costs is noticed too late."""
+
+FLOOR = 0.02
+"""The probability, in the first `FLOOR_PULLS` pulls, with which all arms are equally likely."""
+
+FLOOR_PULLS = 200.0
+"""From here on the floor falls with the root of the pulls, so that its cost grows with the root, too."""
+
+
+@dataclass(frozen=True)
+class RandUCB:
+    """UCB whose strength of exploration is drawn anew for each decision, with a floor for all arms.
+
+    A z is drawn from `LEVELS` equally spaced numbers up to α, and the arm with the least C/N − z √(log t / N)
+    is played. With a small probability, all arms are equally likely instead. So every arm has a probability
+    above 0, which is known exactly: it is the share of the levels at which the arm is the best one, and its
+    part of the floor. That is the propensity by which a log can be weighted later.
+
+    Attributes:
+        alpha: α, in the unit of the cost.
+    """
+
+    alpha: float = ALPHA
+    name = "rand-ucb"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.alpha) and self.alpha >= 0):
+            raise ConfigError("alpha is a finite number, at least 0", seen=self.alpha)
+
+    @classmethod
+    def for_costs(cls, scale: float, *, alpha: float | None = None) -> RandUCB:
+        """See `AlgorithmFactory.for_costs`."""
+        return cls(ALPHA * scale if alpha is None else alpha)
+
+    def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
+        """See `Algorithm.choose`."""
+        return drawn(self.probabilities(pulls, observed, means), uniform())
+
+    def probabilities(
+        self, pulls: Sequence[float], observed: Sequence[float], means: Sequence[float]
+    ) -> list[float]:
+        """Return the probability of each arm [arms]; arms without a pull share all of it equally."""
+        arms = range(len(pulls))
+        if untried := [arm for arm in arms if pulls[arm] <= 0]:
+            return [1 / len(untried) if pulls[arm] <= 0 else 0.0 for arm in arms]
+        total = max(sum(pulls), 1.0)
+        log_t = math.log(total)
+        known = [mean if n > 0 else 0.0 for mean, n in zip(means, observed, strict=True)]
+        widths = [math.sqrt(log_t / n) for n in pulls]
+        floor = FLOOR * min(1.0, math.sqrt(FLOOR_PULLS / total))
+        found = [floor / len(pulls)] * len(pulls)
+        for level in range(LEVELS):
+            z = self.alpha * (LEAST + (1 - LEAST) * (level + 1) / LEVELS)
+            best = min(arms, key=lambda arm: known[arm] - z * widths[arm])
+            found[best] += (1 - floor) / LEVELS
+        return found
+
+
+def drawn(probabilities: Sequence[float], uniform: float) -> Choice:
+    """Return an arm that is drawn by its probability, and that probability.
+
+    Args:
+        probabilities: One for each arm; they sum to 1, to rounding.
+        uniform: A number in [0, 1).
+    """
+    left = uniform
+    for arm, probability in enumerate(probabilities):
+        left -= probability
+        if left < 0:
+            return arm, probability
+    # Rounding can leave the sum a little below 1. The last arm that can be chosen takes what is left.
+    arm = max(arm for arm, probability in enumerate(probabilities) if probability > 0)
+    return arm, probabilities[arm]
