@@ -25,7 +25,7 @@ __all__ = ["ConfidenceSequence", "difference", "gains", "stake"]
 
 Numbers = float | NDArray[np.float64]
 
-CANDIDATES = 1001
+TRIED_MEANS = 1001
 """The means that are tried, from 0 to the bound at equal distances."""
 
 RISK = 0.5
@@ -52,9 +52,9 @@ class ConfidenceSequence:
             raise BanditError("a level lies between 0 and 1, and a bound above 0", seen=(level, bound))
         self.level, self.bound = level, bound
         self.n, self.mean = 0, 0.0
-        self._candidates = np.linspace(0.0, 1.0, CANDIDATES)
-        self._capital = np.zeros((2, CANDIDATES))  # logarithms, of the bets above and below
-        self._open = np.ones(CANDIDATES, dtype=bool)
+        self._means = np.linspace(0.0, 1.0, TRIED_MEANS)
+        self._capital = np.zeros((2, TRIED_MEANS))  # logarithms, of the bets above and below
+        self._open = np.ones(TRIED_MEANS, dtype=bool)
         self._sum = self._squares = 0.0
 
     def add(self, cost: float) -> None:
@@ -66,7 +66,7 @@ class ConfidenceSequence:
         if not 0 <= cost <= self.bound:
             raise BanditError("a cost of the sequence is outside its bounds", seen=cost)
         x = cost / self.bound
-        self._capital += gains(x, self._candidates, stake(self.n, self._squares, self.level))
+        self._capital += gains(x, self._means, stake(self.n, self._squares, self.level))
         self._open &= self._capital.max(axis=0) < math.log(2 / (1 - self.level))
         self._sum += x
         self.n += 1
@@ -89,8 +89,8 @@ class ConfidenceSequence:
         (left,) = np.nonzero(self._open)
         if not len(left):
             return self.mean, self.mean
-        low, high = max(left[0] - 1, 0), min(left[-1] + 1, CANDIDATES - 1)
-        return float(self._candidates[low]) * self.bound, float(self._candidates[high]) * self.bound
+        low, high = max(left[0] - 1, 0), min(left[-1] + 1, TRIED_MEANS - 1)
+        return float(self._means[low]) * self.bound, float(self._means[high]) * self.bound
 
 
 def stake(n: int, squares: Numbers, level: float) -> Numbers:
