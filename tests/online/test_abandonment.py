@@ -2,51 +2,68 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 from editloop.online import Bandit, BanditConfig, Decided, Feedback
-from editloop.online.abandonment import abandoned_share
-from editloop.online.tallies import Pool
+from editloop.online.abandonment import Silence, abandoned_share
 
 ARMS = list("vwxyz")
 
 
-def pool(observed: float, expired: float) -> Pool:
-    made = Pool()
-    made.observed, made.expired = observed, expired
-    return made
-
-
 def test_the_share_by_hand() -> None:
-    # Of 10 finished pulls 8 expired; of the others' 39, 4.5 − ½. Their rate is 4.5/40.
+    # Of 10 finished pulls 8 expired, of the others' 39 four. Their rate is 4.5/40.
     noise = math.sqrt(10 * 0.1125 * 0.8875 * (1 + 10 / 39))
-    found = abandoned_share(pool(2, 8), [pool(20, 1), pool(15, 3)])
-    assert found == pytest.approx((8 - 10 * 0.1125 - 2 * noise) / 10)
+    assert abandoned_share(2, 8, 35, 4) == pytest.approx((8 - 10 * 0.1125 - 2 * noise) / 10)
 
 
 def test_what_is_within_the_noise_or_below_the_others_does_not_count() -> None:
-    assert abandoned_share(pool(8, 2), [pool(36, 4)]) == 0.0
-    assert abandoned_share(pool(9, 1), [pool(10, 30)]) == 0.0
-    assert abandoned_share(pool(9, 0), [pool(10, 0)]) == 0.0
-    assert abandoned_share(pool(0, 9), []) == 0.0  # nothing to compare with
-    assert abandoned_share(pool(0, 9), [pool(0, 0)]) == 0.0
+    assert abandoned_share(8, 2, 36, 4) == 0.0
+    assert abandoned_share(9, 1, 10, 30) == 0.0
+    assert abandoned_share(9, 0, 10, 0) == 0.0
+    assert abandoned_share(0, 9, 0, 0) == 0.0  # nothing to compare with
+
+
+def test_only_pulls_count_that_had_the_time_to_expire() -> None:
+    """An arm that is new has edits and no expired pulls yet. The old ones, half of whose expire, stay."""
+    silence = Silence(1000)
+    for number in range(1, 41):
+        (silence.expire if number % 2 else silence.observe)(number, "old" if number % 4 < 2 else "older")
+    for number in range(41, 141):
+        silence.observe(number, "new")
+    assert silence.share("old") == silence.share("older") == 0.0
+    again = Silence.from_json(json.loads(json.dumps(silence.to_json())), 1000)
+    assert again.to_json() == silence.to_json()
+    # Days later the new arm's pulls have had the time, and few of them expired.
+    for each in (silence, again):
+        each.expire(141, "new")
+        assert each.share("old") == each.share("older") > 0.2
+        assert each.share("new") == 0.0
+    assert again.to_json() == silence.to_json()
+
+
+def test_what_waits_is_bounded() -> None:
+    silence = Silence(3)
+    for number in (5, 4, 3, 2):
+        silence.observe(number, "a")
+    assert silence.to_json()["waiting"] == [[3, "a"], [4, "a"], [5, "a"]]
 
 
 def test_abandoned_pulls_count_as_discarded_in_every_scope_by_its_finished_pulls() -> None:
     bandit = Bandit(["a", "b"], BanditConfig(pool=0, discard_cost=0.8))
     for scope, arm, costs in (
+        ("ada", "b", [0.5] * 20),
         ("ada", "a", [0.2, None, None, None]),
         ("bob", "a", [None, None]),
-        ("ada", "b", [0.5] * 20),
     ):
         for cost in costs:
             key = str(bandit.state.decisions)
             bandit.state.apply(Decided(key, scope, arm, 1.0, 1))
             bandit.state.apply(Feedback(key, "expired" if cost is None else "edited", cost))
-    share = abandoned_share(pool(1, 5), [pool(20, 0)])
+    share = abandoned_share(1, 5, 20, 0)
     assert bandit.state.abandoned_share("a") == pytest.approx(share) and 0.5 < share < 1
     pulls, _, means = bandit.beliefs("ada")
     assert pulls == pytest.approx([1 + 4 * share, 20])

@@ -16,40 +16,101 @@ single user has too few to estimate a rate.
 
 Where silence is as frequent with all arms, E − R q is above 2 s one time in forty. Where all of an arm's
 responses are left and none of the others', a part of its first pull counts already.
+
+**When.** An edit comes within minutes, and a response expires after days. An arm that is new has edits and no
+expired pulls yet, and beside it every other arm would look abandoned. So only pulls count that had the time
+to expire: those that were decided before the last one that did.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
-from editloop.online.tallies import Pool
-
-__all__ = ["abandoned_share"]
+__all__ = ["Silence", "abandoned_share"]
 
 ERRORS = 2.0
 """How many standard errors of the expected number do not count."""
 
 
-def abandoned_share(pool: Pool, others: Iterable[Pool]) -> float:
+class Silence:
+    """How often each arm's pulls expired, of those that had the time to.
+
+    Args:
+        memory: How many observed pulls are remembered at most that have not had the time yet.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+        self._last = 0  # the number of the last decision that expired
+        self._counts: dict[str, list[int]] = {}  # by arm, observed and expired
+        self._waiting: list[tuple[int, str]] = []  # observed pulls of later decisions, as a heap
+
+    def observe(self, number: int, arm: str) -> None:
+        """Count that feedback came for the decision of this number."""
+        if number <= self._last:
+            self._of(arm)[0] += 1
+            return
+        heapq.heappush(self._waiting, (number, arm))
+        if len(self._waiting) > self.memory:
+            heapq.heappop(self._waiting)
+
+    def expire(self, number: int, arm: str) -> None:
+        """Count that no feedback came for the decision of this number."""
+        self._of(arm)[1] += 1
+        self._last = max(self._last, number)
+        while self._waiting and self._waiting[0][0] <= self._last:
+            self._of(heapq.heappop(self._waiting)[1])[0] += 1
+
+    def share(self, arm: str) -> float:
+        """The share of an arm's finished pulls that count as discarded."""
+        own = self._counts.get(arm)
+        if own is None or not own[1]:
+            return 0.0
+        others = [counts for name, counts in self._counts.items() if name != arm]
+        return abandoned_share(
+            own[0], own[1], sum(each[0] for each in others), sum(each[1] for each in others)
+        )
+
+    def _of(self, arm: str) -> list[int]:
+        return self._counts.setdefault(arm, [0, 0])
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON types, from which `from_json` restores it."""
+        counts = {arm: list(each) for arm, each in self._counts.items()}
+        return {
+            "last": self._last,
+            "counts": counts,
+            "waiting": [list(each) for each in sorted(self._waiting)],
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any], memory: int) -> Silence:
+        """What `to_json` wrote."""
+        made = cls(memory)
+        made._last = row["last"]
+        made._counts = {arm: list(each) for arm, each in row["counts"].items()}
+        made._waiting = [(number, arm) for number, arm in row["waiting"]]  # sorted, and so a heap
+        return made
+
+
+def abandoned_share(observed: float, expired: float, other_observed: float, other_expired: float) -> float:
     """Return the share of an arm's finished pulls that count as discarded, although they only expired.
 
     Args:
-        pool: The arm over all scopes.
-        others: The other arms; without a finished pull of theirs there is nothing to compare with.
+        observed: The arm's pulls with feedback.
+        expired: Its expired pulls.
+        other_observed: The other arms' pulls with feedback.
+        other_expired: Their expired pulls. If they have no finished pull, there is nothing to compare with.
 
     Returns:
         A number in [0, 1).
     """
-    if pool.expired <= 0:
+    own, finished = observed + expired, other_observed + other_expired
+    if own <= 0 or finished <= 0:
         return 0.0
-    expired = finished = 0.0
-    for other in others:
-        expired += other.expired
-        finished += other.expired + other.observed
-    own = pool.expired + pool.observed
-    if finished <= 0 or own <= 0:
-        return 0.0
-    rate = (expired + 0.5) / (finished + 1)
+    rate = (other_expired + 0.5) / (finished + 1)
     noise = math.sqrt(own * rate * (1 - rate) * (1 + own / finished))
-    return max(0.0, pool.expired - own * rate - ERRORS * noise) / own
+    return max(0.0, expired - own * rate - ERRORS * noise) / own

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from editloop.online.abandonment import Silence
 from editloop.online.tallies import Pool, Tally
 
 __all__ = ["upgraded"]
@@ -28,14 +29,20 @@ def upgraded(row: Mapping[str, Any], bound: float) -> dict[str, Any]:
         scope: {arm: _tally(values) for arm, values in arms.items()} for scope, arms in row["tallies"].items()
     }
     responses: dict[str, list[Any]] = {}
-    for key, (scope, arm, tick, revision, outcome, cost) in row["responses"].items():
+    silence = Silence(row["memory"])
+    first = row["decisions"] - len(row["responses"]) + 1  # what it remembers are the last decisions, in order
+    for number, (key, response) in enumerate(row["responses"].items(), first):
+        scope, arm, tick, revision, outcome, cost = response
         tally, weight = tallies[scope][arm], row["discount"] ** (row["clocks"][scope] - tick)
         if outcome == "expired":
             tally.expired += weight
+            silence.expire(number, arm)
+        elif revision >= 0:
+            silence.observe(number, arm)
         if cost > bound:
             tally.cost -= weight * (cost - bound)
             tally.square -= weight * (cost * cost - bound * bound)
-        responses[key] = [scope, arm, tick, revision, outcome, min(cost, bound)]
+        responses[key] = [scope, arm, tick, revision, outcome, min(cost, bound), number]
     pools: dict[str, Pool] = {}
     for arms in tallies.values():
         for arm, tally in arms.items():
@@ -49,6 +56,7 @@ def upgraded(row: Mapping[str, Any], bound: float) -> dict[str, Any]:
             for scope, arms in tallies.items()
         },
         "pools": {arm: [getattr(pool, name) for name in Pool.__slots__] for arm, pool in pools.items()},
+        "silence": silence.to_json(),
         "responses": responses,
     }
 

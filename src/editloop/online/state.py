@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from editloop.errors import BanditError
-from editloop.online.abandonment import abandoned_share
+from editloop.online.abandonment import Silence
 from editloop.online.events import UNKNOWN, Decided, Event, Feedback, Rerouted, event_from_json
 from editloop.online.old_state import upgraded
 from editloop.online.tallies import Pool, Tally, filled
@@ -36,6 +36,7 @@ class _Response(NamedTuple):
         revision: The revision of the feedback; -1 while it is pending.
         outcome: The outcome of the feedback, or `pending`.
         cost: The cost that the tallies hold for it, at most the bound; 0 while there is none.
+        number: The number of the decision among all, from 1.
     """
 
     scope: str
@@ -44,6 +45,7 @@ class _Response(NamedTuple):
     revision: int = -1
     outcome: str = "pending"
     cost: float = 0.0
+    number: int = 0
 
 
 class State:
@@ -74,6 +76,7 @@ class State:
         self._pools: dict[str, Pool] = {}
         self._responses: dict[str, _Response] = {}
         self._early: dict[str, Feedback] = {}
+        self._silence = Silence(memory)
 
     def tally(self, scope: str, arm: str) -> Tally:
         """Return the counts of an arm in a scope; zeros if it was never played."""
@@ -85,10 +88,7 @@ class State:
 
     def abandoned_share(self, arm: str) -> float:
         """Return the share of an arm's finished pulls that count as discarded (`abandonment`)."""
-        pool = self._pools.get(arm)
-        if pool is None or pool.expired <= 0:
-            return 0.0
-        return abandoned_share(pool, (other for name, other in self._pools.items() if name != arm))
+        return self._silence.share(arm)
 
     def __contains__(self, response_id: object) -> bool:
         return response_id in self._responses
@@ -147,8 +147,8 @@ class State:
         tally.pending += 1
         tick = self._clocks.get(event.scope, 0) + 1
         self._clocks[event.scope] = tick
-        self._responses[event.response_id] = _Response(event.scope, event.arm, tick)
         self.decisions += 1
+        self._responses[event.response_id] = _Response(event.scope, event.arm, tick, number=self.decisions)
         # A dict keeps the order in which its keys were added, also when a value is replaced: the first
         # response is that of the oldest decision.
         if len(self._responses) > self.memory:
@@ -202,9 +202,11 @@ class State:
         pool.count(tally, -1)  # out with the old counts of the scope, and in again with the new ones
         if event.outcome == "expired":
             tally.expired += weight
+            self._silence.expire(response.number, response.arm)
         elif event.cost is not None:
             if response.revision < 0:
                 tally.observed += weight
+                self._silence.observe(response.number, response.arm)
             # A revision adds the difference to the cost that it replaces, which is 0 for the first feedback.
             tally.cost += weight * (cost - response.cost)
             tally.square += weight * (cost * cost - response.cost * response.cost)
@@ -258,6 +260,7 @@ class State:
                 for scope, tallies in self._tallies.items()
             },
             "pools": {arm: [getattr(p, name) for name in Pool.__slots__] for arm, p in self._pools.items()},
+            "silence": self._silence.to_json(),
             "responses": {key: list(response) for key, response in self._responses.items()},
             "early": [event.to_json() for event in self._early.values()],
         }
@@ -290,6 +293,7 @@ class State:
                 for scope, tallies in row["tallies"].items()
             }
             state._pools = {arm: filled(Pool(), values) for arm, values in row["pools"].items()}
+            state._silence = Silence.from_json(row["silence"], state.memory)
             state._responses = {key: _Response(*value) for key, value in row["responses"].items()}
             for event in map(event_from_json, row["early"]):
                 if not isinstance(event, Feedback):
