@@ -68,7 +68,7 @@ def choose_dtype(device: torch.device, dtype: str = "auto") -> tuple[torch.dtype
     # GPUs before Ampere emulate bf16, which is slower than fp32.
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "supported by the GPU"
-    return torch.float32, f"exact, and no slower on {device.type}"
+    return torch.float32, f"exact; some {device.type}s are faster in bfloat16"
 
 
 def processes(device: torch.device) -> PartialState:
