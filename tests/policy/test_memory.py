@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 from editloop.errors import ConfigError, ModelError
 from editloop.policy import load_base, memory
 from editloop.policy.memory import (
+    Heap,
     PeakMemory,
     check_room,
     free_memory,
@@ -122,3 +124,25 @@ def test_loading_asks_before_it_reads(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(memory, "free_memory", lambda device: (3_999, "free on the machine"))
     with pytest.raises(ModelError, match="of memory"):  # and not about a missing config.json
         load_base(tmp_path, device="cpu")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no malloc_trim")
+def test_freed_memory_goes_back_to_the_system_once_the_process_has_grown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "GROWTH", 2**26)
+    heap, before = Heap(), used_memory(CPU)
+    held = [torch.ones(16_000) for _ in range(4_000)]  # 256 MB in pieces that come from the heap
+    last = torch.ones(16_000)  # above them, so that the C library cannot give back what is below
+    del held
+    kept = used_memory(CPU)
+    assert kept > before + 2**27
+    heap.release()
+    assert used_memory(CPU) < before + 2**26
+    assert float(last.sum()) == 16_000
+
+
+def test_a_process_that_has_not_grown_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    heap = Heap()
+    monkeypatch.setattr(memory, "_trim", lambda: pytest.fail("nothing has grown"))
+    heap.release()

@@ -35,6 +35,7 @@ from editloop.offline.examples import Completions
 from editloop.offline.methods.batch import Batch, Layout, pack_completions
 from editloop.policy import Policy, TreeBatch, batch_log_probs
 from editloop.policy.denormals import denormals_flushed
+from editloop.policy.memory import Heap
 
 __all__ = ["EditTrainer", "RowStream"]
 
@@ -106,7 +107,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         shuffle: bool = True,
     ) -> None:
         self.policy, self.trial = policy, trial
-        self._validate = validate
+        self._validate, self._heap = validate, Heap()
         self._failure: Exception | None = None  # the last error of a computation, from `_computing`
         self.control: TrainerControl
 
@@ -156,6 +157,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         """One forward and backward."""
         with self._computing():
             loss: Tensor = super().training_step(*arguments, **named)
+            self._heap.release()
             return loss
 
     def compute_loss(
@@ -221,6 +223,7 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         """Compute the validation figures, log them and pass them to the callbacks, as the library does."""
         with self._computing():
             metrics = {f"{metric_key_prefix}_{key}": value for key, value in self._validate().items()}
+            self._heap.release()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -23,6 +23,7 @@ from editloop.errors import ConfigError, EditLoopError, ModelError
 from editloop.policy.weights import FLOATS, read_header
 
 __all__ = [
+    "Heap",
     "PeakMemory",
     "check_room",
     "free_memory",
@@ -37,6 +38,10 @@ __all__ = [
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 POLL_SECONDS = 0.005
 """How often the memory of a process is looked at while its peak is measured."""
+
+
+GROWTH = 2**29
+"""By how many bytes a process grows before it gives freed memory back (`Heap`)."""
 
 
 def parse_size(text: str) -> int:
@@ -155,6 +160,27 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    _trim()
+
+
+class Heap:
+    """The C library's heap, which keeps what was freed: batches of other sizes leave gaps, and it grows.
+
+    A training of SmolLM2-135M on long texts that needs 4 GB at a time held 8 GB after 30 steps.
+    """
+
+    def __init__(self) -> None:
+        self._least = used_memory(torch.device("cpu"))
+
+    def release(self) -> None:
+        """Give what is not in use back to the system, if the process has grown by `GROWTH` since."""
+        # Asking for the size takes 20 µs, and giving memory back up to a tenth of a second.
+        if used_memory(torch.device("cpu")) > self._least + GROWTH:
+            _trim()
+            self._least = used_memory(torch.device("cpu"))
+
+
+def _trim() -> None:
     with suppress(OSError, AttributeError):  # a C library without this function
         ctypes.CDLL(None).malloc_trim(0)
 
