@@ -234,10 +234,9 @@ def _summary(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "fits": [each["about"] for each in fits],
         "rows": len(base["context"]),
         "policies": {arm: _figures(rows, base, draws) for arm, rows in pooled.items()},
+        # Only what the policies wrote: the corpora's texts are not ours to show.
         "texts": [
-            {
-                arm: rows["sample"][i] for arm, rows in pooled.items()
-            }  # the corpora's texts are not ours to show
+            {arm: rows["sample"][i] for arm, rows in pooled.items()}
             for i in range(min(SHOWN, len(base["context"])))
         ],
     }

@@ -2,8 +2,8 @@
 
 Eight requests at once for three adapters, compared with one batch of the same eight prompts by the base's own
 `generate`, which knows no adapter; and a short request behind a long one, compared with the short one alone.
-Everything runs on one thread, in turns, and is counted in processor time: in wall time, what else the machine
-does would decide.
+Everything runs on one thread, in turns. The batches are counted in processor time, because in wall time, what
+else the machine does would decide; a short request waits, and is counted in wall time.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import pytest
 
 from editloop.errors import ConfigError
 from editloop.online import Bandit, BanditConfig, RandUCB
-from editloop.online.algorithms.rand_ucb import FLOOR, drawn
+from editloop.online.algorithms.base import drawn
+from editloop.online.algorithms.rand_ucb import FLOOR
 
 ARMS = list("vwxyz")
 
@@ -52,7 +53,8 @@ def test_logged_propensities_are_calibrated() -> None:
         costs = generator.beta(5 * means, 5 * (1 - means), (400, 5))
         bandit = Bandit(ARMS, BanditConfig(algorithm="rand-ucb", seed=seed))
         for t in range(400):
-            probabilities = bandit.algorithm.probabilities(*bandit.beliefs())  # type: ignore[attr-defined]
+            assert isinstance(bandit.algorithm, RandUCB)
+            probabilities = bandit.algorithm.probabilities(*bandit.beliefs())
             decision = bandit.decide(str(t))
             index = ARMS.index(decision.arm)
             assert decision.propensity == probabilities[index]

@@ -41,12 +41,13 @@ def mix_policies(
     responses: dict[str, list[Sample]] = {}
     shown = held[: config.validation_samples]
     for name in config.methods:
-        scores = _edit_log_probs(run, name, policy, config, held)
+        kept = _result(run, name, config)
+        scores = _edit_log_probs(run, name, policy, kept, held)
         if not np.isfinite(scores).all():
             continue
         log_probs[name] = scores
         if config.mixture == "cost":
-            responses[name] = _responses(run, name, policy, config, shown)
+            responses[name] = _responses(run, name, policy, config, kept, shown)
     if not log_probs:
         return None
     if config.mixture == "likelihood":
@@ -67,10 +68,15 @@ def mix_policies(
 
 
 def _responses(
-    run: RunFolder, name: str, policy: Policy, config: FitConfig, shown: Sequence[Example]
+    run: RunFolder,
+    name: str,
+    policy: Policy,
+    config: FitConfig,
+    kept: Mapping[str, Any],
+    shown: Sequence[Example],
 ) -> list[Sample]:
     """A response of a policy of the run to each context [n]: those that its trial has sampled, if it has."""
-    known = [Sample(**each) for each in _result(run, name, config).get("responses", [])]
+    known = [Sample(**each) for each in kept.get("responses", [])]
     if len(known) == len(shown):
         return known
     contexts = [e.context for e in shown]
@@ -79,10 +85,10 @@ def _responses(
 
 
 def _edit_log_probs(
-    run: RunFolder, name: str, policy: Policy, config: FitConfig, held: Sequence[Example]
+    run: RunFolder, name: str, policy: Policy, kept: Mapping[str, Any], held: Sequence[Example]
 ) -> list[float]:
     """log π_k(y'|x) of the validation examples under a policy of the run [n]."""
-    known: list[float] = _result(run, name, config).get("edit_log_probs", [])
+    known: list[float] = kept.get("edit_log_probs", [])
     if len(known) == len(held):
         return known
     trees = [e.completions.only(EDIT).tree for e in held]

@@ -159,12 +159,10 @@ class Bandit:
         """
         pool, weight, n, cost = self.state.pool(arm), 0.0, 0.0, 0.0
         if self.config.pool:
-            n, cost = (
-                total - own
-                for total, own in zip(
-                    self._with_abandoned(pool, share), self._with_abandoned(tally, share), strict=True
-                )
+            (all_n, all_cost), (own_n, own_cost) = (
+                self._with_abandoned(counts, share) for counts in (pool, tally)
             )
+            n, cost = all_n - own_n, all_cost - own_cost
         n = n if n > 1e-6 else 0.0  # rounding leaves a little of a difference of equal sums
         if n:
             weight = pooled_strength(pool, tally, self.config.pool, n, scale=self.config.scale)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,11 +78,17 @@ class LoggedChoices:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    @property
+    @cached_property
     def weights(self) -> Floats:
         """w = π(a)/p of each row [n]."""
         played: Floats = self.target[np.arange(len(self)), self.chosen]
         return played / self.propensity
+
+    @property
+    def effective(self) -> float:
+        """The effective number of rows, (Σ w)² / Σ w²; 0 if all weights are 0."""
+        squares = float((self.weights**2).sum())
+        return float(self.weights.sum()) ** 2 / squares if squares else 0.0
 
 
 @dataclass(frozen=True)
@@ -159,8 +166,7 @@ def estimate(
         BanditError: The rule plays arms that the log hardly has, or an estimator is unknown.
     """
     check_overlap(log)
-    weights, n = log.weights, len(log)
-    effective = float(weights.sum() ** 2 / (weights**2).sum())
+    n = len(log)
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
     found = {}
     for name in names:
@@ -176,7 +182,7 @@ def estimate(
             float(influence.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan,
             (float(low), float(high)),
             _bernstein(over) if (under == 1).all() else None,
-            effective,
+            log.effective,
         )
     return found
 
@@ -191,12 +197,10 @@ def check_overlap(log: LoggedChoices) -> None:
     missing = [arm for arm, share, n in zip(log.arms, shares, logged, strict=True) if share > 1e-9 and n == 0]
     if missing:
         raise BanditError("the log has no decision for an arm that the rule plays", seen=", ".join(missing))
-    weights = log.weights
-    total, squares = weights.sum(), (weights**2).sum()
-    if squares == 0 or total**2 / squares < LEAST_EFFECTIVE:
+    if log.effective < LEAST_EFFECTIVE:
         raise BanditError(
             "too little overlap of the rule with the log",
-            seen=f"{total**2 / squares if squares else 0:.1f} effective of {len(log)} rows",
+            seen=f"{log.effective:.1f} effective of {len(log)} rows",
             do="log decisions of an algorithm that gives every arm a probability, such as rand-ucb",
         )
 

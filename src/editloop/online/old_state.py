@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from editloop.online.abandonment import Silence
-from editloop.online.tallies import Pool, Tally
+from editloop.online.tallies import Pool, Tally, values_of
 
 __all__ = ["upgraded"]
 
@@ -52,10 +52,9 @@ def upgraded(row: Mapping[str, Any], bound: float) -> dict[str, Any]:
         "format": 2,
         "bound": None if math.isinf(bound) else bound,
         "tallies": {
-            scope: {arm: [getattr(tally, name) for name in Tally.__slots__] for arm, tally in arms.items()}
-            for scope, arms in tallies.items()
+            scope: {arm: values_of(tally) for arm, tally in arms.items()} for scope, arms in tallies.items()
         },
-        "pools": {arm: [getattr(pool, name) for name in Pool.__slots__] for arm, pool in pools.items()},
+        "pools": {arm: values_of(pool) for arm, pool in pools.items()},
         "silence": silence.to_json(),
         "responses": responses,
     }

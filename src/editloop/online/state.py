@@ -18,7 +18,7 @@ from editloop.errors import BanditError
 from editloop.online.abandonment import Silence
 from editloop.online.events import UNKNOWN, Decided, Event, Feedback, Rerouted, event_from_json
 from editloop.online.old_state import upgraded
-from editloop.online.tallies import Pool, Tally, filled
+from editloop.online.tallies import Pool, Tally, filled, values_of
 
 __all__ = ["FORMAT", "State"]
 
@@ -256,10 +256,10 @@ class State:
             "skipped": dict(self.skipped),
             "clocks": dict(self._clocks),
             "tallies": {
-                scope: {arm: [getattr(t, name) for name in Tally.__slots__] for arm, t in tallies.items()}
+                scope: {arm: values_of(t) for arm, t in tallies.items()}
                 for scope, tallies in self._tallies.items()
             },
-            "pools": {arm: [getattr(p, name) for name in Pool.__slots__] for arm, p in self._pools.items()},
+            "pools": {arm: values_of(p) for arm, p in self._pools.items()},
             "silence": self._silence.to_json(),
             "responses": {key: list(response) for key, response in self._responses.items()},
             "early": [event.to_json() for event in self._early.values()],

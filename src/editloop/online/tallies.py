@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["Pool", "Tally", "filled"]
+__all__ = ["Pool", "Tally", "filled", "values_of"]
 
 Sums = TypeVar("Sums", "Tally", "Pool")
 
@@ -72,3 +72,8 @@ def filled(sums: Sums, values: Sequence[float]) -> Sums:
     for name, value in zip(sums.__slots__, values, strict=True):
         setattr(sums, name, value)
     return sums
+
+
+def values_of(sums: Tally | Pool) -> list[float]:
+    """Return sums in the order of their slots, as `filled` takes them."""
+    return [getattr(sums, name) for name in sums.__slots__]

@@ -38,8 +38,6 @@ __all__ = [
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 POLL_SECONDS = 0.005
 """How often the memory of a process is looked at while its peak is measured."""
-
-
 GROWTH = 2**29
 """By how many bytes a process grows before it gives freed memory back (`Heap`)."""
 

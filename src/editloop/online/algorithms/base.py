@@ -13,7 +13,16 @@ from typing import Any, Protocol
 
 from editloop.errors import ConfigError
 
-__all__ = ["Algorithm", "AlgorithmFactory", "Choice", "Numbers", "Uniform01", "check_scale", "least_index"]
+__all__ = [
+    "Algorithm",
+    "AlgorithmFactory",
+    "Choice",
+    "Numbers",
+    "Uniform01",
+    "check_scale",
+    "drawn",
+    "least_index",
+]
 
 
 Numbers = Sequence[float]
@@ -73,6 +82,23 @@ def check_scale(scale: float) -> None:
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ConfigError("the scale of a cost is a positive number", seen=scale)
+
+
+def drawn(probabilities: Sequence[float], uniform: float) -> Choice:
+    """Return an arm that is drawn by its probability, and that probability.
+
+    Args:
+        probabilities: One for each arm; they sum to 1, to rounding.
+        uniform: A number in [0, 1).
+    """
+    total = 0.0
+    for arm, probability in enumerate(probabilities):
+        total += probability
+        if uniform < total:
+            return arm, probability
+    # Rounding can leave the sum a little below 1. The last arm that can be chosen takes what is left.
+    arm = max(arm for arm, probability in enumerate(probabilities) if probability > 0)
+    return arm, probabilities[arm]
 
 
 def least_index(

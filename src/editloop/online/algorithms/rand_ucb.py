@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from editloop.errors import ConfigError
-from editloop.online.algorithms.base import Choice, Numbers, Uniform01
-from editloop.online.algorithms.ucb import ALPHA
+from editloop.online.algorithms.base import Choice, Numbers, Uniform01, drawn
+from editloop.online.algorithms.ucb import UCB
 
-__all__ = ["RandUCB", "drawn"]
+__all__ = ["RandUCB"]
 
 LEVELS = 10
 """Strengths of exploration among which one is drawn."""
@@ -25,30 +23,16 @@ FLOOR_PULLS = 200.0
 """From here on the floor falls with the root of the pulls, so that its cost grows with the root, too."""
 
 
-@dataclass(frozen=True)
-class RandUCB:
+class RandUCB(UCB):
     """UCB whose strength of exploration is drawn anew for each decision, with a floor for all arms.
 
     A z is drawn from `LEVELS` equally spaced numbers up to α, and the arm with the least C/N − z √(log t / N)
     is played. With a small probability, all arms are equally likely instead. So every arm has a probability
     above 0, which is known exactly: it is the share of the levels at which the arm is the best one, and its
     part of the floor. That is the propensity by which a log can be weighted later.
-
-    Attributes:
-        alpha: α, in the unit of the cost.
     """
 
-    alpha: float = ALPHA
     name = "rand-ucb"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.alpha) and self.alpha >= 0):
-            raise ConfigError("alpha is a finite number, at least 0", seen=self.alpha)
-
-    @classmethod
-    def for_costs(cls, scale: float, *, alpha: float | None = None) -> RandUCB:
-        """See `AlgorithmFactory.for_costs`."""
-        return cls(ALPHA * scale if alpha is None else alpha)
 
     def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`."""
@@ -72,20 +56,3 @@ class RandUCB:
             best = min(arms, key=lambda arm: known[arm] - z * widths[arm])
             found[best] += (1 - floor) / LEVELS
         return found
-
-
-def drawn(probabilities: Sequence[float], uniform: float) -> Choice:
-    """Return an arm that is drawn by its probability, and that probability.
-
-    Args:
-        probabilities: One for each arm; they sum to 1, to rounding.
-        uniform: A number in [0, 1).
-    """
-    left = uniform
-    for arm, probability in enumerate(probabilities):
-        left -= probability
-        if left < 0:
-            return arm, probability
-    # Rounding can leave the sum a little below 1. The last arm that can be chosen takes what is left.
-    arm = max(arm for arm, probability in enumerate(probabilities) if probability > 0)
-    return arm, probabilities[arm]

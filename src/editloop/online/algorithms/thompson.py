@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.online.algorithms.base import Choice, Numbers, Uniform01, check_scale
+from editloop.online.algorithms.base import Choice, Numbers, Uniform01, check_scale, drawn
 
 __all__ = ["Thompson"]
 
@@ -41,10 +41,7 @@ class Thompson:
 
     def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`."""
-        probabilities = self.probabilities(observed, means)
-        arm = int(np.searchsorted(np.cumsum(probabilities), uniform(), side="right"))
-        arm = min(arm, len(probabilities) - 1)  # rounding may leave the sum a little below 1
-        return arm, float(probabilities[arm])
+        return drawn(self.probabilities(observed, means).tolist(), uniform())
 
     def probabilities(self, observed: Sequence[float], means: Sequence[float]) -> NDArray[np.float64]:
         """Return the probability of each arm to have the least mean, float64 [arms].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 from editloop.errors import ConfigError
 from editloop.online.algorithms.base import Choice, Numbers, Uniform01, least_index
@@ -30,7 +31,7 @@ class UCB:
             raise ConfigError("alpha is a finite number, at least 0", seen=self.alpha)
 
     @classmethod
-    def for_costs(cls, scale: float, *, alpha: float | None = None) -> UCB:
+    def for_costs(cls, scale: float, *, alpha: float | None = None) -> Self:
         """See `AlgorithmFactory.for_costs`."""
         return cls(ALPHA * scale if alpha is None else alpha)
 
