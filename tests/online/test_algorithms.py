@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from editloop.errors import ConfigError
-from editloop.online import KLUCB, UCB, Bandit, BanditConfig, Fixed, Thompson, Uniform, get_algorithm
+from editloop.online import (
+    KLUCB,
+    UCB,
+    Bandit,
+    BanditConfig,
+    Fixed,
+    LinTS,
+    SquareCB,
+    Thompson,
+    Uniform,
+    get_algorithm,
+)
 from editloop.online.algorithms import ALGORITHMS
 from plug_in import install_plug_in
 
@@ -20,7 +33,7 @@ def never() -> float:
 
 def test_ucb_takes_the_least_mean_less_its_bonus():
     # log 10 = 2.3026. Indices at alpha .5: .2 - .5 sqrt(2.3026/8) = -.0682; .4 - .5 sqrt(2.3026/2) = -.1365.
-    assert UCB(0.5).choose([8, 2], [8, 2], [0.2, 0.4], never) == (1, 1.0)
+    assert UCB(0.5).choose([8, 2], [8, 2], [0.2, 0.4], never) == (1, None)
     # At alpha .4: .2 - .2146 = -.0146; .4 - .4292 = -.0292. At .3: .2 - .1610 = .0390; .4 - .3219 = .0781.
     assert UCB(0.4).choose([8, 2], [8, 2], [0.2, 0.4], never)[0] == 1
     assert UCB(0.3).choose([8, 2], [8, 2], [0.2, 0.4], never)[0] == 0
@@ -35,7 +48,7 @@ def test_alpha_carries_the_unit_of_the_cost():
 
 @pytest.mark.parametrize("algorithm", [UCB(), KLUCB()])
 def test_an_arm_without_a_pull_comes_first(algorithm):
-    assert algorithm.choose([5, 0, 0], [5, 0, 0], [0.0, 0.0, 0.0], never) == (1, 1.0)
+    assert algorithm.choose([5, 0, 0], [5, 0, 0], [0.0, 0.0, 0.0], never) == (1, None)
 
 
 def test_a_pull_in_flight_counts_in_n():
@@ -97,7 +110,7 @@ def test_thompson_and_uniform_draw_what_they_say():
 
 def test_algorithms_by_name():
     assert get_algorithm("ucb", alpha=2.0) == UCB(2.0)
-    assert get_algorithm("fixed", arm=1).choose([0, 0], [0, 0], [0, 0], never) == (1, 1.0)
+    assert get_algorithm("fixed", arm=1).choose([0, 0], [0, 0], [0, 0], never) == (1, None)
     with pytest.raises(ConfigError, match="unknown algorithm: 'ucb2'"):
         get_algorithm("ucb2")
     with pytest.raises(ConfigError, match="does not take these options"):
@@ -151,3 +164,65 @@ def test_the_algorithm_in_the_guide_is_played():
     assert bandit.decide("1").arm == "sft"
     bandit.edited("1", 0.5)
     assert bandit.decide("2").arm == "dpo"
+
+
+# Inverse-gap weighting
+
+
+def test_square_cb_by_hand():
+    """K = 3 and γ = 20 √25: gaps of .1 and .3 have the probabilities 1/13 and 1/33."""
+    found = SquareCB().probabilities([10, 10, 5], [10, 10, 5], [0.3, 0.2, 0.5])
+    assert found == pytest.approx([1 / 13, 1 - 1 / 13 - 1 / 33, 1 / 33])
+    in_cents = SquareCB(scale=100).probabilities([10, 10, 5], [10, 10, 5], [30, 20, 50])
+    assert in_cents == pytest.approx(found)
+    assert SquareCB().probabilities([3, 0, 0], [3, 0, 0], [0.1, 0.0, 0.0]) == [0.0, 0.5, 0.5]
+
+
+# Normal posteriors
+
+
+def test_lin_ts_of_two_arms_is_the_probability_of_a_difference_of_normals():
+    """N(.2, .25²/4) below N(.4, .25²/16): the difference has the deviation .25 √(1/4 + 1/16)."""
+    expected = 0.5 * (1 + math.erf(0.2 / (0.25 * math.sqrt(5 / 16)) / math.sqrt(2)))
+    found = LinTS().probabilities([4, 16], [4, 16], [0.2, 0.4])
+    assert found[0] == pytest.approx(0.99 * expected + 0.005, abs=1e-3)
+    assert found.sum() == pytest.approx(1.0)
+    assert LinTS().probabilities([3, 0], [3, 0], [0.1, 0.0]).tolist() == [0.0, 1.0]
+
+
+def test_lin_ts_agrees_with_draws_from_the_posteriors():
+    pulls, means = [20, 30, 10, 5, 8], [0.2, 0.25, 0.3, 0.1, 0.5]
+    draws = np.random.default_rng(0).normal(size=(200_000, 5)) * 0.25 / np.sqrt(pulls) + means
+    share = np.bincount(draws.argmin(axis=1), minlength=5) / len(draws)
+    assert LinTS().probabilities(pulls, pulls, means) == pytest.approx(0.99 * share + 0.002, abs=0.01)
+
+
+# All of them
+
+
+@pytest.mark.parametrize("name", ALGORITHMS.built_in)
+def test_the_frequencies_are_those_of_the_logged_propensities(name: str):
+    """Over 10^5 decisions, an arm is played as often as its propensity says, within 3 standard errors.
+
+    The arms' numbers change from decision to decision. Decisions are compared in groups of a like propensity.
+    """
+    rng = np.random.default_rng(7)
+    algorithm = ALGORITHMS.get(name).for_costs(1.0)
+    states = [(rng.integers(1, 60, 4).tolist(), rng.uniform(0.1, 0.6, 4).tolist()) for _ in range(50)]
+    played: Counter[tuple[int, int]] = Counter()
+    said: dict[tuple[int, int], float | None] = {}
+    for i, uniform in enumerate(rng.random(100_000)):
+        pulls, means = states[i % 50]
+        arm, propensity = algorithm.choose(pulls, pulls, means, lambda u=uniform: u)
+        played[i % 50, arm] += 1
+        said[i % 50, arm] = propensity
+    drawn = [key for key, propensity in said.items() if propensity is not None]
+    if not drawn:  # it says that it does not draw, and plays one arm for one state
+        assert len(said) == 50
+        return
+    assert len(drawn) == len(said)
+    for low in np.arange(0.0, 1.0, 0.1):
+        group = [key for key in drawn if low < said[key] <= low + 0.1]
+        expected = sum(2000 * said[key] for key in group)
+        error = math.sqrt(sum(2000 * said[key] * (1 - said[key]) for key in group))
+        assert abs(sum(played[key] for key in group) - expected) <= 3 * error + 1e-6

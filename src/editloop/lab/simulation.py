@@ -41,7 +41,7 @@ class Round:
     Attributes:
         number: From 0.
         arm: The policy that was chosen.
-        propensity: The probability with which it was chosen.
+        propensity: The probability with which it was chosen; None if the algorithm does not draw.
         context: The context, as text.
         response: The policy's response.
         edit: The user's edit of it; None if the user could not answer.
@@ -50,7 +50,7 @@ class Round:
 
     number: int
     arm: str
-    propensity: float
+    propensity: float | None
     context: str
     response: str
     edit: str | None
@@ -137,7 +137,7 @@ def simulate(
     unanswered: list[Round] = []
     for number in range(len(rounds), len(contexts)):
         context = texts[number]
-        decision = bandit.decide(str(number))
+        decision = bandit.decide(str(number), context=context)
         # An arm answers all contexts when it is first chosen, though some of the responses will not be used:
         # sampling in batches is many times faster than round by round, an adapter is loaded once, and the
         # response to a context does not depend on the rounds in which the arm is chosen.
@@ -249,6 +249,7 @@ def _resume(path: Path, bandit: Bandit, contexts: Sequence[str]) -> list[Round]:
         raise RunError("the folder holds rounds of another simulation", seen=str(path), do="choose another")
     # The choices of the file are replayed, not made anew: the fold over the same events gives the same state.
     for played in rounds:
-        bandit.state.apply(Decided(str(played.number), "", played.arm, played.propensity, bandit.state.epoch))
+        key, features = str(played.number), bandit.features_of(played.context)
+        bandit.state.apply(Decided(key, "", played.arm, played.propensity, bandit.state.epoch, features))
         _observe(bandit, played)
     return rounds

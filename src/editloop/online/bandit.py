@@ -1,12 +1,14 @@
 """LateEnsemble: chooses among policies while users edit (Algorithm 1).
 
     bandit = Bandit(["sft", "dpo", "early"])
-    decision = bandit.decide("response-1")      # play decision.arm
-    bandit.edited("response-1", cost=0.3)       # whenever it is known
+    decision = bandit.decide("response-1", context="Invite Ada to the demo.")    # play decision.arm
+    bandit.edited("response-1", cost=0.3)                                        # whenever it is known
 
 Each scope (all requests, a segment, a user) has a bandit of its own, which starts from what the other scopes
 have seen: their mean cost of an arm counts as some pulls of this scope. How many is learned from how much the
 scopes differ (`editloop.online.pooling`), up to a cap. A prior from offline validation is capped as well.
+What the request says counts, too, by features of its context, whose slopes all scopes share
+(`editloop.online.slopes`).
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from editloop.edits import ContextLike, as_context
 from editloop.errors import BanditError, ConfigError
 from editloop.online.config import BanditConfig
 from editloop.online.events import Arms, Decided, Event, Feedback, Outcome, check_cost
+from editloop.online.features import decoded, encoded
 from editloop.online.pooling import pooled_strength
 from editloop.online.state import State
 from editloop.online.tallies import Pool, Tally
@@ -45,6 +49,7 @@ class Bandit:
     def __init__(self, arms: Iterable[str] = (), config: BanditConfig | None = None) -> None:
         self.config = config or BanditConfig()
         self.algorithm = self.config.make_algorithm()
+        self.feature_map = self.config.make_feature_map()
         self.state = State(discount=self.config.discount, memory=self.config.memory, bound=self.config.bound)
         if arms := tuple(arms):
             self.set_arms(arms)
@@ -67,44 +72,63 @@ class Bandit:
         self.state.apply(event)
         return event
 
-    def decide(self, response_id: str, *, scope: str = "") -> Decided:
+    def features_of(self, context: ContextLike) -> str | None:
+        """Return what is known of a request, as it is kept with the decision; None if nothing is.
+
+        Raises:
+            ConfigError: It is neither a text nor a chat.
+            BanditError: The feature map returns numbers that are not finite.
+        """
+        return encoded(self.feature_map.kind, self.feature_map(as_context(context)))
+
+    def decide(self, response_id: str, *, scope: str = "", context: ContextLike | None = None) -> Decided:
         """Choose the arm for a response, and count the decision.
 
         Args:
             response_id: The key under which feedback will come; not used before.
             scope: Whose bandit chooses: a user, a segment, or the empty text for one bandit for all.
+            context: What is asked, of which the configuration's features are taken; None if it is not known.
 
         Raises:
             BanditError: The response was decided before, or there are no arms.
         """
-        event = self.choose(response_id, scope=scope)
+        features = None if context is None else self.features_of(context)
+        event = self.choose(response_id, scope=scope, features=features)
         self.state.apply(event)
         return event
 
     def choose(
-        self, response_id: str, *, scope: str = "", in_flight: Mapping[str, float] | None = None
+        self,
+        response_id: str,
+        *,
+        scope: str = "",
+        features: str | None = None,
+        in_flight: Mapping[str, float] | None = None,
     ) -> Decided:
         """Return the decision that `decide` would make without counting it, for a caller who stores it first.
 
         Args:
             response_id: As of `decide`.
             scope: As of `decide`.
+            features: What is known of the request, as `features_of` returns it.
             in_flight: Decisions of the scope that were made and are not counted yet, by arm.
 
         Raises:
-            BanditError: The response was decided before, or there are no arms.
+            BanditError: The response was decided before, there are no arms, or these are no features.
         """
         if not self.arms:
             raise BanditError("the bandit has no arms", do="call set_arms, or replay events that name them")
         if response_id in self.state:
             raise BanditError("this response was decided before", seen=response_id)
         pulls, observed, means = self.beliefs(scope)
-        # They count in N only, as their costs are not known. Without them, all requests that come together
-        # would get the same arm.
+        # Decisions in flight count in N only, as their costs are not known. Without them, all requests that
+        # come together would get the same arm.
         if in_flight:
             pulls = [n + in_flight.get(arm, 0.0) for arm, n in zip(self.arms, pulls, strict=True)]
+        if features is not None:
+            pulls, observed, means = self._for_request(features, pulls, observed, means)
         index, propensity = self.algorithm.choose(pulls, observed, means, lambda: self._uniform(response_id))
-        return Decided(response_id, scope, self.arms[index], propensity, self.state.epoch)
+        return Decided(response_id, scope, self.arms[index], propensity, self.state.epoch, features)
 
     def edited(self, response_id: str, cost: float, *, revision: int = 0) -> Feedback:
         """Count that a response was edited at this cost. A higher revision replaces a lower one.
@@ -144,6 +168,21 @@ class Bandit:
             observed.append(total)
             means.append((cost + weight * mean) / total if total > 0 else 0.0)
         return pulls, observed, means
+
+    def _for_request(
+        self, features: str, pulls: list[float], observed: list[float], means: list[float]
+    ) -> tuple[list[float], list[float], list[float]]:
+        """The same numbers for one request: what its features say moves the means and widens what is open."""
+        kind, x = decoded(features)
+        slopes = self.state.slopes
+        if not slopes.knows(kind, len(x)):
+            return pulls, observed, means
+        moved, spread = slopes.adjust(self.arms, x)
+        return (
+            [n / (1 + n * more) for n, more in zip(pulls, spread, strict=True)],
+            [n / (1 + n * more) for n, more in zip(observed, spread, strict=True)],
+            [max(0.0, mean + by) for mean, by in zip(means, moved, strict=True)],
+        )
 
     def _with_abandoned(self, counts: Tally | Pool, share: float) -> tuple[float, float]:
         """Pulls and summed cost of what is known: what was observed, and the finished pulls of this share."""

@@ -13,6 +13,7 @@ from editloop.edits.cost import DEFAULT_COST, describe_cost
 from editloop.errors import ConfigError
 from editloop.online.algorithms import ALGORITHMS, Algorithm
 from editloop.online.events import check_cost
+from editloop.online.features import FEATURES, FeatureMap
 
 __all__ = ["BanditConfig", "resolve_scale"]
 
@@ -50,6 +51,12 @@ class BanditConfig(Configuration):
     discard_cost: float | None = setting(
         None, "The cost of a draft that the user threw away; by default the scale.", section=CHOICE, ge=0
     )
+    features: str = setting(
+        "hashed",
+        f"What is known of a request, by which another arm may be best: {', '.join(FEATURES.built_in)}, or "
+        "a feature map of an installed package.",
+        section=CHOICE,
+    )
     discount: float = setting(
         1.0,
         "The weight that an observation keeps per further decision in its scope; 1 for users whose "
@@ -80,8 +87,9 @@ class BanditConfig(Configuration):
         return prior
 
     def model_post_init(self, _: object) -> None:
-        """Check that the algorithm exists and takes the scale and α."""
+        """Check that the algorithm and the feature map exist, and that the former takes the scale and α."""
         self.make_algorithm()
+        self.make_feature_map()
 
     @property
     def bound(self) -> float:
@@ -96,6 +104,10 @@ class BanditConfig(Configuration):
     def make_algorithm(self) -> Algorithm:
         """Return the algorithm, with its options in the unit of the cost."""
         return ALGORITHMS.get(self.algorithm).for_costs(self.scale, alpha=self.alpha)
+
+    def make_feature_map(self) -> FeatureMap:
+        """Return the feature map."""
+        return FEATURES.get(self.features)()
 
 
 def resolve_scale(cost: str, costs: Sequence[float] = ()) -> tuple[float, str]:

@@ -49,19 +49,25 @@ class Decided(NamedTuple):
         response_id: The key under which feedback comes.
         scope: Whose bandit chose: a user, a segment, or the empty text for one bandit for all.
         arm: The policy that was chosen.
-        propensity: The probability with which it was chosen; 1 for a deterministic algorithm.
+        propensity: The probability with which it was chosen, in (0, 1]; None if there is none, because the
+            algorithm does not draw or the client asked for this arm.
         epoch: The epoch of the arms at that time.
+        features: What was known of the request (`editloop.online.features.encoded`); None for nothing.
     """
 
     response_id: str
     scope: str
     arm: str
-    propensity: float
+    propensity: float | None
     epoch: int
+    features: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as JSON types."""
-        return {"event": "decided", **self._asdict()}
+        row = {"event": "decided", **self._asdict()}
+        if self.features is None:
+            del row["features"]
+        return row
 
 
 class Rerouted(NamedTuple):
@@ -114,6 +120,18 @@ def check_cost(cost: float | None, outcome: Outcome) -> None:
         raise BanditError("a cost is a finite number, at least 0", seen=cost)
 
 
+def _propensity(value: Any) -> float:
+    """A propensity, which is in (0, 1].
+
+    Raises:
+        ValueError: It is not.
+    """
+    propensity = float(value)
+    if not 0 < propensity <= 1:
+        raise ValueError("a propensity is above 0 and at most 1")
+    return propensity
+
+
 def event_from_json(row: Mapping[str, Any]) -> Event:
     """Return the event that `to_json` wrote.
 
@@ -129,8 +147,9 @@ def event_from_json(row: Mapping[str, Any]) -> Event:
                 str(row["response_id"]),
                 str(row["scope"]),
                 str(row["arm"]),
-                float(row["propensity"]),
+                None if row["propensity"] is None else _propensity(row["propensity"]),
                 int(row["epoch"]),
+                None if row.get("features") is None else str(row["features"]),
             )
         if kind == "rerouted":
             return Rerouted(str(row["response_id"]), str(row["arm"]))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from editloop.online.abandonment import Silence
+from editloop.online.slopes import Slopes
 from editloop.online.tallies import Pool, Tally, values_of
 
 __all__ = ["upgraded"]
@@ -56,6 +57,7 @@ def upgraded(row: Mapping[str, Any], bound: float) -> dict[str, Any]:
         },
         "pools": {arm: values_of(pool) for arm, pool in pools.items()},
         "silence": silence.to_json(),
+        "slopes": Slopes().to_json(),
         "responses": responses,
     }
 

@@ -17,13 +17,18 @@ from typing import Any, NamedTuple
 from editloop.errors import BanditError
 from editloop.online.abandonment import Silence
 from editloop.online.events import UNKNOWN, Decided, Event, Feedback, Rerouted, event_from_json
+from editloop.online.features import decoded
 from editloop.online.old_state import upgraded
+from editloop.online.slopes import Slopes
 from editloop.online.tallies import Pool, Tally, filled, values_of
 
 __all__ = ["FORMAT", "State"]
 
 FORMAT = 2
 """The version of the snapshot's format. Version 1, which is still read, did not count expired pulls."""
+
+SCOPE_PULLS = 3.0
+"""How many pulls of other scopes a scope's mean starts from where features explain what it does not."""
 
 
 class _Response(NamedTuple):
@@ -37,6 +42,7 @@ class _Response(NamedTuple):
         outcome: The outcome of the feedback, or `pending`.
         cost: The cost that the tallies hold for it, at most the bound; 0 while there is none.
         number: The number of the decision among all, from 1.
+        features: What was known of the request, as of `Decided`.
     """
 
     scope: str
@@ -46,6 +52,7 @@ class _Response(NamedTuple):
     outcome: str = "pending"
     cost: float = 0.0
     number: int = 0
+    features: str | None = None
 
 
 class State:
@@ -62,7 +69,9 @@ class State:
         epoch: The epoch of the arms; 0 before the first.
         arms: The arms that are played.
         decisions: The number of decisions so far.
-        skipped: The number of events without effect, by reason: `repeated`, `superseded`, `after expiry`.
+        skipped: The number of events without effect, by reason: `repeated`, `superseded`, `after expiry`. And
+            of those that count only without their features, which are of another kind: `other features`.
+        slopes: What features say about the costs.
     """
 
     def __init__(self, *, discount: float = 1.0, memory: int = 100_000, bound: float = math.inf) -> None:
@@ -77,6 +86,7 @@ class State:
         self._responses: dict[str, _Response] = {}
         self._early: dict[str, Feedback] = {}
         self._silence = Silence(memory)
+        self.slopes = Slopes()
 
     def tally(self, scope: str, arm: str) -> Tally:
         """Return the counts of an arm in a scope; zeros if it was never played."""
@@ -148,7 +158,9 @@ class State:
         tick = self._clocks.get(event.scope, 0) + 1
         self._clocks[event.scope] = tick
         self.decisions += 1
-        self._responses[event.response_id] = _Response(event.scope, event.arm, tick, number=self.decisions)
+        self._responses[event.response_id] = _Response(
+            event.scope, event.arm, tick, number=self.decisions, features=event.features
+        )
         # A dict keeps the order in which its keys were added, also when a value is replaced: the first
         # response is that of the oldest decision.
         if len(self._responses) > self.memory:
@@ -199,6 +211,8 @@ class State:
         if pool is None:
             pool = self._pools[response.arm] = Pool()
         cost = min(event.cost or 0.0, self.bound)
+        if event.cost is not None and response.features is not None:
+            self._explain(response, cost, tally, pool)  # by what was known before this cost
         pool.count(tally, -1)  # out with the old counts of the scope, and in again with the new ones
         if event.outcome == "expired":
             tally.expired += weight
@@ -215,6 +229,29 @@ class State:
             revision=event.revision, outcome=event.outcome, cost=cost
         )
         return True
+
+    def _explain(self, response: _Response, cost: float, tally: Tally, pool: Pool) -> None:
+        """Count the part of a cost that the means do not explain for the features of its request."""
+        assert response.features is not None
+        try:
+            kind, x = decoded(response.features)
+        except BanditError:
+            self.skipped["unreadable features"] += 1
+            return
+        if not self.slopes.takes(kind, len(x)):
+            self.skipped["other features"] += 1
+            return
+        if response.revision >= 0:
+            self.slopes.revise(response.arm, x, cost - response.cost)
+            return
+        # The scope's own mean, and the others' as far as `SCOPE_PULLS` pulls.
+        others = max(pool.observed - tally.observed, 0.0)
+        weight = min(others, SCOPE_PULLS)
+        pulls = tally.observed + weight
+        if pulls > 0:
+            elsewhere = (pool.cost - tally.cost) / others if others > 0 else 0.0
+            mean = (tally.cost + weight * elsewhere) / pulls
+            self.slopes.observe(response.arm, x, cost - mean, pulls)
 
     def _weight_left(self, response: _Response) -> float:
         """The weight that is left of a pull: `_fade` has run once for each later decision of its scope."""
@@ -261,6 +298,7 @@ class State:
             },
             "pools": {arm: values_of(p) for arm, p in self._pools.items()},
             "silence": self._silence.to_json(),
+            "slopes": self.slopes.to_json(),
             "responses": {key: list(response) for key, response in self._responses.items()},
             "early": [event.to_json() for event in self._early.values()],
         }
@@ -294,6 +332,7 @@ class State:
             }
             state._pools = {arm: filled(Pool(), values) for arm, values in row["pools"].items()}
             state._silence = Silence.from_json(row["silence"], state.memory)
+            state.slopes = Slopes.from_json(row["slopes"])
             state._responses = {key: _Response(*value) for key, value in row["responses"].items()}
             for event in map(event_from_json, row["early"]):
                 if not isinstance(event, Feedback):

@@ -11,7 +11,9 @@ from editloop.errors import ConfigError
 from editloop.online.algorithms.base import Algorithm, AlgorithmFactory
 from editloop.online.algorithms.fixed import Fixed
 from editloop.online.algorithms.kl_ucb import KLUCB
+from editloop.online.algorithms.lin_ts import LinTS
 from editloop.online.algorithms.rand_ucb import RandUCB
+from editloop.online.algorithms.square_cb import SquareCB
 from editloop.online.algorithms.thompson import Thompson
 from editloop.online.algorithms.ucb import ALPHA, UCB
 from editloop.online.algorithms.uniform import Uniform
@@ -25,7 +27,9 @@ __all__ = [
     "Algorithm",
     "AlgorithmFactory",
     "Fixed",
+    "LinTS",
     "RandUCB",
+    "SquareCB",
     "Thompson",
     "Uniform",
     "get_algorithm",
@@ -37,6 +41,8 @@ ALGORITHMS: Registry[AlgorithmFactory] = Registry(
     {
         "ucb": "editloop.online.algorithms.ucb:UCB",
         "rand-ucb": "editloop.online.algorithms.rand_ucb:RandUCB",
+        "square-cb": "editloop.online.algorithms.square_cb:SquareCB",
+        "lin-ts": "editloop.online.algorithms.lin_ts:LinTS",
         "kl-ucb": "editloop.online.algorithms.kl_ucb:KLUCB",
         "thompson": "editloop.online.algorithms.thompson:Thompson",
         "uniform": "editloop.online.algorithms.uniform:Uniform",

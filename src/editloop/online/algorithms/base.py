@@ -31,8 +31,12 @@ Numbers = Sequence[float]
 Uniform01 = Callable[[], float]
 """Draws a number in [0, 1)."""
 
-Choice = tuple[int, float]
-"""The index of the chosen arm, and the probability with which it was chosen, in (0, 1]."""
+Choice = tuple[int, float | None]
+"""The index of the chosen arm, and the probability with which it was chosen, in (0, 1].
+
+A deterministic algorithm has no probability that a log could be weighted by later: None, and not 1, because
+the arm that was chosen depends on what was observed before.
+"""
 
 
 class Algorithm(Protocol):
@@ -44,7 +48,7 @@ class Algorithm(Protocol):
         ...
 
     def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
-        """Return the index of the chosen arm, and the probability with which it was chosen, in (0, 1].
+        """Return the index of the chosen arm, and its probability (see `Choice`).
 
         Args:
             pulls: N of each arm, pulls in flight included.

@@ -30,4 +30,4 @@ class Fixed:
         """See `Algorithm.choose`."""
         if not 0 <= self.arm < len(pulls):
             raise ConfigError("there is no such arm", seen=self.arm, do=f"give 0 to {len(pulls) - 1}")
-        return self.arm, 1.0
+        return self.arm, None

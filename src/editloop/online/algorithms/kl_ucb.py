@@ -42,7 +42,7 @@ class KLUCB:
         def index(mean: float, budget: float) -> float:
             return _least_plausible(min(mean / self.scale, 1.0), budget)
 
-        return least_index(pulls, observed, means, index), 1.0
+        return least_index(pulls, observed, means, index), None
 
 
 def _least_plausible(mean: float, budget: float) -> float:

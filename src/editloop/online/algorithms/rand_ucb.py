@@ -51,8 +51,17 @@ class RandUCB(UCB):
         widths = [math.sqrt(log_t / n) for n in pulls]
         floor = FLOOR * min(1.0, math.sqrt(FLOOR_PULLS / total))
         found = [floor / len(pulls)] * len(pulls)
-        for level in range(LEVELS):
-            z = self.alpha * (LEAST + (1 - LEAST) * (level + 1) / LEVELS)
-            best = min(arms, key=lambda arm: known[arm] - z * widths[arm])
-            found[best] += (1 - floor) / LEVELS
+
+        def best(level: int) -> int:
+            z = self.alpha * (LEAST + (1 - LEAST) * level / LEVELS)
+            bounds = [mean - z * width for mean, width in zip(known, widths, strict=True)]
+            return bounds.index(min(bounds))
+
+        # A bound is a line in z. So the arm with the least one at both ends has it in between, too.
+        first, last = best(1), best(LEVELS)
+        if first == last:
+            found[first] += 1 - floor
+            return found
+        for level in range(1, LEVELS + 1):
+            found[best(level)] += (1 - floor) / LEVELS
         return found

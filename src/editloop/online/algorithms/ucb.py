@@ -38,4 +38,4 @@ class UCB:
     def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`; deterministic. While no cost is known, it is the arm least in flight."""
         alpha, root = self.alpha, math.sqrt
-        return least_index(pulls, observed, means, lambda mean, budget: mean - alpha * root(budget)), 1.0
+        return least_index(pulls, observed, means, lambda mean, budget: mean - alpha * root(budget)), None
