@@ -62,7 +62,7 @@ def test_status_is_derived(given: dict[str, Any], status: str, edit: str | None)
         ({"status": "accepted", "edit": "x"}, "status is accepted but the edit differs from the response"),
         ({"status": "pending", "edit": "x"}, "status is pending but there is an edit"),
         ({"status": "expired", "edit": "draft"}, "status is expired but there is an edit"),
-        ({"status": "done"}, "status: not one of edited, accepted, pending, expired"),
+        ({"status": "done"}, "status: not one of edited, accepted, discarded, pending, expired"),
         ({"propensity": 0}, "propensity: not greater than 0"),
         ({"propensity": 1.01}, "propensity: not less than or equal to 1"),
         ({"propensity": float("nan")}, "propensity: not less than or equal to 1"),

@@ -419,6 +419,8 @@ BAD_EDITS: list[dict[str, Any]] = [
     {"response_id": "x", "edit": "a", "revision": 0},
     {"response_id": "x", "edit": "a", "nonsense": 1},
     {"response_id": "x", "accepted": False},
+    {"response_id": "x", "accepted": True, "discarded": True},
+    {"response_id": "x", "edit": "a", "discarded": True},
     {"response_id": "x", "edit": 3},
 ]
 

@@ -54,6 +54,7 @@ def test_an_edit_outlives_a_server_that_is_down(tmp_path: Path) -> None:
             second = client.complete([{"role": "user", "content": "Write."}])
             assert client.edit(first.response_id, "Hi from a@1").cost == pytest.approx(1 / 3)
             assert client.accept(first.response_id).revision == 2
+            assert client.discard(first.response_id)[2:] == (1.0, 3)
             with pytest.raises(ServeError, match="no such response"):
                 client.edit("unknown", "x")
     client = Client(url, spool=tmp_path / "spool" / "edits.jsonl")
@@ -63,12 +64,12 @@ def test_an_edit_outlives_a_server_that_is_down(tmp_path: Path) -> None:
     with pytest.raises(ServeError, match="does not answer"):
         client.complete("Write.")
     with pytest.raises(ServeError, match="give the client a spool"):
-        Client(url).accept(second.response_id)
+        Client(url).discard(second.response_id)
     assert len(client.waiting()) == 3
     client.http.close()
     again = Client(url, spool=tmp_path / "spool" / "edits.jsonl", retry_missing=0)
     with served(tmp_path, port) as (url, _), again as client:
-        assert client.accept(first.response_id).revision == 2
+        assert client.discard(first.response_id).revision == 3
         assert client.waiting() == []
         shown = httpx.get(f"{url}/v1/edits/{second.response_id}").json()
         assert [each["edit"] for each in shown["revisions"]] == ["One", "Three"]
@@ -92,6 +93,7 @@ def test_the_async_client_does_the_same(tmp_path: Path) -> None:
                 assert await client.flush() == 4
                 assert client.waiting() == [] and await client.flush() == 0
                 assert (await client.accept(drafts[0].response_id)).revision == 3
+                assert (await client.discard(drafts[0].response_id))[2:] == (1.0, 4)
 
     run(work())
 

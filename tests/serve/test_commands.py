@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sqlalchemy import select
 from editloop.online import Arms, Bandit, Decided, Feedback, Rerouted
 from editloop.serve.loop.commands import (
     ExpireResponses,
+    ForgetUser,
     RecordDecision,
     RecordReroute,
     RecordResponse,
@@ -70,7 +72,7 @@ def test_events_come_back_as_they_were(url: str, tmp_path: Path) -> None:
             await write(RecordReroute("1", "b@2", 1, 11.0))
             await write(RecordResponse("1", "Hello", "stop", 12.0))
             done = await write(RecordEdit("1", "Hello!", None, None, 13.0))
-            assert (done.revision, done.cost, done.policy, done.accepted) == (1, 1.0, "b@2", False)
+            assert (done.revision, done.cost, done.policy, done.outcome) == (1, 1.0, "b@2", "edited")
             await write(ask("2"))
             assert await write(ExpireResponses(["1", "2", "3"], 14.0)) == 1
             expected = [
@@ -208,7 +210,62 @@ def test_a_late_acceptance_is_a_repetition_however_it_is_said(url: str, tmp_path
             await write(RecordEdit("1", "Hi", None, None, 4.0))
             for late in (None, "Hello"):
                 again = await write(RecordEdit("1", late, None, None, 5.0))
-                assert (again.revision, again.accepted, again.repeated) == (1, True, True)
+                assert (again.revision, again.outcome, again.repeated) == (1, "accepted", True)
+
+    run(work())
+
+
+def test_a_draft_that_was_thrown_away_is_a_revision_of_its_own(url: str, tmp_path: Path) -> None:
+    """Before its text is known, after an edit, twice, and taken back by a later edit."""
+
+    async def work() -> None:
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
+            await write(arms("a@1"))
+            await write(ask("1"))
+            early = await write(RecordEdit("1", None, None, "k", 2.0, discarded=True))
+            assert (early.outcome, early.cost) == ("discarded", None)
+            await write(RecordResponse("1", "Hello", "stop", 3.0))
+            again = await write(RecordEdit("1", None, None, None, 4.0, discarded=True))
+            assert (again.revision, again.outcome, again.cost, again.repeated) == (1, "discarded", 1.0, True)
+            with pytest.raises(Problem, match="another edit"):  # an acceptance has no text either
+                await write(RecordEdit("1", None, None, "k", 5.0))
+            with pytest.raises(Problem, match="revision 1 already"):
+                await write(RecordEdit("1", None, 1, None, 5.0))
+            assert (await write(RecordEdit("1", None, None, None, 6.0))).outcome == "accepted"
+            assert (await write(RecordEdit("1", "Hi", None, None, 7.0))).outcome == "edited"
+            row = writing.store.read(lambda c: c.execute(select(log_view)).one())
+            assert (row.status, row.edit) == ("edited", "Hi")
+            last = await write(RecordEdit("1", None, None, "l", 8.0, discarded=True))
+            assert (last.revision, last.repeated) == (4, False)
+            row = writing.store.read(lambda c: c.execute(select(log_view)).one())
+            assert (row.status, row.edit, row.response) == ("discarded", None, "Hello")
+            assert [each for each in writing.events if isinstance(each, Feedback)] == [
+                Feedback("1", "discarded", 1.0, 1),
+                Feedback("1", "accepted", 0.0, 2),
+                Feedback("1", "edited", 1.0, 3),
+                Feedback("1", "discarded", 1.0, 4),
+            ]
+
+    run(work())
+
+
+def test_features_are_kept_with_a_decision_and_removed_with_the_texts(url: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
+            await write(arms("a@1"))
+            for response_id in "12":
+                asked = ask(response_id)
+                await write(replace(asked, decision=asked.decision._replace(features="mine:ADw=")))
+            await write(RemoveTexts(["1"], 11.0))
+            kept = [each for _, each in read_events(writing.store) if isinstance(each, Decided)]
+            assert [each.features for each in kept] == [None, "mine:ADw="]
+            await write(ForgetUser("ada", 12.0))
+            late = ask("3")  # decided at 10.0, and in a spool until now
+            await write(replace(late, decision=late.decision._replace(features="mine:ADw=")))
+            kept = [each for _, each in read_events(writing.store) if isinstance(each, Decided)]
+            assert kept[-1].features is None
 
     run(work())
 

@@ -39,8 +39,15 @@ def counted(service: Service) -> dict[tuple[str, int], tuple[str, float | None]]
 
 
 def is_replay(service: Service) -> bool:
+    """Whether the state is that of the store's events, but for features, which are removed with the texts."""
     replay = Bandit.replay((event for _, event in read_events(service.loop.store)), service.loop.config)
-    return replay.to_json() == service.loop.bandit.to_json()
+    return counts(replay) == counts(service.loop.bandit)
+
+
+def counts(bandit: Bandit) -> dict[str, Any]:
+    state = {name: value for name, value in bandit.state.to_json().items() if name != "slopes"}
+    responses = {key: response[:-1] for key, response in state["responses"].items()}
+    return bandit.to_json() | {"state": state | {"responses": responses}}
 
 
 async def use(service: Service) -> None:

@@ -54,7 +54,7 @@ async def overview(service: Service, **parameters: Any) -> dict[str, Any]:
 
 
 def test_figures_by_hand(url: str, tmp_path: Path) -> None:
-    """Seven responses in 100..200 s: two edited, one accepted after a revision, one on its way, ..."""
+    """Eight responses in 100..200 s: two edited, one accepted after a revision, one on its way, ..."""
 
     async def work() -> None:
         async with serving(url, tmp_path) as service:
@@ -76,24 +76,27 @@ def test_figures_by_hand(url: str, tmp_path: Path) -> None:
                 (170.0, "edited", "r6", 1, "a@1", 0.5),  # late, but counted as an edit
                 (171.0, "external", "x1", 1, "gpt", 0.4),
                 (172.0, "external", "x1", 2, "gpt", 0.6),
+                (180.0, "edited", "r7", 1, "b@2", 0.1),
+                (181.0, "discarded", "r7", 2, "b@2", 1.0),  # edited, and thrown away after that
                 (199.9, "edited", "gone", 1, "a@1", 0.5),  # of a decision before the period
                 (200.0, "edited", "later", 1, "a@1", 7.0),  # after it
             )
             found = await overview(service, since=100, until=200, bins=2)
-            # edited .25, .75, .5, .5; accepted 0: mean .4, squares .0625 + .5625 + .25 + .25 = 1.125
-            error = math.sqrt((1.125 - 5 * 0.16) / 4 / 5)
-            reach = 2.7764451 * error  # Student's t with 4 degrees of freedom
+            # edited .25, .75, .5, .5; accepted 0; discarded 1: mean .5, squares .0625 + .5625 + .5 + 1
+            error = math.sqrt((2.125 - 6 * 0.25) / 5 / 6)
+            reach = 2.5705818 * error  # Student's t with 5 degrees of freedom
             assert found["totals"] == {
                 "responses": 6,
                 "edited": 4,
                 "accepted": 1,
+                "discarded": 1,
                 "pending": 1,
                 "expired": 1,
                 "external": 1,
-                "mean_cost": pytest.approx(0.4),
+                "mean_cost": pytest.approx(0.5),
                 "se": pytest.approx(error),
-                "interval": pytest.approx([0.4 - reach, 0.4 + reach]),
-                "share_kept": pytest.approx(0.2),
+                "interval": pytest.approx([max(0.5 - reach, 0.0), 0.5 + reach]),
+                "share_kept": pytest.approx(1 / 6),
             }
             first, second = found["series"]
             reach = 12.7062047 * 0.25  # t with 1 degree of freedom; se of .25 and .75 is .25
@@ -104,14 +107,15 @@ def test_figures_by_hand(url: str, tmp_path: Path) -> None:
                 "se": pytest.approx(0.25),
                 "interval": pytest.approx([0.0, 0.5 + reach]),
                 "share_kept": 0.0,
+                "discarded": 0,
             }
-            assert (second["time"], second["n"], second["mean"]) == (150.0, 3, pytest.approx(1 / 3))
-            assert second["share_kept"] == pytest.approx(1 / 3)
+            assert (second["time"], second["n"], second["mean"]) == (150.0, 4, pytest.approx(1 / 2))
+            assert second["share_kept"] == pytest.approx(1 / 4) and second["discarded"] == 1
             a, b, old = found["arms"]
             assert (a["arm"], a["played"], a["n"], a["responses"], a["pending"]) == ("a@1", True, 4, 3, 0)
             assert a["mean"] == pytest.approx(0.5) and a["share"] == pytest.approx(3 / 6)
-            assert b["interval"] is None and b["se"] is None  # one edit shows nothing about the spread
-            assert (b["mean"], b["n"], b["responses"], b["pending"]) == (0.0, 1, 2, 1)
+            assert (b["mean"], b["n"], b["discarded"]) == (0.5, 2, 1)
+            assert (b["responses"], b["pending"]) == (2, 1)
             assert (old["arm"], old["played"], old["n"], old["mean"]) == ("old@0", False, 0, None)
             assert found["epoch"] == 1 and found["down"] is None
             assert found["cost"] == "alignment:word"
@@ -140,7 +144,7 @@ def test_costs_that_are_all_alike_have_no_interval() -> None:
     """Two edits of cost .5 give no interval "0.500 to 0.500", and neither do many drafts that were kept."""
     assert Sums(2, 1.0, 0.5).figures()["interval"] is None
     kept = Sums(40, 0.0, 0.0, 40).figures()
-    assert kept == {"n": 40, "mean": 0.0, "se": 0.0, "interval": None, "share_kept": 1.0}
+    assert (kept["mean"], kept["se"], kept["interval"], kept["share_kept"]) == (0.0, 0.0, None, 1.0)
     assert Sums(3, 0.1 * 3, 0.1**2 * 3).figures()["interval"] is None  # sums of squares are rounded
 
 

@@ -26,8 +26,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-Status = Literal["edited", "accepted", "pending", "expired"]
-"""`edited` and `accepted` are observed; `pending` waits for the user; `expired` never got an answer."""
+Status = Literal["edited", "accepted", "discarded", "pending", "expired"]
+"""`edited` and `accepted` are observed. `discarded` was thrown away, so there is no edit to learn from;
+`pending` waits for the user; `expired` never got an answer."""
 
 LONE_SURROGATE = "lone surrogate, not valid Unicode text"
 

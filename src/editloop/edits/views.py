@@ -61,7 +61,7 @@ class View(Generic[Row]):
 def supervision(records: Iterable[Record]) -> View[Demonstration]:
     """Return every observed edit as a demonstration; an accepted response is one, too.
 
-    Drops `pending` and `expired` records.
+    Drops `discarded`, `pending` and `expired` records.
     """
     dropped: Counter[str] = Counter()
     rows = (Demonstration(record.id, record.context, edit) for record, edit in _observed(records, dropped))
@@ -71,8 +71,8 @@ def supervision(records: Iterable[Record]) -> View[Demonstration]:
 def preferences(records: Iterable[Record]) -> View[Preference]:
     """Return the preference of the edit over the response for every response that was changed.
 
-    Drops `pending` and `expired` records, and as `unedited` those whose edit is the response. With y' = y the
-    margin of Eq. 4 is 0 whatever the policy is, so its gradient is exactly zero.
+    Drops `discarded`, `pending` and `expired` records, and as `unedited` those whose edit is the response.
+    With y' = y the margin of Eq. 4 is 0 whatever the policy is, so its gradient is exactly zero.
     """
     dropped: Counter[str] = Counter()
     rows = []
@@ -87,7 +87,7 @@ def preferences(records: Iterable[Record]) -> View[Preference]:
 def costs(records: Iterable[Record], cost: Cost) -> View[CostObservation]:
     """Return the cost of every observed response; an accepted one is an observation of Δ(y, y).
 
-    Drops `pending` and `expired` records: that no edit was seen does not mean a cost of zero.
+    Drops `discarded`, `pending` and `expired` records, for which no edit was seen.
     """
     dropped: Counter[str] = Counter()
     # In one call, because a cost may be much faster on many pairs (a sentence encoder, a tokenizer).

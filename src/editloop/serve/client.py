@@ -82,11 +82,15 @@ class Client(ClientBase):
         Raises:
             ServeError: The server rejects the edit; or it does not answer, and there is no spool.
         """
-        return self._send(self._edit(response_id, edit, revision))
+        return self._send(self._edit(response_id, edit=edit, revision=revision))
 
     def accept(self, response_id: str) -> EditReceipt:
         """Report that the user accepted a response unchanged; as `edit` otherwise."""
-        return self._send(self._edit(response_id, None, None))
+        return self._send(self._edit(response_id, accepted=True))
+
+    def discard(self, response_id: str) -> EditReceipt:
+        """Report that the user threw a response away, wrote their own or asked again; as `edit` otherwise."""
+        return self._send(self._edit(response_id, discarded=True))
 
     def _send(self, body: dict[str, Any]) -> EditReceipt:
         try:
@@ -159,11 +163,15 @@ class AsyncClient(ClientBase):
 
     async def edit(self, response_id: str, edit: str, *, revision: int | None = None) -> EditReceipt:
         """See `Client.edit`."""
-        return await self._send(self._edit(response_id, edit, revision))
+        return await self._send(self._edit(response_id, edit=edit, revision=revision))
 
     async def accept(self, response_id: str) -> EditReceipt:
         """See `Client.accept`."""
-        return await self._send(self._edit(response_id, None, None))
+        return await self._send(self._edit(response_id, accepted=True))
+
+    async def discard(self, response_id: str) -> EditReceipt:
+        """See `Client.discard`."""
+        return await self._send(self._edit(response_id, discarded=True))
 
     async def _send(self, body: dict[str, Any]) -> EditReceipt:
         try:

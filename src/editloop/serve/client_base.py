@@ -135,12 +135,10 @@ class ClientBase:
         body = checked(answer)
         return Draft(body["id"], body["choices"][0]["message"]["content"] or "", body["model"])
 
-    def _edit(self, response_id: str, edit: str | None, revision: int | None) -> dict[str, Any]:
+    def _edit(self, response_id: str, **what: Any) -> dict[str, Any]:
         """The request for an edit, with a key under which it counts once, however often it is sent."""
-        what: dict[str, Any] = {"accepted": True} if edit is None else {"edit": edit}
-        if revision is not None:
-            what["revision"] = revision
-        return {"response_id": response_id, "key": uuid4().hex, **what}
+        given = {name: value for name, value in what.items() if value is not None}
+        return {"response_id": response_id, "key": uuid4().hex, **given}
 
     def _taken(self, answer: httpx.Response) -> EditReceipt:
         body = checked(answer)

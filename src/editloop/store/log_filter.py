@@ -23,7 +23,7 @@ class LogFilter:
     Attributes:
         user: Who edited.
         policy: The arm that wrote the response.
-        status: `edited`, `accepted`, `pending` or `expired`.
+        status: `edited`, `accepted`, `discarded`, `pending` or `expired`.
         since: The rows are of this time or later, in seconds since 1970.
         until: The rows are of an earlier time.
         text: A text that the context, the response or the edit contains; upper and lower case are the same.

@@ -144,11 +144,19 @@ def costs_of(connection: Connection, response_ids: Sequence[str]) -> dict[str, A
 def costed_events(connection: Connection, after: int, limit: int) -> Sequence[Any]:
     """Return the feedback that has a cost, after a number, in the order of the events.
 
-    The rows have `seq` and `kind`, and `response`, `edit` and `revision` where the texts are still kept.
+    The rows have `seq` and `kind`, and `response`, `edit`, `revision` and `discarded` where the texts are
+    still kept.
     """
     same = (edits.c.response_id == events.c.response_id) & (edits.c.revision == events.c.revision)
     query = (
-        select(events.c.seq, events.c.kind, drafts.c.response, edits.c.edit, edits.c.revision)
+        select(
+            events.c.seq,
+            events.c.kind,
+            drafts.c.response,
+            edits.c.edit,
+            edits.c.revision,
+            edits.c.discarded,
+        )
         .outerjoin_from(events, drafts, drafts.c.response_id == events.c.response_id)
         .outerjoin(edits, same)
         .where(events.c.revision > 0, events.c.cost.is_not(None), events.c.seq > after)
@@ -191,7 +199,7 @@ def revisions_with_costs(connection: Connection, response_id: str) -> Sequence[R
 
 
 def revision_texts(connection: Connection, response_ids: Sequence[str]) -> Mapping[str, list[str]]:
-    """Return the texts of all revisions by response, the first one first; acceptances have no text."""
+    """Return the texts of all revisions by response, the first one first; some revisions have no text."""
     query = select(edits.c.response_id, edits.c.edit)
     query = query.where(edits.c.response_id.in_(response_ids), edits.c.edit.is_not(None))
     texts: dict[str, list[str]] = {}

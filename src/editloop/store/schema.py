@@ -1,14 +1,14 @@
 """The tables of the store, and what a row of each holds.
 
 `events` is the source of truth from which a bandit's state is folded. It holds no texts, and its rows are
-only appended; they change only if all costs are measured anew by another cost. `drafts` and `edits` hold
-texts, which can be removed. The view `log` joins the three into the rows that `fit` trains on. Times are
-seconds since 1970.
+only appended; they change only if all costs are measured anew by another cost, or if the texts of a response
+are removed, and its features with them. `drafts` and `edits` hold texts, which can be removed. The view
+`log` joins the three into the rows that `fit` trains on. Times are seconds since 1970.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
 __all__ = [
     "COST",
@@ -50,6 +50,7 @@ events = Table(
     Column("cost", Float(53)),
     Column("arms", Text),  # JSON; of a new epoch
     Column("cost_name", String(200)),  # of a new epoch: the cost that its edits are measured by
+    Column("features", Text),  # of a decision: what was known of its request; removed with the texts
     # An event that is sent twice, or by two replicas, is there once. The overview reads this index alone.
     Index("events_once", "response_id", "revision", unique=True),
     Index("events_time", "time"),
@@ -80,6 +81,7 @@ edits = Table(
     Column("time", Float(53), nullable=False),
     Column("edit", Text),  # null for a draft that was accepted unchanged, and after its removal
     Column("key", String(128)),  # the client's idempotency key
+    Column("discarded", Boolean),  # true for a draft that was thrown away; it has no edit
     Index("edits_key", "key", unique=True),
     Index("edits_time", "time"),
 )
@@ -105,9 +107,10 @@ log_view = Table(
 )
 """The rows of a log (see `editloop.edits.Record`), each with the last revision of its edit.
 
-The view, in `migrations/versions/first.py`, is where a row's status is defined: `accepted` if the last
-revision equals the response, `edited` if it differs, `expired` if no edit is expected any more, and else
-`pending`. Drafts without a response (still being generated, failed or removed) are not in it.
+The view, in `migrations/versions/third.py`, is where a row's status is defined: `discarded` if the last
+revision says that the draft was thrown away, `accepted` if it equals the response, `edited` if it differs,
+`expired` if no edit is expected any more, and else `pending`. Drafts without a response (still being
+generated, failed or removed) are not in it.
 """
 
 keys = Table(

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, update
 
-from editloop.store.schema import drafts, edits, events, facts, keys, policies
+from editloop.store.schema import DECIDED, drafts, edits, events, facts, keys, policies
 
 __all__ = [
     "finish_draft",
@@ -33,7 +33,7 @@ __all__ = [
 # it. SQLAlchemy compiles an insert anew for other columns, so those that a row lacks are filled with None.
 _EVENT, _NO_EVENT = insert(events), dict.fromkeys(events.columns.keys())
 _DRAFT, _NO_DRAFT = insert(drafts), dict.fromkeys(drafts.columns.keys())
-_EDIT = insert(edits)
+_EDIT, _NO_EDIT = insert(edits), dict.fromkeys(edits.columns.keys())
 _FINISH = (
     update(drafts)
     .where(drafts.c.response_id == bindparam("id"), drafts.c.finish.is_(None))
@@ -76,13 +76,15 @@ def reroute_draft(connection: Connection, response_id: str, arm: str) -> None:
 
 def insert_edit(connection: Connection, row: Mapping[str, Any]) -> None:
     """Write a revision of an edit."""
-    connection.execute(_EDIT, dict(row))
+    connection.execute(_EDIT, {**_NO_EDIT, **row})
 
 
 def remove_texts(connection: Connection, response_ids: Sequence[str]) -> None:
-    """Remove all texts of these responses, and the names of their users."""
+    """Remove all texts of these responses, the names of their users, and what was taken from the texts."""
     connection.execute(update(drafts).where(drafts.c.response_id.in_(response_ids)).values(**_REMOVED))
     connection.execute(delete(edits).where(edits.c.response_id.in_(response_ids)))
+    decided = events.c.response_id.in_(response_ids) & (events.c.revision == DECIDED)
+    connection.execute(update(events).where(decided).values(features=None))
 
 
 def insert_policy(connection: Connection, row: Mapping[str, Any]) -> None:

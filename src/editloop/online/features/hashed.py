@@ -44,7 +44,7 @@ class HashedWords:
             asked, whole = context, len(context)
         else:
             of_user = [message.content for message in context if message.role == "user"]
-            asked = of_user[-1] if of_user else context[-1].content
+            asked = of_user[-1] if of_user else "".join(message.content for message in context[-1:])
             whole = sum(len(message.content) for message in context)
         places = self.size - 2
         found = [0.0] * places

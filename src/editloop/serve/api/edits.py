@@ -50,12 +50,13 @@ async def record(request: Request) -> dict[str, Any]:
         response_id = await _record_external(state, asked, key)
     assert response_id is not None
     edit = None if asked.edit is None else redact_text(asked.edit, state.completions.redact)
-    result = await state.loop.edit(response_id, edit, revision=asked.revision, key=key)
+    discarded = bool(asked.discarded)
+    result = await state.loop.edit(response_id, edit, revision=asked.revision, key=key, discarded=discarded)
     return {
         "object": "edit",
         "response_id": result.response_id,
         "revision": result.revision,
-        "status": "accepted" if result.accepted else "edited",
+        "status": result.outcome,
         "cost": result.cost,
         "policy": result.policy,
         "repeated": result.repeated,
@@ -97,7 +98,7 @@ async def find(
     request: Request,
     user: Annotated[str | None, Query(max_length=256)] = None,
     policy: Annotated[str | None, Query(max_length=200)] = None,
-    status: Literal["edited", "accepted", "pending", "expired"] | None = None,
+    status: Literal["edited", "accepted", "discarded", "pending", "expired"] | None = None,
     since: Annotated[float | None, Query(description="Seconds since 1970", allow_inf_nan=False)] = None,
     until: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     q: Annotated[str | None, Query(max_length=200, description="Words in a text")] = None,
@@ -211,15 +212,12 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
 
 
 def _revision(row: Row[Any], response: str) -> dict[str, Any]:
+    about = {"revision": row.revision, "time": row.time, "cost": row.cost, "discarded": bool(row.discarded)}
+    if row.discarded:
+        return about | {"edit": None, "redline": [], "changes": None}
     edit = response if row.edit is None else row.edit
-    return {
-        "revision": row.revision,
-        "time": row.time,
-        "cost": row.cost,
-        "edit": edit,
-        "redline": redline(response, edit),
-        "changes": count_changes(response, edit).in_words(),
-    }
+    changes = count_changes(response, edit).in_words()
+    return about | {"edit": edit, "redline": redline(response, edit), "changes": changes}
 
 
 @router.delete("/v1/users/{user:path}", tags=["edits"])

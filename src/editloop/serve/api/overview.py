@@ -9,6 +9,7 @@ wrote them.
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -39,22 +40,22 @@ class Sums(NamedTuple):
     """Counts and summed costs of edits.
 
     Attributes:
-        n: The number of edits.
+        n: The number of edits, of drafts that were kept, and of those that were thrown away.
         cost: The sum of their costs.
         square: The sum of their squared costs.
         kept: The number of drafts that were kept unchanged.
+        discarded: The number of drafts that were thrown away.
     """
 
     n: int = 0
     cost: float = 0.0
     square: float = 0.0
     kept: int = 0
+    discarded: int = 0
 
     def plus(self, other: Sums) -> Sums:
         """The sums over both."""
-        return Sums(
-            self.n + other.n, self.cost + other.cost, self.square + other.square, self.kept + other.kept
-        )
+        return Sums(*map(operator.add, self, other))
 
     def figures(self) -> dict[str, Any]:
         """The mean, its standard error and 95% interval (Student's t), and the share that was kept unchanged.
@@ -79,6 +80,7 @@ class Sums(NamedTuple):
             "se": error,
             "interval": interval,
             "share_kept": self.kept / self.n if self.n else None,
+            "discarded": self.discarded,
         }
 
 
@@ -166,8 +168,9 @@ def _figures(period: Period, rows: Iterable[Row[Any]], played: Sequence[str]) ->
         if row.kind in ("decided", "rerouted"):
             asked[row.arm] += row.n
             pending[row.arm] += row.pending
-        elif row.kind in ("edited", "accepted"):
-            sums = Sums(row.n, row.cost, row.square, row.n if row.kind == "accepted" else 0)
+        elif row.kind in ("edited", "accepted", "discarded"):
+            kept, discarded = (row.n if row.kind == kind else 0 for kind in ("accepted", "discarded"))
+            sums = Sums(row.n, row.cost, row.square, kept, discarded)
             place = min(row.bin, period.bins - 1)  # an event at the very end belongs to the last bin
             by_bin[place] = by_bin.get(place, Sums()).plus(sums)
             by_arm[row.arm] = by_arm.get(row.arm, Sums()).plus(sums)
@@ -181,8 +184,9 @@ def _figures(period: Period, rows: Iterable[Row[Any]], played: Sequence[str]) ->
         "period": {"since": period.since, "until": period.until, "bins": period.bins},
         "totals": {
             "responses": everything,
-            "edited": total.n - total.kept,
+            "edited": total.n - total.kept - total.discarded,
             "accepted": total.kept,
+            "discarded": total.discarded,
             "pending": pending.total(),
             "expired": others["expired"] + others["void"],
             "external": others["external"],

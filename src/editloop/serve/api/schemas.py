@@ -66,6 +66,9 @@ class EditRequest(_Request):
     response_id: str | None = Field(None, pattern=ID)
     edit: str | None = Field(None, description="The text as the user left it")
     accepted: Literal[True] | None = Field(None, description="Instead of `edit`: it was left unchanged")
+    discarded: Literal[True] | None = Field(
+        None, description="Instead of `edit`: the user threw it away, wrote their own, or asked again"
+    )
     revision: int | None = Field(None, ge=1, le=1_000_000, description="By default the next one")
     key: str | None = Field(None, min_length=1, max_length=128, description="Idempotency key")
     context: str | list[ChatMessage] | None = Field(None, description="Of a response from elsewhere")
@@ -83,8 +86,8 @@ class EditRequest(_Request):
 
     @model_validator(mode="after")
     def _check(self) -> EditRequest:
-        if (self.edit is None) == (self.accepted is None):
-            raise PydanticCustomError("either", "give either edit or accepted: true")
+        if [self.edit, self.accepted, self.discarded].count(None) != 2:
+            raise PydanticCustomError("either", "give one of edit, accepted: true and discarded: true")
         if (self.context is None) != (self.response is None):
             raise PydanticCustomError("both", "a response from elsewhere has a context and a response")
         if self.response is None:

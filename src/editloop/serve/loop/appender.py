@@ -13,10 +13,17 @@ from editloop.store import reads, writes
 from editloop.store.database import Connection
 from editloop.store.schema import COST, FORGOTTEN, SALT
 
-__all__ = ["CostFunction", "EventAppender"]
+__all__ = ["CostFunction", "EventAppender", "outcome_of"]
 
 CostFunction = Callable[[str, str], float]
 """A function of a response and its edit that returns the cost of the edit."""
+
+
+def outcome_of(response: str, edit: str | None, *, discarded: bool) -> Outcome:
+    """What a user did with a response; without an edit, it was accepted unchanged or thrown away."""
+    if discarded:
+        return "discarded"
+    return "accepted" if edit in (None, response) else "edited"
 
 
 class EventAppender:
@@ -25,18 +32,30 @@ class EventAppender:
     One appender serves one transaction, and is thrown away with it after a rollback. So the numbers that it
     has given are used again, and no event is passed to the fold that is not on the disk.
 
-    Attributes:
+    Args:
         connection: The connection of the transaction.
         seq: Number of the last event.
+        edit_cost: The cost of an edit.
         facts: The facts about the store that commands depend on, as they are in this transaction.
+        discard_cost: The cost of a draft that was thrown away.
+
+    Attributes:
+        connection: As above.
+        seq: Number of the last event, those that were appended included.
+        facts: As above.
         appended: The events appended so far, with their numbers.
     """
 
     def __init__(
-        self, connection: Connection, seq: int, edit_cost: CostFunction, facts: Mapping[str, str]
+        self,
+        connection: Connection,
+        seq: int,
+        edit_cost: CostFunction,
+        facts: Mapping[str, str],
+        discard_cost: float = 1.0,
     ) -> None:
         self.connection, self.seq, self.facts = connection, seq, facts
-        self._edit_cost = edit_cost
+        self._edit_cost, self._discard_cost = edit_cost, discard_cost
         self.appended: list[tuple[int, Event]] = []
 
     def append(
@@ -62,7 +81,7 @@ class EventAppender:
         self.appended.append((self.seq, event))
 
     def append_edit_cost(
-        self, response_id: str, revision: int, time: float, cost: float, *, accepted: bool
+        self, response_id: str, revision: int, time: float, cost: float, outcome: Outcome
     ) -> None:
         """Append the cost of an edit: as feedback on the decision, if one of the arms wrote the response.
 
@@ -75,7 +94,6 @@ class EventAppender:
             arm = draft.policy if draft is not None else None
             self._insert({**row, "cost": cost, "arm": arm or "", "scope": ""})
             return
-        outcome: Outcome = "accepted" if accepted else "edited"
         feedback = Feedback(response_id, outcome, cost, revision)
         self.append(feedback, time, scope=found[0], arm=found[1])
 
@@ -83,8 +101,10 @@ class EventAppender:
         self.seq += 1
         writes.insert_event(self.connection, {"seq": self.seq, **row})
 
-    def edit_cost(self, response: str, edit: str | None) -> float:
-        """The cost of an edit; None stands for a response that was accepted unchanged."""
+    def edit_cost(self, response: str, edit: str | None, *, discarded: bool = False) -> float:
+        """The cost of an edit; None stands for a response that was accepted unchanged, or thrown away."""
+        if discarded:
+            return self._discard_cost
         return 0.0 if edit is None else self._edit_cost(response, edit)
 
     # Users who were forgotten

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from editloop.online import Arms, Decided, Feedback, Rerouted
-from editloop.serve.loop.appender import EventAppender
+from editloop.serve.loop.appender import EventAppender, outcome_of
 from editloop.serve.problem import Problem
 from editloop.store import reads, writes
 from editloop.store.schema import DECIDED, EXPIRED
@@ -74,11 +74,13 @@ class RecordDecision:
         decision = self.decision
         if reads.decision(appender.connection, decision.response_id) is not None:
             return  # a repetition: out of the spool, or of a request that two replicas got
-        appender.append(decision, self.time, revision=DECIDED)
+        forgotten = appender.is_forgotten(self.user, self.time)
+        # What a decision knew of its request is removed with the texts.
+        event = decision._replace(features=None) if forgotten else decision
+        appender.append(event, self.time, revision=DECIDED)
         row = {"response_id": decision.response_id, "time": self.time, "user": self.user}
         row |= {"policy": decision.arm, "propensity": decision.propensity}
         row |= {"request": self.request, "context": self.context, "metadata": self.metadata}
-        forgotten = appender.is_forgotten(self.user, self.time)
         writes.insert_draft(appender.connection, row, removed=forgotten)
         if forgotten:  # a response without texts takes no edits, so it must not stay pending
             ExpireResponses((decision.response_id,), self.time, "void").apply(appender)
@@ -152,8 +154,10 @@ class RecordResponse:
             ExpireResponses((self.response_id,), self.time, "void").apply(appender)
             return None
         for row in reads.revisions(connection, self.response_id):
-            cost, accepted = appender.edit_cost(self.response, row.edit), row.edit in (None, self.response)
-            appender.append_edit_cost(self.response_id, row.revision, row.time, cost, accepted=accepted)
+            discarded = bool(row.discarded)
+            cost = appender.edit_cost(self.response, row.edit, discarded=discarded)
+            outcome = outcome_of(self.response, row.edit, discarded=discarded)
+            appender.append_edit_cost(self.response_id, row.revision, row.time, cost, outcome)
         return None
 
 

@@ -35,7 +35,12 @@ from editloop.serve.backends.base import (
 from editloop.serve.loop.commands import RecordDecision
 from editloop.serve.loop.completion import CompletionRequest, CompletionResult, CompletionStream
 from editloop.serve.loop.feedback import FeedbackLoop
-from editloop.serve.loop.logged_text import logged_context, logged_metadata, logged_response
+from editloop.serve.loop.logged_text import (
+    logged_context,
+    logged_metadata,
+    logged_response,
+    spoken_text,
+)
 from editloop.serve.loop.redaction import Redact
 from editloop.serve.problem import Problem, store_unavailable
 from editloop.store import reads
@@ -277,7 +282,7 @@ class CompletionService:
         loop, redact = self.loop, self.redact
         written: asyncio.Future[Any]
         if arm is not None:  # the log has the decision; this one is never written, so its numbers are dummies
-            decision = Decided(response_id, loop.scopes.of(request.user), arm, 1.0, 0)
+            decision = Decided(response_id, loop.scopes.of(request.user), arm, None, 0)
             written = asyncio.get_running_loop().create_future()
             written.set_result(None)
             return response_id, _Generation(decision, arm, written)
@@ -287,7 +292,7 @@ class CompletionService:
         digest = loop.scopes.digest(request.content())
         # The choice comes last: a decision is in flight until it is written, so nothing that may fail, such
         # as the redaction, may come between the choice and the writing.
-        decision = loop.choose(response_id, request.user, request.arm)
+        decision = loop.choose(response_id, request.user, request.arm, spoken_text(messages))
         command = RecordDecision(decision, time.time(), request.user, digest, context, metadata)
         written = asyncio.ensure_future(loop.write(command, hurry=hurry))
         return response_id, _Generation(decision, decision.arm, written)

@@ -76,14 +76,18 @@ def usual_cost(store: Store, folder: Path) -> str:
         store.close()  # the server opens it in its own time, or ends with an error before it does
 
 
-def settle_cost(store: Store, cost: str, *, reprice: bool = False) -> tuple[CostVersion, str | None]:
+def settle_cost(
+    store: Store, cost: str, *, reprice: bool = False, discard_cost: float = 1.0
+) -> tuple[CostVersion, str | None]:
     """Make sure that a store's edits are measured by a cost.
 
     Args:
         store: An open one.
         cost: The cost's name.
         reprice: Whether all edits are measured again, from the texts that are kept. An edit whose text was
-            removed then no longer counts, unless the draft was accepted, which costs nothing by any cost.
+            removed then no longer counts, unless the draft was accepted, which costs nothing by any cost, or
+            thrown away.
+        discard_cost: The cost of a draft that was thrown away.
 
     Returns:
         The store's cost and its version, and a line about what was done, if anything was.
@@ -98,7 +102,7 @@ def settle_cost(store: Store, cost: str, *, reprice: bool = False) -> tuple[Cost
     with store_errors(), store.transaction() as connection:
         version = CostVersion.of(reads.facts_named(connection, (COST, REPRICED)))
         if reprice:
-            measured, lost = _reprice(connection, function)
+            measured, lost = _reprice(connection, function, discard_cost)
             version = CostVersion(cost, 1 + (version.repriced if version else 0))
             _write_version(connection, version)
             note = f"{measured} costs were measured again, by {cost}"
@@ -125,7 +129,7 @@ def _write_version(connection: Connection, version: CostVersion) -> None:
     writes.name_costs(connection, version.name)
 
 
-def _reprice(connection: Connection, cost: Cost) -> tuple[int, int]:
+def _reprice(connection: Connection, cost: Cost, discard_cost: float) -> tuple[int, int]:
     """Measure all edits again; return how many still had their texts, and how many had lost them."""
     measured = lost = after = 0
     # Batches continue after the last number, because rows that lose their cost are no longer found.
@@ -135,16 +139,17 @@ def _reprice(connection: Connection, cost: Cost) -> tuple[int, int]:
         with_texts = [row for row in rows if row.revision is not None and row.response is not None]
         edited = [row for row in with_texts if row.edit is not None]
         new = cost([row.response for row in edited], [row.edit for row in edited])
-        costs = {row.seq: 0.0 for row in with_texts}
+        costs = {row.seq: discard_cost if row.discarded else 0.0 for row in with_texts}
+        costs |= {row.seq: discard_cost for row in rows if row.kind == "discarded"}
         costs |= {row.seq: float(each) for row, each in zip(edited, new, strict=True)}
         for each in costs.values():
             check_cost(each, "edited")
         changes: list[tuple[int, str, float | None]] = [
-            (row.seq, row.kind, costs[row.seq]) for row in with_texts
+            (row.seq, row.kind, costs[row.seq]) for row in rows if row.seq in costs
         ]
         without = [row for row in rows if row.seq not in costs and row.kind != "accepted"]
         for row in without:  # the bandit is to leave out an edit whose cost is not known
             changes.append((row.seq, row.kind if row.kind == "external" else "void", None))
         writes.set_costs(connection, changes)
-        measured, lost = measured + len(with_texts), lost + len(without)
+        measured, lost = measured + len(costs), lost + len(without)
     return measured, lost

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from editloop.serve.loop.appender import EventAppender
+from editloop.online.events import Outcome
+from editloop.serve.loop.appender import EventAppender, outcome_of
 from editloop.serve.problem import Problem
 from editloop.store import reads, writes
 from editloop.store.database import Connection, Row
@@ -22,7 +23,7 @@ class EditResult:
         revision: The number of this edit among the edits of the response, from 1.
         cost: The cost of the edit; None while the response's text is not known yet.
         policy: The policy that wrote the response.
-        accepted: Whether the response was left unchanged.
+        outcome: What the user did with the response.
         repeated: Whether the edit had been recorded before.
     """
 
@@ -30,21 +31,22 @@ class EditResult:
     revision: int
     cost: float | None
     policy: str | None
-    accepted: bool
+    outcome: Outcome
     repeated: bool
 
 
 @dataclass(frozen=True)
 class RecordEdit:
-    """A user's edit of a response, or its acceptance.
+    """A user's edit of a response, its acceptance, or that it was thrown away.
 
     Attributes:
         response_id: The response that was edited.
-        edit: The text that the user left; None if the response was accepted unchanged.
+        edit: The text that the user left; None if the response was accepted unchanged, or thrown away.
         revision: The revision number that the client gives it; None for the next one.
         key: The client's idempotency key.
         time: When, in seconds since 1970.
         cost: The cost of the edit, if it was computed before this command is applied.
+        discarded: Whether the user threw the response away.
     """
 
     response_id: str
@@ -53,6 +55,7 @@ class RecordEdit:
     key: str | None
     time: float
     cost: float | None = None
+    discarded: bool = False
 
     def apply(self, appender: EventAppender) -> EditResult:
         """Write the text and its cost, unless the edit was recorded before.
@@ -65,23 +68,37 @@ class RecordEdit:
         """
         connection = appender.connection
         if self.key is not None and (known := reads.edit_by_key(connection, self.key)) is not None:
-            if known.response_id == self.response_id and known.edit == self.edit:
+            same = (self.response_id, self.edit, self.discarded)
+            if (known.response_id, known.edit, bool(known.discarded)) == same:
                 return self._repeated(connection, known.revision)
             raise Problem(409, "this key belongs to another edit", code="key_reused", seen=self.key)
         draft = self._draft(connection)
-        there = {row.revision: row.edit for row in reads.revisions(connection, self.response_id)}
+        there = {
+            row.revision: (row.edit, bool(row.discarded))
+            for row in reads.revisions(connection, self.response_id)
+        }
         repeated = self._find_repeated(there, draft.response)
         if repeated is not None:
             return self._repeated(connection, repeated)
         revision = self.revision or max(there, default=0) + 1
         row = {"response_id": self.response_id, "revision": revision, "time": self.time}
-        writes.insert_edit(connection, row | {"edit": self.edit, "key": self.key})
-        cost, accepted = self.cost, self.edit is None or self.edit == draft.response
-        if draft.response is not None:  # otherwise `RecordResponse` computes the cost when the text is there
+        row |= {"edit": self.edit, "key": self.key, "discarded": self.discarded or None}
+        writes.insert_edit(connection, row)
+        cost = self.cost
+        if draft.response is None:  # `RecordResponse` computes the cost when the text is there
+            outcome = self._outcome_without_text()
+        else:
             if cost is None:
-                cost = appender.edit_cost(draft.response, self.edit)
-            appender.append_edit_cost(self.response_id, revision, self.time, cost, accepted=accepted)
-        return EditResult(self.response_id, revision, cost, draft.policy, accepted, repeated=False)
+                cost = appender.edit_cost(draft.response, self.edit, discarded=self.discarded)
+            outcome = outcome_of(draft.response, self.edit, discarded=self.discarded)
+            appender.append_edit_cost(self.response_id, revision, self.time, cost, outcome)
+        return EditResult(self.response_id, revision, cost, draft.policy, outcome, repeated=False)
+
+    def _outcome_without_text(self) -> Outcome:
+        """The outcome as far as it is known before the response's text is."""
+        if self.discarded:
+            return "discarded"
+        return "accepted" if self.edit is None else "edited"
 
     def _draft(self, connection: Connection) -> Row[Any]:
         """The draft of the response.
@@ -99,7 +116,7 @@ class RecordEdit:
             raise Problem(410, f"this response {what}", code=f"response_{draft.finish}", param="response_id")
         return draft
 
-    def _find_repeated(self, there: dict[int, str | None], response: str | None) -> int | None:
+    def _find_repeated(self, there: dict[int, tuple[str | None, bool]], response: str | None) -> int | None:
         """The revision that this edit repeats; None if it is a new one.
 
         Without a key and a revision number, an edit that equals any earlier revision counts as a late
@@ -107,7 +124,8 @@ class RecordEdit:
         new edit, which may go back to an earlier wording, unless it equals the last revision.
 
         Args:
-            there: The texts of the revisions so far, by number and in that order.
+            there: The texts of the revisions so far, and whether they threw the response away, by number and
+                in that order.
             response: The text of the response, if it is known.
 
         Raises:
@@ -115,27 +133,31 @@ class RecordEdit:
         """
         highest = max(there, default=0)
         if self.revision is None:
-            same = [number for number, edit in there.items() if self._is_same(edit, response)]
+            same = [number for number, each in there.items() if self._is_same(*each, response)]
             if same and (self.key is None or same[-1] == highest):  # the latest of several equal ones
                 return same[-1]
         elif self.revision <= highest:
-            if self.revision in there and there[self.revision] == self.edit:
+            if there.get(self.revision) == (self.edit, self.discarded):
                 return self.revision
             what = f"there is a revision {highest} already"
             raise Problem(409, what, code="revision_conflict", param="revision", seen=self.revision)
         return None
 
-    def _is_same(self, edit: str | None, response: str | None) -> bool:
-        """Whether another revision has the same text; None stands for the unchanged response."""
+    def _is_same(self, edit: str | None, discarded: bool, response: str | None) -> bool:
+        """Whether another revision says the same; without an edit, the response stayed unchanged."""
+        if discarded or self.discarded:
+            return discarded == self.discarded
         mine, other = (response if text is None else text for text in (self.edit, edit))
         return mine == other
 
     def _repeated(self, connection: Connection, revision: int) -> EditResult:
         row = reads.feedback_event(connection, self.response_id, revision)
         if row is None:  # the response's text is not known yet
-            return EditResult(self.response_id, revision, None, None, self.edit is None, repeated=True)
-        accepted = self.edit is None or row.kind == "accepted"
-        return EditResult(self.response_id, revision, row.cost, row.arm, accepted, repeated=True)
+            outcome = self._outcome_without_text()
+            return EditResult(self.response_id, revision, None, None, outcome, repeated=True)
+        # The event of a text from elsewhere does not name the outcome.
+        known: Outcome = self._outcome_without_text() if row.kind == "external" else row.kind
+        return EditResult(self.response_id, revision, row.cost, row.arm, known, repeated=True)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def _bandit_event(row: Row[Any]) -> Event | None:
     if row.kind == "arms":
         return Arms(row.epoch, tuple(json.loads(row.arms)))
     if row.kind == "decided":
-        return Decided(row.response_id, row.scope, row.arm, row.propensity, row.epoch)
+        return Decided(row.response_id, row.scope, row.arm, row.propensity, row.epoch, row.features)
     if row.kind == "rerouted":
         return Rerouted(row.response_id, row.arm)
     if row.kind == "external":

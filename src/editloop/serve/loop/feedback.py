@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from editloop.edits import get_cost
+from editloop.edits import Context, get_cost
 from editloop.errors import EditLoopError, StoreError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
 from editloop.serve.loop.access import StoreAccess
@@ -138,6 +138,7 @@ class FeedbackLoop:
             self._learn,
             self.state.seq,
             self._cost_version,
+            self.config.discarded,
         )
         # What a process that was killed has left in the spool is decided, but in no event yet. It counts as
         # in flight until the writer has written it. A kill after its commit can leave it in both places.
@@ -195,18 +196,27 @@ class FeedbackLoop:
 
     # Decide
 
-    def choose(self, response_id: str, user: str | None, arm: str | None = None) -> Decided:
+    def choose(
+        self, response_id: str, user: str | None, arm: str | None = None, context: Context | None = None
+    ) -> Decided:
         """Decide which arm answers.
 
         Args:
             response_id: The response.
             user: Who asks; None if that is not known.
             arm: The arm that the client asked for; None lets the bandit choose.
+            context: What is asked, of which features are taken; None if it is not known.
 
         Raises:
             Problem: As in `LoopState.choose`.
         """
-        return self.state.choose(response_id, self.scopes.of(user), arm)
+        features = None
+        if context is not None:
+            try:
+                features = self.bandit.features_of(context)
+            except Exception as error:  # a feature map of another package must not stop the answers
+                log.warning("%s: the features of a request cannot be computed: %r", response_id, error)
+        return self.state.choose(response_id, self.scopes.of(user), arm, features)
 
     # Record
 
@@ -238,15 +248,22 @@ class FeedbackLoop:
         return await self.write(RecordResponse(response_id, response, reason, time.time()))
 
     async def edit(
-        self, response_id: str, edit: str | None, *, revision: int | None = None, key: str | None = None
+        self,
+        response_id: str,
+        edit: str | None,
+        *,
+        revision: int | None = None,
+        key: str | None = None,
+        discarded: bool = False,
     ) -> EditResult:
         """Record a user's edit of a response.
 
         Args:
             response_id: The response.
-            edit: The text that the user left; None if the response was accepted unchanged.
+            edit: The text that the user left; None if the response was accepted unchanged, or thrown away.
             revision: The revision number that the client gives the edit; None for the next one.
             key: The client's idempotency key.
+            discarded: Whether the user threw the response away.
 
         Raises:
             Problem: As in `RecordEdit`; or 503, the store is down.
@@ -258,7 +275,8 @@ class FeedbackLoop:
             # never changes, so the cost is still right when the command is applied.
             if response is not None:
                 cost = await asyncio.to_thread(self.edit_cost, response, edit)
-        return await self.write(RecordEdit(response_id, edit, revision, key, time.time(), cost))
+        command = RecordEdit(response_id, edit, revision, key, time.time(), cost, discarded)
+        return await self.write(command)
 
     async def set_arms(self, command: Command[Arms]) -> Arms:
         """Begin an epoch."""

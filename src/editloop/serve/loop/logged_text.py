@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from editloop.edits import Context, Message
 from editloop.serve.loop.redaction import WORDS, Redact, redact_leaves, redact_text
 
-__all__ = ["logged_context", "logged_metadata", "logged_response"]
+__all__ = ["logged_context", "logged_metadata", "logged_response", "spoken_text"]
 
 
 def logged_context(messages: Any, redact: Redact) -> Any:
@@ -23,6 +24,15 @@ def logged_context(messages: Any, redact: Redact) -> Any:
     if len(kept) == 1 and set(kept[0]) == {"role", "content"} and kept[0]["role"] == "user":
         return kept[0]["content"]
     return kept
+
+
+def spoken_text(context: Any) -> Context:
+    """The text alone of what `logged_context` returns: no calls of tools, no images."""
+    if isinstance(context, str):
+        return context
+    said = ((str(each.get("role")), each.get("content")) for each in context)
+    texts = [Message(role=role, content=content) for role, content in said if isinstance(content, str)]
+    return tuple(texts) or ""
 
 
 def _joined(content: Any) -> Any:

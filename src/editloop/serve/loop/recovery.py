@@ -51,7 +51,7 @@ def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice
     try:
         store.open()
         salt = store.fact(SALT)
-        costs, note = settle_cost(store, config.cost, reprice=reprice)
+        costs, note = settle_cost(store, config.cost, reprice=reprice, discard_cost=config.discarded)
         last = store.last()
     except StoreUnreachableError as error:
         if snapshot is None:

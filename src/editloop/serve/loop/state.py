@@ -66,13 +66,14 @@ class LoopState:
 
     # Deciding
 
-    def choose(self, response_id: str, scope: str, arm: str | None) -> Decided:
+    def choose(self, response_id: str, scope: str, arm: str | None, features: str | None = None) -> Decided:
         """Choose an arm for a response, which is in flight from here on.
 
         Args:
             response_id: The response.
             scope: Whose bandit decides.
             arm: The arm, if the client asked for one.
+            features: What is known of the request.
 
         Raises:
             Problem: 503 without any arm; 409 if the response's identity is in use.
@@ -83,9 +84,10 @@ class LoopState:
         if self.knows(response_id):
             raise Problem(409, "another response has this id", code="id_reused", seen=response_id)
         if arm is None:
-            decision = self.bandit.choose(response_id, scope=scope, in_flight=self._by_scope.get(scope))
+            in_flight = self._by_scope.get(scope)
+            decision = self.bandit.choose(response_id, scope=scope, features=features, in_flight=in_flight)
         else:
-            decision = Decided(response_id, scope, arm, 1.0, state.epoch)
+            decision = Decided(response_id, scope, arm, None, state.epoch, features)
         self.add_in_flight(decision)
         return decision
 

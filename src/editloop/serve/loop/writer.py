@@ -80,6 +80,7 @@ class Writer:
             replicas. Each event is passed once and in order, before the result of the command that wrote it.
         last: Number of the last event that is known.
         cost_version: The cost by which `edit_cost` and all known costs are measured; None skips the check.
+        discard_cost: The cost of a draft that was thrown away.
 
     Attributes:
         last: Number of the last event that was read or written.
@@ -94,11 +95,13 @@ class Writer:
         on_events: OnEvents,
         last: int,
         cost_version: CostVersion | None = None,
+        discard_cost: float = 1.0,
     ) -> None:
         self.store, self.last = store, last
         self.down: str | None = None
         self._spool = Spool(spool)
         self._edit_cost, self._on_events, self._cost_version = edit_cost, on_events, cost_version
+        self._discard_cost = discard_cost
         self._held: list[Pending] = []
         self._is_stopped = False
         self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
@@ -296,7 +299,7 @@ class Writer:
             name = now.name if now else "no cost"
             what = f"the costs of the store were measured again, by {name}"
             raise StoreError(what, do="restart this server")
-        return EventAppender(connection, seq, self._edit_cost, facts), new
+        return EventAppender(connection, seq, self._edit_cost, facts, self._discard_cost), new
 
     # The spool
 

@@ -7,7 +7,7 @@ import { redline } from "./redline.js";
 export const title = "Edits";
 
 const FILTERS = ["q", "user", "policy", "status"];
-const STATUS = { edited: "Edited", accepted: "Kept", pending: "Waiting", expired: "Expired" };
+const STATUS = { edited: "Edited", accepted: "Kept", discarded: "Thrown away", pending: "Waiting", expired: "Expired" };
 const PAGE = 25;
 
 export async function show(place, { parameters, signal }) {
@@ -139,6 +139,7 @@ function detail(found) {
     const one = revisions[which];
     cost.replaceChildren(one ? number(one.cost) : "not known yet");
     if (!one) body.replaceChildren(redline([["kept", found.response ?? ""]]), h("p", { class: "hint" }, "No edit has come in yet."));
+    else if (one.discarded) body.replaceChildren(redline([["kept", found.response ?? ""]]), h("p", { class: "hint" }, "Thrown away."));
     else if (one.edit === found.response) body.replaceChildren(redline(one.redline), h("p", { class: "hint" }, "Kept as it was."));
     else body.replaceChildren(redline(one.redline), h("p", { class: "hint" },
       `${one.changes}${one.cost === null ? "" : `; cost ${number(one.cost)}`}`));

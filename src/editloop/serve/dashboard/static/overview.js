@@ -65,7 +65,7 @@ function content(found, signal) {
   const { totals } = found;
   if (!totals) return parts;
   parts.push(figures(totals, found.cost_label));
-  if (totals.responses + totals.edited + totals.accepted === 0) parts.push(nothing(totals, found.beliefs));
+  if (totals.responses + totals.edited + totals.accepted + totals.discarded === 0) parts.push(nothing(totals, found.beliefs));
   else parts.push(charts(found, signal));
   if (found.arms.length) parts.push(arms(found));
   return parts;
@@ -87,8 +87,9 @@ function nothing(totals, beliefs) {
 
 function figures(totals, costLabel) {
   const reach = totals.interval ? `95% interval ${number(totals.interval[0])} to ${number(totals.interval[1])}` : "";
-  const edits = totals.edited + totals.accepted;
-  const others = [totals.expired ? `${count(totals.expired)} expired` : null,
+  const edits = totals.edited + totals.accepted + totals.discarded;
+  const others = [totals.discarded ? `${count(totals.discarded)} thrown away` : null,
+    totals.expired ? `${count(totals.expired)} expired` : null,
     totals.external ? `${count(totals.external)} from elsewhere` : null].filter(Boolean);
   const figure = (name, value, note) =>
     h("div", { class: "figure" }, h("dt", {}, name), h("dd", {}, h("span", { class: "value" }, value), h("span", { class: "note" }, note)));
@@ -128,7 +129,7 @@ function arms(found) {
       h("span", { class: "measure" }, h("span", { class: "value" }, number(each.mean)),
         h("span", { class: "note" }, each.interval ? `${number(each.interval[0])} to ${number(each.interval[1])}` : each.n ? (each.n > 1 ? `all equal (n = ${each.n})` : "no interval from one edit") : "no edits yet"),
         interval(each.mean, each.interval, max)),
-      count(each.n),
+      each.discarded ? [count(each.n), h("span", { class: "note" }, ` (${count(each.discarded)} thrown away)`)] : count(each.n),
       h("span", { class: "measure" }, h("span", { class: "value" }, percent(each.share)), share(each.share)),
       count(each.pending),
     ],

@@ -86,6 +86,8 @@ function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+const DONE = { accepted: "Kept as it was", edited: "Edit taken", discarded: "Thrown away" };
+
 /** The panel with the draft, and what can be done with it. */
 function draftPanel(turn, signal, onEdit) {
   const area = h("textarea", { id: "draft", rows: 8, readonly: true, dir: "auto", "aria-describedby": "draft-state" });
@@ -94,27 +96,28 @@ function draftPanel(turn, signal, onEdit) {
   const watch = h("input", { type: "checkbox", id: "watch", checked: true });
   const submit = h("button", { type: "button", class: "primary", disabled: true }, "Submit edit");
   const accept = h("button", { type: "button", disabled: true }, "Keep as it is");
+  const discard = h("button", { type: "button", disabled: true }, "Throw it away");
   const trouble = h("div");
   const panel = h("section", { class: "panel draft", hidden: true, "aria-label": "Draft" },
     h("div", { class: "field" }, h("label", { for: "draft" }, "Draft, to be edited in place"), area), state,
     h("div", { class: "check" }, watch, h("label", { for: "watch" }, "Show changes as I type")), preview,
-    h("div", { class: "actions" }, submit, accept), trouble);
+    h("div", { class: "actions" }, submit, accept, discard), trouble);
 
   function compare() {
     const changed = area.value !== turn.draft;
     preview.replaceChildren(...(watch.checked && changed && !area.readOnly ? [redline(difference(turn.draft, area.value))] : []));
     submit.disabled = area.readOnly || !changed || area.value === turn.sent;
-    accept.disabled = area.readOnly;
+    accept.disabled = discard.disabled = area.readOnly;
   }
 
   async function send(what) {
-    submit.disabled = accept.disabled = true;
+    submit.disabled = accept.disabled = discard.disabled = true;
     trouble.replaceChildren();
     try {
       const done = await (await request("v1/edits", { method: "POST", body: { response_id: turn.id, key: newKey(), ...what }, signal })).json();
       if (done.status === "accepted") area.value = turn.draft;
       turn.sent = area.value;
-      state.textContent = `${done.status === "accepted" ? "Kept as it was" : "Edit taken"}: cost ${number(done.cost)}`
+      state.textContent = `${DONE[done.status]}: cost ${number(done.cost)}`
         + `${done.revision > 1 ? `, revision ${done.revision}` : ""}. You may edit it further.`;
       compare();
       await onEdit(done);
@@ -126,6 +129,7 @@ function draftPanel(turn, signal, onEdit) {
 
   submit.addEventListener("click", () => send({ edit: area.value }));
   accept.addEventListener("click", () => send({ accepted: true }));
+  discard.addEventListener("click", () => send({ discarded: true }));
   area.addEventListener("input", compare);
   watch.addEventListener("change", compare);
   const frozen = (yes) => { area.readOnly = yes; compare(); };

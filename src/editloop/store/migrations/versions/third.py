@@ -1,0 +1,37 @@
+"""The third version: drafts that were thrown away, and what a decision knew of its request."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "3"
+down_revision = "2"
+branch_labels = None
+depends_on = None
+
+LOG = """
+CREATE VIEW log AS
+SELECT d.response_id AS id, d.context AS context, d.response AS response,
+       CASE WHEN e.revision IS NULL OR e.discarded THEN NULL ELSE COALESCE(e.edit, d.response) END AS edit,
+       CASE WHEN e.discarded THEN 'discarded'
+            WHEN e.revision IS NOT NULL AND COALESCE(e.edit, d.response) = d.response THEN 'accepted'
+            WHEN e.revision IS NOT NULL THEN 'edited'
+            WHEN x.seq IS NOT NULL THEN 'expired'
+            ELSE 'pending' END AS status,
+       d."user" AS "user", d.policy AS policy, d.propensity AS propensity, d.time AS time,
+       d.metadata AS metadata
+FROM drafts d
+LEFT JOIN edits e ON e.response_id = d.response_id
+    AND e.revision = (SELECT MAX(revision) FROM edits WHERE response_id = d.response_id)
+LEFT JOIN events x ON x.response_id = d.response_id AND x.revision = 0
+WHERE d.response IS NOT NULL
+"""
+
+
+def upgrade() -> None:
+    """Add both columns, and make the view anew. Earlier edits were not thrown away: their column is null."""
+    op.add_column("events", sa.Column("features", sa.Text()))
+    op.execute("DROP VIEW log")
+    op.add_column("edits", sa.Column("discarded", sa.Boolean()))
+    op.execute(LOG)
