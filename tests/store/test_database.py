@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, inspect, text
+from sqlalchemy import Connection, event, insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from editloop.errors import ConfigError, StoreError, StoreUnreachableError
@@ -29,6 +29,23 @@ def test_tables_are_those_of_the_migrations(url: str) -> None:
             assert indexes[index.name] == list(index.columns.keys())
     assert found.get_view_names() == ["log"]
     assert [each["name"] for each in found.get_columns("log")] == list(log_view.columns.keys())
+    store.close()
+
+
+def test_a_connection_that_is_in_use_is_closed_when_it_is_done(url: str) -> None:
+    store = Store(url)
+    store.open()
+    used: list[object] = []
+
+    def close_meanwhile(connection: Connection) -> None:
+        event.listen(store.reader, "close", lambda closed, _: used.append(closed))
+        store.close()
+        assert connection.scalar(text("SELECT 1")) == 1
+
+    store.read(close_meanwhile)
+    assert len(used) == 1
+    store.open()  # and it can be opened again
+    assert store.fact("salt")
     store.close()
 
 

@@ -116,6 +116,9 @@ class Store:
             self.reader, self.writer = self._engine("BEGIN"), self._engine("BEGIN IMMEDIATE")
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError("no such kind of database", seen=url, do="use sqlite or postgresql") from error
+        self._is_closed = False
+        for engine in (self.reader, self.writer):
+            event.listen(engine, "checkin", self._returned)
         if not self.is_sqlite:
             event.listen(self.writer, "connect", self._connected)
             event.listen(self.writer, "close", self._disconnected)
@@ -125,6 +128,11 @@ class Store:
 
     def _disconnected(self, *_: Any) -> None:
         self._descriptor = None
+
+    def _returned(self, _: Any, record: Any) -> None:
+        """Close a connection that was in use when the store was closed, which released only idle ones."""
+        if self._is_closed:
+            record.invalidate()
 
     def __str__(self) -> str:
         return self.url.render_as_string(hide_password=True)
@@ -174,6 +182,7 @@ class Store:
         Raises:
             StoreError: The database does not answer, a newer version wrote it, or another process holds it.
         """
+        self._is_closed = False
         if self.is_sqlite and claim:
             self._claim()
         # In one transaction, so that of two processes that open a new database at once the second one finds
@@ -232,7 +241,8 @@ class Store:
             )
 
     def close(self) -> None:
-        """Release the connections and the lock."""
+        """Release the connections and the lock. A connection that is in use is closed when it is done."""
+        self._is_closed = True
         self.reader.dispose()
         self.writer.dispose()
         if self._lock is not None:
