@@ -37,8 +37,10 @@ def test_every_arm_is_tried_once_and_then_the_best_is_played_most():
 
 
 def test_fewer_rounds_than_arms_plays_different_arms():
-    bandit = Bandit(ARMS)
+    bandit = Bandit(ARMS, BanditConfig(algorithm="ucb"))
     assert [bandit.decide(str(t)).arm for t in range(3)] == ["v", "w", "x"]
+    by_default = Bandit(ARMS)
+    assert len({by_default.decide(str(t)).arm for t in range(3)}) == 3
 
 
 def test_scopes_are_apart_when_nothing_is_pooled():
@@ -212,7 +214,7 @@ def test_regret_by_user_with_a_learned_pool(kinds, most):
 
 
 def test_choosing_without_deciding_counts_what_is_in_flight():
-    bandit = Bandit(["a", "b"])
+    bandit = Bandit(["a", "b"], BanditConfig(algorithm="ucb"))
     first = bandit.choose("1")
     assert first.arm == "a" and "1" not in bandit.state
     assert bandit.choose("2").arm == "a"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -36,8 +38,8 @@ def test_of_a_chat_the_last_message_of_the_user_counts_and_all_lengths():
         [system, {"role": "user", "content": "Old"}, {"role": "user", "content": "Invite Ada."}]
     )
     found, alone = HashedWords()(chat), HashedWords()("Invite Ada.")
-    assert found[:63] == alone[:63]
-    assert found[63] == math.log10(1 + 28 + 3 + 11) / 5
+    assert found[:255] == alone[:255]
+    assert found[255] == math.log10(1 + 28 + 3 + 11) / 5
 
 
 def test_of_a_long_text_the_beginning_and_the_end_are_read():
@@ -46,7 +48,7 @@ def test_of_a_long_text_the_beginning_and_the_end_are_read():
 
 
 def test_a_text_without_words_has_no_direction():
-    assert HashedWords()("…")[:62] == [0.0] * 62
+    assert HashedWords()("…")[:254] == [0.0] * 254
 
 
 def test_the_same_text_has_the_same_features_in_another_process():
@@ -62,7 +64,8 @@ def test_what_is_kept_is_rounded_once_and_read_back_exactly():
     assert kind == "mine"
     assert values.tolist() == [float(np.float16(0.1)), -2.0, 65504.0]
     assert encoded("mine", values.tolist()) == text
-    assert len(encoded("hashed-64", HashedWords()("a b c")) or "") == len("hashed-64:") + 172
+    eight_words = HashedWords()("Please write a short letter to Ada Lovelace.")
+    assert len(encoded("hashed-256", eight_words) or "") < 150
 
 
 def test_no_features_are_none():
@@ -81,7 +84,20 @@ def test_a_kind_is_a_plain_name(kind: str):
         encoded(kind, [1.0])
 
 
-@pytest.mark.parametrize("text", ["", "mine", "mine:", "mine:AAA", "mine:!!!!", ":AAA=", "mine:AH4="])
+def _packed(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode()
+
+
+SPOILED = [
+    f":{_packed(bytes(2))}",
+    f"mine:{_packed(b'')}",
+    f"mine:{_packed(bytes(3))}",
+    f"mine:{_packed(np.array([math.nan], dtype='<f2').tobytes())}",
+    f"mine:{_packed(bytes(100_000_000))}",  # small, until it is unpacked
+]
+
+
+@pytest.mark.parametrize("text", ["", "mine", "mine:", "mine:AAA", "mine:!!!!", "mine:ADw=", *SPOILED])
 def test_a_text_that_is_no_features_is_refused(text: str):
-    with pytest.raises(BanditError, match="cannot be read"):  # the last one is NaN
+    with pytest.raises(BanditError, match="cannot be read"):
         decoded(text)

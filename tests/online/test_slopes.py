@@ -11,7 +11,7 @@ import pytest
 from editloop.errors import BanditError
 from editloop.online import Bandit, BanditConfig, Decided, Feedback
 from editloop.online.features import FEATURES, encoded
-from editloop.online.slopes import INTERCEPT_PENALTY, PENALTY, Slopes
+from editloop.online.slopes import INTERCEPT_PENALTY, PENALTY, SPREAD_SHARE, Slopes
 
 
 def _observed(size: int, costs: int, seed: int = 0) -> tuple[Slopes, np.ndarray, np.ndarray]:
@@ -42,7 +42,7 @@ def test_updates_one_by_one_give_the_ridge_regression(costs: int):
     w = slopes.weight
     assert moved[0] == pytest.approx(w * (x - xs.mean(axis=0)) @ solution[1:], rel=1e-6, abs=1e-9)
     one = np.concatenate(([1.0], x))
-    expected = w * (one @ np.linalg.solve(matrix, one) - 1 / costs)
+    expected = SPREAD_SHARE * w * (one @ np.linalg.solve(matrix, one) - 1 / costs)
     assert spread[0] == pytest.approx(max(expected, 0.0), rel=1e-6, abs=1e-9)
 
 
@@ -55,7 +55,7 @@ def test_the_weight_by_hand():
     assert slopes.log_odds == 0.0  # the first cost has nothing to compare with, then ten for the noise
     x = np.array([1.0, 1.0])
     featured = slopes.adjust(["a"], x[1:])[0][0] / slopes.weight
-    leverage = slopes.adjust(["a"], x[1:])[1][0] / slopes.weight + 1 / 11
+    leverage = slopes.adjust(["a"], x[1:])[1][0] / slopes.weight / SPREAD_SHARE + 1 / 11
     slopes.observe("a", np.array([1.0]), 0.5, 1e9)
     expected = (0.25 - (0.5 - featured) ** 2 / (1 + leverage)) / 0.25 - math.log(1 + leverage)
     assert slopes.log_odds == pytest.approx(expected / 2)

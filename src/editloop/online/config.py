@@ -27,7 +27,7 @@ class BanditConfig(Configuration):
     """How arms are chosen. `BanditConfig.model_fields` has a description of every field."""
 
     algorithm: str = setting(
-        "ucb",
+        "rand-ucb",
         f"The algorithm: {', '.join(ALGORITHMS.built_in)}, or one of an installed package. "
         "Fixed plays the first arm.",
         section=CHOICE,

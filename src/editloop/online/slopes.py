@@ -3,13 +3,17 @@
 Some arm may be better at letters and another at summaries. The mean cost m_a of an arm knows nothing of
 that. So each arm has slopes θ_a, by which its cost differs between requests with other features x:
 
-    m_a + w (x − x̄_a) · θ_a,        1/N_a + w (x − x̄_a)' A_a⁻¹ (x − x̄_a).
+    m_a + w (x − x̄_a) · θ_a,        1/N_a + κ w (x − x̄_a)' A_a⁻¹ (x − x̄_a).
 
-The first is the cost that is expected of the arm for this request, in place of m_a. The second is its
-variance in units of the noise, in place of 1/N_a: an arm that was only played for other requests is less
-known for this one. An algorithm gets the inverse of it as the arm's pulls. So every algorithm works with
+The first is the cost that is expected of the arm for this request, in place of m_a. With κ = 1, the second
+is its variance in units of the noise, in place of 1/N_a: an arm that was only played for other requests is
+less known for this one. An algorithm gets the inverse of it as the arm's pulls. So every algorithm works with
 features, and none has to know them. x̄_a is the mean of the features for which the arm was played, and m_a is
 that of the scope, which may be a user: the features say how a request differs, the scope says for whom.
+
+κ is `SPREAD_SHARE`, and less than 1: most words of a request have nothing to do with the cost, and a choice
+that explores the slopes of all of them explores far too much. Requests differ, so to play the arm that seems
+best for each explores the slopes by itself (Bastani, Bayati and Khosravi 2021).
 
 **The slopes** are those of a ridge regression of what is left of the costs when the scope's mean is taken
 away, with an intercept that is not shrunk and the penalty `PENALTY`; A_a is its matrix without the row of the
@@ -39,6 +43,9 @@ PENALTY = 10.0
 
 INTERCEPT_PENALTY = 1e-3
 """That of the intercept. It is not 0, so that the matrix has an inverse from the beginning."""
+
+SPREAD_SHARE = 0.1
+"""κ, the part of the variance of the slopes that makes an algorithm explore."""
 
 MOST_LOG_ODDS = 12.0
 
@@ -96,7 +103,7 @@ class Slopes:
         return self.knows(kind, size)
 
     def adjust(self, arms: Sequence[str], x: NDArray[np.float64]) -> tuple[list[float], list[float]]:
-        """Return what features change of each arm: w (x − x̄) · θ and w (x − x̄)' A⁻¹ (x − x̄).
+        """Return what features change of each arm: w (x − x̄) · θ and κ w (x − x̄)' A⁻¹ (x − x̄).
 
         Both are 0 for an arm without a cost.
 
@@ -108,7 +115,7 @@ class Slopes:
         w, x = self.weight, np.concatenate(((1.0,), x))
         moved = (w * (self._slopes @ x - self._middle)).tolist()
         # The inverse with the intercept gives 1/N more than that.
-        spread = (w * ((self._inverse @ x) @ x - 1 / self._sums[:, 0])).tolist()
+        spread = (SPREAD_SHARE * w * ((self._inverse @ x) @ x - 1 / self._sums[:, 0])).tolist()
         places = [self._places.get(arm) for arm in arms]
         return (
             [0.0 if place is None else moved[place] for place in places],
@@ -148,7 +155,7 @@ class Slopes:
 
     def _add_arm(self, arm: str) -> int:
         place = self._places[arm] = len(self._places)
-        penalty = np.full(self.size + 1, PENALTY)
+        penalty = np.full(self.size + 1, PENALTY, dtype=np.float64)
         penalty[0] = INTERCEPT_PENALTY
         none = np.zeros(self.size + 1)
         known = self._inverse, self._target, self._sums

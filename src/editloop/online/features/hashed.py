@@ -31,7 +31,7 @@ class HashedWords:
         size: The number of features, lengths included.
     """
 
-    size: int = 64
+    size: int = 256
 
     @property
     def kind(self) -> str:
