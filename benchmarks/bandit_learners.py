@@ -191,6 +191,11 @@ CONTEXTUAL = frozenset(
 )
 """Those that look at what is asked."""
 
+ONLY_ASKED = frozenset({NO_FEATURES, "VW, regcb", "VW, bag 5", "VW, cover 3", "VW, ε .05", "VW, softmax"})
+"""Those that are compared only where requests differ."""
+
+SLOW = frozenset({"EditLoop, lin-ts"})
+
 USER_LEARNERS: dict[str, dict[str, Any]] = {
     "prior learned": {"pool": "learned"},
     "prior of 5 pulls": {"pool": 5.0},

@@ -22,6 +22,8 @@ from benchmarks.bandit_learners import (
     DEFAULT,
     LEARNERS,
     NO_FEATURES,
+    ONLY_ASKED,
+    SLOW,
     USER_LEARNERS,
     EditLoop,
     Learner,
@@ -122,7 +124,7 @@ def run(
         return setting._replace(seeds=min(setting.seeds, seeds or setting.seeds))
 
     jobs: list[tuple[str, Setting]] = [
-        *((name, fewer(s)) for section in SECTIONS.values() for s in section for name in LEARNERS),
+        *((name, fewer(s)) for ss in SECTIONS.values() for s in ss for name in LEARNERS if plays(name, s)),
         *((name, fewer(s)) for s in USER_SETTINGS for name in USER_LEARNERS),
     ]
     # The longest jobs start first, so that no process is left with a long one at the end.
@@ -135,6 +137,15 @@ def run(
     data = {"results": results, "goals": check_goals(results, timing), "microseconds": timing}
     write_result("bandits", data, page(data), out, _figure(curves))
     return data
+
+
+def plays(name: str, setting: Setting) -> bool:
+    """Whether a learner plays a setting. Some are compared only where requests differ, as elsewhere they would
+    repeat another one; and the slowest ones not over 10,000 rounds.
+    """
+    if name in ONLY_ASKED:
+        return setting in ASKED
+    return name not in SLOW or setting.rounds < 10_000
 
 
 class Played(NamedTuple):

@@ -116,19 +116,53 @@ class Bandit:
         Raises:
             BanditError: The response was decided before, there are no arms, or these are no features.
         """
-        if not self.arms:
-            raise BanditError("the bandit has no arms", do="call set_arms, or replay events that name them")
         if response_id in self.state:
             raise BanditError("this response was decided before", seen=response_id)
+        numbers = self._numbers(scope, features, in_flight)
+        index, propensity = self.algorithm.choose(*numbers, lambda: self._uniform(response_id))
+        return Decided(response_id, scope, self.arms[index], propensity, self.state.epoch, features)
+
+    def probabilities(self, *, scope: str = "", features: str | None = None) -> list[float]:
+        """Return the probability with which each arm would be chosen now [arms]; they sum to 1.
+
+        Args:
+            scope: As of `decide`.
+            features: As of `choose`.
+
+        Raises:
+            BanditError: There are no arms, these are no features, or the algorithm's propensities are not
+                those with which it plays.
+        """
+        numbers = self._numbers(scope, features)
+        found, u = [0.0] * len(self.arms), 0.0
+        # An algorithm says the probability of the arm that it plays. So the next number to give it is the
+        # first one at which it would play another arm: `drawn` gives each arm one stretch of [0, 1).
+        while u < 1 - 1e-9:
+            index, propensity = self.algorithm.choose(*numbers, lambda at=u: at)  # type: ignore[misc]
+            if propensity is None:
+                found[index] = 1.0
+                return found
+            if found[index]:
+                raise BanditError("the algorithm's propensities do not sum to 1", seen=self.algorithm.name)
+            found[index] = propensity
+            u += propensity * (1 + 1e-12) + 1e-15
+        total = sum(found)
+        return [each / total for each in found]
+
+    def _numbers(
+        self, scope: str, features: str | None, in_flight: Mapping[str, float] | None = None
+    ) -> tuple[list[float], list[float], list[float]]:
+        """What an algorithm chooses by: pulls, observed pulls and means of the arms, for one request."""
+        if not self.arms:
+            raise BanditError("the bandit has no arms", do="call set_arms, or replay events that name them")
         pulls, observed, means = self.beliefs(scope)
         # Decisions in flight count in N only, as their costs are not known. Without them, all requests that
         # come together would get the same arm.
         if in_flight:
             pulls = [n + in_flight.get(arm, 0.0) for arm, n in zip(self.arms, pulls, strict=True)]
         if features is not None:
-            pulls, observed, means = self._for_request(features, pulls, observed, means)
-        index, propensity = self.algorithm.choose(pulls, observed, means, lambda: self._uniform(response_id))
-        return Decided(response_id, scope, self.arms[index], propensity, self.state.epoch, features)
+            return self._for_request(features, pulls, observed, means)
+        return pulls, observed, means
 
     def edited(self, response_id: str, cost: float, *, revision: int = 0) -> Feedback:
         """Count that a response was edited at this cost. A higher revision replaces a lower one.
