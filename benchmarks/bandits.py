@@ -140,8 +140,9 @@ def run(
 
 
 def plays(name: str, setting: Setting) -> bool:
-    """Whether a learner plays a setting. Some are compared only where requests differ, as elsewhere they would
-    repeat another one; and the slowest ones not over 10,000 rounds.
+    """Whether a learner plays a setting.
+
+    Some are compared only where requests differ, and the slowest not over 10,000 rounds.
     """
     if name in ONLY_ASKED:
         return setting in ASKED

@@ -26,7 +26,7 @@ BROUGHT_BY_OTHERS = {"starlette"}  # by fastapi
 HEAVY_NAMES = {"Policy", "Sample", "evaluate", "fit", "load_base"}
 """The names of the package that need `train`."""
 
-LIGHT_VERBS = {"inspect", "diagnose", "export"}
+LIGHT_VERBS = {"inspect", "diagnose", "estimate", "export"}
 
 
 ROOMS = ("edits", "online", "users", "policy", "offline", "lab", "theory", "diagnosis", "serve", "store")
@@ -185,6 +185,8 @@ def test_the_light_verbs_work(log: Path) -> None:
     diagnosed = command(["diagnose", "log.jsonl"], ALL, log.parent)
     assert diagnosed.returncode == 0, diagnosed.stderr
     assert "Train " in diagnosed.stdout
+    estimated = command(["estimate", "log.jsonl"], ALL, log.parent)  # of decisions, which this is not
+    assert estimated.returncode == 1 and "a policy, a propensity and an edit" in estimated.stderr
     exported = command(["export", "log.jsonl", "--to", "trl-dpo", "--out", "pairs.jsonl"], ALL, log.parent)
     assert exported.returncode == 0, exported.stderr
     assert len((log.parent / "pairs.jsonl").read_text(encoding="utf-8").splitlines()) == 12

@@ -177,6 +177,37 @@ def test_evaluate_leaves_out_what_was_seen(editloop, run_folder, lab_log, tmp_pa
     assert "60 rows: seen in training" in out and "\n1 rows, 1 pairs" in out
 
 
+def test_estimate_prints_and_writes(editloop, tmp_path):
+    decisions = [
+        {
+            "id": str(i),
+            "context": f"Write {i}.",
+            "response": "one two three four",
+            "edit": "one two three four" if i % 4 == 0 else "one two three five" if i % 2 == 0 else "six",
+            "policy": "sft@1" if i % 2 == 0 else "dpo@2",
+            "propensity": 0.5,
+        }
+        for i in range(80)
+    ]
+    write_rows(tmp_path / "decisions.jsonl", decisions)
+    status, out, _ = editloop("estimate", "decisions.jsonl", "--policy", "fixed:sft", "--policy", "kl-ucb")
+    assert status == 0
+    assert "80 decisions with a cost; mean cost as logged" in out and "fixed:sft" in out and "kl-ucb" in out
+    figures = json.loads((tmp_path / "decisions-estimate.json").read_text())
+    assert figures["rules"]["fixed:sft"]["snips"]["value"] == pytest.approx(0.125)
+    assert figures["arms"] == ["dpo@2", "sft@1"]
+    fails(editloop("estimate", "decisions.jsonl", "--policy", "fixed:early"), "fixed:sft@1")
+    fails(editloop("estimate", "decisions.jsonl", "--features", "psychic"), "psychic", "hashed")
+    bad = [each | {"propensity": 0 if i == 3 else 0.5} for i, each in enumerate(decisions)]
+    write_rows(tmp_path / "bad.jsonl", bad)
+    status, out, _ = editloop("estimate", "bad.jsonl")
+    assert status == 0 and "1 bad" in out and "79 decisions" in out
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def test_export_writes_a_view(editloop, lab_log, tmp_path):
     status, out, _ = editloop("export", lab_log, "--to", "trl-dpo", "--out", "pairs.jsonl")
     assert status == 0

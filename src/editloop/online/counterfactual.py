@@ -108,7 +108,7 @@ def estimate_rules(
         try:
             found[rule] = estimate(columns.log(_replayed(bandit, rows)), predicted, seed=seed)
         except BanditError as error:
-            refused[rule] = str(error)
+            refused[rule] = error.what if error.seen is None else f"{error.what}: {error.seen}"
     if not found:
         raise BanditError("; ".join(f"{rule}: {why}" for rule, why in refused.items()))
     logged = float(columns.cost.mean())
