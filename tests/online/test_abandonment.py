@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from editloop.online import Bandit, BanditConfig, Decided, Feedback
-from editloop.online.abandonment import Silence, abandoned_share
+from editloop.online.abandonment import Silence, excess_share
 
 ARMS = list("vwxyz")
 
@@ -17,14 +17,14 @@ ARMS = list("vwxyz")
 def test_the_share_by_hand() -> None:
     # Of 10 finished pulls 8 expired, of the others' 39 four. Their rate is 4.5/40.
     noise = math.sqrt(10 * 0.1125 * 0.8875 * (1 + 10 / 39))
-    assert abandoned_share(2, 8, 35, 4) == pytest.approx((8 - 10 * 0.1125 - 2 * noise) / 10)
+    assert excess_share(2, 8, 35, 4) == pytest.approx((8 - 10 * 0.1125 - 2 * noise) / 10)
 
 
 def test_what_is_within_the_noise_or_below_the_others_does_not_count() -> None:
-    assert abandoned_share(8, 2, 36, 4) == 0.0
-    assert abandoned_share(9, 1, 10, 30) == 0.0
-    assert abandoned_share(9, 0, 10, 0) == 0.0
-    assert abandoned_share(0, 9, 0, 0) == 0.0  # nothing to compare with
+    assert excess_share(8, 2, 36, 4) == 0.0
+    assert excess_share(9, 1, 10, 30) == 0.0
+    assert excess_share(9, 0, 10, 0) == 0.0
+    assert excess_share(0, 9, 0, 0) == 0.0  # nothing to compare with
 
 
 def test_only_pulls_count_that_had_the_time_to_expire() -> None:
@@ -63,7 +63,7 @@ def test_abandoned_pulls_count_as_discarded_in_every_scope_by_its_finished_pulls
             key = str(bandit.state.decisions)
             bandit.state.apply(Decided(key, scope, arm, 1.0, 1))
             bandit.state.apply(Feedback(key, "expired" if cost is None else "edited", cost))
-    share = abandoned_share(1, 5, 20, 0)
+    share = excess_share(1, 5, 20, 0)
     assert bandit.state.abandoned_share("a") == pytest.approx(share) and 0.5 < share < 1
     pulls, _, means = bandit.beliefs("ada")
     assert pulls == pytest.approx([1 + 4 * share, 20])

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from editloop.online import BanditConfig
 from editloop.serve.api.app import create_app
 from editloop.serve.backends.base import Backend, Chunk, Completion, ServedPolicy
 from editloop.serve.loop.commands import StartEpoch
@@ -93,6 +94,8 @@ async def serving(
     app_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Service]:
+    # Not the default, which draws: the first arm answers first, whatever the response's identity is.
+    options.setdefault("config", BanditConfig(algorithm="ucb"))
     loop = FeedbackLoop(Store(url), folder, **options)
     backend = backend or Parrot()
     app = create_app(loop, backend, **(app_options or {}))

@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from serving import Parrot
 
+from editloop.online import BanditConfig
 from editloop.serve.api import arms as arms_module
 from editloop.serve.api.app import create_app
 from editloop.serve.api.limits import Limits
@@ -38,7 +39,8 @@ class Site:
     ) -> None:
         self.backend = app_options.pop("backend", None) or Parrot()
         self.limits, self.app_options = limits, app_options
-        self.loop = FeedbackLoop(Store(f"sqlite:///{folder}/edits.db"), folder)
+        config = BanditConfig(algorithm="ucb")  # the first arm answers first
+        self.loop = FeedbackLoop(Store(f"sqlite:///{folder}/edits.db"), folder, config)
         self.ready = threading.Event()
         self.socket = listen("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"

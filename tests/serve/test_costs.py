@@ -28,8 +28,8 @@ from editloop.store.database import Store
 from editloop.store.schema import events, facts
 from editloop.store.testing import Postgres
 
-SHARE = BanditConfig(cost=PAPER_COST)
-WORDS = BanditConfig(cost="levenshtein:word/none", scale=3.0)
+SHARE = BanditConfig(cost=PAPER_COST, algorithm="ucb")
+WORDS = BanditConfig(cost="levenshtein:word/none", scale=3.0, algorithm="ucb")
 
 
 def counted(service: Service) -> dict[tuple[str, int], tuple[str, float | None]]:

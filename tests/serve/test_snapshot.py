@@ -16,11 +16,12 @@ from serving import Parrot, run, serving
 from editloop.errors import EditLoopError
 from editloop.online import Bandit, BanditConfig
 from editloop.serve.loop.commands import RecordDecision
+from editloop.serve.loop.intervals import CostIntervals
 from editloop.serve.loop.snapshots import Snapshot, Snapshots
 
 
 def snapshot_of(seq: int) -> Snapshot:
-    return Snapshot(Bandit(("a@1", "b@2")), seq, "salt", 0, {})
+    return Snapshot(Bandit(("a@1", "b@2")), seq, "salt", 0, {}, CostIntervals(1.0))
 
 
 def test_a_snapshot_of_a_busy_loop_knows_what_it_lacks(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Silence", "abandoned_share"]
+__all__ = ["Silence", "excess_share"]
 
 ERRORS = 2.0
 """How many standard errors of the expected number do not count."""
@@ -70,9 +70,7 @@ class Silence:
         if own is None or not own[1]:
             return 0.0
         others = [counts for name, counts in self._counts.items() if name != arm]
-        return abandoned_share(
-            own[0], own[1], sum(each[0] for each in others), sum(each[1] for each in others)
-        )
+        return excess_share(own[0], own[1], sum(each[0] for each in others), sum(each[1] for each in others))
 
     def _of(self, arm: str) -> list[int]:
         return self._counts.setdefault(arm, [0, 0])
@@ -96,8 +94,8 @@ class Silence:
         return made
 
 
-def abandoned_share(observed: float, expired: float, other_observed: float, other_expired: float) -> float:
-    """Return the share of an arm's finished pulls that count as discarded, although they only expired.
+def excess_share(observed: float, expired: float, other_observed: float, other_expired: float) -> float:
+    """Return the share of an arm's finished pulls that expired beyond what the others' rate would give.
 
     Args:
         observed: The arm's pulls with feedback.

@@ -57,6 +57,13 @@ class BanditConfig(Configuration):
         "a feature map of an installed package.",
         section=CHOICE,
     )
+    non_answer_cost: float = setting(
+        0.0,
+        "The least cost of a draft that is no answer (a refusal, a question back, nothing); 0 prices it by "
+        "its edit alone.",
+        section=CHOICE,
+        ge=0,
+    )
     discount: float = setting(
         1.0,
         "The weight that an observation keeps per further decision in its scope; 1 for users whose "

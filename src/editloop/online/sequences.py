@@ -13,8 +13,10 @@ costs below; the stakes follow the variance of the costs so far, and never risk 
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +75,32 @@ class ConfidenceSequence:
         centre = (0.5 + self._sum) / (self.n + 1)
         self._squares += (x - centre) ** 2
         self.mean = self.bound * self._sum / self.n
+
+    def to_json(self) -> dict[str, Any]:
+        """The sequence as JSON types, from which `from_json` restores it exactly."""
+        return {
+            "level": self.level,
+            "bound": self.bound,
+            "sums": [self.n, self._sum, self._squares],
+            "capital": base64.b64encode(self._capital.astype("<f8").tobytes()).decode(),
+            "open": base64.b64encode(np.packbits(self._open).tobytes()).decode(),
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> ConfidenceSequence:
+        """What `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is damaged.
+        """
+        made = cls(row["level"], bound=row["bound"])
+        made.n, made._sum, made._squares = row["sums"]
+        made.mean = made.bound * made._sum / made.n if made.n else 0.0
+        capital = np.frombuffer(base64.b64decode(row["capital"], validate=True), dtype="<f8")
+        made._capital = capital.reshape(made._capital.shape).astype(np.float64)
+        bits = np.frombuffer(base64.b64decode(row["open"], validate=True), dtype=np.uint8)
+        made._open = np.unpackbits(bits, count=TRIED_MEANS).astype(bool)
+        return made
 
     def extend(self, costs: Iterable[float]) -> None:
         """Take costs in, one after the other."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from editloop.errors import BanditError
@@ -72,6 +72,8 @@ class State:
         skipped: The number of events without effect, by reason: `repeated`, `superseded`, `after expiry`. And
             of those that count only without their features, which are of another kind: `other features`.
         slopes: What features say about the costs.
+        on_cost: Called with the arm and the bounded cost when the first cost of a response is counted. It is
+            no part of a snapshot.
     """
 
     def __init__(self, *, discount: float = 1.0, memory: int = 100_000, bound: float = math.inf) -> None:
@@ -87,6 +89,7 @@ class State:
         self._early: dict[str, Feedback] = {}
         self._silence = Silence(memory)
         self.slopes = Slopes()
+        self.on_cost: Callable[[str, float], None] | None = None
 
     def tally(self, scope: str, arm: str) -> Tally:
         """Return the counts of an arm in a scope; zeros if it was never played."""
@@ -221,6 +224,8 @@ class State:
             if response.revision < 0:
                 tally.observed += weight
                 self._silence.observe(response.number, response.arm)
+                if self.on_cost is not None:
+                    self.on_cost(response.arm, cost)
             # A revision adds the difference to the cost that it replaces, which is 0 for the first feedback.
             tally.cost += weight * (cost - response.cost)
             tally.square += weight * (cost * cost - response.cost * response.cost)

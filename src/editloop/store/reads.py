@@ -33,6 +33,7 @@ __all__ = [
     "is_store",
     "last_epoch",
     "last_seq",
+    "non_answers",
     "overdue_decisions",
     "policy_locations",
     "policy_rows",
@@ -144,8 +145,8 @@ def costs_of(connection: Connection, response_ids: Sequence[str]) -> dict[str, A
 def costed_events(connection: Connection, after: int, limit: int) -> Sequence[Any]:
     """Return the feedback that has a cost, after a number, in the order of the events.
 
-    The rows have `seq` and `kind`, and `response`, `edit`, `revision` and `discarded` where the texts are
-    still kept.
+    The rows have `seq`, `kind` and `non_answer`, and `response`, `edit`, `revision` and `discarded` where the
+    texts are still kept.
     """
     same = (edits.c.response_id == events.c.response_id) & (edits.c.revision == events.c.revision)
     query = (
@@ -156,6 +157,7 @@ def costed_events(connection: Connection, after: int, limit: int) -> Sequence[An
             edits.c.edit,
             edits.c.revision,
             edits.c.discarded,
+            drafts.c.non_answer,
         )
         .outerjoin_from(events, drafts, drafts.c.response_id == events.c.response_id)
         .outerjoin(edits, same)
@@ -206,6 +208,17 @@ def revision_texts(connection: Connection, response_ids: Sequence[str]) -> Mappi
     for row in connection.execute(query.order_by(edits.c.response_id, edits.c.revision)):
         texts.setdefault(row.response_id, []).append(row.edit)
     return texts
+
+
+def non_answers(connection: Connection) -> Sequence[Row[Any]]:
+    """Return how many drafts have ended (`n`), by policy and by the rule by which they are no answer.
+
+    The rule, `non_answer`, is null for answers.
+    """
+    ended = drafts.c.finish.is_not(None) & drafts.c.finish.not_in(("failed", "external"))
+    query = select(drafts.c.policy, drafts.c.non_answer, func.count().label("n"))
+    query = query.where(ended, drafts.c.policy.is_not(None))
+    return connection.execute(query.group_by(drafts.c.policy, drafts.c.non_answer)).all()
 
 
 def edit_by_key(connection: Connection, key: str) -> Row[Any] | None:

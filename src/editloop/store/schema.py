@@ -69,6 +69,7 @@ drafts = Table(
     Column("response", Text),  # null until it is generated, and after its removal
     Column("metadata", Text),  # JSON
     Column("finish", String(16)),  # null while it is being generated; `removed` once its texts are
+    Column("non_answer", String(32)),  # the rule by which it is no answer; null if it is one
     Index("drafts_time", "time"),
     Index("drafts_user", "user", "time"),
 )

@@ -37,7 +37,7 @@ _EDIT, _NO_EDIT = insert(edits), dict.fromkeys(edits.columns.keys())
 _FINISH = (
     update(drafts)
     .where(drafts.c.response_id == bindparam("id"), drafts.c.finish.is_(None))
-    .values(response=bindparam("text"), finish=bindparam("reason"))
+    .values(response=bindparam("text"), finish=bindparam("reason"), non_answer=bindparam("rule"))
 )
 _COST = (
     update(events)
@@ -62,9 +62,11 @@ def insert_draft(connection: Connection, row: Mapping[str, Any], *, removed: boo
     connection.execute(_DRAFT, {**_NO_DRAFT, **row, **(_REMOVED if removed else {})})
 
 
-def finish_draft(connection: Connection, response_id: str, response: str | None, reason: str) -> bool:
+def finish_draft(
+    connection: Connection, response_id: str, response: str | None, reason: str, non_answer: str | None = None
+) -> bool:
     """Write the text of a draft that is not finished yet; returns whether there was such a draft."""
-    values = {"id": response_id, "text": response, "reason": reason}
+    values = {"id": response_id, "text": response, "reason": reason, "rule": non_answer}
     return bool(connection.execute(_FINISH, values).rowcount)
 
 

@@ -4,6 +4,9 @@ The database computes sums over `events`, by bin of time and by arm (`editloop.s
 the sums into means and their errors. A response counts with the last revision of its edit, at the time of
 that edit. Edits of texts from elsewhere (`external`) are counted, but enter no other figure, because no arm
 wrote them.
+
+Intervals of a period are Student's, for someone who looks once. Those of an arm's lifetime are confidence
+sequences (`editloop.online.sequences`): they hold at all times at once, however often the page is looked at.
 """
 
 from __future__ import annotations
@@ -119,6 +122,7 @@ async def overview(
         "series": [],
         "arms": [],
         "beliefs": _beliefs(loop, user),
+        "alarms": list(filter(None, map(loop.non_answers.suspicion, loop.bandit.arms))),
     }
     played = loop.bandit.arms
 
@@ -130,6 +134,9 @@ async def overview(
 
     try:
         found = await loop.read(look)
+        for arm in found["arms"]:
+            arm["lifetime"] = loop.state.intervals.of(arm["arm"])
+            arm["non_answers"] = loop.non_answers.shares(arm["arm"])
     except Problem as problem:  # the beliefs are known without the store
         return answer | {"down": loop.down or str(problem)}
     return answer | found

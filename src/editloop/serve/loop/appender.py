@@ -5,18 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from editloop.online import Arms, Decided, Event, Feedback, Rerouted
+from editloop.online import Arms, BanditConfig, Decided, Event, Feedback, Rerouted
 from editloop.online.events import Outcome
 from editloop.store import reads, writes
 from editloop.store.database import Connection
 from editloop.store.schema import COST, FORGOTTEN, SALT
 
-__all__ = ["CostFunction", "EventAppender", "outcome_of"]
+__all__ = ["PRICES", "CostFunction", "EventAppender", "Prices", "outcome_of"]
 
 CostFunction = Callable[[str, str], float]
 """A function of a response and its edit that returns the cost of the edit."""
+
+
+class Prices(NamedTuple):
+    """What costs something whatever the texts are.
+
+    Attributes:
+        discarded: The cost of a draft that was thrown away.
+        non_answer: The least cost of a draft that is no answer, unless it is thrown away.
+    """
+
+    discarded: float = 1.0
+    non_answer: float = 0.0
+
+    @classmethod
+    def of(cls, config: BanditConfig) -> Prices:
+        """The prices of a configuration."""
+        return cls(config.discarded, min(config.non_answer_cost, config.bound))
+
+
+PRICES = Prices()
 
 
 def outcome_of(response: str, edit: str | None, *, discarded: bool) -> Outcome:
@@ -37,7 +57,7 @@ class EventAppender:
         seq: Number of the last event.
         edit_cost: The cost of an edit.
         facts: The facts about the store that commands depend on, as they are in this transaction.
-        discard_cost: The cost of a draft that was thrown away.
+        prices: What costs something whatever the texts are.
 
     Attributes:
         connection: As above.
@@ -52,10 +72,10 @@ class EventAppender:
         seq: int,
         edit_cost: CostFunction,
         facts: Mapping[str, str],
-        discard_cost: float = 1.0,
+        prices: Prices = PRICES,
     ) -> None:
         self.connection, self.seq, self.facts = connection, seq, facts
-        self._edit_cost, self._discard_cost = edit_cost, discard_cost
+        self._edit_cost, self._prices = edit_cost, prices
         self.appended: list[tuple[int, Event]] = []
 
     def append(
@@ -101,11 +121,29 @@ class EventAppender:
         self.seq += 1
         writes.insert_event(self.connection, {"seq": self.seq, **row})
 
-    def edit_cost(self, response: str, edit: str | None, *, discarded: bool = False) -> float:
-        """The cost of an edit; None stands for a response that was accepted unchanged, or thrown away."""
+    def edit_cost(
+        self,
+        response: str,
+        edit: str | None,
+        *,
+        discarded: bool = False,
+        non_answer: str | None = None,
+        measured: float | None = None,
+    ) -> float:
+        """The cost of an edit.
+
+        Args:
+            response: The text that was edited.
+            edit: What the user left; None stands for a response that was accepted unchanged, or thrown away.
+            discarded: Whether it was thrown away.
+            non_answer: By which rule the response is no answer.
+            measured: The cost by the two texts, if it was computed before.
+        """
         if discarded:
-            return self._discard_cost
-        return 0.0 if edit is None else self._edit_cost(response, edit)
+            return self._prices.discarded
+        if measured is None:
+            measured = 0.0 if edit is None else self._edit_cost(response, edit)
+        return measured if non_answer is None else max(measured, self._prices.non_answer)
 
     # Users who were forgotten
 

@@ -130,12 +130,14 @@ class RecordResponse:
         response: Its text; None if it has none that could be edited, because it failed or is a tool call.
         finish: `stop`, `length` ..., or `failed`.
         time: When, in seconds since 1970.
+        non_answer: By which rule it is no answer (`editloop.edits.non_answers`); None if it is one.
     """
 
     response_id: str
     response: str | None
     finish: str
     time: float
+    non_answer: str | None = None
 
     def apply(self, appender: EventAppender) -> str | None:
         """Write the text, and the costs of edits that came before it.
@@ -147,7 +149,7 @@ class RecordResponse:
         """
         connection = appender.connection
         # It updates only a draft without an end, so of several attempts the first to finish is kept.
-        if not writes.finish_draft(connection, self.response_id, self.response, self.finish):
+        if not writes.finish_draft(connection, self.response_id, self.response, self.finish, self.non_answer):
             draft = reads.draft(connection, self.response_id)
             return None if draft is None else draft.response
         if self.response is None:
@@ -155,7 +157,9 @@ class RecordResponse:
             return None
         for row in reads.revisions(connection, self.response_id):
             discarded = bool(row.discarded)
-            cost = appender.edit_cost(self.response, row.edit, discarded=discarded)
+            cost = appender.edit_cost(
+                self.response, row.edit, discarded=discarded, non_answer=self.non_answer
+            )
             outcome = outcome_of(self.response, row.edit, discarded=discarded)
             appender.append_edit_cost(self.response_id, row.revision, row.time, cost, outcome)
         return None

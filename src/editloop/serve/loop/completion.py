@@ -33,6 +33,11 @@ class CompletionRequest:
         """What identifies a repeated request. One of the two may be streamed and the other not."""
         return [{k: v for k, v in self.body.items() if not k.startswith("stream")}, self.user]
 
+    def characters(self) -> int:
+        """The length of what is asked."""
+        contents = (message.get("content") for message in self.body["messages"])
+        return sum(len(content) for content in contents if isinstance(content, str))
+
 
 @dataclass(frozen=True)
 class CompletionResult:

@@ -140,7 +140,13 @@ class CompletionService:
         except BaseException:  # the redaction failed: the text is not kept, so no edit can be expected
             await asyncio.shield(self._give_up(generation))
             raise
-        finished = self.loop.finish(response_id, text, _finish_reason(completion.finish))
+        finished = self.loop.finish(
+            response_id,
+            text,
+            _finish_reason(completion.finish),
+            arm=generation.arm,
+            asked=request.characters(),
+        )
         there = await _last_of(generation.written, finished)
         # Another replica was asked for the same response and finished first. Its text is in the log, so that
         # is the text which edits will be compared with, and this client has to see the same.
@@ -178,22 +184,30 @@ class CompletionService:
         first, rest = await self._attempt(generation, begin)
         await generation.written
         # The identity stays reserved after this returns, until the stream has ended.
-        chunks = self._recorded(response_id, first, rest, reservation.pop_all())
+        chunks = self._recorded(
+            response_id, first, rest, reservation.pop_all(), arm=generation.arm, asked=request.characters()
+        )
         return CompletionStream(response_id, generation.arm, chunks, generation.model_seconds)
 
     async def _recorded(
-        self, response_id: str, first: Chunk, rest: AsyncIterator[Chunk], reservation: ExitStack
+        self,
+        response_id: str,
+        first: Chunk,
+        rest: AsyncIterator[Chunk],
+        reservation: ExitStack,
+        **about: Any,
     ) -> AsyncIterator[Chunk]:
         """The chunks as they come. The whole text is on the disk before the chunk that ends it is sent.
 
-        So a client that has seen the end of a response can rely on the server knowing its text.
+        So a client that has seen the end of a response can rely on the server knowing its text. `about` is
+        what `FeedbackLoop.finish` takes beside.
         """
         parts: list[str] = []
         finish, is_text = "", True
 
         async def record(reason: str) -> str:
             text = logged_response("".join(parts), self.redact) if is_text else None
-            await self.loop.finish(response_id, text, reason)
+            await self.loop.finish(response_id, text, reason, **about)
             return reason
 
         try:

@@ -17,6 +17,7 @@ from editloop.edits import get_cost
 from editloop.edits.cost import DEFAULT_COST, PAPER_COST, Cost
 from editloop.errors import StoreError, StoreUnreachableError
 from editloop.online.events import check_cost
+from editloop.serve.loop.appender import PRICES, Prices
 from editloop.store import reads, writes
 from editloop.store.database import Connection, Store, store_errors
 from editloop.store.schema import COST, REPRICED
@@ -77,7 +78,7 @@ def usual_cost(store: Store, folder: Path) -> str:
 
 
 def settle_cost(
-    store: Store, cost: str, *, reprice: bool = False, discard_cost: float = 1.0
+    store: Store, cost: str, *, reprice: bool = False, prices: Prices = PRICES
 ) -> tuple[CostVersion, str | None]:
     """Make sure that a store's edits are measured by a cost.
 
@@ -87,7 +88,7 @@ def settle_cost(
         reprice: Whether all edits are measured again, from the texts that are kept. An edit whose text was
             removed then no longer counts, unless the draft was accepted, which costs nothing by any cost, or
             thrown away.
-        discard_cost: The cost of a draft that was thrown away.
+        prices: What costs something whatever the texts are.
 
     Returns:
         The store's cost and its version, and a line about what was done, if anything was.
@@ -102,7 +103,7 @@ def settle_cost(
     with store_errors(), store.transaction() as connection:
         version = CostVersion.of(reads.facts_named(connection, (COST, REPRICED)))
         if reprice:
-            measured, lost = _reprice(connection, function, discard_cost)
+            measured, lost = _reprice(connection, function, prices)
             version = CostVersion(cost, 1 + (version.repriced if version else 0))
             _write_version(connection, version)
             note = f"{measured} costs were measured again, by {cost}"
@@ -129,7 +130,7 @@ def _write_version(connection: Connection, version: CostVersion) -> None:
     writes.name_costs(connection, version.name)
 
 
-def _reprice(connection: Connection, cost: Cost, discard_cost: float) -> tuple[int, int]:
+def _reprice(connection: Connection, cost: Cost, prices: Prices) -> tuple[int, int]:
     """Measure all edits again; return how many still had their texts, and how many had lost them."""
     measured = lost = after = 0
     # Batches continue after the last number, because rows that lose their cost are no longer found.
@@ -139,9 +140,11 @@ def _reprice(connection: Connection, cost: Cost, discard_cost: float) -> tuple[i
         with_texts = [row for row in rows if row.revision is not None and row.response is not None]
         edited = [row for row in with_texts if row.edit is not None]
         new = cost([row.response for row in edited], [row.edit for row in edited])
-        costs = {row.seq: discard_cost if row.discarded else 0.0 for row in with_texts}
-        costs |= {row.seq: discard_cost for row in rows if row.kind == "discarded"}
+        costs = dict.fromkeys((row.seq for row in with_texts), 0.0)
         costs |= {row.seq: float(each) for row, each in zip(edited, new, strict=True)}
+        costs |= {row.seq: max(costs[row.seq], prices.non_answer) for row in with_texts if row.non_answer}
+        thrown_away = (row.seq for row in rows if row.discarded or row.kind == "discarded")
+        costs |= dict.fromkeys(thrown_away, prices.discarded)
         for each in costs.values():
             check_cost(each, "edited")
         changes: list[tuple[int, str, float | None]] = [

@@ -45,7 +45,7 @@ class RecordEdit:
         revision: The revision number that the client gives it; None for the next one.
         key: The client's idempotency key.
         time: When, in seconds since 1970.
-        cost: The cost of the edit, if it was computed before this command is applied.
+        cost: The cost of the edit by the two texts, if it was computed before this command is applied.
         discarded: Whether the user threw the response away.
     """
 
@@ -84,12 +84,17 @@ class RecordEdit:
         row = {"response_id": self.response_id, "revision": revision, "time": self.time}
         row |= {"edit": self.edit, "key": self.key, "discarded": self.discarded or None}
         writes.insert_edit(connection, row)
-        cost = self.cost
+        cost = None
         if draft.response is None:  # `RecordResponse` computes the cost when the text is there
             outcome = self._outcome_without_text()
         else:
-            if cost is None:
-                cost = appender.edit_cost(draft.response, self.edit, discarded=self.discarded)
+            cost = appender.edit_cost(
+                draft.response,
+                self.edit,
+                discarded=self.discarded,
+                non_answer=draft.non_answer,
+                measured=self.cost,
+            )
             outcome = outcome_of(draft.response, self.edit, discarded=self.discarded)
             appender.append_edit_cost(self.response_id, revision, self.time, cost, outcome)
         return EditResult(self.response_id, revision, cost, draft.policy, outcome, repeated=False)

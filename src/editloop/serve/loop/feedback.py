@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,10 +21,12 @@ from editloop.edits import Context, get_cost
 from editloop.errors import EditLoopError, StoreError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
 from editloop.serve.loop.access import StoreAccess
+from editloop.serve.loop.appender import Prices
 from editloop.serve.loop.commands import Command, RecordDecision, RecordReroute, RecordResponse
 from editloop.serve.loop.costs import CostVersion
 from editloop.serve.loop.edit_commands import EditResult, RecordEdit
 from editloop.serve.loop.maintenance import Maintenance
+from editloop.serve.loop.non_answers import NonAnswers
 from editloop.serve.loop.recovery import recover
 from editloop.serve.loop.scopes import Scope, Scopes
 from editloop.serve.loop.snapshots import Snapshot, Snapshots
@@ -54,6 +57,7 @@ class FeedbackLoop:
 
     Attributes:
         state: What is known: the fold of the store's events, and the decisions in flight.
+        non_answers: How often each arm writes drafts that are no answers.
         scopes: Makes the scopes and digests by which users and requests are recognised.
         subscribers: Called with each event that enters the fold.
     """
@@ -73,6 +77,7 @@ class FeedbackLoop:
         self.config = config or BanditConfig()
         self.subscribers: list[Callable[[Event], None]] = []
         self.state, self.scopes = LoopState(Bandit((), self.config)), Scopes(scope)
+        self.non_answers = NonAnswers()
         self.snapshots = Snapshots(folder / "snapshot.json", self.config)
         self._expire_after, self._keep_for, self._reprice = expire_after, keep_for, reprice
         self._cost = get_cost(self.config.cost)
@@ -131,6 +136,9 @@ class FeedbackLoop:
         except BaseException:
             await asyncio.to_thread(self.store.close)
             raise
+        with suppress(StoreError):  # it is down: counting begins now
+            rows = await asyncio.to_thread(self.store.read, reads.non_answers)
+            self.non_answers = NonAnswers((row.policy, row.non_answer, row.n) for row in rows)
         writer = Writer(
             self.store,
             self.folder / "spool.jsonl",
@@ -138,7 +146,7 @@ class FeedbackLoop:
             self._learn,
             self.state.seq,
             self._cost_version,
-            self.config.discarded,
+            Prices.of(self.config),
         )
         # What a process that was killed has left in the spool is decided, but in no event yet. It counts as
         # in flight until the writer has written it. A kill after its commit can leave it in both places.
@@ -180,8 +188,14 @@ class FeedbackLoop:
 
     def take_snapshot(self) -> Snapshot:
         """The fold as it is at this moment."""
+        state = self.state
         return Snapshot(
-            self.bandit, self.state.seq, self.scopes.salt, self._cost_version.repriced, self.state.policies
+            state.bandit,
+            state.seq,
+            self.scopes.salt,
+            self._cost_version.repriced,
+            state.policies,
+            state.intervals,
         )
 
     def _learn(self, new: Sequence[tuple[int, Event]]) -> None:
@@ -239,13 +253,28 @@ class FeedbackLoop:
         """Record that another arm answers in place of the one that was chosen."""
         await self.write(RecordReroute(response_id, arm, attempt, time.time()))
 
-    async def finish(self, response_id: str, response: str | None, reason: str) -> str | None:
+    async def finish(
+        self, response_id: str, response: str | None, reason: str, *, arm: str = "", asked: int = 0
+    ) -> str | None:
         """Record how a response ended. No edit is expected of a response without a text.
+
+        Args:
+            response_id: The response.
+            response: Its text; None if there is none that could be edited.
+            reason: Why it ended.
+            arm: Who wrote it.
+            asked: The characters of the request.
 
         Returns:
             The text that is in the store already, if another attempt finished first; else None.
         """
-        return await self.write(RecordResponse(response_id, response, reason, time.time()))
+        rule = None
+        if response is not None:
+            try:
+                rule = self.non_answers.examine(arm, response, asked)
+            except Exception as error:  # a rule of another package must not lose the response
+                log.warning("%s: the rules for non-answers have failed: %r", response_id, error)
+        return await self.write(RecordResponse(response_id, response, reason, time.time(), rule))
 
     async def edit(
         self,

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from editloop.errors import StoreUnreachableError
 from editloop.online import Bandit, BanditConfig
+from editloop.serve.loop.appender import Prices
 from editloop.serve.loop.costs import CostVersion, settle_cost
 from editloop.serve.loop.events import read_events
-from editloop.serve.loop.snapshots import Snapshots
+from editloop.serve.loop.snapshots import Snapshot, Snapshots
 from editloop.serve.loop.state import LoopState
 from editloop.store import reads
 from editloop.store.database import Store
@@ -51,21 +52,23 @@ def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice
     try:
         store.open()
         salt = store.fact(SALT)
-        costs, note = settle_cost(store, config.cost, reprice=reprice, discard_cost=config.discarded)
+        costs, note = settle_cost(store, config.cost, reprice=reprice, prices=Prices.of(config))
         last = store.last()
     except StoreUnreachableError as error:
         if snapshot is None:
             raise
         log.warning("%s; starting from the snapshot", error)
         costs = CostVersion(config.cost, snapshot.repriced)
-        return Recovered(LoopState(snapshot.bandit, snapshot.seq, snapshot.policies), snapshot.salt, costs)
+        return Recovered(_state_of(snapshot, snapshot.policies), snapshot.salt, costs)
     if note is not None:
         log.warning("%s", note)
-    state = LoopState(Bandit((), config), 0, store.read(reads.policy_locations))
+    policies = store.read(reads.policy_locations)
     is_of_this_store = snapshot is not None and (snapshot.salt, snapshot.repriced) == (salt, costs.repriced)
     # A snapshot that is ahead of the store belongs to a database that was restored from an older backup.
     if snapshot is not None and is_of_this_store and snapshot.seq <= last:
-        state.bandit, state.seq = snapshot.bandit, snapshot.seq
+        state = _state_of(snapshot, policies)
+    else:
+        state = LoopState(Bandit((), config), 0, policies)
     snapshots.seq = state.seq
     for seq, event in read_events(store, state.seq):
         state.fold(event)
@@ -74,3 +77,7 @@ def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice
     # are not folded.
     state.seq = last
     return Recovered(state, salt, costs)
+
+
+def _state_of(snapshot: Snapshot, policies: dict[str, tuple[str, str]]) -> LoopState:
+    return LoopState(snapshot.bandit, snapshot.seq, policies, snapshot.intervals)

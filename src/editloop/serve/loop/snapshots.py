@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from editloop.errors import EditLoopError
 from editloop.io import atomic_file
 from editloop.online import Bandit, BanditConfig
+from editloop.serve.loop.intervals import CostIntervals
 
 __all__ = ["Snapshot", "Snapshots"]
 
@@ -40,6 +41,7 @@ class Snapshot(NamedTuple):
         salt: The store's salt, which identifies it.
         repriced: How many times all costs of the store had been measured again.
         policies: Run folder and name of each policy, by arm.
+        intervals: Intervals for the arms' mean costs.
     """
 
     bandit: Bandit
@@ -47,6 +49,7 @@ class Snapshot(NamedTuple):
     salt: str
     repriced: int
     policies: dict[str, tuple[str, str]]
+    intervals: CostIntervals
 
 
 class Snapshots:
@@ -76,7 +79,8 @@ class Snapshots:
                 return None
             policies = {str(arm): (str(run), str(name)) for arm, (run, name) in row["policies"].items()}
             repriced = int(row.get("repriced", 0))
-            return Snapshot(bandit, int(row["seq"]), str(row["salt"]), repriced, policies)
+            intervals = CostIntervals.from_json(row["intervals"], bandit.config.bound)
+            return Snapshot(bandit, int(row["seq"]), str(row["salt"]), repriced, policies, intervals)
         except (OSError, ValueError, KeyError, TypeError, EditLoopError):
             return None  # a snapshot is only a cache: whatever is wrong with it, the events are there
 
@@ -91,6 +95,7 @@ class Snapshots:
         started = time.perf_counter()
         row = {"seq": snapshot.seq, "salt": snapshot.salt, "policies": snapshot.policies}
         row |= {"repriced": snapshot.repriced, "bandit": snapshot.bandit.to_json()}
+        row |= {"intervals": snapshot.intervals.to_json()}
         busy = time.perf_counter() - started
         await asyncio.to_thread(self._write, row)
         self.seq = snapshot.seq  # only now: a snapshot that failed is still due, even without new events

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from editloop.errors import BanditError
 from editloop.online import Bandit, Decided, Event
+from editloop.serve.loop.intervals import CostIntervals
 from editloop.serve.problem import Problem
 
 __all__ = ["LoopState"]
@@ -31,16 +32,23 @@ class LoopState:
         bandit: The fold of the store's first events.
         seq: Number of the last event of the store that was seen.
         policies: The run folder of each policy that ever was an arm, and its name in it, by arm.
+        intervals: Intervals for the arms' mean costs, over the same events.
 
     Attributes:
         in_flight: The scope and the arm of each decision that is not on the disk yet, by response.
     """
 
     def __init__(
-        self, bandit: Bandit, seq: int = 0, policies: dict[str, tuple[str, str]] | None = None
+        self,
+        bandit: Bandit,
+        seq: int = 0,
+        policies: dict[str, tuple[str, str]] | None = None,
+        intervals: CostIntervals | None = None,
     ) -> None:
         self.bandit, self.seq = bandit, seq
         self.policies = policies or {}
+        self.intervals = intervals or CostIntervals(bandit.config.bound)
+        bandit.state.on_cost = self.intervals.add
         self.in_flight: dict[str, tuple[str, str]] = {}
         self._by_scope: dict[str, Counter[str]] = {}
 

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from editloop.errors import StoreError
 from editloop.online import Event
-from editloop.serve.loop.appender import CostFunction, EventAppender
+from editloop.serve.loop.appender import PRICES, CostFunction, EventAppender, Prices
 from editloop.serve.loop.commands import Command
 from editloop.serve.loop.costs import CostVersion
 from editloop.serve.loop.events import bandit_events
@@ -80,7 +80,7 @@ class Writer:
             replicas. Each event is passed once and in order, before the result of the command that wrote it.
         last: Number of the last event that is known.
         cost_version: The cost by which `edit_cost` and all known costs are measured; None skips the check.
-        discard_cost: The cost of a draft that was thrown away.
+        prices: What costs something whatever the texts are.
 
     Attributes:
         last: Number of the last event that was read or written.
@@ -95,13 +95,13 @@ class Writer:
         on_events: OnEvents,
         last: int,
         cost_version: CostVersion | None = None,
-        discard_cost: float = 1.0,
+        prices: Prices = PRICES,
     ) -> None:
         self.store, self.last = store, last
         self.down: str | None = None
         self._spool = Spool(spool)
         self._edit_cost, self._on_events, self._cost_version = edit_cost, on_events, cost_version
-        self._discard_cost = discard_cost
+        self._prices = prices
         self._held: list[Pending] = []
         self._is_stopped = False
         self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
@@ -299,7 +299,7 @@ class Writer:
             name = now.name if now else "no cost"
             what = f"the costs of the store were measured again, by {name}"
             raise StoreError(what, do="restart this server")
-        return EventAppender(connection, seq, self._edit_cost, facts, self._discard_cost), new
+        return EventAppender(connection, seq, self._edit_cost, facts, self._prices), new
 
     # The spool
 

@@ -65,6 +65,7 @@ function content(found, signal) {
   const { totals } = found;
   if (!totals) return parts;
   parts.push(figures(totals, found.cost_label));
+  if (found.alarms.length) parts.push(alarms(found.alarms));
   if (totals.responses + totals.edited + totals.accepted + totals.discarded === 0) parts.push(nothing(totals, found.beliefs));
   else parts.push(charts(found, signal));
   if (found.arms.length) parts.push(arms(found));
@@ -74,6 +75,12 @@ function content(found, signal) {
 function down(reason) {
   return h("div", { class: "problem", role: "alert" }, h("p", {}, h("strong", {}, "The store is down. "), reason),
     h("p", {}, "Requests are still answered, and the responses kept in a file until it is back. Edits are refused until then."));
+}
+
+function alarms(found) {
+  return h("div", { class: "problem", role: "alert" }, h("p", {}, h("strong", {}, "Drafts that are no answers. "),
+    "A refusal or a question back is often kept as it is, and then costs nothing."),
+    found.map((each) => h("p", {}, each)), h("p", { class: "hint" }, "--non-answer-cost gives them a price."));
 }
 
 function nothing(totals, beliefs) {
@@ -119,16 +126,16 @@ function charts(found, signal) {
 }
 
 function arms(found) {
-  const max = Math.max(...found.arms.map((each) => Math.min(each.interval?.[1] ?? each.mean ?? 0, 3 * (each.mean ?? 0)))) || 1;
-  const columns = [{ name: "Policy" }, { name: "Mean edit cost, 95% interval" }, { name: "Edits", class: "number" },
+  const max = Math.max(...found.arms.map((each) => each.lifetime.interval?.[1] ?? each.lifetime.mean ?? 0)) || 1;
+  const columns = [{ name: "Policy" }, { name: "Mean edit cost" }, { name: "Since it was first played" }, { name: "Edits", class: "number" },
     { name: "Share of drafts" }, { name: "Waiting", class: "number" }];
   const rows = found.arms.map((each) => ({
     class: each.played ? null : "retired",
     cells: [
-      [armName(each.arm), each.played ? null : h("span", { class: "tag" }, "retired")],
+      [armName(each.arm), each.played ? null : h("span", { class: "tag" }, "retired"), unanswered(each.non_answers)],
       h("span", { class: "measure" }, h("span", { class: "value" }, number(each.mean)),
-        h("span", { class: "note" }, each.interval ? `${number(each.interval[0])} to ${number(each.interval[1])}` : each.n ? (each.n > 1 ? `all equal (n = ${each.n})` : "no interval from one edit") : "no edits yet"),
-        interval(each.mean, each.interval, max)),
+        h("span", { class: "note" }, each.interval ? `${number(each.interval[0])} to ${number(each.interval[1])}` : each.n ? (each.n > 1 ? `all equal (n = ${each.n})` : "no interval from one edit") : "no edits yet")),
+      lifetime(each.lifetime, max),
       each.discarded ? [count(each.n), h("span", { class: "note" }, ` (${count(each.discarded)} thrown away)`)] : count(each.n),
       h("span", { class: "measure" }, h("span", { class: "value" }, percent(each.share)), share(each.share)),
       count(each.pending),
@@ -136,5 +143,21 @@ function arms(found) {
   }));
   return h("section", { class: "panel" }, h("h2", {}, "Policies in this period"),
     table("What each policy's drafts cost in this period", columns, rows),
-    h("p", { class: "hint" }, `Epoch ${found.epoch}. Intervals share one scale, from 0 to ${number(max)}.`));
+    h("p", { class: "hint" }, `Epoch ${found.epoch}. The 95% interval of a period is for one look at it. That since the first play `
+      + `holds however often you look, so it may be acted on at any time; the bars share one scale, from 0 to ${number(max)}.`));
+}
+
+/** The share of an arm's drafts that are no answers, if there are any. */
+function unanswered({ n, by_rule: byRule }) {
+  const found = Object.values(byRule).reduce((sum, each) => sum + each, 0);
+  const rules = Object.entries(byRule).map(([rule, each]) => `${count(each)} ${rule}`).join(", ");
+  return found ? h("span", { class: "note", title: rules }, ` ${percent(found / n)} no answers`) : null;
+}
+
+/** The mean cost of an arm over all of its drafts, with an interval that holds at all times. */
+function lifetime(found, max) {
+  if (!found.n) return h("span", { class: "note" }, "no edits yet");
+  return h("span", { class: "measure" }, h("span", { class: "value" }, number(found.mean)),
+    found.interval ? h("span", { class: "note" }, `${number(found.interval[0])} to ${number(found.interval[1])}`) : null,
+    interval(found.mean, found.interval, max));
 }

@@ -1,4 +1,4 @@
-"""The third version: drafts that were thrown away, and what a decision knew of its request."""
+"""The third version: drafts that were thrown away or are no answers; what was known of a request."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ WHERE d.response IS NOT NULL
 
 
 def upgrade() -> None:
-    """Add both columns, and make the view anew. Earlier edits were not thrown away: their column is null."""
+    """Add the columns, and make the view anew. They are null in earlier rows, of which nothing is known."""
     op.add_column("events", sa.Column("features", sa.Text()))
+    op.add_column("drafts", sa.Column("non_answer", sa.String(32)))
     op.execute("DROP VIEW log")
     op.add_column("edits", sa.Column("discarded", sa.Boolean()))
     op.execute(LOG)
