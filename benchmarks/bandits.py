@@ -6,6 +6,7 @@ mean cost for what is asked. `bandit_settings` describes the environments, `band
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,10 @@ from benchmarks.bandit_learners import (
     Learner,
 )
 from benchmarks.bandit_settings import AFTER, ARMS, MEANS, PATIENCE, Setting, world
+from benchmarks.cells import WORK
+from editloop import online
 from editloop.errors import ConfigError
+from editloop.journal import append_rows, read_rows
 from editloop.offline.plots import tidy
 from editloop.online import Bandit, BanditConfig
 from editloop.online.features import FEATURES, HashedWords
@@ -93,18 +97,24 @@ USERS_TITLE = "By user: 20 users in turn, 40 requests each"
 SMALL = "EditLoop, 64 features"
 """A learner that is only timed."""
 
+DRAWN_ROUNDS = 200
 SETTLED = 500
 """The round from which on the share of an arm counts whose drafts are left."""
 
 
 def run(
-    out: str | Path, *, seeds: int | None = None, callback: ProgressCallback | None = None
+    out: str | Path,
+    *,
+    seeds: int | None = None,
+    work: Path = WORK / "bandits",
+    callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
-    """Measure, and write `bandits.json` and `bandits.md`.
+    """Measure, and write `bandits.json` and `bandits.md`. An interrupted benchmark goes on where it stopped.
 
     Args:
         out: The folder for the results.
         seeds: Limit on the seeds of each setting, for a smaller experiment.
+        work: Where what was played is kept.
         callback: Receives progress.
 
     Raises:
@@ -127,9 +137,15 @@ def run(
         *((name, fewer(s)) for ss in SECTIONS.values() for s in ss for name in LEARNERS if plays(name, s)),
         *((name, fewer(s)) for s in USER_SETTINGS for name in USER_LEARNERS),
     ]
+    kept = work / f"{_code_digest()}.jsonl"
+    found = {_job_of(row): Played(*row["played"]) for row in read_rows(kept, ConfigError)}
     # The longest jobs start first, so that no process is left with a long one at the end.
-    longest = sorted(jobs, key=lambda job: -job[1].rounds * job[1].seeds)
-    found = dict(in_parallel(_job, longest, "bandits", callback))
+    missing = [job for job in jobs if job not in found]
+    longest = sorted(missing, key=lambda job: -job[1].rounds * job[1].seeds)
+    work.mkdir(parents=True, exist_ok=True)
+    for job, played in in_parallel(_job, longest, "bandits", callback):
+        found[job] = played
+        append_rows(kept, [{"learner": job[0], "setting": job[1], "played": played}])
     results = [{"learner": job[0], "setting": job[1].name, **_summary(found[job])} for job in jobs]
     curves = {(name, setting.name): found[name, setting].curve for name, setting in jobs}
     timing = {name: _microseconds(LEARNERS[name]) for name in LEARNERS}
@@ -154,13 +170,26 @@ class Played(NamedTuple):
 
     Attributes:
         regrets: The pseudo-regret of each seed.
-        curve: The cumulative mean regret by round; empty for many users.
+        curve: The cumulative mean regret after each of `DRAWN_ROUNDS` rounds; empty for more.
         first: By seed, the share of the first arm from round `SETTLED` on; empty for fewer rounds.
     """
 
     regrets: list[float]
-    curve: NDArray[np.float64]
+    curve: list[float]
     first: list[float]
+
+
+def _job_of(row: Mapping[str, Any]) -> tuple[str, Setting]:
+    return row["learner"], Setting(*row["setting"])
+
+
+def _code_digest() -> str:
+    """A digest of the code that plays: what other code played is not kept."""
+    files = [*Path(online.__file__).parent.rglob("*.py"), *Path(__file__).parent.glob("bandit*.py")]
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def play(learner: Learner, setting: Setting, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -200,7 +229,7 @@ def _job(job: tuple[str, Setting]) -> Played:
     if name in USER_LEARNERS:
         options = USER_LEARNERS[name]
         regrets = [play_users(options, setting, seed) for seed in range(setting.seeds)]
-        return Played(regrets, np.array([]), [])
+        return Played(regrets, [], [])
     total, curve, first = [], np.zeros(setting.rounds), []
     for seed in range(setting.seeds):
         regret, played = play(LEARNERS[name](seed), setting, seed)
@@ -208,7 +237,7 @@ def _job(job: tuple[str, Setting]) -> Played:
         curve += regret.cumsum() / setting.seeds
         if setting.rounds > SETTLED:
             first.append(float((played[SETTLED:] == 0).mean()))
-    return Played(total, curve, first)
+    return Played(total, curve.tolist() if setting.rounds == DRAWN_ROUNDS else [], first)
 
 
 def _summary(played: Played) -> dict[str, Any]:
@@ -236,7 +265,7 @@ def _microseconds(make: Callable[[int], Learner], rounds: int = 3000) -> float:
     return float(np.median(blocks))
 
 
-def _figure(curves: Mapping[tuple[str, str], NDArray[np.float64]]) -> Figure:
+def _figure(curves: Mapping[tuple[str, str], Sequence[float]]) -> Figure:
     """The cumulative mean regret by round, in the settings of 200 rounds."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -247,7 +276,7 @@ def _figure(curves: Mapping[tuple[str, str], NDArray[np.float64]]) -> Figure:
     for k, (one, setting) in enumerate(zip(axes, shown, strict=True)):
         for i, name in enumerate(DRAWN):
             curve = curves.get((name, setting))
-            if curve is None:
+            if not curve:
                 continue
             one.plot(
                 np.arange(1, len(curve) + 1),

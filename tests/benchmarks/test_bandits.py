@@ -153,7 +153,9 @@ def test_a_run_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(bandits, "_microseconds", lambda make: 10.0)
     names = (DEFAULT, NO_FEATURES, "Algorithm 1, α .45", "Algorithm 1, α .71", "VW, squarecb")
     monkeypatch.setattr(bandits, "LEARNERS", {name: LEARNERS[name] for name in names})
-    bandits.run(tmp_path, seeds=2)
+    bandits.run(tmp_path, seeds=2, work=tmp_path / "work")
+    monkeypatch.setattr(bandits, "_job", None)  # the second time, nothing is played
+    bandits.run(tmp_path, seeds=2, work=tmp_path / "work")
     rows = json.loads((tmp_path / "bandits.json").read_text())["results"]
     assert {(row["seeds"], row["setting"]) for row in rows} == {
         (2, "stationary, T 200"),

@@ -41,16 +41,17 @@ class RandUCB(UCB):
     def probabilities(
         self, pulls: Sequence[float], observed: Sequence[float], means: Sequence[float]
     ) -> list[float]:
-        """Return the probability of each arm [arms]; arms without a pull share all of it equally."""
-        arms = range(len(pulls))
-        if untried := [arm for arm in arms if pulls[arm] <= 0]:
-            return [1 / len(untried) if pulls[arm] <= 0 else 0.0 for arm in arms]
+        """Return the probability of each arm [arms]; arms without a pull share all but the floor equally."""
         total = max(sum(pulls), 1.0)
+        floor = FLOOR * min(1.0, math.sqrt(FLOOR_PULLS / total))
+        found = [floor / len(pulls)] * len(pulls)
+        if untried := [arm for arm, n in enumerate(pulls) if n <= 0]:
+            for arm in untried:
+                found[arm] += (1 - floor) / len(untried)
+            return found
         log_t = math.log(total)
         known = [mean if n > 0 else 0.0 for mean, n in zip(means, observed, strict=True)]
         widths = [math.sqrt(log_t / n) for n in pulls]
-        floor = FLOOR * min(1.0, math.sqrt(FLOOR_PULLS / total))
-        found = [floor / len(pulls)] * len(pulls)
 
         def best(level: int) -> int:
             z = self.alpha * (LEAST + (1 - LEAST) * level / LEVELS)
