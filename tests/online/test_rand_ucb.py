@@ -33,9 +33,8 @@ def test_the_floor_falls_with_the_root_of_the_pulls() -> None:
 
 
 def test_arms_without_a_pull_share_the_probability() -> None:
-    assert RandUCB().probabilities([5, 0, 0], [5, 0, 0], [0.0, 0.0, 0.0]) == pytest.approx(
-        [0.02 / 3, 0.98 / 2 + 0.02 / 3, 0.98 / 2 + 0.02 / 3]
-    )
+    found = RandUCB().probabilities([5, 0, 0], [5, 0, 0], [0.0, 0.0, 0.0])
+    assert found == pytest.approx([0.02 / 3, 0.98 / 2 + 0.02 / 3, 0.98 / 2 + 0.02 / 3])
     assert RandUCB().probabilities([3], [3], [0.4]) == pytest.approx([1.0])
     assert RandUCB().probabilities([3, 0], [0, 0], [0.4, 0.0]) == pytest.approx([0.01, 0.99])
 
