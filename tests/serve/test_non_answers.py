@@ -27,7 +27,7 @@ def test_an_arm_that_asks_back_is_named(caplog: pytest.LogCaptureFixture) -> Non
     found = watch.shares("a")
     assert found["n"] == 40 and 20 < found["by_rule"]["question"] < 36
     why = watch.suspicion("a")
-    assert why is not None and why.startswith("a: ") and "question), of the others' 0%" in why
+    assert why is not None and why.startswith("a: ") and "(question " in why and "of the others' 0%" in why
     assert watch.suspicion("b") is None
     assert caplog.text.count("are no answers") == 1  # once, not with each draft
 
@@ -63,12 +63,13 @@ def test_the_store_keeps_them_and_the_next_start_knows_them(url: str, tmp_path: 
         backend = Parrot()
         backend.says = lambda arm, request: QUESTION if arm == "a@1" else LETTER
         async with serving(url, tmp_path, backend=backend) as service:
-            for i in range(12):
+            for i in range(20):
+                assert (await service.http.get("/v1/overview")).json()["alarms"] == []
                 await service.ask(id=f"r{i}", model="a@1" if i % 2 else "b@2", stream=i % 3 == 0)
             found = (await service.http.get("/v1/overview")).json()
             (alarm,) = found["alarms"]
-            assert alarm == "a@1: 100% of its drafts are no answers (6 question), of the others' 0%"
-            assert found["arms"][0]["non_answers"] == {"n": 6, "by_rule": {"question": 6}}
+            assert alarm == "a@1: 100% of its drafts are no answers (question 10), of the others' 0%"
+            assert found["arms"][0]["non_answers"] == {"n": 10, "by_rule": {"question": 10}}
             rows = service.loop.store.read(lambda c: c.execute(select(drafts)).all())
             assert {(row.policy, row.non_answer) for row in rows} == {("a@1", "question"), ("b@2", None)}
         async with serving(url, tmp_path) as service:

@@ -25,6 +25,9 @@ __all__ = ["NonAnswers"]
 ALARM = 0.05
 """The share of an arm's drafts, beyond what the others or its own past would give, that is reported."""
 
+LEAST = 10
+"""Drafts of an arm before it can be suspicious."""
+
 LATEST = 100
 """Drafts of an arm that are compared with its earlier ones."""
 
@@ -75,9 +78,11 @@ class NonAnswers:
 
     def suspicion(self, arm: str) -> str | None:
         """Why an arm is suspicious; None if it is not."""
+        if self._of(arm).total() < LEAST:
+            return None
         answers, others = self._split(arm), [self._split(each) for each in self._counts if each != arm]
         beside = [sum(each[i] for each in others) for i in range(2)]
-        what = ", ".join(f"{n} {rule}" for rule, n in self._of(arm).most_common() if rule is not None)
+        what = ", ".join(f"{rule} {n}" for rule, n in self._of(arm).most_common() if rule is not None)
         if excess_share(*answers, *beside) > ALARM:
             mine, theirs = answers[1] / sum(answers), beside[1] / max(sum(beside), 1)
             return f"{arm}: {mine:.0%} of its drafts are no answers ({what}), of the others' {theirs:.0%}"

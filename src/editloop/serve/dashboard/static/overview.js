@@ -136,7 +136,7 @@ function arms(found) {
       h("span", { class: "measure" }, h("span", { class: "value" }, number(each.mean)),
         h("span", { class: "note" }, each.interval ? `${number(each.interval[0])} to ${number(each.interval[1])}` : each.n ? (each.n > 1 ? `all equal (n = ${each.n})` : "no interval from one edit") : "no edits yet")),
       lifetime(each.lifetime, max),
-      each.discarded ? [count(each.n), h("span", { class: "note" }, ` (${count(each.discarded)} thrown away)`)] : count(each.n),
+      each.discarded ? h("span", {}, `${count(each.n)}, `, h("span", { class: "note" }, `${count(each.discarded)} thrown away`)) : count(each.n),
       h("span", { class: "measure" }, h("span", { class: "value" }, percent(each.share)), share(each.share)),
       count(each.pending),
     ],
@@ -150,8 +150,8 @@ function arms(found) {
 /** The share of an arm's drafts that are no answers, if there are any. */
 function unanswered({ n, by_rule: byRule }) {
   const found = Object.values(byRule).reduce((sum, each) => sum + each, 0);
-  const rules = Object.entries(byRule).map(([rule, each]) => `${count(each)} ${rule}`).join(", ");
-  return found ? h("span", { class: "note", title: rules }, ` ${percent(found / n)} no answers`) : null;
+  const rules = Object.entries(byRule).map(([rule, each]) => `${rule} ${count(each)}`).join(", ");
+  return found ? h("span", { class: "tag", title: rules }, `${percent(found / n)} no answers`) : null;
 }
 
 /** The mean cost of an arm over all of its drafts, with an interval that holds at all times. */
