@@ -196,10 +196,12 @@ ONLY_ASKED = frozenset({NO_FEATURES, "VW, regcb", "VW, bag 5", "VW, cover 3", "V
 
 SLOW = frozenset({"EditLoop, lin-ts"})
 
+BY_USER = "one for all, which knows the user"
 USER_LEARNERS: dict[str, dict[str, Any]] = {
-    "prior learned": {"pool": "learned"},
-    "prior of 5 pulls": {"pool": 5.0},
-    "separate": {"pool": 0.0},
-    "one for all": {},
+    BY_USER: {},
+    "one for all, which does not": {"features": "none"},
+    "each, prior learned": {"pool": "learned", "features": "none"},
+    "each, prior of 5 pulls": {"pool": 5.0, "features": "none"},
+    "each alone": {"pool": 0.0, "features": "none"},
 }
-"""Options of EditLoop's bandit when it serves many users; without any, all users share one bandit."""
+"""Options of EditLoop's bandit when it serves many users. The first one is the server's default."""

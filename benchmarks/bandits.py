@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.bandit_learners import (
     ALGORITHM_1,
+    BY_USER,
     CONTEXTUAL,
     DEFAULT,
     LEARNERS,
@@ -208,16 +209,23 @@ def play(learner: Learner, setting: Setting, seed: int) -> tuple[NDArray[np.floa
 
 
 def play_users(options: dict[str, Any], setting: Setting, seed: int) -> float:
-    """Return the mean pseudo-regret of `USERS` users who take turns; without options they share a scope."""
+    """Return the mean pseudo-regret of `USERS` users who take turns.
+
+    Args:
+        options: Fields of `BanditConfig`; with a `pool`, each user has a scope, and else they share one.
+        setting: The population.
+        seed: The seed of the costs.
+    """
     generator = np.random.default_rng([seed, setting.rounds])
     mean = np.array(
         [AFTER if u % 2 and setting.environment.startswith("two") else MEANS for u in range(USERS)]
     )
     costs = generator.beta(5 * mean, 5 * (1 - mean), size=(REQUESTS, USERS, ARMS))
-    bandit, total = Bandit(map(str, range(ARMS)), BanditConfig(**options)), 0.0
+    bandit, total = Bandit(map(str, range(ARMS)), BanditConfig(seed=seed, **options)), 0.0
     for t in range(setting.rounds):
         user = t % USERS
-        arm = int(bandit.decide(str(t), scope=f"user {user}" if options else "").arm)
+        scope = f"user {user}" if "pool" in options else ""
+        arm = int(bandit.decide(str(t), scope=scope, user=f"user {user}").arm)
         bandit.edited(str(t), float(costs[t // USERS, user, arm]))
         total += mean[user, arm] - mean[user].min()
     return total / USERS
@@ -329,7 +337,7 @@ def check_goals(results: Sequence[Mapping[str, Any]], timing: Mapping[str, float
     goals = [
         *(Goal(f"{s.name}: mean", of(DEFAULT, s), limit) for s, limit in LIMITS.items()),
         Goal(f"{late.name}: mean", of(DEFAULT, late), 13.0),
-        *(Goal(f"{s.name}: mean, per user", of("prior learned", s), x) for s, x in USER_LIMITS.items()),
+        *(Goal(f"{s.name}: mean, per user", of(BY_USER, s), x) for s, x in USER_LIMITS.items()),
         Goal(f"{lost.name}: over Algorithm 1", of(DEFAULT, lost) / of(ALGORITHM_1, lost), 1.1),
         *(
             Goal(f"{s.name}: share of the arm from round {SETTLED} on", of(DEFAULT, s, "first"), limit)
@@ -390,7 +398,7 @@ def page(data: Mapping[str, Any]) -> str:
     times = ", ".join(f"{name} {value:.0f}" for name, value in data["microseconds"].items())
     text.append(
         "A decision and its update with five arms and eight words, in microseconds, median over blocks of "
-        f"100 rounds. The default has 256 features, of which the time grows with the square. {times}."
+        f"100 rounds. The default has 320 features, of which the time grows with the square. {times}."
     )
     return "\n\n".join(text)
 

@@ -112,12 +112,14 @@ def test_the_same_alpha_ties(other):
     assert np.mean(values[other]) > 15
 
 
-def test_users_of_one_kind_gain_by_sharing():
-    setting = Setting("users alike", 800)
-    shared, separate = (
-        np.mean([play_users(options, setting, seed) for seed in range(3)]) for options in ({}, {"pool": 0.0})
-    )
-    assert shared < separate / 2
+def test_users_gain_by_what_is_known_of_the_others():
+    for environment in ("users alike", "two kinds of users"):
+        setting = Setting(environment, 800)
+        known, alone = (
+            np.mean([play_users(options, setting, seed) for seed in range(3)])
+            for options in ({}, {"pool": 0.0, "features": "none"})
+        )
+        assert known < 0.6 * alone
 
 
 def test_goals_compare_figures_of_two_settings():

@@ -47,7 +47,7 @@ def test_one_arm_costs_what_its_own_rows_cost(tossed: list[Record]) -> None:
 
 def test_an_algorithm_learns_from_the_rows_before(tossed: list[Record]) -> None:
     """UCB with little exploration plays the first arm, then the second, then always the cheaper one."""
-    found = estimate_rules(tossed, ["ucb"], config=BanditConfig(alpha=0.01), by_user=False)
+    found = estimate_rules(tossed, ["ucb"], config=BanditConfig(alpha=0.01))
     assert found.rules["ucb"]["dr"].value == pytest.approx(0.2, abs=0.01)
     by_default = estimate_rules(tossed)
     assert list(by_default.rules) == ["fixed:a@1", "fixed:b@2", "uniform", "rand-ucb"]

@@ -18,17 +18,18 @@ from editloop.online.features.base import MOST_FEATURES
 
 
 def test_words_have_length_one_and_two_lengths_follow():
-    found = HashedWords(16)("Invite Ada to the demo.")
+    found = HashedWords(16)("Invite Ada to the demo.", "")
     assert len(found) == 16
-    assert math.isclose(sum(value * value for value in found[:14]), 1.0)
+    assert math.isclose(sum(value * value for value in found[:11]), 1.0)
+    assert found[11:14] == [0.0] * 3  # of users
     assert found[14] == found[15] == math.log10(1 + 23) / 5
 
 
 def test_a_word_counts_by_the_logarithm_of_its_number_and_without_case():
-    once, twice = (HashedWords(64)(text) for text in ("report", "Report, report"))
-    assert once[:62] == twice[:62]  # a single word, whatever its count, is normalised to 1
-    assert sorted(map(abs, once[:62]))[-2:] == [0.0, 1.0]
-    mixed = np.abs(HashedWords(1000)("report report letter")[:998])
+    once, twice = (HashedWords(64)(text, "") for text in ("report", "Report, report"))
+    assert once[:50] == twice[:50]  # a single word, whatever its count, is normalised to 1
+    assert sorted(map(abs, once[:50]))[-2:] == [0.0, 1.0]
+    mixed = np.abs(HashedWords(1000)("report report letter", "")[:798])
     assert math.isclose(max(mixed) / min(mixed[mixed > 0]), 1 + math.log(2))
 
 
@@ -37,24 +38,40 @@ def test_of_a_chat_the_last_message_of_the_user_counts_and_all_lengths():
     chat = as_context(
         [system, {"role": "user", "content": "Old"}, {"role": "user", "content": "Invite Ada."}]
     )
-    found, alone = HashedWords()(chat), HashedWords()("Invite Ada.")
-    assert found[:255] == alone[:255]
-    assert found[255] == math.log10(1 + 28 + 3 + 11) / 5
+    found, alone = HashedWords()(chat, ""), HashedWords()("Invite Ada.", "")
+    assert found[:319] == alone[:319]
+    assert found[319] == math.log10(1 + 28 + 3 + 11) / 5
+
+
+def test_a_user_has_a_place_and_a_sign_beside_the_words():
+    nobody, ada, bob = (HashedWords()("Invite Ada.", user) for user in ("", "ada", "bob"))
+    assert nobody[:254] == ada[:254] == bob[:254] and nobody[318:] == ada[318:]
+    assert nobody[254:318] == [0.0] * 64
+    assert sorted(map(abs, ada[254:318]))[-3:] == pytest.approx([0.0, 0.5**0.5, 0.5**0.5])
+    assert ada[254:318] != bob[254:318]
+
+
+def test_users_of_like_names_are_spread_over_the_places():
+    found = {tuple(HashedWords()("", f"user {i}")) for i in range(500)}
+    assert len(found) > 470  # of 8,192 pairs of places and signs
+    places = np.count_nonzero(np.array(sorted(found))[:, 254:318], axis=0)
+    assert places.min() > 5 and places.max() < 35  # 16 on average
 
 
 def test_of_a_long_text_the_beginning_and_the_end_are_read():
     long = "alpha " + "x" * 30_000 + " omega"
-    assert np.count_nonzero(HashedWords(4096)(long)[:4094]) == 3  # the two halves of the x are one word
+    assert np.count_nonzero(HashedWords(4096)(long, "")[:3275]) == 3  # the two halves of the x are one word
 
 
 def test_a_text_without_words_has_no_direction():
-    assert HashedWords()("…")[:254] == [0.0] * 254
+    assert HashedWords()("…", "")[:254] == [0.0] * 254
 
 
 def test_the_same_text_has_the_same_features_in_another_process():
-    code = "from editloop.online.features import HashedWords; print(list(HashedWords(8)('Übung 7 für Ada')))"
+    call = "list(HashedWords(8)('Übung 7 für Ada', 'ada'))"
+    code = f"from editloop.online.features import HashedWords; print({call})"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert there.strip() == str(list(HashedWords(8)("Übung 7 für Ada")))
+    assert there.strip() == str(list(HashedWords(8)("Übung 7 für Ada", "ada")))
 
 
 def test_what_is_kept_is_rounded_once_and_read_back_exactly():
@@ -64,12 +81,12 @@ def test_what_is_kept_is_rounded_once_and_read_back_exactly():
     assert kind == "mine"
     assert values.tolist() == [float(np.float16(0.1)), -2.0, 65504.0]
     assert encoded("mine", values.tolist()) == text
-    eight_words = HashedWords()("Please write a short letter to Ada Lovelace.")
-    assert len(encoded("hashed-256", eight_words) or "") < 150
+    eight_words = HashedWords()("Please write a short letter to Ada Lovelace.", "ada")
+    assert len(encoded("hashed-320", eight_words) or "") < 150
 
 
 def test_no_features_are_none():
-    assert encoded("none", FEATURES.get("none")()("Write.")) is None
+    assert encoded("none", FEATURES.get("none")()("Write.", "ada")) is None
 
 
 @pytest.mark.parametrize("values", [[math.nan], [math.inf], [0.0, 1e6], [0.0] * (MOST_FEATURES + 1)])

@@ -111,7 +111,7 @@ class Kind:
 
     kind = "letter"
 
-    def __call__(self, context: object) -> list[float]:
+    def __call__(self, context: object, user: str) -> list[float]:
         return [1.0 if "letter" in str(context) else -1.0]
 
 
@@ -133,6 +133,20 @@ def test_the_bandit_plays_another_arm_for_other_requests(letters: BanditConfig):
         late.append(decision.arm == best)
     assert sum(late[-100:]) >= 98
     assert bandit.state.slopes.weight > 0.99
+
+
+def test_the_bandit_plays_another_arm_for_other_users():
+    """Two users who prefer different arms, without a word of what they ask."""
+    bandit = Bandit(["a", "b"], BanditConfig(algorithm="ucb", alpha=0.1))
+    rng, late = np.random.default_rng(3), []
+    for i in range(300):
+        user = "ada" if rng.random() < 0.5 else "bob"
+        decision = bandit.decide(str(i), user=user)
+        best = "a" if user == "ada" else "b"
+        bandit.edited(str(i), 0.2 if decision.arm == best else 0.5)
+        late.append(decision.arm == best)
+    assert sum(late[-100:]) >= 98
+    assert bandit.state.slopes.kind == "hashed-320"
 
 
 def test_without_a_context_the_means_decide(letters: BanditConfig):
@@ -171,7 +185,7 @@ def test_features_of_another_kind_count_without_them():
 def test_a_feature_map_that_returns_nan_is_an_error_before_the_decision(
     letters: BanditConfig, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(Kind, "__call__", lambda self, context: [math.nan])
+    monkeypatch.setattr(Kind, "__call__", lambda self, context, user: [math.nan])
     bandit = Bandit(["a"], letters)
     with pytest.raises(BanditError, match="finite"):
         bandit.decide("1", context="Write.")

@@ -106,10 +106,10 @@ def test_what_a_request_says_is_kept_with_the_decision(url: str, tmp_path: Path)
                 await service.edit(f"r{i}", "Hi")
             rows = service.loop.store.read(lambda c: c.execute(select(events)).all())
             decided = {row.response_id: row for row in rows if row.kind == "decided"}
-            assert all(row.features.startswith("hashed-256:") for row in decided.values())
+            assert all(row.features.startswith("hashed-320:") for row in decided.values())
             assert decided["r0"].features != decided["r1"].features
             assert decided["r0"].propensity == 0.5 and decided["r2"].propensity is None
-            assert service.loop.bandit.state.slopes.kind == "hashed-256"
+            assert service.loop.bandit.state.slopes.kind == "hashed-320"
 
     run(work())
 
@@ -119,7 +119,7 @@ class Broken:
 
     kind = "broken"
 
-    def __call__(self, context: object) -> list[float]:
+    def __call__(self, context: object, user: str) -> list[float]:
         raise ZeroDivisionError
 
 

@@ -33,8 +33,8 @@ def estimate(
             "[each arm, uniform and rand-ucb]."
         ),
     ] = None,
-    one_for_all: Annotated[
-        bool, typer.Option("--one-for-all", help="Replay one bandit for all users, not one for each.")
+    by_user: Annotated[
+        bool, typer.Option("--by-user", help="Replay a bandit for each user, not one that knows who asks.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option(help="The JSON file to write [LOG-estimate.json]."), Place.WRITTEN
@@ -49,9 +49,7 @@ def estimate(
     with shown_progress() as callback:
         # Two decisions with the same texts are two decisions.
         records = replace(reading, keep_duplicates=True).read(log, file, callback)
-        found = estimate_rules(
-            records, policy, config=BanditConfig(**given), by_user=not one_for_all, seed=seed
-        )
+        found = estimate_rules(records, policy, config=BanditConfig(**given), by_user=by_user, seed=seed)
     print_estimates(found)
     write_json(file, found.to_json())
     console.print(f"\nWritten to {file}")

@@ -94,7 +94,14 @@ class Silence:
         return made
 
 
-def excess_share(observed: float, expired: float, other_observed: float, other_expired: float) -> float:
+def excess_share(
+    observed: float,
+    expired: float,
+    other_observed: float,
+    other_expired: float,
+    *,
+    errors: float = ERRORS,
+) -> float:
     """Return the share of an arm's finished pulls that expired beyond what the others' rate would give.
 
     Args:
@@ -102,6 +109,7 @@ def excess_share(observed: float, expired: float, other_observed: float, other_e
         expired: Its expired pulls.
         other_observed: The other arms' pulls with feedback.
         other_expired: Their expired pulls. If they have no finished pull, there is nothing to compare with.
+        errors: How many standard errors of the expected number do not count.
 
     Returns:
         A number in [0, 1).
@@ -111,4 +119,4 @@ def excess_share(observed: float, expired: float, other_observed: float, other_e
         return 0.0
     rate = (other_expired + 0.5) / (finished + 1)
     noise = math.sqrt(own * rate * (1 - rate) * (1 + own / finished))
-    return max(0.0, expired - own * rate - ERRORS * noise) / own
+    return max(0.0, expired - own * rate - errors * noise) / own

@@ -1,13 +1,13 @@
 """LateEnsemble: chooses among policies while users edit (Algorithm 1).
 
     bandit = Bandit(["sft", "dpo", "early"])
-    decision = bandit.decide("response-1", context="Invite Ada to the demo.")    # play decision.arm
+    decision = bandit.decide("response-1", user="bob", context="Invite Ada.")    # play decision.arm
     bandit.edited("response-1", cost=0.3)                                        # whenever it is known
 
 Each scope (all requests, a segment, a user) has a bandit of its own, which starts from what the other scopes
 have seen: their mean cost of an arm counts as some pulls of this scope. How many is learned from how much the
 scopes differ (`editloop.online.pooling`), up to a cap. A prior from offline validation is capped as well.
-What the request says counts, too, by features of its context, whose slopes all scopes share
+What the request says and who asks counts, too, by features whose slopes all scopes share
 (`editloop.online.slopes`).
 """
 
@@ -72,27 +72,36 @@ class Bandit:
         self.state.apply(event)
         return event
 
-    def features_of(self, context: ContextLike) -> str | None:
+    def features_of(self, context: ContextLike, user: str = "") -> str | None:
         """Return what is known of a request, as it is kept with the decision; None if nothing is.
+
+        Args:
+            context: What is asked; an empty text if that is not known.
+            user: Who asks.
 
         Raises:
             ConfigError: It is neither a text nor a chat.
             BanditError: The feature map returns numbers that are not finite.
         """
-        return encoded(self.feature_map.kind, self.feature_map(as_context(context)))
+        return encoded(self.feature_map.kind, self.feature_map(as_context(context), user))
 
-    def decide(self, response_id: str, *, scope: str = "", context: ContextLike | None = None) -> Decided:
+    def decide(
+        self, response_id: str, *, scope: str = "", context: ContextLike | None = None, user: str = ""
+    ) -> Decided:
         """Choose the arm for a response, and count the decision.
 
         Args:
             response_id: The key under which feedback will come; not used before.
             scope: Whose bandit chooses: a user, a segment, or the empty text for one bandit for all.
             context: What is asked, of which the configuration's features are taken; None if it is not known.
+            user: Who asks, which is a feature, too. One bandit for all that knows the users learns faster
+                than a bandit for each, where users have few edits.
 
         Raises:
             BanditError: The response was decided before, or there are no arms.
         """
-        features = None if context is None else self.features_of(context)
+        known = context is not None or user
+        features = self.features_of("" if context is None else context, user) if known else None
         event = self.choose(response_id, scope=scope, features=features)
         self.state.apply(event)
         return event

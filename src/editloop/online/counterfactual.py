@@ -72,7 +72,7 @@ def estimate_rules(
     rules: Sequence[str] | None = None,
     *,
     config: BanditConfig | None = None,
-    by_user: bool = True,
+    by_user: bool = False,
     seed: int = 0,
 ) -> LogEstimates:
     """Estimate what rules of choice would have cost on a log.
@@ -81,7 +81,7 @@ def estimate_rules(
         records: The log: the policies are the arms. Rows count in the order of their times, if all have one.
         rules: `fixed:ARM` or names of algorithms; by default each arm, `uniform` and `rand-ucb`.
         config: The cost and its scale, features, and what else an algorithm is configured by.
-        by_user: Whether each user has a bandit of their own, as in a server.
+        by_user: Whether each user has a bandit of their own. Else one for all knows who asks.
         seed: The seed of the bootstrap.
 
     Raises:
@@ -165,7 +165,7 @@ def _rows(records: Iterable[Record], config: BanditConfig, by_user: bool) -> tup
             str(record.policy),
             float(record.propensity or 0.0),
             costs.get(record.id, config.discarded),
-            bandit.features_of(record.context),
+            bandit.features_of(record.context, record.user or ""),
         )
         for record in kept
     ], dropped

@@ -55,8 +55,9 @@ class ServeConfig(Configuration):
         512, "Maximum tokens of a response, if its request sets no limit.", section=RUNNING, ge=1
     )
     scope: Literal["user", "all"] = setting(
-        "user",
-        "user: each user has a bandit, which also learns from the others' edits; all: all users share one.",
+        "all",
+        "all: one bandit for all users, of which it knows who asks; user: each user has a bandit, which also "
+        "learns from the others' edits.",
         section=KEPT,
         common=True,
     )

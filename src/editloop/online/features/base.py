@@ -1,7 +1,7 @@
 """What a feature map is, and the text in which features are kept with a decision.
 
 Features are kept as the text `kind:values`, where the values are float16, compressed, in base64: about 100
-characters for the 256 features of eight words. A bandit learns from these rounded numbers, so that a replay
+characters for the 320 features of eight words. A bandit learns from these rounded numbers, so that a replay
 computes with the same ones.
 """
 
@@ -27,15 +27,19 @@ MOST_FEATURES = 512
 
 
 class FeatureMap(Protocol):
-    """Makes numbers of a request's context."""
+    """Makes numbers of a request."""
 
     @property
     def kind(self) -> str:
         """A name for what the numbers mean, without a colon. Features of another kind are not comparable."""
         ...
 
-    def __call__(self, context: Context) -> Sequence[float]:
-        """Return the features of a context, always as many; none if all requests count as alike.
+    def __call__(self, context: Context, user: str) -> Sequence[float]:
+        """Return the features of a request, always as many; none if all requests count as alike.
+
+        Args:
+            context: What is asked; an empty text if that is not known.
+            user: Who asks, by a name or a digest of one; empty if that is not known.
 
         They are of the size of 1: slopes are shrunk by the same penalty for all of them.
         """

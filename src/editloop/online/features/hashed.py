@@ -1,4 +1,4 @@
-"""Hashed words and lengths (Weinberger et al. 2009, Feature Hashing for Large Scale Multitask Learning)."""
+"""What a request says and who asks, hashed (Weinberger et al. 2009, Feature Hashing)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,27 @@ LONGEST = 20_000
 
 @dataclass(frozen=True)
 class HashedWords:
-    """Words of what the user asked, hashed, and two lengths.
+    """Words of what the user asked, hashed; who asks, hashed; and two lengths.
 
-    Of a chat, that is the last message of the user: what the system says is the same in all requests. Each
-    word has a place and a sign by its hash, and counts as 1 + the logarithm of its number; together they have
-    the length 1. The lengths are those of that text and of the whole context, as log10(1 + characters) / 5.
+    Of a chat, the words are those of the user's last message: what the system says is the same in all
+    requests. Each word has a place and a sign by its hash, and counts as 1 + the logarithm of its number;
+    together they have the length 1. So has the user, who has two places among a fifth of all: users who share
+    one differ in the other. What a user's edits cost with an arm, beyond what others' do, is learned by the
+    same shrinkage. The two lengths are those of that text and of the whole context, as
+    log10(1 + characters) / 5.
 
     Attributes:
-        size: The number of features, lengths included.
+        size: The number of features, in all.
     """
 
-    size: int = 256
+    size: int = 320
 
     @property
     def kind(self) -> str:
         """See `FeatureMap`."""
         return f"hashed-{self.size}"
 
-    def __call__(self, context: Context) -> Sequence[float]:
+    def __call__(self, context: Context, user: str) -> Sequence[float]:
         """See `FeatureMap`."""
         if isinstance(context, str):
             asked, whole = context, len(context)
@@ -46,16 +49,27 @@ class HashedWords:
             of_user = [message.content for message in context if message.role == "user"]
             asked = of_user[-1] if of_user else "".join(message.content for message in context[-1:])
             whole = sum(len(message.content) for message in context)
-        places = self.size - 2
-        found = [0.0] * places
+        of_users = self.size // 5
+        places = self.size - of_users - 2
+        found, users = [0.0] * places, [0.0] * of_users
         text = asked if len(asked) <= LONGEST else asked[: LONGEST // 2] + " " + asked[-LONGEST // 2 :]
         for word, count in Counter(WORDS.findall(text.lower())).items():
-            # CRC-32 and not `hash`, which differs between processes. The sign is of a bit that the place
-            # does not depend on.
-            hashed = zlib.crc32(word.encode("utf-8", "replace"))
-            found[(hashed >> 1) % places] += (1 if hashed & 1 else -1) * (1 + math.log(count))
+            place, sign = _hashed(word, places)
+            found[place] += sign * (1 + math.log(count))
         norm = math.sqrt(sum(value * value for value in found)) or 1.0
-        return [value / norm for value in found] + [_length(len(asked)), _length(whole)]
+        if user:
+            for salt in "ab":
+                place, sign = _hashed(salt + user, of_users)
+                users[place] += sign / math.sqrt(2)
+        return [*(value / norm for value in found), *users, _length(len(asked)), _length(whole)]
+
+
+def _hashed(text: str, places: int) -> tuple[int, float]:
+    """A place and a sign, which is of a bit that the place does not depend on."""
+    # Not `hash`, which differs between processes. CRC-32 is linear, so that a change of one letter changes
+    # the same bits of all texts; the multiplication mixes them.
+    hashed = zlib.crc32(text.encode("utf-8", "replace")) * 0x9E3779B1 >> 7
+    return (hashed >> 1) % places, 1.0 if hashed & 1 else -1.0
 
 
 def _length(characters: int) -> float:

@@ -14,6 +14,6 @@ class NoFeatures:
 
     kind = "none"
 
-    def __call__(self, context: Context) -> Sequence[float]:
+    def __call__(self, context: Context, user: str) -> Sequence[float]:
         """See `FeatureMap`."""
         return ()

@@ -49,7 +49,8 @@ class FeedbackLoop:
         store: The store; `start` opens it.
         folder: For the snapshot and the spool; made if it is not there.
         config: How arms are chosen, and the cost of an edit.
-        scope: Whether each user has a bandit that also learns from the others' edits, or all users share one.
+        scope: Whether one bandit decides for all, with the user as a feature of the request, or each user has
+            one that also learns from the others' edits.
         expire_after: Seconds after which no edit of a response is expected any more. A later one is kept, but
             the bandit does not learn from it.
         keep_for: Seconds after which texts are removed; None keeps them.
@@ -68,7 +69,7 @@ class FeedbackLoop:
         folder: Path,
         config: BanditConfig | None = None,
         *,
-        scope: Scope = "user",
+        scope: Scope = "all",
         expire_after: float = 7 * 86_400.0,
         keep_for: float | None = None,
         reprice: bool = False,
@@ -227,7 +228,7 @@ class FeedbackLoop:
         features = None
         if context is not None:
             try:
-                features = self.bandit.features_of(context)
+                features = self.bandit.features_of(context, self.scopes.key(user))
             except Exception as error:  # a feature map of another package must not stop the answers
                 log.warning("%s: the features of a request cannot be computed: %r", response_id, error)
         return self.state.choose(response_id, self.scopes.of(user), arm, features)

@@ -5,7 +5,7 @@ seems to be the best one. So the drafts are counted, by rules (`editloop.edits.n
 one that is far shorter than the other arms' drafts for requests of about the same length is `short`.
 
 An arm is suspicious if it writes more non-answers than the others, by the measure by which abandoned drafts
-are found (`editloop.online.abandonment`): beyond two standard errors of their rate. So is one that writes
+are found (`editloop.online.abandonment`): beyond what chance would give. So is one that writes
 more of them lately than before.
 """
 
@@ -24,6 +24,9 @@ __all__ = ["NonAnswers"]
 
 ALARM = 0.05
 """The share of an arm's drafts, beyond what the others or its own past would give, that is reported."""
+
+ERRORS = 3.0
+"""How many standard errors are chance. The counts are looked at after each draft, so two would be too few."""
 
 LEAST = 10
 """Drafts of an arm before it can be suspicious."""
@@ -83,13 +86,13 @@ class NonAnswers:
         answers, others = self._split(arm), [self._split(each) for each in self._counts if each != arm]
         beside = [sum(each[i] for each in others) for i in range(2)]
         what = ", ".join(f"{rule} {n}" for rule, n in self._of(arm).most_common() if rule is not None)
-        if excess_share(*answers, *beside) > ALARM:
+        if excess_share(*answers, *beside, errors=ERRORS) > ALARM:
             mine, theirs = answers[1] / sum(answers), beside[1] / max(sum(beside), 1)
             return f"{arm}: {mine:.0%} of its drafts are no answers ({what}), of the others' {theirs:.0%}"
         latest = self._latest.get(arm, ())
         lately = (len(latest) - sum(latest), sum(latest))
         before = [whole - part for whole, part in zip(answers, lately, strict=True)]
-        if len(latest) == LATEST and excess_share(*lately, *before) > ALARM:
+        if len(latest) == LATEST and excess_share(*lately, *before, errors=ERRORS) > ALARM:
             share, earlier = lately[1] / LATEST, before[1] / max(sum(before), 1)
             latest_ones = f"{share:.0%} of its last {LATEST} drafts"
             return f"{arm}: {latest_ones} are no answers ({what}), before {earlier:.0%}"

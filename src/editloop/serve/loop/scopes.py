@@ -1,10 +1,9 @@
 """Scopes and digests: how the loop recognises a user or a request without keeping who or what it was.
 
-Each user's edits update a tally of their own, under a scope. One scope learns from another through the
-bandit's prior: an arm's tally in a scope begins from the arm's pool over all scopes, with a bounded weight
-(see `editloop.online.state`). So a new user starts from what everybody's edits say, and their own edits soon
-outweigh that. For this the loop only has to tell users apart. The scope in an event is therefore a salted
-hash: events are kept forever, while a user may ask to be forgotten.
+By default one bandit decides for all, and who asks is a feature of the request (`editloop.online.features`).
+Where each user has a scope, the user's edits update a tally of their own, which begins from the arm's pool
+over all scopes, with a bounded weight. For both, the loop only has to see that two requests are of one user.
+What it keeps is therefore a salted hash: events are kept forever, while a user may ask to be forgotten.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, Literal
 __all__ = ["Scope", "Scopes"]
 
 Scope = Literal["user", "all"]
-"""`user`: a tally for each user, which begins from everybody's; `all`: one tally for everybody."""
+"""`all`: one tally for everybody; `user`: one for each user, which begins from everybody's."""
 
 
 class Scopes:
@@ -32,7 +31,11 @@ class Scopes:
 
     def of(self, user: str | None) -> str:
         """The scope of a user; empty where all users share one, or the user is not known."""
-        if user is None or self.scope == "all":
+        return "" if self.scope == "all" else self.key(user)
+
+    def key(self, user: str | None) -> str:
+        """By what a user is recognised; empty if the user is not known."""
+        if user is None:
             return ""
         return hashlib.blake2b(f"{self.salt}:{user}".encode(), digest_size=12).hexdigest()
 
