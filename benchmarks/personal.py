@@ -27,7 +27,7 @@ USERS, FEWEST, MOST = 80, 4, 20
 BASE = np.array([0.30, 0.36, 0.38, 0.42, 0.50])
 """The mean costs of five policies to a user in the middle."""
 BETWEEN = 0.56
-"""The share of the variance that lies between people."""
+"""The share of the variance that lies between users."""
 GAIN = 0.12
 """By how much less a policy costs to those who prefer it."""
 LIGHT, HEAVY = 0.25, 0.5
@@ -123,21 +123,21 @@ def population(world: str, seed: int) -> Population:
     return Population(means, generator.permutation(turns))
 
 
-def play(way: Way, people: Population, seed: int) -> float:
+def play(way: Way, users: Population, seed: int) -> float:
     """Return the mean pseudo-regret of a request."""
     generator = np.random.default_rng([seed, 1])
-    costs = generator.beta(5 * people.means[people.turns], 5 * (1 - people.means[people.turns]))
+    costs = generator.beta(5 * users.means[users.turns], 5 * (1 - users.means[users.turns]))
     bandit = Bandit(map(str, range(len(BASE))), BanditConfig(pool=way.pool, seed=seed))
     sums, counts, total = np.zeros(USERS), np.zeros(USERS, np.int64), 0.0
-    for t, user in enumerate(people.turns.tolist()):
+    for t, user in enumerate(users.turns.tolist()):
         mean = float(sums[user] / counts[user]) if counts[user] else None
         known = way.feature(user, mean)
         arm = int(bandit.decide(str(t), scope=way.scope(user, mean), user=known).arm)
         bandit.edited(str(t), float(costs[t, arm]))
         sums[user] += costs[t, arm]
         counts[user] += 1
-        total += people.means[user, arm] - people.means[user].min()
-    return total / len(people.turns)
+        total += users.means[user, arm] - users.means[user].min()
+    return total / len(users.turns)
 
 
 def run(out: str | Path, *, seeds: int = 100, callback: ProgressCallback | None = None) -> dict[str, Any]:

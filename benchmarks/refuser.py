@@ -34,12 +34,12 @@ class Population(NamedTuple):
     Attributes:
         name: What it is called in the table.
         shares: How often each policy asks back.
-        price: The least cost of a non-answer.
+        least: The least cost of a non-answer.
     """
 
     name: str
     shares: tuple[float, ...]
-    price: float = 0.0
+    least: float = 0.0
 
 
 POPULATIONS = (
@@ -73,7 +73,7 @@ def play(population: Population, seed: int) -> Outcome:
     for t in range(ROUNDS):
         arm = int(bandit.decide(str(t)).arm)
         asks = generator.random() < population.shares[arm]
-        cost = population.price if asks else float(generator.beta(5 * MEAN, 5 * (1 - MEAN)))
+        cost = population.least if asks else float(generator.beta(5 * MEAN, 5 * (1 - MEAN)))
         watch.examine(str(arm), QUESTION if asks else LETTER, 40)
         bandit.edited(str(t), cost)
         played.append(arm)

@@ -40,7 +40,7 @@ class Site:
         self.backend = app_options.pop("backend", None) or Parrot()
         self.limits, self.app_options = limits, app_options
         config = BanditConfig(algorithm="ucb")  # the first arm answers first
-        self.loop = FeedbackLoop(Store(f"sqlite:///{folder}/edits.db"), folder, config)
+        self.loop = FeedbackLoop(Store(f"sqlite:///{folder}/edits.db"), folder, config, scope="user")
         self.ready = threading.Event()
         self.socket = listen("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"

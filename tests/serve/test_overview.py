@@ -179,7 +179,7 @@ def test_all_time_begins_with_the_first_event(url: str, tmp_path: Path) -> None:
 
 def test_beliefs_are_those_of_a_users_scope(url: str, tmp_path: Path) -> None:
     async def work() -> None:
-        async with serving(url, tmp_path) as service:
+        async with serving(url, tmp_path, scope="user") as service:
             answer = await service.ask(user="ada")
             await service.edit(answer.json()["id"], "Hello from me")
             ada = (await overview(service, user="ada"))["beliefs"]
