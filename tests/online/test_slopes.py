@@ -155,7 +155,7 @@ def test_without_a_context_the_means_decide(letters: BanditConfig):
         assert bandit.decide(str(i)).arm == plain.decide(str(i)).arm
         for each in (bandit, plain):
             each.edited(str(i), 0.1 * (i % 4))
-    assert bandit.state.slopes.kind == ""
+    assert bandit.state.slopes.size == 0
 
 
 def test_a_replay_of_the_kept_features_gives_the_same_state(letters: BanditConfig):
@@ -169,17 +169,33 @@ def test_a_replay_of_the_kept_features_gives_the_same_state(letters: BanditConfi
     assert again.state.to_json() | {"epoch": 0} == bandit.state.to_json() | {"epoch": 0}
 
 
-def test_features_of_another_kind_count_without_them():
-    bandit = Bandit(["a"], BanditConfig())
+def test_features_of_another_kind_count_without_them(letters: BanditConfig):
+    """Of an earlier feature map, for example, whose decisions are in the same store."""
+    bandit = Bandit(["a"], letters)
     letter, other = encoded("letter", [1.0]), encoded("other", [1.0, 2.0])
-    for i, features in enumerate((letter, other, "spoiled:!!")):
+    for i, features in enumerate((other, letter, encoded("letter", [1.0, 2.0]), "spoiled:!!")):
         bandit.state.apply(Decided(str(i), "", "a", None, 1, features))
         bandit.state.apply(Feedback(str(i), "edited", 0.4))
-    assert bandit.state.tally("", "a").observed == 3
-    assert bandit.state.skipped == {"other features": 1, "unreadable features": 1}
-    pulls = bandit.beliefs()
+    assert bandit.state.tally("", "a").observed == 4
+    assert bandit.state.skipped == {"other features": 2, "unreadable features": 1}
+    assert (bandit.state.slopes.kind, bandit.state.slopes.size) == ("letter", 1)
+    beliefs = bandit.beliefs()
     assert bandit.choose("next", features=other).arm == "a"
-    assert bandit.beliefs() == pulls
+    assert bandit.beliefs() == beliefs
+
+
+def test_a_snapshot_of_another_feature_map_keeps_its_counts(
+    letters: BanditConfig, monkeypatch: pytest.MonkeyPatch
+):
+    bandit = Bandit(["a"], letters)
+    bandit.decide("1", context="a letter")
+    bandit.edited("1", 0.4)
+    snapshot = bandit.to_json()
+    assert Bandit.from_json(snapshot).state.slopes.kind == "letter"
+    monkeypatch.setattr(Kind, "kind", "letter-2")
+    later = Bandit.from_json(snapshot)
+    assert (later.state.slopes.kind, later.state.slopes.size) == ("letter-2", 0)
+    assert later.state.tally("", "a").cost == 0.4
 
 
 def test_a_feature_map_that_returns_nan_is_an_error_before_the_decision(

@@ -23,6 +23,7 @@ from editloop.online.config import BanditConfig
 from editloop.online.events import Arms, Decided, Event, Feedback, Outcome, check_cost
 from editloop.online.features import decoded, encoded
 from editloop.online.pooling import pooled_strength
+from editloop.online.slopes import Slopes
 from editloop.online.state import State
 from editloop.online.tallies import Pool, Tally
 
@@ -50,7 +51,12 @@ class Bandit:
         self.config = config or BanditConfig()
         self.algorithm = self.config.make_algorithm()
         self.feature_map = self.config.make_feature_map()
-        self.state = State(discount=self.config.discount, memory=self.config.memory, bound=self.config.bound)
+        self.state = State(
+            discount=self.config.discount,
+            memory=self.config.memory,
+            bound=self.config.bound,
+            kind=self.feature_map.kind,
+        )
         if arms := tuple(arms):
             self.set_arms(arms)
 
@@ -283,6 +289,9 @@ class Bandit:
         try:
             bandit = cls((), BanditConfig(**row["config"]))
             bandit.state = State.from_json(row["state"], bound=bandit.config.bound)
+            # A later version of a feature map has another kind, and no use for what the earlier one learned.
+            if bandit.state.slopes.kind != bandit.feature_map.kind:
+                bandit.state.slopes = Slopes(bandit.feature_map.kind)
         except (KeyError, TypeError) as error:
             raise BanditError(
                 "the snapshot is incomplete", seen=str(error), do="replay the events"

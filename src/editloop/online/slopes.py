@@ -56,14 +56,17 @@ WARM = 10
 class Slopes:
     """The slopes of all arms, each a regression with the constant 1 before the features.
 
+    Args:
+        kind: The kind of features that count; empty for that of the first ones that come.
+
     Attributes:
-        kind: The kind of the features; empty before the first.
-        size: Their number.
+        kind: The kind of the features.
+        size: Their number; 0 before the first.
         log_odds: The logarithm of the odds that the features matter.
     """
 
-    def __init__(self) -> None:
-        self.kind, self.size = "", 0
+    def __init__(self, kind: str = "") -> None:
+        self.kind, self.size = kind, 0
         self.log_odds = 0.0
         self._squares, self._costs = 0.0, 0  # of what the means leave, and of how many costs
         self._places: dict[str, int] = {}  # of the arms in the arrays
@@ -97,7 +100,7 @@ class Slopes:
 
     def takes(self, kind: str, size: int) -> bool:
         """Whether costs with features of this kind and number can be counted. The first ones decide."""
-        if not self.kind:
+        if not self.size and kind == (self.kind or kind):
             self.kind, self.size = kind, size
             self._set_arrays(_no_arms(size))
         return self.knows(kind, size)

@@ -64,6 +64,7 @@ class State:
             pending one is taken out of the pulls, and a later revision is unknown. The counts of its scope
             stay.
         bound: The most that a cost counts for in the tallies; infinity counts all costs as they are.
+        kind: The kind of features that are learned from; empty for that of the first ones that come.
 
     Attributes:
         epoch: The epoch of the arms; 0 before the first.
@@ -76,7 +77,9 @@ class State:
             no part of a snapshot.
     """
 
-    def __init__(self, *, discount: float = 1.0, memory: int = 100_000, bound: float = math.inf) -> None:
+    def __init__(
+        self, *, discount: float = 1.0, memory: int = 100_000, bound: float = math.inf, kind: str = ""
+    ) -> None:
         self.discount, self.memory, self.bound = discount, memory, bound
         self.epoch = 0
         self.arms: tuple[str, ...] = ()
@@ -88,7 +91,7 @@ class State:
         self._responses: dict[str, _Response] = {}
         self._early: dict[str, Feedback] = {}
         self._silence = Silence(memory)
-        self.slopes = Slopes()
+        self.slopes = Slopes(kind)
         self.on_cost: Callable[[str, float], None] | None = None
 
     def tally(self, scope: str, arm: str) -> Tally:
