@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.bandit_settings import ARMS
+from benchmarks.cells import ALGORITHM_1
 from editloop.online import Bandit, BanditConfig
 
 
@@ -155,10 +156,7 @@ class Greedy:
 UCB1 = math.sqrt(2)
 """α of UCB1, and in EditLoop's unit the default of river (δ = 1) and of MABWiser (α = 1)."""
 
-PAPER: dict[str, Any] = {"algorithm": "ucb", "features": "none", "bounded": False}
-"""Algorithm 1 to the letter, for one scope."""
-
-DEFAULT, NO_FEATURES, ALGORITHM_1 = "EditLoop", "EditLoop, no features", "Algorithm 1, α .45"
+DEFAULT, NO_FEATURES, PAPER = "EditLoop", "EditLoop, no features", "Algorithm 1, α .45"
 
 LEARNERS: dict[str, Callable[[int], Learner]] = {
     DEFAULT: lambda seed: EditLoop(seed=seed),
@@ -168,9 +166,9 @@ LEARNERS: dict[str, Callable[[int], Learner]] = {
     "EditLoop, kl-ucb": lambda seed: EditLoop(algorithm="kl-ucb", seed=seed),
     "EditLoop, thompson": lambda seed: EditLoop(algorithm="thompson", seed=seed),
     "EditLoop, discount .99": lambda seed: EditLoop(discount=0.99, seed=seed),
-    ALGORITHM_1: lambda seed: EditLoop(**PAPER, seed=seed),
-    "Algorithm 1, α .71": lambda seed: EditLoop(**PAPER, alpha=0.71, seed=seed),
-    "Algorithm 1, UCB1": lambda seed: EditLoop(**PAPER, alpha=UCB1, seed=seed),
+    PAPER: lambda seed: EditLoop(**ALGORITHM_1, seed=seed),
+    "Algorithm 1, α .71": lambda seed: EditLoop(**ALGORITHM_1, alpha=0.71, seed=seed),
+    "Algorithm 1, UCB1": lambda seed: EditLoop(**ALGORITHM_1, alpha=UCB1, seed=seed),
     "river, UCB1": lambda seed: River(UCB1, seed),
     "river, α .45": lambda seed: River(0.45, seed),
     "MABWiser, UCB1": lambda seed: MABWiser(UCB1, seed),

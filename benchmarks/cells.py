@@ -37,6 +37,9 @@ from editloop.users import User, get_user
 WORK = Path("benchmarks/work")
 """Where cells are kept."""
 
+ALGORITHM_1: dict[str, Any] = {"algorithm": "ucb", "features": "none", "bounded": False}
+"""Algorithm 1 of the paper to the letter, as options of `BanditConfig`."""
+
 SEEDS = (1, 2, 3, 4, 5)
 """The seeds that are reported; hyperparameters were chosen on another (`make bench NAME=tune`)."""
 
@@ -244,7 +247,11 @@ def strong_costs(made: CellResponses, cell: Cell, arms: Sequence[str]) -> NDArra
 
 
 def play(costs: NDArray[np.float64], config: BanditConfig | None = None) -> NDArray[np.int64]:
-    """Return the index of the arm that a bandit plays in each round [T], on a table of costs [T, arms]."""
+    """Return the index of the arm that a bandit plays in each round [T], on a table of costs [T, arms].
+
+    Without a configuration, that is Algorithm 1 to the letter.
+    """
+    config = config or BanditConfig(**ALGORITHM_1)
     bandit = Bandit([str(arm) for arm in range(costs.shape[1])], config)
     chosen = []
     for t, row in enumerate(costs):

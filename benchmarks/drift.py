@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cells import (
+    ALGORITHM_1,
     DOMAINS,
     EVALUATION,
     Cell,
@@ -113,7 +114,7 @@ def _learners(tables: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Return the cost of each round [pairs, T] under each way of choosing, from costs [pairs, T, arms]."""
     found = {}
     for discount in DISCOUNTS:
-        config = BanditConfig(discount=discount)
+        config = BanditConfig(**ALGORITHM_1, discount=discount)
         name = "LateEnsemble" if discount == 1 else f"LateEnsemble, discount {discount:g}"
         found[name] = np.stack([incurred_cost(table, play(table, config)) for table in tables])
     found["uniform"] = tables.mean(axis=2)

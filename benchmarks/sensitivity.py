@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cells import ARM_COLUMNS, ARMS, COLUMNS, TableSettings, column_costs, incurred_cost, play
+from benchmarks.cells import (
+    ALGORITHM_1,
+    ARM_COLUMNS,
+    ARMS,
+    COLUMNS,
+    TableSettings,
+    column_costs,
+    incurred_cost,
+    play,
+)
 from editloop.offline.plots import colour_of, tidy
 from editloop.online import BanditConfig
 from editloop.online.algorithms import ALPHA
@@ -55,7 +64,10 @@ def ablation(
     for subset in SUBSETS:
         picked = [single.index(arm) for arm in subset]
         found = np.array(
-            [mean_bandit_cost(tables[column][:, :, picked], BanditConfig()) for column in COLUMNS]
+            [
+                mean_bandit_cost(tables[column][:, :, picked], BanditConfig(**ALGORITHM_1))
+                for column in COLUMNS
+            ]
         )
         columns = {column.title: mean_and_error(found[k]) for k, column in enumerate(COLUMNS)}
         by_seed[subset] = (found - best).max(axis=0)
@@ -81,7 +93,9 @@ def alpha(
     tables, _ = column_costs(settings, "strong", callback or WarningCallback())
     results = {
         value: [
-            mean_and_error(mean_bandit_cost(tables[c][:, :, ARM_COLUMNS], BanditConfig(alpha=value)))
+            mean_and_error(
+                mean_bandit_cost(tables[c][:, :, ARM_COLUMNS], BanditConfig(**ALGORITHM_1, alpha=value))
+            )
             for c in COLUMNS
         ]
         for value in ALPHAS
