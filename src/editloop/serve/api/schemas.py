@@ -48,7 +48,9 @@ class ChatRequest(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, description="1: each response has an id of its own")
     stop: str | list[str] | None = None
-    user: str | None = Field(None, min_length=1, max_length=256, description="Who edits; each has a bandit")
+    user: str | None = Field(
+        None, min_length=1, max_length=256, description="Who edits; it counts in the choice"
+    )
     metadata: dict[str, Any] | None = None
     id: str | None = Field(None, pattern=ID, description="The response's id, if the client chooses it")
 

@@ -18,7 +18,7 @@ export async function show(place, { signal }) {
   const form = h("form", { class: "panel ask" },
     h("div", { class: "field" }, h("label", { for: "ask" }, "What should be written?"), asked),
     h("div", { class: "field" }, h("label", { for: "ask-user" }, "User (optional)"), user,
-      h("p", { class: "hint", id: "ask-user-hint" }, "The person who edits. Each user may have a bandit, which also learns from the others' edits.")),
+      h("p", { class: "hint", id: "ask-user-hint" }, "The person who edits. What was learned from their edits counts in the choice.")),
     h("div", { class: "actions" }, ask, stop));
   place.append(h("div", { class: "headline" }, h("h1", {}, title)), h("div", { class: "two" },
     h("div", { class: "column" }, form, trouble, draft.panel), side));
