@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.bandit_settings import ARMS
-from benchmarks.cells import ALGORITHM_1
+from benchmarks.bandit_settings import ALGORITHM_1, ARMS
 from editloop.online import Bandit, BanditConfig
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AFTER", "ARMS", "MEANS", "PATIENCE", "Setting", "World", "means", "world"]
+__all__ = ["AFTER", "ALGORITHM_1", "ARMS", "MEANS", "PATIENCE", "Setting", "World", "means", "world"]
 
 Floats = NDArray[np.float64]
+
+ALGORITHM_1: dict[str, Any] = {"algorithm": "ucb", "features": "none", "bounded": False}
+"""Algorithm 1 of the paper to the letter, as options of `BanditConfig`."""
 
 ARMS = 5
 """The number of arms."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import WORK
 from benchmarks.bandit_learners import (
     BY_USER,
     CONTEXTUAL,
@@ -31,7 +32,6 @@ from benchmarks.bandit_learners import (
     Learner,
 )
 from benchmarks.bandit_settings import AFTER, ARMS, MEANS, PATIENCE, Setting, world
-from benchmarks.cells import WORK
 from editloop import online
 from editloop.errors import ConfigError
 from editloop.journal import append_rows, read_rows

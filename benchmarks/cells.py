@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import WORK
+from benchmarks.bandit_settings import ALGORITHM_1
 from editloop.edits import Cost, get_cost, read_log, write_log
 from editloop.io import write_text
 from editloop.lab import Domain, base_path, fit_settings, get_domain, stream_log
@@ -33,12 +35,6 @@ from editloop.parallel import in_parallel
 from editloop.policy import load_base
 from editloop.progress import ProgressCallback
 from editloop.users import User, get_user
-
-WORK = Path("benchmarks/work")
-"""Where cells are kept."""
-
-ALGORITHM_1: dict[str, Any] = {"algorithm": "ucb", "features": "none", "bounded": False}
-"""Algorithm 1 of the paper to the letter, as options of `BanditConfig`."""
 
 SEEDS = (1, 2, 3, 4, 5)
 """The seeds that are reported; hyperparameters were chosen on another (`make bench NAME=tune`)."""

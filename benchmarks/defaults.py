@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from scipy.stats import spearmanr
 
-from benchmarks.cells import WORK
+from benchmarks import WORK
 from benchmarks.real_edits import READ, real_files, real_folder
 from benchmarks.real_rows import asked_translation
 from editloop.edits import Record, get_cost, read_log, split

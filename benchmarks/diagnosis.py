@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import ARMS, DOMAINS, WORK, Cell, TableSettings, make_cells, strong_costs
+from benchmarks import WORK
+from benchmarks.cells import ARMS, DOMAINS, Cell, TableSettings, make_cells, strong_costs
 from benchmarks.rl import SIZES, USERS
 from editloop.diagnosis import Diagnosis, diagnose
 from editloop.edits import read_log

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.bandit_settings import ALGORITHM_1
 from benchmarks.cells import (
-    ALGORITHM_1,
     DOMAINS,
     EVALUATION,
     Cell,

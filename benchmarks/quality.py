@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cells import WORK
+from benchmarks import WORK
 from benchmarks.postedit import make_base
 from benchmarks.real_edits import READ, real_files
 from editloop.edits import get_cost, read_log

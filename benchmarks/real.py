@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cells import WORK
+from benchmarks import WORK
 from benchmarks.real_rows import LANGUAGES, Fold, lamp_folds, mlqe
 from editloop.edits import context_text, get_cost
 from editloop.edits.cost import charge_unfinished

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cells import EVALUATION, TRAINED, WORK, incurred_cost, play
+from benchmarks import WORK
+from benchmarks.cells import EVALUATION, TRAINED, incurred_cost, play
 from benchmarks.real import DTYPE
 from benchmarks.tables import METHODS, PAPER, spread
 from editloop.edits import get_cost, read_log, write_log

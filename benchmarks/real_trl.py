@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import WORK
 from benchmarks.processes import in_process
 from benchmarks.real_rows import LANGUAGES, Fold, lamp_folds, mlqe
 from benchmarks.real_trl_arms import RealSpec
@@ -34,7 +35,6 @@ from editloop.policy.bases import resolve_base
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import write_result
 
-WORK = Path("benchmarks/work/real-trl")
 """Where measurements are kept."""
 GOALS = {"lamp": 1.8, "ro-en": 2.5, "et-en": 2.5}
 """How many times the processor time of `ours tuned` tuned TRL should take at least, for three policies."""
@@ -74,7 +74,7 @@ def run(
     *,
     base: str = "smollm2",
     data: str | Path | None = None,
-    work: str | Path = WORK,
+    work: str | Path = WORK / "real-trl",
     settings: Settings | None = None,
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import WORK
 from benchmarks.cells import (
     ARMS,
     POLICIES,
-    WORK,
     Cell,
     CellResponses,
     TableSettings,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.bandit_settings import ALGORITHM_1
 from benchmarks.cells import (
-    ALGORITHM_1,
     ARM_COLUMNS,
     ARMS,
     COLUMNS,

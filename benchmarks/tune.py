@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.cells import DOMAINS, TRAINED, WORK
+from benchmarks import WORK
+from benchmarks.cells import DOMAINS, TRAINED
 from editloop.edits import read_log, write_log
 from editloop.lab import base_path, fit_settings, get_domain, stream_log
 from editloop.lab.folder import claim

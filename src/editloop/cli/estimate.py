@@ -59,9 +59,10 @@ def print_estimates(found: LogEstimates) -> None:
     """Print what rules would have cost, as wide as the terminal."""
     left_out = "".join(f", {n} {reason}" for reason, n in found.dropped.most_common())
     console.print(f"{found.rows} decisions with a cost{left_out}; mean cost as logged {found.logged:.3f}\n")
+    names = list(next(iter(found.rules.values())))  # the one to read first at the beginning
     rows = [["rule", "cost", "95%", "less than logged", "effective rows"]]
     for rule, by_name in found.rules.items():
-        best = by_name[BEST]
+        best = by_name[names[0]]
         low, high = best.interval
         rows.append(
             [
@@ -76,12 +77,7 @@ def print_estimates(found: LogEstimates) -> None:
     for rule, why in found.refused.items():
         console.print(f"{rule}: no estimate, {why}")
     console.print(f"\nCosts are by the doubly robust estimate; predictions by {found.predicted_by}. All:\n")
-    names = list(next(iter(found.rules.values())))
     table = [["rule", *names]]
     for rule, by_name in found.rules.items():
         table.append([rule, *(f"{by_name[name].value:.3f} ± {by_name[name].error:.3f}" for name in names)])
     show_table(table)
-
-
-BEST = "dr"
-"""The estimator to read first."""

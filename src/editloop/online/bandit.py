@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from editloop.edits import ContextLike, as_context
@@ -153,7 +154,7 @@ class Bandit:
         # An algorithm says the probability of the arm that it plays. So the next number to give it is the
         # first one at which it would play another arm: `drawn` gives each arm one stretch of [0, 1).
         while u < 1 - 1e-9:
-            index, propensity = self.algorithm.choose(*numbers, lambda at=u: at)  # type: ignore[misc]
+            index, propensity = self.algorithm.choose(*numbers, partial(float, u))
             if propensity is None:
                 found[index] = 1.0
                 return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +102,8 @@ def estimate_rules(
     rules = rules or [*(f"fixed:{arm}" for arm in arms), Uniform.name, RandUCB.name]
     bandits = {rule: _make(rule, arms, config) for rule in rules}  # a wrong rule is reported before any work
     columns = _Columns.of(rows, arms)
-    predicted, predicted_by = _predictions(rows, columns.log(_one_hot(columns.chosen, len(arms))))
+    as_logged = np.eye(len(arms))[columns.chosen]
+    predicted, predicted_by = _predictions(rows, columns.log(as_logged))
     found: dict[str, dict[str, OffPolicyEstimate]] = {}
     refused: dict[str, str] = {}
     for rule, bandit in bandits.items():
@@ -151,7 +153,7 @@ def _rows(records: Iterable[Record], config: BanditConfig, by_user: bool) -> tup
         else:
             kept.append(record)
     if all(record.time is not None for record in kept):
-        kept.sort(key=lambda record: record.time)  # type: ignore[arg-type, return-value]
+        kept.sort(key=attrgetter("time"))
     edited = [record for record in kept if record.edit is not None]
     measured = get_cost(config.cost)(
         [record.response for record in edited], [record.edit or "" for record in edited]
@@ -215,7 +217,3 @@ def _predictions(rows: Sequence[_Row], log: LoggedChoices) -> tuple[NDArray[np.f
     if ((featured[own] - log.cost) ** 2).mean() < ((plain[own] - log.cost) ** 2).mean():
         return featured, "features of the requests"
     return plain, "the arms' means"
-
-
-def _one_hot(chosen: NDArray[np.int64], k: int) -> NDArray[np.float64]:
-    return np.eye(k)[chosen]

@@ -13,7 +13,6 @@ costs below; the stakes follow the variance of the costs so far, and never risk 
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.errors import BanditError
+from editloop.online.arrays import array_text, read_array
 
 __all__ = ["ConfidenceSequence", "difference", "gains", "stake"]
 
@@ -82,8 +82,8 @@ class ConfidenceSequence:
             "level": self.level,
             "bound": self.bound,
             "sums": [self.n, self._sum, self._squares],
-            "capital": base64.b64encode(self._capital.astype("<f8").tobytes()).decode(),
-            "open": base64.b64encode(np.packbits(self._open).tobytes()).decode(),
+            "capital": array_text(self._capital),
+            "open": np.packbits(self._open).tobytes().hex(),
         }
 
     @classmethod
@@ -96,9 +96,8 @@ class ConfidenceSequence:
         made = cls(row["level"], bound=row["bound"])
         made.n, made._sum, made._squares = row["sums"]
         made.mean = made.bound * made._sum / made.n if made.n else 0.0
-        capital = np.frombuffer(base64.b64decode(row["capital"], validate=True), dtype="<f8")
-        made._capital = capital.reshape(made._capital.shape).astype(np.float64)
-        bits = np.frombuffer(base64.b64decode(row["open"], validate=True), dtype=np.uint8)
+        made._capital = read_array(row["capital"], made._capital.shape)
+        bits = np.frombuffer(bytes.fromhex(row["open"]), dtype=np.uint8)
         made._open = np.unpackbits(bits, count=TRIED_MEANS).astype(bool)
         return made
 

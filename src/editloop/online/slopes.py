@@ -28,13 +28,14 @@ mind.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from editloop.online.arrays import array_text, read_array
 
 __all__ = ["Slopes"]
 
@@ -78,7 +79,7 @@ class Slopes:
         r is what is left of a cost, and the first of Σ x is the number of costs.
         """
         self._inverse, self._target, self._sums = arrays
-        self._slopes = np.einsum("aij,aj->ai", self._inverse, self._target)  # θ, after the intercept
+        self._slopes = np.zeros(self._target.shape)  # θ, after the intercept
         self._middle = np.zeros(len(self._sums))  # θ · x̄, with the intercept
         for place in range(len(self._sums)):
             self._settle(place)
@@ -184,7 +185,7 @@ class Slopes:
             "log_odds": self.log_odds,
             "noise": [self._squares, self._costs],
             "arms": list(self._places),
-            "sums": [_text(each) for each in (self._inverse, self._target, self._sums)],
+            "sums": [array_text(each) for each in (self._inverse, self._target, self._sums)],
         }
 
     @classmethod
@@ -196,20 +197,9 @@ class Slopes:
         made._places = {arm: place for place, arm in enumerate(row["arms"])}
         n, size = len(made._places), made.size + 1
         shapes = (n, size, size), (n, size), (n, size)
-        made._set_arrays(
-            [_array(text).reshape(shape) for text, shape in zip(row["sums"], shapes, strict=True)]
-        )
+        made._set_arrays([read_array(text, shape) for text, shape in zip(row["sums"], shapes, strict=True)])
         return made
 
 
 def _no_arms(size: int) -> list[NDArray[np.float64]]:
     return [np.zeros((0, size + 1, size + 1)), np.zeros((0, size + 1)), np.zeros((0, size + 1))]
-
-
-def _text(array: NDArray[np.float64]) -> str:
-    """An array as base64: a hundred thousand numbers as JSON would take a tenth of a second."""
-    return base64.b64encode(array.astype("<f8").tobytes()).decode()
-
-
-def _array(text: str) -> NDArray[np.float64]:
-    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f8").astype(np.float64)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 from editloop.errors import ConfigError
 
@@ -18,10 +19,11 @@ __all__ = [
     "AlgorithmFactory",
     "Choice",
     "Numbers",
+    "Scaled",
     "Uniform01",
-    "check_scale",
     "drawn",
     "least_index",
+    "untried_shares",
 ]
 
 
@@ -78,14 +80,33 @@ class AlgorithmFactory(Protocol):
         ...
 
 
-def check_scale(scale: float) -> None:
-    """Refuse a scale that no cost can have.
+@dataclass(frozen=True)
+class Scaled:
+    """An algorithm whose only option is the scale of the costs.
+
+    Attributes:
+        scale: The largest cost; a mean above it counts as this much.
 
     Raises:
-        ConfigError: It is not a finite number above 0.
+        ConfigError: The scale is not a finite number above 0.
     """
-    if not (math.isfinite(scale) and scale > 0):
-        raise ConfigError("the scale of a cost is a positive number", seen=scale)
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ConfigError("the scale of a cost is a positive number", seen=self.scale)
+
+    @classmethod
+    def for_costs(cls, scale: float, *, alpha: float | None = None) -> Self:
+        """See `AlgorithmFactory.for_costs`."""
+        return cls(scale)
+
+
+def untried_shares(pulls: Sequence[float]) -> list[float] | None:
+    """Return equal probabilities for the arms without a pull, 0 for the others; None if each has one."""
+    untried = sum(n <= 0 for n in pulls)
+    return [1 / untried if n <= 0 else 0.0 for n in pulls] if untried else None
 
 
 def drawn(probabilities: Sequence[float], uniform: float) -> Choice:

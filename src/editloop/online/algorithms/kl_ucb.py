@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from editloop.online.algorithms.base import Choice, Numbers, Uniform01, check_scale, least_index
+from editloop.online.algorithms.base import Choice, Numbers, Scaled, Uniform01, least_index
 
 __all__ = ["KLUCB"]
 
@@ -14,25 +14,13 @@ TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class KLUCB:
+class KLUCB(Scaled):
     """KL-UCB for costs in [0, scale]: the arm whose mean cost could plausibly be the least.
 
     An arm's index is the least q with N kl(C/N, q) <= log t, where kl is that of Bernoulli distributions.
-
-    Attributes:
-        scale: The largest cost; a mean above it counts as this much.
     """
 
-    scale: float = 1.0
     name = "kl-ucb"
-
-    def __post_init__(self) -> None:
-        check_scale(self.scale)
-
-    @classmethod
-    def for_costs(cls, scale: float, *, alpha: float | None = None) -> KLUCB:
-        """See `AlgorithmFactory.for_costs`."""
-        return cls(scale)
 
     def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`; deterministic."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.online.algorithms.base import Choice, Numbers, Uniform01, check_scale, drawn
+from editloop.online.algorithms.base import Choice, Numbers, Scaled, Uniform01, drawn, untried_shares
 
 __all__ = ["LinTS"]
 
@@ -24,27 +24,15 @@ FLOOR = 0.01
 
 
 @dataclass(frozen=True)
-class LinTS:
+class LinTS(Scaled):
     """An arm is played as often as it is probably the best, if each mean cost is normally distributed.
 
     With features, the mean and the pulls of an arm are those for the request, and this is LinTS. The
     probabilities are computed by quadrature instead of drawing from the posteriors, so that each decision has
     a propensity.
-
-    Attributes:
-        scale: The largest cost.
     """
 
-    scale: float = 1.0
     name = "lin-ts"
-
-    def __post_init__(self) -> None:
-        check_scale(self.scale)
-
-    @classmethod
-    def for_costs(cls, scale: float, *, alpha: float | None = None) -> LinTS:
-        """See `AlgorithmFactory.for_costs`."""
-        return cls(scale)
 
     def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`."""
@@ -54,9 +42,9 @@ class LinTS:
         self, pulls: Sequence[float], observed: Sequence[float], means: Sequence[float]
     ) -> NDArray[np.float64]:
         """Return the probability of each arm, float64 [arms]; those without a pull share it equally."""
+        if (untried := untried_shares(pulls)) is not None:
+            return np.array(untried)
         n = np.asarray(pulls, dtype=np.float64)
-        if (n <= 0).any():
-            return np.where(n <= 0, 1 / int((n <= 0).sum()), 0.0)
         middle = np.where(np.asarray(observed) > 0, np.asarray(means, dtype=np.float64), 0.0) / self.scale
         spread = DEVIATION / np.sqrt(n)
         # One grid for all arms, with the points where any of them has its mass.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from editloop.online.algorithms.base import Choice, Numbers, Uniform01, check_scale, drawn
+from editloop.online.algorithms.base import Choice, Numbers, Scaled, Uniform01, drawn, untried_shares
 
 __all__ = ["SquareCB"]
 
@@ -15,26 +15,14 @@ GAMMA = 20.0
 
 
 @dataclass(frozen=True)
-class SquareCB:
+class SquareCB(Scaled):
     """An arm is played the less often, the more it is expected to cost beyond the arm that costs least.
 
     With K arms and the gap d of an arm, its probability is 1 / (K + γ d), and the arm that costs least has
     what is left. How well a mean is known does not count.
-
-    Attributes:
-        scale: The largest cost.
     """
 
-    scale: float = 1.0
     name = "square-cb"
-
-    def __post_init__(self) -> None:
-        check_scale(self.scale)
-
-    @classmethod
-    def for_costs(cls, scale: float, *, alpha: float | None = None) -> SquareCB:
-        """See `AlgorithmFactory.for_costs`."""
-        return cls(scale)
 
     def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`."""
@@ -44,12 +32,11 @@ class SquareCB:
         self, pulls: Sequence[float], observed: Sequence[float], means: Sequence[float]
     ) -> list[float]:
         """Return the probability of each arm [arms]; arms without a pull share all of it equally."""
-        arms = range(len(pulls))
-        if untried := [arm for arm in arms if pulls[arm] <= 0]:
-            return [1 / len(untried) if pulls[arm] <= 0 else 0.0 for arm in arms]
+        if (untried := untried_shares(pulls)) is not None:
+            return untried
         known = [mean / self.scale if n > 0 else 0.0 for mean, n in zip(means, observed, strict=True)]
         gamma = GAMMA * math.sqrt(sum(pulls))
-        best = min(arms, key=known.__getitem__)
+        best = known.index(min(known))
         found = [1 / (len(pulls) + gamma * (mean - known[best])) for mean in known]
         found[best] = 1 - sum(found[:best]) - sum(found[best + 1 :])
         return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.online.algorithms.base import Choice, Numbers, Uniform01, check_scale, drawn
+from editloop.online.algorithms.base import Choice, Numbers, Scaled, Uniform01, drawn
 
 __all__ = ["Thompson"]
 
@@ -17,27 +17,15 @@ OFFSETS = np.linspace(-7.0, 7.0, 57)
 
 
 @dataclass(frozen=True)
-class Thompson:
+class Thompson(Scaled):
     """Thompson sampling for costs in [0, scale]: an arm is played as often as it is probably the best.
 
     A cost c adds the fractions c/scale and 1 − c/scale to the parameters of the arm's Beta(1, 1). The
     probabilities are computed by quadrature instead of drawing from the posteriors, so that the propensity of
     each decision is known, which importance weighting needs. Pulls in flight do not change them.
-
-    Attributes:
-        scale: The largest cost; a mean above it counts as this much.
     """
 
-    scale: float = 1.0
     name = "thompson"
-
-    def __post_init__(self) -> None:
-        check_scale(self.scale)
-
-    @classmethod
-    def for_costs(cls, scale: float, *, alpha: float | None = None) -> Thompson:
-        """See `AlgorithmFactory.for_costs`."""
-        return cls(scale)
 
     def choose(self, pulls: Numbers, observed: Numbers, means: Numbers, uniform: Uniform01) -> Choice:
         """See `Algorithm.choose`."""

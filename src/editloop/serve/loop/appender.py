@@ -39,8 +39,11 @@ class Prices(NamedTuple):
 PRICES = Prices()
 
 
-def outcome_of(response: str, edit: str | None, *, discarded: bool) -> Outcome:
-    """What a user did with a response; without an edit, it was accepted unchanged or thrown away."""
+def outcome_of(response: str | None, edit: str | None, *, discarded: bool) -> Outcome:
+    """What a user did with a response; without an edit, it was accepted unchanged or thrown away.
+
+    While the response's text is not known (None), an edit counts as a change.
+    """
     if discarded:
         return "discarded"
     return "accepted" if edit in (None, response) else "edited"

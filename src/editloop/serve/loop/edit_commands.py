@@ -84,10 +84,8 @@ class RecordEdit:
         row = {"response_id": self.response_id, "revision": revision, "time": self.time}
         row |= {"edit": self.edit, "key": self.key, "discarded": self.discarded or None}
         writes.insert_edit(connection, row)
-        cost = None
-        if draft.response is None:  # `RecordResponse` computes the cost when the text is there
-            outcome = self._outcome_without_text()
-        else:
+        cost, outcome = None, outcome_of(draft.response, self.edit, discarded=self.discarded)
+        if draft.response is not None:  # otherwise `RecordResponse` computes the cost when the text is there
             cost = appender.edit_cost(
                 draft.response,
                 self.edit,
@@ -95,15 +93,8 @@ class RecordEdit:
                 non_answer=draft.non_answer,
                 measured=self.cost,
             )
-            outcome = outcome_of(draft.response, self.edit, discarded=self.discarded)
             appender.append_edit_cost(self.response_id, revision, self.time, cost, outcome)
         return EditResult(self.response_id, revision, cost, draft.policy, outcome, repeated=False)
-
-    def _outcome_without_text(self) -> Outcome:
-        """The outcome as far as it is known before the response's text is."""
-        if self.discarded:
-            return "discarded"
-        return "accepted" if self.edit is None else "edited"
 
     def _draft(self, connection: Connection) -> Row[Any]:
         """The draft of the response.
@@ -157,12 +148,12 @@ class RecordEdit:
 
     def _repeated(self, connection: Connection, revision: int) -> EditResult:
         row = reads.feedback_event(connection, self.response_id, revision)
+        outcome = outcome_of(None, self.edit, discarded=self.discarded)
         if row is None:  # the response's text is not known yet
-            outcome = self._outcome_without_text()
             return EditResult(self.response_id, revision, None, None, outcome, repeated=True)
-        # The event of a text from elsewhere does not name the outcome.
-        known: Outcome = self._outcome_without_text() if row.kind == "external" else row.kind
-        return EditResult(self.response_id, revision, row.cost, row.arm, known, repeated=True)
+        if row.kind != "external":  # the event of a text from elsewhere does not name the outcome
+            outcome = row.kind
+        return EditResult(self.response_id, revision, row.cost, row.arm, outcome, repeated=True)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,11 @@ class CostIntervals:
 
     def add(self, arm: str, cost: float) -> None:
         """Count a cost."""
-        if math.isfinite(self.bound):
-            self._sequence(arm).add(cost)
+        if not math.isfinite(self.bound):
+            return
+        if arm not in self._sequences:
+            self._sequences[arm] = ConfidenceSequence(bound=self.bound)
+        self._sequences[arm].add(cost)
 
     def of(self, arm: str) -> dict[str, Any]:
         """What is known of an arm: the number of costs, their mean, and the 95% interval, as JSON types."""
@@ -36,12 +39,6 @@ class CostIntervals:
         if found is None:
             return {"n": 0, "mean": None, "interval": None}
         return {"n": found.n, "mean": found.mean, "interval": list(found.interval)}
-
-    def _sequence(self, arm: str) -> ConfidenceSequence:
-        found = self._sequences.get(arm)
-        if found is None:
-            found = self._sequences[arm] = ConfidenceSequence(bound=self.bound)
-        return found
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON types, from which `from_json` restores it exactly."""
