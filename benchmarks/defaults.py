@@ -37,7 +37,7 @@ from editloop.offline.scoring import score
 from editloop.parallel import in_parallel
 from editloop.policy import Policy, load_base
 from editloop.progress import ProgressCallback, WarningCallback
-from editloop.results import hardware, markdown_table, write_result
+from editloop.results import machine_name, markdown_table, write_result
 
 __all__ = ["TRIALS", "run"]
 
@@ -171,8 +171,7 @@ def _measure(job: Job) -> dict[str, Any]:
         return content
     train, held = rows_of(job.log, job.data, job.rows)
     base = load_base(BASE, dtype="float32")  # the same on a GPU as on a CPU, so that trials can be compared
-    machine = hardware()
-    found: dict[str, Any] = {"machine": ", ".join(machine["gpus"]) or machine["cpu"]}
+    found: dict[str, Any] = {"machine": machine_name()}
     if job.trial is None:
         found["held"] = _figures(base, held)
     else:

@@ -22,7 +22,8 @@ from benchmarks.real_rows import LANGUAGES, Fold, lamp_folds, mlqe
 from editloop.edits import context_text, get_cost
 from editloop.edits.cost import charge_unfinished
 from editloop.errors import ConfigError
-from editloop.io import write_text
+from editloop.io import write_json, write_text
+from editloop.lab.folder import claim
 from editloop.offline import METHODS as REGISTRY
 from editloop.offline import FitConfig, fit
 from editloop.offline.examples import EDIT, Example, make_examples
@@ -31,7 +32,7 @@ from editloop.offline.scoring import score
 from editloop.parallel import RelayedCallback, in_parallel
 from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback, WarningCallback, counter
-from editloop.results import markdown_table, write_result
+from editloop.results import machine_name, markdown_table, write_result
 
 __all__ = ["DATA_SETS", "METHODS", "run"]
 
@@ -125,12 +126,20 @@ class Job(NamedTuple):
 
 def _fit(job: Job) -> dict[str, Any]:
     """Fit, unless that is done already, and return what the fit did and the figures of each policy."""
+    size = {"train": len(job.fold.train), "test": len(job.fold.test)}
+    claim(job.folder, "fit", {"base": job.base, "dtype": job.dtype, "methods": job.methods, **size})
+    kept = job.folder / "fit.json"
+    if kept.is_file():
+        content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return content
     callback = RelayedCallback(f"{job.name} {job.place + 1}, ")
     policy = load_base(job.base, dtype=job.dtype)  # one precision on every device
     config = FitConfig(methods=_possible(job.methods, job.fold, policy))
     made = fit(job.fold.train, policy, job.folder / "run", config, callback=callback)
     rows = {arm: _rows(made, arm, policy, job.fold, job.folder, callback) for arm in made.arm_names()}
-    return {"about": _about(made, job.fold), "rows": rows}
+    found = {"about": _about(made, job.fold, machine_name()), "rows": rows}
+    write_json(kept, found)
+    return found
 
 
 def _folds(name: str, data: str | Path | None) -> list[Fold]:
@@ -197,10 +206,11 @@ def _measured(
     }
 
 
-def _about(made: RunFolder, fold: Fold) -> dict[str, Any]:
-    """Return what a fit did: rows, minutes, chosen settings, mixture."""
+def _about(made: RunFolder, fold: Fold, machine: str) -> dict[str, Any]:
+    """Return what a fit did, and where: rows, minutes, chosen settings, mixture."""
     manifest = made.manifest()
     return {
+        "machine": machine,
         "train": len(fold.train),
         "test": len(fold.test),
         "cost": manifest.config.cost,
@@ -312,7 +322,8 @@ def _page(measured: Mapping[str, Any]) -> str:
             rows.append([arm, *cells])
         parts.append(markdown_table(["policy", *COLUMNS.values()], rows))
         for i, each in enumerate(fits):
-            lines = [
+            lines = [f"- fit {i + 1}, on {each['machine']}"]
+            lines += [
                 f"- fit {i + 1}, {arm}: {settings}; step {each['steps'][arm][0]} of {each['steps'][arm][1]} "
                 f"kept; {each['seconds'][arm] / 60:.1f} min"
                 for arm, settings in each["chosen"].items()

@@ -8,6 +8,7 @@ benchmark goes on where it stopped. As many seeds run at a time as there are cor
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,17 +23,18 @@ from benchmarks import WORK
 from benchmarks.cells import EVALUATION, TRAINED, incurred_cost, play
 from benchmarks.real import DTYPE
 from benchmarks.tables import METHODS, PAPER, spread
-from editloop.edits import get_cost, read_log, write_log
+from editloop.edits import Context, get_cost, read_log, write_log
 from editloop.edits.cost import DEFAULT_COST, PAPER_COST
+from editloop.io import write_json
 from editloop.lab import free_texts, stream_log
 from editloop.lab.drafts import KeptDrafts
 from editloop.lab.folder import claim
 from editloop.offline import FitConfig, fit
 from editloop.parallel import RelayedCallback, in_parallel
-from editloop.policy import Policy, load_base
+from editloop.policy import Policy, Sample, load_base
 from editloop.progress import ProgressCallback, WarningCallback, counter
-from editloop.results import markdown_table, plus_minus, write_result
-from editloop.users import get_user
+from editloop.results import machine_name, markdown_table, plus_minus, write_result
+from editloop.users import User, get_user
 
 __all__ = ["TableOnRealBase", "run"]
 
@@ -73,6 +75,7 @@ class CellCosts:
         shares: By that name, the share of the rounds of each of its arms.
         declined: The methods that were not trained, with the reason.
         minutes: Minutes that the fit and the drafts took in this process.
+        machine: What it ran on.
     """
 
     costs: dict[str, dict[str, NDArray[np.float64]]]
@@ -81,6 +84,25 @@ class CellCosts:
     shares: dict[str, dict[str, float]]
     declined: dict[str, str]
     minutes: float
+    machine: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        costs = {
+            name: {arm: each.tolist() for arm, each in mine.items()} for name, mine in self.costs.items()
+        }
+        late = {name: each.tolist() for name, each in self.late.items()}
+        return vars(self) | {"costs": costs, "late": late}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> CellCosts:
+        """Return what `to_json` has written."""
+        costs = {
+            name: {arm: np.array(each, np.float64) for arm, each in mine.items()}
+            for name, mine in content["costs"].items()
+        }
+        late = {name: np.array(each, np.float64) for name, each in content["late"].items()}
+        return cls(**{**content, "costs": costs, "late": late})
 
 
 def run(
@@ -149,6 +171,9 @@ def _cell(
             "changes": config.model_dump(mode="json"),
         },
     )
+    kept = folder / "cell.json"
+    if kept.is_file():
+        return CellCosts.from_json(json.loads(kept.read_text(encoding="utf-8")))
     drafts, log = work / f"drafts-{seed}.jsonl", folder / "log.jsonl"
     if not log.is_file():
         writer = KeptDrafts(base, drafts, base.fingerprint)
@@ -156,36 +181,55 @@ def _cell(
         write_log(rows, log)
     made = fit(read_log(log), base, folder / "run", config, callback=callback)
     contexts = list(islice(world.contexts(seed, stream="online"), settings.rounds))
-    editor = get_user("strong", world, seed=EVALUATION + seed)
-    prices = {name: get_cost(name) for name in (PAPER_COST, DEFAULT_COST)}
-    costs: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in prices}
-    unfinished = {}
+    written = {}
     for arm in made.arm_names():
         key = base.fingerprint if arm == "base" else f"{made.manifest().identity} {arm}"
         with made.policy(arm, base) as policy:
-            samples = KeptDrafts(policy, drafts, key).sample(
+            written[arm] = KeptDrafts(policy, drafts, key).sample(
                 contexts,
                 seed=seed,
                 max_new_tokens=world.max_new_tokens,
                 progress=counter(callback, f"drafts of {arm}", len(contexts)),
             )
+    costs, unfinished = _charged(written, contexts, get_user("strong", world, seed=EVALUATION + seed))
+    late, shares = _chosen_online(costs)
+    minutes = (time.monotonic() - started) / 60
+    cell = CellCosts(costs, unfinished, late, shares, made.manifest().declined, minutes, machine_name())
+    write_json(kept, cell.to_json())
+    return cell
+
+
+def _charged(
+    written: Mapping[str, Sequence[Sample]], contexts: Sequence[Context], editor: User
+) -> tuple[dict[str, dict[str, NDArray[np.float64]]], dict[str, float]]:
+    """Return what a user's edits of each policy's drafts cost, by cost and policy, and the shares cut."""
+    prices = {name: get_cost(name) for name in (PAPER_COST, DEFAULT_COST)}
+    costs: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in prices}
+    for arm, samples in written.items():
         texts = [sample.text for sample in samples]
         edits = [
             editor.edit(context, text, round=t)
             for t, (context, text) in enumerate(zip(contexts, texts, strict=True))
         ]
-        unfinished[arm] = float(np.mean([not sample.finished for sample in samples]))
         for name, cost in prices.items():
             costs[name][arm] = np.asarray(cost(texts, edits), np.float64)
-    arms = [arm for arm in TRAINABLE if arm in unfinished]
+    return costs, {
+        arm: float(np.mean([not each.finished for each in samples])) for arm, samples in written.items()
+    }
+
+
+def _chosen_online(
+    costs: Mapping[str, Mapping[str, NDArray[np.float64]]],
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, dict[str, float]]]:
+    """Return what LateEnsemble's rounds cost by each cost, and the share of the rounds of each arm."""
     late, shares = {}, {}
     for name, by_arm in costs.items():
+        arms = [arm for arm in TRAINABLE if arm in by_arm]
         table = np.stack([by_arm[arm] for arm in arms], axis=1)
         chosen = play(table)
         late[name] = incurred_cost(table, chosen)
         shares[name] = {arm: float((chosen == i).mean()) for i, arm in enumerate(arms)}
-    declined = dict(made.manifest().declined)
-    return CellCosts(costs, unfinished, late, shares, declined, (time.monotonic() - started) / 60)
+    return late, shares
 
 
 def _measured(found: Mapping[int, Mapping[str, CellCosts]], settings: TableOnRealBase) -> dict[str, Any]:
@@ -204,6 +248,7 @@ def _measured(found: Mapping[int, Mapping[str, CellCosts]], settings: TableOnRea
             "shares": cell.shares,
             "declined": cell.declined,
             "minutes": cell.minutes,
+            "machine": cell.machine,
         }
         for seed, by_trained in found.items()
         for trained, cell in by_trained.items()
@@ -247,7 +292,7 @@ def _page(measured: Mapping[str, Any]) -> str:
         played = ", ".join(f"{arm} {share:.0%}" for arm, share in cell["shares"][DEFAULT_COST].items())
         lines.append(
             f"- log of the {cell['trained']} user, seed {cell['seed']}: unfinished drafts {cut}; rounds "
-            f"{played}; {cell['minutes']:.0f} min since its last start"
+            f"{played}; {cell['minutes']:.0f} min since its last start, on {cell['machine']}"
         )
         lines += [f"- not trained: {method}, {reason}" for method, reason in cell["declined"].items()]
     return "\n\n".join([*parts, "\n".join(lines)])

@@ -45,6 +45,12 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def machine_name() -> str:
+    """Return the name of what computes here: the GPUs, or the processor and its usable cores."""
+    machine = hardware()
+    return ", ".join(machine["gpus"]) or f"{machine['cpu']} with {machine['cores']} cores"
+
+
 def write_result(
     name: str,
     data: dict[str, Any],

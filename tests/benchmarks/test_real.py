@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from benchmarks import real, real_table
 from benchmarks.real_rows import Fold
 from benchmarks.real_table import PAPER_COST, TableOnRealBase
-from editloop.errors import ConfigError
+from editloop.errors import ConfigError, RunError
 from editloop.offline import FitConfig
 from editloop.policy import Policy
+from editloop.results import machine_name
 from small_log import small_log
 
 
@@ -97,8 +99,12 @@ def test_each_policy_is_measured_once(small: Path, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Policy, "sample", never)
     monkeypatch.setattr(real, "score", never)
+    shutil.rmtree(tmp_path / "work" / "lamp-0" / "run")  # what is measured needs its fit no more
     again = real.run(tmp_path, data_sets=("lamp",), **options)
     assert again["data_sets"]["lamp"] == found
+    assert f"fit 1, on {machine_name()}" in page
+    with pytest.raises(RunError, match="another fit"):
+        real.run(tmp_path, data_sets=("lamp",), **options | {"methods": ("sft",)})
 
 
 def test_a_method_without_rows_is_left_out(
@@ -141,6 +147,8 @@ def test_the_table_goes_on_and_shares_drafts(
     # The base's drafts of the rounds are the same whoever edited the log.
     assert len({cell["costs"][PAPER_COST]["base"] for cell in found["cells"]}) == 1
     before = len(asked)
+    for folder in (tmp_path / "work").glob("*/run"):
+        shutil.rmtree(folder)
     again = real_table.run(tmp_path, work=tmp_path / "work", settings=size)
     assert len(asked) == before
     assert [cell["costs"] for cell in again["cells"]] == [cell["costs"] for cell in found["cells"]]

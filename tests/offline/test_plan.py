@@ -21,7 +21,7 @@ from editloop.policy.memory import free_memory, used_memory
 from small_log import RecordingCallback, small_log
 
 CPU = torch.device("cpu")
-SPEED = Speed(train=0.01, score=0.002, draw=0.05, resident=1e9, token=1e6, checkpointed=1e5)
+SPEED = Speed(train=0.01, score=0.002, draw=0.05, resident=1e9, token=1e6, checkpointed=1e5, together=32)
 CONFIG: dict[str, Any] = {
     "methods": ["sft", "dpo"],
     "hyperparameters": {"sft": {"learning_rate": 1e-2}, "dpo": {"learning_rate": 1e-2}},

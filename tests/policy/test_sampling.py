@@ -7,6 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,15 @@ from hypothesis import strategies as st
 
 from editloop.edits import Message
 from editloop.errors import ConfigError, ModelError
-from editloop.policy import LoraSettings, MixedPolicy, Policy, attach_adapter, detach_adapter, load_base
+from editloop.policy import (
+    LoraSettings,
+    MixedPolicy,
+    Policy,
+    attach_adapter,
+    detach_adapter,
+    load_base,
+    sampling,
+)
 from editloop.policy.generation import GenerationSettings
 from editloop.policy.sampling import InversionSampler, trim_loops, without_shipped_settings
 
@@ -330,3 +339,17 @@ def test_a_loop_in_the_middle_leaves_what_is_around_it(before: str, unit: str, a
 def test_a_megabyte_of_many_loops_is_no_deep_recursion() -> None:
     text = "".join(chr(0x4E00 + i) * 200 for i in range(5000))
     assert trim_loops(text) == "".join(chr(0x4E00 + i) for i in range(5000))
+
+
+def test_a_gpu_samples_as_many_responses_together_as_its_memory_bears(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sampling.default_batch(policy.model, 10**9) == sampling.CPU_BATCH == 32
+    weight = SimpleNamespace(device=SimpleNamespace(type="cuda"), element_size=lambda: 2)
+    config = SimpleNamespace(num_hidden_layers=2, num_key_value_heads=3, head_dim=64)
+    config.get_text_config = lambda: config
+    model = SimpleNamespace(parameters=lambda: iter([weight]), config=config)
+    row = 2 * 2 * 3 * 64 * 2 * 100  # keys and values of 2 layers, 3 heads of 64, 2 bytes, 100 tokens
+    for rows, expected in ((100, 100), (1, 32), (10_000, 256)):
+        monkeypatch.setattr(sampling, "free_memory", lambda device, rows=rows: (4 * rows * row, "free"))
+        assert sampling.default_batch(model, 100) == expected

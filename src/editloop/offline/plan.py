@@ -31,8 +31,6 @@ SHARE = 0.8
 """The part of the free memory that a fit takes at most, unless `memory` says otherwise."""
 MARGIN = 1.15
 """What is added to a measured memory when a micro-batch is chosen: batches differ in how they are packed."""
-DRAWN_TOGETHER = 32
-"""Responses that are sampled at a time (`Policy.sample`)."""
 
 
 @dataclass(frozen=True)
@@ -241,8 +239,8 @@ def _drawing(count: int, config: FitConfig, examples: Sequence[Example], speed: 
     """Seconds of sampling responses: one for each of the first `count` examples, in batches."""
     contexts = [len(example.tree.context) for example in examples[:count]]
     seconds = 0.0
-    for start in range(0, len(contexts), DRAWN_TOGETHER):
-        part = contexts[start : start + DRAWN_TOGETHER]
+    for start in range(0, len(contexts), speed.together):
+        part = contexts[start : start + speed.together]
         # A batch's prompts are padded to its longest, and it goes on until its longest response has ended. A
         # step is as long as that of one response (reading the weights) and the work of the others.
         seconds += max(part) * len(part) * speed.score

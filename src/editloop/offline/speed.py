@@ -15,6 +15,7 @@ from editloop.offline.config import FitConfig
 from editloop.offline.trial import trainable
 from editloop.policy import ContextTree, Policy, batch_log_probs
 from editloop.policy.memory import PeakMemory, used_memory
+from editloop.policy.sampling import default_batch
 
 __all__ = ["Speed", "measure_speed"]
 
@@ -35,6 +36,7 @@ class Speed:
         resident: Bytes in use before a forward, with the base, the adapter and its optimiser.
         token: Bytes that a token of a forward takes until its backward.
         checkpointed: The same with gradient checkpointing, computed.
+        together: Responses that are sampled at a time.
     """
 
     train: float
@@ -43,6 +45,7 @@ class Speed:
     resident: float
     token: float
     checkpointed: float
+    together: int
 
 
 def measure_speed(
@@ -82,6 +85,7 @@ def measure_speed(
         used_memory(policy.device) + optimiser if policy.device.type == "cuda" else memory.start + optimiser,
         token,
         min(token, checkpointed),
+        default_batch(policy.model, len(ordered[0].context) + config.longest_response),
     )
 
 

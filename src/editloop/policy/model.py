@@ -164,7 +164,7 @@ class Policy:
         temperature: float | None = None,
         top_p: float | None = None,
         max_new_tokens: int = 256,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         places: Sequence[tuple[int, ...]] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Sample]:

@@ -16,12 +16,14 @@ from editloop.errors import ModelError
 from editloop.policy.drawing import NOT_FINITE, inverted, not_finite_error
 from editloop.policy.encode import Encoder
 from editloop.policy.generation import GenerationSettings
+from editloop.policy.memory import free_memory
 from editloop.policy.mode import core_of, evaluating
 from editloop.policy.prefill import shared_prefill
 
 __all__ = [
     "InversionSampler",
     "Sample",
+    "default_batch",
     "sample",
     "trim_loops",
     "uniform_numbers",
@@ -30,6 +32,12 @@ __all__ = [
 
 WHOLE = GenerationSettings()
 """The whole distribution at temperature 1."""
+
+CPU_BATCH, GPU_BATCH = 32, 256
+"""Contexts in a forward on a CPU, and at most on a GPU. A step takes a GPU hardly longer for more rows."""
+
+CACHE_SHARE = 0.25
+"""The part of the free memory of a GPU that the keys and values of a batch may fill."""
 
 LOOP_LENGTH = 200
 """Shortest loop that is trimmed, in characters, as in the paper."""
@@ -63,7 +71,7 @@ def sample(
     seed: int,
     settings: GenerationSettings = WHOLE,
     max_new_tokens: int = 256,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     places: Sequence[tuple[int, ...]] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Sample]:
@@ -82,7 +90,7 @@ def sample(
         settings: How tokens are drawn; by default from the whole distribution.
         max_new_tokens: Limit of a response in tokens, the end token included. A long context may leave room
             for fewer.
-        batch_size: Contexts in a forward; contexts of similar length go together.
+        batch_size: Contexts in a forward; contexts of similar length go together. By default `default_batch`.
         places: The place of each context, which names its stream of random numbers: numbers of 0 or more. By
             default the i-th has (i,). With the places of a longer list, some of its contexts alone get the
             responses that they have in it.
@@ -112,6 +120,7 @@ def sample(
     done = 0
     samples: list[Sample | None] = [None] * len(prompts)
     device = next(model.parameters()).device
+    batch_size = batch_size or default_batch(model, min(longest + max_new_tokens, encoder.max_length))
     with evaluating(model), torch.inference_mode():
         for members in _batches(by_length, limit, batch_size):
             width = max(len(prompts[i]) for i in members)
@@ -150,6 +159,24 @@ def sample(
             if progress is not None:
                 progress(done)
     return [s for s in samples if s is not None]
+
+
+def default_batch(model: Any, length: int) -> int:
+    """How many responses are sampled at a time: 32 on a CPU; on a GPU up to 256, as its memory allows.
+
+    Args:
+        model: A causal LM.
+        length: The most tokens of a context and its response together.
+    """
+    weights = next(model.parameters())
+    if weights.device.type != "cuda":
+        return CPU_BATCH
+    config = core_of(model).config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row = 2 * config.num_hidden_layers * heads * width * weights.element_size() * max(1, length)
+    bearable = int(CACHE_SHARE * free_memory(weights.device)[0] / row)
+    return min(max(CPU_BATCH, bearable), GPU_BATCH)
 
 
 def uniform_numbers(streams: Sequence[np.random.SeedSequence], steps: int) -> torch.Tensor:

@@ -20,6 +20,7 @@ from editloop.journal import append_rows, read_rows
 from editloop.offline.examples import SAMPLED, Completions, Example
 from editloop.offline.reference import cache_folder, on_all_processes
 from editloop.policy import ContextTree, Policy, processes
+from editloop.policy.sampling import default_batch
 from editloop.progress import ProgressCallback, WarningCallback
 
 __all__ = ["SampledText", "add_sampled", "sample_completions"]
@@ -29,7 +30,7 @@ SAMPLED_BY = "inversion, places"
 gives other samples from the same seed."""
 
 ROUND = 32
-"""About how many completions a process samples in one round, which is one batch: what a kill can lose."""
+"""About how many completions a process samples in one round, at least: what a kill can lose."""
 
 Place = tuple[int, int]
 """The index of an example, and that of one of its completions: the name of the stream of random numbers."""
@@ -91,14 +92,19 @@ def sample_completions(
         + (f"; {len(places) - left} are known already" if left < len(places) else "")
     )
 
+    longest = max(len(example.tree.context) for example in examples) + max_new_tokens
+    size = max(ROUND, default_batch(policy.model, min(longest, policy.encoder.max_length)))
+    size = broadcast_object_list([size])[0]  # processes whose GPUs have more or less free memory agree
     with policy.reference():
-        for members in _rounds(examples, count, state.num_processes):
+        for members in _rounds(examples, count, state.num_processes, size):
             missing = [[(i, k) for k in range(count) if (i, k) not in known] for i in members]
             if not any(missing):
                 continue
             # Shared out by context, because equal prompts of a batch are read only once.
             shares = on_all_processes(
-                policy.device, missing, lambda mine: _sampled(policy, examples, mine, seed, max_new_tokens)
+                policy.device,
+                missing,
+                lambda mine: _sampled(policy, examples, mine, seed, max_new_tokens, size),
             )
             new = {place: text for each in shares for place, text in each.items()}
             known |= new
@@ -114,6 +120,7 @@ def _sampled(
     places: Sequence[Sequence[Place]],
     seed: int,
     max_new_tokens: int,
+    size: int,
 ) -> list[dict[Place, SampledText]]:
     """The completions of the places of each of some contexts."""
     wanted = [place for each in places for place in each]
@@ -123,7 +130,7 @@ def _sampled(
         places=wanted,
         temperature=1.0,  # because Eq. 6 needs completions of π_ref itself
         max_new_tokens=max_new_tokens,
-        batch_size=ROUND,
+        batch_size=size,
     )
     texts = [SampledText(each.text, each.finished and not each.trimmed) for each in samples]
     found = dict(zip(wanted, texts, strict=True))
@@ -139,13 +146,13 @@ def _key(policy: Policy, examples: Sequence[Example], seed: int, max_new_tokens:
     return hashlib.sha256(json.dumps([about, contexts]).encode()).hexdigest()[:32]
 
 
-def _rounds(examples: Sequence[Example], count: int, world: int) -> list[list[int]]:
+def _rounds(examples: Sequence[Example], count: int, world: int, size: int = ROUND) -> list[list[int]]:
     """The indices of the examples of each round: contexts of similar length together, the longest first."""
     # Longest first, memory runs out in the first round if it does at all, and the time that is left is not
     # underestimated.
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i].tree.context))
-    size = max(1, ROUND // count) * world
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    step = max(1, size // count) * world
+    return [order[start : start + step] for start in range(0, len(order), step)]
 
 
 def _read(file: Path) -> dict[Place, SampledText]:
