@@ -6,7 +6,6 @@ import base64
 import math
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from editloop.online.features.base import MOST_FEATURES
 
 
 def test_words_have_length_one_and_two_lengths_follow():
-    found = HashedWords(16)("Invite Ada to the demo.", "")
+    found = HashedWords(16)("Invite Ada to the demo.", "").tolist()
     assert len(found) == 16
     assert math.isclose(sum(value * value for value in found[:11]), 1.0)
     assert found[11:14] == [0.0] * 3  # of users
@@ -26,7 +25,7 @@ def test_words_have_length_one_and_two_lengths_follow():
 
 
 def test_a_word_counts_by_the_logarithm_of_its_number_and_without_case():
-    once, twice = (HashedWords(64)(text, "") for text in ("report", "Report, report"))
+    once, twice = (HashedWords(64)(text, "").tolist() for text in ("report", "Report, report"))
     assert once[:50] == twice[:50]  # a single word, whatever its count, is normalised to 1
     assert sorted(map(abs, once[:50]))[-2:] == [0.0, 1.0]
     mixed = np.abs(HashedWords(1000)("report report letter", "")[:798])
@@ -38,13 +37,13 @@ def test_of_a_chat_the_last_message_of_the_user_counts_and_all_lengths():
     chat = as_context(
         [system, {"role": "user", "content": "Old"}, {"role": "user", "content": "Invite Ada."}]
     )
-    found, alone = HashedWords()(chat, ""), HashedWords()("Invite Ada.", "")
+    found, alone = (HashedWords()(asked, "").tolist() for asked in (chat, "Invite Ada."))
     assert found[:319] == alone[:319]
     assert found[319] == math.log10(1 + 28 + 3 + 11) / 5
 
 
 def test_a_user_has_a_place_and_a_sign_beside_the_words():
-    nobody, ada, bob = (HashedWords()("Invite Ada.", user) for user in ("", "ada", "bob"))
+    nobody, ada, bob = (HashedWords()("Invite Ada.", user).tolist() for user in ("", "ada", "bob"))
     assert nobody[:254] == ada[:254] == bob[:254] and nobody[318:] == ada[318:]
     assert nobody[254:318] == [0.0] * 64
     assert sorted(map(abs, ada[254:318]))[-3:] == pytest.approx([0.0, 0.5**0.5, 0.5**0.5])
@@ -64,7 +63,7 @@ def test_of_a_long_text_the_beginning_and_the_end_are_read():
 
 
 def test_a_text_without_words_has_no_direction():
-    assert HashedWords()("…", "")[:254] == [0.0] * 254
+    assert not HashedWords()("…", "")[:254].any()
 
 
 def test_the_same_text_has_the_same_features_in_another_process():
@@ -77,12 +76,24 @@ def test_the_same_text_has_the_same_features_in_another_process():
 def test_what_is_kept_is_rounded_once_and_read_back_exactly():
     text = encoded("mine", [0.1, -2.0, 65504.0])
     assert text is not None
-    kind, values = decoded(text)
-    assert kind == "mine"
-    assert values.tolist() == [float(np.float16(0.1)), -2.0, 65504.0]
-    assert encoded("mine", values.tolist()) == text
+    found = decoded(text)
+    assert (found.kind, found.size) == ("mine", 3)
+    assert found.dense().tolist() == [float(np.float16(0.1)), -2.0, 65504.0]
+    assert encoded("mine", found.dense()) == text
     eight_words = HashedWords()("Please write a short letter to Ada Lovelace.", "ada")
-    assert len(encoded("hashed-320", eight_words) or "") < 150
+    assert len(encoded("hashed-320", eight_words) or "") < 100
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.49, 0.5, 0.51, 1.0])
+@pytest.mark.parametrize("size", [1, 2, 3, 320, MOST_FEATURES])
+def test_features_of_any_share_of_zeros_are_read_back(size: int, share: float):
+    rng = np.random.default_rng(size)
+    values = np.where(rng.permutation(size) < share * size, rng.integers(1, 9, size), 0).astype(np.float64)
+    found = decoded(encoded("mine", values) or "")
+    assert found.dense().tolist() == values.tolist()
+    assert found.places.tolist() == np.flatnonzero(values).tolist()
+    at, with_constant = found.with_constant
+    assert at.tolist() == [0, *(found.places + 1)] and with_constant.tolist() == [1.0, *found.values]
 
 
 def test_no_features_are_none():
@@ -101,20 +112,31 @@ def test_a_kind_is_a_plain_name(kind: str):
         encoded(kind, [1.0])
 
 
-def _packed(data: bytes) -> str:
-    return base64.b64encode(zlib.compress(data)).decode()
+def _kept(size: object, values: list[float], places: list[int] | None = None) -> str:
+    data = b"" if places is None else np.array(places, "<u2").tobytes()
+    return f"mine:{size}:{base64.b64encode(data + np.array(values, '<f2').tobytes()).decode()}"
 
 
-SPOILED = [
-    f":{_packed(bytes(2))}",
-    f"mine:{_packed(b'')}",
-    f"mine:{_packed(bytes(3))}",
-    f"mine:{_packed(np.array([math.nan], dtype='<f2').tobytes())}",
-    f"mine:{_packed(bytes(100_000_000))}",  # small, until it is unpacked
-]
+SPOILED = {
+    "no kind": _kept(1, [1.0])[4:],
+    "no features": _kept(0, []),
+    "a size below 0": _kept(-1, []),
+    "no size": _kept("", [1.0]),
+    "not finite": _kept(1, [math.nan]),
+    "more values than places": _kept(9, [1.0, 2.0, 3.0], [0]),
+    "half a value": "mine:3:AAA=",
+    "places twice": _kept(9, [1.0, 2.0], [3, 3]),
+    "places that fall": _kept(9, [1.0, 2.0], [4, 3]),
+    "a place outside": _kept(9, [1.0, 2.0], [3, 9]),
+    "too many": _kept(MOST_FEATURES + 1, [1.0], [0]),
+    "a size without end": _kept("9" * 5000, [1.0], [0]),
+}
 
 
-@pytest.mark.parametrize("text", ["", "mine", "mine:", "mine:AAA", "mine:!!!!", "mine:ADw=", *SPOILED])
+@pytest.mark.parametrize(
+    "text",
+    ["", "mine", "mine:", "mine:1:AAA", "mine:1:!!!!", *[pytest.param(v, id=k) for k, v in SPOILED.items()]],
+)
 def test_a_text_that_is_no_features_is_refused(text: str):
     with pytest.raises(BanditError, match="cannot be read"):
         decoded(text)

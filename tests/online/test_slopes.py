@@ -10,17 +10,21 @@ import pytest
 
 from editloop.errors import BanditError
 from editloop.online import Bandit, BanditConfig, Decided, Feedback
-from editloop.online.features import FEATURES, encoded
+from editloop.online.features import FEATURES, Features, encoded
 from editloop.online.slopes import INTERCEPT_PENALTY, PENALTY, SPREAD_SHARE, Slopes
+
+
+def mine(*values: float) -> Features:
+    return Features.of("mine", values)
 
 
 def _observed(size: int, costs: int, seed: int = 0) -> tuple[Slopes, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     xs, left = rng.normal(size=(costs, size)), rng.normal(size=costs)
     slopes = Slopes()
-    assert slopes.takes("mine", size)
+    assert slopes.takes(mine(*xs[0]))
     for i, (x, r) in enumerate(zip(xs, left, strict=True)):
-        slopes.observe("a", x, float(r), i + 1)
+        slopes.observe("a", mine(*x), float(r), i + 1)
     return slopes, xs, left
 
 
@@ -37,7 +41,7 @@ def test_updates_one_by_one_give_the_ridge_regression(costs: int):
     slopes, xs, left = _observed(5, costs)
     matrix, solution = _solved(xs, left)
     x = np.arange(5.0)
-    moved, spread = slopes.adjust(["a", "never"], x)
+    moved, spread = slopes.adjust(["a", "never"], mine(*x))
     assert moved[1] == spread[1] == 0.0
     w = slopes.weight
     assert moved[0] == pytest.approx(w * (x - xs.mean(axis=0)) @ solution[1:], rel=1e-6, abs=1e-9)
@@ -46,17 +50,34 @@ def test_updates_one_by_one_give_the_ridge_regression(costs: int):
     assert spread[0] == pytest.approx(max(expected, 0.0), rel=1e-6, abs=1e-9)
 
 
+def test_features_that_are_0_are_as_if_they_were_not_there():
+    """Of a request, only those that are not 0 take part in a choice; the zeros must change nothing."""
+    rng = np.random.default_rng(4)
+    slopes, xs = Slopes(), np.where(rng.random((40, 12)) < 0.3, rng.normal(size=(40, 12)), 0.0)
+    left = rng.normal(size=40)
+    assert slopes.takes(mine(*xs[0]))
+    for i, (x, r) in enumerate(zip(xs, left, strict=True)):
+        slopes.observe("a", mine(*x), float(r), i + 1)
+    matrix, solution = _solved(xs, left)
+    for x in (xs[0], np.zeros(12), np.ones(12)):
+        (moved,), (spread,) = slopes.adjust(["a"], mine(*x))
+        one = np.concatenate(([1.0], x))
+        assert moved == pytest.approx(slopes.weight * (x - xs.mean(axis=0)) @ solution[1:], rel=1e-9)
+        expected = SPREAD_SHARE * slopes.weight * (one @ np.linalg.solve(matrix, one) - 1 / 40)
+        assert spread == pytest.approx(max(expected, 0.0), rel=1e-6, abs=1e-12)
+
+
 def test_the_weight_by_hand():
     """Ten costs make the noise known; from the eleventh on, predictions are compared."""
     slopes = Slopes()
-    slopes.takes("mine", 1)
+    slopes.takes(mine(1.0))
     for i in range(11):
-        slopes.observe("a", np.array([1.0 if i % 2 else -1.0]), 0.5 if i % 2 else -0.5, 1e9)
+        slopes.observe("a", mine(1.0 if i % 2 else -1.0), 0.5 if i % 2 else -0.5, 1e9)
     assert slopes.log_odds == 0.0  # the first cost has nothing to compare with, then ten for the noise
-    x = np.array([1.0, 1.0])
-    featured = slopes.adjust(["a"], x[1:])[0][0] / slopes.weight
-    leverage = slopes.adjust(["a"], x[1:])[1][0] / slopes.weight / SPREAD_SHARE + 1 / 11
-    slopes.observe("a", np.array([1.0]), 0.5, 1e9)
+    moved, spread = slopes.adjust(["a"], mine(1.0))
+    featured = moved[0] / slopes.weight
+    leverage = spread[0] / slopes.weight / SPREAD_SHARE + 1 / 11
+    slopes.observe("a", mine(1.0), 0.5, 1e9)
     expected = (0.25 - (0.5 - featured) ** 2 / (1 + leverage)) / 0.25 - math.log(1 + leverage)
     assert slopes.log_odds == pytest.approx(expected / 2)
     assert slopes.weight == pytest.approx(1 / (1 + math.exp(-expected / 2)))
@@ -66,40 +87,41 @@ def test_features_that_explain_nothing_lose_their_weight_and_those_that_do_gain_
     rng = np.random.default_rng(1)
     useless, useful = Slopes(), Slopes()
     for slopes in (useless, useful):
-        slopes.takes("mine", 8)
+        slopes.takes(mine(*range(8)))
     for i in range(400):
         x = rng.normal(size=8) / math.sqrt(8)
-        useless.observe("a", x, float(rng.normal()) * 0.2, i + 1)
-        useful.observe("a", x, 0.5 * x[0] + float(rng.normal()) * 0.2, i + 1)
+        useless.observe("a", mine(*x), float(rng.normal()) * 0.2, i + 1)
+        useful.observe("a", mine(*x), 0.5 * x[0] + float(rng.normal()) * 0.2, i + 1)
     assert useless.weight < 0.05
     assert useful.weight > 0.99
 
 
 def test_costs_that_are_all_equal_tell_nothing():
     slopes = Slopes()
-    slopes.takes("mine", 2)
+    slopes.takes(mine(1.0, 2.0))
     for i in range(50):
-        slopes.observe("a", np.array([1.0, float(i % 3)]), 0.0, i + 1)
+        slopes.observe("a", mine(1.0, float(i % 3)), 0.0, i + 1)
     assert slopes.log_odds == 0.0
 
 
 def test_a_revision_counts_as_if_the_cost_had_come_at_once():
     first, second = Slopes(), Slopes()
-    x = np.array([1.0, -1.0])
+    x = mine(1.0, -1.0)
     for slopes, cost in ((first, 0.25), (second, 1.0)):
-        slopes.takes("mine", 2)
+        slopes.takes(x)
         slopes.observe("a", x, cost, 1)
     first.revise("a", x, 0.75)
     first.revise("never played", x, 0.75)
-    assert first.adjust(["a"], -x) == second.adjust(["a"], -x)
+    for one, other in zip(first.adjust(["a"], mine(-1, 1)), second.adjust(["a"], mine(-1, 1)), strict=True):
+        assert one == pytest.approx(other, rel=1e-12)
 
 
 def test_slopes_survive_json_exactly():
     slopes, _, _ = _observed(3, 40)
     again = Slopes.from_json(json.loads(json.dumps(slopes.to_json())))
     assert again.to_json() == slopes.to_json()
-    again.observe("a", np.ones(3), 0.3, 41)
-    slopes.observe("a", np.ones(3), 0.3, 41)
+    again.observe("a", mine(1, 1, 1), 0.3, 41)
+    slopes.observe("a", mine(1, 1, 1), 0.3, 41)
     assert again.to_json() == slopes.to_json()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import shutil
@@ -37,6 +36,7 @@ from editloop.policy import (
     processes,
     trainable_copy,
 )
+from editloop.policy.memory import release_memory
 from editloop.progress import ProgressCallback, counter
 
 __all__ = ["finished_result", "train_trial", "trainable"]
@@ -132,6 +132,7 @@ def _train_once(
             callbacks=[_StepProgress(name, callback, until), *([] if until is None else [_StopAt(until)])],
         )
         trainer.train_from(_last_complete_checkpoint(folder, state), until)
+        release_memory()  # what the batches held would stand beside what the responses take
         samples = config.validation_samples if until is None else 0
         result = _result(trainer, validation, trained, config, samples, name, callback)
         result["seconds"] = round(time.monotonic() - started, 1)
@@ -142,7 +143,7 @@ def _train_once(
                 write_text(folder / RUNG.format(until), json.dumps(result), RunError)
         state.wait_for_everyone()
         del trainer  # it refers to the model, whose adapter is about to be detached
-    gc.collect()  # the trainer and its optimiser are in reference cycles, and hold memory until then
+    release_memory()  # the trainer and its optimiser are in reference cycles, and hold memory until then
     return result
 
 

@@ -223,9 +223,8 @@ class Bandit:
         self, features: str, pulls: list[float], observed: list[float], means: list[float]
     ) -> tuple[list[float], list[float], list[float]]:
         """The same numbers for one request: what its features say moves the means and widens what is open."""
-        kind, x = decoded(features)
-        slopes = self.state.slopes
-        if not slopes.knows(kind, len(x)):
+        x, slopes = decoded(features), self.state.slopes
+        if not slopes.knows(x):
             return pulls, observed, means
         moved, spread = slopes.adjust(self.arms, x)
         return (
@@ -236,7 +235,9 @@ class Bandit:
 
     def _with_abandoned(self, counts: Tally | Pool, share: float) -> tuple[float, float]:
         """Pulls and summed cost of what is known: what was observed, and the finished pulls of this share."""
-        abandoned = share * (counts.observed + counts.expired) if share else 0.0
+        if not share:
+            return counts.observed, counts.cost
+        abandoned = share * (counts.observed + counts.expired)
         return counts.observed + abandoned, counts.cost + abandoned * self.config.discarded
 
     def _prior(self, arm: str, tally: Tally, share: float) -> tuple[float, float]:

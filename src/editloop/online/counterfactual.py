@@ -211,7 +211,7 @@ def _predictions(rows: Sequence[_Row], log: LoggedChoices) -> tuple[NDArray[np.f
     plain = arm_means(log)
     if any(row.features is None for row in rows):
         return plain, "the arms' means"
-    table = np.stack([decoded(row.features or "")[1] for row in rows])
+    table = np.stack([decoded(row.features or "").dense() for row in rows])
     featured = ridge_costs(log, table, penalty=PENALTY)
     own = np.arange(len(log)), log.chosen
     if ((featured[own] - log.cost) ** 2).mean() < ((plain[own] - log.cost) ** 2).mean():

@@ -17,7 +17,8 @@ best for each explores the slopes by itself (Bastani, Bayati and Khosravi 2021).
 
 **The slopes** are those of a ridge regression of what is left of the costs when the scope's mean is taken
 away, with an intercept that is not shrunk and the penalty `PENALTY`; A_a is its matrix without the row of the
-intercept. An update by one cost takes the square of the number of features (Sherman and Morrison 1950).
+intercept. An update by one cost takes the square of the number of features (Sherman and Morrison 1950), a
+choice the square of the number of those that are not 0.
 
 **The weight** w ∈ [0, 1] is the probability that the features matter. Each cost is predicted twice before it
 is counted, by the mean alone and with the slopes; w is the posterior probability of the second, after even
@@ -36,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.online.arrays import array_text, read_array
+from editloop.online.features import Features
 
 __all__ = ["Slopes"]
 
@@ -74,20 +76,20 @@ class Slopes:
         self._set_arrays(_no_arms(0))
 
     def _set_arrays(self, arrays: Sequence[NDArray[np.float64]]) -> None:
-        """Take A⁻¹ [arms, 1 + size, 1 + size], Σ r x and Σ x [arms, 1 + size] over the costs.
+        """Take A⁻¹ [arms, 1 + size, 1 + size], θ after the intercept, and Σ x [arms, 1 + size].
 
-        r is what is left of a cost, and the first of Σ x is the number of costs.
+        The first of Σ x is the number of costs.
         """
-        self._inverse, self._target, self._sums = arrays
-        self._slopes = np.zeros(self._target.shape)  # θ, after the intercept
+        self._inverse, self._slopes, self._sums = arrays
+        self._product = np.empty(self._inverse.shape[1:])  # room for an update
         self._middle = np.zeros(len(self._sums))  # θ · x̄, with the intercept
         for place in range(len(self._sums)):
-            self._settle(place)
+            self._change(place, 0.0)
 
-    def _settle(self, place: int) -> None:
-        """Compute an arm's slopes again from its sums."""
-        slopes = self._inverse[place] @ self._target[place]
-        self._slopes[place] = slopes
+    def _change(self, place: int, by: float | NDArray[np.float64]) -> None:
+        """Add to the slopes of an arm."""
+        slopes = self._slopes[place]
+        slopes += by
         self._middle[place] = slopes @ self._sums[place] / max(self._sums[place, 0], 1.0)
 
     @property
@@ -95,74 +97,78 @@ class Slopes:
         """w, the probability that the features matter."""
         return 1 / (1 + math.exp(-self.log_odds))
 
-    def knows(self, kind: str, size: int) -> bool:
-        """Whether features of this kind and number are those that were observed."""
-        return (kind, size) == (self.kind, self.size)
+    def knows(self, x: Features) -> bool:
+        """Whether features are of the kind and number that were observed."""
+        return (x.kind, x.size) == (self.kind, self.size)
 
-    def takes(self, kind: str, size: int) -> bool:
+    def takes(self, x: Features) -> bool:
         """Whether costs with features of this kind and number can be counted. The first ones decide."""
-        if not self.size and kind == (self.kind or kind):
-            self.kind, self.size = kind, size
-            self._set_arrays(_no_arms(size))
-        return self.knows(kind, size)
+        if not self.size and x.kind == (self.kind or x.kind):
+            self.kind, self.size = x.kind, x.size
+            self._set_arrays(_no_arms(x.size))
+        return self.knows(x)
 
-    def adjust(self, arms: Sequence[str], x: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    def adjust(self, arms: Sequence[str], x: Features) -> tuple[list[float], list[float]]:
         """Return what features change of each arm: w (x − x̄) · θ and κ w (x − x̄)' A⁻¹ (x − x̄).
 
         Both are 0 for an arm without a cost.
 
         Args:
             arms: The arms' names.
-            x: The features [size].
+            x: The features, which are known (`knows`).
         """
         # All arms at once, also those that are retired: for five arms, that is faster than to pick them.
-        w, x = self.weight, np.concatenate(((1.0,), x))
-        moved = (w * (self._slopes @ x - self._middle)).tolist()
+        w, (at, values) = self.weight, x.with_constant
+        moved = (w * (self._slopes.take(at, axis=1) @ values - self._middle)).tolist()
+        # Of few features, `take` from flat matrices is several times as fast as to index rows and columns.
+        inverses = self._inverse.reshape(len(self._sums), (self.size + 1) ** 2)
+        of_pairs = inverses.take((at[:, None] * (self.size + 1) + at).ravel(), axis=1)
+        own = of_pairs @ (values[:, None] * values).ravel()
         # The inverse with the intercept gives 1/N more than that.
-        spread = (SPREAD_SHARE * w * ((self._inverse @ x) @ x - 1 / self._sums[:, 0])).tolist()
+        spread = (SPREAD_SHARE * w * (own - 1 / self._sums[:, 0])).tolist()
         places = [self._places.get(arm) for arm in arms]
         return (
             [0.0 if place is None else moved[place] for place in places],
             [0.0 if place is None else max(0.0, spread[place]) for place in places],
         )
 
-    def observe(self, arm: str, x: NDArray[np.float64], left: float, pulls: float) -> None:
+    def observe(self, arm: str, x: Features, left: float, pulls: float) -> None:
         """Count a cost.
 
         Args:
             arm: The arm.
-            x: The features of the request [size].
+            x: The features of the request, which can be counted (`takes`).
             left: What is left of the cost when the mean is taken away that was expected without features.
             pulls: How many pulls that mean is of; above 0.
         """
-        x = np.concatenate(((1.0,), x))
+        at, values = x.with_constant
         place = self._places.get(arm)
         if place is None:
             place = self._add_arm(arm)
-        inverse = self._inverse[place]
-        direction = inverse @ x
-        leverage = float(x @ direction)
-        if self._sums[place, 0] > 0:
-            featured = left - float(self._slopes[place] @ x - self._middle[place])
-            self._compare(left, featured, 1 + 1 / pulls, 1 + leverage)
-        inverse -= (direction / (1 + leverage))[:, None] * direction
-        self._sums[place] += x
-        self._target[place] += left * x
-        self._settle(place)
+        inverse, sums = self._inverse[place], self._sums[place]
+        direction = values @ inverse.take(at, axis=0)
+        leverage = float(direction.take(at) @ values)
+        predicted = float(self._slopes[place].take(at) @ values)
+        if sums[0] > 0:
+            self._compare(left, left - (predicted - self._middle[place]), 1 + 1 / pulls, 1 + leverage)
+        gain = direction / (1 + leverage)
+        inverse -= np.multiply.outer(gain, direction, out=self._product)
+        sums[at] += values
+        self._change(place, gain * (left - predicted))
 
-    def revise(self, arm: str, x: NDArray[np.float64], change: float) -> None:
+    def revise(self, arm: str, x: Features, change: float) -> None:
         """Change a cost that was counted before by so much."""
         place = self._places.get(arm)
         if place is not None:
-            self._target[place] += change * np.concatenate(((1.0,), x))
-            self._settle(place)
+            at, values = x.with_constant
+            self._change(place, change * (values @ self._inverse[place].take(at, axis=0)))
 
     def _add_arm(self, arm: str) -> int:
         place = self._places[arm] = len(self._places)
         penalty = np.full(self.size + 1, PENALTY, dtype=np.float64)
         penalty[0] = INTERCEPT_PENALTY
         none = np.zeros(self.size + 1)
-        known = self._inverse, self._target, self._sums
+        known = self._inverse, self._slopes, self._sums
         new = np.diag(1 / penalty), none, none
         self._set_arrays([np.concatenate((old, one[None])) for old, one in zip(known, new, strict=True)])
         return place
@@ -185,7 +191,7 @@ class Slopes:
             "log_odds": self.log_odds,
             "noise": [self._squares, self._costs],
             "arms": list(self._places),
-            "sums": [array_text(each) for each in (self._inverse, self._target, self._sums)],
+            "arrays": [array_text(each) for each in (self._inverse, self._slopes, self._sums)],
         }
 
     @classmethod
@@ -197,7 +203,7 @@ class Slopes:
         made._places = {arm: place for place, arm in enumerate(row["arms"])}
         n, size = len(made._places), made.size + 1
         shapes = (n, size, size), (n, size), (n, size)
-        made._set_arrays([read_array(text, shape) for text, shape in zip(row["sums"], shapes, strict=True)])
+        made._set_arrays([read_array(text, shape) for text, shape in zip(row["arrays"], shapes, strict=True)])
         return made
 
 

@@ -242,11 +242,11 @@ class State:
         """Count the part of a cost that the means do not explain for the features of its request."""
         assert response.features is not None
         try:
-            kind, x = decoded(response.features)
+            x = decoded(response.features)
         except BanditError:
             self.skipped["unreadable features"] += 1
             return
-        if not self.slopes.takes(kind, len(x)):
+        if not self.slopes.takes(x):
             self.skipped["other features"] += 1
             return
         if response.revision >= 0:

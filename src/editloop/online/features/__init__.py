@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from editloop.online.features.base import FeatureMap, decoded, encoded
+from editloop.online.features.base import FeatureMap, Features, decoded, encoded
 from editloop.online.features.hashed import HashedWords
 from editloop.online.features.nothing import NoFeatures
 from editloop.registry import Registry
 
-__all__ = ["FEATURES", "FeatureMap", "HashedWords", "NoFeatures", "decoded", "encoded"]
+__all__ = ["FEATURES", "FeatureMap", "Features", "HashedWords", "NoFeatures", "decoded", "encoded"]
 
 FEATURES: Registry[Callable[[], FeatureMap]] = Registry(
     "feature map",

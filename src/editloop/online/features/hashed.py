@@ -6,8 +6,10 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from editloop.edits import Context
 
@@ -41,7 +43,7 @@ class HashedWords:
         """See `FeatureMap`."""
         return f"hashed-{self.size}"
 
-    def __call__(self, context: Context, user: str) -> Sequence[float]:
+    def __call__(self, context: Context, user: str) -> NDArray[np.float64]:
         """See `FeatureMap`."""
         if isinstance(context, str):
             asked, whole = context, len(context)
@@ -51,17 +53,21 @@ class HashedWords:
             whole = sum(len(message.content) for message in context)
         of_users = self.size // 5
         places = self.size - of_users - 2
-        found, users = [0.0] * places, [0.0] * of_users
+        found = dict[int, float]()
         text = asked if len(asked) <= LONGEST else asked[: LONGEST // 2] + " " + asked[-LONGEST // 2 :]
         for word, count in Counter(WORDS.findall(text.lower())).items():
             place, sign = _hashed(word, places)
-            found[place] += sign * (1 + math.log(count))
-        norm = math.sqrt(sum(value * value for value in found)) or 1.0
+            found[place] = found.get(place, 0.0) + sign * (1 + math.log(count))
+        norm = math.sqrt(sum(value * value for value in found.values())) or 1.0
+        values = np.zeros(self.size)
+        for place, value in found.items():
+            values[place] = value / norm
         if user:
             for salt in "ab":
                 place, sign = _hashed(salt + user, of_users)
-                users[place] += sign / math.sqrt(2)
-        return [*(value / norm for value in found), *users, _length(len(asked)), _length(whole)]
+                values[places + place] += sign * math.sqrt(0.5)
+        values[-2:] = _length(len(asked)), _length(whole)
+        return values
 
 
 def _hashed(text: str, places: int) -> tuple[int, float]:
