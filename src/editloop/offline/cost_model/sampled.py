@@ -92,9 +92,7 @@ def sample_completions(
         + (f"; {len(places) - left} are known already" if left < len(places) else "")
     )
 
-    longest = max(len(example.tree.context) for example in examples) + max_new_tokens
-    size = max(ROUND, default_batch(policy.model, min(longest, policy.encoder.max_length)))
-    size = broadcast_object_list([size])[0]  # processes whose GPUs have more or less free memory agree
+    size = _round_size(policy, examples, max_new_tokens)
     with policy.reference():
         for members in _rounds(examples, count, state.num_processes, size):
             missing = [[(i, k) for k in range(count) if (i, k) not in known] for i in members]
@@ -112,6 +110,14 @@ def sample_completions(
                 _append(file, new)
             callback.progress("sampled completions", sum(place in known for place in places), len(places))
     return [tuple(known[i, k] for k in range(count)) for i in range(len(examples))]
+
+
+def _round_size(policy: Policy, examples: Sequence[Example], max_new_tokens: int) -> int:
+    """How many completions a process samples in one round, which is one batch."""
+    longest = max(len(example.tree.context) for example in examples) + max_new_tokens
+    size = max(ROUND, default_batch(policy.model, min(longest, policy.encoder.max_length)))
+    agreed: int = broadcast_object_list([size])[0]  # the GPUs of the processes may differ in free memory
+    return agreed
 
 
 def _sampled(
