@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from editloop.offline.methods.batch import Batch, Layout, pack_completions
     from editloop.offline.mixture import Mixture, mix_by_cost, mix_by_likelihood
     from editloop.offline.reference import Scored, cache_folder, feature_pass, reference_of, reference_pass
+    from editloop.offline.rerank import BestOf, Reranked, no_reranking
     from editloop.offline.scoring import Estimate, Scores, score
     from editloop.offline.trainer import EditTrainer
 
@@ -54,6 +55,7 @@ _MODULES = {
     "methods.batch": ("Batch", "Layout", "pack_completions"),
     "mixture": ("Mixture", "mix_by_cost", "mix_by_likelihood"),
     "reference": ("Scored", "cache_folder", "feature_pass", "reference_of", "reference_pass"),
+    "rerank": ("BestOf", "Reranked", "no_reranking"),
     "scoring": ("Estimate", "Scores", "score"),
     "trainer": ("EditTrainer",),
 }
@@ -62,6 +64,7 @@ __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 __all__ = [
     "METHODS",
     "Batch",
+    "BestOf",
     "Completions",
     "CostModel",
     "EditTrainer",
@@ -74,6 +77,7 @@ __all__ = [
     "Layout",
     "Method",
     "Mixture",
+    "Reranked",
     "SampleCheck",
     "Scored",
     "Scores",
@@ -91,6 +95,7 @@ __all__ = [
     "make_examples",
     "mix_by_cost",
     "mix_by_likelihood",
+    "no_reranking",
     "pack_completions",
     "pairwise_regression_loss",
     "plan_fit",

@@ -41,17 +41,18 @@ def save_cost_model(run: RunFolder, model: CostModel, *, tuned: bool) -> None:
 
 
 def predicted_costs(
-    run: RunFolder, base: Policy, trees: Sequence[ContextTree]
+    run: RunFolder, base: Policy, trees: Sequence[ContextTree], *, cached: bool = True
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Predict costs with a run's cost model.
 
     Args:
         run: A run with a cost model.
         base: The run's base.
-        trees: Trees of one continuation each [n].
+        trees: Trees with n continuations in all.
+        cached: Whether the base's features are kept on disk for the next time.
 
     Returns:
-        f̂ [n] and u [n] of the continuations, in the unit of the cost.
+        f̂ [n] and u [n] of the continuations, tree by tree, in the unit of the cost.
 
     Raises:
         RunError: The run has no cost model, or it is damaged.
@@ -64,8 +65,10 @@ def predicted_costs(
             features = tuned.features(trees)[1]
         finally:
             detach_adapter(tuned)
-    else:
+    elif cached:
         features = [each.features for each in feature_pass(base, trees)[0]]
+    else:
+        features = base.features(trees)[1]
     return model.predict(np.concatenate(features))
 
 
