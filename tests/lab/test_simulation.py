@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from editloop.edits import get_cost
 from editloop.errors import BudgetError, RunError, UserError
-from editloop.lab import Simulation, base_path, get_domain, make_log, plot_rounds, simulate
-from editloop.offline import FitConfig, fit
+from editloop.lab import Simulation, base_path, get_domain, make_log, plot_rounds, simulate, simulation
+from editloop.offline import FitConfig, fit, rerank
 from editloop.online import BanditConfig
-from editloop.policy import Policy, RunFolder, load_base
+from editloop.policy import ContextTree, Policy, RunFolder, load_base
 from editloop.users import DriftingUser, StyleUser, User, get_user
+from small_log import RecordingCallback
 
 EMAIL = get_domain("email")
 CONTEXTS = list(islice(EMAIL.contexts(0, stream="online"), 12))
@@ -59,6 +62,33 @@ def test_rounds_are_played_and_kept_with_costs(run: RunFolder, lab_base: Policy,
     left, right = plot_rounds(result).axes
     assert left.lines[0].get_ydata()[-1] == pytest.approx(result.mean)
     assert sum(line.get_ydata()[-1] for line in right.lines) == pytest.approx(1)
+
+
+def test_of_several_drafts_the_one_with_the_least_predicted_cost_is_shown(
+    run: RunFolder, lab_base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cost model stands in whose predicted cost is the number of tokens."""
+    plain = play(run, lab_base, tmp_path / "plain")
+    seen = RecordingCallback()
+    declined = play(run, lab_base, tmp_path / "declined", best_of=3, callback=seen)
+    assert any("one draft in place of 3: the run has no cost model" in line for line in seen.lines)
+    assert declined.rounds == plain.rounds
+
+    def tokens(run: RunFolder, base: Policy, trees: Sequence[ContextTree], **_: object) -> tuple[Any, Any]:
+        lengths = np.array([len(each) for tree in trees for each in tree.continuations], np.float64)
+        return lengths, np.zeros(len(lengths))
+
+    for module in (rerank, simulation):
+        monkeypatch.setattr(module, "no_reranking", lambda run: None)
+    monkeypatch.setattr(rerank, "predicted_costs", tokens)
+    best = play(run, lab_base, tmp_path / "best", best_of=3)
+    count = lab_base.encoder.tokenize
+    for played in best.rounds:
+        assert len(played.drafts) == 3 and played.response in played.drafts
+        assert len(count([played.response])[0]) == min(len(ids) for ids in count(list(played.drafts)))
+    assert play(run, lab_base, tmp_path / "best", best_of=3).rounds == best.rounds
+    with pytest.raises(RunError, match="another simulation"):
+        play(run, lab_base, tmp_path / "best", best_of=2)
 
 
 def test_a_killed_simulation_goes_on_to_the_same_end(

@@ -74,6 +74,15 @@ def simulate(
     max_answer: MaxAnswer = 1024,
     style: Annotated[str | None, typer.Option(help="The style that the llm user wants, in words.")] = None,
     seed: Annotated[int, typer.Option(help="The seed of contexts, responses and edits.")] = 0,
+    best_of: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Drafts of a policy, of which the one with the least predicted cost is shown, where the "
+            "run's cost model predicts the costs of new contexts.",
+        ),
+    ] = 1,
     device: Device = "auto",
     dtype: Dtype = "auto",
     config: Config = None,
@@ -128,6 +137,7 @@ def simulate(
             arms=[name.strip() for name in arms.split(",")] if arms else None,
             config=bandit,
             seed=seed,
+            best_of=best_of,
             callback=callback,
             on_round=table.add,
             max_new_tokens=manifest.config.max_new_tokens if real else world.max_new_tokens,

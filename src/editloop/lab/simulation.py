@@ -19,6 +19,7 @@ from editloop.errors import BudgetError, RunError, UserError
 from editloop.journal import append_rows, read_rows
 from editloop.lab.folder import claim
 from editloop.lab.grammar import MAX_NEW_TOKENS
+from editloop.offline import BestOf, Reranked, no_reranking
 from editloop.offline.plots import colour_of, tidy
 from editloop.online import Bandit, BanditConfig, Decided
 from editloop.policy import Policy, RunFolder
@@ -46,6 +47,7 @@ class Round:
         response: The policy's response.
         edit: The user's edit of it; None if the user could not answer.
         cost: The cost of the edit; None if there is none, and the round is not counted.
+        drafts: All drafts of which the response was chosen; empty if there was no choice.
     """
 
     number: int
@@ -55,6 +57,7 @@ class Round:
     response: str
     edit: str | None
     cost: float | None
+    drafts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def simulate(
     config: BanditConfig | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     seed: int = 0,
+    best_of: int = 1,
     callback: ProgressCallback | None = None,
     on_round: Callable[[Round], None] | None = None,
 ) -> Simulation:
@@ -112,6 +116,8 @@ def simulate(
         config: How an arm is chosen, and the cost of an edit.
         max_new_tokens: The most tokens of a response.
         seed: The seed of the responses.
+        best_of: How many drafts an arm writes, of which the one with the least predicted cost is its response
+            (`editloop.offline.rerank`); one if the run's cost model has not earned to choose.
         callback: Receives progress.
         on_round: Called with each round after it was played.
 
@@ -128,10 +134,12 @@ def simulate(
     if unknown := set(arms) - set(run.arm_names()):
         raise RunError("no such policy in the run", seen=sorted(unknown), do=f"use {run.arm_names()}")
     bandit = Bandit(arms, config)
-    _claim(out, run, bandit, user, len(contexts), seed, max_new_tokens)
+    _claim(out, run, bandit, user, len(contexts), seed, max_new_tokens, best_of)
+    if best_of > 1 and (objection := no_reranking(run)):
+        callback.warn(f"one draft in place of {best_of}: {objection}")
     texts = [context_text(context) for context in contexts]
     rounds = _resume(out / "rounds.jsonl", bandit, texts)
-    responses: dict[str, list[str]] = {}
+    responses: dict[str, list[Reranked]] = {}
     # Rounds without an answer are written only when a later answer shows that the user is still there. If
     # none comes, the simulation stops, and they are played again when it goes on.
     unanswered: list[Round] = []
@@ -143,15 +151,15 @@ def simulate(
         # response to a context does not depend on the rounds in which the arm is chosen.
         if decision.arm not in responses:
             callback.message(f"{decision.arm} answers {len(contexts)} contexts")
-            with run.policy(decision.arm, base) as policy:
-                samples = policy.sample(
-                    contexts,
-                    seed=seed,
-                    max_new_tokens=max_new_tokens,
-                    progress=counter(callback, f"drafts of {decision.arm}", len(contexts)),
-                )
-            responses[decision.arm] = [sample.text for sample in samples]
-        response = responses[decision.arm][number]
+            responses[decision.arm] = BestOf(run, base, [decision.arm], best_of).reranked(
+                contexts,
+                seed=seed,
+                max_new_tokens=max_new_tokens,
+                progress=counter(callback, f"drafts of {decision.arm}", len(contexts)),
+            )
+        written = responses[decision.arm][number]
+        response = written.sample.text
+        drafts = tuple(draft.text for draft in written.drafts) if len(written.drafts) > 1 else ()
         edit: str | None = None
         try:
             edit = user.edit(context, response, round=number)
@@ -162,7 +170,7 @@ def simulate(
             if len(unanswered) + 1 == MOST_FAILURES:
                 raise
         incurred = None if edit is None else float(cost([response], [edit])[0])
-        played = Round(number, decision.arm, decision.propensity, context, response, edit, incurred)
+        played = Round(number, decision.arm, decision.propensity, context, response, edit, incurred, drafts)
         _observe(bandit, played)
         unanswered.append(played)
         if edit is not None or number + 1 == len(contexts):
@@ -176,7 +184,14 @@ def simulate(
 
 
 def _claim(
-    out: Path, run: RunFolder, bandit: Bandit, user: User, rounds: int, seed: int, max_new_tokens: int
+    out: Path,
+    run: RunFolder,
+    bandit: Bandit,
+    user: User,
+    rounds: int,
+    seed: int,
+    max_new_tokens: int,
+    best_of: int,
 ) -> None:
     """Write down what is played in a folder, or check that the folder holds rounds of just that.
 
@@ -192,6 +207,7 @@ def _claim(
         "rounds": rounds,
         "seed": seed,
         "max_new_tokens": max_new_tokens,
+        **({"best_of": best_of} if best_of > 1 else {}),
         **({"mixture": mixture.weights} if mixture and "mixture" in bandit.arms else {}),
     }
     if not (out / "rounds.jsonl").exists():
@@ -237,7 +253,9 @@ def _observe(bandit: Bandit, played: Round) -> None:
 def _resume(path: Path, bandit: Bandit, contexts: Sequence[str]) -> list[Round]:
     """The rounds of a file, after the bandit has learned from them."""
     try:
-        rounds = [Round(**row) for row in read_rows(path, RunError)]
+        rounds = [
+            Round(**row | {"drafts": tuple(row.get("drafts", ()))}) for row in read_rows(path, RunError)
+        ]
     except TypeError as error:
         raise RunError("rounds.jsonl is damaged", seen=str(path), do="choose another folder") from error
     same = all(played.number == i for i, played in enumerate(rounds))
