@@ -36,6 +36,7 @@ BENCHMARKS = {
     "real-table": "real_table:run",
     "real-trl": "real_trl:run",
     "refuser": "refuser:run",
+    "rerank": "rerank:run",
     "rl": "rl:run",
     "serve": "serving:run",
     "serve-local": "serve_local:run",

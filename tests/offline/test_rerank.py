@@ -61,7 +61,7 @@ def drafts(*finished: bool) -> list[Sample]:
     ],
 )
 def test_the_choice_by_hand(finished: tuple[bool, ...], bounds: tuple[float, ...], chosen: int) -> None:
-    assert rerank._choice(drafts(*finished), bounds) == chosen
+    assert rerank.choice(drafts(*finished), bounds) == chosen
 
 
 def test_the_draft_with_the_least_bound_is_given(run: RunFolder, policy: Policy, earned: None) -> None:

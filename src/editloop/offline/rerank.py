@@ -17,7 +17,7 @@ from editloop.errors import ConfigError
 from editloop.offline.cost_model.saved import predicted_costs
 from editloop.policy import Policy, RunFolder, Sample
 
-__all__ = ["KAPPA", "BestOf", "Reranked", "no_reranking"]
+__all__ = ["KAPPA", "BestOf", "Reranked", "choice", "no_reranking"]
 
 KAPPA = 1.0
 """κ of the bound by which drafts are compared."""
@@ -139,7 +139,7 @@ class BestOf:
         drafts = list(zip(*(by_number[k] for k in range(self.n)), strict=True))
         bounds = self.bounds(contexts, drafts)
         return [
-            Reranked(own, arms, tuple(each), _choice(own, each))
+            Reranked(own, arms, tuple(each), choice(own, each))
             for own, each in zip(drafts, bounds, strict=True)
         ]
 
@@ -176,8 +176,8 @@ def _compared(drafts: Sequence[Sample]) -> list[int]:
     return [k for k, each in enumerate(drafts) if each.finished] or list(range(len(drafts)))
 
 
-def _choice(drafts: Sequence[Sample], bounds: Sequence[float]) -> int:
-    """The place of the draft with the least bound; the first of those that are compared if there is none."""
+def choice(drafts: Sequence[Sample], bounds: Sequence[float]) -> int:
+    """Return the place of the draft with the least bound; without bounds, of the first that is compared."""
     compared = _compared(drafts)
     known = [k for k in compared if not math.isnan(bounds[k])]
     return min(known, key=lambda k: bounds[k]) if known else compared[0]
