@@ -110,6 +110,7 @@ def _backend(settings: ServeConfig, device: str, dtype: str, extra: dict[str, st
         base=settings.upstream_base,
         timeout=settings.upstream_timeout,
         max_new_tokens=settings.max_new_tokens,
+        best_of=settings.best_of,
         device=device,
         dtype=dtype,
         extra=extra,

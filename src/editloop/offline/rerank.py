@@ -17,7 +17,7 @@ from editloop.errors import ConfigError
 from editloop.offline.cost_model.saved import predicted_costs
 from editloop.policy import Policy, RunFolder, Sample
 
-__all__ = ["KAPPA", "BestOf", "Reranked", "choice", "no_reranking"]
+__all__ = ["KAPPA", "BestOf", "Reranked", "choice", "compared", "no_reranking"]
 
 KAPPA = 1.0
 """κ of the bound by which drafts are compared."""
@@ -155,11 +155,11 @@ class BestOf:
             return found
         trees, places = [], []
         for i, (context, own) in enumerate(zip(contexts, drafts, strict=True)):
-            compared = _compared(own)
-            tree = self.base.encoder.tree(context, [own[k].text for k in compared])
-            if tree is not None and len(compared) > 1:
+            mine = compared(own)
+            tree = self.base.encoder.tree(context, [own[k].text for k in mine])
+            if tree is not None and len(mine) > 1:
                 trees.append(tree)
-                places += [(i, k) for k in compared]
+                places += [(i, k) for k in mine]
         if trees:
             mean, spread = predicted_costs(self.run, self.base, trees, cached=False)
             for (i, k), bound in zip(places, (mean + self.kappa * spread).tolist(), strict=True):
@@ -171,13 +171,13 @@ class BestOf:
         return None if progress is None else lambda done: progress((before + done) // self.n)
 
 
-def _compared(drafts: Sequence[Sample]) -> list[int]:
-    """The places of the drafts among which is chosen: those that came to their end, or all if none did."""
+def compared(drafts: Sequence[Sample]) -> list[int]:
+    """Return the places of the drafts that are compared: those that came to their end, or all if none did."""
     return [k for k, each in enumerate(drafts) if each.finished] or list(range(len(drafts)))
 
 
 def choice(drafts: Sequence[Sample], bounds: Sequence[float]) -> int:
     """Return the place of the draft with the least bound; without bounds, of the first that is compared."""
-    compared = _compared(drafts)
-    known = [k for k in compared if not math.isnan(bounds[k])]
-    return min(known, key=lambda k: bounds[k]) if known else compared[0]
+    places = compared(drafts)
+    known = [k for k in places if not math.isnan(bounds[k])]
+    return min(known, key=lambda k: bounds[k]) if known else places[0]

@@ -9,7 +9,8 @@ rows back and forth, and registers a hook on every layer at every token.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,17 @@ class RowAdapters:
         if wanted != self._held:
             self._blocks = {layer: _Block(layer, sorted(wanted)) for layer in self._hooks}
             self._held = wanted
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """A context in which the base is as if no adapter were on it, whoever asks it."""
+        blocks, self._blocks = self._blocks, {}
+        try:
+            # Plain layers add nothing but what the hooks add; others are PEFT's own matter.
+            with nullcontext() if self._model is None or self._is_grouped else self._model.disable_adapter():
+                yield
+        finally:
+            self._blocks = blocks
 
     def forward(self, names: Sequence[str | None], ids: torch.Tensor, **arguments: Any) -> Any:
         """The base's output for rows of tokens, each with its own adapter.

@@ -54,6 +54,14 @@ class ServeConfig(Configuration):
     max_new_tokens: int = setting(
         512, "Maximum tokens of a response, if its request sets no limit.", section=RUNNING, ge=1
     )
+    best_of: int = setting(
+        1,
+        "Drafts of a response, of which the one with the least predicted cost is given, where the cost model "
+        "of the policy's run predicts the costs of new contexts; only for policies in this process.",
+        section=RUNNING,
+        ge=1,
+        le=16,
+    )
     scope: Literal["user", "all"] = setting(
         "all",
         "all: one bandit for all users, of which it knows who asks; user: each user has a bandit, which also "

@@ -70,6 +70,7 @@ drafts = Table(
     Column("metadata", Text),  # JSON
     Column("finish", String(16)),  # null while it is being generated; `removed` once its texts are
     Column("non_answer", String(32)),  # the rule by which it is no answer; null if it is one
+    Column("compared", Text),  # JSON: all drafts of which it was chosen; null if it is the only one
     Index("drafts_time", "time"),
     Index("drafts_user", "user", "time"),
 )

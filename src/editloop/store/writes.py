@@ -37,7 +37,12 @@ _EDIT, _NO_EDIT = insert(edits), dict.fromkeys(edits.columns.keys())
 _FINISH = (
     update(drafts)
     .where(drafts.c.response_id == bindparam("id"), drafts.c.finish.is_(None))
-    .values(response=bindparam("text"), finish=bindparam("reason"), non_answer=bindparam("rule"))
+    .values(
+        response=bindparam("text"),
+        finish=bindparam("reason"),
+        non_answer=bindparam("rule"),
+        compared=bindparam("others"),
+    )
 )
 _COST = (
     update(events)
@@ -46,7 +51,7 @@ _COST = (
 )
 
 _REMOVED: Mapping[str, Any] = {
-    **dict.fromkeys(("user", "request", "context", "response", "metadata")),
+    **dict.fromkeys(("user", "request", "context", "response", "metadata", "compared")),
     "finish": "removed",
 }
 """The columns of a draft whose texts are removed. Its time, policy and propensity stay."""
@@ -63,10 +68,16 @@ def insert_draft(connection: Connection, row: Mapping[str, Any], *, removed: boo
 
 
 def finish_draft(
-    connection: Connection, response_id: str, response: str | None, reason: str, non_answer: str | None = None
+    connection: Connection,
+    response_id: str,
+    response: str | None,
+    reason: str,
+    *,
+    non_answer: str | None = None,
+    compared: str | None = None,
 ) -> bool:
     """Write the text of a draft that is not finished yet; returns whether there was such a draft."""
-    values = {"id": response_id, "text": response, "reason": reason, "rule": non_answer}
+    values = {"id": response_id, "text": response, "reason": reason, "rule": non_answer, "others": compared}
     return bool(connection.execute(_FINISH, values).rowcount)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "BackendUnavailableError",
     "Chunk",
     "Completion",
+    "Draft",
     "ServedPolicy",
     "UpstreamRejectedError",
     "attempt_timeout",
@@ -74,6 +75,21 @@ def unused_parts(policies: Mapping[str, ServedPolicy], retired: ServedPolicy) ->
 
 
 @dataclass(frozen=True)
+class Draft:
+    """One of several drafts of a response.
+
+    Attributes:
+        text: Its text.
+        finish: Why it ended.
+        bound: The predicted cost by which it was compared; None if it was not.
+    """
+
+    text: str
+    finish: str
+    bound: float | None
+
+
+@dataclass(frozen=True)
 class Completion:
     """A whole response.
 
@@ -83,6 +99,7 @@ class Completion:
         message: The message, as in OpenAI's API.
         usage: The counts of tokens, as in OpenAI's API.
         logprobs: The log-probabilities, as in OpenAI's API, if they were asked for.
+        drafts: All drafts of which it is one; empty if it is the only one.
     """
 
     text: str | None
@@ -90,6 +107,7 @@ class Completion:
     message: dict[str, Any]
     usage: dict[str, Any] | None = None
     logprobs: dict[str, Any] | None = None
+    drafts: tuple[Draft, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,12 +119,14 @@ class Chunk:
         finish: Why the response ended; None in all parts but the last.
         usage: The counts of tokens, if they were asked for.
         logprobs: The log-probabilities, if they were asked for.
+        drafts: As of a completion, in the last part.
     """
 
     delta: dict[str, Any]
     finish: str | None = None
     usage: dict[str, Any] | None = None
     logprobs: dict[str, Any] | None = None
+    drafts: tuple[Draft, ...] = ()
 
 
 class BackendUnavailableError(ServeError):
@@ -173,6 +193,7 @@ class BackendOptions:
         base: The name of the base model there.
         timeout: Maximum seconds until a response, and between two parts of a stream.
         max_new_tokens: Maximum tokens of a response, if a request sets no limit.
+        best_of: Drafts of a response, of which the one with the least predicted cost is given.
         device: As in `editloop.policy.load_base`.
         dtype: As in `editloop.policy.load_base`.
         extra: Options of backends of other packages, by name.
@@ -183,6 +204,7 @@ class BackendOptions:
     base: str | None = None
     timeout: float = 120.0
     max_new_tokens: int = 512
+    best_of: int = 1
     device: str = "auto"
     dtype: str = "auto"
     extra: Mapping[str, str] = field(default_factory=dict)

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, cast
 
 import numpy as np
 
-from editloop.edits.record import Message
+from editloop.edits import Context, Message
 from editloop.errors import EditLoopError, ModelError
 from editloop.policy import Policy, RunFolder
 from editloop.policy.continuous import ContinuousBatch, SeparateRows, takes_row_cache
@@ -32,6 +32,7 @@ from editloop.serve.backends.base import (
     Completion,
     ServedPolicy,
 )
+from editloop.serve.backends.best_of import Chooser
 from editloop.serve.backends.capabilities import IN_PROCESS, check_request, rejection
 from editloop.serve.backends.local_job import Job
 from editloop.serve.loop.logged_text import logged_context
@@ -48,13 +49,16 @@ class LocalBackend:
 
     Args:
         max_new_tokens: Maximum tokens of a response, if a request sets no limit.
+        best_of: Drafts of a response, of which the one with the least predicted cost is given, where the cost
+            model of the policy's run may choose.
         options: Passed to `RunFolder.load_base`, for the base of the first run.
     """
 
     answer_seconds: float | None = None
 
-    def __init__(self, *, max_new_tokens: int = 512, **options: Any) -> None:
+    def __init__(self, *, max_new_tokens: int = 512, best_of: int = 1, **options: Any) -> None:
         self._limit, self._options = max_new_tokens, options
+        self._chooser = Chooser(best_of)
         self._base: Policy | None = None
         self._adapters: RowAdapters | None = None
         self._batch_type: type[Batch] = ContinuousBatch
@@ -67,7 +71,12 @@ class LocalBackend:
     @classmethod
     def from_options(cls, options: BackendOptions) -> LocalBackend:
         """See `BackendFactory.from_options`."""
-        return cls(max_new_tokens=options.max_new_tokens, device=options.device, dtype=options.dtype)
+        return cls(
+            max_new_tokens=options.max_new_tokens,
+            best_of=options.best_of,
+            device=options.device,
+            dtype=options.dtype,
+        )
 
     def __str__(self) -> str:
         return "this process"
@@ -96,19 +105,56 @@ class LocalBackend:
 
     async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
         """See `Backend.complete`."""
+        policy, n = self._policy(arm), self._drafts(arm, request)
+        if n == 1:
+            return await self._complete(arm, request, response_id)
+        tasks = [asyncio.ensure_future(self._complete(arm, request, response_id, k)) for k in range(n)]
+        try:
+            drafts = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # if one has failed, or nobody waits any more, none goes on
+                task.cancel()
+        assert self._base is not None and self._adapters is not None
+        about = policy.run, self._base, self._adapters, _context(request), drafts
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._chooser.choose, *about)
+
+    async def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
+        """See `Backend.stream`. Of several drafts, the one that is chosen comes in one part."""
+        if self._drafts(arm, request) == 1:
+            # Closed with this generator, and not when it is collected: nobody waits for its text any more.
+            async with aclosing(self._parts(arm, request, response_id)) as parts:
+                async for chunk in parts:
+                    yield chunk
+            return
+        whole = await self.complete(arm, request, response_id)
+        yield Chunk({"role": "assistant", "content": whole.text})
+        yield Chunk({}, whole.finish, whole.usage, drafts=whole.drafts)
+
+    def _policy(self, arm: str) -> ServedPolicy:
+        policy = self._policies.get(arm)
+        if policy is None:
+            raise BackendUnavailableError("missing", arm)
+        return policy
+
+    def _drafts(self, arm: str, request: Mapping[str, Any]) -> int:
+        """How many drafts a request gets. Without chance, all of them would be the same."""
+        return 1 if request.get("temperature") == 0 else self._chooser.count(self._policy(arm).run)
+
+    async def _complete(
+        self, arm: str, request: Mapping[str, Any], response_id: str, number: int = 0
+    ) -> Completion:
         texts, finish, usage = [], "stop", None
-        async for chunk in self.stream(arm, request, response_id):
+        async for chunk in self._parts(arm, request, response_id, number):
             texts.append(chunk.delta.get("content", ""))
             finish, usage = chunk.finish or finish, chunk.usage or usage
         text = trim_loops("".join(texts))
         return Completion(text, finish, {"role": "assistant", "content": text}, usage)
 
-    async def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
-        """See `Backend.stream`."""
-        policy = self._policies.get(arm)
-        if policy is None:
-            raise BackendUnavailableError("missing", arm)
-        job = self._job(policy.part_for(response_id).arm, request)
+    async def _parts(
+        self, arm: str, request: Mapping[str, Any], response_id: str, number: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
+        """The parts of a draft as they are generated; the number of the draft names its random stream."""
+        job = self._job(self._policy(arm).part_for(response_id).arm, request, number)
         self._jobs.add(job)
         self._worker.submit(self._begin, job)
         try:
@@ -138,18 +184,15 @@ class LocalBackend:
         Raises:
             UpstreamRejectedError: The messages are not all texts, or leave no room for a response.
         """
-        context = logged_context(request["messages"], str)
         try:
-            if not isinstance(context, str):
-                context = tuple(Message.model_validate(each) for each in context)
-            prompt = base.encoder.prompt(context)
+            prompt = base.encoder.prompt(_context(request))
         except (EditLoopError, ValueError) as error:
             raise rejection(f"this policy takes only messages with texts: {error}", "messages") from error
         if len(prompt) >= base.encoder.max_length:
             raise rejection(f"{len(prompt)} tokens leave no room for a response", "messages")
         return tuple(prompt)
 
-    def _job(self, arm: str, request: Mapping[str, Any]) -> Job:
+    def _job(self, arm: str, request: Mapping[str, Any], number: int) -> Job:
         """The job of a request, with the defaults of OpenAI's API."""
         assert self._base is not None
         prompt = self._prompt(request, self._base)
@@ -157,7 +200,9 @@ class LocalBackend:
         asked = request.get("max_completion_tokens") or request.get("max_tokens") or self._limit
         settings = self._base.generation.unless_asked(request.get("temperature"), request.get("top_p"))
         seed = request.get("seed")
-        stream = np.random.SeedSequence(None if seed is None else seed % 2**128)  # it takes no negative seed
+        key = (number,) if number else ()
+        # It takes no negative seed.
+        stream = np.random.SeedSequence(None if seed is None else seed % 2**128, spawn_key=key)
         stop = request.get("stop") or ()
         stops = (stop,) if isinstance(stop, str) else tuple(map(str, stop))
         is_whole = arm in self._whole
@@ -196,6 +241,7 @@ class LocalBackend:
         except Exception:
             self._unload()  # the parts of a mixture that were loaded before
             raise
+        self._chooser.take(folder)
         self._policies[policy.arm] = policy
 
     def _load(self, arm: str, name: str, folder: RunFolder) -> None:
@@ -260,3 +306,9 @@ class LocalBackend:
                     job.fail(error)
             if not batch.rows:
                 del self._batches[whole]
+
+
+def _context(request: Mapping[str, Any]) -> Context:
+    """What a request asks, as a context of the log."""
+    context = logged_context(request["messages"], str)
+    return context if isinstance(context, str) else tuple(Message.model_validate(each) for each in context)

@@ -98,6 +98,10 @@ class UpstreamBackend:
         url = options.url or ""
         if not url.startswith(("http://", "https://")):
             raise ConfigError("not the URL of a server", seen=url, do="--upstream http://HOST:PORT/v1")
+        if options.best_of > 1:
+            raise ConfigError(
+                "drafts are compared only by a base in this process", do="leave out --best-of or --upstream"
+            )
         return cls(url, key=options.key, base=options.base, timeout=options.timeout)
 
     def __str__(self) -> str:

@@ -131,6 +131,7 @@ class RecordResponse:
         finish: `stop`, `length` ..., or `failed`.
         time: When, in seconds since 1970.
         non_answer: By which rule it is no answer (`editloop.edits.non_answers`); None if it is one.
+        compared: All drafts of which it was chosen, as JSON; None if it is the only one.
     """
 
     response_id: str
@@ -138,6 +139,7 @@ class RecordResponse:
     finish: str
     time: float
     non_answer: str | None = None
+    compared: str | None = None
 
     def apply(self, appender: EventAppender) -> str | None:
         """Write the text, and the costs of edits that came before it.
@@ -149,7 +151,15 @@ class RecordResponse:
         """
         connection = appender.connection
         # It updates only a draft without an end, so of several attempts the first to finish is kept.
-        if not writes.finish_draft(connection, self.response_id, self.response, self.finish, self.non_answer):
+        finished = writes.finish_draft(
+            connection,
+            self.response_id,
+            self.response,
+            self.finish,
+            non_answer=self.non_answer,
+            compared=self.compared,
+        )
+        if not finished:
             draft = reads.draft(connection, self.response_id)
             return None if draft is None else draft.response
         if self.response is None:

@@ -30,13 +30,16 @@ from editloop.serve.backends.base import (
     BackendUnavailableError,
     Chunk,
     Completion,
+    Draft,
     attempt_timeout,
 )
 from editloop.serve.loop.commands import RecordDecision
 from editloop.serve.loop.completion import CompletionRequest, CompletionResult, CompletionStream
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.logged_text import (
+    finish_reason,
     logged_context,
+    logged_drafts,
     logged_metadata,
     logged_response,
     spoken_text,
@@ -53,9 +56,6 @@ T = TypeVar("T")
 
 ATTEMPT_SHARE = 0.5
 """The share of the remaining time that an arm may take while another arm could still answer after it."""
-
-FINISH_REASONS = ("stop", "length", "tool_calls", "function_call", "content_filter")
-"""Why a response ends, in the words of OpenAI's API."""
 
 
 @dataclass
@@ -137,15 +137,17 @@ class CompletionService:
         )
         try:
             text = None if completion.text is None else logged_response(completion.text, self.redact)
+            compared = logged_drafts(completion.drafts, self.redact)
         except BaseException:  # the redaction failed: the text is not kept, so no edit can be expected
             await asyncio.shield(self._give_up(generation))
             raise
         finished = self.loop.finish(
             response_id,
             text,
-            _finish_reason(completion.finish),
+            finish_reason(completion.finish),
             arm=generation.arm,
             asked=request.characters(),
+            compared=compared,
         )
         there = await _last_of(generation.written, finished)
         # Another replica was asked for the same response and finished first. Its text is in the log, so that
@@ -205,8 +207,9 @@ class CompletionService:
         parts: list[str] = []
         finish, is_text = "", True
 
-        async def record(reason: str) -> str:
+        async def record(reason: str, drafts: tuple[Draft, ...] = ()) -> str:
             text = logged_response("".join(parts), self.redact) if is_text else None
+            about["compared"] = logged_drafts(drafts, self.redact)
             await self.loop.finish(response_id, text, reason, **about)
             return reason
 
@@ -216,7 +219,7 @@ class CompletionService:
                     parts.append(str(content))
                 is_text = is_text and not chunk.delta.get("tool_calls")
                 if chunk.finish and not finish:
-                    finish = await record(_finish_reason(chunk.finish))
+                    finish = await record(finish_reason(chunk.finish), chunk.drafts)
                 yield chunk
             finish = finish or await record("stop")
         except BaseException:  # also when the client has disconnected: then the generator is closed here
@@ -383,11 +386,6 @@ async def _last_of(*work: Awaitable[Any]) -> Any:
         if isinstance(result, BaseException):
             raise result
     return results[-1]
-
-
-def _finish_reason(reason: str) -> str:
-    """Why a response ended, as it is kept. A model server may say anything; unknown words become `stop`."""
-    return reason if reason in FINISH_REASONS else "stop"
 
 
 async def _replay(completion: Completion) -> AsyncIterator[Chunk]:

@@ -255,7 +255,14 @@ class FeedbackLoop:
         await self.write(RecordReroute(response_id, arm, attempt, time.time()))
 
     async def finish(
-        self, response_id: str, response: str | None, reason: str, *, arm: str = "", asked: int = 0
+        self,
+        response_id: str,
+        response: str | None,
+        reason: str,
+        *,
+        arm: str = "",
+        asked: int = 0,
+        compared: str | None = None,
     ) -> str | None:
         """Record how a response ended. No edit is expected of a response without a text.
 
@@ -265,6 +272,7 @@ class FeedbackLoop:
             reason: Why it ended.
             arm: Who wrote it.
             asked: The characters of the request.
+            compared: All drafts of which it was chosen, as JSON.
 
         Returns:
             The text that is in the store already, if another attempt finished first; else None.
@@ -275,7 +283,7 @@ class FeedbackLoop:
                 rule = self.non_answers.examine(arm, response, asked)
             except Exception as error:  # a rule of another package must not lose the response
                 log.warning("%s: the rules for non-answers have failed: %r", response_id, error)
-        return await self.write(RecordResponse(response_id, response, reason, time.time(), rule))
+        return await self.write(RecordResponse(response_id, response, reason, time.time(), rule, compared))
 
     async def edit(
         self,

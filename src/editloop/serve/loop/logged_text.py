@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from editloop.edits import Context, Message
+from editloop.serve.backends.base import Draft
 from editloop.serve.loop.redaction import WORDS, Redact, redact_leaves, redact_text
 
-__all__ = ["logged_context", "logged_metadata", "logged_response", "spoken_text"]
+__all__ = [
+    "finish_reason",
+    "logged_context",
+    "logged_drafts",
+    "logged_metadata",
+    "logged_response",
+    "spoken_text",
+]
+
+
+FINISH_REASONS = ("stop", "length", "tool_calls", "function_call", "content_filter")
+"""Why a response ends, in the words of OpenAI's API."""
 
 
 def logged_context(messages: Any, redact: Redact) -> Any:
@@ -52,3 +64,19 @@ def logged_metadata(metadata: Mapping[str, Any] | None, redact: Redact) -> str |
 def logged_response(text: str, redact: Redact) -> str:
     """A response as it is kept: redacted, and without NUL, which PostgreSQL cannot store."""
     return redact_text(text.replace("\0", ""), redact)
+
+
+def logged_drafts(drafts: Sequence[Draft], redact: Redact) -> str | None:
+    """The drafts of which a response was chosen, as JSON; None if it is the only one."""
+    if not drafts:
+        return None
+    rows = [
+        {"text": logged_response(each.text, redact), "finish": each.finish, "bound": each.bound}
+        for each in drafts
+    ]
+    return json.dumps(rows, ensure_ascii=False, allow_nan=False)
+
+
+def finish_reason(reason: str) -> str:
+    """Return why a response ended, as it is kept: a word of OpenAI's API, `stop` for an unknown one."""
+    return reason if reason in FINISH_REASONS else "stop"
