@@ -9,6 +9,7 @@ the benchmark can be interrupted and goes on where it stopped. As many fits run 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -43,6 +44,9 @@ METHODS = ("sft", "dpo", "early", "rl", "kto")
 DATA_SETS = ("lamp", *LANGUAGES)
 SHOWN = 2
 """Rows of each data set whose texts are shown."""
+
+QUOTED = 400
+"""The most characters of a text that the page shows."""
 
 RESAMPLES = 2000
 SEED = 7
@@ -207,7 +211,7 @@ def _measured(
 
 
 def _about(made: RunFolder, fold: Fold, machine: str) -> dict[str, Any]:
-    """Return what a fit did, and where: rows, minutes, chosen settings, mixture."""
+    """Return what a fit did, and where: rows, minutes, chosen settings, mixture, what it left out."""
     manifest = made.manifest()
     return {
         "machine": machine,
@@ -221,6 +225,7 @@ def _about(made: RunFolder, fold: Fold, machine: str) -> dict[str, Any]:
             name: round(sum(trial.seconds for trial in each.trials))
             for name, each in manifest.policies.items()
         },
+        "declined": dict(manifest.declined),
         "alarms": {name: each.alarms for name, each in manifest.policies.items() if each.alarms},
         "mixture": manifest.mixture.weights if manifest.mixture else None,
     }
@@ -274,20 +279,31 @@ def _figures(rows: Rows, base: Rows, draws: Sequence[NDArray[np.int64]]) -> dict
     wins = np.where(np.isnan(margin), np.nan, (np.sign(margin) + 1) / 2)
     columns = {key: np.array(rows[key], np.float64) for key in ("cost", "finished", "ratio")}
     saved = np.array(base["cost"], np.float64) - columns["cost"]
+    # A draft that was cut costs 1, so a policy that finishes more often saves by that alone.
+    both = np.array(base["finished"], bool) & np.array(rows["finished"], bool)
+    saved_finished = np.where(both, saved, np.nan)
     figures: dict[str, Callable[[Any], float]] = {
         "log_prob_per_token": lambda i: float(log_prob[i].sum() / tokens[i].sum()),
         "gain_per_token": lambda i: float((log_prob[i] - before[i]).sum() / tokens[i].sum()),
         "reference_accuracy": lambda i: float(np.nanmean(wins[i])),
         "cost": lambda i: float(columns["cost"][i].mean()),
         "cost_saved": lambda i: float(saved[i].mean()),
+        "cost_saved_where_both_finish": lambda i: float(np.nanmean(saved_finished[i])),
         "finished": lambda i: float(columns["finished"][i].mean()),
         "length_ratio": lambda i: float(columns["ratio"][i].mean()),
     }
     found = {}
-    for name, figure in figures.items():
-        low, high = np.nanquantile([figure(draw) for draw in draws], (0.025, 0.975))
-        found[name] = {"value": figure(slice(None)), "interval": [float(low), float(high)]}
+    with warnings.catch_warnings():  # of a mean of no rows, which is NaN: nothing to compare
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for name, figure in figures.items():
+            low, high = np.nanquantile([figure(draw) for draw in draws], (0.025, 0.975))
+            found[name] = {"value": _number(figure(slice(None))), "interval": [_number(low), _number(high)]}
     return found
+
+
+def _number(value: float) -> float | None:
+    """A figure as JSON has it: None where there is nothing to compute it of."""
+    return None if np.isnan(value) else float(value)
 
 
 COLUMNS = {
@@ -295,6 +311,7 @@ COLUMNS = {
     "reference_accuracy": "reference accuracy",
     "cost": "cost of a sampled response",
     "cost_saved": "less than the base's",
+    "cost_saved_where_both_finish": "less, where both finish",
     "finished": "finished",
     "length_ratio": "length ratio",
 }
@@ -308,17 +325,17 @@ def _page(measured: Mapping[str, Any]) -> str:
     for name, found in measured["data_sets"].items():
         fits = found["fits"]
         train = ", ".join(str(each["train"]) for each in fits)
-        missing = [method for method in METHODS if method not in fits[0]["chosen"]]
+        missing = [name for name in (*METHODS, "mixture") if name not in found["policies"]]
         parts.append(
             f"## {name}\n\n{found['rows']} test rows of {len(fits)} fit(s) on {train} rows; cost "
             f"`{fits[0]['cost']}`, responses of at most {fits[0]['longest']} tokens."
-            + (f" Without {', '.join(missing)}, for which there are no rows or no costs." if missing else "")
+            + (f" Without {', '.join(missing)}: not every fit has figures of them." if missing else "")
         )
         rows = []
         for arm, figures in found["policies"].items():
             cells = [_shown(figures[key]) for key in COLUMNS]
             if arm == "base":
-                cells[0] = cells[1] = cells[3] = "–"  # they are differences from the base itself
+                cells[0] = cells[1] = cells[3] = cells[4] = "–"  # they are differences from the base itself
             rows.append([arm, *cells])
         parts.append(markdown_table(["policy", *COLUMNS.values()], rows))
         for i, each in enumerate(fits):
@@ -331,6 +348,7 @@ def _page(measured: Mapping[str, Any]) -> str:
             if each["mixture"]:
                 weights = ", ".join(f"{arm} {weight:.2f}" for arm, weight in each["mixture"].items())
                 lines.append(f"- fit {i + 1}, mixture: {weights}")
+            lines += [f"- fit {i + 1}, {arm}: {reason}" for arm, reason in each["declined"].items()]
             lines += [
                 f"- alarm, fit {i + 1}, {arm}: {line}" for arm, a in each["alarms"].items() for line in a
             ]
@@ -342,8 +360,11 @@ def _page(measured: Mapping[str, Any]) -> str:
 
 def _shown(figure: Mapping[str, Any]) -> str:
     low, high = figure["interval"]
+    if figure["value"] is None or low is None or high is None:
+        return "–"
     return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _quoted(text: str) -> str:
+    text = text if len(text) <= QUOTED else text[:QUOTED].rstrip() + " …"
     return "\n".join(f"> {line}" for line in text.splitlines() or [""])

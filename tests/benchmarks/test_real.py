@@ -43,6 +43,7 @@ def test_the_figures_by_hand() -> None:
     assert found["reference_accuracy"]["value"] == 0.5
     assert found["cost"]["value"] == pytest.approx(0.4)
     assert found["cost_saved"]["value"] == pytest.approx(0.2)
+    assert found["cost_saved_where_both_finish"]["value"] == pytest.approx((0.0 + 0.2) / 2)
     assert found["finished"]["value"] == pytest.approx(2 / 3)
     assert found["length_ratio"]["value"] == 2.0
     # Contexts are resampled whole: both rows of "a" twice, both contexts, or "b" twice.
@@ -50,7 +51,8 @@ def test_the_figures_by_hand() -> None:
     assert found["cost_saved"]["interval"] == pytest.approx([0.2, 0.2])
     assert found["length_ratio"]["interval"] == pytest.approx([1.5, 3.0])
     own = real._figures(base, base, real._resampled(base["context"]))
-    assert own["gain_per_token"] == own["cost_saved"] == {"value": 0.0, "interval": [0.0, 0.0]}
+    nothing = {"value": 0.0, "interval": [0.0, 0.0]}
+    assert own["gain_per_token"] == own["cost_saved"] == own["cost_saved_where_both_finish"] == nothing
 
 
 def test_a_resampled_log_keeps_the_rows_of_a_context_together() -> None:
@@ -113,7 +115,7 @@ def test_a_method_without_rows_is_left_out(
     log = [record for record in small_log(60) if record.edit != record.response]
     monkeypatch.setattr(real, "_folds", lambda name, data: [Fold(tuple(log[:32]), tuple(log[32:36]))])
     real.run(tmp_path, base=str(small), work=tmp_path / "work", data_sets=("lamp",), methods=("sft", "kto"))
-    assert "Without dpo, early, rl, kto" in (tmp_path / "real.md").read_text(encoding="utf-8")
+    assert "Without dpo, early, rl, kto, mixture: not every fit" in (tmp_path / "real.md").read_text(encoding="utf-8")
 
 
 def test_an_unknown_data_set_is_named(tmp_path: Path) -> None:
