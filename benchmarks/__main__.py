@@ -37,6 +37,7 @@ BENCHMARKS = {
     "real-trl": "real_trl:run",
     "refuser": "refuser:run",
     "rerank": "rerank:run",
+    "rerank-real": "rerank_real:run",
     "rl": "rl:run",
     "serve": "serving:run",
     "serve-local": "serve_local:run",

@@ -23,7 +23,7 @@ from benchmarks import WORK
 from benchmarks.cells import EVALUATION, TRAINED, incurred_cost, play
 from benchmarks.real import DTYPE
 from benchmarks.tables import METHODS, PAPER, spread
-from editloop.edits import Context, get_cost, read_log, write_log
+from editloop.edits import get_cost, read_log, write_log
 from editloop.edits.cost import DEFAULT_COST, PAPER_COST
 from editloop.io import write_json
 from editloop.lab import free_texts, stream_log
@@ -200,7 +200,7 @@ def _cell(
 
 
 def _charged(
-    written: Mapping[str, Sequence[Sample]], contexts: Sequence[Context], editor: User
+    written: Mapping[str, Sequence[Sample]], contexts: Sequence[str], editor: User
 ) -> tuple[dict[str, dict[str, NDArray[np.float64]]], dict[str, float]]:
     """Return what a user's edits of each policy's drafts cost, by cost and policy, and the shares cut."""
     prices = {name: get_cost(name) for name in (PAPER_COST, DEFAULT_COST)}

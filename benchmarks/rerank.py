@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,14 +22,14 @@ from editloop.edits import get_cost
 from editloop.io import write_json
 from editloop.lab import base_path
 from editloop.lab.grammar import MAX_NEW_TOKENS
-from editloop.offline.rerank import BestOf, choice
+from editloop.offline.rerank import BestOf, Reranked, choice
 from editloop.parallel import in_parallel
-from editloop.policy import RunFolder, load_base
+from editloop.policy import RunFolder, Sample, load_base
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, mean_and_error, plus_minus, write_result
 from editloop.users import get_user
 
-__all__ = ["run"]
+__all__ = ["COUNTS", "HEADINGS", "cells_of", "compared_costs", "run", "savings"]
 
 ARMS = ("base", "early")
 COUNTS = (1, 2, 4, 8)
@@ -75,64 +75,93 @@ def _measure(job: Job) -> dict[str, Any]:
     contexts = list(islice(world.contexts(job.cell.seed, stream="online"), job.rounds))
     user = get_user("strong", world, seed=EVALUATION + job.cell.seed)
     found: dict[str, Any] = {"arms": {}}
+
+    def costs_of(t: int, drafts: Sequence[Sample]) -> Any:
+        texts = [draft.text for draft in drafts]
+        return cost(texts, [user.edit(contexts[t], text, round=t) for text in texts])
+
     for arm in ARMS:
         writer = BestOf(run_folder, base, [arm], max(COUNTS))
         found["objection"] = writer.objection
-        seconds = {}
-        writer.n, writer.objection = 1, None  # to see what it would do in any case
-        seconds["one"] = _timed(writer, contexts, job.cell.seed)[0]
-        writer.n = max(COUNTS)
-        seconds["all"], written = _timed(writer, contexts, job.cell.seed)
-        costs = np.array(
-            [
-                cost(
-                    [draft.text for draft in each.drafts],
-                    [user.edit(context, draft.text, round=t) for draft in each.drafts],
-                )
-                for t, (context, each) in enumerate(zip(contexts, written, strict=True))
-            ]
-        )
-        found["arms"][arm] = {
-            "seconds": seconds,
-            "chosen": {
-                n: [
-                    float(own[choice(each.drafts[:n], each.bounds[:n])])
-                    for own, each in zip(costs, written, strict=True)
-                ]
-                for n in COUNTS
-            },
-            "best": {n: costs[:, :n].min(axis=1).tolist() for n in COUNTS},
-        }
+        found["arms"][arm] = compared_costs(writer, contexts, costs_of, MAX_NEW_TOKENS, job.cell.seed)
     write_json(kept, found)
     return json.loads(kept.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
-def _timed(writer: BestOf, contexts: Sequence[Any], seed: int) -> tuple[float, list[Any]]:
-    begun = time.perf_counter()
-    written = writer.reranked(contexts, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
-    return time.perf_counter() - begun, written
+def compared_costs(
+    writer: BestOf,
+    contexts: Sequence[Any],
+    costs_of: Callable[[int, Sequence[Sample]], Any],
+    longest: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what the choice among the first n drafts of each context costs, whether or not it may choose.
+
+    Args:
+        writer: Writes the most drafts of `COUNTS`.
+        contexts: The contexts [N].
+        costs_of: Returns the costs of the drafts of the context in this place.
+        longest: Limit of a draft in tokens.
+        seed: The seed of the drafts.
+
+    Returns:
+        `chosen` and `best`, the costs by the cost model's choice and by one that knows them, for each n of
+        `COUNTS` [N]; and `seconds` of one draft and of all.
+    """
+
+    def timed(n: int) -> tuple[float, list[Reranked]]:
+        writer.n, writer.objection = n, None
+        begun = time.perf_counter()
+        written = writer.reranked(contexts, seed=seed, max_new_tokens=longest)
+        return time.perf_counter() - begun, written
+
+    one, (every, written) = timed(1)[0], timed(max(COUNTS))
+    costs = np.array([costs_of(i, each.drafts) for i, each in enumerate(written)], np.float64)
+    places = {n: [choice(each.drafts[:n], each.bounds[:n]) for each in written] for n in COUNTS}
+    return {
+        "seconds": {"one": one, "all": every},
+        "chosen": {n: costs[np.arange(len(costs)), chosen].tolist() for n, chosen in places.items()},
+        "best": {n: costs[:, :n].min(axis=1).tolist() for n in COUNTS},
+    }
 
 
 def _column(column: Column, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the figures of a column over its seeds; differences are taken context by context."""
-    objections = [cell["objection"] for cell in cells]
-    arms = {}
-    for arm in ARMS:
-        mine = [cell["arms"][arm] for cell in cells]
-        one = _joined(mine, "chosen", 1)
-        arms[arm] = {
-            "one": float(one.mean()),
-            "saved": {n: mean_and_error(one - _joined(mine, "chosen", n)) for n in COUNTS[1:]},
-            "most": {n: float((one - _joined(mine, "best", n)).mean()) for n in COUNTS[1:]},
-            "seconds": {
-                key: float(np.mean([each["seconds"][key] for each in mine])) for key in ("one", "all")
-            },
-        }
-    return {"title": column.title, "arms": arms, "objections": objections}
+    """Return the figures of a column over its seeds."""
+    arms = {arm: savings([cell["arms"][arm] for cell in cells]) for arm in ARMS}
+    return {"title": column.title, "arms": arms, "objections": [cell["objection"] for cell in cells]}
+
+
+def savings(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what `compared_costs` found, pooled; differences are taken context by context."""
+    one = _joined(parts, "chosen", 1)
+    return {
+        "one": float(one.mean()),
+        "saved": {n: mean_and_error(one - _joined(parts, "chosen", n)) for n in COUNTS[1:]},
+        "most": {n: float((one - _joined(parts, "best", n)).mean()) for n in COUNTS[1:]},
+        "seconds": {key: float(np.mean([each["seconds"][key] for each in parts])) for key in ("one", "all")},
+    }
 
 
 def _joined(cells: Sequence[Mapping[str, Any]], kind: str, n: int) -> NDArray[np.float64]:
     return np.concatenate([np.array(each[kind][str(n)], np.float64) for each in cells])
+
+
+HEADINGS = (
+    "cost of one draft",
+    *(f"saved with {n}" for n in COUNTS[1:]),
+    f"saved with {max(COUNTS)} by a choice that knows the costs",
+    f"time of {max(COUNTS)}",
+)
+
+
+def cells_of(found: Mapping[str, Any]) -> list[str]:
+    """Return the cells of `HEADINGS` for what `savings` found."""
+    return [
+        f"{found['one']:.3f}",
+        *(plus_minus(*found["saved"][n]) for n in COUNTS[1:]),
+        f"{found['most'][max(COUNTS)]:.3f}",
+        f"{found['seconds']['all'] / found['seconds']['one']:.1f}×",
+    ]
 
 
 def _page(data: Mapping[str, Any]) -> str:
@@ -140,28 +169,9 @@ def _page(data: Mapping[str, Any]) -> str:
     for column in data["columns"]:
         earned = sum(each is None for each in column["objections"])
         for arm, found in column["arms"].items():
-            saved = [plus_minus(*found["saved"][n]) for n in COUNTS[1:]]
-            times = found["seconds"]["all"] / found["seconds"]["one"]
-            rows.append(
-                [
-                    column["title"],
-                    arm,
-                    f"{earned} of {len(column['objections'])}",
-                    f"{found['one']:.3f}",
-                    *saved,
-                    f"{found['most'][max(COUNTS)]:.3f}",
-                    f"{times:.1f}×",
-                ]
-            )
-    headings = [
-        "log",
-        "policy",
-        "cost models that may choose",
-        "cost of one draft",
-        *(f"saved with {n}" for n in COUNTS[1:]),
-        f"saved with {max(COUNTS)} by a choice that knows the costs",
-        f"time of {max(COUNTS)}",
-    ]
+            may = f"{earned} of {len(column['objections'])}"
+            rows.append([column["title"], arm, may, *cells_of(found)])
+    headings = ["log", "policy", "cost models that may choose", *HEADINGS]
     reasons = [
         f"- {column['title']}, seed {seed}: {reason}"
         for column in data["columns"]
