@@ -115,7 +115,9 @@ def test_a_method_without_rows_is_left_out(
     log = [record for record in small_log(60) if record.edit != record.response]
     monkeypatch.setattr(real, "_folds", lambda name, data: [Fold(tuple(log[:32]), tuple(log[32:36]))])
     real.run(tmp_path, base=str(small), work=tmp_path / "work", data_sets=("lamp",), methods=("sft", "kto"))
-    assert "Without dpo, early, rl, kto, mixture: not every fit" in (tmp_path / "real.md").read_text(encoding="utf-8")
+    assert "Without dpo, early, rl, kto, mixture: not every fit" in (tmp_path / "real.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_an_unknown_data_set_is_named(tmp_path: Path) -> None:

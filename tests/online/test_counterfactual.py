@@ -96,7 +96,8 @@ def test_features_predict_where_they_help() -> None:
 
 def test_rules_without_overlap_are_told(tossed: list[Record]) -> None:
     rare = [record(1000 + i, "b@2", propensity=0.01) for i in range(3)]
-    rows = [each for each in tossed if each.policy == "a@1"] + rare
+    often = [each.model_copy(update={"propensity": 0.99}) for each in tossed if each.policy == "a@1"]
+    rows = often + rare
     found = estimate_rules(rows, ["fixed:a", "fixed:b"])
     assert list(found.rules) == ["fixed:a"]
     assert found.refused["fixed:b"].startswith("too little overlap of the rule with the log: 3.0 effective")

@@ -17,6 +17,7 @@ from editloop.online.off_policy import ESTIMATORS, LoggedChoices, arm_means, est
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs of a few rows, which can be computed by hand, have enough overlap."""
     monkeypatch.setattr(off_policy, "LEAST_EFFECTIVE", 1.0)
+    monkeypatch.setattr(off_policy, "MOST_ERRORS", math.inf)
 
 
 def by_hand(**changes: Any) -> LoggedChoices:
@@ -129,6 +130,14 @@ def test_what_is_refused() -> None:
     few = LoggedChoices(log.arms, np.where(np.arange(200) < 9, 0, 1), log.propensity, log.cost, only)
     with pytest.raises(BanditError, match=r"too little overlap .* of 200 rows.*rand-ucb"):
         estimate(few, arm_means(few))
+    # The arm would have been played in half of these rows, and what the log has of it are the rest.
+    half = LoggedChoices(log.arms, np.zeros(200, np.int64), np.full(200, 0.99), log.cost, only)
+    assert estimate(half, arm_means(half))["dr"].effective == pytest.approx(200)
+    half = LoggedChoices(
+        log.arms, np.arange(200) % 2, np.where(np.arange(200) % 2, 0.01, 0.99), log.cost, only
+    )
+    with pytest.raises(BanditError, match=r"lacks decisions .* mean weight of 0.51 .* explores more"):
+        estimate(half, arm_means(half))
     with pytest.raises(BanditError, match="unknown estimator: 'best'"):
         estimate(log, arm_means(log), names=["best"])
     with pytest.raises(BanditError, match="features must be finite"):

@@ -33,6 +33,9 @@ Floats = NDArray[np.float64]
 LEAST_EFFECTIVE = 20.0
 """With fewer rows' worth of weight, there is too little overlap for an estimate."""
 
+MOST_ERRORS = 3.0
+"""By how many of its standard errors, 1/√(effective rows), the mean weight may differ from 1."""
+
 WEIGHT_LIMIT = 10.0
 """The weight above which `switch` takes the prediction alone."""
 
@@ -191,7 +194,8 @@ def check_overlap(log: LoggedChoices) -> None:
     """Check that the log has enough of what the rule would do.
 
     Raises:
-        BanditError: The rule plays an arm that was never logged, or too few rows' worth of weight are left.
+        BanditError: The rule plays an arm that was never logged, too few rows' worth of weight are left, or
+            the weights are not 1 on average.
     """
     shares, logged = log.target.mean(axis=0), np.bincount(log.chosen, minlength=len(log.arms))
     missing = [arm for arm, share, n in zip(log.arms, shares, logged, strict=True) if share > 1e-9 and n == 0]
@@ -202,6 +206,15 @@ def check_overlap(log: LoggedChoices) -> None:
             "too little overlap of the rule with the log",
             seen=f"{log.effective:.1f} effective of {len(log)} rows",
             do="log decisions of an algorithm that gives every arm a probability, such as rand-ucb",
+        )
+    # Weights are 1 on average. If an arm had a chance of a thousandth wherever the rule would play it, the
+    # decisions with the weight 1000 are missing, as a rule, and no estimator can know what they would show.
+    mean = float(log.weights.mean())
+    if abs(mean - 1) > MOST_ERRORS / math.sqrt(log.effective):
+        raise BanditError(
+            "the log lacks decisions that the rule would make",
+            seen=f"a mean weight of {mean:.2f} in place of 1",
+            do="log decisions of an algorithm that explores more, such as square-cb or uniform",
         )
 
 
