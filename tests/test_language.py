@@ -67,7 +67,8 @@ def test_no_retired_word_is_left() -> None:
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
         for path in texts
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
-        if pattern.search(line)
+        # What a model wrote is quoted in the pages of results, and is not ours to word.
+        if pattern.search(line) and not (path.parent.name == "results" and line.startswith("> "))
     ]
     assert found == []
 
