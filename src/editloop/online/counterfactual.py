@@ -197,6 +197,8 @@ def _make(rule: str, arms: Sequence[str], config: BanditConfig) -> Bandit:
 
 def _replayed(bandit: Bandit, rows: Sequence[_Row]) -> NDArray[np.float64]:
     """The probabilities of the arms before each row [rows, arms], with all rows before it learned from."""
+    if not getattr(bandit.algorithm, "learns", True):
+        return np.tile(bandit.probabilities(), (len(rows), 1))
     found = np.empty((len(rows), len(bandit.arms)))
     for i, row in enumerate(rows):
         found[i] = bandit.probabilities(scope=row.scope, features=row.features)

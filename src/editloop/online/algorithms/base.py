@@ -42,7 +42,11 @@ the arm that was chosen depends on what was observed before.
 
 
 class Algorithm(Protocol):
-    """Chooses an arm."""
+    """Chooses an arm.
+
+    One that chooses alike whatever was observed may have an attribute `learns` that is False; a replay is
+    then faster.
+    """
 
     @property
     def name(self) -> str:

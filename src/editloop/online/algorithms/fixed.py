@@ -20,6 +20,7 @@ class Fixed:
 
     arm: int = 0
     name = "fixed"
+    learns = False
 
     @classmethod
     def for_costs(cls, scale: float, *, alpha: float | None = None) -> Fixed:

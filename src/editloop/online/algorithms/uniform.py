@@ -14,6 +14,7 @@ class Uniform:
     """Each arm with the same probability: a baseline, and the best log for importance weighting."""
 
     name = "uniform"
+    learns = False
 
     @classmethod
     def for_costs(cls, scale: float, *, alpha: float | None = None) -> Uniform:
