@@ -175,6 +175,27 @@ def test_what_is_left_follows_the_pace_of_the_work() -> None:
     assert notes[-1] == "0 s left in all"
 
 
+def test_methods_that_an_earlier_process_has_trained_are_not_left() -> None:
+    made = [
+        MethodPlan(name, 1, 10, steps, 1000, 1, False, 1e9, seconds)
+        for name, steps, seconds in (("sft", 10, 60.0), ("dpo", 10, 120.0), ("early", 10, 100.0))
+    ]
+    notes: list[str] = []
+
+    class Notes(RecordingCallback):
+        def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+            notes.append(note)
+
+    now = [0.0]
+    countdown = Countdown(Notes(), FitPlan(tuple(made), SPEED, (1e9, "as asked"), 0.0), clock=lambda: now[0])
+    countdown.begin("early")
+    now[0] = 50.0
+    countdown.progress("early", 1, 10)
+    countdown.progress("early", 5, 10)
+    # Half of the last method's 100 seconds took 50, so the other half will; the first two are not counted.
+    assert notes[-1] == "50 s left in all"
+
+
 def fitted(policy: Policy, out: Path, callback: RecordingCallback, **changes: Any) -> Any:
     run = fit(small_log(), policy, out, FitConfig(**(CONFIG | changes)), callback=callback)
     return run.manifest().policies["dpo"].trials[0]

@@ -37,13 +37,16 @@ class Countdown:
         self._skipped = 0.0  # planned seconds of work that an earlier process has done
 
     def begin(self, method: str) -> None:
-        """Begin with a method; the one before is over."""
+        """Begin with a method; those that the plan has before it are over, also by an earlier process."""
         if self._method is None:
             # What comes before the trainings may come from a cache, and says nothing about their pace.
             self._started = self._clock()
         else:
             self._over += self._seconds[self._method]
-        self._method, self._made = method, {}
+        names = [*self._seconds]
+        before = sum(self._seconds[name] for name in names[: names.index(method)])
+        self._skipped += before - self._over
+        self._over, self._method, self._made = before, method, {}
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """Pass progress on, in trainings with what is left of the fit."""
