@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from editloop.errors import ConfigError, RunError
-from editloop.offline import FitConfig, fit, plan_fit
+from editloop.offline import FitConfig, fit, fitting, plan_fit
 from editloop.offline import plan as plan_module
 from editloop.offline import trial as trial_module
 from editloop.offline.countdown import Countdown
@@ -125,6 +126,29 @@ def test_measuring_leaves_everything_as_it_was(policy: Policy) -> None:
     assert list(policy.model.state_dict()) == names
     assert not any(weight.requires_grad and weight.grad is not None for weight in policy.model.parameters())
     assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_what_is_trained_already_is_not_planned(
+    policy: Policy, known_speed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = RecordingCallback()
+    config = FitConfig(**CONFIG)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "mix_policies", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(small_log(), policy, tmp_path, config)
+    manifest = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    del manifest["policies"]["dpo"]
+    (tmp_path / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
+    fit(small_log(), policy, tmp_path, config, callback=seen)
+    assert "trained already: sft" in seen.lines
+    planned = [line for line in seen.lines if line.startswith("plan: ")]
+    assert [line for line in planned if "trial" in line or "rows" in line] == [planned[1]]
+    assert planned[1].startswith("plan: dpo")
 
 
 def test_a_plan_says_what_it_takes() -> None:

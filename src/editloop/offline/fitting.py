@@ -97,7 +97,10 @@ def fit(
         return run
 
     # How long it will take, in how much memory, and how a step is divided for that.
-    plan = make_plan(policy, config, data)
+    trained = list(earlier.policies) if earlier else []
+    plan = make_plan(policy, config, data, trained=trained)
+    if trained:
+        callback.message(f"trained already: {', '.join(trained)}")
     for line in plan.lines():
         callback.message(line)
     callback = countdown = Countdown(callback, plan)

@@ -7,7 +7,7 @@ is (`editloop.policy.memory`). The rest is counting.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -129,25 +129,28 @@ def memory_limit(memory: str | None, device: torch.device) -> tuple[float, str]:
     return used_memory(device) + SHARE * free, f"in use, and {SHARE:.0%} of {show_size(free)} {why}"
 
 
-def make_plan(policy: Policy, config: FitConfig, data: FitData) -> FitPlan:
+def make_plan(policy: Policy, config: FitConfig, data: FitData, *, trained: Collection[str] = ()) -> FitPlan:
     """Measure one batch and plan a fit; the same plan in all processes.
 
     Args:
         policy: The base.
         config: The fit's configuration, with the limit of sampled responses.
         data: The encoded log.
+        trained: The methods that an earlier process has trained, which take no more time.
 
     Raises:
         ConfigError: Even one context at a time does not fit into the memory.
     """
     limit = memory_limit(config.memory, policy.device)
-    trials = {name: config.trials(name) for name in config.methods}
+    # With all of them trained, the plan is of no use, but there is one.
+    names = [name for name in config.methods if name not in trained] or list(config.methods)
+    trials = {name: config.trials(name) for name in names}
     trees = {name: _trees(own[0], data.train.examples) for name, own in trials.items()}
     draws = config.validation_samples or "cost_model" in config.needs
     contexts = [example.context for example in data.validation.examples[:1]] if draws else []
     speed = measure_speed(policy, config, [tree for own in trees.values() for tree in own], contexts)
     made = tuple(
-        _plan_method(trials[name], trees[name], policy, config, data, speed, limit) for name in config.methods
+        _plan_method(trials[name], trees[name], policy, config, data, speed, limit) for name in names
     )
     plan = FitPlan(made, speed, limit, _before(config, data, speed))
     # Measured in each process, and not equal to the last digit: all have to take the same decisions.
