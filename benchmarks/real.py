@@ -35,7 +35,7 @@ from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback, WarningCallback, counter
 from editloop.results import machine_name, markdown_table, write_result
 
-__all__ = ["DATA_SETS", "METHODS", "run"]
+__all__ = ["BASE", "DATA_SETS", "DTYPE", "METHODS", "SEED", "claim_fit", "possible", "run"]
 
 BASE = "smollm2"
 DTYPE = "bfloat16"
@@ -130,15 +130,14 @@ class Job(NamedTuple):
 
 def _fit(job: Job) -> dict[str, Any]:
     """Fit, unless that is done already, and return what the fit did and the figures of each policy."""
-    size = {"train": len(job.fold.train), "test": len(job.fold.test)}
-    claim(job.folder, "fit", {"base": job.base, "dtype": job.dtype, "methods": job.methods, **size})
+    claim_fit(job.folder, job.fold, job.base, job.dtype, job.methods)
     kept = job.folder / "fit.json"
     if kept.is_file():
         content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return content
     callback = RelayedCallback(f"{job.name} {job.place + 1}, ")
     policy = load_base(job.base, dtype=job.dtype)  # one precision on every device
-    config = FitConfig(methods=_possible(job.methods, job.fold, policy))
+    config = FitConfig(methods=possible(job.methods, job.fold, policy))
     made = fit(job.fold.train, policy, job.folder / "run", config, callback=callback)
     rows = {arm: _rows(made, arm, policy, job.fold, job.folder, callback) for arm in made.arm_names()}
     found = {"about": _about(made, job.fold, machine_name()), "rows": rows}
@@ -146,11 +145,21 @@ def _fit(job: Job) -> dict[str, Any]:
     return found
 
 
+def claim_fit(folder: Path, fold: Fold, base: str, dtype: str, methods: Sequence[str]) -> None:
+    """Check that a folder holds this fit, or claim it for this fit.
+
+    Raises:
+        RunError: It holds another fit.
+    """
+    size = {"train": len(fold.train), "test": len(fold.test)}
+    claim(folder, "fit", {"base": base, "dtype": dtype, "methods": list(methods), **size})
+
+
 def _folds(name: str, data: str | Path | None) -> list[Fold]:
     return lamp_folds(data) if name == "lamp" else [mlqe(name, data)]
 
 
-def _possible(methods: Sequence[str], fold: Fold, base: Policy) -> tuple[str, ...]:
+def possible(methods: Sequence[str], fold: Fold, base: Policy) -> tuple[str, ...]:
     """Return the methods that have rows to learn from: KTO needs drafts that were accepted unchanged."""
     examples = make_examples(fold.train, base.encoder).examples
     return tuple(name for name in methods if REGISTRY.get(name).suffices(examples))

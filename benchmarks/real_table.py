@@ -203,15 +203,15 @@ def _charged(
     written: Mapping[str, Sequence[Sample]], contexts: Sequence[str], editor: User
 ) -> tuple[dict[str, dict[str, NDArray[np.float64]]], dict[str, float]]:
     """Return what a user's edits of each policy's drafts cost, by cost and policy, and the shares cut."""
-    prices = {name: get_cost(name) for name in (PAPER_COST, DEFAULT_COST)}
-    costs: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in prices}
+    measures = {name: get_cost(name) for name in (PAPER_COST, DEFAULT_COST)}
+    costs: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in measures}
     for arm, samples in written.items():
         texts = [sample.text for sample in samples]
         edits = [
             editor.edit(context, text, round=t)
             for t, (context, text) in enumerate(zip(contexts, texts, strict=True))
         ]
-        for name, cost in prices.items():
+        for name, cost in measures.items():
             costs[name][arm] = np.asarray(cost(texts, edits), np.float64)
     return costs, {
         arm: float(np.mean([not each.finished for each in samples])) for arm, samples in written.items()

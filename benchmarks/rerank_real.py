@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import WORK
-from benchmarks.real import BASE, DTYPE, METHODS, SEED
+from benchmarks.real import BASE, DTYPE, METHODS, SEED, claim_fit, possible
 from benchmarks.real_rows import LANGUAGES, Fold, mlqe
 from benchmarks.rerank import COUNTS, HEADINGS, cells_of, compared_costs, savings
 from editloop.edits import get_cost
 from editloop.edits.cost import charge_unfinished
 from editloop.io import write_json
-from editloop.offline import BestOf, FitConfig, fit
+from editloop.offline import BestOf, FitConfig, fit, no_reranking
 from editloop.policy import Sample, load_base
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import machine_name, markdown_table, write_result
@@ -59,9 +59,11 @@ def run(
     callback = callback or WarningCallback()
     measured: dict[str, Any] = {"base": base, "dtype": dtype, "seed": SEED, "data_sets": {}}
     for name in data_sets:
-        kept = work / f"{name}-0" / "rerank.json"
+        fold, folder = mlqe(name, data), work / f"{name}-0"
+        claim_fit(folder, fold, base, dtype, methods)
+        kept = folder / "rerank.json"
         if not kept.is_file():
-            write_json(kept, _measure(mlqe(name, data), base, dtype, methods, kept.parent, callback))
+            write_json(kept, _measure(fold, base, dtype, methods, folder, callback))
         found = json.loads(kept.read_text(encoding="utf-8"))
         about = {key: found[key] for key in ("objection", "r2", "rows", "machine")}
         arms = {arm: savings([each]) for arm, each in found["arms"].items()}
@@ -74,7 +76,8 @@ def _measure(
     fold: Fold, base: str, dtype: str, methods: Sequence[str], folder: Path, callback: ProgressCallback
 ) -> dict[str, Any]:
     policy = load_base(base, dtype=dtype)
-    made = fit(fold.train, policy, folder / "run", FitConfig(methods=tuple(methods)), callback=callback)
+    config = FitConfig(methods=possible(methods, fold, policy))
+    made = fit(fold.train, policy, folder / "run", config, callback=callback)
     manifest, rows = made.manifest(), fold.test[:ROWS]
     cost, edits = get_cost(manifest.config.cost), [str(row.edit) for row in rows]
 
@@ -83,11 +86,10 @@ def _measure(
         found = np.asarray(cost(texts, same), np.float64)
         return charge_unfinished(cost, found, [draft.finished for draft in drafts], same)
 
-    arms, objection = {}, None
-    for arm in ARMS:
+    arms, objection = {}, no_reranking(made)
+    for arm in ARMS if made.cost_model.is_dir() else ():
         callback.message(f"{max(COUNTS)} drafts of {arm} for {len(rows)} contexts")
         writer = BestOf(made, policy, [arm], max(COUNTS))
-        objection = writer.objection
         contexts = [row.context for row in rows]
         arms[arm] = compared_costs(writer, contexts, costs_of, manifest.config.max_new_tokens, SEED)
     crossed = manifest.cost_model and manifest.cost_model.cross_validated

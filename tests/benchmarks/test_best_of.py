@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import rerank
+from benchmarks import rerank, rerank_real
 from benchmarks.cells import Cell, Column, TableSettings
+from benchmarks.real_rows import Fold
+from editloop.errors import RunError
+from editloop.offline import FitConfig
+from small_log import small_log
 
 
 def cell(chosen: dict[str, list[float]], best: dict[str, list[float]], objection: str | None) -> Any:
@@ -53,3 +57,32 @@ def test_a_cell_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     # What is measured needs the run no more, and is not measured again.
     shutil.rmtree(settings.folder / Cell("email", "strong", 3).folder / "run")
     assert rerank.run(tmp_path / "results", settings=settings)["columns"] == data["columns"]
+
+
+def test_drafts_on_the_fits_of_real(base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = small_log(60)
+    monkeypatch.setattr(rerank_real, "mlqe", lambda name, data: Fold(tuple(log[:52]), tuple(log[52:])))
+    short = {
+        "epochs": 0.5,
+        "validation_samples": 0,
+        "num_samples": 1,
+        "max_new_tokens": 4,
+        "lora": {"rank": 2},
+    }
+    monkeypatch.setattr(
+        rerank_real, "FitConfig", lambda methods: FitConfig(methods=methods, validation=0.25, **short)
+    )
+    options: dict[str, Any] = {
+        "base": str(base(chat=True)),
+        "dtype": "float32",
+        "work": tmp_path / "work",
+        "data_sets": ("ro-en",),
+        "methods": ("sft", "early", "rl"),
+    }
+    data = rerank_real.run(tmp_path, **options)
+    found = data["data_sets"]["ro-en"]
+    assert found["rows"] == 8 and list(found["arms"]) == list(rerank_real.ARMS)
+    assert "| ro-en |" in (tmp_path / "rerank-real.md").read_text(encoding="utf-8")
+    assert rerank_real.run(tmp_path, **options)["data_sets"] == data["data_sets"]
+    with pytest.raises(RunError, match="another fit"):
+        rerank_real.run(tmp_path, **options | {"methods": ("sft", "rl")})

@@ -84,7 +84,7 @@ def test_of_several_drafts_the_one_with_the_least_predicted_cost_is_shown(
     best = play(run, lab_base, tmp_path / "best", best_of=3)
     count = lab_base.encoder.tokenize
     for played in best.rounds:
-        assert len(played.drafts) == 3 and played.response in played.drafts
+        assert len(played.drafts) == len(played.bounds) == 3 and played.response in played.drafts
         assert len(count([played.response])[0]) == min(len(ids) for ids in count(list(played.drafts)))
     assert play(run, lab_base, tmp_path / "best", best_of=3).rounds == best.rounds
     with pytest.raises(RunError, match="another simulation"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from editloop.errors import ConfigError
 from editloop.offline import BestOf, FitConfig, Reranked, fit, rerank
 from editloop.offline.cost_model.saved import predicted_costs
 from editloop.policy import Policy, RunFolder, Sample, load_base
+from editloop.policy.generation import GenerationSettings
 from editloop.policy.manifest import CrossValidationRecord
 from small_log import small_log
 
@@ -62,6 +64,18 @@ def drafts(*finished: bool) -> list[Sample]:
 )
 def test_the_choice_by_hand(finished: tuple[bool, ...], bounds: tuple[float, ...], chosen: int) -> None:
     assert rerank.choice(drafts(*finished), bounds) == chosen
+
+
+def test_a_blank_draft_is_given_only_if_all_are() -> None:
+    blank, cut = Sample(" ", 1, True, 0), Sample("Dear Ada", 9, False, 0)
+    assert rerank.compared([blank, cut]) == [1] and rerank.choice([blank, cut], (math.nan,) * 2) == 1
+    assert rerank.compared([blank, cut, *drafts(True)]) == [2]
+    assert rerank.compared([blank, blank]) == [0, 1]
+
+
+def test_without_chance_there_is_one_draft(run: RunFolder, policy: Policy, earned: None) -> None:
+    greedy = replace(policy, generation=GenerationSettings(temperature=0))
+    assert BestOf(run, greedy, ["sft"], 4).n == 1
 
 
 def test_the_draft_with_the_least_bound_is_given(run: RunFolder, policy: Policy, earned: None) -> None:

@@ -138,6 +138,16 @@ def test_what_is_refused() -> None:
     )
     with pytest.raises(BanditError, match=r"lacks decisions .* mean weight of 0.51 .* explores more"):
         estimate(half, arm_means(half))
+    # Twice as many decisions for arm 0 are answered, and the rule plays it alone.
+    seen = simulated(np.random.default_rng(1), 2000)[0]
+    kept = (seen.chosen == 0) | (np.arange(2000) % 2 == 0)
+    columns = seen.chosen[kept], seen.propensity[kept], seen.cost[kept], np.eye(4)[np.zeros(kept.sum(), int)]
+    answered = np.array([1.0, 0.5, 0.5, 0.5])
+    with pytest.raises(BanditError, match="has too many of the decisions"):
+        estimate(LoggedChoices(seen.arms, *columns), np.zeros((kept.sum(), 4)))
+    told = LoggedChoices(seen.arms, *columns, answered)
+    assert told.mean_weight == pytest.approx(1, abs=0.1)
+    assert set(estimate(told, np.zeros((kept.sum(), 4)))) == set(ESTIMATORS)
     with pytest.raises(BanditError, match="unknown estimator: 'best'"):
         estimate(log, arm_means(log), names=["best"])
     with pytest.raises(BanditError, match="features must be finite"):

@@ -23,6 +23,7 @@ from editloop.online import (
     event_from_json,
     read_events,
 )
+from editloop.online.state import FORMAT
 
 DATA = Path(__file__).parent / "data"
 
@@ -137,7 +138,7 @@ def test_a_snapshot_of_version_1_is_read_as_a_replay_of_its_events_would_be():
             assert found == pytest.approx(expected, abs=1e-12)
     assert sum(read.state.pool(arm).expired for arm in read.arms) > 1
     assert read.state.unknown == replayed.state.unknown == 1
-    assert read.to_json()["state"]["format"] == 2
+    assert read.to_json()["state"]["format"] == FORMAT
     assert Bandit.from_json(read.to_json()).to_json() == read.to_json()
     with pytest.raises(BanditError, match="incomplete"):
         Bandit.from_json(row | {"state": row["state"] | {"responses": {"1": ["ada"]}}})

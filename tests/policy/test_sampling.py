@@ -344,12 +344,16 @@ def test_a_megabyte_of_many_loops_is_no_deep_recursion() -> None:
 def test_a_gpu_samples_as_many_responses_together_as_its_memory_bears(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sampling.default_batch(policy.model, 10**9) == sampling.CPU_BATCH == 32
+    assert sampling.default_batch(policy.model, 10**9) == sampling.USUAL_BATCH == 32
     weight = SimpleNamespace(device=SimpleNamespace(type="cuda"), element_size=lambda: 2)
-    config = SimpleNamespace(num_hidden_layers=2, num_key_value_heads=3, head_dim=64)
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 9, "hidden_size": 576, "intermediate_size": 500}
+    config = SimpleNamespace(**sizes, num_key_value_heads=3, head_dim=64)
     config.get_text_config = lambda: config
     model = SimpleNamespace(parameters=lambda: iter([weight]), config=config)
-    row = 2 * 2 * 3 * 64 * 2 * 100  # keys and values of 2 layers, 3 heads of 64, 2 bytes, 100 tokens
+    # Keys and values of 2 layers with 3 heads of 64, and 3 times the inner width; 2 bytes, 100 tokens.
+    row = (2 * 2 * 3 * 64 + 3 * 500) * 2 * 100
     for rows, expected in ((100, 100), (1, 32), (10_000, 256)):
         monkeypatch.setattr(sampling, "free_memory", lambda device, rows=rows: (4 * rows * row, "free"))
         assert sampling.default_batch(model, 100) == expected
+    del config.num_attention_heads  # as of a recurrent model
+    assert sampling.default_batch(model, 100) == 32

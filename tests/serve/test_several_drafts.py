@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ import pytest
 from serving import run, serving, sqlite
 from sqlalchemy import text as sql
 
-from editloop.errors import ConfigError
+from editloop.errors import ConfigError, RunError
 from editloop.offline import FitConfig, fit
 from editloop.offline.cost_model.saved import predicted_costs
 from editloop.offline.rerank import KAPPA
-from editloop.policy import RunFolder, load_base
+from editloop.policy import Policy, RunFolder, load_base
+from editloop.policy.generation import GenerationSettings
 from editloop.serve.backends import best_of, make_backend
 from editloop.serve.backends.base import BackendOptions, BackendUnavailableError, Chunk, Completion
 from editloop.serve.backends.catalog import find_policies
@@ -134,10 +137,53 @@ def test_tuned_features_choose_nothing(
     assert chooser.count(made.path) == 1 and "features of its own" in caplog.text
 
 
+def test_a_cost_model_is_read_again_for_another_run_and_a_damaged_one_chooses_nothing(
+    made: RunFolder, earned: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    chooser = best_of.Chooser(2)
+    chooser.take(made)
+    assert chooser.count(made.path) == 2
+    read = []
+    monkeypatch.setattr(best_of.CostModel, "load", lambda folder: read.append(folder))
+    chooser.take(made)
+    assert read == []  # it is known
+    manifest = made.manifest()
+    monkeypatch.setattr(
+        RunFolder, "manifest", lambda self: manifest.model_copy(update={"identity": "another"})
+    )
+
+    def damaged(folder: Path) -> None:
+        raise RunError("the cost model is missing or damaged")
+
+    monkeypatch.setattr(best_of.CostModel, "load", damaged)
+    chooser.take(made)
+    assert chooser.count(made.path) == 1 and "missing or damaged" in caplog.text
+
+
+def test_drafts_that_cannot_be_compared_are_given_all_the_same(
+    made: RunFolder, earned: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        backend, arm = await started(made, 3)
+        monkeypatch.setattr(Policy, "features", lambda *_: 1 / 0)
+        found = await backend.complete(arm, ask("mail 1"), "r")
+        assert len(found.drafts) == 3 and [draft.bound for draft in found.drafts] == [None] * 3
+        assert found.text in [draft.text for draft in found.drafts]
+        assert "are not compared" in caplog.text
+        backend._worker.shutdown()  # it stops between the drafts and the choice
+        late = best_of.given([Completion("a", "length", {}), Completion("b", "stop", {})], [math.nan] * 2)
+        assert late.text == "b"
+
+    run(work())
+
+
 def test_a_greedy_request_gets_one_draft(made: RunFolder, earned: None) -> None:
     async def work() -> None:
         backend, arm = await started(made, 4)
         assert (await backend.complete(arm, ask("mail 1", temperature=0), "r")).drafts == ()
+        assert backend._base is not None
+        backend._base = replace(backend._base, generation=GenerationSettings(temperature=0))
+        assert (await backend.complete(arm, ask("mail 1"), "r")).drafts == ()  # as the base ships it
         with pytest.raises(BackendUnavailableError, match="missing"):
             await backend.complete("nobody@1", ask("mail 1"), "r")
         await backend.stop()
@@ -169,7 +215,7 @@ def test_all_drafts_are_kept_redacted_and_removed_with_the_texts(
     url = sqlite(tmp_path)
 
     async def work() -> None:
-        options = {"runs": [made.path], "redact": lambda text: text.replace("e", "*")}
+        options = {"runs": [made.path], "redact": lambda text: f"*{text}"}
         backend = LocalBackend(max_new_tokens=10, best_of=3)
         async with serving(url, tmp_path, arms=(), backend=backend, app_options=options) as service:
             answer = await service.ask("mail 1", user="zoe", stream=streamed)
@@ -181,7 +227,8 @@ def test_all_drafts_are_kept_redacted_and_removed_with_the_texts(
             drafts = json.loads(compared)
             assert len(drafts) == 3 and response in [draft["text"] for draft in drafts]
             assert all(set(draft) == {"text", "finish", "bound"} for draft in drafts)
-            assert "e" not in response + "".join(draft["text"] for draft in drafts)
+            # Redaction has marked every text.
+            assert all(text.startswith("*") for text in (response, *(draft["text"] for draft in drafts)))
             await service.http.delete("/v1/users/zoe")
             assert await service.loop.read(
                 lambda c: c.execute(sql("SELECT response, compared FROM drafts")).all()

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from editloop.errors import ConfigError, StoreError, StoreUnreachableError
-from editloop.store import reads, writes
+from editloop.store import migrate, reads, writes
 from editloop.store.database import Store
 from editloop.store.keys import create_key, digest, list_keys, revoke_key
 from editloop.store.schema import drafts, log_view, metadata
@@ -194,4 +197,21 @@ def test_responses_without_feedback_are_overdue_in_their_window(url: str) -> Non
     assert [(row.response_id, row.time) for row in rows] == [("a", 1.0), ("c", 3.0)]
     assert store.read(lambda c: reads.overdue_decisions(c, 1.0, 2.0, 9)) == []
     assert len(store.read(lambda c: reads.overdue_decisions(c, 0.0, 9.0, 2))) == 2
+    store.close()
+
+
+@pytest.mark.parametrize("revision", ["1", "2", "3"])
+def test_a_store_of_an_earlier_version_gets_what_it_lacks(url: str, revision: str) -> None:
+    store = Store(url)
+    with store.writer.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "editloop.store:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        assert ScriptDirectory.from_config(config).get_current_head() == migrate.REVISION
+    store.open()
+    for table in metadata.sorted_tables:
+        found = inspect(store.reader).get_columns(table.name)
+        assert {each["name"] for each in found} == set(table.columns.keys())
+    assert store.read(lambda c: reads.draft(c, "none")) is None
     store.close()

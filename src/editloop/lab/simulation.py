@@ -8,6 +8,7 @@ alone, so that simulations with one seed can be compared round by round.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -48,6 +49,7 @@ class Round:
         edit: The user's edit of it; None if the user could not answer.
         cost: The cost of the edit; None if there is none, and the round is not counted.
         drafts: All drafts of which the response was chosen; empty if there was no choice.
+        bounds: The predicted cost of each of them, by which they were compared; None if it was not.
     """
 
     number: int
@@ -58,6 +60,7 @@ class Round:
     edit: str | None
     cost: float | None
     drafts: tuple[str, ...] = ()
+    bounds: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ def simulate(
         written = responses[decision.arm][number]
         response = written.sample.text
         drafts = tuple(draft.text for draft in written.drafts) if len(written.drafts) > 1 else ()
+        bounds = tuple(None if math.isnan(bound) else bound for bound in written.bounds[: len(drafts)])
         edit: str | None = None
         try:
             edit = user.edit(context, response, round=number)
@@ -170,7 +174,9 @@ def simulate(
             if len(unanswered) + 1 == MOST_FAILURES:
                 raise
         incurred = None if edit is None else float(cost([response], [edit])[0])
-        played = Round(number, decision.arm, decision.propensity, context, response, edit, incurred, drafts)
+        played = Round(
+            number, decision.arm, decision.propensity, context, response, edit, incurred, drafts, bounds
+        )
         _observe(bandit, played)
         unanswered.append(played)
         if edit is not None or number + 1 == len(contexts):
@@ -253,8 +259,10 @@ def _observe(bandit: Bandit, played: Round) -> None:
 def _resume(path: Path, bandit: Bandit, contexts: Sequence[str]) -> list[Round]:
     """The rounds of a file, after the bandit has learned from them."""
     try:
+        lists = ("drafts", "bounds")  # JSON has no tuples
         rounds = [
-            Round(**row | {"drafts": tuple(row.get("drafts", ()))}) for row in read_rows(path, RunError)
+            Round(**row | {key: tuple(row[key]) for key in lists if key in row})
+            for row in read_rows(path, RunError)
         ]
     except TypeError as error:
         raise RunError("rounds.jsonl is damaged", seen=str(path), do="choose another folder") from error

@@ -48,6 +48,9 @@ class Reranked:
 def no_reranking(run: RunFolder) -> str | None:
     """Return why the cost model of a run may not choose among drafts; None if it may.
 
+    This keeps a model out that predicts nothing. One that knows only which contexts cost much passes, and
+    chooses by chance: a log has one response of most contexts, so that it cannot tell the two apart.
+
     It has to predict the costs of new contexts better than their mean does: the interval of its R² across
     folds of contexts must lie above 0.
     """
@@ -88,7 +91,8 @@ class BestOf:
             raise ConfigError("kappa is a number of 0 or more", seen=kappa)
         self.run, self.base, self.arms, self.kappa = run, base, tuple(arms), kappa
         self.objection = no_reranking(run)
-        self.n = 1 if self.objection else n
+        # Without chance, all drafts of a context would be the same.
+        self.n = 1 if self.objection or base.generation.temperature == 0 else n
 
     def sample(
         self,
@@ -156,8 +160,10 @@ class BestOf:
         trees, places = [], []
         for i, (context, own) in enumerate(zip(contexts, drafts, strict=True)):
             mine = compared(own)
+            if len(mine) < 2:
+                continue
             tree = self.base.encoder.tree(context, [own[k].text for k in mine])
-            if tree is not None and len(mine) > 1:
+            if tree is not None:
                 trees.append(tree)
                 places += [(i, k) for k in mine]
         if trees:
@@ -172,8 +178,12 @@ class BestOf:
 
 
 def compared(drafts: Sequence[Sample]) -> list[int]:
-    """Return the places of the drafts that are compared: those that came to their end, or all if none did."""
-    return [k for k, each in enumerate(drafts) if each.finished] or list(range(len(drafts)))
+    """Return the places of the drafts that are compared.
+
+    Those that are not blank, if there are any; of these the ones that came to their end, if there are any.
+    """
+    written = [k for k, each in enumerate(drafts) if each.text.strip()] or list(range(len(drafts)))
+    return [k for k in written if drafts[k].finished] or written
 
 
 def choice(drafts: Sequence[Sample], bounds: Sequence[float]) -> int:

@@ -77,6 +77,7 @@ def measure_speed(
         # Adam keeps two numbers for each weight that is trained; the gradients were part of the measurement.
         optimiser = 2 * sum(each.numel() * each.element_size() for each in weights)
     computed, checkpointed = _computed(policy)
+    longest = max(len(tree.context) for tree in ordered)
     token = max(computed, (memory.peak - memory.start) / size)
     return Speed(
         train / size,
@@ -85,7 +86,7 @@ def measure_speed(
         used_memory(policy.device) + optimiser if policy.device.type == "cuda" else memory.start + optimiser,
         token,
         min(token, checkpointed),
-        default_batch(policy.model, len(ordered[0].context) + config.longest_response),
+        default_batch(policy.model, min(longest + config.longest_response, policy.encoder.max_length)),
     )
 
 

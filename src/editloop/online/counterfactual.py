@@ -91,7 +91,7 @@ def estimate_rules(
         ConfigError: There is no such algorithm.
     """
     config = config or BanditConfig()
-    rows, dropped = _rows(records, config, by_user)
+    rows, dropped, decided = _rows(records, config, by_user)
     arms = tuple(sorted({row.arm for row in rows}))
     if not rows:
         raise BanditError(
@@ -101,7 +101,7 @@ def estimate_rules(
         )
     rules = rules or [*(f"fixed:{arm}" for arm in arms), Uniform.name, RandUCB.name]
     bandits = {rule: _make(rule, arms, config) for rule in rules}  # a wrong rule is reported before any work
-    columns = _Columns.of(rows, arms)
+    columns = _Columns.of(rows, arms, decided)
     as_logged = np.eye(len(arms))[columns.chosen]
     predicted, predicted_by = _predictions(rows, columns.log(as_logged))
     found: dict[str, dict[str, OffPolicyEstimate]] = {}
@@ -125,30 +125,38 @@ class _Columns:
     chosen: NDArray[np.int64]
     propensity: NDArray[np.float64]
     cost: NDArray[np.float64]
+    answered: NDArray[np.float64]
 
     @classmethod
-    def of(cls, rows: Sequence[_Row], arms: tuple[str, ...]) -> _Columns:
+    def of(cls, rows: Sequence[_Row], arms: tuple[str, ...], decided: Counter[str]) -> _Columns:
         place = {arm: i for i, arm in enumerate(arms)}
+        known = Counter(row.arm for row in rows)
         return cls(
             arms,
             np.array([place[row.arm] for row in rows], np.int64),
             np.array([row.propensity for row in rows], np.float64),
             np.array([row.cost for row in rows], np.float64),
+            np.array([known[arm] / decided[arm] for arm in arms], np.float64),
         )
 
     def log(self, target: NDArray[np.float64]) -> LoggedChoices:
         """The choices, beside what a rule would have done [rows, arms]."""
-        return LoggedChoices(self.arms, self.chosen, self.propensity, self.cost, target)
+        return LoggedChoices(self.arms, self.chosen, self.propensity, self.cost, target, self.answered)
 
 
-def _rows(records: Iterable[Record], config: BanditConfig, by_user: bool) -> tuple[list[_Row], Counter[str]]:
-    """The records that can be used, in their order, and how many others there are by reason."""
+def _rows(
+    records: Iterable[Record], config: BanditConfig, by_user: bool
+) -> tuple[list[_Row], Counter[str], Counter[str]]:
+    """The records that can be used; how many others there are, by reason; and all decisions, by arm."""
     dropped: Counter[str] = Counter()
+    decided: Counter[str] = Counter()
     kept: list[Record] = []
     for record in records:
         if record.policy is None or record.propensity is None:
             dropped["without policy or propensity"] += 1
-        elif not record.is_observed and record.status != "discarded":
+            continue
+        decided[str(record.policy)] += 1
+        if not record.is_observed and record.status != "discarded":
             dropped[record.status] += 1
         else:
             kept.append(record)
@@ -160,17 +168,21 @@ def _rows(records: Iterable[Record], config: BanditConfig, by_user: bool) -> tup
     )
     costs = {record.id: min(float(c), config.bound) for record, c in zip(edited, measured, strict=True)}
     bandit = Bandit((), config)  # for its feature map
-    return [
-        _Row(
-            record.id,
-            (record.user or "") if by_user else "",
-            str(record.policy),
-            float(record.propensity or 0.0),
-            costs.get(record.id, config.discarded),
-            bandit.features_of(record.context, record.user or ""),
-        )
-        for record in kept
-    ], dropped
+    return (
+        [
+            _Row(
+                record.id,
+                (record.user or "") if by_user else "",
+                str(record.policy),
+                float(record.propensity or 0.0),
+                costs.get(record.id, config.discarded),
+                bandit.features_of(record.context, record.user or ""),
+            )
+            for record in kept
+        ],
+        dropped,
+        decided,
+    )
 
 
 def _make(rule: str, arms: Sequence[str], config: BanditConfig) -> Bandit:

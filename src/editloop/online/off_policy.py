@@ -34,7 +34,8 @@ LEAST_EFFECTIVE = 20.0
 """With fewer rows' worth of weight, there is too little overlap for an estimate."""
 
 MOST_ERRORS = 3.0
-"""By how many of its standard errors, 1/√(effective rows), the mean weight may differ from 1."""
+"""By how many times 1/√(effective rows), the most that its standard error can be, the mean weight may differ
+from 1."""
 
 WEIGHT_LIMIT = 10.0
 """The weight above which `switch` takes the prediction alone."""
@@ -52,6 +53,7 @@ class LoggedChoices:
         propensity: The probability with which it was, in (0, 1] [n].
         cost: What it cost [n].
         target: The probability of each arm under the rule to be estimated [n, k].
+        answered: The share of the decisions for each arm whose cost is known [k]; None if they do not differ.
 
     Raises:
         BanditError: The shapes differ, a propensity is not in (0, 1], a cost is not finite, or the rows of
@@ -63,6 +65,7 @@ class LoggedChoices:
     propensity: Floats
     cost: Floats
     target: Floats
+    answered: Floats | None = None
 
     def __post_init__(self) -> None:
         n, k = len(self.chosen), len(self.arms)
@@ -86,6 +89,21 @@ class LoggedChoices:
         """w = π(a)/p of each row [n]."""
         played: Floats = self.target[np.arange(len(self)), self.chosen]
         return played / self.propensity
+
+    @property
+    def mean_weight(self) -> float:
+        """The mean weight, relative to what it would be with all decisions that the rule needs.
+
+        Of all decisions the weights are 1 on average. Of those whose cost is known they are more, if the rule
+        plays arms that are answered more often.
+        """
+        mean = float(self.weights.mean())
+        if self.answered is None:
+            return mean
+        played = np.bincount(self.chosen, minlength=len(self.arms))
+        decisions = (played[played > 0] / self.answered[played > 0]).sum()
+        expected = float(self.target.mean(axis=0) @ self.answered) * decisions / len(self)
+        return mean / expected if expected > 0 else math.inf
 
     @property
     def effective(self) -> float:
@@ -209,10 +227,11 @@ def check_overlap(log: LoggedChoices) -> None:
         )
     # Weights are 1 on average. If an arm had a chance of a thousandth wherever the rule would play it, the
     # decisions with the weight 1000 are missing, as a rule, and no estimator can know what they would show.
-    mean = float(log.weights.mean())
+    mean = log.mean_weight
     if abs(mean - 1) > MOST_ERRORS / math.sqrt(log.effective):
+        lacks = "the log lacks decisions that the rule would make"
         raise BanditError(
-            "the log lacks decisions that the rule would make",
+            lacks if mean < 1 else "the log has too many of the decisions that the rule would make",
             seen=f"a mean weight of {mean:.2f} in place of 1",
             do="log decisions of an algorithm that explores more, such as square-cb or uniform",
         )

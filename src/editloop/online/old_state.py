@@ -50,7 +50,7 @@ def upgraded(row: Mapping[str, Any], bound: float) -> dict[str, Any]:
             pools.setdefault(arm, Pool()).count(tally, 1)
     return {
         **row,
-        "format": 2,
+        "format": 3,
         "bound": None if math.isinf(bound) else bound,
         "tallies": {
             scope: {arm: values_of(tally) for arm, tally in arms.items()} for scope, arms in tallies.items()

@@ -24,8 +24,9 @@ from editloop.online.tallies import Pool, Tally, filled, values_of
 
 __all__ = ["FORMAT", "State"]
 
-FORMAT = 2
-"""The version of the snapshot's format. Version 1, which is still read, did not count expired pulls."""
+FORMAT = 3
+"""The version of the snapshot's format. Version 1, which is still read, did not count expired pulls; of
+version 2, which kept slopes in another way, the events are replayed."""
 
 SCOPE_PULLS = 3.0
 """How many pulls of other scopes a scope's mean starts from where features explain what it does not."""

@@ -33,11 +33,11 @@ __all__ = [
 WHOLE = GenerationSettings()
 """The whole distribution at temperature 1."""
 
-CPU_BATCH, GPU_BATCH = 32, 256
-"""Contexts in a forward on a CPU, and at most on a GPU. A step takes a GPU hardly longer for more rows."""
+USUAL_BATCH, GPU_BATCH = 32, 256
+"""Contexts in a forward, and at most on a GPU. A step takes a GPU hardly longer for more rows."""
 
-CACHE_SHARE = 0.25
-"""The part of the free memory of a GPU that the keys and values of a batch may fill."""
+MEMORY_SHARE = 0.25
+"""The part of the free memory of a GPU that a batch may fill."""
 
 LOOP_LENGTH = 200
 """Shortest loop that is trimmed, in characters, as in the paper."""
@@ -77,10 +77,10 @@ def sample(
 ) -> list[Sample]:
     """Sample one response for each context.
 
-    A response depends only on the model, the context, its place among the contexts, and the seed. The global
-    random state is neither read nor changed, and the model is left as it was, so several threads may sample
-    from one model. Equal prompts in a batch are read once. Long because a batch is followed from its prompts
-    to its responses in one place.
+    To rounding, a response depends only on the model, the context, its place among the contexts, and the
+    seed. The global random state is neither read nor changed, and the model is left as it was, so several
+    threads may sample from one model. Equal prompts in a batch are read once. Long because a batch is
+    followed from its prompts to its responses in one place.
 
     Args:
         model: A causal LM.
@@ -162,7 +162,10 @@ def sample(
 
 
 def default_batch(model: Any, length: int) -> int:
-    """How many responses are sampled at a time: 32 on a CPU; on a GPU up to 256, as its memory allows.
+    """How many responses are sampled at a time: 32; on a GPU up to 256, as its memory allows.
+
+    A token takes its keys and values in all layers, and while contexts are read, three times the inner width
+    of one layer.
 
     Args:
         model: A causal LM.
@@ -170,13 +173,19 @@ def default_batch(model: Any, length: int) -> int:
     """
     weights = next(model.parameters())
     if weights.device.type != "cuda":
-        return CPU_BATCH
+        return USUAL_BATCH
     config = core_of(model).config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    row = 2 * config.num_hidden_layers * heads * width * weights.element_size() * max(1, length)
-    bearable = int(CACHE_SHARE * free_memory(weights.device)[0] / row)
-    return min(max(CPU_BATCH, bearable), GPU_BATCH)
+    layers, hidden, heads = (
+        getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")
+    )
+    if not (layers and hidden and heads):  # not a transformer, such as Mamba
+        return USUAL_BATCH
+    width = getattr(config, "head_dim", None) or hidden // heads
+    cached = 2 * layers * width * (getattr(config, "num_key_value_heads", None) or heads)
+    read = 3 * (getattr(config, "intermediate_size", None) or 4 * hidden)
+    row = (cached + read) * weights.element_size() * max(1, length)
+    bearable = int(MEMORY_SHARE * free_memory(weights.device)[0] / row)
+    return min(max(USUAL_BATCH, bearable), GPU_BATCH)
 
 
 def uniform_numbers(streams: Sequence[np.random.SeedSequence], steps: int) -> torch.Tensor:

@@ -100,7 +100,9 @@ def sample_completions(
                 continue
             # Shared out by context, because equal prompts of a batch are read only once.
             shares = on_all_processes(
-                policy.device, missing, lambda mine: _sampled(policy, examples, mine, seed, max_new_tokens)
+                policy.device,
+                missing,
+                lambda mine: _sampled(policy, examples, mine, seed, max_new_tokens, size),
             )
             new = {place: text for each in shares for place, text in each.items()}
             known |= new
@@ -124,6 +126,7 @@ def _sampled(
     places: Sequence[Sequence[Place]],
     seed: int,
     max_new_tokens: int,
+    size: int,
 ) -> list[dict[Place, SampledText]]:
     """The completions of the places of each of some contexts."""
     wanted = [place for each in places for place in each]
@@ -133,6 +136,7 @@ def _sampled(
         places=wanted,
         temperature=1.0,  # because Eq. 6 needs completions of π_ref itself
         max_new_tokens=max_new_tokens,
+        batch_size=size,
     )
     texts = [SampledText(each.text, each.finished and not each.trimmed) for each in samples]
     found = dict(zip(wanted, texts, strict=True))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from editloop.edits import Context
+from editloop.errors import RunError
 from editloop.offline.cost_model.ridge import CostModel
 from editloop.offline.rerank import KAPPA, choice, compared, no_reranking
 from editloop.policy import Policy, RunFolder
@@ -20,13 +21,13 @@ from editloop.policy.row_adapters import RowAdapters
 from editloop.policy.sampling import Sample
 from editloop.serve.backends.base import Completion, Draft
 
-__all__ = ["Chooser"]
+__all__ = ["Chooser", "given"]
 
 log = logging.getLogger("editloop.serve")
 
 
 class Chooser:
-    """Chooses among drafts. All but the constructor is called by the thread that works on the models.
+    """Chooses among drafts. `take` and `choose` are called by the thread that works on the models.
 
     Args:
         n: How many drafts a response has.
@@ -34,27 +35,35 @@ class Chooser:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self._models: dict[Path, CostModel | None] = {}
+        self._models: dict[Path, tuple[str, CostModel | None]] = {}  # with the run's identity
 
     def take(self, run: RunFolder) -> None:
-        """Read the cost model of a run, unless it is known; tell why it may not choose."""
-        if self.n == 1 or run.path in self._models:
+        """Read the cost model of a run, unless it is known; say in the log why it may not choose."""
+        if self.n == 1:
             return
-        objection = no_reranking(run)
+        identity = run.manifest().identity
+        if self._models.get(run.path, ("", None))[0] == identity:
+            return
+        objection, model = no_reranking(run), None
         if objection is None and (run.cost_model / "adapter").is_dir():
             objection = "its cost model reads features of its own, which would take a second base"
+        if objection is None:
+            try:
+                model = CostModel.load(run.cost_model)
+            except RunError as error:
+                objection = str(error)
         if objection is not None:
             log.warning("%s: one draft in place of %d: %s", run.path, self.n, objection)
-        self._models[run.path] = None if objection else CostModel.load(run.cost_model)
+        self._models[run.path] = identity, model
 
     def count(self, run: Path) -> int:
         """How many drafts a response of a policy of this run has."""
-        return self.n if self._models.get(run) is not None else 1
+        return 1 if self._models.get(run, ("", None))[1] is None else self.n
 
     def choose(
         self, run: Path, base: Policy, adapters: RowAdapters, context: Context, drafts: Sequence[Completion]
     ) -> Completion:
-        """Return the draft with the least bound, with all of them beside it, and the tokens of all.
+        """Return the draft with the least bound; if they cannot be compared, the first that is complete.
 
         Args:
             run: The run of the policy that wrote them.
@@ -63,24 +72,38 @@ class Chooser:
             context: What was asked.
             drafts: The drafts [n].
         """
-        texts = [each.text or "" for each in drafts]
-        samples = [
-            Sample(text, 0, each.finish == "stop", 0) for text, each in zip(texts, drafts, strict=True)
-        ]
-        bounds, places = [math.nan] * len(drafts), compared(samples)
-        model = self._models[run]
-        tree = base.encoder.tree(context, [texts[place] for place in places])
-        if model is not None and tree is not None and len(places) > 1:
-            with adapters.switched_off():
-                features = base.features([tree])[1]
-            for place, bound in zip(places, model.pessimistic(np.concatenate(features), KAPPA), strict=True):
-                bounds[place] = float(bound)
-        given = drafts[choice(samples, bounds)]
-        usage = dict(given.usage or {})
-        usage["completion_tokens"] = sum((each.usage or {}).get("completion_tokens", 0) for each in drafts)
-        usage["total_tokens"] = usage.get("prompt_tokens", 0) + usage["completion_tokens"]
-        beside = tuple(
-            Draft(text, each.finish, None if math.isnan(bound) else bound)
-            for text, each, bound in zip(texts, drafts, bounds, strict=True)
-        )
-        return Completion(given.text, given.finish, given.message, usage, drafts=beside)
+        bounds = [math.nan] * len(drafts)
+        model = self._models[run][1]
+        try:
+            places = compared(_samples(drafts))
+            tree = base.encoder.tree(context, [drafts[place].text or "" for place in places])
+            if model is not None and tree is not None and len(places) > 1:
+                with adapters.switched_off():
+                    features = np.concatenate(base.features([tree])[1])
+                for place, bound in zip(places, model.pessimistic(features, KAPPA), strict=True):
+                    bounds[place] = float(bound) if math.isfinite(bound) else math.nan
+        except Exception as error:  # such as too little memory: the drafts are there, and the user waits
+            log.warning("drafts of %s are not compared: %r", run, error)
+        return given(drafts, bounds)
+
+
+def given(drafts: Sequence[Completion], bounds: Sequence[float]) -> Completion:
+    """Return the draft with the least bound, with all drafts beside it, and the tokens of all.
+
+    Args:
+        drafts: The drafts [n].
+        bounds: The predicted cost of each; NaN for those that were not compared [n].
+    """
+    chosen = drafts[choice(_samples(drafts), bounds)]
+    usage = dict(chosen.usage or {})
+    usage["completion_tokens"] = sum((each.usage or {}).get("completion_tokens", 0) for each in drafts)
+    usage["total_tokens"] = usage.get("prompt_tokens", 0) + usage["completion_tokens"]
+    beside = tuple(
+        Draft(each.text or "", each.finish, None if math.isnan(bound) else bound)
+        for each, bound in zip(drafts, bounds, strict=True)
+    )
+    return Completion(chosen.text, chosen.finish, chosen.message, usage, drafts=beside)
+
+
+def _samples(drafts: Sequence[Completion]) -> list[Sample]:
+    return [Sample(each.text or "", 0, each.finish == "stop", 0) for each in drafts]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
@@ -32,7 +33,7 @@ from editloop.serve.backends.base import (
     Completion,
     ServedPolicy,
 )
-from editloop.serve.backends.best_of import Chooser
+from editloop.serve.backends.best_of import Chooser, given
 from editloop.serve.backends.capabilities import IN_PROCESS, check_request, rejection
 from editloop.serve.backends.local_job import Job
 from editloop.serve.loop.logged_text import logged_context
@@ -116,7 +117,12 @@ class LocalBackend:
                 task.cancel()
         assert self._base is not None and self._adapters is not None
         about = policy.run, self._base, self._adapters, _context(request), drafts
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._chooser.choose, *about)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._worker, self._chooser.choose, *about
+            )
+        except RuntimeError:  # the backend has stopped meanwhile
+            return given(drafts, [math.nan] * n)
 
     async def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
         """See `Backend.stream`. Of several drafts, the one that is chosen comes in one part."""
@@ -138,7 +144,10 @@ class LocalBackend:
 
     def _drafts(self, arm: str, request: Mapping[str, Any]) -> int:
         """How many drafts a request gets. Without chance, all of them would be the same."""
-        return 1 if request.get("temperature") == 0 else self._chooser.count(self._policy(arm).run)
+        policy = self._policy(arm)
+        assert self._base is not None
+        settings = self._base.generation.unless_asked(request.get("temperature"), request.get("top_p"))
+        return 1 if settings.temperature == 0 else self._chooser.count(policy.run)
 
     async def _complete(
         self, arm: str, request: Mapping[str, Any], response_id: str, number: int = 0
