@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,17 +94,14 @@ def sample_completions(
     )
 
     size = _round_size(policy, examples, max_new_tokens)
+    sampled = partial(_sampled, policy, examples, seed=seed, max_new_tokens=max_new_tokens, size=size)
     with policy.reference():
         for members in _rounds(examples, count, state.num_processes, size):
             missing = [[(i, k) for k in range(count) if (i, k) not in known] for i in members]
             if not any(missing):
                 continue
             # Shared out by context, because equal prompts of a batch are read only once.
-            shares = on_all_processes(
-                policy.device,
-                missing,
-                lambda mine: _sampled(policy, examples, mine, seed, max_new_tokens, size),
-            )
+            shares = on_all_processes(policy.device, missing, sampled)
             new = {place: text for each in shares for place, text in each.items()}
             known |= new
             if state.is_main_process:
@@ -124,6 +122,7 @@ def _sampled(
     policy: Policy,
     examples: Sequence[Example],
     places: Sequence[Sequence[Place]],
+    *,
     seed: int,
     max_new_tokens: int,
     size: int,
