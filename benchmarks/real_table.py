@@ -283,7 +283,7 @@ def _page(measured: Mapping[str, Any]) -> str:
         headings = [
             heading
             for trained in TRAINED
-            for heading in (f"log of the {trained} user", *(["the paper's"] if paper else []))
+            for heading in (_heading(trained, cells), *(["the paper's"] if paper else []))
         ]
         parts.append(f"## {name}\n\n" + markdown_table(["method", *headings], rows))
     lines = []
@@ -296,6 +296,11 @@ def _page(measured: Mapping[str, Any]) -> str:
         )
         lines += [f"- not trained: {method}, {reason}" for method, reason in cell["declined"].items()]
     return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def _heading(trained: str, cells: Sequence[Mapping[str, Any]]) -> str:
+    seeds = sum(cell["trained"] == trained for cell in cells)
+    return f"log of the {trained} user, {seeds} seed{'s' * (seeds > 1)}"
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
