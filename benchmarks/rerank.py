@@ -67,9 +67,13 @@ def run(
 def _measure(job: Job) -> dict[str, Any]:
     """Return what each of the first n drafts would cost, and why the cost model may not choose; kept."""
     kept = job.folder / "rerank.json"
-    if kept.is_file():
-        content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        return content
+    if not kept.is_file():
+        write_json(kept, _found(job))
+    content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    return content
+
+
+def _found(job: Job) -> dict[str, Any]:
     world, run_folder = job.cell.world, RunFolder(job.folder / "run")
     base, cost = load_base(base_path(job.cell.domain)), get_cost(run_folder.manifest().config.cost)
     contexts = list(islice(world.contexts(job.cell.seed, stream="online"), job.rounds))
@@ -84,8 +88,7 @@ def _measure(job: Job) -> dict[str, Any]:
         writer = BestOf(run_folder, base, [arm], max(COUNTS))
         found["objection"] = writer.objection
         found["arms"][arm] = compared_costs(writer, contexts, costs_of, MAX_NEW_TOKENS, job.cell.seed)
-    write_json(kept, found)
-    return json.loads(kept.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return found
 
 
 def compared_costs(

@@ -12,12 +12,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from editloop.edits import Context
 from editloop.errors import ConfigError
 from editloop.offline.cost_model.saved import predicted_costs
-from editloop.policy import Policy, RunFolder, Sample
+from editloop.policy import ContextTree, Encoder, Policy, RunFolder, Sample
 
-__all__ = ["KAPPA", "BestOf", "Reranked", "choice", "compared", "no_reranking"]
+__all__ = ["KAPPA", "BestOf", "Reranked", "choice", "compared", "draft_bounds", "no_reranking"]
 
 KAPPA = 1.0
 """κ of the bound by which drafts are compared."""
@@ -154,27 +157,48 @@ class BestOf:
             contexts: The contexts [N].
             drafts: The drafts of each [N].
         """
-        found = [[math.nan] * len(own) for own in drafts]
         if self.objection is not None:
-            return found
-        trees, places = [], []
-        for i, (context, own) in enumerate(zip(contexts, drafts, strict=True)):
-            mine = compared(own)
-            if len(mine) < 2:
-                continue
-            tree = self.base.encoder.tree(context, [own[k].text for k in mine])
-            if tree is not None:
-                trees.append(tree)
-                places += [(i, k) for k in mine]
-        if trees:
+            return [[math.nan] * len(own) for own in drafts]
+
+        def predict(trees: list[ContextTree]) -> NDArray[np.float64]:
             mean, spread = predicted_costs(self.run, self.base, trees, cached=False)
-            for (i, k), bound in zip(places, (mean + self.kappa * spread).tolist(), strict=True):
-                found[i][k] = bound
-        return found
+            return mean + self.kappa * spread
+
+        return draft_bounds(self.base.encoder, contexts, drafts, predict)
 
     def _progress(self, before: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
         """The progress of the drafts that go on from so many, in contexts."""
         return None if progress is None else lambda done: progress((before + done) // self.n)
+
+
+def draft_bounds(
+    encoder: Encoder,
+    contexts: Sequence[Context],
+    drafts: Sequence[Sequence[Sample]],
+    predict: Callable[[list[ContextTree]], NDArray[np.float64]],
+) -> list[list[float]]:
+    """Return the predicted cost of each draft of each context; NaN for those that are not compared.
+
+    Args:
+        encoder: The base's encoder.
+        contexts: The contexts [N].
+        drafts: The drafts of each [N].
+        predict: Returns the predicted cost of each continuation of the trees, tree by tree.
+    """
+    found = [[math.nan] * len(own) for own in drafts]
+    trees, places = [], []
+    for i, (context, own) in enumerate(zip(contexts, drafts, strict=True)):
+        mine = compared(own)
+        if len(mine) < 2:
+            continue
+        tree = encoder.tree(context, [own[k].text for k in mine])
+        if tree is not None:
+            trees.append(tree)
+            places += [(i, k) for k in mine]
+    if trees:
+        for (i, k), bound in zip(places, predict(trees).tolist(), strict=True):
+            found[i][k] = bound
+    return found
 
 
 def compared(drafts: Sequence[Sample]) -> list[int]:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from editloop.edits import Context
 from editloop.errors import RunError
 from editloop.offline.cost_model.ridge import CostModel
-from editloop.offline.rerank import KAPPA, choice, compared, no_reranking
-from editloop.policy import Policy, RunFolder
+from editloop.offline.rerank import KAPPA, choice, draft_bounds, no_reranking
+from editloop.policy import ContextTree, Policy, RunFolder
 from editloop.policy.row_adapters import RowAdapters
 from editloop.policy.sampling import Sample
 from editloop.serve.backends.base import Completion, Draft
@@ -72,16 +73,17 @@ class Chooser:
             context: What was asked.
             drafts: The drafts [n].
         """
-        bounds = [math.nan] * len(drafts)
         model = self._models[run][1]
+        bounds = [math.nan] * len(drafts)
+
+        def predict(trees: list[ContextTree]) -> NDArray[np.float64]:
+            assert model is not None  # else there is one draft (`count`)
+            with adapters.switched_off():
+                return model.pessimistic(np.concatenate(base.features(trees)[1]), KAPPA)
+
         try:
-            places = compared(_samples(drafts))
-            tree = base.encoder.tree(context, [drafts[place].text or "" for place in places])
-            if model is not None and tree is not None and len(places) > 1:
-                with adapters.switched_off():
-                    features = np.concatenate(base.features([tree])[1])
-                for place, bound in zip(places, model.pessimistic(features, KAPPA), strict=True):
-                    bounds[place] = float(bound) if math.isfinite(bound) else math.nan
+            (found,) = draft_bounds(base.encoder, [context], [_samples(drafts)], predict)
+            bounds = [bound if math.isfinite(bound) else math.nan for bound in found]
         except Exception as error:  # such as too little memory: the drafts are there, and the user waits
             log.warning("drafts of %s are not compared: %r", run, error)
         return given(drafts, bounds)
