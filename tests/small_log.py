@@ -4,6 +4,8 @@ that keeps what it hears.
 
 from __future__ import annotations
 
+from typing import Any
+
 from editloop.edits.record import Record
 
 
@@ -34,3 +36,19 @@ class RecordingCallback:
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         self.steps.append((task, done, total))
+
+
+def with_cost_model() -> Any:
+    """The configuration of a short fit that ends with a policy and a cost model."""
+    from editloop.offline import FitConfig  # here, for most tests of logs need no torch
+
+    return FitConfig(
+        methods=["sft", "rl"],
+        epochs=0.5,
+        validation_samples=0,
+        num_samples=1,
+        validation=0.25,
+        max_new_tokens=4,
+        lora={"rank": 2},
+        hyperparameters={"sft": {"learning_rate": 1e-2}, "rl": {"learning_rate": 1e-2}},
+    )

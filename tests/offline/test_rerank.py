@@ -16,7 +16,7 @@ from editloop.offline.cost_model.saved import predicted_costs
 from editloop.policy import Policy, RunFolder, Sample, load_base
 from editloop.policy.generation import GenerationSettings
 from editloop.policy.manifest import CrossValidationRecord
-from small_log import small_log
+from small_log import small_log, with_cost_model
 
 CONTEXTS = [row.context for row in small_log(6)]
 
@@ -28,17 +28,7 @@ def policy(base: Any) -> Policy:
 
 @pytest.fixture(scope="module")
 def run(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    config = FitConfig(
-        methods=["sft", "rl"],
-        epochs=0.5,
-        validation_samples=0,
-        num_samples=1,
-        validation=0.25,
-        max_new_tokens=4,
-        lora={"rank": 2},
-        hyperparameters={"sft": {"learning_rate": 1e-2}, "rl": {"learning_rate": 1e-2}},
-    )
-    return fit(small_log(60), policy, tmp_path_factory.mktemp("rerank") / "run", config)
+    return fit(small_log(60), policy, tmp_path_factory.mktemp("rerank") / "run", with_cost_model())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from serving import run, serving, sqlite
 from sqlalchemy import text as sql
 
 from editloop.errors import ConfigError, RunError
-from editloop.offline import FitConfig, fit
+from editloop.offline import fit
 from editloop.offline.cost_model.saved import predicted_costs
 from editloop.offline.rerank import KAPPA
 from editloop.policy import Policy, RunFolder, load_base
@@ -25,24 +25,14 @@ from editloop.serve.backends import best_of, make_backend
 from editloop.serve.backends.base import BackendOptions, BackendUnavailableError, Chunk, Completion
 from editloop.serve.backends.catalog import find_policies
 from editloop.serve.backends.local import LocalBackend
-from small_log import small_log
+from small_log import small_log, with_cost_model
 
 
 @pytest.fixture(scope="module")
 def made(base: Any, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run with a policy and a cost model."""
-    config = FitConfig(
-        methods=["sft", "rl"],
-        epochs=0.5,
-        validation_samples=0,
-        num_samples=1,
-        validation=0.25,
-        max_new_tokens=4,
-        lora={"rank": 2},
-        hyperparameters={"sft": {"learning_rate": 1e-2}, "rl": {"learning_rate": 1e-2}},
-    )
     policy = load_base(base(chat=True), device="cpu")
-    return fit(small_log(60), policy, tmp_path_factory.mktemp("drafts") / "run", config)
+    return fit(small_log(60), policy, tmp_path_factory.mktemp("drafts") / "run", with_cost_model())
 
 
 @pytest.fixture
