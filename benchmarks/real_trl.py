@@ -228,8 +228,11 @@ def _costs(parts: Sequence[Sequence[dict[str, Any]]], goal: float) -> dict[str, 
         }
         for arm in ("ours", "ours tuned", "trl tuned")
     }
-    times = three["trl tuned"]["processor_minutes"] / three["ours tuned"]["processor_minutes"]
-    return {"runs": runs, "three": three, "times": times, "goal": goal}
+    times = {
+        key: three["trl tuned"][key] / three["ours tuned"][key] for key in ("minutes", "processor_minutes")
+    }
+    machines = sorted({each["machine"] for part in parts for each in part})
+    return {"runs": runs, "three": three, "times": times, "goal": goal, "machines": machines}
 
 
 def _speed(

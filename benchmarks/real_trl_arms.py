@@ -68,16 +68,18 @@ def measure(spec: RealSpec) -> dict[str, Any]:
     """Train and score, and return the figures.
 
     Returns:
-        `seconds`, `processor_seconds` and `peak_mb` of the training, and for each policy its `scores`:
-        the fields of `Scores` as lists.
+        `seconds`, `processor_seconds` and `peak_mb` of the training, the `machine`, and for each policy its
+        `scores`: the fields of `Scores` as lists.
     """
     from benchmarks.train_arms import peak_memory
+    from editloop.results import machine_name
 
     adapters = _train_ours(spec) if spec.arm.startswith("ours") else _train_theirs(spec)
     measured = {
         "seconds": time.perf_counter() - STARTED,
         "processor_seconds": time.process_time(),
         "peak_mb": peak_memory() / 1e6,
+        "machine": machine_name(),
     }
     return measured | {"scores": _scores(spec, adapters)}
 

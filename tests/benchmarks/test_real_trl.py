@@ -89,7 +89,7 @@ def faked(base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
         scores = {"chosen": [-1.0, -2.0], "lengths": [1.0, 1.0], "ref_chosen": [-2.0, -2.0]}
         scores |= {"pair": [0, 1], "rejected": [-3.0, -3.0], "ref_rejected": [-3.0, -1.0]}
         each = seconds[spec.arm]
-        figures = {"seconds": 2 * each, "processor_seconds": each, "peak_mb": 10 * each}
+        figures = {"seconds": 2 * each, "processor_seconds": each, "peak_mb": 10 * each, "machine": "a b"}
         return figures | {"scores": dict.fromkeys(spec.methods, scores)}
 
     def process(spec: Any) -> dict[str, Any]:
@@ -112,7 +112,10 @@ def test_results_add_up_and_are_kept(faked: dict[str, Any], tmp_path: Path) -> N
     assert (found["train"], found["test"]) == (18, 18)
     three = found["costs"]["three"]
     assert three["trl tuned"] == {"minutes": 16.0, "processor_minutes": 8.0, "peak_mb": 800.0}
-    assert three["ours tuned"]["processor_minutes"] == 4.0 and found["costs"]["times"] == 2.0
+    assert (
+        three["ours tuned"]["processor_minutes"] == 4.0
+        and found["costs"]["times"]["processor_minutes"] == 2.0
+    )
     assert found["speed"][1]["times_as_fast_as"] == {"trl tuned": 2.0, "trl default": 3.0}
     assert found["speed"][1]["tokens_per_second"]["ours"] == found["speed"][1]["tokens"]
     names = list(found["policies"])
@@ -121,7 +124,10 @@ def test_results_add_up_and_are_kept(faked: dict[str, Any], tmp_path: Path) -> N
     assert found["policies"]["dpo, trl default"]["edit_nll_per_token"]["mean"] == 1.5
     assert found["policies"]["dpo, trl default"]["reference_accuracy"]["mean"] == 1.0
     page = (tmp_path / "real-trl.md").read_text()
-    assert "take tuned TRL 2.00 times the processor time" in page and str(tmp_path) not in page
+    assert (
+        "On a b. Three policies take tuned TRL 2.00 times the processor time" in page
+        and str(tmp_path) not in page
+    )
     with pytest.raises(RunError, match="another comparison"):
         real_trl.run(tmp_path, settings=replace(settings, steps=4), **options)
 
