@@ -12,7 +12,7 @@ import pytest
 
 from editloop.edits import as_context
 from editloop.errors import BanditError
-from editloop.online.features import FEATURES, HashedWords, decoded, encoded
+from editloop.online.features import FEATURES, Features, HashedWords, base, decoded, encoded
 from editloop.online.features.base import MOST_FEATURES
 
 
@@ -73,6 +73,32 @@ def test_the_same_text_has_the_same_features_in_another_process():
     assert there.strip() == str(list(HashedWords(8)("Übung 7 für Ada", "ada")))
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch):
+    """Texts are read here, also those whose features were just written."""
+
+    class Forgetful(dict[str, Features]):
+        def get(self, key: str, default: object = None) -> None:
+            return None
+
+    monkeypatch.setattr(base, "_known", Forgetful())
+
+
+def test_features_are_remembered_as_they_are_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(base, "_known", {})
+    monkeypatch.setattr(base, "MOST_KNOWN", 2)
+    text = encoded("mine", [0.1, 0.0, 3.0]) or ""
+    written = decoded(text)
+    for other in (1.0, 2.0):
+        encoded("mine", [other])
+    read = decoded(text)
+    assert read is not written and read is decoded(text)
+    assert (read.kind, read.size) == (written.kind, written.size)
+    assert read.places.tolist() == written.places.tolist() == [0, 1, 3]
+    assert read.values.tolist() == written.values.tolist() == [1.0, float(np.float16(0.1)), 3.0]
+    assert read.places.dtype == written.places.dtype and read.values.dtype == written.values.dtype
+
+
 def test_what_is_kept_is_rounded_once_and_read_back_exactly():
     text = encoded("mine", [0.1, -2.0, 65504.0])
     assert text is not None
@@ -91,9 +117,8 @@ def test_features_of_any_share_of_zeros_are_read_back(size: int, share: float):
     values = np.where(rng.permutation(size) < share * size, rng.integers(1, 9, size), 0).astype(np.float64)
     found = decoded(encoded("mine", values) or "")
     assert found.dense().tolist() == values.tolist()
-    assert found.places.tolist() == np.flatnonzero(values).tolist()
-    at, with_constant = found.with_constant
-    assert at.tolist() == [0, *(found.places + 1)] and with_constant.tolist() == [1.0, *found.values]
+    assert found.places.tolist() == [0, *(np.flatnonzero(values) + 1)]
+    assert found.values.tolist() == [1.0, *values[values != 0]]
 
 
 def test_no_features_are_none():

@@ -82,15 +82,17 @@ class Slopes:
         """
         self._inverse, self._slopes, self._sums = arrays
         self._product = np.empty(self._inverse.shape[1:])  # room for an update
-        self._middle = np.zeros(len(self._sums))  # θ · x̄, with the intercept
+        self._middle = [0.0] * len(self._sums)  # θ · x̄, with the intercept
+        self._costs_of = self._sums[:, 0].tolist()
         for place in range(len(self._sums)):
             self._change(place, 0.0)
 
     def _change(self, place: int, by: float | NDArray[np.float64]) -> None:
         """Add to the slopes of an arm."""
-        slopes = self._slopes[place]
+        slopes, sums = self._slopes[place], self._sums[place]
         slopes += by
-        self._middle[place] = slopes @ self._sums[place] / max(self._sums[place, 0], 1.0)
+        self._costs_of[place] = float(sums[0])
+        self._middle[place] = float(slopes @ sums) / max(self._costs_of[place], 1.0)
 
     @property
     def weight(self) -> float:
@@ -118,19 +120,20 @@ class Slopes:
             x: The features, which are known (`knows`).
         """
         # All arms at once, also those that are retired: for five arms, that is faster than to pick them.
-        w, (at, values) = self.weight, x.with_constant
-        moved = (w * (self._slopes.take(at, axis=1) @ values - self._middle)).tolist()
+        w, at, values = self.weight, x.places, x.values
+        predicted = (self._slopes.take(at, axis=1) @ values).tolist()
         # Of few features, `take` from flat matrices is several times as fast as to index rows and columns.
         inverses = self._inverse.reshape(len(self._sums), (self.size + 1) ** 2)
         of_pairs = inverses.take((at[:, None] * (self.size + 1) + at).ravel(), axis=1)
-        own = of_pairs @ (values[:, None] * values).ravel()
-        # The inverse with the intercept gives 1/N more than that.
-        spread = (SPREAD_SHARE * w * (own - 1 / self._sums[:, 0])).tolist()
-        places = [self._places.get(arm) for arm in arms]
-        return (
-            [0.0 if place is None else moved[place] for place in places],
-            [0.0 if place is None else max(0.0, spread[place]) for place in places],
-        )
+        own = (of_pairs @ (values[:, None] * values).ravel()).tolist()
+        moved, spread = [0.0] * len(arms), [0.0] * len(arms)
+        for i, arm in enumerate(arms):
+            place = self._places.get(arm)
+            if place is not None:
+                moved[i] = w * (predicted[place] - self._middle[place])
+                # The inverse with the intercept gives 1/N more than that.
+                spread[i] = max(0.0, SPREAD_SHARE * w * (own[place] - 1 / self._costs_of[place]))
+        return moved, spread
 
     def observe(self, arm: str, x: Features, left: float, pulls: float) -> None:
         """Count a cost.
@@ -141,7 +144,7 @@ class Slopes:
             left: What is left of the cost when the mean is taken away that was expected without features.
             pulls: How many pulls that mean is of; above 0.
         """
-        at, values = x.with_constant
+        at, values = x.places, x.values
         place = self._places.get(arm)
         if place is None:
             place = self._add_arm(arm)
@@ -152,7 +155,8 @@ class Slopes:
         if sums[0] > 0:
             self._compare(left, left - (predicted - self._middle[place]), 1 + 1 / pulls, 1 + leverage)
         gain = direction / (1 + leverage)
-        inverse -= np.multiply.outer(gain, direction, out=self._product)
+        # Of one column and one row, a product is that of each two numbers, and faster than `np.outer`.
+        inverse -= np.dot(gain[:, None], direction[None], out=self._product)
         sums[at] += values
         self._change(place, gain * (left - predicted))
 
@@ -160,7 +164,7 @@ class Slopes:
         """Change a cost that was counted before by so much."""
         place = self._places.get(arm)
         if place is not None:
-            at, values = x.with_constant
+            at, values = x.places, x.values
             self._change(place, change * (values @ self._inverse[place].take(at, axis=0)))
 
     def _add_arm(self, arm: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from editloop.online.algorithms.base import Choice, Numbers, Uniform01, drawn
 from editloop.online.algorithms.ucb import UCB
@@ -58,11 +58,27 @@ class RandUCB(UCB):
             bounds = [mean - z * width for mean, width in zip(known, widths, strict=True)]
             return bounds.index(min(bounds))
 
-        # A bound is a line in z. So the arm with the least one at both ends has it in between, too.
-        first, last = best(1), best(LEVELS)
-        if first == last:
-            found[first] += 1 - floor
-            return found
-        for level in range(1, LEVELS + 1):
-            found[best(level)] += (1 - floor) / LEVELS
+        for arm, levels in _runs(best, 1, best(1), LEVELS, best(LEVELS)):
+            found[arm] += (1 - floor) * levels / LEVELS
         return found
+
+
+def _runs(
+    best: Callable[[int], int], first: int, at_first: int, last: int, at_last: int
+) -> Iterator[tuple[int, int]]:
+    """Yield arms and the numbers of levels from the first to the last at which they are best.
+
+    A bound is a line in z. So an arm with the least one at two levels has it at those in between, too, and
+    few levels have to be looked at.
+    """
+    if at_first == at_last:
+        yield at_first, last - first + 1
+    elif last - first == 1:
+        yield at_first, 1
+        yield at_last, 1
+    else:
+        middle = (first + last) // 2
+        at_middle = best(middle)
+        yield from _runs(best, first, at_first, middle, at_middle)
+        yield from _runs(best, middle, at_middle, last, at_last)
+        yield at_middle, -1  # it was in both halves

@@ -7,6 +7,7 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,7 @@ class HashedWords:
         return values
 
 
+@lru_cache(maxsize=16_384)  # most words come again
 def _hashed(text: str, places: int) -> tuple[int, float]:
     """A place and a sign, which is of a bit that the place does not depend on."""
     # Not `hash`, which differs between processes. CRC-32 is linear, so that a change of one letter changes
