@@ -87,10 +87,27 @@ def test_bf16_that_is_only_emulated_is_not_chosen(monkeypatch: pytest.MonkeyPatc
 def test_the_precision_comes_with_a_reason() -> None:
     cpu = torch.device("cpu")
     dtype, why = choose_dtype(cpu)
-    assert dtype == torch.float32
-    assert "cpu" in why
+    assert (dtype, why) == (torch.float32, "exact")
     assert choose_dtype(cpu, "bfloat16") == (torch.bfloat16, "as asked")
     refused(ConfigError, lambda: choose_dtype(cpu, "float8"), "'float8'", "--dtype", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("known", "numbers", "chosen"),
+    [
+        ({"avx512_bf16": True}, 135_000_000, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, 50_000_000, torch.bfloat16),
+        ({"avx512_bf16": True}, 1_000_000, torch.float32),  # the products of a small base are too short
+        ({"avx512_bf16": True}, 0, torch.float32),
+        ({"avx2": True}, 135_000_000, torch.float32),
+    ],
+)
+def test_a_processor_that_multiplies_in_bf16_does_so_for_a_large_base(
+    known: dict[str, bool], numbers: int, chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    assert choose_dtype(torch.device("cpu"), "auto", numbers)[0] == chosen
+    assert choose_dtype(torch.device("cpu"), "float32", numbers) == (torch.float32, "as asked")
 
 
 def test_each_decision_is_reported_in_one_line(base: Any) -> None:

@@ -12,6 +12,10 @@ from editloop.errors import ConfigError
 __all__ = ["check_device", "choose_device", "choose_dtype", "processes"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+"""Capabilities of a processor, as torch names them, with which it multiplies in bfloat16."""
+LARGE = 50_000_000
+"""Numbers of a base from which a processor multiplies long enough for its bfloat16 to pay."""
 
 
 def choose_device(device: str = "auto") -> tuple[torch.device, str]:
@@ -51,12 +55,13 @@ def _own_gpu(device: torch.device) -> torch.device:
     return device
 
 
-def choose_dtype(device: torch.device, dtype: str = "auto") -> tuple[torch.dtype, str]:
+def choose_dtype(device: torch.device, dtype: str = "auto", numbers: int = 0) -> tuple[torch.dtype, str]:
     """The precision to load a model in, and why.
 
     Args:
         device: The device that the model will be on.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        numbers: How many numbers the base has; 0 if that is not known.
 
     Raises:
         ConfigError: The dtype is unknown.
@@ -68,7 +73,15 @@ def choose_dtype(device: torch.device, dtype: str = "auto") -> tuple[torch.dtype
     # GPUs before Ampere emulate bf16, which is slower than fp32.
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "supported by the GPU"
-    return torch.float32, f"exact; some {device.type}s are faster in bfloat16"
+    if device.type == "cpu" and numbers >= LARGE and _multiplies_bf16():
+        return torch.bfloat16, "supported by the processor; float32 is exact, and takes about twice as long"
+    return torch.float32, "exact"
+
+
+def _multiplies_bf16() -> bool:
+    """Whether the processor has instructions for bfloat16. Where it has none, float32 is faster."""
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in BF16_INSTRUCTIONS)
 
 
 def processes(device: torch.device) -> PartialState:

@@ -17,7 +17,7 @@ from editloop.policy.bases import resolve_base
 from editloop.policy.device import choose_device, choose_dtype
 from editloop.policy.encode import Encoder
 from editloop.policy.generation import shipped_ends, shipped_settings
-from editloop.policy.memory import check_room
+from editloop.policy.memory import check_room, numbers_of
 from editloop.policy.model import Policy
 from editloop.policy.probe import probe_head, probe_trees
 from editloop.policy.progress_bars import downloads_alone
@@ -63,7 +63,7 @@ def load_base(
     resolved = resolve_base(base)
     base = resolved.place
     chosen_device, device_why = choose_device(device)
-    chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype)
+    chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype, numbers_of(base))
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
     if quantize is None:
         check_room(base, chosen_dtype, chosen_device, memory)

@@ -28,6 +28,7 @@ __all__ = [
     "check_room",
     "free_memory",
     "is_out_of_memory",
+    "numbers_of",
     "parse_size",
     "release_memory",
     "show_size",
@@ -237,6 +238,18 @@ def weights_size(folder: Path, width: int | None) -> int:
     return total
 
 
+def numbers_of(base: str | Path) -> int:
+    """How many numbers a base's weights are; 0 for one that is not a local folder, or is damaged."""
+    return _size_at_hand(base, 1)
+
+
+def _size_at_hand(base: str | Path, width: int) -> int:
+    try:
+        return weights_size(Path(base), width) if Path(base).is_dir() else 0
+    except EditLoopError:
+        return 0  # a damaged file has its own message when it is loaded
+
+
 def check_room(base: str | Path, dtype: torch.dtype, device: torch.device, limit: int | None = None) -> None:
     """Refuse a base whose weights alone do not fit into memory, before anything of it is loaded.
 
@@ -249,10 +262,7 @@ def check_room(base: str | Path, dtype: torch.dtype, device: torch.device, limit
     Raises:
         ModelError: There is less memory.
     """
-    try:
-        need = weights_size(Path(base), dtype.itemsize) if Path(base).is_dir() else 0
-    except EditLoopError:
-        return  # a damaged file has its own message when it is loaded
+    need = _size_at_hand(base, dtype.itemsize)
     free, why = free_memory(device)
     if limit is not None and limit < free:
         free, why = limit, "allowed by --memory"
