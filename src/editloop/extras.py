@@ -59,6 +59,7 @@ EXTRAS = {
             "uvicorn",
         ),
     ),
+    "embeddings": Extra("features by embeddings", ("wordllama",)),
     "llm": Extra("a user played by an LLM", ("openai",)),
     "semantic": Extra("the semantic cost", ("sentence_transformers",)),
     "smollm2": Extra("reading a GGUF file", ("gguf",)),

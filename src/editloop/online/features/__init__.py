@@ -20,6 +20,7 @@ FEATURES: Registry[Callable[[], FeatureMap]] = Registry(
     "feature map",
     "editloop.features",
     {
+        "embedded": "editloop.online.features.embedded:EmbeddedText",
         "hashed": "editloop.online.features.hashed:HashedWords",
         "none": "editloop.online.features.nothing:NoFeatures",
     },
