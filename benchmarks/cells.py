@@ -53,6 +53,12 @@ ARM_COLUMNS = slice(1, 1 + len(ARMS))
 ROUNDS = 200
 """Rounds of the online phase, T."""
 
+ORDERS = 20
+"""Random orders in which the rounds of a seed are played.
+
+The rounds are exchangeable, so any order is as good as another; the mean over many has a smaller error.
+"""
+
 EVALUATION = 1000
 """Added to a cell's seed for the user who evaluates it.
 
@@ -183,10 +189,12 @@ class ColumnCosts(NamedTuple):
 
     Attributes:
         tables: By column, the cost of each round with each policy of `POLICIES` [seeds, T, policies].
+        contexts: By column, the context of each round of each seed [seeds][T].
         seconds: The sum of the times that the cells took.
     """
 
     tables: dict[Column, NDArray[np.float64]]
+    contexts: dict[Column, list[list[str]]]
     seconds: float
 
 
@@ -220,7 +228,8 @@ def column_costs(
         )
         for column in COLUMNS
     }
-    return ColumnCosts(tables, sum(each.seconds for each in made.values()))
+    contexts = {column: [made[cells[column, seed]].contexts for seed in settings.seeds] for column in COLUMNS}
+    return ColumnCosts(tables, contexts, sum(each.seconds for each in made.values()))
 
 
 def cost_table(
@@ -242,19 +251,61 @@ def strong_costs(made: CellResponses, cell: Cell, arms: Sequence[str]) -> NDArra
     return cost_table(made, get_user("strong", get_domain(cell.domain), seed=EVALUATION + cell.seed), arms)
 
 
-def play(costs: NDArray[np.float64], config: BanditConfig | None = None) -> NDArray[np.int64]:
-    """Return the index of the arm that a bandit plays in each round [T], on a table of costs [T, arms].
+def play(
+    costs: NDArray[np.float64], config: BanditConfig | None = None, contexts: Sequence[str] | None = None
+) -> NDArray[np.int64]:
+    """Return the index of the arm that a bandit plays in each round [T].
 
-    Without a configuration, that is Algorithm 1 to the letter.
+    Args:
+        costs: What each round costs with each arm [T, arms].
+        config: The bandit's configuration; without one, that is Algorithm 1 to the letter.
+        contexts: What is asked in each round [T], for a bandit with features.
     """
     config = config or BanditConfig(**ALGORITHM_1)
     bandit = Bandit([str(arm) for arm in range(costs.shape[1])], config)
     chosen = []
     for t, row in enumerate(costs):
-        arm = int(bandit.decide(str(t)).arm)
+        arm = int(bandit.decide(str(t), context=contexts[t] if contexts else None).arm)
         bandit.edited(str(t), float(row[arm]))
         chosen.append(arm)
     return np.array(chosen, np.int64)
+
+
+class Late(NamedTuple):
+    """What LateEnsemble does with the rounds of a column, in several orders of the rounds of each seed.
+
+    Attributes:
+        costs: The mean cost of the t-th round over the orders [seeds, T].
+        shares: How often each arm is played in the t-th round, over the orders [seeds, T, arms].
+    """
+
+    costs: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+    @classmethod
+    def played(
+        cls,
+        tables: NDArray[np.float64],
+        config: BanditConfig,
+        contexts: Sequence[Sequence[str]] | None = None,
+    ) -> Late:
+        """Play `ORDERS` orders of the rounds of each seed.
+
+        Args:
+            tables: Costs [seeds, T, arms].
+            config: The bandit's configuration.
+            contexts: What is asked in each round [seeds][T], for a bandit with features.
+        """
+        costs, shares = np.zeros(tables.shape[:2]), np.zeros(tables.shape)
+        for seed, table in enumerate(tables):
+            generator, rounds = np.random.default_rng(seed), np.arange(len(table))
+            for _ in range(ORDERS):
+                order = generator.permutation(len(table))
+                asked = None if contexts is None else [contexts[seed][t] for t in order]
+                chosen = play(table[order], config, asked)
+                costs[seed] += incurred_cost(table[order], chosen) / ORDERS
+                shares[seed, rounds, chosen] += 1 / ORDERS
+        return cls(costs, shares)
 
 
 def incurred_cost(costs: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -13,22 +13,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.bandit_settings import ALGORITHM_1
 from benchmarks.cells import (
     ARM_COLUMNS,
     ARMS,
     COLUMNS,
     DOMAINS,
+    ORDERS,
     POLICIES,
     Column,
+    Late,
     TableSettings,
     column_costs,
-    incurred_cost,
-    play,
 )
 from editloop.lab import get_domain
 from editloop.lab.settings import COST
 from editloop.offline import methods
 from editloop.offline.plots import colour_of, tidy
+from editloop.online import BanditConfig
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, plus_minus, recent_mean, write_result
 
@@ -44,6 +46,13 @@ METHODS = {
     "mixture": "Mixture",
     "late": "LateEnsemble",
 }
+DEFAULT = "default"
+ROWS = METHODS | {DEFAULT: "LateEnsemble, our default"}
+"""The rows of a table. Algorithm 1 to the letter is `late`; `default` is what `Bandit` does by default."""
+
+LATE = {"late": BanditConfig(**ALGORITHM_1), DEFAULT: BanditConfig()}
+"""The configurations of the online phase."""
+
 PAPER = {
     "base": (0.9455, 0.9445, 0.5108, 0.4923, 0.7364),
     "sft": (0.5377, 0.9304, 0.4159, 0.4539, 0.5772),
@@ -58,6 +67,9 @@ WINDOW = 20
 
 Costs = Mapping[Column, Mapping[str, NDArray[np.float64]]]
 """The cost of each round [seeds, T], by column and method."""
+
+Shares = Mapping[Column, Mapping[str, NDArray[np.float64]]]
+"""How often each arm is played in a round [T, arms], by column and by the name of the online phase."""
 
 
 def table1(
@@ -89,18 +101,20 @@ def table2(
 def _table(
     name: str, evaluator: str, lead: str, out: str | Path, settings: TableSettings, callback: ProgressCallback
 ) -> dict[str, Any]:
-    tables, seconds = column_costs(settings, evaluator, callback)
+    tables, contexts, seconds = column_costs(settings, evaluator, callback)
     costs: dict[Column, dict[str, NDArray[np.float64]]] = {}
-    chosen: dict[Column, NDArray[np.int64]] = {}
+    shares: dict[Column, dict[str, NDArray[np.float64]]] = {}
     for column, table in tables.items():
-        arms = table[:, :, ARM_COLUMNS]
-        chosen[column] = np.stack([play(one) for one in arms])
-        late = np.stack([incurred_cost(one, picks) for one, picks in zip(arms, chosen[column], strict=True)])
+        late = {
+            name: Late.played(table[:, :, ARM_COLUMNS], config, contexts[column])
+            for name, config in LATE.items()
+        }
         fixed = {method: table[:, :, i] for i, method in enumerate(POLICIES)}
-        costs[column] = {**fixed, "late": late}
+        costs[column] = fixed | {name: each.costs for name, each in late.items()}
+        shares[column] = {name: each.shares.mean(axis=0) for name, each in late.items()}
     cells = {"cells": len(COLUMNS) * len(settings.seeds), "seconds": round(seconds, 1)}
-    data = {"evaluator": evaluator, "seeds": settings.seeds, **cells, **_numbers(costs, chosen)}
-    write_result(name, data, _markdown(name, lead, data, settings), out, _figure(costs, chosen))
+    data = {"evaluator": evaluator, "seeds": settings.seeds, **cells, **_numbers(costs, shares)}
+    write_result(name, data, _markdown(name, lead, data, settings), out, _figure(costs, shares))
     return data
 
 
@@ -114,10 +128,9 @@ def max_subopt(means: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _numbers(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> dict[str, Any]:
-    means = np.array([[costs[column][method].mean(axis=1) for column in COLUMNS] for method in METHODS])
+def _numbers(costs: Costs, shares: Shares) -> dict[str, Any]:
+    means = np.array([[costs[column][method].mean(axis=1) for column in COLUMNS] for method in ROWS])
     worst = max_subopt(means)
-    late = list(METHODS).index("late")
     best_arm = means[ARM_COLUMNS].mean(axis=2).min(axis=0)
     return {
         "methods": {
@@ -125,13 +138,20 @@ def _numbers(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> dict[s
                 "columns": {c.title: spread(means[i, k]) for k, c in enumerate(COLUMNS)},
                 "max_subopt": spread(worst[i]),
             }
-            for i, method in enumerate(METHODS)
+            for i, method in enumerate(ROWS)
         },
         "shares": {
-            c.title: {arm: float((chosen[c] == i).mean()) for i, arm in enumerate(ARMS)} for c in COLUMNS
+            name: {
+                c.title: dict(zip(ARMS, shares[c][name].mean(axis=0).tolist(), strict=True)) for c in COLUMNS
+            }
+            for name in LATE
         },
-        "late_above_best_arm": {
-            c.title: float(means[late, k].mean() - best_arm[k]) for k, c in enumerate(COLUMNS)
+        "above_best_arm": {
+            name: {
+                c.title: float(means[list(ROWS).index(name), k].mean() - best_arm[k])
+                for k, c in enumerate(COLUMNS)
+            }
+            for name in LATE
         },
     }
 
@@ -146,21 +166,29 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], settings: TableSett
     titles = [column.title for column in COLUMNS]
     headings = ["method", *titles, "Max SubOpt"]
     rows = []
-    for method, label in METHODS.items():
+    for method, label in ROWS.items():
         row = data["methods"][method]
         spreads = [*(row["columns"][title] for title in titles), row["max_subopt"]]
         rows.append([label, *(plus_minus(each["mean"], each["sd"]) for each in spreads)])
-    shares = [[METHODS[arm], *(f"{data['shares'][title][arm]:.0%}" for title in titles)] for arm in ARMS]
-    above = ", ".join(f"{data['late_above_best_arm'][title]:+.3f} ({title})" for title in titles)
+    shares = [
+        [f"{METHODS[arm]}, {ROWS[name]}", *(f"{data['shares'][name][title][arm]:.0%}" for title in titles)]
+        for name in LATE
+        for arm in ARMS
+    ]
+    above = [
+        [ROWS[name], *(f"{data['above_best_arm'][name][title]:+.3f}" for title in titles)] for name in LATE
+    ]
     rl = "; ".join(f"{domain}, {_tuned(domain)}" for domain in DOMAINS)
     text = [
         f"Mean cost of a round ({COST}), mean ± sd over seeds "
         f"{', '.join(map(str, settings.seeds))}; {settings.rounds} rounds each; lower is better. {lead} Max "
         "SubOpt is the largest distance to the best method of a column, by seed. LateEnsemble chooses among "
-        "SFT, DPO, RL and EarlyEnsemble; Mixture samples from them with weights fitted by likelihood on the "
-        f"validation part. RL: {rl}.",
+        "SFT, DPO, RL and EarlyEnsemble, by Algorithm 1 to the letter or by our default, which knows the "
+        f"contexts; it is the mean over {ORDERS} orders of each seed's rounds. Mixture samples from them "
+        f"with weights fitted by likelihood on the validation part. RL: {rl}.",
         markdown_table(headings, rows),
-        f"LateEnsemble less the best of its arms (the arm with the least mean over seeds): {above}.",
+        "Less the best of its arms, which is the arm with the least mean over seeds:",
+        markdown_table(["cost above the best arm", *titles], above),
         markdown_table(["share of the rounds", *titles], shares),
         f"Making the {data['cells']} logs, training the policies and sampling their responses took "
         f"{data['seconds'] / 60:.0f} min in all, summed over processes that ran at the same time.",
@@ -180,8 +208,8 @@ def _tuned(domain: str) -> str:
     return method.report_line(method.hyperparameters(**get_domain(domain).tuned["rl"]))
 
 
-def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
-    """The cumulative cost by round, mean and sd over seeds, above the share of each arm."""
+def _figure(costs: Costs, shares: Shares) -> Figure:
+    """The cumulative cost by round, mean and sd over seeds, above the share of each arm with Algorithm 1."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5), dpi=160, layout="constrained")
@@ -198,8 +226,7 @@ def _figure(costs: Costs, chosen: Mapping[Column, NDArray[np.int64]]) -> Figure:
             upper.plot(rounds, mean, color=colour_of(method), label=label, linewidth=wide)
             upper.fill_between(rounds, mean - sd, mean + sd, color=colour_of(method), alpha=0.15, linewidth=0)
         tidy(upper, column.title, "", "" if k else "cumulative cost")
-        played = np.stack([(chosen[column] == i).mean(axis=0) for i in range(len(ARMS))])
-        smooth = np.stack([recent_mean(row, WINDOW) for row in played])
+        smooth = np.stack([recent_mean(row, WINDOW) for row in shares[column]["late"].T])
         lower.stackplot(rounds, smooth, colors=[colour_of(arm) for arm in ARMS], alpha=0.85)
         lower.set_ylim(0, 1)
         lower.set_xlim(1, len(rounds))
