@@ -142,6 +142,16 @@ def test_freed_memory_goes_back_to_the_system_once_the_process_has_grown(
     assert float(last.sum()) == 16_000
 
 
+def test_what_was_freed_before_is_given_back_at_the_beginning() -> None:
+    held = [torch.ones(16_000) for _ in range(4_000)]
+    last = torch.ones(16_000)
+    del held
+    kept = used_memory(CPU)
+    Heap()
+    assert used_memory(CPU) < kept - 2**27
+    assert float(last.sum()) == 16_000
+
+
 def test_a_process_that_has_not_grown_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     heap = Heap()
     monkeypatch.setattr(memory, "_trim", lambda: pytest.fail("nothing has grown"))

@@ -169,6 +169,7 @@ class Heap:
     """
 
     def __init__(self) -> None:
+        _trim()  # or what an earlier computation left would count as in use from the beginning
         self._least = used_memory(torch.device("cpu"))
 
     def release(self) -> None:
