@@ -191,7 +191,8 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], settings: TableSett
         markdown_table(["cost above the best arm", *titles], above),
         markdown_table(["share of the rounds", *titles], shares),
         f"Making the {data['cells']} logs, training the policies and sampling their responses took "
-        f"{data['seconds'] / 60:.0f} min in all, summed over processes that ran at the same time.",
+        f"{data['seconds'] / 60:.0f} min in all, summed over processes that ran at the same time, each "
+        "since its last start.",
     ]
     if name == "table1":
         paper = [[METHODS[method], *(f"{x:.3f}" for x in row)] for method, row in PAPER.items()]
