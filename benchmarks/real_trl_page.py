@@ -25,8 +25,9 @@ TITLES = {
 def page(measured: dict[str, Any]) -> str:
     """Return the page of what `real-trl` measured, in Markdown."""
     text = (
-        f"Base {measured['base']}. `ours`: `fit` with its defaults, trials and sampled responses included. `ours tuned` and `trl tuned`: the same LoRA of rank 16 on all "
-        f"linear layers, {measured['steps']} steps of 8 rows (fewer where unedited rows are left out), the"
+        f"Base {measured['base']}. `ours`: `fit` with its defaults, trials and sampled responses included. "
+        "`ours tuned` and `trl tuned`: the same LoRA of rank 16 on all linear layers, "
+        f"{measured['steps']} steps of 8 rows (fewer where unedited rows are left out), the"
         " same learning rates, one trial of each method, the reference precomputed, no gradient "
         "checkpointing and, on a CPU, no bf16. `trl default`: SFT and DPO with the defaults of TRL's own "
         "commands with an adapter. Every policy is scored by the same code on the same tokens; mean ± "
@@ -70,8 +71,8 @@ def _cells(run: dict[str, Any]) -> list[str]:
 
 def _speed(speed: list[dict[str, Any]]) -> str:
     text = (
-        "Training alone, on the machine that is named last, with the same LoRA, rows, batches and order in all "
-        "arms: tokens of the separate sequences per second of processor time, and the peak of the process."
+        "Training alone, on the machine that is named last, with the same LoRA, rows, batches and order in "
+        "all arms: tokens of the separate sequences per second of processor time, and the peak of the process."
     )
     rows = [
         [
