@@ -44,6 +44,7 @@ class RowAdapters:
         self._held: frozenset[str] = frozenset()
         self._blocks: dict[nn.Module, _Block] = {}
         self._rows: Sequence[str | None] = ()
+        self._foreign: dict[tuple[str, ...], torch.Tensor | None] = {}
         self._is_grouped = True
         self.names: set[str] = set()
 
@@ -147,7 +148,8 @@ class RowAdapters:
             arguments: Further arguments of the model's `forward`.
         """
         if self._model is None or self._is_grouped:
-            self._rows = names
+            if names != self._rows:
+                self._rows, self._foreign = list(names), {}
             return self._base(input_ids=ids, **arguments)
         chosen = [NO_ADAPTER if name is None else name for name in names]
         return self._model(input_ids=ids, adapter_names=chosen, **arguments)
@@ -155,7 +157,20 @@ class RowAdapters:
     def _add(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """A hook of each layer: its output with what the rows' adapters add to it."""
         block = self._blocks.get(layer)
-        return output if block is None or not block.owners else block.add(inputs[0], output, self._rows)
+        if block is None or not block.owners:
+            return output
+        return block.add(inputs[0], output, self._foreign_numbers(block.owners, output.device))
+
+    def _foreign_numbers(self, owners: tuple[str, ...], device: torch.device) -> torch.Tensor | None:
+        """Which numbers between A and B belong to another adapter than the row's [rows, ranks]; None if none.
+
+        Nearly all layers have the same owners, so this is made once for a forward and not for each layer,
+        which would take as long as all products of the adapters.
+        """
+        if owners not in self._foreign:
+            found = [[owner != row for owner in owners] for row in self._rows]
+            self._foreign[owners] = torch.tensor(found, device=device) if any(map(any, found)) else None
+        return self._foreign[owners]
 
 
 class _Block:
@@ -168,30 +183,30 @@ class _Block:
 
     def __init__(self, layer: Any, names: Sequence[str]) -> None:
         own = [name for name in names if name in layer.lora_A]
-        self.owners = [name for name in own for _ in range(layer.r[name])]
+        self.owners = tuple(name for name in own for _ in range(layer.r[name]))
         if own:
             self._a = torch.cat([layer.lora_A[name].weight for name in own]).detach()
             scaled = [layer.lora_B[name].weight * layer.scaling[name] for name in own]
             # Transposed once: with few rows, a product takes half as long again if it reads B by columns.
             self._b = torch.cat(scaled, dim=1).detach().T.contiguous()
-        self._rows: Sequence[str | None] | None = None
 
-    def add(self, x: torch.Tensor, output: torch.Tensor, rows: Sequence[str | None]) -> torch.Tensor:
+    def add(self, x: torch.Tensor, output: torch.Tensor, foreign: torch.Tensor | None) -> torch.Tensor:
         """The output [rows, ..., out] with what the adapters add to it, from the input [rows, ..., in].
+
+        Args:
+            x: The input.
+            output: The layer's own output.
+            foreign: Where a number between A and B is of another adapter than the row's [rows, ranks].
 
         Raises:
             ModelError: The layer's input is not laid out by rows, and the rows differ.
         """
         low = F.linear(x.to(self._a.dtype), self._a)
-        if rows is not self._rows:
-            self._rows = rows
-            foreign = [[owner != row for owner in self.owners] for row in rows]
-            self._foreign = torch.tensor(foreign, device=x.device) if any(map(any, foreign)) else None
-        if self._foreign is not None:
-            if len(x) != len(rows):
+        if foreign is not None:
+            if len(x) != len(foreign):
                 raise ModelError("a layer mixes the rows of a batch, so each cannot have its own adapter")
             # Not a product with 0: another row's adapter may overflow, and 0 times infinity is NaN.
-            low = low.masked_fill(self._foreign.view(len(x), *[1] * (x.dim() - 2), -1), 0.0)
+            low = low.masked_fill(foreign.view(len(x), *[1] * (x.dim() - 2), -1), 0.0)
         if low.dtype != output.dtype:  # float32 adapters on a base in bfloat16
             return output + (low @ self._b).to(output.dtype)
         # One operation, not two: with a row for each of a few users, starting them is what takes the time.
