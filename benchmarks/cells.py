@@ -99,7 +99,8 @@ class CellResponses:
 
     Attributes:
         contexts: The context of each round [T].
-        responses: The responses of each policy [T], by its name; `base` comes first.
+        responses: The responses of each policy [T], by its name; `base` comes first. A method that the fit
+            left out has none.
         seconds: How long the cell took in its process, counted from its last start.
     """
 
@@ -188,7 +189,8 @@ class ColumnCosts(NamedTuple):
     """The costs of the rounds of all columns.
 
     Attributes:
-        tables: By column, the cost of each round with each policy of `POLICIES` [seeds, T, policies].
+        tables: By column, the cost of each round with each policy of `POLICIES` [seeds, T, policies]; NaN for
+            one that the fit left out.
         contexts: By column, the context of each round of each seed [seeds][T].
         seconds: The sum of the times that the cells took.
     """
@@ -235,11 +237,14 @@ def column_costs(
 def cost_table(
     cell: CellResponses, user: User, arms: Sequence[str], cost: Cost | None = None
 ) -> NDArray[np.float64]:
-    """Return what each round would cost with each arm, float64 [T, arms]."""
+    """Return what each round would cost with each arm [T, arms]; NaN for one that the fit left out."""
     cost = cost or get_cost(COST)
     columns = []
     for arm in arms:
-        responses = cell.responses[arm]
+        responses = cell.responses.get(arm)
+        if responses is None:
+            columns.append(np.full(len(cell.contexts), np.nan))
+            continue
         rounds = enumerate(zip(cell.contexts, responses, strict=True))
         edits = [user.edit(context, response, round=t) for t, (context, response) in rounds]
         columns.append(cost(responses, edits))
@@ -275,7 +280,7 @@ class Late(NamedTuple):
     """What LateEnsemble does with the rounds of a column, in several orders of the rounds of each seed.
 
     Attributes:
-        costs: The mean cost of the t-th round over the orders [seeds, T].
+        costs: The mean cost of the t-th round over the orders [seeds, T]; NaN for a seed without an arm.
         shares: How often each arm is played in the t-th round, over the orders [seeds, T, arms].
     """
 
@@ -292,17 +297,21 @@ class Late(NamedTuple):
         """Play `ORDERS` orders of the rounds of each seed.
 
         Args:
-            tables: Costs [seeds, T, arms].
+            tables: Costs [seeds, T, arms]; NaN for an arm that a seed does not have.
             config: The bandit's configuration.
             contexts: What is asked in each round [seeds][T], for a bandit with features.
         """
         costs, shares = np.zeros(tables.shape[:2]), np.zeros(tables.shape)
         for seed, table in enumerate(tables):
             generator, rounds = np.random.default_rng(seed), np.arange(len(table))
+            arms = np.flatnonzero(~np.isnan(table).any(axis=0))
+            if not len(arms):
+                costs[seed] = np.nan
+                continue
             for _ in range(ORDERS):
                 order = generator.permutation(len(table))
                 asked = None if contexts is None else [contexts[seed][t] for t in order]
-                chosen = play(table[order], config, asked)
+                chosen = arms[play(table[order][:, arms], config, asked)]
                 costs[seed] += incurred_cost(table[order], chosen) / ORDERS
                 shares[seed, rounds, chosen] += 1 / ORDERS
         return cls(costs, shares)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.cells import COLUMNS, POLICIES, Column, TableSettings, column_costs
 from benchmarks.tables import METHODS
 from editloop.edits import Cost, get_cost
@@ -55,7 +57,7 @@ def run(
 
         measured = column_costs(settings, "strong", callback, cost)
         results[name] = {
-            column.title: dict(zip(POLICIES, table.mean(axis=(0, 1)).tolist(), strict=True))
+            column.title: dict(zip(POLICIES, np.nanmean(table, axis=(0, 1)).tolist(), strict=True))
             for column, table in measured.tables.items()
         }
     agreement = {

@@ -78,7 +78,12 @@ def _result(
     domain: str, user: str, rows: int, costs: Sequence[Any], found: Sequence[Diagnosis]
 ) -> dict[str, Any]:
     """Return the methods' mean costs over seeds in a setting, and the advice for the log of each seed."""
-    means = dict(zip(ARMS, np.mean(costs, axis=0).tolist(), strict=True))
+    # Without the seeds of which `fit` left a method out; a method that it always left out has no mean.
+    known = {
+        arm: [each for each in row if not np.isnan(each)]
+        for arm, row in zip(ARMS, zip(*costs, strict=True), strict=True)
+    }
+    means = {arm: float(np.mean(row)) for arm, row in known.items() if row}
     return {
         "domain": domain,
         "user": user,

@@ -122,17 +122,22 @@ def max_subopt(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how far each method is from the best method of a column, at most, by seed [methods, seeds].
 
     Args:
-        means: Mean costs [methods, columns, seeds].
+        means: Mean costs [methods, columns, seeds]; NaN where there is no such policy.
+
+    Returns:
+        NaN for a method and a seed that lacks the policy in a column: its other columns would flatter it.
     """
-    found: NDArray[np.float64] = (means - means.min(axis=0)).max(axis=1)
+    found: NDArray[np.float64] = (means - np.nanmin(means, axis=0)).max(axis=1)
     return found
 
 
 def _numbers(costs: Costs, shares: Shares) -> dict[str, Any]:
     means = np.array([[costs[column][method].mean(axis=1) for column in COLUMNS] for method in ROWS])
     worst = max_subopt(means)
-    best_arm = means[ARM_COLUMNS].mean(axis=2).min(axis=0)
+    best_arm = np.nanmean(means[ARM_COLUMNS], axis=2).min(axis=0)
+    missing = {c.title: int(np.isnan(costs[c]["rl"]).any(axis=1).sum()) for c in COLUMNS}
     return {
+        "without_rl": {title: count for title, count in missing.items() if count},
         "methods": {
             method: {
                 "columns": {c.title: spread(means[i, k]) for k, c in enumerate(COLUMNS)},
@@ -157,9 +162,14 @@ def _numbers(costs: Costs, shares: Shares) -> dict[str, Any]:
 
 
 def spread(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the mean of values [seeds], their standard deviation if there are several, and the values."""
-    sd = float(values.std(ddof=1)) if len(values) > 1 else None
-    return {"mean": float(values.mean()), "sd": sd, "by_seed": values.tolist()}
+    """Return the mean of values [seeds], their standard deviation if there are several, and the values.
+
+    A NaN is a seed without the policy: it is None among the values, and does not count.
+    """
+    known = values[~np.isnan(values)]
+    sd = float(known.std(ddof=1)) if len(known) > 1 else None
+    by_seed = [None if np.isnan(value) else float(value) for value in values]
+    return {"mean": float(known.mean()), "sd": sd, "by_seed": by_seed}
 
 
 def _markdown(name: str, lead: str, data: Mapping[str, Any], settings: TableSettings) -> str:
@@ -185,7 +195,7 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], settings: TableSett
         "SubOpt is the largest distance to the best method of a column, by seed. LateEnsemble chooses among "
         "SFT, DPO, RL and EarlyEnsemble, by Algorithm 1 to the letter or by our default, which knows the "
         f"contexts; it is the mean over {ORDERS} orders of each seed's rounds. Mixture samples from them "
-        f"with weights fitted by likelihood on the validation part. RL: {rl}.",
+        f"with weights fitted by likelihood on the validation part. RL: {rl}.{_left_out(data['without_rl'])}",
         markdown_table(headings, rows),
         "Less the best of its arms, which is the arm with the least mean over seeds:",
         markdown_table(["cost above the best arm", *titles], above),
@@ -201,6 +211,16 @@ def _markdown(name: str, lead: str, data: Mapping[str, Any], settings: TableSett
             markdown_table(headings, paper),
         ]
     return "\n\n".join(text)
+
+
+def _left_out(without: Mapping[str, int]) -> str:
+    if not without:
+        return ""
+    where = ", ".join(f"{count} of the seeds of {title}" for title, count in without.items())
+    return (
+        f" `fit` left RL out of {where}, where its cost model predicts nothing; its figures are those of the "
+        "other seeds, and LateEnsemble has one arm less there."
+    )
 
 
 def _tuned(domain: str) -> str:
@@ -222,6 +242,7 @@ def _figure(costs: Costs, shares: Shares) -> Figure:
                 continue  # Its line lies between those of its policies and would only crowd the figure.
             total = costs[column][method].cumsum(axis=1)
             rounds = np.arange(1, total.shape[1] + 1)
+            total = total[~np.isnan(total).any(axis=1)]
             mean, sd = total.mean(axis=0), total.std(axis=0, ddof=1) if len(total) > 1 else 0.0
             wide = 2.2 if method == "late" else 1.3
             upper.plot(rounds, mean, color=colour_of(method), label=label, linewidth=wide)

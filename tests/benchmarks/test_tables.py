@@ -208,3 +208,20 @@ def test_what_was_chosen_is_what_is_used() -> None:
         early, rl = tuned["early"], tuned["rl"]
         assert (early["rl_beta"], early["kappa"], early["rl_loss"]) == (rl["beta"], rl["kappa"], rl["loss"])
     assert get_domain("email").tuned
+
+
+def test_a_method_that_was_left_out_of_a_cell(settings: TableSettings, tmp_path: Path) -> None:
+    file = settings.folder / "email-weak-2/responses.json"
+    content = json.loads(file.read_text())
+    del content["responses"]["rl"]
+    file.write_text(json.dumps(content))
+    data = tables.table1(tmp_path, settings=settings)
+    rl, late = (data["methods"][name] for name in ("rl", "late"))
+    assert data["without_rl"] == {"emails, weak": 1}
+    assert rl["columns"]["emails, weak"]["by_seed"][1] is None
+    assert rl["columns"]["emails, weak"]["mean"] == rl["columns"]["emails, weak"]["by_seed"][0]
+    assert rl["max_subopt"]["by_seed"][1] is None and None not in late["max_subopt"]["by_seed"]
+    assert "left RL out of 1 of the seeds of emails, weak" in (tmp_path / "table1.md").read_text()
+    rows = {tuple(row["arms"]): row for row in sensitivity.ablation(tmp_path, settings=settings)["results"]}
+    assert rows["rl",]["columns"]["emails, weak"][1] is None  # of one seed, there is no error
+    assert np.isfinite(rows["sft", "dpo", "rl"]["max_subopt"][0])
