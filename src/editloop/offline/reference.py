@@ -188,6 +188,8 @@ def _key(policy: Policy, trees: Sequence[ContextTree], features: bool) -> str:
     for tree in trees:
         for ids in (tree.context, *tree.continuations):
             digest.update(np.array([len(ids), *ids], np.int64).tobytes())
+        for weights in tree.weights or ():
+            digest.update(b"w" + np.array(weights, np.float64).tobytes())
         digest.update(b"|")
     return digest.hexdigest()[:32]
 

@@ -56,8 +56,8 @@ class Validation:
         self.scores: Scores | None = None
         self._best: tuple[float, Scores] | None = None
         self._trained, self._name, self._callback = trained, name, callback
-        lengths = [len(tokens) for each in rows.held for tokens in each.tree.continuations]
-        self._layout = Layout(rows.held, torch.tensor(lengths, dtype=torch.long))
+        lengths = [length for each in rows.held for length in each.tree.lengths]
+        self._layout = Layout(rows.held, torch.tensor(lengths))
         # By identity: two records may have the same id, and hashing an example would hash all its tokens.
         self._place = {id(example): i for i, example in enumerate(rows.examples)}
 
@@ -105,9 +105,10 @@ class Validation:
         table: list[Sequence[float] | None] = []
         for example, each in zip(self.rows.held_examples, self.rows.held, strict=True):
             known = dict(zip(example.tree.continuations, scored[self._place[id(example)]], strict=True))
-            wanted = each.tree.continuations
-            table.append([known[c] for c in wanted] if all(c in known for c in wanted) else None)
-        # Trees with other completions, such as sampled ones, have not been scored yet.
+            wanted, counts_all = each.tree.continuations, each.tree.weights is None
+            is_known = counts_all and all(c in known for c in wanted)
+            table.append([known[c] for c in wanted] if is_known else None)
+        # Trees with other completions, such as sampled ones, or with weights, have not been scored yet.
         unknown = [i for i, found in enumerate(table) if found is None]
         trees = [self.rows.held[i].tree for i in unknown]
         if trees:

@@ -44,7 +44,7 @@ def tree_mask(subtree_end: Tensor) -> Tensor:
 
 
 def batch_log_probs(model: nn.Module, batch: TreeBatch, *, linear_head: bool = False) -> Tensor:
-    """Log-probability of every continuation: the sum over its counted tokens, natural log.
+    """Log-probability of every continuation: the sum over its counted tokens, by their weights, natural log.
 
     Args:
         model: A causal LM with the `transformers` interface, which PEFT or a distribution library may have
@@ -138,6 +138,8 @@ def _forward(
         )
     total = torch.zeros(len(batch.lengths), device=device)
     counted = token_log_probs(output.logits)[tensor(batch.member)]
+    if batch.weight is not None:
+        counted = counted * tensor(batch.weight).to(counted.dtype)
     return total.index_add(0, tensor(batch.owner), counted), output.hidden_states if states else ()
 
 

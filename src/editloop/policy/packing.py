@@ -16,6 +16,7 @@ from editloop.policy.tree import ContextTree, Layout
 __all__ = ["TreeBatch", "best_width", "first_fit", "pack"]
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class TreeBatch:
             token, as an index into `predictor` and `target` [m].
         owner: The continuation of each such pair [m]. The pairs of a continuation stand together, in the
             order of its tokens.
-        lengths: Number of counted tokens of each continuation [K].
+        weight: How much each such pair counts, float64 [m]; None counts all once. Tokens of weight 0 are not
+            among them.
+        lengths: Number of counted tokens of each continuation, by their weights [K].
         plain: True if every row is one plain sequence, so that a causal mask is enough.
     """
 
@@ -49,7 +52,8 @@ class TreeBatch:
     target: Ints
     member: Ints
     owner: Ints
-    lengths: Ints
+    weight: Floats | None
+    lengths: Ints | Floats
     plain: bool
 
 
@@ -77,19 +81,16 @@ def pack(
         The batch; K is the sum of the trees' continuations.
     """
     capacity = best_width(trees, attention_cost) if share else 0  # with 0, every tree is split
-    layouts, skips = _pieces(trees, capacity, from_fork)
-    rows = (
-        first_fit([len(layout) for layout in layouts], capacity)
-        if share
-        else [[i] for i in range(len(layouts))]
-    )
-    width = max(sum(len(layouts[i]) for i in members) for members in rows)
+    layouts, skips, weights = _pieces(trees, capacity, from_fork)
+    lengths = [len(layout) for layout in layouts]
+    rows = first_fit(lengths, capacity) if share else [[i] for i in range(len(layouts))]
+    width = max(sum(lengths[i] for i in members) for members in rows)
     input_ids = np.full((len(rows), width), pad, np.int64)
     position_ids = np.zeros((len(rows), width), np.int64)
     subtree_end = np.broadcast_to(np.arange(1, width + 1), (len(rows), width)).copy()
     filled = np.zeros((len(rows), width), np.bool_)
     first_continuation = np.cumsum([0, *(len(layout.paths) for layout in layouts)])
-    predictions = _Predictions(int(first_continuation[-1]))
+    predictions = _Predictions(int(first_continuation[-1]), any(each is not None for each in weights))
     for r, members in enumerate(rows):
         column = 0
         for i in members:
@@ -99,7 +100,7 @@ def pack(
             # No subtree reaches beyond its own tree, so that trees in one row do not see each other.
             subtree_end[r, here] = layout.subtree_end + column
             filled[r, here] = True
-            predictions.add(layout, r * width + column, skips[i], int(first_continuation[i]))
+            predictions.add(layout, r * width + column, skips[i], int(first_continuation[i]), weights[i])
             column += len(layout)
     return TreeBatch(
         input_ids,
@@ -110,34 +111,44 @@ def pack(
         target=np.concatenate(predictions.target),
         member=np.concatenate(predictions.member),
         owner=np.concatenate(predictions.owner),
+        weight=np.concatenate(predictions.weight) if predictions.weighted else None,
         lengths=predictions.lengths,
         plain=not share,
     )
 
 
-def _pieces(trees: Sequence[ContextTree], capacity: int, from_fork: bool) -> tuple[list[Layout], list[int]]:
-    """The layouts to pack, with trees above `capacity` split; and how many tokens each of them skips."""
-    layouts, skips = [], []
+Weights = tuple[tuple[float, ...], ...]
+
+
+def _pieces(
+    trees: Sequence[ContextTree], capacity: int, from_fork: bool
+) -> tuple[list[Layout], list[int], list[Weights | None]]:
+    """The layouts to pack, with trees above `capacity` split; the tokens that each skips, and its weights."""
+    layouts, skips, weights = list[Layout](), list[int](), list[Weights | None]()
     for tree in trees:
         parts = [tree] if len(tree.layout) <= capacity else tree.split()
         layouts += [part.layout for part in parts]
         # The fork is that of the whole tree: its parts have one continuation each, and none of their own.
         skips += [tree.fork if from_fork else 0] * len(parts)
-    return layouts, skips
+        weights += [part.weights for part in parts]
+    return layouts, skips, weights
 
 
 class _Predictions:
     """Collects the predictions of a batch, tree after tree; `TreeBatch` describes the attributes."""
 
-    def __init__(self, continuations: int) -> None:
+    def __init__(self, continuations: int, weighted: bool) -> None:
+        self.weighted = weighted
+        self.weight: list[Floats] = []
         self.predictor: list[Ints] = []
         self.target: list[Ints] = []
         self.member: list[Ints] = []
         self.owner: list[Ints] = []
-        self.lengths = np.zeros(continuations, np.int64)
+        zeros: Ints | Floats = np.zeros(continuations, np.int64)
+        self.lengths = zeros.astype(np.float64) if weighted else zeros
         self._count = 0
 
-    def add(self, layout: Layout, offset: int, skip: int, first: int) -> None:
+    def add(self, layout: Layout, offset: int, skip: int, first: int, weights: Weights | None = None) -> None:
         """Add the predictions of one tree.
 
         Args:
@@ -145,6 +156,7 @@ class _Predictions:
             offset: Flat index of its first token.
             skip: How many tokens at the start of each continuation are not counted.
             first: Number of its first continuation in the batch.
+            weights: How much each token of each continuation counts; None counts all once.
         """
         # A node that several continuations share is predicted once and belongs to each of them. This table
         # numbers the nodes of the tree when they are first counted; -1 means not yet.
@@ -153,6 +165,12 @@ class _Predictions:
             nodes = path[skip:]
             # For an empty path, `predictors` would still name the context's last token.
             before = layout.predictors(path)[skip:] if len(path) else path
+            if self.weighted:
+                own: Floats = np.array(
+                    (1.0,) * len(nodes) if weights is None else weights[k][skip:], np.float64
+                )
+                nodes, before = nodes[own != 0], before[own != 0]  # the others need no logits
+                self.weight.append(own[own != 0])
             fresh = number[nodes] < 0
             number[nodes[fresh]] = self._count + np.arange(fresh.sum())
             self._count += int(fresh.sum())
@@ -160,7 +178,7 @@ class _Predictions:
             self.target.append(layout.tokens[nodes[fresh]])
             self.member.append(number[nodes])
             self.owner.append(np.full(len(nodes), first + k, np.int64))
-            self.lengths[first + k] = len(nodes)
+            self.lengths[first + k] = self.weight[-1].sum() if self.weighted else len(nodes)
 
 
 def best_width(trees: Sequence[ContextTree], attention_cost: float) -> int:

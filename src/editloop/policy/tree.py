@@ -58,19 +58,23 @@ class ContextTree:
         context: Token ids of the prompt, at least one: the first token of a continuation needs a predictor.
         continuations: Token ids of each continuation, the end-of-turn token included. A continuation may be
             empty.
+        weights: How much each token of each continuation counts, at least 0; None counts every token once.
 
     Raises:
-        ValueError: There is no context token, or no continuation.
+        ValueError: There is no context token, no continuation, or not one weight for each token.
     """
 
     context: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]
+    weights: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.context:
             raise ValueError("a context tree needs at least one context token")
         if not self.continuations:
             raise ValueError("a context tree needs at least one continuation")
+        if self.weights is not None and [*map(len, self.weights)] != [*map(len, self.continuations)]:
+            raise ValueError("weights need one number for each token of each continuation")
 
     @cached_property
     def layout(self) -> Layout:
@@ -123,7 +127,13 @@ class ContextTree:
 
     def split(self) -> list[ContextTree]:
         """The same continuations as trees of one continuation each, which are plain sequences."""
-        return [ContextTree(self.context, (c,)) for c in self.continuations]
+        weights = [None] * len(self.continuations) if self.weights is None else [(w,) for w in self.weights]
+        return [ContextTree(self.context, (c,), w) for c, w in zip(self.continuations, weights, strict=True)]
+
+    @property
+    def lengths(self) -> list[float]:
+        """How many tokens of each continuation count, by their weights."""
+        return [float(sum(w)) for w in self.weights] if self.weights else [*map(len, self.continuations)]
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

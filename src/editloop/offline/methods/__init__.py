@@ -13,7 +13,7 @@ from editloop.registry import Registry
 
 __all__ = ["METHODS", "Hyperparameters", "Method", "Need", "hyperparameter"]
 
-NOT_METHODS = ("base", "batch")
+NOT_METHODS = ("base", "batch", "changes")
 """Modules of this package that have no method."""
 
 METHODS: Registry[Method] = Registry(
