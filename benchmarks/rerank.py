@@ -22,7 +22,7 @@ from editloop.edits import get_cost
 from editloop.io import write_json
 from editloop.lab import base_path
 from editloop.lab.grammar import MAX_NEW_TOKENS
-from editloop.offline.rerank import BestOf, Reranked, choice
+from editloop.offline.rerank import BestOf, Reranked, choice, no_reranking
 from editloop.parallel import in_parallel
 from editloop.policy import RunFolder, Sample, load_base
 from editloop.progress import ProgressCallback, WarningCallback
@@ -79,6 +79,8 @@ def _found(job: Job) -> dict[str, Any]:
     contexts = list(islice(world.contexts(job.cell.seed, stream="online"), job.rounds))
     user = get_user("strong", world, seed=EVALUATION + job.cell.seed)
     found: dict[str, Any] = {"arms": {}}
+    if not run_folder.cost_model.is_dir():  # `fit` keeps none that predicts nothing
+        return found | {"objection": no_reranking(run_folder)}
 
     def costs_of(t: int, drafts: Sequence[Sample]) -> Any:
         texts = [draft.text for draft in drafts]
@@ -130,7 +132,8 @@ def compared_costs(
 
 def _column(column: Column, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the figures of a column over its seeds."""
-    arms = {arm: savings([cell["arms"][arm] for cell in cells]) for arm in ARMS}
+    known = [cell["arms"] for cell in cells if cell["arms"]]
+    arms = {arm: savings([each[arm] for each in known]) for arm in ARMS} if known else {}
     return {"title": column.title, "arms": arms, "objections": [cell["objection"] for cell in cells]}
 
 
@@ -182,9 +185,9 @@ def _page(data: Mapping[str, Any]) -> str:
         if reason is not None
     ]
     text = (
-        f"{data['rounds']} contexts and {len(data['seeds'])} seeds in each row, edited by the strong user; "
-        "mean ± standard error over contexts, differences taken context by context. The savings are those of "
-        "the cost model's choice, whether or not it may choose; where it may not, `BestOf` draws one draft "
-        "and saves nothing."
+        f"{data['rounds']} contexts of each of {len(data['seeds'])} seeds, edited by the strong user; mean ± "
+        "standard error over contexts, differences taken context by context. The savings are those of the "
+        "cost model's choice, whether or not it may choose; where it may not, `BestOf` draws one draft and "
+        "saves nothing. Runs whose cost model was not kept, because it predicts nothing, are left out."
     )
     return "\n\n".join([text, markdown_table(headings, rows, left=2), "\n".join(reasons)])

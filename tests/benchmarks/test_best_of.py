@@ -36,6 +36,9 @@ def test_the_savings_by_hand() -> None:
     assert arm["saved"][8][0] == pytest.approx(0.1)
     assert arm["most"][8] == pytest.approx(0.4)
     assert arm["seconds"] == {"one": 1.0, "all": 5.0}
+    without = {"objection": "no model", "arms": {}}
+    assert rerank._column(Column("email", "weak"), [first, without])["arms"]["early"]["one"] == arm["one"]
+    assert rerank._column(Column("email", "weak"), [without])["arms"] == {}
 
 
 def test_a_cell_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_process: None) -> None:
@@ -53,9 +56,16 @@ def test_a_cell_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert found["most"][2] <= found["most"][4] <= found["most"][8]
         assert all(found["saved"][n][0] <= found["most"][n] + 1e-12 for n in (2, 4, 8))
     page = (tmp_path / "results" / "rerank.md").read_text(encoding="utf-8")
-    assert "6 contexts and 1 seeds" in page and "| early |" in page
+    assert "6 contexts of each of 1 seeds" in page and "| early |" in page
     # What is measured needs the run no more, and is not measured again.
-    shutil.rmtree(settings.folder / Cell("email", "strong", 3).folder / "run")
+    folder = settings.folder / Cell("email", "strong", 3).folder
+    kept = (folder / "rerank.json").read_text()
+    (folder / "rerank.json").unlink()
+    shutil.rmtree(folder / "run/cost_model")
+    (without,) = rerank.run(tmp_path / "results", settings=settings)["columns"]
+    assert without["arms"] == {} and "no cost model" in without["objections"][0]
+    (folder / "rerank.json").write_text(kept)
+    shutil.rmtree(folder / "run")
     assert rerank.run(tmp_path / "results", settings=settings)["columns"] == data["columns"]
 
 
