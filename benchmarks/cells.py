@@ -280,7 +280,7 @@ class Late(NamedTuple):
     """What LateEnsemble does with the rounds of a column, in several orders of the rounds of each seed.
 
     Attributes:
-        costs: The mean cost of the t-th round over the orders [seeds, T]; NaN for a seed without an arm.
+        costs: The mean cost of the t-th round over the orders [seeds, T]; NaN for a seed without any arm.
         shares: How often each arm is played in the t-th round, over the orders [seeds, T, arms].
     """
 

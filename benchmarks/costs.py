@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells import COLUMNS, POLICIES, Column, TableSettings, column_costs
-from benchmarks.tables import METHODS
+from benchmarks.tables import METHODS, known_mean
 from editloop.edits import Cost, get_cost
 from editloop.edits.cost import DEFAULT_COST, PAPER_COST
 from editloop.errors import ConfigError
@@ -57,7 +57,11 @@ def run(
 
         measured = column_costs(settings, "strong", callback, cost)
         results[name] = {
-            column.title: dict(zip(POLICIES, np.nanmean(table, axis=(0, 1)).tolist(), strict=True))
+            column.title: {
+                policy: mean
+                for i, policy in enumerate(POLICIES)
+                if not np.isnan(mean := known_mean(table[:, :, i].mean(axis=1)))  # `fit` may leave one out
+            }
             for column, table in measured.tables.items()
         }
     agreement = {

@@ -59,7 +59,9 @@ def run(
         callback.message(f"logs of {rows} rows")
         common = common._replace(folder=folder / str(rows), rows=rows)
         for cell, made in make_cells(cells, common, callback).items():
-            costs = strong_costs(made, cell, ARMS).mean(axis=0)
+            # Who is advised to take a method that `fit` leaves out keeps the base.
+            base, *own = strong_costs(made, cell, ("base", *ARMS)).mean(axis=0)
+            costs = [base if np.isnan(each) else each for each in own]
             log = tuple(read_log(common.folder / cell.folder / "log.jsonl"))
             found = diagnose(log, base=bases[cell.domain], seed=cell.seed, callback=callback)
             each = settings.setdefault((cell.domain, cell.trained, rows), {"costs": [], "found": []})
@@ -78,12 +80,7 @@ def _result(
     domain: str, user: str, rows: int, costs: Sequence[Any], found: Sequence[Diagnosis]
 ) -> dict[str, Any]:
     """Return the methods' mean costs over seeds in a setting, and the advice for the log of each seed."""
-    # Without the seeds of which `fit` left a method out; a method that it always left out has no mean.
-    known = {
-        arm: [each for each in row if not np.isnan(each)]
-        for arm, row in zip(ARMS, zip(*costs, strict=True), strict=True)
-    }
-    means = {arm: float(np.mean(row)) for arm, row in known.items() if row}
+    means = dict(zip(ARMS, np.mean(costs, axis=0).tolist(), strict=True))
     return {
         "domain": domain,
         "user": user,

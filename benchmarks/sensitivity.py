@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.bandit_settings import ALGORITHM_1
-from benchmarks.cells import ARM_COLUMNS, ARMS, COLUMNS, ORDERS, Late, TableSettings, column_costs
+from benchmarks.cells import (
+    ARM_COLUMNS,
+    ARMS,
+    COLUMNS,
+    ORDERS,
+    POLICIES,
+    Late,
+    TableSettings,
+    column_costs,
+)
+from benchmarks.tables import known_mean
 from editloop.offline.plots import colour_of, tidy
 from editloop.online import BanditConfig
 from editloop.online.algorithms import ALPHA
@@ -58,7 +68,8 @@ def ablation(
             )
             for config in (BanditConfig(**ALGORITHM_1), BanditConfig())
         )
-        # `fit` leaves RL out where its cost model predicts nothing; a seed without an arm does not count.
+        # `fit` leaves RL out where its cost model predicts nothing: the others play without it, and RL alone
+        # has no costs there.
         columns = {column.title: _of_known(found[k]) for k, column in enumerate(COLUMNS)}
         by_seed[subset] = (found - best).max(axis=0)
         worst = _of_known(by_seed[subset])
@@ -77,7 +88,7 @@ def ablation(
     text = (
         f"{_lead(settings)} LateEnsemble is Algorithm 1 to the letter, and in the last column the default of "
         "`Bandit`. Max SubOpt: the largest distance to the best single policy of a column; the base "
-        "counts as one.\n\n"
+        "counts as one. Where `fit` left RL out (see `table1`), the others play without it.\n\n"
         + markdown_table(["arms", *TITLES, "Max SubOpt", "by default"], rows)
         + "\n\nRL as a further "
         f"arm beside {', '.join(WITHOUT_RL)} changes Max SubOpt by {plus_minus(*with_rl)} (mean over seeds)."
@@ -102,7 +113,10 @@ def alpha(
         ]
         for value in ALPHAS
     }
-    best = [float(np.nanmean(tables[column][:, :, ARM_COLUMNS], axis=(0, 1)).min()) for column in COLUMNS]
+    best = [
+        min(known_mean(tables[column][:, :, arm].mean(axis=1)) for arm in range(len(POLICIES))[ARM_COLUMNS])
+        for column in COLUMNS
+    ]
     rows = [[f"{value:.3g}", *(plus_minus(*cell) for cell in cells)] for value, cells in results.items()]
     rows.append(["best arm", *(f"{mean:.3f}" for mean in best)])
     text = f"{_lead(settings)} The default is {ALPHA:g}.\n\n" + markdown_table(["α", *TITLES], rows)

@@ -134,7 +134,8 @@ def max_subopt(means: NDArray[np.float64]) -> NDArray[np.float64]:
 def _numbers(costs: Costs, shares: Shares) -> dict[str, Any]:
     means = np.array([[costs[column][method].mean(axis=1) for column in COLUMNS] for method in ROWS])
     worst = max_subopt(means)
-    best_arm = np.nanmean(means[ARM_COLUMNS], axis=2).min(axis=0)
+    by_arm = [[known_mean(means[i, k]) for k in range(len(COLUMNS))] for i in range(len(ROWS))[ARM_COLUMNS]]
+    best_arm = np.nanmin(np.array(by_arm), axis=0)
     missing = {c.title: int(np.isnan(costs[c]["rl"]).any(axis=1).sum()) for c in COLUMNS}
     return {
         "without_rl": {title: count for title, count in missing.items() if count},
@@ -161,6 +162,12 @@ def _numbers(costs: Costs, shares: Shares) -> dict[str, Any]:
     }
 
 
+def known_mean(values: NDArray[np.float64]) -> float:
+    """Return the mean of values [n] without those that are NaN; NaN if all are."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 def spread(values: NDArray[np.float64]) -> dict[str, Any]:
     """Return the mean of values [seeds], their standard deviation if there are several, and the values.
 
@@ -169,7 +176,7 @@ def spread(values: NDArray[np.float64]) -> dict[str, Any]:
     known = values[~np.isnan(values)]
     sd = float(known.std(ddof=1)) if len(known) > 1 else None
     by_seed = [None if np.isnan(value) else float(value) for value in values]
-    return {"mean": float(known.mean()), "sd": sd, "by_seed": by_seed}
+    return {"mean": known_mean(values), "sd": sd, "by_seed": by_seed}
 
 
 def _markdown(name: str, lead: str, data: Mapping[str, Any], settings: TableSettings) -> str:

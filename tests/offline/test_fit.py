@@ -421,6 +421,20 @@ def test_a_quantised_base_is_not_trained_itself(policy: Policy, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+def test_all_weights_are_not_trained_in_16_bits(base: Any, tmp_path: Path) -> None:
+    narrow = load_base(base(), device="cpu", dtype="bfloat16")
+    with pytest.raises(ConfigError, match=r"float32.*'bfloat16'"):
+        fit(small_log(), narrow, tmp_path / "run", config(full=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_continued_in_another_precision(base: Any, tmp_path: Path) -> None:
+    wide, narrow = (load_base(base(), device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    fit(small_log(), wide, tmp_path / "run", sft(1e-2, epochs=1), report=False)
+    with pytest.raises(RunError, match=r"another log, base or configuration.*--dtype"):
+        fit(small_log(), narrow, tmp_path / "run", sft(1e-2, epochs=1), report=False)
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "words"),
     [

@@ -11,7 +11,8 @@ import pytest
 from editloop.errors import ConfigError
 from editloop.online import Bandit, BanditConfig, RandUCB
 from editloop.online.algorithms.base import drawn
-from editloop.online.algorithms.rand_ucb import FLOOR
+from editloop.online.algorithms.rand_ucb import FLOOR, FLOOR_PULLS, LEAST, LEVELS
+from editloop.online.events import event_from_json
 
 ARMS = list("vwxyz")
 
@@ -78,3 +79,36 @@ def test_bad_options() -> None:
     with pytest.raises(ConfigError, match="alpha is a finite number"):
         RandUCB(math.nan)
     assert RandUCB.for_costs(10.0) == RandUCB(4.5) and RandUCB.for_costs(10.0, alpha=2.0) == RandUCB(2.0)
+
+
+def test_a_probability_is_never_above_1():
+    """Rounding would be enough for a log that cannot be read again."""
+    algorithm = RandUCB(0.45)
+    for n in range(1, 20_000):
+        assert algorithm.probabilities([n], [n], [0.3]) == [1.0]
+        both = algorithm.probabilities([n, 2 * n], [n, 2 * n], [0.3, 0.31])
+        assert max(both) < 1.0 and sum(both) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_what_one_arm_logs_can_be_read_again():
+    bandit = Bandit(["sft"])
+    for t in range(600):
+        decision = bandit.decide(str(t))
+        bandit.edited(str(t), 0.3)
+        assert event_from_json(decision.to_json()) == decision
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_halves_find_what_each_level_finds(seed: int):
+    rng = np.random.default_rng(seed)
+    algorithm = RandUCB(0.45)
+    pulls = rng.integers(1, 60, 6).astype(float).tolist()
+    means = rng.uniform(0.2, 0.5, 6).tolist()
+    total, log_t = sum(pulls), math.log(sum(pulls))
+    floor = FLOOR * min(1.0, math.sqrt(FLOOR_PULLS / total))
+    expected = np.full(6, floor / 6)
+    for level in range(1, LEVELS + 1):
+        z = algorithm.alpha * (LEAST + (1 - LEAST) * level / LEVELS)
+        bounds = [mean - z * math.sqrt(log_t / n) for mean, n in zip(means, pulls, strict=True)]
+        expected[int(np.argmin(bounds))] += (1 - floor) / LEVELS
+    assert algorithm.probabilities(pulls, pulls, means) == pytest.approx(expected.tolist())

@@ -110,6 +110,20 @@ def test_a_processor_that_multiplies_in_bf16_does_so_for_a_large_base(
     assert choose_dtype(torch.device("cpu"), "float32", numbers) == (torch.float32, "as asked")
 
 
+def test_the_numbers_of_a_base_are_counted_in_any_format(base: Any, tmp_path: Path) -> None:
+    folder = Path(base())
+    expected = sum(each.numel() for each in load_base(folder, device="cpu").model.parameters())
+    assert loading._numbers(folder, False) == loading.numbers_of(folder) == expected
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    for weights in other.glob("*.safetensors"):
+        weights.unlink()
+    assert (
+        loading.numbers_of(other) == 0 and loading._numbers(other, False) == expected
+    )  # by the shapes of the configuration
+    assert loading._numbers(tmp_path / "nowhere", False) == 0
+
+
 def test_each_decision_is_reported_in_one_line(base: Any) -> None:
     policy = load_base(base(chat=True), device="cpu", dtype="bfloat16", max_length=50)
     assert policy.model.dtype == torch.bfloat16

@@ -232,13 +232,15 @@ def test_weights_are_one_for_each_token_and_stay_with_their_continuation() -> No
     assert [part.weights for part in tree.split()] == [((1.0, 0.0, 2.0),), ((0.5, 0.0),)]
     with pytest.raises(ValueError, match="one number for each token"):
         ContextTree(CONTEXT, tree.continuations, ((1.0,), (0.5, 0.0)))
+    with pytest.raises(ValueError, match="at least 0"):
+        ContextTree(CONTEXT, tree.continuations, ((1.0, -1.0, 2.0), (0.5, 0.0)))
 
 
 @pytest.mark.parametrize("share", [True, False])
 def test_tokens_of_weight_0_need_no_prediction(share: bool) -> None:
     weighed = ContextTree(CONTEXT, ((1, 2, 3), (1, 4)), ((1.0, 0.0, 2.0), (0.5, 0.0)))
     batch = pack([weighed, ContextTree(CONTEXT, ((7, 8),))], share=share)
-    assert batch.weight is not None
+    assert batch.weight is not None and batch.weight.dtype == batch.lengths.dtype == np.float32
     assert batch.owner.tolist() == [0, 0, 1, 2, 2]
     assert batch.weight.tolist() == [1.0, 2.0, 0.5, 1.0, 1.0]
     assert batch.lengths.tolist() == [3.0, 0.5, 2.0]

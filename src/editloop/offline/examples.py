@@ -82,7 +82,7 @@ class Completions:
             return None if values is None else tuple(values[index] for index in kept)
 
         return Completions(
-            ContextTree(self.tree.context, of_kept(self.tree.continuations)),
+            ContextTree(self.tree.context, of_kept(self.tree.continuations), of_kept(self.tree.weights)),
             {role: tuple(place[index] for index in self.roles[role]) for role in roles if role in self.roles},
             of_kept(self.reference),
             of_kept(self.cost),

@@ -193,7 +193,8 @@ def _check_base(policy: Policy, config: FitConfig) -> None:
     """Refuse a base that this process cannot train.
 
     Raises:
-        ConfigError: It is on another GPU, or it is quantised and all weights should be trained.
+        ConfigError: It is on another GPU; or all weights should be trained, and it is quantised, or not in
+            float32.
     """
     check_device(policy.device, processes(policy.device))
     if config.full and policy.quantize is not None:
@@ -201,6 +202,12 @@ def _check_base(policy: Policy, config: FitConfig) -> None:
             "the weights of a quantised base cannot be trained",
             seen=policy.quantize,
             do="drop --full or --quantize",
+        )
+    if config.full and policy.precision != "float32":
+        raise ConfigError(
+            "all weights are trained in float32, because their small updates would vanish in 16 bits",
+            seen=policy.precision,
+            do="load the base with dtype float32",
         )
 
 

@@ -207,7 +207,11 @@ def _plan_method(
     held = sum(len(example.tree.layout) for example in data.validation.examples)
     # Where the activations are computed twice, so is the forward.
     seconds = trained / world * (speed.train + (speed.score if checkpointing else 0.0))
-    seconds += evaluations * held / world * speed.score
+    # A method that weighs tokens reads the held rows once more, and has a reference of its own.
+    weighted = any(tree.weights is not None for tree in trees)
+    seconds += evaluations * held * (1 + weighted) / world * speed.score
+    if weighted and "reference" in trials[0].needs:
+        seconds += (sum(lengths) + held) / world * speed.score
     seconds += finalists * _drawing(config.validation_samples, config, data.validation.examples, speed)
     return MethodPlan(
         method.name, len(trials), len(trees), steps, round(trained), micro, checkpointing, memory, seconds

@@ -35,12 +35,16 @@ RESOURCES = {"micro_batch_size", "gradient_checkpointing", "memory"}
 
 
 def run_identity(policy: Policy, config: FitConfig, data: FitData) -> str:
-    """Hash of what the result of a fit depends on: the base, the configuration, and every token."""
+    """Hash of what the result of a fit depends on: the base, its precision, the settings, and every token."""
     # Tokens and not records: a fit may be continued from another file or format with the same content.
     trials = (trial for name in config.methods for trial in config.trials(name))
     kept = {"micro_batch_size"} if any(trial.method.forward_matters for trial in trials) else set()
     settings = config.model_dump_json(exclude=RESOURCES - kept)
     digest = hashlib.sha256(f"{policy.fingerprint} {settings}".encode())
+    # A fit that goes on in another precision would compare trials of both. Runs in float32 have the identity
+    # that they had before this was looked at.
+    if (precision := policy.precision) != "float32":
+        digest.update(precision.encode())
     for example in (*data.train.examples, *data.validation.examples):
         digest.update(repr((example.id, example.tree.context, example.tree.continuations)).encode())
     return digest.hexdigest()[:16]
@@ -63,7 +67,7 @@ def open_run(run: RunFolder, identity: str) -> Manifest | None:
         raise RunError(
             "the output folder holds the run of another log, base or configuration",
             seen=str(run.path),
-            do="choose another --out",
+            do="choose another --out, or the --dtype in which the run was begun",
         )
     return manifest
 

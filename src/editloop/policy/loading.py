@@ -63,7 +63,8 @@ def load_base(
     resolved = resolve_base(base)
     base = resolved.place
     chosen_device, device_why = choose_device(device)
-    chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype, numbers_of(base))
+    numbers = _numbers(base, trust_remote_code) if dtype == "auto" and chosen_device.type == "cpu" else 0
+    chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype, numbers)
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
     if quantize is None:
         check_room(base, chosen_dtype, chosen_device, memory)
@@ -97,6 +98,21 @@ def load_base(
         generation=generation,
         linear_head=linear_head,
     )
+
+
+def _numbers(base: str | Path, trust_remote_code: bool) -> int:
+    """How many numbers the weights of a base are; 0 if that cannot be found out."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if known := numbers_of(base):
+        return known
+    try:  # of a hub name, or of weights in another format, by the shapes alone
+        with downloads_alone(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(str(base), trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        return int(model.num_parameters())
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError):
+        return 0  # what is wrong with the base is said when it is loaded
 
 
 def _tokenizer_and_model(

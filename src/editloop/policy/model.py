@@ -67,6 +67,12 @@ class Policy:
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     @property
+    def precision(self) -> str:
+        """The precision of the weights, such as `bfloat16`."""
+        found = next(weight.dtype for weight in self.model.parameters() if weight.is_floating_point())
+        return str(found).removeprefix("torch.")
+
+    @property
     def attention_cost(self) -> float:
         """The work of one query-key pair, in units of a token's work outside attention (see `pack`)."""
         return ATTENTION_COST / float(self.model.config.get_text_config().hidden_size)

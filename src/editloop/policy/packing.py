@@ -16,7 +16,8 @@ from editloop.policy.tree import ContextTree, Layout
 __all__ = ["TreeBatch", "best_width", "first_fit", "pack"]
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Floats = NDArray[np.float32]
+"""Weights are in float32, because not every device has float64."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class TreeBatch:
             token, as an index into `predictor` and `target` [m].
         owner: The continuation of each such pair [m]. The pairs of a continuation stand together, in the
             order of its tokens.
-        weight: How much each such pair counts, float64 [m]; None counts all once. Tokens of weight 0 are not
+        weight: How much each such pair counts, float32 [m]; None counts all once. Tokens of weight 0 are not
             among them.
         lengths: Number of counted tokens of each continuation, by their weights [K].
         plain: True if every row is one plain sequence, so that a causal mask is enough.
@@ -72,7 +73,8 @@ def pack(
         share: Whether shared prefixes stand once. If not, every continuation is a plain sequence in a row of
             its own, for models whose attention takes no mask.
         from_fork: Count only the tokens after the prefix that all continuations of a tree share. The
-            difference of two log-probabilities stays the same, and the prefix needs no logits.
+            difference of two log-probabilities stays the same, and the prefix needs no logits; of a tree with
+            weights, if both weigh the prefix alike.
         attention_cost: The work of one query-key pair, in units of a token's work outside attention. The rows
             get the width of least cost; trees that are longer are split into plain sequences.
         pad: The token id that fills rows up.
@@ -145,7 +147,7 @@ class _Predictions:
         self.member: list[Ints] = []
         self.owner: list[Ints] = []
         zeros: Ints | Floats = np.zeros(continuations, np.int64)
-        self.lengths = zeros.astype(np.float64) if weighted else zeros
+        self.lengths = zeros.astype(np.float32) if weighted else zeros
         self._count = 0
 
     def add(self, layout: Layout, offset: int, skip: int, first: int, weights: Weights | None = None) -> None:
@@ -166,9 +168,8 @@ class _Predictions:
             # For an empty path, `predictors` would still name the context's last token.
             before = layout.predictors(path)[skip:] if len(path) else path
             if self.weighted:
-                own: Floats = np.array(
-                    (1.0,) * len(nodes) if weights is None else weights[k][skip:], np.float64
-                )
+                given = (1.0,) * len(nodes) if weights is None else weights[k][skip:]
+                own: Floats = np.array(given, np.float32)
                 nodes, before = nodes[own != 0], before[own != 0]  # the others need no logits
                 self.weight.append(own[own != 0])
             fresh = number[nodes] < 0

@@ -61,7 +61,7 @@ class ContextTree:
         weights: How much each token of each continuation counts, at least 0; None counts every token once.
 
     Raises:
-        ValueError: There is no context token, no continuation, or not one weight for each token.
+        ValueError: There is no context token, no continuation, not one weight for each token, or one below 0.
     """
 
     context: tuple[int, ...]
@@ -75,6 +75,8 @@ class ContextTree:
             raise ValueError("a context tree needs at least one continuation")
         if self.weights is not None and [*map(len, self.weights)] != [*map(len, self.continuations)]:
             raise ValueError("weights need one number for each token of each continuation")
+        if any(w < 0 for own in self.weights or () for w in own):
+            raise ValueError("a token's weight is at least 0")
 
     @cached_property
     def layout(self) -> Layout:

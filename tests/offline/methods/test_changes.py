@@ -52,6 +52,7 @@ def test_weights_stand_at_the_continuations_of_their_roles() -> None:
     assert found.tree.continuations == ((5, 6, 7), (5, 9, 7))
     assert found.tree.weights == ((0.5, 2.0, 0.5), (0.5, 2.0, 0.5))
     assert found.reference is None  # that of all tokens would be another number
+    assert found.with_reference((-1.0, -2.0)).only("edit").tree.weights == ((0.5, 2.0, 0.5),)
     alone = weighted(own, changed=2.0, copied=0.5, roles=("edit",))
     assert alone.tree.continuations == ((5, 9, 7),) and alone.roles == {"edit": (0,)}
     assert alone.tree.weights == ((0.5, 2.0, 0.5),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,17 @@ import pytest
 import torch
 
 from editloop.edits import Record
-from editloop.offline import METHODS, FitConfig, fit, make_examples, pack_completions, reference_of
+from editloop.offline import (
+    METHODS,
+    Batch,
+    Completions,
+    FitConfig,
+    Layout,
+    fit,
+    make_examples,
+    pack_completions,
+    reference_of,
+)
 from editloop.policy import ContextTree, Policy, batch_log_probs, load_base
 from small_log import small_log
 
@@ -29,7 +40,7 @@ def test_only_the_changed_tokens_count_in_the_policy_and_in_the_reference(policy
     rows = METHOD.completions(examples, trial)
     ((known,), _) = reference_of(policy, rows)
     context, weights = known.tree.context, known.tree.weights
-    assert weights is not None and all(set(each) == {0.0, 1.0} for each in weights)
+    assert weights is not None and [set(each) for each in weights] == [{0.0, 1.0}, {0.0, 1.0}, {1.0}]
 
     def by_hand(continuation: tuple[int, ...], own: tuple[float, ...]) -> float:
         """The sum of the log-probabilities of the tokens that count, each as the last of a prefix."""
@@ -85,17 +96,22 @@ def test_the_words_that_users_kept_are_not_pushed_down(base: Any, tmp_path: Path
     assert shifts["dpo"] < shifts["edited_dpo"]
 
 
-def test_an_edit_that_only_deletes_has_a_margin_of_the_response_alone() -> None:
-    from editloop.offline import Batch, Completions, Layout
-
+def test_of_an_edit_that_only_deletes_the_margin_is_that_of_the_response() -> None:
     tree = ContextTree((1,), ((5, 6), (5, 7, 6)))
     own = Completions(tree, {"edit": (0,), "response": (1,)})
     example = type("Row", (), {"completions": own, "is_pair": True})()
     (row,) = METHOD.completions([example], METHOD.hyperparameters())
-    assert row.tree.weights == ((0.0, 0.0), (0.0, 1.0, 0.0))
-    known = row.with_reference((0.0, -2.0))
+    assert row.tree.continuations == ((5, 6), (5, 7, 6), (5, 6))
+    assert row.tree.weights == ((0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0))
+    known = row.with_reference((0.0, -2.0, -3.0))
     layout = Layout([known], torch.tensor(known.tree.lengths))
-    batch = Batch(layout, torch.tensor([0.0, -3.0]), METHOD.totals(layout))
     trial = METHOD.hyperparameters(beta=1.0)
-    assert float(METHOD.loss(batch, trial)) == pytest.approx(0.3132617)  # log(1 + e^−1)
-    assert torch.isfinite(METHOD.validation_figure(batch, trial))  # the edit has no token that counts
+
+    def batch(response: float, whole: float) -> Batch:
+        return Batch(layout, torch.tensor([0.0, response, whole]), METHOD.totals(layout))
+
+    assert float(METHOD.loss(batch(-3.0, -3.0), trial)) == pytest.approx(0.3132617)  # log(1 + e^−1)
+    assert float(METHOD.validation_figure(batch(-3.0, -3.0), trial)) == pytest.approx(0.3132617)
+    # The loss gains by a policy that has forgotten how to write; the figure that decides does not.
+    assert float(METHOD.loss(batch(-300.0, -303.0), trial)) < 1e-6
+    assert float(METHOD.validation_figure(batch(-300.0, -303.0), trial)) == pytest.approx(math.log(2) * 150)

@@ -61,9 +61,13 @@ class DPO(Method):
         # The loss looks at the difference of edit and response alone. It keeps falling when both become
         # unlikely, edits only less so, and a policy that has forgotten how to write has the lowest loss of
         # all (docs/findings.md). A fall of one nat per token outweighs all that the loss can gain.
-        chosen, _ = batch.pairs
-        fall = displacement(batch.log_probs[chosen], batch.reference[chosen], batch.lengths[chosen])
+        wanted = self.wanted(batch)
+        fall = displacement(batch.log_probs[wanted], batch.reference[wanted], batch.lengths[wanted])
         return self.loss(batch, hyperparameters) + self.unlearned(hyperparameters) * fall
+
+    def wanted(self, batch: Batch) -> Tensor:
+        """The numbers of the completions that should not become less likely: the edits."""
+        return batch.pairs[0]
 
     def unlearned(self, hyperparameters: DPOHyperparameters) -> float:
         """The loss of the reference itself, whose margins are all 0."""

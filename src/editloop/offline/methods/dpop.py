@@ -33,8 +33,8 @@ class DPOPHyperparameters(DPOHyperparameters):
 class DPOP(DPO):
     """DPO with a penalty on the margin where the edit falls below its likelihood under the reference.
 
-    DPO looks at the difference of edit and response alone, and often makes both unlikely. With λ above 1 a
-    fall of the edit costs more than the same fall of the response gains.
+    DPO looks at the difference of edit and response alone, and often makes both unlikely. Here a fall of the
+    edit costs 1 + λ times what the same fall of the response gains.
     """
 
     name = "dpop"

@@ -9,7 +9,10 @@ from editloop.offline.methods.base import hyperparameter
 from editloop.offline.methods.sft import SFT, SFTHyperparameters
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from editloop.offline.examples import Completions, Example
+    from editloop.offline.methods.batch import Batch
 
 __all__ = ["METHOD", "EditedSFT", "EditedSFTHyperparameters"]
 
@@ -44,6 +47,10 @@ class EditedSFT(SFT):
 
         weight = hyperparameters.changed_weight
         return [weighted(each.completions, changed=weight, copied=1.0, roles=self.roles) for each in examples]
+
+    def loss(self, batch: Batch, hyperparameters: Any) -> Tensor:
+        """The negative log-likelihood of the edits, changed tokens counted `changed_weight` times (Eq. 3)."""
+        return super().loss(batch, hyperparameters)
 
 
 METHOD = EditedSFT()

@@ -59,7 +59,7 @@ class RandUCB(UCB):
             return bounds.index(min(bounds))
 
         for arm, levels in _runs(best, 1, best(1), LEVELS, best(LEVELS)):
-            found[arm] += (1 - floor) * levels / LEVELS
+            found[arm] += (1 - floor) * (levels / LEVELS)  # a single arm has 1 exactly, and not a little more
         return found
 
 

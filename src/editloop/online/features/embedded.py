@@ -34,8 +34,8 @@ USERS = 32
 class EmbeddedText:
     """The embedding of what the user asked, who asks, hashed, and two lengths: 98 features.
 
-    Requests that mean the same in other words have like features, which hashed words have not. Each of these
-    features is different from 0, so that an update and a choice take longer. The embedding has the length 1.
+    Requests that mean the same in other words have like features, which hashed words have not. All numbers of
+    an embedding count, so that a choice takes longer than by some words. The embedding has the length 1.
 
     Raises:
         MissingExtraError: The extra `embeddings` is not installed.
@@ -52,7 +52,8 @@ class EmbeddedText:
         """See `FeatureMap`."""
         request = asked(context)
         values = np.zeros(SIZE + USERS + 2)
-        tokens = self._tokenizer.encode(request.text, add_special_tokens=False).ids
+        text = request.text.encode("utf-8", "replace").decode()  # a lone half of a pair is no text
+        tokens = self._tokenizer.encode(text, add_special_tokens=False).ids
         if tokens:
             mean = self._vectors[tokens].mean(axis=0, dtype=np.float64)
             values[:SIZE] = mean / (np.linalg.norm(mean) or 1.0)

@@ -14,6 +14,9 @@ from editloop.edits import Context
 
 __all__ = ["Asked", "asked", "hashed", "lengths_of", "user_values"]
 
+SHORT = 32
+"""The characters of the longest words whose hashes are remembered."""
+
 LONGEST = 20_000
 """The characters of a text that are read. What a request wants stands at its beginning or at its end."""
 
@@ -47,13 +50,20 @@ def asked(context: Context) -> Asked:
     return Asked(shown, len(text), whole)
 
 
-@lru_cache(maxsize=16_384)  # most words come again
 def hashed(text: str, places: int) -> tuple[int, float]:
     """Return a place below `places`, and a sign, which is of a bit that the place does not depend on."""
+    return _short_hashed(text, places) if len(text) <= SHORT else _hashed(text, places)
+
+
+def _hashed(text: str, places: int) -> tuple[int, float]:
     # Not `hash`, which differs between processes. CRC-32 is linear, so that a change of one letter changes
     # the same bits of all texts; the multiplication mixes them.
     number = zlib.crc32(text.encode("utf-8", "replace")) * 0x9E3779B1 >> 7
     return (number >> 1) % places, 1.0 if number & 1 else -1.0
+
+
+_short_hashed = lru_cache(maxsize=16_384)(_hashed)
+"""Most words come again. Long ones are not kept: a text without spaces is one word of its whole length."""
 
 
 def user_values(user: str, out: NDArray[np.float64]) -> None:
