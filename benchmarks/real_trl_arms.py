@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.train_spec import ALPHA, BETA, RANK, device
+from benchmarks.train_spec import ALPHA, BETA, RANK, device, equal_precision
 
 STARTED = time.perf_counter()
 BATCH = 8
@@ -88,10 +88,15 @@ def _train_ours(spec: RealSpec) -> dict[str, Path]:
     """Run one `fit`, and return the folders of its policies."""
     from editloop.edits import read_log
     from editloop.offline import FitConfig, fit
+    from editloop.policy import load_base
 
     log = read_log(spec.train)
-    config = FitConfig(methods=spec.methods) if spec.arm == "ours" else _tuned(spec, len(log))
-    run = fit(log, spec.base, Path(spec.folder) / "run", config)
+    if spec.arm == "ours":
+        base, config = load_base(spec.base, device=device()), FitConfig(methods=spec.methods)
+    else:
+        base = load_base(spec.base, device=device(), dtype=equal_precision())
+        config = _tuned(spec, len(log))
+    run = fit(log, base, Path(spec.folder) / "run", config)
     return {name: run.policy_path(name) for name in spec.methods}
 
 

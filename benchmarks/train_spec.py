@@ -94,6 +94,11 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def equal_precision() -> str:
+    """Return the precision of our arms: on a CPU float32, as that of tuned TRL, also where `auto` is not."""
+    return "float32" if device() == "cpu" else "auto"
+
+
 def make_rows(spec: Spec) -> tuple[list[Any], int]:
     """Return the rows of a specification, and the number of rows of an optimiser step."""
     if spec.size in LAB:
@@ -137,7 +142,8 @@ def make_policy(spec: Spec) -> Any:
         from editloop.lab import base_path
         from editloop.policy import load_base
 
-        return load_base(base_path(spec.size) if spec.size in LAB else spec.size, device=device())
+        folder = base_path(spec.size) if spec.size in LAB else spec.size
+        return load_base(folder, device=device(), dtype=equal_precision())
     from benchmarks.train_workload import build_base, build_tokenizer
     from editloop.policy import Encoder, Policy
     from editloop.policy.probe import probe_head, probe_trees
