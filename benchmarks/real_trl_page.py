@@ -72,8 +72,8 @@ def _cells(run: dict[str, Any]) -> list[str]:
 def _speed(speed: list[dict[str, Any]]) -> str:
     text = (
         "Training alone, on the machine that is named last, with the same LoRA, rows, batches and order in "
-        "all arms: tokens of the separate sequences per second of processor time, and the process's peak. On a "
-        "CPU, `ours` and `tuned` are in float32."
+        "all arms: tokens of the separate sequences per second of processor time, and the process's peak. On "
+        "a CPU, `ours` and `tuned` are in float32."
     )
     rows = [
         [
