@@ -317,6 +317,11 @@ class Late(NamedTuple):
         return cls(costs, shares)
 
 
+def known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values [n] without those that are NaN, which stand for a policy that the fit left out."""
+    return values[~np.isnan(values)]
+
+
 def incurred_cost(costs: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the cost of the chosen arm in each round [T]."""
     return costs[np.arange(len(costs)), chosen]

@@ -91,11 +91,9 @@ def _train_ours(spec: RealSpec) -> dict[str, Path]:
     from editloop.policy import load_base
 
     log = read_log(spec.train)
-    if spec.arm == "ours":
-        base, config = load_base(spec.base, device=device()), FitConfig(methods=spec.methods)
-    else:
-        base = load_base(spec.base, device=device(), dtype=equal_precision())
-        config = _tuned(spec, len(log))
+    by_default = spec.arm == "ours"
+    config = FitConfig(methods=spec.methods) if by_default else _tuned(spec, len(log))
+    base = load_base(spec.base, device=device(), dtype="auto" if by_default else equal_precision())
     run = fit(log, base, Path(spec.folder) / "run", config)
     return {name: run.policy_path(name) for name in spec.methods}
 

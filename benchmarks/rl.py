@@ -21,6 +21,7 @@ from benchmarks.cells import (
     Cell,
     CellResponses,
     TableSettings,
+    known,
     make_cells,
     strong_costs,
 )
@@ -128,7 +129,7 @@ def _variant(name: str, made: Mapping[Cell, CellResponses], cells: Sequence[Cell
 def _mean_cost(rounds: Sequence[NDArray[np.float64]]) -> Estimate:
     """Return the mean cost of a round and its standard error over seeds, from the costs of each seed [T]."""
     means = np.array([one.mean() for one in rounds])
-    return mean_and_error(means[~np.isnan(means)])  # without the seeds of which `fit` left the method out
+    return mean_and_error(known(means))  # without the seeds of which `fit` left the method out
 
 
 def _figures(tables: Sequence[NDArray[np.float64]]) -> dict[str, Any]:

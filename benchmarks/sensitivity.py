@@ -19,6 +19,7 @@ from benchmarks.cells import (
     Late,
     TableSettings,
     column_costs,
+    known,
 )
 from benchmarks.tables import known_mean
 from editloop.offline.plots import colour_of, tidy
@@ -60,20 +61,15 @@ def ablation(
     for subset in SUBSETS:
         picked = [single.index(arm) for arm in subset]
         found, by_default = (
-            np.array(
-                [
-                    Late.played(tables[c][:, :, picked], config, contexts[c]).costs.mean(axis=1)
-                    for c in COLUMNS
-                ]
-            )
+            np.array([mean_bandit_cost(tables[c][:, :, picked], config, contexts[c]) for c in COLUMNS])
             for config in (BanditConfig(**ALGORITHM_1), BanditConfig())
         )
         # `fit` leaves RL out where its cost model predicts nothing: the others play without it, and RL alone
         # has no costs there.
-        columns = {column.title: _of_known(found[k]) for k, column in enumerate(COLUMNS)}
+        columns = {column.title: mean_and_error(known(found[k])) for k, column in enumerate(COLUMNS)}
         by_seed[subset] = (found - best).max(axis=0)
-        worst = _of_known(by_seed[subset])
-        worst_by_default = _of_known((by_default - best).max(axis=0))
+        worst = mean_and_error(known(by_seed[subset]))
+        worst_by_default = mean_and_error(known((by_default - best).max(axis=0)))
         results.append(
             {
                 "arms": list(subset),
@@ -133,10 +129,6 @@ def alpha(
     return data
 
 
-def _of_known(values: NDArray[np.float64]) -> tuple[float, float | None]:
-    return mean_and_error(values[~np.isnan(values)])
-
-
 def _lead(settings: TableSettings) -> str:
     return (
         f"Mean cost of a round over {settings.rounds} rounds, mean ± standard error over seeds "
@@ -145,14 +137,17 @@ def _lead(settings: TableSettings) -> str:
     )
 
 
-def mean_bandit_cost(tables: NDArray[np.float64], config: BanditConfig) -> NDArray[np.float64]:
+def mean_bandit_cost(
+    tables: NDArray[np.float64], config: BanditConfig, contexts: Sequence[Sequence[str]] | None = None
+) -> NDArray[np.float64]:
     """Return the mean cost of a round for each seed [seeds], over several random orders of the rounds.
 
     Args:
         tables: Costs [seeds, T, arms].
         config: The bandit's configuration.
+        contexts: What is asked in each round [seeds][T], for a bandit with features.
     """
-    means: NDArray[np.float64] = Late.played(tables, config).costs.mean(axis=1)
+    means: NDArray[np.float64] = Late.played(tables, config, contexts).costs.mean(axis=1)
     return means
 
 

@@ -25,6 +25,7 @@ from benchmarks.cells import (
     Late,
     TableSettings,
     column_costs,
+    known,
 )
 from editloop.lab import get_domain
 from editloop.lab.settings import COST
@@ -164,8 +165,8 @@ def _numbers(costs: Costs, shares: Shares) -> dict[str, Any]:
 
 def known_mean(values: NDArray[np.float64]) -> float:
     """Return the mean of values [n] without those that are NaN; NaN if all are."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    left = known(values)
+    return float(left.mean()) if len(left) else float("nan")
 
 
 def spread(values: NDArray[np.float64]) -> dict[str, Any]:
@@ -173,8 +174,8 @@ def spread(values: NDArray[np.float64]) -> dict[str, Any]:
 
     A NaN is a seed without the policy: it is None among the values, and does not count.
     """
-    known = values[~np.isnan(values)]
-    sd = float(known.std(ddof=1)) if len(known) > 1 else None
+    left = known(values)
+    sd = float(left.std(ddof=1)) if len(left) > 1 else None
     by_seed = [None if np.isnan(value) else float(value) for value in values]
     return {"mean": known_mean(values), "sd": sd, "by_seed": by_seed}
 

@@ -106,8 +106,8 @@ def test_a_processor_that_multiplies_in_bf16_does_so_for_a_large_base(
     known: dict[str, bool], numbers: int, chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
-    assert choose_dtype(torch.device("cpu"), "auto", numbers)[0] == chosen
-    assert choose_dtype(torch.device("cpu"), "float32", numbers) == (torch.float32, "as asked")
+    assert choose_dtype(torch.device("cpu"), "auto", lambda: numbers)[0] == chosen
+    assert choose_dtype(torch.device("cpu"), "float32", lambda: numbers) == (torch.float32, "as asked")
 
 
 def test_the_numbers_of_a_base_are_counted_in_any_format(base: Any, tmp_path: Path) -> None:

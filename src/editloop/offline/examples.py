@@ -34,9 +34,10 @@ EDIT, RESPONSE, SAMPLED = "edit", "response", "sampled"
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """The K distinct completions of one context that a loss compares, as continuations of one tree.
+    """The K completions of one context that a loss compares, as continuations of one tree.
 
-    A continuation may have several roles: a draft that was left unchanged is its own edit.
+    They are distinct, or differ in their weights. A continuation may have several roles: a draft that was
+    left unchanged is its own edit.
 
     Attributes:
         tree: The context and its K continuations.

@@ -181,8 +181,7 @@ def _score(
 def _key(policy: Policy, trees: Sequence[ContextTree], features: bool) -> str:
     """The name of a cached pass: a hash of everything that its numbers depend on."""
     # The leading 5 is the version of the pass. Raise it whenever the same tokens would get other numbers.
-    dtype = next(p.dtype for p in policy.model.parameters() if p.is_floating_point())
-    digest = hashlib.sha256(f"5 {policy.fingerprint} {dtype} {features}".encode())
+    digest = hashlib.sha256(f"5 {policy.fingerprint} torch.{policy.precision} {features}".encode())
     # Each length goes in before its tokens, and a mark after each tree. Without them, the same tokens divided
     # differently between context and continuations, or between two trees, would have the same hash.
     for tree in trees:

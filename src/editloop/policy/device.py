@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 from accelerate import PartialState
@@ -55,13 +56,15 @@ def _own_gpu(device: torch.device) -> torch.device:
     return device
 
 
-def choose_dtype(device: torch.device, dtype: str = "auto", numbers: int = 0) -> tuple[torch.dtype, str]:
+def choose_dtype(
+    device: torch.device, dtype: str = "auto", numbers: Callable[[], int] = int
+) -> tuple[torch.dtype, str]:
     """The precision to load a model in, and why.
 
     Args:
         device: The device that the model will be on.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
-        numbers: How many numbers the base has; 0 if that is not known.
+        numbers: Counts the numbers of the base, where they decide; 0 if they are not known.
 
     Raises:
         ConfigError: The dtype is unknown.
@@ -73,7 +76,7 @@ def choose_dtype(device: torch.device, dtype: str = "auto", numbers: int = 0) ->
     # GPUs before Ampere emulate bf16, which is slower than fp32.
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "supported by the GPU"
-    if device.type == "cpu" and numbers >= LARGE and _multiplies_bf16():
+    if device.type == "cpu" and _multiplies_bf16() and numbers() >= LARGE:
         return torch.bfloat16, "supported by the processor; float32 is exact, and takes about twice as long"
     return torch.float32, "exact"
 

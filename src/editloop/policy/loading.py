@@ -63,8 +63,7 @@ def load_base(
     resolved = resolve_base(base)
     base = resolved.place
     chosen_device, device_why = choose_device(device)
-    numbers = _numbers(base, trust_remote_code) if dtype == "auto" and chosen_device.type == "cpu" else 0
-    chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype, numbers)
+    chosen_dtype, dtype_why = choose_dtype(chosen_device, dtype, lambda: _numbers(base, trust_remote_code))
     options: dict[str, Any] = {"dtype": chosen_dtype, "trust_remote_code": trust_remote_code}
     if quantize is None:
         check_room(base, chosen_dtype, chosen_device, memory)

@@ -16,10 +16,11 @@ TOKENS = st.lists(st.integers(0, 4), max_size=12)
 def marks(edit: str, response: str) -> tuple[str, str]:
     """The changed letters of both, the copied ones as dots."""
     new, old = changed_tokens([*map(ord, edit)], [*map(ord, response)])
-    return tuple(  # type: ignore[return-value]
-        "".join(letter if is_changed else "." for letter, is_changed in zip(text, flags, strict=True))
-        for text, flags in ((edit, new), (response, old))
-    )
+
+    def shown(text: str, flags: list[bool]) -> str:
+        return "".join(letter if each else "." for letter, each in zip(text, flags, strict=True))
+
+    return shown(edit, new), shown(response, old)
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,9 @@ def weighted(completions: Completions, *, changed: float, copied: float, roles: 
         copied: The weight of a copied one.
         roles: The roles of the completions to return.
     """
-    continuations = completions.tree.continuations
-    edit, response = completions.of(EDIT), completions.of(RESPONSE)
+    both = completions.only(EDIT, RESPONSE)
+    continuations, edit, response = both.tree.continuations, both.of(EDIT), both.of(RESPONSE)
     new, old = changed_tokens(continuations[edit], continuations[response])
     marks = {response: old, edit: new}
-    own = completions.only(*roles)
-    kept = sorted({index for role in roles for index in completions.roles[role]})
-    weights = tuple(tuple(changed if is_changed else copied for is_changed in marks[index]) for index in kept)
-    return Completions(ContextTree(own.tree.context, own.tree.continuations, weights), own.roles)
+    weights = tuple(tuple(changed if each else copied for each in marks[i]) for i in range(len(both)))
+    return Completions(ContextTree(both.tree.context, continuations, weights), both.roles).only(*roles)
