@@ -248,6 +248,7 @@ def test_an_adapter_changes_the_policy_and_leaves_no_trace_when_it_is_off(base: 
     before, names, scores = state(policy), list(policy.model.state_dict()), policy.log_probs(TREES)
     adapted = attach_adapter(policy, LORA, seed=0)
     assert adapted.log_probs(TREES) == scores  # a fresh adapter does nothing
+    torch.manual_seed(1)  # the dropout of some families would depend on the tests that ran before
     train_a_little(adapted)
     trained = adapted.log_probs(TREES)
     assert abs(trained[0][0] - scores[0][0]) > 1e-2
