@@ -24,6 +24,7 @@ __all__ = [
     "keys",
     "log_view",
     "policies",
+    "shadows",
 ]
 
 metadata = MetaData()
@@ -51,6 +52,7 @@ events = Table(
     Column("arms", Text),  # JSON; of a new epoch
     Column("cost_name", String(200)),  # of a new epoch: the cost that its edits are measured by
     Column("features", Text),  # of a decision: what was known of its request; removed with the texts
+    Column("detail", Text),  # JSON; of a stage: its transition; of an epoch: the arms in a canary
     # An event that is sent twice, or by two replicas, is there once. The overview reads this index alone.
     Index("events_once", "response_id", "revision", unique=True),
     Index("events_time", "time"),
@@ -71,6 +73,8 @@ drafts = Table(
     Column("finish", String(16)),  # null while it is being generated; `removed` once its texts are
     Column("non_answer", String(32)),  # the rule by which it is no answer; null if it is one
     Column("compared", Text),  # JSON: all drafts of which it was chosen; null if it is the only one
+    Column("seconds", Float(53)),  # that the policy took; null if that is not known
+    Column("logprob", Float(53)),  # log μ(y|x), in nats, by the policy that wrote it; null if not known
     Index("drafts_time", "time"),
     Index("drafts_user", "user", "time"),
 )
@@ -87,6 +91,17 @@ edits = Table(
     Index("edits_key", "key", unique=True),
     Index("edits_time", "time"),
 )
+
+shadows = Table(
+    "shadows",
+    metadata,
+    Column("response_id", String(128), primary_key=True),  # of the response that the user saw
+    Column("arm", String(200), primary_key=True),  # the policy that wrote this draft
+    Column("time", Float(53), nullable=False),
+    Column("response", Text),  # null after its removal
+    Column("finish", String(16)),
+)
+"""Drafts that nobody saw, of policies that are not arms yet, and of the champion for the same requests."""
 
 policies = Table(
     "policies",

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, update
 
-from editloop.store.schema import DECIDED, drafts, edits, events, facts, keys, policies
+from editloop.store.schema import DECIDED, drafts, edits, events, facts, keys, policies, shadows
 
 __all__ = [
     "finish_draft",
@@ -20,6 +20,7 @@ __all__ = [
     "insert_event",
     "insert_key",
     "insert_policy",
+    "insert_shadow",
     "move_policy",
     "name_costs",
     "remove_texts",
@@ -34,6 +35,7 @@ __all__ = [
 _EVENT, _NO_EVENT = insert(events), dict.fromkeys(events.columns.keys())
 _DRAFT, _NO_DRAFT = insert(drafts), dict.fromkeys(drafts.columns.keys())
 _EDIT, _NO_EDIT = insert(edits), dict.fromkeys(edits.columns.keys())
+_SHADOW, _NO_SHADOW = insert(shadows), dict.fromkeys(shadows.columns.keys())
 _FINISH = (
     update(drafts)
     .where(drafts.c.response_id == bindparam("id"), drafts.c.finish.is_(None))
@@ -42,6 +44,8 @@ _FINISH = (
         finish=bindparam("reason"),
         non_answer=bindparam("rule"),
         compared=bindparam("others"),
+        seconds=bindparam("took"),
+        logprob=bindparam("log_mu"),
     )
 )
 _COST = (
@@ -75,9 +79,12 @@ def finish_draft(
     *,
     non_answer: str | None = None,
     compared: str | None = None,
+    seconds: float | None = None,
+    logprob: float | None = None,
 ) -> bool:
     """Write the text of a draft that is not finished yet; returns whether there was such a draft."""
     values = {"id": response_id, "text": response, "reason": reason, "rule": non_answer, "others": compared}
+    values |= {"took": seconds, "log_mu": logprob}
     return bool(connection.execute(_FINISH, values).rowcount)
 
 
@@ -92,10 +99,16 @@ def insert_edit(connection: Connection, row: Mapping[str, Any]) -> None:
     connection.execute(_EDIT, {**_NO_EDIT, **row})
 
 
+def insert_shadow(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Write a draft that nobody saw."""
+    connection.execute(_SHADOW, {**_NO_SHADOW, **row})
+
+
 def remove_texts(connection: Connection, response_ids: Sequence[str]) -> None:
     """Remove all texts of these responses, the names of their users, and what was taken from the texts."""
     connection.execute(update(drafts).where(drafts.c.response_id.in_(response_ids)).values(**_REMOVED))
     connection.execute(delete(edits).where(edits.c.response_id.in_(response_ids)))
+    connection.execute(delete(shadows).where(shadows.c.response_id.in_(response_ids)))
     decided = events.c.response_id.in_(response_ids) & (events.c.revision == DECIDED)
     connection.execute(update(events).where(decided).values(features=None))
 

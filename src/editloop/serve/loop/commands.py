@@ -132,6 +132,8 @@ class RecordResponse:
         time: When, in seconds since 1970.
         non_answer: By which rule it is no answer (`editloop.edits.non_answers`); None if it is one.
         compared: All drafts of which it was chosen, as JSON; None if it is the only one.
+        seconds: The time that the policy took; None if it is not known.
+        logprob: Its log-probability by the policy that wrote it, in nats; None if it is not known.
     """
 
     response_id: str
@@ -140,6 +142,8 @@ class RecordResponse:
     time: float
     non_answer: str | None = None
     compared: str | None = None
+    seconds: float | None = None
+    logprob: float | None = None
 
     def apply(self, appender: EventAppender) -> str | None:
         """Write the text, and the costs of edits that came before it.
@@ -158,6 +162,8 @@ class RecordResponse:
             self.finish,
             non_answer=self.non_answer,
             compared=self.compared,
+            seconds=self.seconds,
+            logprob=self.logprob,
         )
         if not finished:
             draft = reads.draft(connection, self.response_id)

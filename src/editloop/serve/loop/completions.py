@@ -148,6 +148,7 @@ class CompletionService:
             arm=generation.arm,
             asked=request.characters(),
             compared=compared,
+            seconds=generation.model_seconds,
         )
         there = await _last_of(generation.written, finished)
         # Another replica was asked for the same response and finished first. Its text is in the log, so that

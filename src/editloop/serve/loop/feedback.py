@@ -263,6 +263,8 @@ class FeedbackLoop:
         arm: str = "",
         asked: int = 0,
         compared: str | None = None,
+        seconds: float | None = None,
+        logprob: float | None = None,
     ) -> str | None:
         """Record how a response ended. No edit is expected of a response without a text.
 
@@ -273,6 +275,8 @@ class FeedbackLoop:
             arm: Who wrote it.
             asked: The characters of the request.
             compared: All drafts of which it was chosen, as JSON.
+            seconds: The time that the policy took.
+            logprob: Its log-probability by the policy that wrote it, in nats.
 
         Returns:
             The text that is in the store already, if another attempt finished first; else None.
@@ -283,7 +287,8 @@ class FeedbackLoop:
                 rule = self.non_answers.examine(arm, response, asked)
             except Exception as error:  # a rule of another package must not lose the response
                 log.warning("%s: the rules for non-answers have failed: %r", response_id, error)
-        return await self.write(RecordResponse(response_id, response, reason, time.time(), rule, compared))
+        command = RecordResponse(response_id, response, reason, time.time(), rule, compared, seconds, logprob)
+        return await self.write(command)
 
     async def edit(
         self,

@@ -1,0 +1,26 @@
+"""The fifth version: the stages of policies, drafts that nobody sees, and how a draft was written."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "5"
+down_revision = "4"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the columns, which are null in earlier rows, and the table of shadow drafts."""
+    op.add_column("events", sa.Column("detail", sa.Text()))
+    op.add_column("drafts", sa.Column("seconds", sa.Float(53)))
+    op.add_column("drafts", sa.Column("logprob", sa.Float(53)))
+    op.create_table(
+        "shadows",
+        sa.Column("response_id", sa.String(128), primary_key=True),
+        sa.Column("arm", sa.String(200), primary_key=True),
+        sa.Column("time", sa.Float(53), nullable=False),
+        sa.Column("response", sa.Text()),
+        sa.Column("finish", sa.String(16)),
+    )
