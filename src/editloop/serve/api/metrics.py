@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from editloop.autopilot.stages import Transition
 from editloop.online import Event, Feedback
 from editloop.serve.loop.feedback import FeedbackLoop
 
@@ -59,7 +60,7 @@ class Metrics:
         """Count an attempt in which an arm could not answer."""
         self._failures.labels(arm, reason).inc()
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: Event | Transition) -> None:
         if isinstance(event, Feedback):
             self._feedback.labels(event.outcome).inc()
 

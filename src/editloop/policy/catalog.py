@@ -6,63 +6,19 @@ a check is refused even if its promotion is forced.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import math
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from editloop.errors import RunError
 from editloop.policy import RunFolder, check_name, check_policy
 from editloop.policy.manifest import Manifest, SamplesRecord
-from editloop.serve.backends.base import ServedPolicy
+from editloop.policy.served import ServedPolicy
 
-__all__ = ["find_policies", "objection", "validation", "within_time_limit"]
-
-T = TypeVar("T")
-
-CHECK_SECONDS = 600.0
-"""Seconds in which a run folder must be read; a large model on a slow disk takes minutes."""
-
-
-async def within_time_limit(work: Callable[[], T]) -> T:
-    """The result of work that runs in a thread of its own. A thread that hangs is abandoned.
-
-    `asyncio.to_thread` would not do: a thread of its pool that hangs on a dead mount would stay occupied, and
-    the process would wait for it at its end. A daemon thread ends with the process.
-
-    Raises:
-        RunError: The work takes too long.
-    """
-    event_loop = asyncio.get_running_loop()
-    found: asyncio.Future[T] = event_loop.create_future()
-
-    def deliver(settle: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the event loop has ended
-            # After a timeout the future is done, and setting it again would raise.
-            event_loop.call_soon_threadsafe(lambda: None if found.done() else settle())
-
-    def run() -> None:
-        try:
-            result = work()
-        except Exception as error:
-            failure = error  # Python deletes the name `error` at the end of this clause, before the delivery
-            deliver(lambda: found.set_exception(failure))
-        else:
-            deliver(lambda: found.set_result(result))
-
-    threading.Thread(target=run, name="run folder", daemon=True).start()
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            return await found
-    except TimeoutError:
-        raise RunError(
-            f"the run folder could not be read in {CHECK_SECONDS:g} s", do="check its disk or mount"
-        ) from None
+__all__ = ["find_policies", "objection", "validation"]
 
 
 def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[ServedPolicy]:
