@@ -32,6 +32,7 @@ BENCHMARKS = {
     "personal": "personal:run",
     "pessimism": "pessimism:run",
     "postedit": "postedit:run",
+    "promotion": "promotion:run",
     "quality": "quality:run",
     "real": "real:run",
     "real-table": "real_table:run",
