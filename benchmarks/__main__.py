@@ -19,6 +19,7 @@ from editloop.errors import ConfigError, EditLoopError
 BENCHMARKS = {
     "ablation": "sensitivity:ablation",
     "alpha": "sensitivity:alpha",
+    "autopilot-faults": "autopilot_faults:run",
     "bandits": "bandits:run",
     "cost-speed": "cost_speed:run",
     "costs": "costs:run",

@@ -75,7 +75,7 @@ class Autopilot:
         lease: Lease | None = None,
     ) -> None:
         self.store, self.config, self.fitter, self.runs = store, config, fitter, runs
-        self._clock, self._lease = clock, lease or Lease(store)
+        self._clock, self._lease = clock, lease or Lease(store, seconds=config.lease)
         self._notices = notices or Notices(config.webhook)
         self._is_fitting = False
         self._had_lease = False
