@@ -1,8 +1,8 @@
 """Kills of the server and of the autopilot at random times: what is left of stages, lineage and drafts.
 
-Real processes: a server with the lab's base in its process, the autopilot beside it, whose fits are processes
-of their own, and a client that asks and edits all the time. At random times the server, the autopilot, or both
-are killed by SIGKILL and started again. At the end the store is read directly.
+Real processes: a server with the lab's base in its process, the autopilot beside it, whose fits are
+processes of their own, and a client that asks and edits all the time. At random times the server, the
+autopilot, or both are killed by SIGKILL and started again. At the end the store is read directly.
 """
 
 from __future__ import annotations
