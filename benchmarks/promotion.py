@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
 
 def play(team: Team, gain: float, seed: int) -> Outcome:
     """Return how one canary ends; `gain` is what the new policy costs less."""
-    generator = np.random.default_rng([seed, round(1000 * gain), team.users])
+    generator = np.random.default_rng([seed, round(1000 * gain) + 1000, team.users])
     level = np.clip(MEAN + BETWEEN * generator.standard_normal(team.users), 0.03, 0.95)
     taste = team.taste * generator.standard_normal(team.users)
     activity = generator.gamma(2.0, 1.0, team.users)
