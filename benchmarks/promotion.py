@@ -31,7 +31,7 @@ all, of whose square 56% lies between users."""
 GAIN = 0.1
 """How much less a better policy costs, as a share of the champion's cost."""
 
-ROUNDS, LOOK_EVERY = 400, 20
+ROUNDS, LOOK_EVERY = 400, 40
 CHAMPION, NEW = "champion", "new"
 
 
@@ -135,15 +135,19 @@ def _cost(generator: np.random.Generator, mean: float) -> float:
     return float(generator.beta(mean * strength, (1 - mean) * strength))
 
 
-def run(out: str | Path, *, pairs: int = 1000, callback: ProgressCallback | None = None) -> dict[str, Any]:
+def run(
+    out: str | Path, *, pairs: int = 1000, better: int = 400, callback: ProgressCallback | None = None
+) -> dict[str, Any]:
     """Measure, and write `promotion.json` and `promotion.md`.
 
     Args:
         out: The folder for the results.
-        pairs: The canaries of each team, once with an equal policy and once with a better one.
+        pairs: The canaries of each team with an equal policy.
+        better: Those with a better one.
         callback: Receives progress.
     """
-    parts = [(team, gain, part, pairs) for team in TEAMS for gain in (0.0, GAIN * MEAN) for part in range(10)]
+    kinds = ((0.0, pairs), (GAIN * MEAN, better))
+    parts = [(team, gain, part, n) for team in TEAMS for gain, n in kinds for part in range(10)]
     played = dict(in_parallel(_job, parts, "canaries", callback or WarningCallback()))
     results = []
     for team in TEAMS:
@@ -152,7 +156,14 @@ def run(out: str | Path, *, pairs: int = 1000, callback: ProgressCallback | None
             found = [each for part in parts if part[:2] == (team, gain) for each in played[part]]
             row[name] = _summary(found)
         results.append(row)
-    data = {"pairs": pairs, "rounds": ROUNDS, "look_every": LOOK_EVERY, "gain": GAIN, "results": results}
+    data = {
+        "pairs": pairs,
+        "better": better,
+        "rounds": ROUNDS,
+        "look_every": LOOK_EVERY,
+        "gain": GAIN,
+        "results": results,
+    }
     data |= {"mean": MEAN, "between": BETWEEN, "within": WITHIN}
     write_result("promotion", data, _page(data), out)
     return data
@@ -181,10 +192,10 @@ def _page(data: dict[str, Any]) -> str:
         rows.append([each["team"]["name"], *cells, "–" if rounds is None else f"{rounds:.0f}"])
     heads = ["", "equal: promoted", "equal: called worse", "10% better: promoted", "in rounds (median)"]
     text = (
-        f"Canaries of {data['rounds']} rounds, {data['pairs']} of each kind, each judged every "
-        f"{data['look_every']} rounds, with a fifth of the users (or of the requests). Costs have the mean "
-        f"{data['mean']}, users' means differ by {data['between']} and costs around them by {data['within']} "
-        "(standard deviations). An equal policy should be promoted in at most 5%, and one that costs 10% "
-        "less in at least 80%."
+        f"Canaries of {data['rounds']} rounds, {data['pairs']:,} with an equal policy and {data['better']} with "
+        f"a better one, each judged every {data['look_every']} rounds, with a fifth of the users (or of the "
+        f"requests). Costs have the mean {data['mean']}, users' means differ by {data['between']} and costs "
+        f"around them by {data['within']} (standard deviations). An equal policy should be promoted in at most "
+        "5%, and one that costs 10% less in at least 80%."
     )
     return f"{text}\n\n{markdown_table(heads, rows)}"

@@ -24,7 +24,7 @@ def test_an_equal_policy_is_mostly_rejected_at_the_end_of_its_rounds() -> None:
 
 
 def test_a_run_is_written(tmp_path: Path) -> None:
-    run(tmp_path, pairs=10)
+    run(tmp_path, pairs=10, better=10)
     data = json.loads((tmp_path / "promotion.json").read_text())
     assert [each["team"]["name"] for each in data["results"]] == [team.name for team in TEAMS]
     assert all(0 <= each[kind]["promoted"] <= 1 for each in data["results"] for kind in ("equal", "better"))

@@ -6,6 +6,7 @@ import json
 import logging
 import queue
 import threading
+from contextlib import suppress
 from typing import Any
 
 from editloop.autopilot.stages import Transition
@@ -53,11 +54,9 @@ class Notices:
     def close(self, seconds: float = SECONDS) -> None:
         """Wait a limited time for the notices that are under way."""
         if self._thread is not None:
-            try:
+            with suppress(queue.Full):
                 self._queue.put_nowait(None)
-            except queue.Full:
-                return
-            self._thread.join(seconds)
+                self._thread.join(seconds)
         self._is_closed = True  # a thread that still waits for an answer gives up after it
 
     def _run(self) -> None:
