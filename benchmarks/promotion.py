@@ -191,11 +191,12 @@ def _page(data: dict[str, Any]) -> str:
         cells = [f"{equal['promoted']:.1%}", f"{equal['worse']:.1%}", f"{better['promoted']:.0%}"]
         rows.append([each["team"]["name"], *cells, "–" if rounds is None else f"{rounds:.0f}"])
     heads = ["", "equal: promoted", "equal: called worse", "10% better: promoted", "in rounds (median)"]
+    looks = f"each judged every {data['look_every']} rounds"
     text = (
         f"Canaries of {data['rounds']} rounds, {data['pairs']:,} with an equal policy and {data['better']} "
-        f"with a better one, each judged every {data['look_every']} rounds, with a fifth of the users (or of "
-        f"the requests). Costs have the mean {data['mean']}, users' means differ by {data['between']} and costs "
-        f"around them by {data['within']} (standard deviations). An equal policy should be promoted in at "
-        "most 5%, and one that costs 10% less in at least 80%."
+        f"with a better one, {looks}, with a fifth of the users (or of the requests). Costs have the mean "
+        f"{data['mean']}, users' means differ by {data['between']} and costs around them by {data['within']} "
+        "(standard deviations). An equal policy should be promoted in at most 5%, and one that costs 10% "
+        "less in at least 80%."
     )
     return f"{text}\n\n{markdown_table(heads, rows)}"
