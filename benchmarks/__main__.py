@@ -30,6 +30,7 @@ BENCHMARKS = {
     "estimate": "estimate:run",
     "faults": "faults:run",
     "generations": "generations:run",
+    "learners": "learners:run",
     "log-scale": "log_scale:run",
     "personal": "personal:run",
     "pessimism": "pessimism:run",

@@ -92,15 +92,20 @@ def play(team: Team, gain: float, seed: int) -> Outcome:
 
     def add(n: int, start: int) -> int:
         """Play rounds, and return how many had the new policy."""
-        new = 0
-        for i, u in enumerate(generator.choice(team.users, n, p=activity)):
-            name = f"{seed}:{start + i}"
-            is_new = canary is not None and canary.takes(names[u], name)
-            cost = _cost(generator, level[u] + is_new * (taste[u] - gain))
+        askers = generator.choice(team.users, n, p=activity)
+        ids = [f"{seed}:{start + i}" for i in range(n)]
+        if canary is None:
+            has = np.zeros(n, dtype=bool)
+        elif team.unit == "user":
+            drawn = np.array([canary.takes(name, "") for name in names])
+            has = drawn[askers]
+        else:
+            has = np.array([canary.takes("", name) for name in ids])
+        costs = _costs(generator, level[askers] + has * (taste[askers] - gain))
+        for i, (u, is_new, cost) in enumerate(zip(askers, has, costs.tolist(), strict=True)):
             arm = NEW if is_new else CHAMPION
-            rounds.append(Round(name, names[u], arm, arm, float(start + i), "edited", cost))
-            new += is_new
-        return new
+            rounds.append(Round(ids[i], names[u], arm, arm, float(start + i), "edited", cost))
+        return int(has.sum())
 
     add(team.users * team.past, -(10**9))
     config = AutopilotConfig(canary_rounds=ROUNDS, canary_unit=team.unit, canary_share=team.share)
@@ -128,11 +133,11 @@ def _in_canary(watch: Watch, config: AutopilotConfig) -> Stages:
     return stages
 
 
-def _cost(generator: np.random.Generator, mean: float) -> float:
-    """A cost in [0, 1] of this mean, from a Beta distribution; it is wide where costs of 0 are frequent."""
-    mean = float(np.clip(mean, 0.02, 0.97))
-    strength = max(mean * (1 - mean) / WITHIN**2 - 1, 0.3)
-    return float(generator.beta(mean * strength, (1 - mean) * strength))
+def _costs(generator: np.random.Generator, means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Costs in [0, 1] of these means [n], from Beta distributions; wide where costs of 0 are frequent."""
+    means = np.clip(means, 0.02, 0.97)
+    strength = np.maximum(means * (1 - means) / WITHIN**2 - 1, 0.3)
+    return generator.beta(means * strength, (1 - means) * strength)
 
 
 def run(
