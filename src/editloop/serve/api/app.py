@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from editloop import __version__
 from editloop.online import Arms, Event
-from editloop.serve.api import arms, chat, edits, overview
+from editloop.serve.api import arms, chat, edits, in_context, overview
 from editloop.serve.api.authentication import KeyCache
 from editloop.serve.api.hosts import AllowedHosts
 from editloop.serve.api.limits import Limits
@@ -23,6 +23,7 @@ from editloop.serve.api.middleware import AdmissionMiddleware
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.backends.base import Backend
 from editloop.serve.dashboard import pages
+from editloop.serve.in_context.backend import InContextBackend, InContextOptions
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.redaction import Redact
@@ -39,6 +40,7 @@ def create_app(
     limits: Limits | None = None,
     redact: Redact = str,
     hosts: Sequence[str] = (),
+    past_edits: InContextOptions | None = None,
 ) -> FastAPI:
     """Make the server as an ASGI application.
 
@@ -49,33 +51,36 @@ def create_app(
         limits: The limits on requests.
         redact: A function that is applied to each text before it is kept. If it raises, the request fails.
         hosts: Names of the server beside its address, as in `AllowedHosts`.
+        past_edits: The in-context policies that are added to the arms, and how they find past edits.
 
     Raises:
-        ConfigError: One of `hosts` is not a valid host name.
+        ConfigError: One of `hosts` is not a valid host name, or `past_edits` names what there is not.
     """
     allowed_hosts = AllowedHosts(hosts)
-    limits = limits or Limits()
+    limits, past_edits = limits or Limits(), past_edits or InContextOptions()
+    served = InContextBackend(backend, loop, past_edits, redact=redact)
     keys = KeyCache(loop.store, loop.folder / "keys.json")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.start()
-        metrics = Metrics(loop)
+        metrics = Metrics(loop, served.tallies)
         completions = CompletionService(
-            loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
+            loop, served, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
         )
-        state = app.state.server = ServerState(loop, completions, backend, limits, metrics)
+        state = app.state.server = ServerState(loop, completions, served, limits, metrics)
         keys.start()
         try:
-            await backend.start()
+            await served.start()
             await _prepare_arms(state, runs)
+            await in_context.add_arms(state, past_edits.names)
             yield
         finally:
             # The loop ends last, whatever happens: it writes how the backend's last responses ended, and
             # closes the store that the keys are read from.
             try:
                 await keys.stop()
-                await backend.stop()
+                await served.stop()
             finally:
                 await loop.stop()
 

@@ -32,7 +32,8 @@ log = logging.getLogger("editloop.serve")
 @router.get("/v1/arms", tags=["policies"])
 async def arms(request: Request) -> dict[str, Any]:
     """The arms and what is known of each, including those that were retired."""
-    loop = get_state(request).loop
+    state = get_state(request)
+    loop = state.loop
     rows = await loop.read(reads.policy_rows)
     bandit = loop.bandit.state
     found = []
@@ -48,6 +49,7 @@ async def arms(request: Request) -> dict[str, Any]:
                 "observed": pool.observed,
                 "cost": pool.cost / pool.observed if pool.observed > 0 else None,
                 "validation": json.loads(row.metrics),
+                "in_context": state.backend.tallies.figures(row.arm),
             }
         )
     return {"object": "list", "epoch": bandit.epoch, "data": found}

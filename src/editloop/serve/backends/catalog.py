@@ -16,10 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from editloop.errors import RunError
+from editloop.errors import ConfigError, RunError
 from editloop.policy import RunFolder, check_name, check_policy
 from editloop.policy.manifest import Manifest, SamplesRecord
 from editloop.serve.backends.base import ServedPolicy
+from editloop.serve.in_context import IN_CONTEXT
+from editloop.serve.in_context.name import InContextName
 
 __all__ = ["find_policies", "objection", "validation", "within_time_limit"]
 
@@ -70,7 +72,8 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
 
     Args:
         run: The folder.
-        names: The names of its policies; None for all that were trained.
+        names: The names of its policies, or of in-context policies that stand on one of them; None for all
+            that were trained.
 
     Raises:
         RunError: There is no such folder or policy, or the folder fails a check.
@@ -82,7 +85,7 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
             check_name(name)
         wanted = list(dict.fromkeys(names or folder.policy_names()))
         have = folder.arm_names()
-        if unknown := [name for name in wanted if name not in have]:
+        if unknown := [name for name in wanted if _stands_on(name) not in have]:
             raise RunError("no such policy in the run", seen=unknown[0], do=f"choose of {', '.join(have)}")
         if not wanted:
             raise RunError("the run has no policies", seen=str(run), do="fit some first")
@@ -93,6 +96,18 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
         raise RunError(f"the run cannot be read: {error!r}", seen=str(run)) from error
 
 
+def _stands_on(name: str) -> str:
+    """The policy of the run that an in-context policy asks; any other policy is that policy itself."""
+    return _in_context(name).policy if InContextName.is_one(name) else name
+
+
+def _in_context(name: str) -> InContextName:
+    try:
+        return InContextName.parse(name)
+    except ConfigError as error:
+        raise RunError(str(error)) from error
+
+
 def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
     """A policy under its arm's name, whose hash is one of its weights and of the base's.
 
@@ -100,6 +115,12 @@ def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
     another.
     """
     path = folder.path.resolve()
+    if InContextName.is_one(name):
+        parts_of = _in_context(name)
+        under = _served(folder, manifest, parts_of.policy)
+        learner = [_served(folder, manifest, "base")] if IN_CONTEXT.get(parts_of.kind).learns else []
+        digest = hashlib.sha256(f"{parts_of} {under.arm}".encode()).hexdigest()
+        return ServedPolicy(f"{parts_of}@{digest[:8]}", str(parts_of), path, uses=(under, *learner))
     fingerprint = check_name(manifest.base.fingerprint)
     if name == "base":
         return ServedPolicy(f"base@{fingerprint[:8]}", name, path)
@@ -144,6 +165,8 @@ def validation(run: Path, name: str) -> dict[str, Any]:
 
 def _validation(manifest: Manifest, name: str) -> dict[str, Any]:
     base = _cost(manifest.base.sampled)
+    if InContextName.is_one(name):  # what it costs is not known before users have edits
+        return {"cost": None, "base": base, "alarms": []}
     if name == "base":
         return {"cost": base, "base": base, "alarms": []}
     if name == "mixture":
