@@ -28,6 +28,7 @@ BENCHMARKS = {
     "drift": "drift:run",
     "estimate": "estimate:run",
     "faults": "faults:run",
+    "in-context": "in_context:run",
     "log-scale": "log_scale:run",
     "personal": "personal:run",
     "pessimism": "pessimism:run",

@@ -24,7 +24,7 @@ from editloop.serve.loop.redaction import Redact, redact_text
 from editloop.store import reads, writes
 from editloop.store.database import Connection
 
-__all__ = ["Preferences", "RecordPreference", "StoreLike", "inference_request"]
+__all__ = ["Preferences", "RecordPreference", "StoreLike", "cleaned_preference", "inference_request"]
 
 log = logging.getLogger("editloop.serve")
 
@@ -183,7 +183,7 @@ class Preferences:
             return ""
         answer, tokens = await self._ask(arm, inference_request(edit, draft), edit.response_id)
         count(tokens)
-        text = _cleaned(redact_text(answer, self._redact))
+        text = cleaned_preference(redact_text(answer, self._redact))
         try:
             command = RecordPreference(edit.response_id, edit.revision, arm, text, time.time())
             await self._store.write(command)
@@ -208,7 +208,7 @@ def _delimited(text: str) -> str:
     return _MARKS.sub("[", text)
 
 
-def _cleaned(text: str) -> str:
-    """A preference as it is kept: in one line, without a list's mark, of limited length."""
+def cleaned_preference(text: str) -> str:
+    """Return a preference as it is kept: in one line, without a list's mark, of limited length."""
     line = " ".join(text.replace("\0", "").split()).lstrip("-*• ")
     return shortened(line, LONGEST_PREFERENCE)
