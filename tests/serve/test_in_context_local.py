@@ -15,7 +15,7 @@ from editloop.policy import LoraSettings, RunFolder, attach_adapter, detach_adap
 from editloop.serve.backends.base import CountsTokens
 from editloop.serve.backends.best_of import Chooser, given
 from editloop.serve.backends.local import LocalBackend
-from editloop.serve.in_context.backend import InContextOptions
+from editloop.serve.in_context.base import InContextOptions
 from editloop.serve.in_context.preferences import QUESTION
 from small_run import cost, make_manifest
 

@@ -26,7 +26,7 @@ from editloop.serve.backends.base import (
 from editloop.serve.backends.upstream import UpstreamBackend
 from editloop.serve.in_context import backend as in_context_backend
 from editloop.serve.in_context import preferences as preferences_module
-from editloop.serve.in_context.backend import InContextOptions
+from editloop.serve.in_context.base import InContextOptions
 from editloop.serve.in_context.preferences import QUESTION
 from editloop.serve.stub import RESPONSE
 from editloop.serve.testing import stub_server

@@ -9,7 +9,7 @@ from pydantic import field_validator
 from editloop.configuration import Configuration, setting
 from editloop.online.config import BanditConfig
 from editloop.serve.api.limits import Limits
-from editloop.serve.in_context.backend import InContextOptions
+from editloop.serve.in_context.base import InContextOptions
 from editloop.serve.in_context.name import InContextName
 from editloop.serve.in_context.similarity import SIMILARITIES
 

@@ -23,7 +23,8 @@ from editloop.serve.api.middleware import AdmissionMiddleware
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.backends.base import Backend
 from editloop.serve.dashboard import pages
-from editloop.serve.in_context.backend import InContextBackend, InContextOptions
+from editloop.serve.in_context.backend import InContextBackend
+from editloop.serve.in_context.base import InContextOptions
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.redaction import Redact
@@ -64,11 +65,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.start()
-        metrics = Metrics(loop, served.tallies)
-        completions = CompletionService(
-            loop, served, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
-        )
-        state = app.state.server = ServerState(loop, completions, served, limits, metrics)
+        state = app.state.server = _make_state(loop, served, limits, redact)
         keys.start()
         try:
             await served.start()
@@ -96,6 +93,15 @@ def create_app(
     _add_routes(app)
     app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, hosts=allowed_hosts)
     return app
+
+
+def _make_state(loop: FeedbackLoop, backend: InContextBackend, limits: Limits, redact: Redact) -> ServerState:
+    """Return the parts of the server, once the loop has started."""
+    metrics = Metrics(loop, backend.tallies)
+    completions = CompletionService(
+        loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
+    )
+    return ServerState(loop, completions, backend, limits, metrics)
 
 
 async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:

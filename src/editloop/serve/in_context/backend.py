@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from editloop.errors import EditLoopError
@@ -26,6 +25,7 @@ from editloop.serve.backends.base import (
     asking_user,
 )
 from editloop.serve.in_context import IN_CONTEXT
+from editloop.serve.in_context.base import InContextOptions
 from editloop.serve.in_context.name import InContextName
 from editloop.serve.in_context.past_edits import asked_text, nearest, past_edits
 from editloop.serve.in_context.preferences import Preferences, StoreLike
@@ -33,7 +33,7 @@ from editloop.serve.in_context.similarity import SIMILARITIES
 from editloop.serve.in_context.tallies import PromptTallies, PromptTally, added_tokens, used_tokens
 from editloop.serve.loop.redaction import Redact
 
-__all__ = ["InContextBackend", "InContextOptions"]
+__all__ = ["InContextBackend"]
 
 log = logging.getLogger("editloop.serve")
 
@@ -45,21 +45,6 @@ ROOM_SHARE = 0.5
 
 TOO_LONG = (400, 413, 422)
 """The statuses by which servers reject a prompt that is too long for the model."""
-
-
-@dataclass(frozen=True)
-class InContextOptions:
-    """What in-context policies have in common.
-
-    Attributes:
-        names: The names of those that are arms from the start.
-        similarity: By what requests are compared, a name of `SIMILARITIES`.
-        characters: The most characters of the past edits in a prompt.
-    """
-
-    names: Sequence[str] = ()
-    similarity: str = "words"
-    characters: int = 6000
 
 
 class InContextBackend:

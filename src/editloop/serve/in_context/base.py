@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["InContextKind", "Messages", "PastEdit", "shortened", "with_paragraph"]
+__all__ = [
+    "LONGEST_REQUEST",
+    "InContextKind",
+    "InContextOptions",
+    "Messages",
+    "PastEdit",
+    "shortened",
+    "with_paragraph",
+]
 
 Messages = Sequence[Mapping[str, Any]]
 """The messages of a request, as in OpenAI's API."""
+
+
+LONGEST_REQUEST = 2000
+"""The characters that are shown of what was asked for a past edit."""
 
 
 class PastEdit(NamedTuple):
@@ -29,6 +42,21 @@ class PastEdit(NamedTuple):
     asked: str
     text: str
     changed: bool
+
+
+@dataclass(frozen=True)
+class InContextOptions:
+    """What in-context policies have in common.
+
+    Attributes:
+        names: The names of those that are arms from the start.
+        similarity: By what requests are compared, a name of `SIMILARITIES`.
+        characters: The most characters of the past edits in a prompt.
+    """
+
+    names: Sequence[str] = ()
+    similarity: str = "words"
+    characters: int = 6000
 
 
 class InContextKind(Protocol):

@@ -14,19 +14,16 @@ import numpy as np
 
 from editloop.edits import Context
 from editloop.online.features.parts import asked as asked_in
-from editloop.serve.in_context.base import PastEdit, shortened
+from editloop.serve.in_context.base import LONGEST_REQUEST, PastEdit, shortened
 from editloop.serve.in_context.similarity import Similarity
 from editloop.serve.loop.logged_text import logged_context, spoken_text
 from editloop.store import reads
 from editloop.store.database import Connection
 
-__all__ = ["LONGEST_REQUEST", "MOST_EDITS", "asked_text", "nearest", "past_edits"]
+__all__ = ["MOST_EDITS", "asked_text", "nearest", "past_edits"]
 
 MOST_EDITS = 200
 """How many of a user's last edits are compared with a request."""
-
-LONGEST_REQUEST = 2000
-"""The characters that are shown of what was asked for a past edit."""
 
 LONGEST_CONTEXT = 20_000
 """The characters of a context, as it is kept, beyond which its edit is not looked at."""

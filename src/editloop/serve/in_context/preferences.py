@@ -77,7 +77,7 @@ class StoreLike(Protocol):
         ...
 
 
-Ask = Callable[[str, Mapping[str, Any], str], Awaitable[tuple[str, int]]]
+AskArm = Callable[[str, Mapping[str, Any], str], Awaitable[tuple[str, int]]]
 """Asks an arm, by its name, a request under an identity; returns the answer and the tokens of both."""
 
 Count = Callable[[int], None]
@@ -119,7 +119,7 @@ class Preferences:
         redact: A function that is applied to each text before it is kept.
     """
 
-    def __init__(self, store: StoreLike, ask: Ask, redact: Redact) -> None:
+    def __init__(self, store: StoreLike, ask: AskArm, redact: Redact) -> None:
         self._store, self._ask, self._redact = store, ask, redact
         self._asking: dict[tuple[str, int, str], asyncio.Task[str]] = {}
 

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from editloop.serve.in_context.base import Messages, PastEdit, shortened
-from editloop.serve.in_context.past_edits import LONGEST_REQUEST
+from editloop.serve.in_context.base import LONGEST_REQUEST, Messages, PastEdit, shortened
 
 __all__ = ["RETRIEVAL", "Retrieval"]
 
