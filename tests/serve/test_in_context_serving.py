@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from serving import Parrot, Service, error, run, serving, sqlite
 from sqlalchemy import select
 
-from editloop.errors import StoreUnreachableError
+from editloop.errors import ConfigError, MissingExtraError, StoreUnreachableError
 from editloop.serve.backends.base import (
     BackendUnavailableError,
     Chunk,
@@ -24,10 +25,12 @@ from editloop.serve.backends.base import (
     UpstreamRejectedError,
 )
 from editloop.serve.backends.upstream import UpstreamBackend
+from editloop.serve.in_context import IN_CONTEXT
 from editloop.serve.in_context import backend as in_context_backend
 from editloop.serve.in_context import preferences as preferences_module
-from editloop.serve.in_context.base import InContextOptions
+from editloop.serve.in_context.base import InContextOptions, PastEdit, with_paragraph
 from editloop.serve.in_context.preferences import QUESTION
+from editloop.serve.in_context.similarity import SIMILARITIES
 from editloop.serve.stub import RESPONSE
 from editloop.serve.testing import stub_server
 from editloop.store.schema import preferences
@@ -620,6 +623,63 @@ def test_the_metrics_say_what_it_costs(tmp_path: Path) -> None:
                 ("tokens", 'use="learning"', 0.0),
             ):
                 assert f'editloop_in_context_{name}_total{{arm="{arm}",{labels}}} {value}' in lines
+
+    run(work())
+
+
+# Kinds and similarities of other packages
+
+
+class Shouted:
+    """A kind as another package would define it: the texts alone, in the user's message."""
+
+    examples, learns = 2, False
+
+    def wants(self, edit: PastEdit) -> bool:
+        return "!" in edit.text
+
+    def write(self, messages: Any, found: Any) -> list[dict[str, Any]]:
+        return with_paragraph(messages, " / ".join(edit.text for edit in found))
+
+
+class Failing(Shouted):
+    def write(self, messages: Any, found: Any) -> list[dict[str, Any]]:
+        raise ZeroDivisionError
+
+
+def test_a_kind_and_a_similarity_of_ones_own_are_used(tmp_path: Path, caplog: Any) -> None:
+    IN_CONTEXT.register("shouted", Shouted())
+    IN_CONTEXT.register("failing", Failing())
+    SIMILARITIES.register("shortest", lambda asked, past: np.array([1 / len(text) for text in past]))
+
+    async def work() -> None:
+        options = InContextOptions(("shouted", "failing"), similarity="shortest")
+        async with served(tmp_path, app_options={"past_edits": options}) as service:
+            for text, edit in (("Invite Ada", "A!"), ("Go", "B!"), ("x", "quiet"), ("Ask", "C!")):
+                await edited(service, text, edit)
+            await service.ask("Write", user="ada", model="shouted-2:base")
+            assert last_asked(service)[1] == [user("Write\n\nB! / C!")]
+            await service.ask("Write", user="ada", model="failing-2:base")
+            assert last_asked(service)[1] == [user("Write")]
+            assert "answers without past edits: ZeroDivisionError" in caplog.text
+
+    run(work())
+
+
+def test_a_similarity_that_cannot_be_used_is_an_error_at_the_start(tmp_path: Path) -> None:
+    def missing(asked: str, past: Any) -> Any:
+        raise MissingExtraError("it needs a library")
+
+    SIMILARITIES.register("missing", missing)
+
+    async def work() -> None:
+        options = InContextOptions(similarity="missing")
+        with pytest.raises(MissingExtraError):
+            async with served(tmp_path, app_options={"past_edits": options}):
+                pass
+        with pytest.raises(ConfigError, match="similarity"):
+            async with served(tmp_path, app_options={"past_edits": InContextOptions(similarity="none")}):
+                pass
 
     run(work())
 

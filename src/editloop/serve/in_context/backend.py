@@ -88,7 +88,12 @@ class InContextBackend:
         return self._backend.down
 
     async def start(self) -> None:
-        """See `Backend.start`."""
+        """See `Backend.start`.
+
+        Raises:
+            MissingExtraError: The similarity needs a library that is not installed.
+        """
+        await asyncio.to_thread(self._similarity, "asked", ["before"])  # it may read files, too
         await self._backend.start()
 
     async def stop(self) -> None:
