@@ -22,9 +22,9 @@ from transformers import GenerationConfig
 from editloop.edits import Record
 from editloop.offline import FitConfig, fit
 from editloop.policy import Policy, load_base
+from editloop.policy.catalog import find_policies
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, write_result
-from editloop.serve.backends.catalog import find_policies
 from editloop.serve.backends.local import LocalBackend
 
 __all__ = ["run"]

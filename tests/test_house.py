@@ -18,6 +18,7 @@ SOURCE = Path(editloop.__file__).parent
 ROOMS = [
     "cli",
     "serve",
+    "autopilot",
     "diagnosis",
     "theory",
     "lab",

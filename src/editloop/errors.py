@@ -9,6 +9,7 @@ EditLoopError
 │   └── EmptyViewError       no row is left for a view, for example because all rows are unedited
 ├── CostError            an unknown cost, or one whose inputs are missing
 ├── ModelError           a base model, tokenizer or adapter that cannot be loaded or used
+├── AutopilotError       a stage that a policy cannot have, or a lease that another autopilot holds
 ├── BanditError          an event, a cost or a state that the online phase cannot use
 ├── UserError            a user, simulated or played by an LLM, who cannot answer
 │   └── BudgetError          the budget of requests to an LLM is spent
@@ -23,6 +24,7 @@ EditLoopError
 from __future__ import annotations
 
 __all__ = [
+    "AutopilotError",
     "BanditError",
     "BudgetError",
     "ConfigError",
@@ -97,6 +99,10 @@ class ModelError(EditLoopError):
 
 class BanditError(EditLoopError):
     """An event, a cost or a state that the online phase cannot use."""
+
+
+class AutopilotError(EditLoopError):
+    """A stage that a policy cannot have, or a lease that another autopilot holds."""
 
 
 class WorldError(EditLoopError):

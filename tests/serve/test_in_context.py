@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from editloop.errors import ConfigError, RunError
+from editloop.policy.catalog import objection
 from editloop.serve.backends.base import PromptedRequest, as_asked
-from editloop.serve.backends.catalog import find_policies, objection, validation
 from editloop.serve.config import ServeConfig
 from editloop.serve.in_context import IN_CONTEXT
 from editloop.serve.in_context.base import PastEdit, shortened, with_paragraph
+from editloop.serve.in_context.catalog import find_policies, validation
 from editloop.serve.in_context.name import InContextName
 from editloop.serve.in_context.past_edits import asked_text, nearest
 from editloop.serve.in_context.preference import PREFERENCE

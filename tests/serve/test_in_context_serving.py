@@ -23,6 +23,7 @@ from editloop.serve.backends.base import (
     Completion,
     ServedPolicy,
     UpstreamRejectedError,
+    note_user,
 )
 from editloop.serve.backends.upstream import UpstreamBackend
 from editloop.serve.in_context import IN_CONTEXT
@@ -31,6 +32,7 @@ from editloop.serve.in_context import preferences as preferences_module
 from editloop.serve.in_context.base import InContextOptions, PastEdit, with_paragraph
 from editloop.serve.in_context.preferences import QUESTION
 from editloop.serve.in_context.similarity import SIMILARITIES
+from editloop.serve.loop.completion import CompletionRequest
 from editloop.serve.stub import RESPONSE
 from editloop.serve.testing import stub_server
 from editloop.store.schema import preferences
@@ -209,6 +211,45 @@ def test_a_forgotten_users_edits_are_in_no_prompt(tmp_path: Path, url: str) -> N
                 assert last_asked(service)[1] == [user("Invite Bob")]
                 await service.ask("Invite Bob", user="bob", model=arm)
                 assert last_asked(service)[1] != [user("Invite Bob")]
+
+    run(work())
+
+
+def test_what_a_user_made_of_a_draft_is_in_no_draft_for_the_same_request(tmp_path: Path) -> None:
+    """A policy in the shadow drafts after the answer, and its draft is compared with the edit of that."""
+
+    async def work() -> None:
+        async with served(tmp_path, "retrieval", "preference") as service:
+            await edited(service, "Invite Ada", "Hi Ada")
+            shown = await edited(service, "Invite Bob", "Hi Bob, the truth")
+            backend = service.app.state.server.backend
+            body = {"messages": [user("Invite Bob")]}
+            for name in (RETRIEVAL, PREFERENCE):
+                (arm,) = [each for each in service.loop.bandit.arms if each.startswith(name)]
+                note_user("ada")
+                service.backend.asked.clear()
+                await backend.complete(arm, body, shown)
+                assert "truth" not in str(service.backend.asked)
+                assert last_asked(service)[1] != body["messages"]
+                await backend.complete(arm, body, "another")
+                assert "truth" in str(service.backend.asked)
+            rows = service.loop.store.read(lambda c: c.execute(select(preferences)).all())
+            assert len(rows) == 2
+
+    run(work())
+
+
+def test_a_policy_in_the_shadow_gets_the_edits_of_who_asked(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path, "retrieval") as service:
+            await edited(service, "Invite Ada", "Hi Ada")
+            await edited(service, "Invite Eve", "Hi Eve, a secret", user="bob")
+            (arm,) = [each for each in service.loop.bandit.arms if each.startswith(RETRIEVAL)]
+            shadows = service.app.state.server.completions.shadows
+            asked = CompletionRequest({"messages": [user("Invite Zoë")]}, None, "ada")
+            note_user("bob")  # whoever was answered last in this task
+            await shadows._draw(asked, "r", (arm,))
+            assert last_asked(service)[1] == [user("Invite Ada"), kept("Hi Ada"), user("Invite Zoë")]
 
     run(work())
 

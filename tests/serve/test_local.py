@@ -16,10 +16,10 @@ from serving import run, serving
 
 from editloop.errors import ModelError
 from editloop.policy import LoraSettings, RunFolder, attach_adapter, detach_adapter, load_base
+from editloop.policy.catalog import find_policies, objection, validation
 from editloop.policy.continuous import ContinuousBatch
 from editloop.policy.generation import GenerationSettings
 from editloop.serve.backends.base import BackendUnavailableError, Chunk, ServedPolicy, UpstreamRejectedError
-from editloop.serve.backends.catalog import find_policies, objection, validation
 from editloop.serve.backends.local import LocalBackend
 from editloop.serve.backends.local_job import Job
 from small_run import cost, make_manifest

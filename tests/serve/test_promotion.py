@@ -15,8 +15,8 @@ from serving import error, run, serving, sqlite
 
 from editloop.errors import RunError, StoreUnreachableError
 from editloop.policy import RunFolder
-from editloop.serve.backends import catalog
-from editloop.serve.backends.catalog import find_policies, objection, validation
+from editloop.policy.catalog import find_policies, objection, validation
+from editloop.serve.backends import time_limit
 from editloop.serve.problem import Problem
 from small_run import adapter_weights, cost, make_run, save_adapter, write_format_1
 
@@ -201,7 +201,7 @@ def test_an_arm_whose_folder_was_damaged_meanwhile_keeps_nobody_from_starting(tm
 def test_a_folder_that_cannot_be_read_in_time_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(time_limit, "CHECK_SECONDS", 0.2)
     monkeypatch.setattr("editloop.serve.api.arms.find_policies", lambda run, names: time.sleep(60))
 
     async def work() -> None:

@@ -20,10 +20,10 @@ from editloop.offline import fit
 from editloop.offline.cost_model.saved import predicted_costs
 from editloop.offline.rerank import KAPPA
 from editloop.policy import Policy, RunFolder, load_base
+from editloop.policy.catalog import find_policies
 from editloop.policy.generation import GenerationSettings
 from editloop.serve.backends import best_of, make_backend
 from editloop.serve.backends.base import BackendOptions, BackendUnavailableError, Chunk, Completion
-from editloop.serve.backends.catalog import find_policies
 from editloop.serve.backends.local import LocalBackend
 from small_log import small_log, with_cost_model
 

@@ -11,6 +11,7 @@ import typer
 
 from editloop.cli import (
     arms,
+    autopilot,
     demo,
     demo_real,
     diagnose,
@@ -61,6 +62,7 @@ VERBS: dict[Callable[..., None], str] = {
 }
 for verb, help_line in VERBS.items():
     app.command(help=help_line, cls=SectionedCommand)(guarded(verb))
+app.add_typer(autopilot.autopilot, name="autopilot")
 app.add_typer(keys.keys, name="keys")
 app.add_typer(lab.lab, name="lab")
 

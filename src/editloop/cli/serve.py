@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +56,7 @@ def serve(
 ) -> None:
     """Run the verb. It is long because half of it is its flags."""
     requires("serve")
+    from editloop.cli.learning import autopilot_command, keep_running
     from editloop.serve import FeedbackLoop, create_app
     from editloop.serve.api.server import listen, run_server
     from editloop.store import Store
@@ -98,7 +100,12 @@ def serve(
             console.print(f"arms: {', '.join(loop.bandit.arms) or 'none yet (editloop promote RUN)'}")
             console.print(f"dashboard {address}/, API {address}/v1, its documentation {address}/docs")
 
-        run_server(app, listening, started, limits=limits)
+        beside = None
+        if settings.learn:
+            pilot = autopilot_command(kept, folder, settings.autopilot, device, dtype)
+            beside = partial(keep_running, pilot)
+            console.print(f"an autopilot fits {settings.autopilot.learn_from}; see editloop autopilot status")
+        run_server(app, listening, started, limits=limits, beside=beside)
 
 
 def _backend(settings: ServeConfig, device: str, dtype: str, extra: dict[str, str]) -> Backend:

@@ -32,14 +32,22 @@ UNKNOWN: tuple[Outcome, ...] = ("expired", "void")
 
 
 class Arms(NamedTuple):
-    """A new epoch begins, in which these arms are played. An arm's counts are kept while it is retired."""
+    """A new epoch begins. An arm's counts are kept while it is retired.
+
+    Attributes:
+        epoch: Its number.
+        arms: The arms that are played.
+        canaries: Policies of which some users get all their drafts. They are never chosen otherwise.
+    """
 
     epoch: int
     arms: tuple[str, ...]
+    canaries: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as JSON types."""
-        return {"event": "arms", "epoch": self.epoch, "arms": list(self.arms)}
+        row = {"event": "arms", "epoch": self.epoch, "arms": list(self.arms)}
+        return row | ({"canaries": list(self.canaries)} if self.canaries else {})
 
 
 class Decided(NamedTuple):
@@ -141,7 +149,8 @@ def event_from_json(row: Mapping[str, Any]) -> Event:
     try:
         kind = row["event"]
         if kind == "arms":
-            return Arms(int(row["epoch"]), tuple(map(str, row["arms"])))
+            canaries = tuple(map(str, row.get("canaries", ())))
+            return Arms(int(row["epoch"]), tuple(map(str, row["arms"])), canaries)
         if kind == "decided":
             return Decided(
                 str(row["response_id"]),

@@ -70,6 +70,7 @@ class State:
     Attributes:
         epoch: The epoch of the arms; 0 before the first.
         arms: The arms that are played.
+        canaries: The policies in a canary, whose pulls count although they are never chosen.
         decisions: The number of decisions so far.
         skipped: The number of events without effect, by reason: `repeated`, `superseded`, `after expiry`. And
             of those that count only without their features, which are of another kind: `other features`.
@@ -84,6 +85,7 @@ class State:
         self.discount, self.memory, self.bound = discount, memory, bound
         self.epoch = 0
         self.arms: tuple[str, ...] = ()
+        self.canaries: tuple[str, ...] = ()
         self.decisions = 0
         self.skipped: Counter[str] = Counter()
         self._tallies: dict[str, dict[str, Tally]] = {}
@@ -145,7 +147,7 @@ class State:
             return self._reroute(event)
         if event.epoch <= self.epoch or not event.arms:
             raise BanditError("an epoch must follow the last one and have arms", seen=event.to_json())
-        self.epoch, self.arms = event.epoch, event.arms
+        self.epoch, self.arms, self.canaries = event.epoch, event.arms, event.canaries
         return True
 
     def _decide(self, event: Decided) -> bool:
@@ -153,7 +155,7 @@ class State:
             self.skipped["repeated"] += 1
             return False
         # A decision of an earlier epoch may be recorded after its arm was retired; it counts all the same.
-        if event.arm not in self.arms and event.epoch >= self.epoch:
+        if event.arm not in (*self.arms, *self.canaries) and event.epoch >= self.epoch:
             raise BanditError("a decision for an arm that is not played", seen=event.arm)
         tallies = self._tallies.setdefault(event.scope, {})
         if self.discount < 1:
@@ -298,6 +300,7 @@ class State:
             "bound": None if math.isinf(self.bound) else self.bound,
             "epoch": self.epoch,
             "arms": list(self.arms),
+            **({"canaries": list(self.canaries)} if self.canaries else {}),
             "decisions": self.decisions,
             "skipped": dict(self.skipped),
             "clocks": dict(self._clocks),
@@ -333,6 +336,7 @@ class State:
             own = math.inf if row["bound"] is None else row["bound"]
             state = cls(discount=row["discount"], memory=row["memory"], bound=own)
             state.epoch, state.arms = row["epoch"], tuple(row["arms"])
+            state.canaries = tuple(row.get("canaries", ()))  # an earlier version had none
             state.decisions, state.skipped = row["decisions"], Counter(row["skipped"])
             state._clocks = dict(row["clocks"])
             state._tallies = {

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from editloop.autopilot.config import AutopilotConfig
 from editloop.configuration import Configuration, setting
 from editloop.online.config import BanditConfig
 from editloop.serve.api.limits import Limits
@@ -18,11 +19,12 @@ __all__ = ["DAY", "ServeConfig"]
 DAY = 86_400.0
 """Seconds."""
 
-ADDRESS, RUNNING, PAST_EDITS, KEPT, LIMITS = (
+ADDRESS, RUNNING, PAST_EDITS, KEPT, LEARNING, LIMITS = (
     "Address",
     "Where policies run",
     "Past edits in prompts",
     "What is learned and kept",
+    "Learning by itself",
     "Limits on requests",
 )
 
@@ -102,6 +104,14 @@ class ServeConfig(Configuration):
     redact: str | None = setting(
         None, "MODULE:FUNCTION that is applied to each text before it is kept.", section=KEPT, common=True
     )
+    learn: bool = setting(
+        False,
+        "Start an autopilot beside the server, which fits again when it pays, and moves new policies through "
+        "shadow and canary to the arms.",
+        section=LEARNING,
+        common=True,
+    )
+    autopilot: AutopilotConfig = setting(AutopilotConfig(), "What the autopilot does.", section=LEARNING)
     rate: float | None = setting(None, "Maximum requests per second of a key.", section=LIMITS, ge=0.001)
     concurrency: int = setting(512, "Maximum requests that are answered at once.", section=LIMITS, ge=1)
     key_share: float = setting(

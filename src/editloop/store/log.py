@@ -2,12 +2,15 @@
 
 A log has an address, `sqlite:///edits.db` or `postgresql://user@host/name`, as SQLAlchemy writes them.
 `?since=` and `?until=` bound the times of its rows; they are seconds since 1970 or in ISO 8601, and so are
-the times. Any database with such a table can be read, not only that of a server. The columns are a record's
-fields. Reading needs the extra `serve`.
+the times. `?part=0-0.1` takes a tenth of the contexts, by a hash, and `?part=0.1-1` the others. Any database
+with such a table can be read, not only that of a server. The columns are a record's fields. Reading needs the
+extra `serve`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +34,9 @@ __all__ = ["DATABASE", "DatabaseLog"]
 DRIVERS = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
 """The databases that can be read, with the names by which SQLAlchemy finds their drivers."""
 
+ALL = (0.0, 1.0)
+"""All contexts."""
+
 BATCH_ROWS = 500
 """The number of rows that are fetched at a time, and whose revisions are looked up together."""
 
@@ -43,15 +49,18 @@ class DatabaseLog:
         url: The address, without bounds.
         since: Its rows are of this time or later, in seconds since 1970; None for no bound.
         until: Its rows are of an earlier time, in seconds since 1970; None for no bound.
+        part: The part of the contexts that it has, an interval in [0, 1].
     """
 
     url: URL = field(repr=False)
     since: float | None = None
     until: float | None = None
+    part: tuple[float, float] = ALL
 
     def __str__(self) -> str:
         bounds = {"since": self.since, "until": self.until}
         query = {key: repr(value) for key, value in bounds.items() if value is not None}
+        query |= {"part": f"{self.part[0]!r}-{self.part[1]!r}"} if self.part != ALL else {}
         return self.url.update_query_dict(query).render_as_string(hide_password=True)
 
     @property
@@ -107,9 +116,10 @@ class DatabaseLog:
                 if in_bounds and self.until is not None:
                     query = query.where(log.c.time < self.until)
             is_store = reads.is_store(connection)
-            found = connection.execution_options(yield_per=BATCH_ROWS).execute(query)
-            for some in found.partitions():
-                rows = [_parsed(row._mapping) for row in some]
+            selected = connection.execution_options(yield_per=BATCH_ROWS).execute(query)
+            for some in selected.partitions():
+                found = (_parsed(row._mapping) for row in some)
+                rows = [row for row in found if self.part == ALL or self._has(row.get("context"))]
                 rows = rows if in_bounds else [row for row in rows if self._contains(row["time"])]
                 if is_store:
                     _add_revisions(rows, reads.revision_texts(other, [row["id"] for row in rows]))
@@ -127,6 +137,12 @@ class DatabaseLog:
 
         with self._connection() as connection:
             return reads.fact(connection, SALT) if reads.is_store(connection) else None
+
+    def _has(self, context: object) -> bool:
+        """Whether a context belongs to the part. The same context always does, or never."""
+        text = json.dumps(context, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
+        place = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
+        return self.part[0] <= place < self.part[1]
 
     def _contains(self, moment: object) -> bool:
         """Whether a time is within the bounds. One that cannot be read is: the row is kept without it."""
@@ -190,6 +206,17 @@ def _bound(text: str) -> float:
     return seconds
 
 
+def _part(text: str) -> tuple[float, float]:
+    """Return a part of the contexts as an interval."""
+    try:
+        low, high = (float(each) for each in text.split("-"))
+        if not 0 <= low < high <= 1:
+            raise ValueError
+    except ValueError as error:
+        raise ConfigError("not a part of a log", seen=text, do="give two shares, as in 0.1-1") from error
+    return low, high
+
+
 def _seconds(moment: object) -> float | None:
     """Return a time in seconds since 1970, or None if it cannot be read; without a zone it is in UTC."""
     if isinstance(moment, str):
@@ -225,7 +252,8 @@ class _DatabaseFormat(LogFormat):
         except ArgumentError as error:
             raise ConfigError("not the address of a database", seen=address) from error
         bounds = {name: _bound(str(url.query[name])) for name in ("since", "until") if name in url.query}
-        return DatabaseLog(url.difference_update_query(["since", "until"]), **bounds)
+        part = _part(str(url.query["part"])) if "part" in url.query else ALL
+        return DatabaseLog(url.difference_update_query(["since", "until", "part"]), **bounds, part=part)
 
     def write(self, records: Iterator[Record], path: Path) -> None:
         raise LogFormatError("a database is not written to", seen=str(path), do="write a file")

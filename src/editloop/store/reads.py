@@ -12,7 +12,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, inspect, select
 
-from editloop.store.schema import DECIDED, EXPIRED, drafts, edits, events, facts, keys, policies, preferences
+from editloop.store.schema import (
+    DECIDED,
+    EXPIRED,
+    drafts,
+    edits,
+    events,
+    facts,
+    keys,
+    policies,
+    preferences,
+    shadows,
+)
 
 __all__ = [
     "all_keys",
@@ -30,6 +41,7 @@ __all__ = [
     "feedback_event",
     "first_seen",
     "has_feedback",
+    "has_shadow",
     "is_store",
     "last_edits",
     "last_epoch",
@@ -179,6 +191,12 @@ def count_costs(connection: Connection) -> int:
 def draft(connection: Connection, response_id: str) -> Row[Any] | None:
     """Return the draft of a response; None if there is none."""
     return connection.execute(_DRAFT, {"id": response_id}).first()
+
+
+def has_shadow(connection: Connection, response_id: str, arm: str) -> bool:
+    """Whether a policy's draft that nobody saw is kept for a response."""
+    which = (shadows.c.response_id == response_id) & (shadows.c.arm == arm)
+    return connection.execute(select(shadows.c.arm).where(which)).first() is not None
 
 
 def response_text(connection: Connection, response_id: str) -> str | None:

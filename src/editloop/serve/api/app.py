@@ -13,8 +13,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from editloop import __version__
+from editloop.autopilot.stages import Transition
 from editloop.online import Arms, Event
-from editloop.serve.api import arms, chat, edits, in_context, overview
+from editloop.serve.api import arms, chat, edits, in_context, overview, stages
 from editloop.serve.api.authentication import KeyCache
 from editloop.serve.api.hosts import AllowedHosts
 from editloop.serve.api.limits import Limits
@@ -76,7 +77,7 @@ def create_app(
             # The loop ends last, whatever happens: it writes how the backend's last responses ended, and
             # closes the store that the keys are read from.
             try:
-                await keys.stop()
+                await asyncio.gather(state.completions.shadows.stop(), keys.stop())
                 await served.stop()
             finally:
                 await loop.stop()
@@ -113,8 +114,9 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
             await arms.promote(state, str(run), None, force=True)
     tasks: set[asyncio.Task[None]] = set()
 
-    def on_event(event: Event) -> None:  # also for changes by other replicas, which no route here has seen
-        if isinstance(event, Arms):
+    # Also for changes by other replicas and by the autopilot, which no route here has seen.
+    def on_event(event: Event | Transition) -> None:
+        if isinstance(event, (Arms, Transition)):
             task = asyncio.create_task(arms.follow(state))
             tasks.add(task)  # the event loop keeps only a weak reference, and the task could be collected
             task.add_done_callback(tasks.discard)
@@ -123,7 +125,7 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
 
 
 def _add_routes(app: FastAPI) -> None:
-    for part in (chat.router, edits.router, arms.router, overview.router, pages.router):
+    for part in (chat.router, edits.router, arms.router, stages.router, overview.router, pages.router):
         app.include_router(part)
     _add_health_routes(app)
     app.add_exception_handler(Problem, _answer_problem)

@@ -14,10 +14,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from editloop.errors import EditLoopError, RunError, ServeError
+from editloop.policy.catalog import objection
 from editloop.serve.api.schemas import PromoteRequest, check_texts, documented, parse
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.backends.base import ServedPolicy
-from editloop.serve.backends.catalog import find_policies, objection, validation, within_time_limit
+from editloop.serve.backends.time_limit import within_time_limit
+from editloop.serve.in_context.catalog import find_policies, validation
 from editloop.serve.loop.commands import StartEpoch
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.problem import Problem
@@ -133,7 +135,7 @@ async def _prepare(state: ServerState, served: list[ServedPolicy]) -> None:
         for each in served:
             await state.backend.prepare(each)
     except EditLoopError as error:
-        for arm in set(new) - set(state.loop.bandit.arms):
+        for arm in set(new) - set(state.loop.state.served):
             await state.backend.retire(arm)
         raise Problem(502, str(error), code="not_ready") from error
     state.ready.update(new)
@@ -159,18 +161,19 @@ async def retire(request: Request, arm: str) -> dict[str, Any]:
 
 
 async def follow(state: ServerState) -> None:
-    """Make the arms that are played ready to answer, and release all others, whichever replica changed them.
+    """Make the policies that answer ready, and release all others, whoever changed them.
 
     If an arm cannot be made ready here, each of its requests is rerouted to another arm.
     """
     loop = state.loop
     async with state.following:
-        played = loop.bandit.arms
-        if not set(played) <= set(loop.state.policies):  # another replica began the epoch
+        played = loop.state.served
+        if not set(played) <= set(loop.state.policies):  # another replica, or the autopilot, was it
             with suppress(Problem):
                 await loop.look_up_policies()
         # `played` was read under the lock, and may be out of date after an await. Then another epoch has
-        # begun, and its event has started another `follow`, which waits for the lock.
+        # begun, and its event has started another `follow`, which waits for the lock. Policies in the canary
+        # and in the shadow are in the same way.
         for arm in state.ready - set(played):
             await state.backend.retire(arm)
         for arm in [arm for arm in played if arm not in state.ready]:

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from editloop.autopilot.stages import Transition
 from editloop.online import Event, Feedback
 from editloop.serve.in_context.tallies import PromptTallies
 from editloop.serve.loop.feedback import FeedbackLoop
@@ -67,7 +68,7 @@ class Metrics:
         """Count an attempt in which an arm could not answer."""
         self._failures.labels(arm, reason).inc()
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: Event | Transition) -> None:
         if isinstance(event, Feedback):
             self._feedback.labels(event.outcome).inc()
 

@@ -7,10 +7,20 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from editloop.autopilot.stages import Stage
 from editloop.io import UnsafeJSONError, parse_json
 from editloop.serve.problem import Problem
 
-__all__ = ["ChatRequest", "EditRequest", "PromoteRequest", "check_texts", "documented", "parse"]
+__all__ = [
+    "ChatRequest",
+    "EditRequest",
+    "PauseRequest",
+    "PromoteRequest",
+    "StageRequest",
+    "check_texts",
+    "documented",
+    "parse",
+]
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
@@ -100,6 +110,20 @@ class EditRequest(_Request):
                     "known", "leave out user, policy and metadata: the server knows them for this response"
                 )
         return self
+
+
+class StageRequest(_Request):
+    """A move of a policy to another stage."""
+
+    subject: str = Field(max_length=200, description="The policy's permanent name")
+    stage: Stage = Field(description="The stage that it gets")
+    reason: str | None = Field(None, max_length=1000, description="Why, for the record")
+
+
+class PauseRequest(_Request):
+    """Whether the autopilot is paused."""
+
+    paused: bool
 
 
 class PromoteRequest(_Request):

@@ -8,15 +8,14 @@ chosen. Two come with EditLoop, `local` and `upstream`; another package adds one
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from editloop.errors import ServeError
+from editloop.policy.served import ServedPolicy
 
 __all__ = [
     "Backend",
@@ -41,40 +40,6 @@ __all__ = [
 # request is a task of its own, and has its own value.
 _attempt_ends: ContextVar[float | None] = ContextVar("attempt_ends", default=None)
 _asking_user: ContextVar[str | None] = ContextVar("asking_user", default=None)
-
-
-@dataclass(frozen=True)
-class ServedPolicy:
-    """A policy that is served as an arm.
-
-    Attributes:
-        arm: Its permanent name, with a hash of its weights: `sft@1f2e3d4c`.
-        name: Its name in the run: `sft`, `mixture`, `base` ...
-        run: The run folder.
-        weights: The weights of a mixture's parts, by their arms; empty for any other policy.
-        uses: Of an in-context policy, the policies that it asks: the one that answers, and last the one that
-            says what users prefer, which may be the same. Empty for any other policy.
-    """
-
-    arm: str
-    name: str
-    run: Path
-    weights: Mapping[str, float] = field(default_factory=dict)
-    uses: tuple[ServedPolicy, ...] = ()
-
-    def parts(self) -> list[ServedPolicy]:
-        """The policies that have to be loaded for it: itself, or the parts of a mixture."""
-        if not self.weights:
-            return [self]
-        return [ServedPolicy(arm, arm.partition("@")[0], self.run) for arm in self.weights]
-
-    def part_for(self, response_id: str) -> ServedPolicy:
-        """The policy that generates a response: itself, or a part drawn by the mixture's weights.
-
-        The draw is seeded by the response's identity. So a request that is sent again gets the same part,
-        even from another replica.
-        """
-        return random.Random(response_id).choices(self.parts(), [*self.weights.values()] or None)[0]
 
 
 def unused_parts(policies: Mapping[str, ServedPolicy], retired: ServedPolicy) -> list[ServedPolicy]:

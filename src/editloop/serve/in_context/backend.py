@@ -30,7 +30,7 @@ from editloop.serve.in_context.name import InContextName
 from editloop.serve.in_context.past_edits import asked_text, nearest, past_edits
 from editloop.serve.in_context.preferences import Preferences, StoreLike
 from editloop.serve.in_context.similarity import SIMILARITIES
-from editloop.serve.in_context.tallies import PromptTallies, PromptTally, added_tokens, used_tokens
+from editloop.serve.in_context.tallies import PromptTallies, added_tokens, used_tokens
 from editloop.serve.loop.redaction import Redact
 
 __all__ = ["InContextBackend"]
@@ -186,7 +186,7 @@ class InContextBackend:
         if user is None:
             return []
         try:
-            found = await self._found(policy, request, user, tally)
+            found = await self._found(policy, request, response_id, user)
             prompts = self._written(policy, request, found)
         except Exception as error:  # also of a kind or a similarity of another package
             log.warning("%s: %s answers without past edits: %r", response_id, policy.arm, error)
@@ -198,9 +198,12 @@ class InContextBackend:
         return prompts
 
     async def _found(
-        self, policy: ServedPolicy, request: Mapping[str, Any], user: str, tally: PromptTally
+        self, policy: ServedPolicy, request: Mapping[str, Any], response_id: str, user: str
     ) -> Sequence[Any]:
         """What goes into the prompt, the most similar first.
+
+        A draft that is compared with what the user made of this very request, such as one of a policy in the
+        shadow, must not be made of that.
 
         Raises:
             EditLoopError: The store is down.
@@ -210,7 +213,7 @@ class InContextBackend:
         kind, budget = IN_CONTEXT.get(name.kind), self._options.characters
         async with asyncio.timeout(READ_SECONDS):
             past = await self._store.read(lambda c: past_edits(c, user, budget))
-        wanted = [edit for edit in past if kind.wants(edit)]
+        wanted = [edit for edit in past if edit.response_id != response_id and kind.wants(edit)]
         if not wanted:
             return []
 
@@ -224,7 +227,7 @@ class InContextBackend:
             return edits
 
         def count(tokens: int) -> None:
-            tally.learning_tokens += tokens
+            self.tallies.of(policy.arm).learning_tokens += tokens
 
         return await self._preferences.of(edits, policy.uses[-1].arm, count)
 

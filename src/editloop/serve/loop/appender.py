@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from editloop.autopilot.ledger import write_transitions
+from editloop.autopilot.stages import Transition
 from editloop.online import Arms, BanditConfig, Decided, Event, Feedback, Rerouted
 from editloop.online.events import Outcome
 from editloop.store import reads, writes
@@ -79,7 +81,7 @@ class EventAppender:
     ) -> None:
         self.connection, self.seq, self.facts = connection, seq, facts
         self._edit_cost, self._prices = edit_cost, prices
-        self.appended: list[tuple[int, Event]] = []
+        self.appended: list[tuple[int, Event | Transition]] = []
 
     def append(
         self, event: Event, time: float, *, revision: int | None = None, scope: str = "", arm: str = ""
@@ -93,6 +95,7 @@ class EventAppender:
         if isinstance(event, Arms):
             row |= {"kind": "arms", "epoch": event.epoch, "arms": json.dumps(event.arms, allow_nan=False)}
             row |= {"cost_name": self.facts.get(COST)}
+            row |= {"detail": json.dumps({"canaries": event.canaries})} if event.canaries else {}
         elif isinstance(event, Decided):
             row |= {"kind": "decided", **event._asdict()}
         elif isinstance(event, Rerouted):
@@ -102,6 +105,18 @@ class EventAppender:
             row |= {"response_id": event.response_id, "revision": event.revision}
         self._insert(row)
         self.appended.append((self.seq, event))
+
+    def append_transitions(self, transitions: Sequence[Transition]) -> Arms | None:
+        """Append transitions of policies, and return the epoch that begins with them, if one does.
+
+        Raises:
+            AutopilotError: One does not follow the last one, or no arm would be left. Nothing was written.
+        """
+        written = write_transitions(self.connection, transitions)
+        if written:
+            self.seq = written[-1][0]
+        self.appended += written
+        return next((each for _, each in reversed(written) if isinstance(each, Arms)), None)
 
     def append_edit_cost(
         self, response_id: str, revision: int, time: float, cost: float, outcome: Outcome

@@ -12,11 +12,11 @@ The commands for edits are in `edit_commands`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
+from editloop.autopilot.ledger import arms_of, by_hand, read_stages
 from editloop.online import Arms, Decided, Feedback, Rerouted
 from editloop.serve.loop.appender import EventAppender, outcome_of
 from editloop.serve.problem import Problem
@@ -229,8 +229,8 @@ class StartEpoch:
             Problem: 409, no arm would be left.
         """
         row = reads.last_epoch(appender.connection)
-        epoch, arms = (0, ()) if row is None else (row.epoch, tuple(json.loads(row.arms)))
-        wanted = self.change(arms)
+        now = Arms(0, ()) if row is None else arms_of(row)
+        arms, wanted = now.arms, self.change(now.arms)
         if not wanted:
             raise Problem(409, "no arm would be left", code="last_arm", do="promote another run first")
         known = reads.arm_names(appender.connection)
@@ -240,9 +240,11 @@ class StartEpoch:
             else:  # the same weights, but the run folder may have been moved
                 writes.move_policy(appender.connection, each["arm"], each["run"], each["name"])
         if wanted == arms:  # a repetition must not begin another epoch
-            return Arms(epoch, arms)
-        event = Arms(epoch + 1, wanted)
+            return now
+        canaries = tuple(arm for arm in now.canaries if arm not in wanted)
+        event = Arms(now.epoch + 1, wanted, canaries)
         appender.append(event, self.time)
+        appender.append_transitions(by_hand(read_stages(appender.connection), now, event, self.time))
         return event
 
 

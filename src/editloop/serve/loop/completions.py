@@ -46,6 +46,8 @@ from editloop.serve.loop.logged_text import (
     spoken_text,
 )
 from editloop.serve.loop.redaction import Redact
+from editloop.serve.loop.shadows import ShadowDrafts
+from editloop.serve.loop.streams import chained, last_of, replayed
 from editloop.serve.problem import Problem, store_unavailable
 from editloop.store import reads
 
@@ -112,6 +114,7 @@ class CompletionService:
     ) -> None:
         self.loop, self.backend, self.redact = loop, backend, redact
         self._on_failure, self._seconds = on_failure, seconds
+        self.shadows = ShadowDrafts(loop, backend, redact)
         self._under_way: set[str] = set()
 
     # Whole responses
@@ -152,11 +155,13 @@ class CompletionService:
             compared=compared,
             seconds=generation.model_seconds,
         )
-        there = await _last_of(generation.written, finished)
+        there = await last_of(generation.written, finished)
         # Another replica was asked for the same response and finished first. Its text is in the log, so that
         # is the text which edits will be compared with, and this client has to see the same.
         if there is not None:
             completion = Completion(there, completion.finish, {"role": "assistant", "content": there})
+        if text is not None:
+            self.shadows.consider(request, response_id)
         return CompletionResult(response_id, generation.arm, completion, generation.model_seconds)
 
     # Streams
@@ -176,7 +181,7 @@ class CompletionService:
     async def _stream(self, request: CompletionRequest, reservation: ExitStack) -> CompletionStream:
         known = await self._find_known(request)
         if isinstance(known, CompletionResult):
-            return CompletionStream(known.response_id, known.arm, _replay(known.completion), 0.0)
+            return CompletionStream(known.response_id, known.arm, replayed(known.completion), 0.0)
         response_id, generation = self._begin(request, known, hurry=True)
 
         # An arm has answered when its first chunk is there. Until then another one can take its place.
@@ -190,35 +195,37 @@ class CompletionService:
         first, rest = await self._attempt(generation, begin)
         await generation.written
         # The identity stays reserved after this returns, until the stream has ended.
-        chunks = self._recorded(
-            response_id, first, rest, reservation.pop_all(), arm=generation.arm, asked=request.characters()
-        )
+        chunks = self._recorded(request, response_id, generation.arm, first, rest, reservation.pop_all())
         return CompletionStream(response_id, generation.arm, chunks, generation.model_seconds)
 
     async def _recorded(
         self,
+        request: CompletionRequest,
         response_id: str,
+        arm: str,
         first: Chunk,
         rest: AsyncIterator[Chunk],
         reservation: ExitStack,
-        **about: Any,
     ) -> AsyncIterator[Chunk]:
         """The chunks as they come. The whole text is on the disk before the chunk that ends it is sent.
 
-        So a client that has seen the end of a response can rely on the server knowing its text. `about` is
-        what `FeedbackLoop.finish` takes beside.
+        So a client that has seen the end of a response can rely on the server knowing its text.
         """
         parts: list[str] = []
         finish, is_text = "", True
 
         async def record(reason: str, drafts: tuple[Draft, ...] = ()) -> str:
             text = logged_response("".join(parts), self.redact) if is_text else None
-            about["compared"] = logged_drafts(drafts, self.redact)
-            await self.loop.finish(response_id, text, reason, **about)
+            compared = logged_drafts(drafts, self.redact)
+            await self.loop.finish(
+                response_id, text, reason, arm=arm, asked=request.characters(), compared=compared
+            )
+            if text is not None:
+                self.shadows.consider(request, response_id)
             return reason
 
         try:
-            async for chunk in _chain(first, rest):
+            async for chunk in chained(first, rest):
                 if content := chunk.delta.get("content"):
                     parts.append(str(content))
                 is_text = is_text and not chunk.delta.get("tool_calls")
@@ -367,32 +374,3 @@ class CompletionService:
         with suppress(Problem):  # if it cannot be recorded, the response expires later
             await generation.written
             await self.loop.finish(generation.decision.response_id, None, "failed")
-
-
-async def _chain(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
-    """All chunks of a stream that has begun; closing this closes the backend's generator at once."""
-    try:
-        yield first
-        async for chunk in rest:
-            yield chunk
-    finally:
-        if hasattr(rest, "aclose"):
-            await rest.aclose()
-
-
-async def _last_of(*work: Awaitable[Any]) -> Any:
-    """The result of the last awaitable, once all are done; or the error of the first one that failed.
-
-    All are awaited even if one fails: an error that nobody retrieves would be logged by asyncio.
-    """
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results[-1]
-
-
-async def _replay(completion: Completion) -> AsyncIterator[Chunk]:
-    """A response that was generated before, as a stream of one part."""
-    yield Chunk({"role": "assistant", "content": completion.text})
-    yield Chunk({}, completion.finish)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from editloop.autopilot.stages import Transition
 from editloop.edits import Context, get_cost
 from editloop.errors import EditLoopError, StoreError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
@@ -76,7 +77,7 @@ class FeedbackLoop:
     ) -> None:
         self.store, self.folder = store, folder
         self.config = config or BanditConfig()
-        self.subscribers: list[Callable[[Event], None]] = []
+        self.subscribers: list[Callable[[Event | Transition], None]] = []
         self.state, self.scopes = LoopState(Bandit((), self.config)), Scopes(scope)
         self.non_answers = NonAnswers()
         self.snapshots = Snapshots(folder / "snapshot.json", self.config)
@@ -197,9 +198,10 @@ class FeedbackLoop:
             self._cost_version.repriced,
             state.policies,
             state.intervals,
+            state.stages,
         )
 
-    def _learn(self, new: Sequence[tuple[int, Event]]) -> None:
+    def _learn(self, new: Sequence[tuple[int, Event | Transition]]) -> None:
         """Fold new events of the store. The writer calls this in the event loop's thread."""
         for seq, event in new:
             self.state.learn(seq, event)
@@ -231,6 +233,8 @@ class FeedbackLoop:
                 features = self.bandit.features_of(context, self.scopes.key(user))
             except Exception as error:  # a feature map of another package must not stop the answers
                 log.warning("%s: the features of a request cannot be computed: %r", response_id, error)
+        if arm is None:
+            arm = self.state.canary_for(self.scopes.key(user), response_id)
         return self.state.choose(response_id, self.scopes.of(user), arm, features)
 
     # Record

@@ -80,4 +80,4 @@ def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice
 
 
 def _state_of(snapshot: Snapshot, policies: dict[str, tuple[str, str]]) -> LoopState:
-    return LoopState(snapshot.bandit, snapshot.seq, policies, snapshot.intervals)
+    return LoopState(snapshot.bandit, snapshot.seq, policies, snapshot.intervals, snapshot.stages)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from editloop.autopilot.stages import Stages, Transition
 from editloop.errors import EditLoopError
 from editloop.io import atomic_file
 from editloop.online import Bandit, BanditConfig
@@ -42,6 +43,7 @@ class Snapshot(NamedTuple):
         repriced: How many times all costs of the store had been measured again.
         policies: Run folder and name of each policy, by arm.
         intervals: Intervals for the arms' mean costs.
+        stages: The stages of the policies.
     """
 
     bandit: Bandit
@@ -50,6 +52,7 @@ class Snapshot(NamedTuple):
     repriced: int
     policies: dict[str, tuple[str, str]]
     intervals: CostIntervals
+    stages: Stages
 
 
 class Snapshots:
@@ -80,7 +83,9 @@ class Snapshots:
             policies = {str(arm): (str(run), str(name)) for arm, (run, name) in row["policies"].items()}
             repriced = int(row.get("repriced", 0))
             intervals = CostIntervals.from_json(row["intervals"], bandit.config.bound)
-            return Snapshot(bandit, int(row["seq"]), str(row["salt"]), repriced, policies, intervals)
+            # An earlier version knew no stages, and its store had none.
+            stages = Stages(map(Transition.from_text, row.get("stages", ())))
+            return Snapshot(bandit, int(row["seq"]), str(row["salt"]), repriced, policies, intervals, stages)
         except (OSError, ValueError, KeyError, TypeError, EditLoopError):
             return None  # a snapshot is only a cache: whatever is wrong with it, the events are there
 
@@ -96,6 +101,7 @@ class Snapshots:
         row = {"seq": snapshot.seq, "salt": snapshot.salt, "policies": snapshot.policies}
         row |= {"repriced": snapshot.repriced, "bandit": snapshot.bandit.to_json()}
         row |= {"intervals": snapshot.intervals.to_json()}
+        row |= {"stages": [each.to_text() for each in snapshot.stages.history]}
         busy = time.perf_counter() - started
         await asyncio.to_thread(self._write, row)
         self.seq = snapshot.seq  # only now: a snapshot that failed is still due, even without new events

@@ -15,7 +15,10 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from editloop.errors import BanditError
+from editloop.autopilot.decisions import canary_of
+from editloop.autopilot.stages import Stage, Stages, Transition
+from editloop.autopilot.watch import Canary
+from editloop.errors import AutopilotError, BanditError
 from editloop.online import Bandit, Decided, Event
 from editloop.serve.loop.intervals import CostIntervals
 from editloop.serve.problem import Problem
@@ -33,8 +36,10 @@ class LoopState:
         seq: Number of the last event of the store that was seen.
         policies: The run folder of each policy that ever was an arm, and its name in it, by arm.
         intervals: Intervals for the arms' mean costs, over the same events.
+        stages: The stages of the policies, over the same events.
 
     Attributes:
+        canary: The canary that is under way; None if there is none.
         in_flight: The scope and the arm of each decision that is not on the disk yet, by response.
     """
 
@@ -44,35 +49,62 @@ class LoopState:
         seq: int = 0,
         policies: dict[str, tuple[str, str]] | None = None,
         intervals: CostIntervals | None = None,
+        stages: Stages | None = None,
     ) -> None:
         self.bandit, self.seq = bandit, seq
         self.policies = policies or {}
         self.intervals = intervals or CostIntervals(bandit.config.bound)
         bandit.state.on_cost = self.intervals.add
+        self.stages = stages or Stages()
+        self.canary: Canary | None = canary_of(self.stages)
         self.in_flight: dict[str, tuple[str, str]] = {}
         self._by_scope: dict[str, Counter[str]] = {}
 
     # Learning
 
-    def learn(self, seq: int, event: Event) -> None:
+    def learn(self, seq: int, event: Event | Transition) -> None:
         """Fold the next event of the store; if it is a decision, it is no longer in flight."""
         self.fold(event)
         self.seq = seq
         if isinstance(event, Decided):
             self.remove_in_flight(event.response_id)
 
-    def fold(self, event: Event) -> None:
+    def fold(self, event: Event | Transition) -> None:
         """Fold an event. An event that contradicts the state is skipped with a warning.
 
         One bad row must not stop the server. Every replay of the same events skips the same ones, so the fold
         stays deterministic.
         """
         try:
-            self.bandit.state.apply(event)
-        except BanditError as error:
+            if isinstance(event, Transition):
+                self.stages.apply(event)
+                self.canary = canary_of(self.stages)
+            else:
+                self.bandit.state.apply(event)
+        except (AutopilotError, BanditError) as error:
             log.warning("an event that contradicts the state was skipped: %s", error)
 
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The policies that have to be ready: the arms, and those in the canary and in the shadow."""
+        arms = self.bandit.state
+        shadow = self.stages.the(Stage.SHADOW)
+        more = (*arms.canaries, *([] if shadow is None else [shadow.subject]))
+        return (*arms.arms, *(arm for arm in dict.fromkeys(more) if arm not in arms.arms))
+
     # Deciding
+
+    def canary_for(self, user: str, response_id: str) -> str | None:
+        """The policy in the canary, if a user, or this request, is one of those who get it.
+
+        Args:
+            user: The key of the user; empty if the user is not known.
+            response_id: The response.
+        """
+        canary = self.canary
+        if canary is None or canary.arm not in self.bandit.state.canaries:
+            return None
+        return canary.arm if canary.takes(user, response_id) else None
 
     def choose(self, response_id: str, scope: str, arm: str | None, features: str | None = None) -> Decided:
         """Choose an arm for a response, which is in flight from here on.
@@ -80,7 +112,7 @@ class LoopState:
         Args:
             response_id: The response.
             scope: Whose bandit decides.
-            arm: The arm, if the client asked for one.
+            arm: The arm, if the client asked for one, or it is that of a canary.
             features: What is known of the request.
 
         Raises:

@@ -26,12 +26,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from editloop.autopilot.stages import Transition
 from editloop.errors import StoreError
 from editloop.online import Event
 from editloop.serve.loop.appender import PRICES, CostFunction, EventAppender, Prices
 from editloop.serve.loop.commands import Command
 from editloop.serve.loop.costs import CostVersion
-from editloop.serve.loop.events import bandit_events
+from editloop.serve.loop.events import loop_events
 from editloop.serve.loop.spool import Spool, SpooledCommand, spooled_from_json
 from editloop.serve.problem import Problem
 from editloop.store import reads
@@ -59,7 +60,7 @@ POLL_INTERVAL = 0.5
 Pending = tuple[Any, "asyncio.Future[Any] | None"]
 """A command, and the future of whoever waits for it."""
 
-OnEvents = Callable[[Sequence[tuple[int, Event]]], None]
+OnEvents = Callable[[Sequence[tuple[int, Event | Transition]]], None]
 
 
 class _Poll:
@@ -192,8 +193,8 @@ class Writer:
     def _take(self) -> tuple[list[Pending], bool]:
         """The commands that have arrived by now, and whether more may follow.
 
-        If none has arrived for `POLL_INTERVAL`, the batch is a poll of the database, where one is needed: a
-        SQLite store that is up has no other replicas, and nobody else could have written to it.
+        If none has arrived for `POLL_INTERVAL`, the batch is a poll of the database, where one is needed.
+        Only the autopilot and the command write to a SQLite store beside this process.
         """
         batch: list[Pending] = []
         try:
@@ -206,9 +207,19 @@ class Writer:
                 timeout = None
         except queue.Empty:
             pass
-        if not batch and (self.down or not self.store.is_sqlite or not self._spool.is_empty()):
+        if not batch and (self.down or not self._spool.is_empty() or self._others_wrote()):
             batch.append((_Poll(), None))
         return batch, True
+
+    def _others_wrote(self) -> bool:
+        """Whether the store may have events that this process has not seen."""
+        if not self.store.is_sqlite:
+            return True
+        # A read, which makes no other process wait, unlike the transaction of a poll.
+        try:
+            return self.store.last() > self.last
+        except StoreError:
+            return True
 
     def _write(self, batch: list[Pending]) -> None:
         """Write a batch and deliver its results; or set it aside while the store is down."""
@@ -257,7 +268,7 @@ class Writer:
         else:
             time.sleep(POLL_INTERVAL)
 
-    def _commit(self, commands: Sequence[Any]) -> tuple[list[Any], list[tuple[int, Event]]]:
+    def _commit(self, commands: Sequence[Any]) -> tuple[list[Any], list[tuple[int, Event | Transition]]]:
         """Apply commands in one transaction.
 
         Returns:
@@ -283,7 +294,7 @@ class Writer:
         self.last = appender.seq
         return results, new + appender.appended
 
-    def _appender(self, connection: Connection) -> tuple[EventAppender, list[tuple[int, Event]]]:
+    def _appender(self, connection: Connection) -> tuple[EventAppender, list[tuple[int, Event | Transition]]]:
         """What commands write with in this transaction, and the events that other replicas have written.
 
         The transaction holds the writer's lock over all replicas, so the next free number stays free until
@@ -293,7 +304,7 @@ class Writer:
             StoreError: All edits were measured again since this process learned from their costs.
         """
         seq = reads.last_seq(connection)
-        new = list(bandit_events(reads.events_after(connection, self.last))) if seq > self.last else []
+        new = list(loop_events(reads.events_after(connection, self.last))) if seq > self.last else []
         facts = reads.facts_named(connection, (COST, FORGOTTEN, REPRICED))
         if self._cost_version is not None and (now := CostVersion.of(facts)) != self._cost_version:
             name = now.name if now else "no cost"
@@ -351,7 +362,7 @@ class Writer:
         self._deliver([], [(f, failure if isinstance(c, SpooledCommand) else refusal) for c, f in batch])
 
     def _deliver(
-        self, new: list[tuple[int, Event]], results: list[tuple[asyncio.Future[Any] | None, Any]]
+        self, new: list[tuple[int, Event | Transition]], results: list[tuple[asyncio.Future[Any] | None, Any]]
     ) -> None:
         """Hand events, and then results, to the event loop.
 

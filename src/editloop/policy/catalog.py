@@ -6,65 +6,19 @@ a check is refused even if its promotion is forced.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import math
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from editloop.errors import ConfigError, RunError
+from editloop.errors import RunError
 from editloop.policy import RunFolder, check_name, check_policy
 from editloop.policy.manifest import Manifest, SamplesRecord
-from editloop.serve.backends.base import ServedPolicy
-from editloop.serve.in_context import IN_CONTEXT
-from editloop.serve.in_context.name import InContextName
+from editloop.policy.served import ServedPolicy
 
-__all__ = ["find_policies", "objection", "validation", "within_time_limit"]
-
-T = TypeVar("T")
-
-CHECK_SECONDS = 600.0
-"""Seconds in which a run folder must be read; a large model on a slow disk takes minutes."""
-
-
-async def within_time_limit(work: Callable[[], T]) -> T:
-    """The result of work that runs in a thread of its own. A thread that hangs is abandoned.
-
-    `asyncio.to_thread` would not do: a thread of its pool that hangs on a dead mount would stay occupied, and
-    the process would wait for it at its end. A daemon thread ends with the process.
-
-    Raises:
-        RunError: The work takes too long.
-    """
-    event_loop = asyncio.get_running_loop()
-    found: asyncio.Future[T] = event_loop.create_future()
-
-    def deliver(settle: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the event loop has ended
-            # After a timeout the future is done, and setting it again would raise.
-            event_loop.call_soon_threadsafe(lambda: None if found.done() else settle())
-
-    def run() -> None:
-        try:
-            result = work()
-        except Exception as error:
-            failure = error  # Python deletes the name `error` at the end of this clause, before the delivery
-            deliver(lambda: found.set_exception(failure))
-        else:
-            deliver(lambda: found.set_result(result))
-
-    threading.Thread(target=run, name="run folder", daemon=True).start()
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            return await found
-    except TimeoutError:
-        raise RunError(
-            f"the run folder could not be read in {CHECK_SECONDS:g} s", do="check its disk or mount"
-        ) from None
+__all__ = ["find_policies", "objection", "validation"]
 
 
 def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[ServedPolicy]:
@@ -72,8 +26,7 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
 
     Args:
         run: The folder.
-        names: The names of its policies, or of in-context policies that stand on one of them; None for all
-            that were trained.
+        names: The names of its policies; None for all that were trained.
 
     Raises:
         RunError: There is no such folder or policy, or the folder fails a check.
@@ -85,7 +38,7 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
             check_name(name)
         wanted = list(dict.fromkeys(names or folder.policy_names()))
         have = folder.arm_names()
-        if unknown := [name for name in wanted if _stands_on(name) not in have]:
+        if unknown := [name for name in wanted if name not in have]:
             raise RunError("no such policy in the run", seen=unknown[0], do=f"choose of {', '.join(have)}")
         if not wanted:
             raise RunError("the run has no policies", seen=str(run), do="fit some first")
@@ -96,18 +49,6 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
         raise RunError(f"the run cannot be read: {error!r}", seen=str(run)) from error
 
 
-def _stands_on(name: str) -> str:
-    """The policy of the run that an in-context policy asks; any other policy is that policy itself."""
-    return _in_context(name).policy if InContextName.is_one(name) else name
-
-
-def _in_context(name: str) -> InContextName:
-    try:
-        return InContextName.parse(name)
-    except ConfigError as error:
-        raise RunError(str(error)) from error
-
-
 def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
     """A policy under its arm's name, whose hash is one of its weights and of the base's.
 
@@ -115,12 +56,6 @@ def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
     another.
     """
     path = folder.path.resolve()
-    if InContextName.is_one(name):
-        parts_of = _in_context(name)
-        under = _served(folder, manifest, parts_of.policy)
-        learner = [_served(folder, manifest, "base")] if IN_CONTEXT.get(parts_of.kind).learns else []
-        digest = hashlib.sha256(f"{parts_of} {under.arm}".encode()).hexdigest()
-        return ServedPolicy(f"{parts_of}@{digest[:8]}", str(parts_of), path, uses=(under, *learner))
     fingerprint = check_name(manifest.base.fingerprint)
     if name == "base":
         return ServedPolicy(f"base@{fingerprint[:8]}", name, path)
@@ -165,8 +100,6 @@ def validation(run: Path, name: str) -> dict[str, Any]:
 
 def _validation(manifest: Manifest, name: str) -> dict[str, Any]:
     base = _cost(manifest.base.sampled)
-    if InContextName.is_one(name):  # what it costs is not known before users have edits
-        return {"cost": None, "base": base, "alarms": []}
     if name == "base":
         return {"cost": base, "base": base, "alarms": []}
     if name == "mixture":

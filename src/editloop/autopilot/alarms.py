@@ -1,0 +1,117 @@
+"""Alarms: why a policy that users see is rolled back at once, each a rule of its own.
+
+A rule compares the rounds of a policy with those of the others in the same time. It speaks only beyond
+chance, and only of differences that matter. A further rule is a function and a line of the registry, or an
+entry point in the group `editloop.alarms`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from editloop.autopilot.watch import Round
+from editloop.registry import Registry
+
+__all__ = ["ALARMS", "Alarm", "excess_share", "first_alarm"]
+
+Alarm = Callable[[Sequence[Round], Sequence[Round]], str | None]
+"""A rule: the reason to roll a policy back, given its rounds and those of the others; None for no reason."""
+
+FEWEST = 10
+"""Fewer rounds say nothing."""
+
+STANDARD_ERRORS = 4.0
+"""Standard errors beyond which a difference is no chance, although a rule is asked again and again."""
+
+SHARE = 0.1
+"""A share that is higher by less than this is no reason."""
+
+SLOWER, SECONDS = 3.0, 1.0
+"""A policy is too slow if its median time is so many times that of the others, and so many seconds longer."""
+
+ANSWER_SECONDS = 3600.0
+"""Rounds without feedback count as silent when they are older than this before the newest round."""
+
+
+def excess_share(bad: int, n: int, other_bad: int, other_n: int) -> bool:
+    """Whether a share is higher than another one beyond chance, by `SHARE` or more.
+
+    The standard error is that of the difference with the pooled share, to which one failure and one success
+    are added, so that 0 of few rounds is not taken for certainty.
+    """
+    if n < FEWEST:
+        return False
+    share, other = bad / n, (other_bad / other_n if other_n else 0.0)
+    pooled = (bad + other_bad + 1) / (n + other_n + 2)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / max(other_n, FEWEST)))
+    return share - other > max(SHARE, STANDARD_ERRORS * error)
+
+
+def errors(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
+    """It fails, so that another arm has to answer, or none does."""
+
+    def failed(each: Round) -> bool:
+        return each.failed or each.arm != each.chosen
+
+    return _by_share("fails", failed, rounds, others)
+
+
+def non_answers(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
+    """It refuses, asks back or says nothing."""
+    return _by_share("gives no answer", lambda each: each.non_answer, rounds, others)
+
+
+def silence(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
+    """Its drafts are abandoned: no feedback comes where it comes for others."""
+    newest = max((each.time for each in (*rounds, *others)), default=0.0)
+
+    def old(some: Sequence[Round]) -> list[Round]:
+        return [e for e in some if not e.failed and e.outcome != "void" and newest - e.time > ANSWER_SECONDS]
+
+    return _by_share("is left without feedback", lambda each: each.cost is None, old(rounds), old(others))
+
+
+def latency(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
+    """It takes far longer than the others."""
+    own = [each.seconds for each in rounds if each.seconds is not None and not each.failed]
+    usual = [each.seconds for each in others if each.seconds is not None and not each.failed]
+    if min(len(own), len(usual)) < FEWEST:
+        return None
+    now, before = median(own), median(usual)
+    if now > max(SLOWER * before, before + SECONDS):
+        return f"takes {now:.1f} s, the others {before:.1f} s (medians)"
+    return None
+
+
+def _by_share(
+    what: str, is_bad: Callable[[Round], bool], rounds: Sequence[Round], others: Sequence[Round]
+) -> str | None:
+    bad, other_bad = sum(map(is_bad, rounds)), sum(map(is_bad, others))
+    if not excess_share(bad, len(rounds), other_bad, len(others)):
+        return None
+    usual = f"{other_bad / len(others):.0%}" if others else "nobody else to compare with"
+    return f"{what} in {bad} of {len(rounds)} rounds, the others {usual}"
+
+
+ALARMS: Registry[Alarm] = Registry(
+    "alarm",
+    "editloop.alarms",
+    {
+        "errors": "editloop.autopilot.alarms:errors",
+        "latency": "editloop.autopilot.alarms:latency",
+        "non_answers": "editloop.autopilot.alarms:non_answers",
+        "silence": "editloop.autopilot.alarms:silence",
+    },
+)
+"""The alarms, by name. Cost is no alarm of its own: the comparison of the stage ends on it."""
+
+
+def first_alarm(rounds: Sequence[Round], others: Sequence[Round]) -> tuple[str, str] | None:
+    """The name and the reason of the first alarm; None if all is well."""
+    for name in ALARMS:
+        reason = ALARMS.get(name)(rounds, others)
+        if reason is not None:
+            return name, reason
+    return None

@@ -1,0 +1,255 @@
+"""Comparisons of policies that may be looked at any time: of groups of users, and of arms within users.
+
+**Groups.** In a canary some users get one policy for good and the others another one. Most of the variance of
+costs lies between people, so a mean over few users says little. But most users have a past: what they cost
+before tells how much they edit any draft. With user means a ~ N(0, τ²) around the policy's and costs with the
+variance σ² around those, the best prediction of a from n earlier costs with the mean x̄ is B (x̄ − m),
+B = τ²/(τ² + σ²/n), and what is left of it has the variance τ²(1 − B). So each user's mean in the canary, less
+that prediction, has the variance v = σ²/n₁ + τ²(1 − B) + ω², where ω² is how much users differ in what they
+think of the two policies. The groups' means weighted by 1/v differ by δ̂, with the variance Σ 1/Σ(1/v). The
+variances are estimated from the costs, by the method of moments; ω² from the spread of the users' changes
+(DerSimonian and Laird 1986).
+
+**Within users.** Where the bandit plays several arms for each user, the difference of two arms is the mean of
+the users' own differences, weighted by 1/(σ²(1/n_a + 1/n_b) + ω²).
+
+**Looking at any time.** δ̂ times its information behaves like a Brownian motion in the information. For a
+canary, which ends after N rounds, the bound is constant in it: |z| ≥ c √(N/n) after n rounds. By the
+reflection principle a Brownian motion exceeds that, in one direction and at any time up to N, with the
+probability 2(1 − Φ(c)), which is set to the error that is allowed. Information grows no faster than the
+rounds, for the uncertain past of each user stays; so the bound by rounds is on the safe side. Between arms
+there is no end, and the bound is Robbins' mixture: |z| ≥ √((1 + n₀/n)(log(1 + n/n₀) + 2 log(1/α))).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Cost",
+    "Difference",
+    "between_groups",
+    "budget_bound",
+    "mixture_bound",
+    "paired",
+    "within_users",
+]
+
+Array = NDArray[np.float64]
+
+FEWEST_UNITS = 2
+"""A group of fewer users has no spread, and therefore no comparison."""
+
+TUNED_FOR = 100.0
+"""The rounds at which the mixture bound is tightest."""
+
+SMALLEST_VARIANCE = 1e-4
+"""The least variance of a cost that is assumed: a hundredth of the scale, squared. A few equal costs must not
+count as certainty."""
+
+
+class Cost(NamedTuple):
+    """A cost of an edit.
+
+    Attributes:
+        unit: Who edited, or the response where requests are compared.
+        cost: At most the bound of costs.
+    """
+
+    unit: str
+    cost: float
+
+
+class Difference(NamedTuple):
+    """The mean cost of one policy less that of another.
+
+    Attributes:
+        mean: The difference; below 0 if the first one is better.
+        error: Its standard error; infinite where the costs do not suffice for one.
+        rounds: The costs of the first policy.
+        other_rounds: Those of the second one.
+        units: The users of the first policy.
+        other_units: Those of the second one.
+    """
+
+    mean: float
+    error: float
+    rounds: int
+    other_rounds: int
+    units: int
+    other_units: int
+
+    @property
+    def z(self) -> float:
+        """The difference in standard errors."""
+        return 0.0 if math.isinf(self.error) else self.mean / self.error
+
+    def interval(self, bound: float) -> tuple[float, float] | None:
+        """The interval of so many standard errors; None without any."""
+        if math.isinf(self.error):
+            return None
+        return self.mean - bound * self.error, self.mean + bound * self.error
+
+    def to_json(self, bound: float) -> dict[str, Any]:
+        """The comparison as JSON types, with the interval of so many standard errors."""
+        row: dict[str, Any] = self._asdict()
+        row["error"] = None if math.isinf(self.error) else self.error
+        interval = self.interval(bound)
+        return row | {"interval": None if interval is None else list(interval)}
+
+
+class _Sums(NamedTuple):
+    """The number of costs, their sum and the sum of their squares for each unit [U]."""
+
+    n: Array
+    total: Array
+    squares: Array
+
+    @property
+    def mean(self) -> Array:
+        """The mean of each unit; 0 where there is none."""
+        return self.total / np.maximum(self.n, 1)
+
+
+def _index(*groups: Iterable[Cost]) -> dict[str, int]:
+    """A number for each unit that occurs, in the order of its first cost."""
+    return {unit: i for i, unit in enumerate(dict.fromkeys(c.unit for each in groups for c in each))}
+
+
+def _sums(costs: Iterable[Cost], index: dict[str, int]) -> _Sums:
+    rows = [(index[each.unit], each.cost) for each in costs]
+    units = np.array([unit for unit, _ in rows], dtype=np.intp)
+    values = np.array([value for _, value in rows], dtype=np.float64)
+    size = len(index)
+    counted = [np.bincount(units, weights, minlength=size) for weights in (None, values, values * values)]
+    return _Sums(*(each.astype(np.float64) for each in counted))
+
+
+def _variance_within(*groups: _Sums) -> float:
+    """The variance σ² of a cost around the mean of its unit, pooled over units and groups."""
+    squares = sum(float((g.squares - g.total**2 / np.maximum(g.n, 1)).sum()) for g in groups)
+    freedom = sum(float(np.maximum(g.n - 1, 0).sum()) for g in groups)
+    return max(squares / freedom, SMALLEST_VARIANCE) if freedom > 0 else math.inf
+
+
+def _excess(values: Sequence[Array], variances: Sequence[Array]) -> float:
+    """The variance ω² of values around the means of their groups beyond that of each (DerSimonian-Laird)."""
+    spread = freedom = scale = 0.0
+    for x, v in zip(values, variances, strict=True):
+        w = 1 / v
+        mean = float((w * x).sum() / w.sum())
+        spread += float((w * (x - mean) ** 2).sum())
+        freedom += len(x) - 1
+        scale += float(w.sum() - (w * w).sum() / w.sum())
+    return max(0.0, (spread - freedom) / scale) if scale > 0 else 0.0
+
+
+def between_groups(before: Iterable[Cost], first: Iterable[Cost], second: Iterable[Cost]) -> Difference:
+    """Compare the policies of two groups of users, given what all of them cost before.
+
+    Args:
+        before: Costs before the comparison, of users of both groups and of others.
+        first: Costs of the first policy since then.
+        second: Costs of the second policy since then, by other users.
+    """
+    before, groups = list(before), (list(first), list(second))
+    index = _index(before, *groups)
+    past, now = _sums(before, index), [_sums(each, index) for each in groups]
+    present = [each.n > 0 for each in now]
+    counts = [len(each) for each in groups] + [int(each.sum()) for each in present]
+    within = _variance_within(past, *now)
+    if min(counts[2:]) < FEWEST_UNITS:
+        return Difference(0.0, math.inf, *counts)
+    if math.isinf(within):  # each unit has one cost, as where requests are compared
+        means, variances = [each.mean[k] for each, k in zip(now, present, strict=True)], []
+        spread = max(SMALLEST_VARIANCE, float(np.mean([x.var(ddof=1) for x in means])))
+        variances = [np.full(len(x), spread) for x in means]
+    else:
+        means, variances = _changes(past, now, present, within)
+        excess = _excess(means, variances)
+        variances = [v + excess for v in variances]
+    weights = [1 / v for v in variances]
+    averages = [float((w * x).sum() / w.sum()) for w, x in zip(weights, means, strict=True)]
+    error = math.sqrt(sum(1 / float(w.sum()) for w in weights))
+    return Difference(averages[0] - averages[1], error, *counts)
+
+
+def _changes(
+    past: _Sums, now: Sequence[_Sums], present: Sequence[NDArray[np.bool_]], within: float
+) -> tuple[list[Array], list[Array]]:
+    """For each group what its users cost beyond what their past predicts, and the variance of that."""
+    known = past.n > 0
+    if known.sum() > FEWEST_UNITS:
+        x, n = past.mean[known], past.n[known]
+        centre = float(x.mean())
+        between = max(0.0, float(x.var(ddof=1)) - within * float((1 / n).mean()))
+    else:  # nothing is known of how users differ but what they cost now
+        found = [each.mean[k] for each, k in zip(now, present, strict=True)]
+        noise = [within / each.n[k] for each, k in zip(now, present, strict=True)]
+        centre, between = 0.0, _excess(found, noise)
+    trust = np.where(known, between / (between + within / np.maximum(past.n, 1)), 0.0)
+    means = [each.mean[k] - (trust * (past.mean - centre))[k] for each, k in zip(now, present, strict=True)]
+    left = between * (1 - trust)
+    return means, [within / each.n[k] + left[k] for each, k in zip(now, present, strict=True)]
+
+
+def within_users(first: Iterable[Cost], second: Iterable[Cost]) -> Difference:
+    """Compare two arms by the differences of each user, over the users who had drafts of both.
+
+    Args:
+        first: Costs of the first arm.
+        second: Costs of the second arm.
+    """
+    groups = (list(first), list(second))
+    index = _index(*groups)
+    one, other = (_sums(each, index) for each in groups)
+    both = (one.n > 0) & (other.n > 0)
+    units = int(both.sum())
+    counts = (int(one.n[both].sum()), int(other.n[both].sum()), units, units)
+    within = _variance_within(one, other)
+    if units == 0 or math.isinf(within):
+        return Difference(0.0, math.inf, *counts)
+    change = (one.mean - other.mean)[both]
+    variance = within * (1 / one.n[both] + 1 / other.n[both])
+    if units >= FEWEST_UNITS:
+        variance = variance + _excess([change], [variance])
+    weights = 1 / variance
+    mean = float((weights * change).sum() / weights.sum())
+    return Difference(mean, math.sqrt(1 / float(weights.sum())), *counts)
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Compare the costs of two drafts of the same requests [n] and [n]."""
+    n = len(first)
+    if n < FEWEST_UNITS:
+        return Difference(0.0, math.inf, n, n, n, n)
+    changes = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    variance = max(float(changes.var(ddof=1)), SMALLEST_VARIANCE)
+    return Difference(float(changes.mean()), math.sqrt(variance / n), n, n, n, n)
+
+
+def budget_bound(rounds: int, budget: int, error: float) -> float:
+    """The bound for |z| of a comparison that ends after a number of rounds.
+
+    Args:
+        rounds: The rounds so far.
+        budget: The rounds at which it ends.
+        error: The probability, at most, with which an equal policy ever exceeds it in one direction.
+    """
+    if rounds <= 0:
+        return math.inf
+    return NormalDist().inv_cdf(1 - error / 2) * math.sqrt(budget / min(rounds, budget))
+
+
+def mixture_bound(rounds: float, error: float) -> float:
+    """The bound for |z| of a comparison without an end (Robbins 1970), as `budget_bound`."""
+    if rounds <= 0:
+        return math.inf
+    ratio = rounds / TUNED_FOR
+    return math.sqrt((1 + 1 / ratio) * (math.log1p(ratio) + 2 * math.log(1 / error)))

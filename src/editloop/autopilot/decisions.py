@@ -1,0 +1,250 @@
+"""What the autopilot decides: transitions that follow from the rounds, as pure functions.
+
+Each takes where the policies stand (`Stages`), what was seen (`Watch`) and the configuration, and returns at
+most one transition with its evidence. Nothing here reads a store, so that the same decisions can be
+simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from editloop.autopilot.alarms import first_alarm
+from editloop.autopilot.assignment import Unit
+from editloop.autopilot.comparison import Difference, budget_bound, mixture_bound, paired
+from editloop.autopilot.config import AutopilotConfig
+from editloop.autopilot.stages import PLAYED, Stage, Stages, Transition
+from editloop.autopilot.watch import Canary, Watch
+
+__all__ = [
+    "FEWEST_ROUNDS",
+    "adopt",
+    "canary_of",
+    "crown",
+    "judge_alarms",
+    "judge_arms",
+    "judge_canary",
+    "judge_shadow",
+    "start_canary",
+]
+
+FEWEST_ROUNDS = 20
+"""Costs of each side before a comparison decides anything: a standard error of fewer is too uncertain."""
+
+FEWEST_USERS = 8
+"""With fewer users a canary draws requests: a fifth of seven users is one, who says nothing of the others."""
+
+SHADOW_MARGIN = 0.05
+"""How much worse a policy may be in the shadow. The edit that it is compared with began from a draft that the
+champion may have written, so a draft of the champion's is nearer to it than it deserves."""
+
+
+def adopt(stages: Stages, arms: Sequence[str], now: float) -> list[Transition]:
+    """Make the arms that somebody promoted without the autopilot known to it."""
+    return [
+        Transition(arm, None, Stage.ARM, now, reason="it was an arm before")
+        for arm in arms
+        if stages.of(arm) is None
+    ]
+
+
+def crown(stages: Stages, watch: Watch, arms: Sequence[str], now: float) -> Transition | None:
+    """Make the arm with the lowest mean cost the first champion; without costs, the first arm."""
+    if not arms or stages.champion in arms:
+        return None
+
+    def mean(arm: str) -> float:
+        costs = [each.cost for each in watch.costs(arm)]
+        return sum(costs) / len(costs) if len(costs) >= FEWEST_ROUNDS else 1.0
+
+    ready = [arm for arm in arms if stages.of(arm) is Stage.ARM]
+    if not ready:
+        return None
+    reason = "the arm with the lowest cost so far"
+    return Transition(min(ready, key=mean), Stage.ARM, Stage.CHAMPION, now, reason=reason)
+
+
+def start_canary(
+    stages: Stages,
+    watch: Watch,
+    config: AutopilotConfig,
+    now: float,
+    *,
+    evidence: dict[str, Any],
+    reason: str,
+) -> Transition | None:
+    """Move the policy in the shadow to the canary, whose terms are part of the evidence."""
+    last, champion = stages.the(Stage.SHADOW), stages.champion
+    if last is None or champion is None:
+        return None
+    terms = canary_terms(watch, config, champion)
+    return Transition(
+        last.subject, Stage.SHADOW, Stage.CANARY, now, reason=reason, evidence={**evidence, **terms}
+    )
+
+
+def canary_terms(watch: Watch, config: AutopilotConfig, champion: str) -> dict[str, Any]:
+    """The terms of a canary that begins now: they do not change until it ends."""
+    unit: Unit
+    if config.canary_unit == "auto":
+        users = {each.user for each in watch.rounds if each.user and each.cost is not None}
+        unit = "user" if len(users) >= FEWEST_USERS else "request"
+    else:
+        unit = config.canary_unit
+    return {
+        "champion": champion,
+        "share": config.canary_share,
+        "unit": unit,
+        "rounds": config.canary_rounds,
+    }
+
+
+def canary_of(stages: Stages) -> Canary | None:
+    """The canary that is under way, by the terms in its evidence; None if there is none."""
+    last = stages.the(Stage.CANARY)
+    if last is None:
+        return None
+    terms = last.evidence
+    return Canary(
+        arm=last.subject,
+        champion=terms["champion"],
+        since=last.time,
+        share=terms["share"],
+        unit=terms["unit"],
+        rounds=terms["rounds"],
+    )
+
+
+def judge_shadow(
+    stages: Stages,
+    watch: Watch,
+    costs: Sequence[tuple[float, float]],
+    config: AutopilotConfig,
+    now: float,
+) -> Transition | None:
+    """Let the policy in the shadow go on to the canary, or reject it.
+
+    Args:
+        stages: Where the policies stand.
+        watch: The rounds.
+        costs: For each request that was edited the costs of the drafts of the policy and of the champion,
+            which nobody saw, against what the user ended with.
+        config: The configuration.
+        now: The time, in seconds since 1970.
+    """
+    last = stages.the(Stage.SHADOW)
+    if last is None or stages.the(Stage.CANARY) is not None:
+        return None
+    if config.shadow_rounds == 0:
+        return start_canary(stages, watch, config, now, evidence={}, reason="there is no shadow")
+    found = paired([one for one, _ in costs], [other for _, other in costs])
+    bound = budget_bound(found.rounds, config.shadow_rounds, 1 - config.confidence)
+    evidence = {"shadow": found.to_json(bound)}
+    if found.rounds >= FEWEST_ROUNDS and found.mean - bound * found.error > SHADOW_MARGIN:
+        reason = f"its drafts in the shadow cost {found.mean:.3f} more than the champion's"
+        return Transition(last.subject, Stage.SHADOW, Stage.REJECTED, now, reason=reason, evidence=evidence)
+    if found.rounds < config.shadow_rounds:
+        return None
+    reason = f"{found.rounds} drafts in the shadow cost {found.mean:+.3f} beside the champion's"
+    return start_canary(stages, watch, config, now, evidence=evidence, reason=reason)
+
+
+def judge_canary(stages: Stages, watch: Watch, config: AutopilotConfig, now: float) -> Transition | None:
+    """Make the policy in the canary an arm if it is better than the champion, or reject it.
+
+    It is rejected when it is worse, and when its rounds are over without a decision: a policy that is not
+    shown to be better is one more for users to try for nothing.
+    """
+    canary = canary_of(stages)
+    if canary is None:
+        return None
+    found = watch.canary(canary)
+    bound = budget_bound(found.rounds, canary.rounds, 1 - config.confidence)
+    evidence = {"canary": found.to_json(bound), "champion": canary.champion, "unit": canary.unit}
+
+    def to(stage: Stage, reason: str) -> Transition:
+        return Transition(canary.arm, Stage.CANARY, stage, now, reason=reason, evidence=evidence)
+
+    enough = min(found.rounds, found.other_rounds) >= FEWEST_ROUNDS
+    if enough and found.z < -bound:
+        return to(Stage.ARM, f"costs {-found.mean:.3f} less than {canary.champion}")
+    if enough and found.z > bound:
+        return to(Stage.REJECTED, f"costs {found.mean:.3f} more than {canary.champion}")
+    if found.rounds >= canary.rounds:
+        return to(Stage.REJECTED, f"not shown to be better than {canary.champion} in {found.rounds} rounds")
+    return None
+
+
+def judge_alarms(
+    stages: Stages, watch: Watch, arms: Sequence[str], now: float, *, by_hand: Iterable[str] = ()
+) -> Transition | None:
+    """Roll back a policy that users see if something is wrong with it.
+
+    Args:
+        stages: Where the policies stand.
+        watch: The rounds.
+        arms: The arms that are played; the last one of them stays.
+        now: The time, in seconds since 1970.
+        by_hand: Arms that are not rolled back, because somebody asked for them in spite of all.
+    """
+    for arm in [*stages.having(Stage.CANARY), *arms]:
+        last = stages.last(arm)
+        if last is None or arm in by_hand or (arm in arms and len(arms) < 2):
+            continue
+        rounds = watch.of(arm, last.time)
+        # The others in the same time. A policy that was played before it fell is not compared with its past.
+        others = [each for each in watch.rounds if each.chosen != arm and each.time >= last.time]
+        alarm = first_alarm(rounds, others)
+        if alarm is not None:
+            name, reason = alarm
+            evidence = {"alarm": name, "rounds": len(rounds), "others": len(others)}
+            return Transition(
+                arm, last.stage, Stage.ROLLED_BACK, now, reason=f"it {reason}", evidence=evidence
+            )
+    return None
+
+
+def judge_arms(
+    stages: Stages, watch: Watch, arms: Sequence[str], config: AutopilotConfig, now: float
+) -> list[Transition]:
+    """Crown an arm that is better than the champion, retire one that is worse, or one of too many.
+
+    Returns:
+        The transitions, which belong together: the old champion becomes an arm before another one takes its
+        place.
+    """
+    champion = stages.champion
+    if champion is None or champion not in arms:
+        return []
+    found = {arm: watch.within(arm, champion) for arm in arms if arm != champion}
+    known = {
+        arm: each
+        for arm, each in found.items()
+        if min(each.rounds, each.other_rounds) >= FEWEST_ROUNDS and stages.of(arm) in PLAYED
+    }
+
+    def bound(each: Difference) -> float:
+        rounds = 1 / (1 / each.rounds + 1 / each.other_rounds)
+        return mixture_bound(rounds, 1 - config.confidence)
+
+    def shown(arm: str) -> dict[str, Any]:
+        return {"within users": known[arm].to_json(bound(known[arm])), "beside": champion}
+
+    for arm, each in sorted(known.items(), key=lambda item: item[1].z):
+        if each.z < -bound(each):
+            reason = f"costs {-each.mean:.3f} less than {champion}"
+            return [
+                Transition(champion, Stage.CHAMPION, Stage.ARM, now, reason=f"{arm} is better"),
+                Transition(arm, stages.of(arm), Stage.CHAMPION, now, reason=reason, evidence=shown(arm)),
+            ]
+    for arm, each in known.items():
+        if each.z > bound(each) and stages.of(arm) is Stage.ARM:
+            reason = f"costs {each.mean:.3f} more than {champion}"
+            return [Transition(arm, Stage.ARM, Stage.RETIRED, now, reason=reason, evidence=shown(arm))]
+    spare = [arm for arm in known if stages.of(arm) is Stage.ARM]
+    if len(arms) > config.most_arms and spare:
+        worst = max(spare, key=lambda arm: known[arm].mean)
+        reason = f"more than {config.most_arms} arms, and it is the worst of them"
+        return [Transition(worst, Stage.ARM, Stage.RETIRED, now, reason=reason, evidence=shown(worst))]
+    return []

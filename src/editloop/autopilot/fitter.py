@@ -1,0 +1,173 @@
+"""Fits of the autopilot: each is a process of its own, which steps back behind others and can be stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from editloop.autopilot.config import AutopilotConfig
+from editloop.autopilot.stages import Lineage
+from editloop.errors import AutopilotError
+
+__all__ = ["NICENESS", "CommandFitter", "FitResult", "Fitter", "held_out_figures"]
+
+NICENESS = "EDITLOOP_NICENESS"
+"""The variable of the environment that says how far a fit steps back behind other processes."""
+
+HELD_OUT_SAMPLES = 64
+"""Held-out requests for which drafts of the policy and of the champion are compared with the edits."""
+
+STOP_SECONDS = 10.0
+"""Seconds in which a fit has to end when it is stopped, before it is killed."""
+
+
+class FitResult(NamedTuple):
+    """How a fit has ended.
+
+    Attributes:
+        run: The run folder.
+        error: Why there are no policies; empty if there are.
+    """
+
+    run: Path
+    error: str = ""
+
+
+class Fitter(Protocol):
+    """What fits a generation, beside the autopilot."""
+
+    def start(self, lineage: Lineage, champion: Path | None = None) -> None:
+        """Begin a fit, or continue the one that was interrupted in the same run folder.
+
+        Args:
+            lineage: Where the generation comes from, and its run folder.
+            champion: The run folder of the champion, which is evaluated on the same held-out requests.
+
+        Raises:
+            AutopilotError: It cannot begin.
+        """
+        ...
+
+    def poll(self) -> FitResult | None:
+        """How the fit has ended; None while it goes on, or if there is none."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the fit, if there is one, and wait for its end."""
+        ...
+
+
+class CommandFitter:
+    """Fits by the commands `editloop fit` and `evaluate`, whose output goes to a file beside the run folder.
+
+    Args:
+        command: How the command is called. It has to end with this process, even if that is killed.
+        store: The address of the store.
+        base: The base that the policies are of.
+        config: The configuration.
+        options: Further flags of `editloop fit`.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        store: str,
+        base: str,
+        config: AutopilotConfig,
+        options: Sequence[str] = (),
+    ) -> None:
+        self._command, self._store, self._base = tuple(command), store, base
+        self._config, self._options = config, tuple(options)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run = Path()
+        self._left: list[list[str]] = []
+
+    def start(self, lineage: Lineage, champion: Path | None = None) -> None:
+        """Begin or continue a fit; see `Fitter`."""
+        self._run, hold_out = Path(lineage.run), self._config.hold_out
+        fit = ["fit", self._log(lineage, f"{hold_out!r}-1"), "--base", self._base, "--out", str(self._run)]
+        fit += ["--methods", self._config.learn_from]
+        fit += ["--memory", self._config.fit_memory] if self._config.fit_memory else []
+        runs = [self._run, champion] if champion is not None else [self._run]
+        # What was kept of earlier held-out requests must not be taken for that of these.
+        for old in (each for run in runs for each in run.glob("evaluation-*.json")):
+            old.unlink(missing_ok=True)
+        held_out = self._log(lineage, f"0-{hold_out!r}")
+        samples = ["--samples", str(HELD_OUT_SAMPLES)]
+        self._left = [["evaluate", str(run), held_out, *samples] for run in runs] if hold_out else []
+        self._process = self._launch([*fit, *self._options])
+
+    def _log(self, lineage: Lineage, part: str) -> str:
+        """The address of the rows that a generation may read: a part of the requests, up to its time."""
+        return f"{self._store}{'&' if '?' in self._store else '?'}until={lineage.until!r}&part={part}"
+
+    def _launch(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        output = self._run.with_suffix(".log")
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with output.open("ab") as file:
+                # Its standard input is a pipe whose other end closes with this process, however that ends.
+                return subprocess.Popen(
+                    [*self._command, *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=file,
+                    stderr=file,
+                    env={**os.environ, NICENESS: str(self._config.niceness)},
+                )
+        except OSError as error:
+            raise AutopilotError(f"the fit cannot begin, {error.strerror}", seen=str(output)) from error
+
+    def poll(self) -> FitResult | None:
+        """How the fit has ended; see `Fitter`."""
+        if self._process is None or (status := self._process.poll()) is None:
+            return None
+        is_fit = self._process.args[len(self._command)] == "fit"  # type: ignore[index]
+        self._close()
+        if is_fit and status != 0:
+            line = _last_line(self._run.with_suffix(".log"))
+            return FitResult(self._run, f"the fit ended with {status}: {line}")
+        # An evaluation that fails, for there may be no held-out request yet, only leaves its gate open.
+        if self._left:
+            self._process = self._launch(self._left.pop(0))
+            return None
+        return FitResult(self._run)
+
+    def stop(self) -> None:
+        """Stop the fit; see `Fitter`."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        self._process = None
+
+
+def held_out_figures(run: Path, name: str) -> dict[str, Any] | None:
+    """What `evaluate` found of a policy on the held-out requests; None if there were none."""
+    files = sorted(run.glob("evaluation-*.json"), key=lambda each: each.stat().st_mtime)
+    if not files:
+        return None
+    found = json.loads(files[-1].read_text(encoding="utf-8"))["policies"].get(name)
+    return None if found is None else dict(found)
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a file that says something, shortened."""
+    with suppress(OSError):
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "no output")
+    return "no output"

@@ -1,0 +1,128 @@
+"""The ledger: transitions in the store, each with the epoch of arms that it begins, in one transaction.
+
+A transition is written only if its subject is still in the stage that it leaves, so that a stage is neither
+skipped nor taken twice, whoever writes and however often a process is killed and starts again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from editloop.autopilot.stages import PLAYED, Stage, Stages, Transition
+from editloop.errors import AutopilotError
+from editloop.online import Arms
+from editloop.store import reads, writes
+from editloop.store.database import Connection, Row
+from editloop.store.rounds import stage_rows
+from editloop.store.schema import COST
+
+__all__ = ["SOMEBODY", "STAGE", "arms_of", "by_hand", "read_stages", "transition_of", "write_transitions"]
+
+SOMEBODY = "somebody"
+"""Who decided, where no name is known."""
+
+STAGE = "stage"
+"""The kind of the events that hold transitions."""
+
+
+def transition_of(row: Row[Any]) -> Transition:
+    """The transition of an event of the store.
+
+    Raises:
+        AutopilotError: The event holds none.
+    """
+    return Transition.from_text(row.detail)
+
+
+def read_stages(connection: Connection) -> Stages:
+    """Where all policies stand by the transitions of a store.
+
+    Raises:
+        AutopilotError: The store holds a transition that this version does not know.
+    """
+    return Stages(transition_of(row) for row in stage_rows(connection))
+
+
+def arms_of(row: Row[Any]) -> Arms:
+    """The epoch of arms of an event of the store."""
+    canaries = json.loads(row.detail)["canaries"] if row.detail else []
+    return Arms(row.epoch, tuple(json.loads(row.arms)), tuple(canaries))
+
+
+def write_transitions(
+    connection: Connection, transitions: Sequence[Transition], added: Sequence[Mapping[str, Any]] = ()
+) -> list[tuple[int, Transition | Arms]]:
+    """Write transitions, and the epoch of arms that follows from them.
+
+    All are checked before the first one is written.
+
+    Args:
+        connection: Of a transaction that excludes all other writers.
+        transitions: What is written, in this order.
+        added: Rows of the table `policies` for policies that the store does not know yet.
+
+    Returns:
+        The events that were written, with their numbers.
+
+    Raises:
+        AutopilotError: A transition does not follow the last one, or no arm would be left.
+    """
+    stages, row = read_stages(connection), reads.last_epoch(connection)
+    now = arms_of(row) if row is not None else Arms(0, ())
+    wanted = now
+    for each in transitions:
+        stages.apply(each)
+        wanted = _arms_after(wanted, each)
+    if now.arms and not wanted.arms:
+        raise AutopilotError("no arm would be left", seen=now.arms[0], do="promote another one first")
+    known = reads.arm_names(connection)
+    for policy in added:
+        if policy["arm"] not in known:
+            writes.insert_policy(connection, policy)
+    written: list[tuple[int, Transition | Arms]] = []
+    seq = reads.last_seq(connection)
+    for each in transitions:
+        seq += 1
+        about = {"seq": seq, "time": each.time, "kind": STAGE, "arm": each.subject}
+        writes.insert_event(connection, {**about, "detail": each.to_text()})
+        written.append((seq, each))
+    if (wanted.arms, wanted.canaries) != (now.arms, now.canaries):
+        epoch = wanted._replace(epoch=now.epoch + 1)
+        _write_epoch(connection, seq + 1, epoch, transitions[-1].time)
+        written.append((seq + 1, epoch))
+    return written
+
+
+def by_hand(stages: Stages, before: Arms, after: Arms, time: float) -> list[Transition]:
+    """The transitions that make stages agree with an epoch that somebody began without them."""
+    found = []
+    for arm in before.arms:
+        if arm not in after.arms and (stage := stages.of(arm)) in PLAYED:
+            found.append(Transition(arm, stage, Stage.RETIRED, time, SOMEBODY, "retired by hand"))
+    for arm in after.arms:
+        stage = stages.of(arm)
+        if arm not in before.arms and stage is not None and stage not in PLAYED:
+            found.append(Transition(arm, stage, Stage.ARM, time, SOMEBODY, "promoted by hand"))
+    return found
+
+
+def _write_epoch(connection: Connection, seq: int, epoch: Arms, time: float) -> None:
+    """Append the event of a new epoch, which names the cost by which the store's edits are measured."""
+    row = {"seq": seq, "time": time, "kind": "arms", "epoch": epoch.epoch, "arms": json.dumps(epoch.arms)}
+    row |= {"cost_name": reads.fact(connection, COST)}
+    row |= {"detail": json.dumps({"canaries": epoch.canaries})} if epoch.canaries else {}
+    writes.insert_event(connection, row)
+
+
+def _arms_after(now: Arms, transition: Transition) -> Arms:
+    """The arms that are played, and those in a canary, after a transition."""
+    subject = transition.subject
+    arms = tuple(arm for arm in now.arms if arm != subject)
+    canaries = tuple(arm for arm in now.canaries if arm != subject)
+    if transition.stage in PLAYED:
+        arms = now.arms if subject in now.arms else (*arms, subject)
+    elif transition.stage is Stage.CANARY:
+        canaries = (*canaries, subject)
+    return Arms(now.epoch, arms, canaries)

@@ -1,0 +1,345 @@
+"""The autopilot of a store: looks at it again and again, and takes the one step that is due.
+
+Everything that it knows is in the store, so it may be killed at any point and started again, here or on
+another machine. Each step is one transaction that checks the lease and the stage that it leaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from editloop.autopilot.config import AutopilotConfig
+from editloop.autopilot.decisions import adopt, crown, judge_alarms, judge_arms, judge_canary, judge_shadow
+from editloop.autopilot.fitter import FitResult, Fitter, held_out_figures
+from editloop.autopilot.gates import FittedPolicy, gate_objections
+from editloop.autopilot.lease import Lease
+from editloop.autopilot.ledger import arms_of, read_stages, transition_of, write_transitions
+from editloop.autopilot.notices import Notices
+from editloop.autopilot.stages import Lineage, Stage, Stages, Transition
+from editloop.autopilot.triggers import Supply, has_risen, minutes_spent, refit_reason
+from editloop.autopilot.watch import Round, Watch
+from editloop.edits import get_cost
+from editloop.edits.cost import charge_unfinished
+from editloop.errors import AutopilotError, EditLoopError, StoreUnreachableError
+from editloop.store import reads, writes
+from editloop.store.database import Connection, Store
+from editloop.store.rounds import count_new_edits, rounds, shadow_rounds, stage_rows
+from editloop.store.schema import COST, SALT
+
+__all__ = ["NOTICED", "PAUSED", "Autopilot"]
+
+log = logging.getLogger("editloop.autopilot")
+
+PAUSED = "autopilot-paused"
+"""The fact of the store that says since when, and by whom, the autopilot is paused; empty if it is not."""
+
+NOTICED = "autopilot-noticed"
+"""The fact of the store with the number of the last transition of which a notice was sent."""
+
+LOOK_BACK = 90 * 86_400.0
+"""Seconds for which rounds are looked at. Older costs say little of today's users."""
+
+RETRY_SECONDS = 5.0
+"""Seconds until the next look at a store that does not answer."""
+
+
+class Autopilot:
+    """Steps of the autopilot.
+
+    Args:
+        store: The store; opened by `run`, or before `step` is called.
+        config: The configuration.
+        fitter: What fits.
+        runs: The folder for the run folders of the generations.
+        clock: The time in seconds since 1970.
+        notices: What sends notices.
+        lease: The lease of the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: AutopilotConfig,
+        fitter: Fitter,
+        runs: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        notices: Notices | None = None,
+        lease: Lease | None = None,
+    ) -> None:
+        self.store, self.config, self.fitter, self.runs = store, config, fitter, runs
+        self._clock, self._lease = clock, lease or Lease(store)
+        self._notices = notices or Notices(config.webhook)
+        self._is_fitting = False
+        self._had_lease = False
+
+    # Running
+
+    def run(self, is_ending: Callable[[float], bool]) -> None:
+        """Take steps until the end.
+
+        Args:
+            is_ending: Waits so many seconds, and returns whether to end; `threading.Event.wait` is one.
+
+        Raises:
+            StoreError: The store can never be used.
+        """
+        pause = 0.0
+        try:
+            while not is_ending(pause):
+                pause = self.config.interval
+                try:
+                    self.store.open(claim=False)
+                    self.step()
+                except StoreUnreachableError as error:
+                    log.warning("%s", error)
+                    pause = max(pause, RETRY_SECONDS)
+                except (AutopilotError, OSError) as error:
+                    log.warning("%s", error)
+        finally:
+            self.fitter.stop()
+            self._notices.close()
+            try:
+                self._lease.release()
+            except EditLoopError as error:
+                log.warning("%s", error)
+            self.store.close()
+
+    def step(self) -> list[Transition]:
+        """Look at the store, and take what is due; returns the transitions that were written.
+
+        Raises:
+            StoreUnreachableError: The store does not answer. The step is taken later.
+            AutopilotError: Somebody changed a stage in the same moment, or another autopilot took over.
+        """
+        if not self._lease.take():
+            if self._had_lease:
+                log.warning("another autopilot works on this store; this one waits")
+                self.fitter.stop()
+            self._had_lease = self._is_fitting = False
+            return []
+        self._had_lease = True
+        self._send_notices()
+        if self.store.read(lambda c: reads.fact(c, PAUSED)):
+            return []
+        now = self._clock()
+        stages, arms, watch = self.store.read(lambda c: self._look(c, now))
+        written = self._judge(stages, arms, watch, now) or self._fit(stages, arms, watch, now)
+        self._send_notices()
+        return written
+
+    def _look(self, connection: Connection, now: float) -> tuple[Stages, tuple[str, ...], Watch]:
+        stages = read_stages(connection)
+        row = reads.last_epoch(connection)
+        arms = () if row is None else arms_of(row).arms
+        salt = reads.fact(connection, SALT) or ""
+        bound = self._scale(connection)
+        found = rounds(connection, now - LOOK_BACK)
+        return stages, arms, Watch(Round.of(each, salt, bound) for each in found)
+
+    def _scale(self, connection: Connection) -> float:
+        """The most that a cost counts for."""
+        name = reads.fact(connection, COST)
+        return get_cost(name).scale or math.inf if name else math.inf
+
+    def _write(
+        self, transitions: Iterable[Transition], added: Sequence[dict[str, Any]] = ()
+    ) -> list[Transition]:
+        """Write transitions, all or none, if this process still has the lease."""
+        transitions = list(transitions)
+        with self.store.transaction() as connection:
+            self._lease.check(connection)
+            write_transitions(connection, transitions, added)
+        return transitions
+
+    def _send_notices(self) -> None:
+        """Send notices of the transitions that are new, whoever wrote them."""
+        rows = self.store.read(stage_rows)
+        last = int(self.store.read(lambda c: reads.fact(c, NOTICED)) or 0)
+        new = [row for row in rows if row.seq > last]
+        if not new:
+            return
+        for row in new:
+            self._notices.send(transition_of(row))
+        with self.store.transaction() as connection:
+            writes.set_fact(connection, NOTICED, str(new[-1].seq))
+
+    # Stages
+
+    def _judge(self, stages: Stages, arms: tuple[str, ...], watch: Watch, now: float) -> list[Transition]:
+        """Take the first step that follows from the rounds."""
+        if new := adopt(stages, arms, now):
+            return self._write(new)
+        alarm = judge_alarms(stages, watch, arms, now)
+        if alarm is not None:
+            return self._write([alarm])
+        first = crown(stages, watch, arms, now) or judge_canary(stages, watch, self.config, now)
+        if first is None and (last := stages.the(Stage.SHADOW)) is not None and stages.champion:
+            costs = self._shadow_costs(last, stages.champion)
+            first = judge_shadow(stages, watch, costs, self.config, now)
+        if first is not None:
+            return self._write([first])
+        found = judge_arms(stages, watch, arms, self.config, now)
+        return self._write(found) if found else []
+
+    def _shadow_costs(self, last: Transition, champion: str) -> list[tuple[float, float]]:
+        """The costs of the drafts of the policy in the shadow and of the champion, by request."""
+        rows = self.store.read(lambda c: shadow_rounds(c, last.time))
+        cost = get_cost(self.store.fact(COST))
+        measured = charge_unfinished(
+            cost,
+            cost([row.response for row in rows], [row.edit for row in rows]),
+            [row.finish != "length" for row in rows],
+            [row.edit for row in rows],
+        )
+        by_arm: dict[str, dict[str, float]] = {last.subject: {}, champion: {}}
+        for row, value in zip(rows, measured, strict=True):
+            by_arm.setdefault(row.arm, {})[row.response_id] = float(value)
+        own, other = by_arm[last.subject], by_arm[champion]
+        return [(own[each], other[each]) for each in own if each in other]
+
+    # Fits
+
+    def _fit(self, stages: Stages, arms: tuple[str, ...], watch: Watch, now: float) -> list[Transition]:
+        """Begin a fit that is due, or take in what came of the one that is under way."""
+        under_way = stages.the(Stage.FITTING)
+        if under_way is None:
+            return self._begin_fit(stages, arms, watch, now)
+        lineage = under_way.lineage
+        assert lineage is not None, "a fit has a lineage"
+        if not self._is_fitting:  # this process was started again, or took the lease over
+            log.info("going on with %s", under_way.subject)
+            return self._start(under_way, lineage)
+        if minutes_spent(stages, now) + (now - under_way.time) / 60 > self.config.fit_minutes:
+            self.fitter.stop()
+            self._is_fitting = False
+            return self._write([_failed(under_way, now, "its minutes are over")])
+        result = self.fitter.poll()
+        if result is None:
+            return []
+        self._is_fitting = False
+        return self._take_in(under_way, lineage, result, stages, now)
+
+    def _begin_fit(self, stages: Stages, arms: tuple[str, ...], watch: Watch, now: float) -> list[Transition]:
+        champion = stages.champion
+        if champion is None:
+            return []
+        last = max((each.lineage.until for each in stages.history if each.lineage), default=0.0)
+        learned = self.store.read(lambda c: count_new_edits(c, 0.0, last)) if last else 0
+        supply = Supply(learned, self.store.read(lambda c: count_new_edits(c, last, now)))
+        risen = has_risen(watch.costs(champion), 1 - self.config.confidence)
+        reason = refit_reason(stages, supply, self.config, now, risen=risen)
+        if reason is None:
+            return []
+        number = stages.generation + 1
+        run = self._new_folder(number)
+        lineage = Lineage(number, arms, "base", now, str(run))
+        begun = Transition(f"generation-{number}", None, Stage.FITTING, now, reason=reason, lineage=lineage)
+        self._write([begun])
+        return [begun, *self._start(begun, lineage)]
+
+    def _new_folder(self, number: int) -> Path:
+        """A run folder that nothing is in: a store that was replaced begins its generations again."""
+        run = (self.runs / f"generation-{number}").resolve()
+        attempt = 1
+        while run.exists():
+            attempt += 1
+            run = run.with_name(f"generation-{number}-{attempt}")
+        return run
+
+    def _start(self, begun: Transition, lineage: Lineage) -> list[Transition]:
+        stages = self.store.read(read_stages)
+        try:
+            self.fitter.start(lineage, self._run_of(stages.champion))
+        except AutopilotError as error:
+            return self._write([_failed(begun, self._clock(), str(error))])
+        self._is_fitting = True
+        return []
+
+    def _run_of(self, arm: str | None) -> Path | None:
+        """The run folder of an arm, if it is still there."""
+        places = self.store.read(reads.policy_locations)
+        run = Path(places[arm][0]) if arm in places else None
+        return run if run is not None and run.is_dir() else None
+
+    def _take_in(
+        self, begun: Transition, lineage: Lineage, result: FitResult, stages: Stages, now: float
+    ) -> list[Transition]:
+        """Put the best policy of a run through the gates, and into the shadow."""
+        if result.error:
+            return self._write([_failed(begun, now, result.error)])
+        try:
+            policy, row, lineage = self._best_of(result.run, lineage, stages, (now - begun.time) / 60)
+        except EditLoopError as error:
+            return self._write([_failed(begun, now, str(error))])
+        fitted = Transition(begun.subject, Stage.FITTING, Stage.FITTED, now, lineage=lineage)
+        before = stages.of(policy.arm)
+        if before is not None:  # the same weights once more: nothing that could be tried is new
+            reason = f"it is {policy.arm} again, which is {before}"
+            return self._write([fitted._replace(reason=reason)])
+        against = gate_objections(policy)
+        evidence: dict[str, Any] = {"validation": dict(policy.validation), "gates": against}
+        evidence |= {"held out": policy.held_out, "champion held out": policy.champion}
+        evidence["share"] = self.config.shadow_share
+        stage, reason = Stage.SHADOW, "it passed the offline gates"
+        if against:
+            stage, reason = Stage.REJECTED, "; ".join(against.values())
+        new = Transition(
+            policy.arm, None, stage, now, reason=reason, evidence=_finite(evidence), lineage=lineage
+        )
+        return self._write([fitted._replace(reason=f"its best policy is {policy.arm}"), new], [row])
+
+    def _best_of(
+        self, run: Path, lineage: Lineage, stages: Stages, minutes: float
+    ) -> tuple[FittedPolicy, dict[str, Any], Lineage]:
+        """The policy of a run with the lowest validation cost, its row in the store, and its lineage.
+
+        Raises:
+            RunError: The run folder cannot be used.
+        """
+        from editloop.policy import RunFolder
+        from editloop.policy.catalog import find_policies, validation
+
+        served = find_policies(str(run), None)
+        measured = {each.arm: validation(each.run, each.name) for each in served}
+
+        def cost(arm: str) -> float:
+            found = measured[arm]["cost"]
+            return math.inf if found is None else float(found["mean"])
+
+        best = min(served, key=lambda each: cost(each.arm))
+        champion, read = stages.champion, RunFolder(run).manifest().read
+        other = self._run_of(champion)
+        policy = FittedPolicy(
+            arm=best.arm,
+            name=best.name,
+            run=str(best.run),
+            validation=measured[best.arm],
+            held_out=held_out_figures(run, best.name),
+            champion=held_out_figures(other, str(champion).partition("@")[0]) if other else None,
+        )
+        row = {"arm": best.arm, "name": best.name, "run": str(best.run), "time": self._clock()}
+        row |= {"metrics": json.dumps(measured[best.arm], allow_nan=False), "read_until": read.until}
+        digest = read.sha256 or hashlib.sha256(str(run).encode()).hexdigest()
+        found = lineage._replace(rows=read.rows or 0, fingerprint=digest, minutes=minutes)
+        return policy, row, found
+
+
+def _failed(begun: Transition, now: float, reason: str) -> Transition:
+    return Transition(begun.subject, Stage.FITTING, Stage.FAILED, now, reason=reason, lineage=begun.lineage)
+
+
+def _finite(value: Any) -> Any:
+    """Figures as JSON types; one that is not finite becomes None."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,104 @@
+"""When it pays to fit again: enough new edits, or fewer once costs have risen; within hours and a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from editloop.autopilot.comparison import Cost, between_groups, mixture_bound
+from editloop.autopilot.config import AutopilotConfig
+from editloop.autopilot.stages import Stage, Stages
+
+__all__ = ["Supply", "has_risen", "minutes_spent", "refit_reason"]
+
+DAY, HOUR = 86_400.0, 3_600.0
+"""Seconds."""
+
+DRIFT_SHARE = 0.25
+"""The share of the edits that are enough for a fit once costs have risen."""
+
+LAST_COSTS = 200
+"""The newest costs of the champion, which are compared with those before."""
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What there is to learn from.
+
+    Attributes:
+        learned: Edits of different requests that the last fit could read.
+        new: Those that have come since. A request that was edited twice counts once.
+    """
+
+    learned: int
+    new: int
+
+
+def refit_reason(
+    stages: Stages, supply: Supply, config: AutopilotConfig, now: float, *, risen: bool = False
+) -> str | None:
+    """Why to fit now; None if it would not pay, or may not be.
+
+    A generation that is fitted, in the shadow or in the canary is waited for: two at a time would need twice
+    the rounds.
+
+    Args:
+        stages: Where the policies stand.
+        supply: What there is to learn from.
+        config: The configuration.
+        now: The time, in seconds since 1970.
+        risen: Whether costs have risen, as of `has_risen`.
+    """
+    if any(stages.the(stage) for stage in (Stage.FITTING, Stage.SHADOW, Stage.CANARY)):
+        return None
+    needed = max(config.min_edits, config.growth * supply.learned)
+    reason = f"{supply.new} new edits"
+    if risen:
+        needed, reason = DRIFT_SHARE * needed, f"costs have risen, and there are {supply.new} new edits"
+    if supply.new < needed:
+        return None
+    if not _is_hour(config.fit_at, now) or minutes_spent(stages, now) >= config.fit_minutes:
+        return None
+    return reason
+
+
+def minutes_spent(stages: Stages, now: float) -> float:
+    """The minutes of fits that began in the last 24 hours."""
+    began: dict[str, float] = {}
+    spent = 0.0
+    for each in stages.history:
+        if each.stage is Stage.FITTING:
+            began[each.subject] = each.time
+        elif each.before is Stage.FITTING and now - began.get(each.subject, 0.0) < DAY:
+            # By the clock of whoever wrote both; one that jumped back must not give minutes for nothing.
+            spent += max(0.0, each.time - began[each.subject]) / 60
+    return spent
+
+
+def has_risen(costs: Sequence[Cost], error: float) -> bool:
+    """Whether the newest costs of a policy are higher than those before, beyond chance.
+
+    Each user is compared with their own past, so that other users alone are no drift.
+
+    Args:
+        costs: All costs of the policy, in the order of time.
+        error: The probability, at most, of a false alarm at each look.
+    """
+    if len(costs) < 2 * LAST_COSTS:
+        return False
+    before, last = costs[:-LAST_COSTS], costs[-LAST_COSTS:]
+    half = len(before) // 2
+    # The past is cut in two: one half tells what each user costs, the other is compared with.
+    found = between_groups(before[:half], last, before[half:])
+    return found.z > mixture_bound(LAST_COSTS, error)
+
+
+def _is_hour(start: str | None, now: float) -> bool:
+    """Whether it is within an hour from a time of day, in local time."""
+    if start is None:
+        return True
+    hours, _, minutes = start.partition(":")
+    moment = datetime.fromtimestamp(now)
+    since = (moment.hour * 60 + moment.minute - int(hours) * 60 - int(minutes)) % 1440
+    return since < 60

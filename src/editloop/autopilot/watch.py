@@ -1,0 +1,136 @@
+"""What the autopilot looks at: the rounds of each policy, and what is compared of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from editloop.autopilot.assignment import Unit, is_in_canary, user_key
+from editloop.autopilot.comparison import Cost, Difference, between_groups, within_users
+from editloop.online.events import UNKNOWN
+
+__all__ = ["Canary", "Round", "Watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A request that was answered, and what became of the answer.
+
+    Attributes:
+        response_id: The response.
+        user: The key of the user, as of `user_key`; empty if the user is not known.
+        chosen: The arm that was chosen.
+        arm: The arm that answered.
+        time: When, in seconds since 1970.
+        outcome: The last feedback; None while there is none.
+        cost: At most the bound; None where there is none.
+        seconds: The time that the policy took; None if it is not known.
+        failed: Whether no arm could answer.
+        non_answer: Whether the answer is none (`editloop.edits.non_answers`).
+    """
+
+    response_id: str
+    user: str
+    chosen: str
+    arm: str
+    time: float
+    outcome: str | None = None
+    cost: float | None = None
+    seconds: float | None = None
+    failed: bool = False
+    non_answer: bool = False
+
+    @classmethod
+    def of(cls, row: Any, salt: str, bound: float = math.inf) -> Round:
+        """The round of a row of `editloop.store.rounds.rounds`."""
+        return cls(
+            response_id=row.response_id,
+            user=user_key(salt, row.user) if row.user is not None else "",
+            chosen=row.chosen,
+            arm=row.arm or row.chosen,
+            time=row.time,
+            outcome=row.kind,
+            cost=None if row.cost is None or row.kind in UNKNOWN else min(row.cost, bound),
+            seconds=row.seconds,
+            failed=row.finish == "failed",
+            non_answer=row.non_answer is not None,
+        )
+
+    @property
+    def unit(self) -> str:
+        """Who is compared: the user, or the request if the user is not known."""
+        return self.user or self.response_id
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A canary: who gets which policy, from when on.
+
+    Attributes:
+        arm: The policy in the canary.
+        champion: The policy that it is compared with.
+        since: When it began, in seconds since 1970.
+        share: The share of the users, or of the requests, that get it.
+        unit: What is drawn.
+        rounds: The costs after which it ends.
+    """
+
+    arm: str
+    champion: str
+    since: float
+    share: float
+    unit: Unit
+    rounds: int
+
+    def takes(self, user: str, response_id: str) -> bool:
+        """Whether a request is answered by the policy in the canary; `user` is a key, or empty."""
+        return is_in_canary(self.arm, user if self.unit == "user" else response_id, self.share)
+
+
+class Watch:
+    """Rounds, in the order of time.
+
+    Args:
+        rounds: The rounds.
+    """
+
+    def __init__(self, rounds: Iterable[Round]) -> None:
+        self.rounds = list(rounds)
+
+    def costs(self, arm: str, since: float = 0.0) -> list[Cost]:
+        """The costs of an arm whose decisions are of a time or later."""
+        return _costs(each for each in self.rounds if each.arm == arm and each.time >= since)
+
+    def of(self, arm: str, since: float = 0.0) -> list[Round]:
+        """The rounds for which an arm was chosen at a time or later."""
+        return [each for each in self.rounds if each.chosen == arm and each.time >= since]
+
+    def canary(self, canary: Canary) -> Difference:
+        """The policy in a canary compared with the champion, which the other users had in the same time.
+
+        Rounds of another arm, and those for which a client named the arm, are left out.
+        """
+        first, second, before = [], [], []
+        by_request = canary.unit == "request"
+        for each in self.rounds:
+            if each.cost is None:
+                continue
+            unit = each.response_id if by_request else each.unit
+            if each.time < canary.since:
+                before.append(Cost(unit, each.cost))
+            elif canary.takes(each.user, each.response_id):
+                if each.arm == canary.arm:
+                    first.append(Cost(unit, each.cost))
+            elif each.arm == canary.champion:
+                second.append(Cost(unit, each.cost))
+        return between_groups(() if by_request else before, first, second)
+
+    def within(self, arm: str, other: str, since: float = 0.0) -> Difference:
+        """An arm compared with another one, by the users who had drafts of both."""
+        return within_users(self.costs(arm, since), self.costs(other, since))
+
+
+def _costs(rounds: Iterable[Round]) -> list[Cost]:
+    return [Cost(each.unit, each.cost) for each in rounds if each.cost is not None]

@@ -1,0 +1,37 @@
+"""The command as a child that ends with its parent: `python -m editloop.cli.child VERB ...`.
+
+A fit that outlived the autopilot that began it would write into a run folder that another one goes on with.
+So the parent holds one end of the child's standard input; when the parent is gone, however it ended, that end
+is closed, and the child ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+
+from editloop.autopilot.fitter import NICENESS
+
+__all__ = ["end_with_parent"]
+
+
+def end_with_parent() -> None:
+    """End this process as soon as its standard input is closed."""
+
+    def watch() -> None:
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    with suppress(OSError, ValueError, AttributeError):  # where a process has no niceness
+        os.nice(int(os.environ.get(NICENESS, "0")))
+    from editloop.cli.app import main
+
+    main()

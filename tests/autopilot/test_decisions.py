@@ -1,0 +1,260 @@
+"""What the autopilot decides from rounds, as pure functions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from editloop.autopilot.alarms import FEWEST, excess_share, first_alarm
+from editloop.autopilot.comparison import Cost
+from editloop.autopilot.config import AutopilotConfig
+from editloop.autopilot.decisions import (
+    adopt,
+    canary_of,
+    crown,
+    judge_alarms,
+    judge_arms,
+    judge_canary,
+    judge_shadow,
+)
+from editloop.autopilot.gates import GATES, FittedPolicy, gate_objections
+from editloop.autopilot.stages import Lineage, Stage, Stages, Transition
+from editloop.autopilot.triggers import Supply, has_risen, minutes_spent, refit_reason
+from editloop.autopilot.watch import Round, Watch
+from editloop.errors import ConfigError
+
+S = Stage
+CONFIG = AutopilotConfig(canary_rounds=100, shadow_rounds=30)
+CHAMPION, NEW = "sft@1", "early@2"
+
+
+def stages(*steps: tuple[str, Stage], terms: dict | None = None) -> Stages:
+    """Stages after these steps, on top of a champion."""
+    found = Stages()
+    for subject, stage in ((CHAMPION, S.ARM), (CHAMPION, S.CHAMPION), *steps):
+        evidence = {"champion": CHAMPION, "share": 0.3, "unit": "user", "rounds": 100, **(terms or {})}
+        found.apply(Transition(subject, found.of(subject), stage, 1000.0, evidence=evidence))
+    return found
+
+
+def in_canary() -> Stages:
+    return stages((NEW, S.SHADOW), (NEW, S.CANARY))
+
+
+def played(n: int, gain: float, seed: int, users: int = 40) -> Watch:
+    """A past of `n` rounds with the champion, and `4 n` rounds of a canary that gains so much."""
+    rng = np.random.default_rng(seed)
+    canary = canary_of(in_canary())
+    level = 0.3 + 0.15 * rng.standard_normal(users)
+    rounds = []
+    for i in range(5 * n):
+        u = int(rng.integers(users))
+        time = float(i) if i < n else 1000.0 + i
+        arm = NEW if time >= 1000 and canary.takes(f"u{u}", "") else CHAMPION
+        cost = float(np.clip(level[u] - gain * (arm == NEW) + 0.1 * rng.standard_normal(), 0, 1))
+        rounds.append(Round(f"r{i}", f"u{u}", arm, arm, time, "edited", cost))
+    return Watch(rounds)
+
+
+def test_a_canary_that_is_better_becomes_an_arm_and_one_that_is_worse_does_not():
+    better = judge_canary(in_canary(), played(300, 0.1, 0), CONFIG, 9.0)
+    assert better.stage is S.ARM and better.subject == NEW and better.time == 9.0
+    low, high = better.evidence["canary"]["interval"]
+    assert low < -0.1 < high < 0 and better.evidence["champion"] == CHAMPION
+    worse = judge_canary(in_canary(), played(300, -0.1, 0), CONFIG, 9.0)
+    assert worse.stage is S.REJECTED and "more than" in worse.reason
+
+
+def test_a_canary_without_a_decision_ends_with_its_rounds():
+    equal = judge_canary(in_canary(), played(300, 0.0, 0), CONFIG, 9.0)
+    assert equal.stage is S.REJECTED and "not shown to be better" in equal.reason
+    assert judge_canary(in_canary(), played(15, 0.0, 0), CONFIG, 9.0) is None
+    assert judge_canary(stages(), played(300, 0.1, 0), CONFIG, 9.0) is None
+
+
+def test_rounds_that_a_client_asked_for_are_no_evidence():
+    watch = played(300, 0.1, 0)
+    canary = canary_of(in_canary())
+    asked = [
+        Round(f"x{i}", each.user, NEW, NEW, each.time, "accepted", 0.0)
+        for i, each in enumerate(watch.rounds)
+        if each.time >= 1000 and not canary.takes(each.user, "")
+    ]
+    assert asked and Watch([*watch.rounds, *asked]).canary(canary) == watch.canary(canary)
+
+
+def test_the_shadow_lets_pass_what_is_not_worse():
+    found, watch = stages((NEW, S.SHADOW)), played(40, 0.0, 0)
+    assert judge_shadow(found, watch, [(0.3, 0.3)] * 29, CONFIG, 9.0) is None
+    passed = judge_shadow(found, watch, [(0.3, 0.32)] * 30, CONFIG, 9.0)
+    assert passed.stage is S.CANARY and passed.evidence["shadow"]["mean"] == pytest.approx(-0.02)
+    terms = {name: passed.evidence[name] for name in ("champion", "share", "unit", "rounds")}
+    assert terms == {"champion": CHAMPION, "share": 0.2, "unit": "user", "rounds": 100}
+    slightly = judge_shadow(found, watch, [(0.34, 0.3)] * 30, CONFIG, 9.0)
+    assert slightly.stage is S.CANARY  # within the margin
+    worse = judge_shadow(found, watch, [(0.6, 0.3)] * 20, CONFIG, 9.0)
+    assert worse.stage is S.REJECTED
+    none = judge_shadow(found, watch, [], CONFIG.model_copy(update={"shadow_rounds": 0}), 9.0)
+    assert none.stage is S.CANARY
+
+
+def test_few_users_are_compared_by_request():
+    few = Watch([Round(f"r{i}", f"u{i % 7}", CHAMPION, CHAMPION, 1.0, "edited", 0.1) for i in range(50)])
+    moved = judge_shadow(stages((NEW, S.SHADOW)), few, [(0.3, 0.3)] * 30, CONFIG, 9.0)
+    assert moved.evidence["unit"] == "request"
+
+
+def both_arms(gain: float, seed: int, n: int = 400) -> Watch:
+    rng = np.random.default_rng(seed)
+    level = 0.3 + 0.15 * rng.standard_normal(20)
+    rounds = []
+    for i in range(n):
+        u, arm = int(rng.integers(20)), (CHAMPION, NEW)[int(rng.integers(2))]
+        cost = float(np.clip(level[u] - gain * (arm == NEW) + 0.1 * rng.standard_normal(), 0, 1))
+        rounds.append(Round(f"r{i}", f"u{u}", arm, arm, float(i), "edited", cost))
+    return Watch(rounds)
+
+
+def test_the_best_arm_is_crowned_and_a_worse_one_retired():
+    found = stages((NEW, S.SHADOW), (NEW, S.CANARY), (NEW, S.ARM))
+    arms = (CHAMPION, NEW)
+    first, second = judge_arms(found, both_arms(0.08, 0), arms, CONFIG, 9.0)
+    assert (first.subject, first.stage, second.subject, second.stage) == (CHAMPION, S.ARM, NEW, S.CHAMPION)
+    found.apply(first)
+    found.apply(second)
+    assert found.champion == NEW
+    (retired,) = judge_arms(found, both_arms(0.08, 1), arms, CONFIG, 9.0)
+    assert (retired.subject, retired.stage) == (CHAMPION, S.RETIRED)
+    assert judge_arms(found, both_arms(0.0, 2), arms, CONFIG, 9.0) == []
+
+
+def test_of_too_many_arms_the_worst_is_retired():
+    found = stages((NEW, S.SHADOW), (NEW, S.CANARY), (NEW, S.ARM))
+    few = CONFIG.model_copy(update={"most_arms": 1})
+    (retired,) = judge_arms(found, both_arms(0.0, 2), (CHAMPION, NEW), few, 9.0)
+    assert retired.subject == NEW and "more than 1 arms" in retired.reason
+
+
+def test_arms_by_hand_are_adopted_and_the_cheapest_is_crowned():
+    found = Stages()
+    for each in adopt(found, ("a@1", "b@1"), 1.0):
+        found.apply(each)
+    rounds = [
+        Round(f"r{i}", "u", arm, arm, 0.0, "edited", cost)
+        for i in range(25)
+        for arm, cost in (("a@1", 0.5), ("b@1", 0.2))
+    ]
+    assert crown(found, Watch(rounds), ("a@1", "b@1"), 2.0).subject == "b@1"
+    assert crown(found, Watch([]), ("a@1", "b@1"), 2.0).subject == "a@1"
+    assert crown(stages(), Watch([]), (CHAMPION,), 2.0) is None and adopt(found, ("a@1",), 1.0) == []
+
+
+def rounds_of(arm: str, n: int, **more) -> list[Round]:
+    usual = {"user": "u", "chosen": arm, "arm": arm, "time": 2000.0, "outcome": "edited", "cost": 0.1}
+    return [Round(f"{arm}{i}", **{**usual, "seconds": 0.2, **more}) for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "name", "reason"),
+    [
+        (rounds_of("backup@1", 12, chosen=NEW), "errors", "fails in 12 of 12"),
+        (rounds_of(NEW, 12, non_answer=True), "non_answers", "gives no answer in 12 of 12"),
+        (rounds_of(NEW, 12, seconds=3.0), "latency", "takes 3.0 s, the others 0.2 s"),
+        (
+            rounds_of(NEW, 12, outcome=None, cost=None) + rounds_of("late@1", 1, time=9000.0),
+            "silence",
+            "is left without feedback in 12 of 12",
+        ),
+    ],
+)
+def test_a_policy_that_harms_is_rolled_back(bad, name, reason):
+    watch = Watch([*rounds_of(CHAMPION, 60), *bad])
+    found = judge_alarms(in_canary(), watch, (CHAMPION,), 9.0)
+    assert (found.subject, found.stage) == (NEW, S.ROLLED_BACK)
+    assert found.evidence["alarm"] == name and reason in found.reason
+
+
+def test_what_is_usual_or_too_little_is_no_alarm():
+    assert first_alarm(rounds_of(NEW, 30), rounds_of(CHAMPION, 60)) is None
+    assert first_alarm(rounds_of(NEW, FEWEST - 1, non_answer=True), rounds_of(CHAMPION, 60)) is None
+    everyone = rounds_of(CHAMPION, 60, non_answer=True)
+    assert first_alarm(rounds_of(NEW, 30, non_answer=True), everyone) is None
+    # The last arm stays, whatever it does.
+    alone = Watch(rounds_of(CHAMPION, 60, failed=True))
+    assert judge_alarms(stages(), alone, (CHAMPION,), 9.0) is None
+
+
+def test_an_excess_is_beyond_chance_and_matters():
+    assert not excess_share(9, 9, 0, 100)  # too few
+    assert excess_share(10, 10, 0, 100)
+    assert not excess_share(12, 100, 5, 100)  # less than .1
+    assert not excess_share(3, 12, 0, 20)  # 4 standard errors of .13
+    assert excess_share(300, 1000, 100, 1000)
+
+
+def test_a_fit_needs_edits_hours_and_minutes():
+    config = AutopilotConfig(min_edits=100, growth=0.25)
+    found = stages()
+    assert refit_reason(found, Supply(0, 99), config, 0.0) is None
+    assert refit_reason(found, Supply(0, 100), config, 0.0) == "100 new edits"
+    assert refit_reason(found, Supply(1000, 249), config, 0.0) is None
+    assert refit_reason(found, Supply(1000, 250), config, 0.0) is not None
+    assert "have risen" in refit_reason(found, Supply(1000, 63), config, 0.0, risen=True)
+    for busy in (stages((NEW, S.SHADOW)), in_canary()):
+        assert refit_reason(busy, Supply(0, 1000), config, 0.0) is None
+    at = config.model_copy(update={"fit_at": "00:00"})
+    midnight = datetime(2026, 5, 1, 0, 30).timestamp()
+    assert refit_reason(found, Supply(0, 100), at, midnight) is not None
+    assert refit_reason(found, Supply(0, 100), at, midnight + 3600) is None
+    with pytest.raises(ConfigError, match="HH:MM"):
+        AutopilotConfig(fit_at="25:00")
+
+
+def test_minutes_of_the_last_day_are_counted():
+    found, lineage = Stages(), Lineage(1)
+    for number, (began, ended) in enumerate([(0.0, 600.0), (80_000.0, 81_200.0)]):
+        subject = f"generation-{number}"
+        found.apply(Transition(subject, None, S.FITTING, began, lineage=lineage))
+        found.apply(Transition(subject, S.FITTING, S.FITTED, ended, lineage=lineage))
+    assert minutes_spent(found, 85_000.0) == 30 and minutes_spent(found, 90_000.0) == 20
+    config = AutopilotConfig(fit_minutes=30)
+    assert refit_reason(found, Supply(0, 500), config, 85_000.0) is None
+    assert refit_reason(found, Supply(0, 500), config, 90_000.0) is not None
+
+
+def test_costs_that_rise_are_seen_and_other_users_are_not():
+    rng = np.random.default_rng(0)
+    level = {f"u{i}": 0.1 + 0.03 * i for i in range(10)}
+
+    def costs(n: int, users: list[str], shift: float) -> list[Cost]:
+        chosen = [users[i] for i in rng.integers(len(users), size=n)]
+        return [Cost(u, level[u] + shift + 0.05 * float(rng.standard_normal())) for u in chosen]
+
+    users = list(level)
+    past = costs(400, users, 0.0)
+    assert not has_risen(past, 0.05)
+    assert not has_risen([*past, *costs(200, users, 0.0)], 0.05)
+    assert has_risen([*past, *costs(200, users, 0.1)], 0.05)
+    assert not has_risen([*past, *costs(200, users[5:], 0.0)], 0.05)  # dearer users, as ever
+
+
+def test_the_gates_by_their_figures():
+    cost = {"mean": 0.3, "se": 0.02, "n": 64}
+    held_out = {"sampled": {"cost": {"mean": 0.3, "se": 0.02, "n": 64}}}
+    good = FittedPolicy(NEW, "early", "run", {"cost": cost, "base": cost, "alarms": []}, held_out, held_out)
+    assert gate_objections(good) == {} and list(GATES) == ["validation_cost", "training", "held_out_cost"]
+    dear = {"mean": 0.5, "se": 0.02, "n": 64}
+    bad = FittedPolicy(
+        NEW,
+        "early",
+        "run",
+        {"cost": dear, "base": cost, "alarms": ["displacement: ..."]},
+        {"sampled": {"cost": {"mean": 0.36, "se": 0.02, "n": 64}}},
+        held_out,
+    )
+    against = gate_objections(bad)
+    assert list(against) == ["validation_cost", "training", "held_out_cost"]
+    assert against["held_out_cost"] == "its held-out drafts cost 0.360, the champion's 0.300 ± 0.028"
+    assert gate_objections(FittedPolicy(NEW, "early", "run", good.validation)) == {}

@@ -1,0 +1,225 @@
+"""The autopilot on a store: it is started again at any point, and skips or repeats nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from editloop.autopilot.assignment import is_in_canary, user_key
+from editloop.autopilot.config import AutopilotConfig
+from editloop.autopilot.fitter import FitResult
+from editloop.autopilot.lease import Lease
+from editloop.autopilot.ledger import read_stages, write_transitions
+from editloop.autopilot.pilot import PAUSED, Autopilot
+from editloop.autopilot.stages import Stage, Transition
+from editloop.errors import AutopilotError
+from editloop.store import Store, reads, writes
+from editloop.store.schema import COST, SALT
+
+S = Stage
+CHAMPION = "sft@11111111"
+
+
+class FakeFitter:
+    """Fits whenever it is told to, and can be killed."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.result: FitResult | None = None
+        self.stopped = 0
+
+    def start(self, lineage, champion=None) -> None:
+        self.started.append(lineage.run)
+
+    def poll(self):
+        found, self.result = self.result, None
+        return found
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+class Bench:
+    """A store with an arm, and autopilots on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.now = folder, 1_000_000.0
+        self.store = Store(str(folder / "edits.db"))
+        self.store.open(claim=False)
+        self.config = AutopilotConfig(min_edits=20, canary_rounds=40, shadow_rounds=20, hold_out=0.0)
+        self.fitter = FakeFitter()
+        self.n = 0
+        with self.store.transaction() as connection:
+            writes.set_fact(connection, COST, "levenshtein:word/longest")
+            writes.set_fact(connection, SALT, "salt")  # who is in a canary depends on it
+            row = {"seq": 1, "time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps([CHAMPION])}
+            writes.insert_event(connection, row)
+            place = {"name": "sft", "run": "gone", "time": 1.0, "metrics": "{}", "read_until": None}
+            writes.insert_policy(connection, {"arm": CHAMPION, **place})
+        self.pilot = self.new()
+
+    def new(self) -> Autopilot:
+        """Another process: all that it knows is in the store."""
+        self.fitter = FakeFitter()
+        lease = Lease(self.store, seconds=0.0)
+        return Autopilot(
+            self.store, self.config, self.fitter, self.folder / "runs", clock=lambda: self.now, lease=lease
+        )
+
+    def restart(self) -> None:
+        self.pilot = self.new()
+        self.pilot._lease.take()  # it sees the old holder's number, and then that it does not change
+
+    def stages(self):
+        return self.store.read(read_stages)
+
+    def rounds(self, n: int, arm: str, response: str, edit: str, users: int = 10) -> None:
+        """Rounds of an arm, whose drafts all users edit in this way."""
+        with self.store.transaction() as connection:
+            for _ in range(n):
+                self.n += 1
+                name, seq = f"r{self.n}", reads.last_seq(connection) + 1
+                about = {"response_id": name, "time": self.now, "arm": arm, "scope": ""}
+                writes.insert_event(connection, {"seq": seq, "kind": "decided", "revision": -1, **about})
+                about |= {"cost": 0.0 if response == edit else 0.5, "kind": "edited"}
+                writes.insert_event(connection, {"seq": seq + 1, "revision": 1, **about})
+                draft = {"response_id": name, "time": self.now, "user": f"u{self.n % users}", "policy": arm}
+                text = {"context": f'"request {self.n}"', "response": response, "finish": "stop"}
+                writes.insert_draft(connection, {**draft, **text})
+                new = {"response_id": name, "revision": 1, "time": self.now, "edit": edit}
+                writes.insert_edit(connection, new)
+                self.now += 1
+
+
+@pytest.fixture
+def bench(tmp_path):
+    made = Bench(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_a_store_without_edits_gets_a_champion_and_nothing_else(bench):
+    assert [each.stage for each in bench.pilot.step()] == [S.ARM]
+    assert [each.stage for each in bench.pilot.step()] == [S.CHAMPION]
+    assert bench.pilot.step() == [] and bench.pilot.step() == []
+    assert bench.stages().champion == CHAMPION and bench.fitter.started == []
+
+
+def test_accepted_drafts_alone_are_no_reason_to_fit(bench):
+    bench.rounds(50, CHAMPION, "a b", "a b")
+    for _ in range(5):
+        bench.pilot.step()
+    assert bench.fitter.started == []
+
+
+def test_edits_begin_a_fit_which_a_restart_goes_on_with(bench):
+    bench.rounds(25, CHAMPION, "a b", "a c")
+    for _ in range(3):
+        bench.pilot.step()
+    assert bench.fitter.started == [str((bench.folder / "runs" / "generation-1").resolve())]
+    begun = bench.stages().last("generation-1")
+    assert begun.stage is S.FITTING and begun.lineage.parents == (CHAMPION,)
+    assert begun.lineage.until == bench.now and begun.reason == "25 new edits"
+    for _ in range(2):  # killed twice
+        bench.restart()
+        bench.pilot.step()
+        bench.pilot.step()
+        assert bench.fitter.started == [begun.lineage.run]
+    assert [each.stage for each in bench.stages().history] == [S.ARM, S.CHAMPION, S.FITTING]
+
+
+def test_a_fit_that_fails_or_takes_too_long_is_noted_and_waits_for_new_edits(bench):
+    bench.rounds(25, CHAMPION, "a b", "a c")
+    for _ in range(3):
+        bench.pilot.step()
+    bench.fitter.result = FitResult(Path("nowhere"), "the loss is not a number")
+    (failed,) = bench.pilot.step()
+    assert failed.stage is S.FAILED and "not a number" in failed.reason
+    assert bench.pilot.step() == []  # the same edits once more would fail once more
+    bench.rounds(25, CHAMPION, "a b", "a c")
+    assert bench.pilot.step()[0].subject == "generation-2"
+    bench.now += 300 * 60
+    (failed,) = bench.pilot.step()
+    assert failed.reason == "its minutes are over" and bench.fitter.stopped == 1
+
+
+def test_a_run_that_cannot_be_read_is_a_failed_fit(bench):
+    bench.rounds(25, CHAMPION, "a b", "a c")
+    for _ in range(3):
+        bench.pilot.step()
+    bench.fitter.result = FitResult(bench.folder / "empty")
+    (failed,) = bench.pilot.step()
+    assert failed.stage is S.FAILED
+
+
+def test_two_autopilots_do_not_both_act(bench):
+    lease = Lease(bench.store, seconds=1000.0)
+    other = Autopilot(bench.store, bench.config, FakeFitter(), bench.folder, lease=lease)
+    assert len(bench.pilot.step()) == 1
+    assert other.step() == []
+    assert len(bench.pilot.step()) == 1
+
+
+def test_an_autopilot_that_is_paused_does_nothing(bench):
+    with bench.store.transaction() as connection:
+        writes.set_fact(connection, PAUSED, "now")
+    assert bench.pilot.step() == []
+    with bench.store.transaction() as connection:
+        writes.set_fact(connection, PAUSED, "")
+    assert len(bench.pilot.step()) == 1
+
+
+def begin_shadow(bench, arm: str) -> None:
+    """A policy in the shadow, as after a fit."""
+    bench.pilot.step()
+    bench.pilot.step()
+    with bench.store.transaction() as connection:
+        row = {"arm": arm, "name": "early", "run": "gone", "time": bench.now, "metrics": "{}"}
+        write_transitions(connection, [Transition(arm, None, S.SHADOW, bench.now)], [row])
+
+
+def test_a_policy_goes_from_the_shadow_to_the_arms_with_its_evidence(bench):
+    begin_shadow(bench, "early@22222222")
+    first = bench.n + 1
+    bench.rounds(20, CHAMPION, "a b", "a c")
+    with bench.store.transaction() as connection:
+        for i in range(first, bench.n + 1):
+            for arm, text in (("early@22222222", "a c"), (CHAMPION, "a b")):
+                row = {"response_id": f"r{i}", "arm": arm, "time": bench.now, "response": text}
+                writes.insert_shadow(connection, {**row, "finish": "stop"})
+    (moved,) = bench.pilot.step()
+    assert moved.stage is S.CANARY and moved.evidence["shadow"]["mean"] == pytest.approx(-0.5)
+    canary = moved.subject
+    epoch = bench.store.read(reads.last_epoch)
+    assert json.loads(epoch.arms) == [CHAMPION] and json.loads(epoch.detail) == {"canaries": [canary]}
+    chosen = [i for i in range(10) if is_in_canary(canary, user_key("salt", f"u{i}"), 0.2)]
+    assert len(chosen) >= 2
+    for _ in range(100):
+        better = (bench.n + 1) % 10 in chosen
+        bench.rounds(1, canary if better else CHAMPION, "a c" if better else "a b", "a c")
+    (moved,) = bench.pilot.step()
+    assert moved.stage is S.ARM and moved.evidence["canary"]["mean"] == pytest.approx(-0.5)
+    assert json.loads(bench.store.read(reads.last_epoch).arms) == [CHAMPION, canary]
+    assert bench.store.read(reads.last_epoch).detail is None
+
+
+def test_a_stage_is_written_with_its_epoch_or_not_at_all(bench):
+    begin_shadow(bench, "early@22222222")
+    before = bench.store.last()
+    with bench.store.transaction() as connection, pytest.raises(AutopilotError, match="no arm would be left"):
+        write_transitions(connection, [Transition(CHAMPION, S.CHAMPION, S.RETIRED, bench.now, by="somebody")])
+    with bench.store.transaction() as connection, pytest.raises(AutopilotError, match="cannot become"):
+        write_transitions(connection, [Transition("early@22222222", S.SHADOW, S.CHAMPION, bench.now)])
+    assert bench.store.last() == before
+
+
+def test_a_clock_that_jumps_back_leaves_the_order(bench):
+    begin_shadow(bench, "early@22222222")
+    bench.now -= 1e6
+    with bench.store.transaction() as connection:
+        steps = bench.stages().moved_by_hand("early@22222222", S.ARM, bench.now, "somebody")
+        write_transitions(connection, steps)
+    bench.pilot.step()
+    assert [each.stage for each in bench.stages().history][:4] == [S.ARM, S.CHAMPION, S.SHADOW, S.ARM]
