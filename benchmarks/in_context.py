@@ -7,12 +7,16 @@ code of the server. Whatever was drawn is kept, so an interrupted benchmark goes
 
 Beside them stand three controls, each with all past edits: the newest edits in place of the most similar;
 the edits in one message in place of turns; and the user's rules in words, which no edit could say better.
+
+The rules of that user make edits of one kind much alike. People's edits are not: so the same is measured on
+translators' corrections, with the distance of a draft from what the translator made of another system's.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,8 +28,10 @@ from numpy.typing import NDArray
 from benchmarks import WORK
 from benchmarks.cells import EVALUATION
 from benchmarks.real import DTYPE
+from benchmarks.real_rows import LANGUAGES, Fold, mlqe
 from editloop.edits import Context, as_context, get_cost
-from editloop.edits.cost import DEFAULT_COST, PAPER_COST
+from editloop.edits.cost import DEFAULT_COST, PAPER_COST, charge_unfinished
+from editloop.errors import MissingExtraError
 from editloop.intervals import mean_interval
 from editloop.io import write_json
 from editloop.lab import free_texts, stream_log
@@ -35,7 +41,7 @@ from editloop.policy import Policy, load_base
 from editloop.progress import ProgressCallback, WarningCallback, counter
 from editloop.results import markdown_table, mean_and_error, plus_minus, write_result
 from editloop.serve.in_context.base import Messages, PastEdit, with_paragraph
-from editloop.serve.in_context.past_edits import nearest
+from editloop.serve.in_context.past_edits import MOST_EDITS, nearest
 from editloop.serve.in_context.preference import PREFERENCE
 from editloop.serve.in_context.preferences import MOST_TOKENS, cleaned_preference, inference_request
 from editloop.serve.in_context.retrieval import RETRIEVAL
@@ -46,6 +52,9 @@ __all__ = ["InContextSettings", "run"]
 
 CHARACTERS = 6000
 """As the server's `--in-context-characters`."""
+
+MOST_TRANSLATED = 160
+"""The most tokens of a translation."""
 
 Figures = dict[str, Any]
 
@@ -61,14 +70,18 @@ class InContextSettings:
         contexts: New contexts of a seed.
         past: Numbers of past edits.
         examples: Numbers of retrieved edits in a prompt.
+        translations: New sentences of each pair of languages.
+        corrections: Numbers of translators' corrections.
     """
 
     base: str = "smollm2"
     dtype: str = DTYPE
     seeds: tuple[int, ...] = (1, 2, 3)
-    contexts: int = 24
+    contexts: int = 32
     past: tuple[int, ...] = (2, 8, 32)
     examples: tuple[int, ...] = (1, 2, 4)
+    translations: int = 64
+    corrections: tuple[int, ...] = (32, MOST_EDITS)
 
 
 class Cell(NamedTuple):
@@ -88,26 +101,29 @@ class Cell(NamedTuple):
 def run(
     out: str | Path,
     *,
+    data: str | Path | None = None,
     work: Path = WORK / "in-context",
     settings: InContextSettings | None = None,
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
-    """Measure, and write `in-context.json` and `in-context.md` after each seed.
+    """Measure, and write `in-context.json` and `in-context.md`.
 
     Args:
         out: The folder for the results.
+        data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given.
         work: Where drafts are kept.
         settings: The size of the benchmark.
         callback: Receives progress.
     """
     callback, settings = callback or WarningCallback(), settings or InContextSettings()
     base = load_base(settings.base, dtype=settings.dtype)
-    found: dict[int, Figures] = {}
-    measured: dict[str, Any] = {}
-    for seed in settings.seeds:
-        found[seed] = _seed(seed, base, work / f"seed-{seed}", settings, callback)
-        measured = _measured(found, settings)
-        write_result("in-context", measured, _page(measured), out)
+    folds = {pair: mlqe(pair, data) for pair in LANGUAGES}
+    found = {seed: _seed(seed, base, work / f"seed-{seed}", settings, callback) for seed in settings.seeds}
+    translated = {
+        pair: _translations(fold, base, work / pair, settings, callback) for pair, fold in folds.items()
+    }
+    measured = _measured(found, settings) | {"translations": translated}
+    write_result("in-context", measured, _page(measured), out)
     return measured
 
 
@@ -136,31 +152,56 @@ def _seed(
             max_new_tokens=world.max_new_tokens,
             progress=counter(callback, f"seed {seed}, {cell.policy}, {cell.past} edits", len(contexts)),
         )
-        asked = np.array([len(base.encoder.prompt(context)) for context in contexts])
-        added = np.array([len(base.encoder.prompt(prompt)) for prompt in prompts]) - asked
         texts = [sample.text for sample in samples]
         cells[f"{cell.policy}/{cell.past}"] = {
             "costs": _costs(contexts, texts, editor),
-            "added_tokens": float(added.mean()),
+            "added_tokens": _added(base, prompts, contexts),
             "unfinished": float(np.mean([not sample.finished for sample in samples])),
         }
-    same = {
-        name: _same_kind(contexts, past, SIMILARITIES.get(name), world.kind)
-        for name in ("words", "meaning")
-        if _usable(name)
-    }
+    same = {}
+    for name in ("words", "meaning"):
+        with suppress(MissingExtraError):
+            same[name] = _same_kind(contexts, past, SIMILARITIES.get(name), world.kind)
     examples = {"preferences": [each for each in learned.values() if each][:3]}
     return {"cells": cells, "learning_tokens": learning, "same_kind": same, **examples}
 
 
-def _usable(similarity: str) -> bool:
-    from editloop.errors import MissingExtraError
-
-    try:
-        SIMILARITIES.get(similarity)("a", ["a"])
-    except MissingExtraError:
-        return False
-    return True
+def _translations(
+    fold: Fold, base: Policy, folder: Path, settings: InContextSettings, callback: ProgressCallback
+) -> list[Figures]:
+    """What drafts of translations cost, by the distance from the translator's text, and what is saved."""
+    claim(folder, "translations", {"base": base.fingerprint, "dtype": settings.dtype})
+    writer = KeptDrafts(base, folder / "drafts.jsonl", base.fingerprint)
+    past = [
+        PastEdit(str(row.id), 1, float(i), str(row.context), str(row.edit), row.edit != row.response)
+        for i, row in enumerate(fold.train[: max(settings.corrections)])
+    ]
+    rows = fold.test[: settings.translations]
+    contexts, edits = [str(row.context) for row in rows], [str(row.edit) for row in rows]
+    cells = [Cell("base", 0, lambda asked: asked)]
+    cells += [
+        Cell(f"retrieval-{k}", n, _retrieval(past[:n], k))
+        for n in settings.corrections
+        for k in settings.examples
+    ]
+    found, cost, base_costs = [], get_cost(DEFAULT_COST), np.zeros(len(rows))
+    for cell in cells:
+        prompts = [cell.write(context) for context in contexts]
+        progress = counter(callback, f"{folder.name}, {cell.policy}, {cell.past} edits", len(contexts))
+        samples = writer.sample(prompts, seed=0, max_new_tokens=MOST_TRANSLATED, progress=progress)
+        measured = np.asarray(cost([each.text for each in samples], edits), np.float64)
+        costs = charge_unfinished(cost, measured, [each.finished for each in samples], edits)
+        base_costs = costs if cell.policy == "base" else base_costs
+        found.append(
+            {
+                "policy": cell.policy,
+                "past": cell.past,
+                DEFAULT_COST: _saved(base_costs, costs),
+                "added_tokens": _added(base, prompts, contexts),
+                "unfinished": float(np.mean([not each.finished for each in samples])),
+            }
+        )
+    return found
 
 
 def _cells(
@@ -170,13 +211,6 @@ def _cells(
     settings: InContextSettings,
 ) -> list[Cell]:
     """The policies, each with each number of past edits."""
-
-    def retrieval(n: int, k: int, similarity: Similarity = shared_words) -> Callable[[str], Context]:
-        def write(asked: str) -> Context:
-            found = nearest(asked, past[:n], k, similarity, characters=CHARACTERS)
-            return _prompt(asked, lambda messages: RETRIEVAL.write(messages, found))
-
-        return write
 
     def preference(n: int) -> Callable[[str], Context]:
         def write(asked: str) -> Context:
@@ -200,13 +234,13 @@ def _cells(
     return [
         Cell("base", 0, lambda asked: asked),
         *(
-            Cell(f"retrieval-{k}", n, retrieval(n, k))
+            Cell(f"retrieval-{k}", n, _retrieval(past[:n], k))
             for n in settings.past
             for k in settings.examples
             if k <= n
         ),
         *(Cell(f"preference-{PREFERENCE.examples}", n, preference(n)) for n in settings.past),
-        Cell(f"the {k} newest edits", most, retrieval(most, k, _none)),
+        Cell(f"the {k} newest edits", most, _retrieval(past[:most], k, _none)),
         Cell(f"{k} edits in one message", most, one_message(most, k)),
         Cell(
             "the user's rules in words",
@@ -214,6 +248,16 @@ def _cells(
             lambda asked: _prompt(asked, lambda messages: PREFERENCE.write(messages, [describe(asked)])),
         ),
     ]
+
+
+def _retrieval(
+    past: Sequence[PastEdit], k: int, similarity: Similarity = shared_words
+) -> Callable[[str], Context]:
+    def write(asked: str) -> Context:
+        found = nearest(asked, past, k, similarity, characters=CHARACTERS)
+        return _prompt(asked, lambda messages: RETRIEVAL.write(messages, found))
+
+    return write
 
 
 def _none(asked: str, past: Sequence[str]) -> NDArray[np.float64]:
@@ -244,6 +288,23 @@ def _preferences(
     return texts, float(np.mean(tokens)) if tokens else 0.0
 
 
+def _added(base: Policy, prompts: Sequence[Context], contexts: Sequence[Context]) -> float:
+    """By how many tokens prompts are longer than what was asked, in the mean."""
+    pairs = zip(prompts, contexts, strict=True)
+    return float(np.mean([len(base.encoder.prompt(p)) - len(base.encoder.prompt(c)) for p, c in pairs]))
+
+
+def _saved(base: NDArray[np.float64], mine: NDArray[np.float64]) -> Figures:
+    """The mean cost, and what is saved against the base, context by context."""
+    mean, error = mean_and_error(base - mine)
+    return {
+        "cost": float(mine.mean()),
+        "se": mean_and_error(mine)[1],
+        "saved": mean,
+        "saved_interval": mean_interval(mean, error or 0.0, len(mine)),
+    }
+
+
 def _costs(contexts: Sequence[str], texts: Sequence[str], editor: User) -> dict[str, list[float]]:
     """What the user's edits of drafts cost, by cost."""
     pairs = enumerate(zip(contexts, texts, strict=True))
@@ -272,14 +333,8 @@ def _measured(found: Mapping[int, Figures], settings: InContextSettings) -> dict
         for cost in (DEFAULT_COST, PAPER_COST):
             mine = np.concatenate([found[s]["cells"][name]["costs"][cost] for s in seeds])
             base = np.concatenate([found[s]["cells"]["base/0"]["costs"][cost] for s in seeds])
-            mean, error = mean_and_error(base - mine)
-            row[cost] = {
-                "cost": float(mine.mean()),
-                "se": mean_and_error(mine)[1],
-                "saved": mean,
-                "saved_interval": mean_interval(mean, error or 0.0, len(mine)),
-                "by_seed": [float(np.mean(found[s]["cells"][name]["costs"][cost])) for s in seeds],
-            }
+            by_seed = [float(np.mean(found[s]["cells"][name]["costs"][cost])) for s in seeds]
+            row[cost] = _saved(base, mine) | {"by_seed": by_seed}
         for figure in ("added_tokens", "unfinished"):
             row[figure] = float(np.mean([found[s]["cells"][name][figure] for s in seeds]))
         cells.append(row)
@@ -307,23 +362,7 @@ def _page(measured: Mapping[str, Any]) -> str:
         "has more than what was asked."
     ]
     for cost in (DEFAULT_COST, PAPER_COST):
-        rows = []
-        for cell in measured["cells"]:
-            each = cell[cost]
-            interval = each["saved_interval"]
-            shown = "" if interval is None else " [{:.3f}, {:.3f}]".format(*interval)
-            rows.append(
-                [
-                    cell["policy"],
-                    str(cell["past"]),
-                    plus_minus(each["cost"], each["se"]),
-                    "" if cell["policy"] == "base" else f"{each['saved']:.3f}{shown}",
-                    f"{cell['added_tokens']:.0f}",
-                    f"{cell['unfinished']:.0%}",
-                ]
-            )
-        headings = ["policy", "past edits", "cost", "saved", "tokens added", "cut drafts"]
-        parts.append(f"## {cost}\n\n" + markdown_table(headings, rows))
+        parts.append(f"## {cost}\n\n" + _table(measured["cells"], cost))
     shares = ", ".join(f"{share:.0%} by {name}" for name, share in measured["same_kind"].items())
     parts.append(
         f"- The most similar of all past edits is of the same kind of email: {shares}.\n"
@@ -331,7 +370,29 @@ def _page(measured: Mapping[str, Any]) -> str:
         "edit."
     )
     parts.append("What the base says of the first edits:\n\n" + _quoted(measured["preferences"]))
+    for pair, cells in measured["translations"].items():
+        parts.append(f"## Translations, {pair}\n\n" + _table(cells, DEFAULT_COST))
     return "\n\n".join(parts)
+
+
+def _table(cells: Sequence[Mapping[str, Any]], cost: str) -> str:
+    rows = []
+    for cell in cells:
+        each = cell[cost]
+        interval = each["saved_interval"]
+        shown = "" if interval is None else " [{:.3f}, {:.3f}]".format(*interval)
+        rows.append(
+            [
+                cell["policy"],
+                str(cell["past"]),
+                plus_minus(each["cost"], each["se"]),
+                "" if cell["policy"] == "base" else f"{each['saved']:.3f}{shown}",
+                f"{cell['added_tokens']:.0f}",
+                f"{cell['unfinished']:.0%}",
+            ]
+        )
+    headings = ["policy", "past edits", "cost", "saved", "tokens added", "cut drafts"]
+    return markdown_table(headings, rows)
 
 
 def _quoted(texts: Sequence[str]) -> str:

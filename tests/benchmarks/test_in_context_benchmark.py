@@ -12,22 +12,32 @@ import pytest
 
 from benchmarks import in_context
 from benchmarks.in_context import InContextSettings
+from benchmarks.real_rows import Fold
 from editloop.edits import as_context
 from editloop.edits.cost import DEFAULT_COST, PAPER_COST
 from editloop.lab import free_texts
 from editloop.lab.free import FreeTexts
 from editloop.policy import Policy
 from editloop.serve.in_context.base import PastEdit
+from small_log import small_log
 
 
 @pytest.fixture
 def small(base: Any) -> InContextSettings:
     folder = base(chat=True, max_position_embeddings=4096)
-    return InContextSettings(str(folder), "float32", (1, 2), 3, (1, 3), (1, 2))
+    return InContextSettings(str(folder), "float32", (1, 2), 3, (1, 3), (1, 2), 4, (2, 3))
+
+
+@pytest.fixture
+def translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few short rows in place of those of translators."""
+    rows = tuple(small_log(12))
+    monkeypatch.setattr(in_context, "mlqe", lambda pair, data: Fold(rows[:6], rows[6:]))
+    monkeypatch.setattr(in_context, "MOST_TRANSLATED", 8)
 
 
 def test_each_policy_is_measured_on_the_same_contexts(
-    small: InContextSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: InContextSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, translated: None
 ) -> None:
     monkeypatch.setattr(FreeTexts, "chunk", 3)
     monkeypatch.setattr(in_context, "MOST_TOKENS", 8)
@@ -56,6 +66,17 @@ def test_each_policy_is_measured_on_the_same_contexts(
         assert cell["policy"] == "base" or cell["added_tokens"] > 20
     assert rows["retrieval-2", 3]["added_tokens"] > rows["retrieval-1", 3]["added_tokens"] + 20
     assert set(found["same_kind"]) >= {"words"}
+    assert set(found["translations"]) == {"ro-en", "et-en"}
+    for cells in found["translations"].values():
+        assert [(cell["policy"], cell["past"]) for cell in cells] == [
+            ("base", 0),
+            *((f"retrieval-{k}", n) for n in (2, 3) for k in (1, 2)),
+        ]
+        costs = {(cell["policy"], cell["past"]): cell[DEFAULT_COST] for cell in cells}
+        assert costs["base", 0]["saved"] == 0
+        for cell in costs.values():
+            assert cell["saved"] == pytest.approx(costs["base", 0]["cost"] - cell["cost"])
+            assert 0 <= cell["cost"] <= 1
     page = (tmp_path / "in-context.md").read_text()
     assert "| retrieval-2 | 3 |" in page and "make bench NAME=in-context" in page
     written = json.loads((tmp_path / "in-context.json").read_text())
