@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from editloop.autopilot.alarms import FEWEST, excess_share, first_alarm
+from editloop.autopilot.assignment import is_in_canary
 from editloop.autopilot.comparison import Cost
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.decisions import (
@@ -74,6 +75,18 @@ def test_a_canary_without_a_decision_ends_with_its_rounds():
     assert judge_canary(stages(), played(300, 0.1, 0), CONFIG, 9.0) is None
 
 
+def test_a_canary_whose_users_stay_away_ends():
+    canary, past = canary_of(in_canary()), played(40, 0.0, 0).rounds[:40]
+    others = [u for u in range(40) if not canary.takes(f"u{u}", "")]
+    rounds = [
+        Round(f"o{i}", f"u{others[i % len(others)]}", CHAMPION, CHAMPION, 2000.0 + i, "edited", 0.3)
+        for i in range(1400)
+    ]
+    assert judge_canary(in_canary(), Watch([*past, *rounds[:1300]]), CONFIG, 9.0) is None
+    ended = judge_canary(in_canary(), Watch([*past, *rounds]), CONFIG, 9.0)
+    assert ended.stage is S.REJECTED and "in 0 rounds" in ended.reason
+
+
 def test_rounds_that_a_client_asked_for_are_no_evidence():
     watch = played(300, 0.1, 0)
     canary = canary_of(in_canary())
@@ -92,6 +105,9 @@ def test_the_shadow_lets_pass_what_is_not_worse():
     assert passed.stage is S.CANARY and passed.evidence["shadow"]["mean"] == pytest.approx(-0.02)
     terms = {name: passed.evidence[name] for name in ("champion", "share", "unit", "rounds")}
     assert terms == {"champion": CHAMPION, "share": 0.2, "unit": "user", "rounds": 100}
+    users = {each.user for each in watch.rounds}
+    drawn = sum(is_in_canary(f"{NEW}#{passed.evidence['draw']}", each, 0.2) for each in users)
+    assert 4 <= drawn <= 12  # of 40
     slightly = judge_shadow(found, watch, [(0.34, 0.3)] * 30, CONFIG, 9.0)
     assert slightly.stage is S.CANARY  # within the margin
     worse = judge_shadow(found, watch, [(0.6, 0.3)] * 20, CONFIG, 9.0)
@@ -147,7 +163,9 @@ def test_arms_by_hand_are_adopted_and_the_cheapest_is_crowned():
         for arm, cost in (("a@1", 0.5), ("b@1", 0.2))
     ]
     assert crown(found, Watch(rounds), ("a@1", "b@1"), 2.0).subject == "b@1"
-    assert crown(found, Watch([]), ("a@1", "b@1"), 2.0).subject == "a@1"
+    assert crown(found, Watch([]), ("a@1", "b@1"), 2.0) is None  # nothing is known yet
+    alone = Stages(adopt(Stages(), ("a@1",), 1.0))
+    assert crown(alone, Watch([]), ("a@1",), 2.0).subject == "a@1"
     assert crown(stages(), Watch([]), (CHAMPION,), 2.0) is None and adopt(found, ("a@1",), 1.0) == []
 
 
@@ -189,9 +207,9 @@ def test_what_is_usual_or_too_little_is_no_alarm():
 def test_an_excess_is_beyond_chance_and_matters():
     assert not excess_share(9, 9, 0, 100)  # too few
     assert excess_share(10, 10, 0, 100)
-    assert not excess_share(12, 100, 5, 100)  # less than .1
+    assert not excess_share(24, 100, 5, 100)  # less than .2
     assert not excess_share(3, 12, 0, 20)  # 4 standard errors of .13
-    assert excess_share(300, 1000, 100, 1000)
+    assert excess_share(310, 1000, 100, 1000)
 
 
 def test_a_fit_needs_edits_hours_and_minutes():

@@ -194,7 +194,8 @@ def test_a_policy_goes_from_the_shadow_to_the_arms_with_its_evidence(bench):
     canary = moved.subject
     epoch = bench.store.read(reads.last_epoch)
     assert json.loads(epoch.arms) == [CHAMPION] and json.loads(epoch.detail) == {"canaries": [canary]}
-    chosen = [i for i in range(10) if is_in_canary(canary, user_key("salt", f"u{i}"), 0.2)]
+    drawn = f"{canary}#{moved.evidence['draw']}"
+    chosen = [i for i in range(10) if is_in_canary(drawn, user_key("salt", f"u{i}"), 0.2)]
     assert len(chosen) >= 2
     for _ in range(100):
         better = (bench.n + 1) % 10 in chosen

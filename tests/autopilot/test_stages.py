@@ -76,9 +76,10 @@ def test_a_transition_is_restored_from_its_text():
 
 def test_the_terms_of_a_canary_by_hand_are_the_last_ones_with_the_champion_of_today():
     stages = Stages([*crowned("old@1"), move("a@1", None, S.SHADOW)])
-    assert stages.terms("a@1", S.CANARY) == {"share": 0.2, "unit": "user", "rounds": 400, "champion": "old@1"}
-    terms = {"share": 0.1, "unit": "request", "rounds": 50, "champion": "gone@1", "n": 3}
+    first = {"share": 0.2, "unit": "user", "rounds": 400, "draw": 0, "champion": "old@1"}
+    assert stages.terms("a@1", S.CANARY) == first
+    terms = {"share": 0.1, "unit": "request", "rounds": 50, "draw": 7, "champion": "gone@1", "n": 3}
     stages.apply(move("a@1", S.SHADOW, S.CANARY, evidence=terms))
     stages.apply(move("a@1", S.CANARY, S.ROLLED_BACK))
     again = stages.terms("a@1", S.CANARY)
-    assert again == {"share": 0.1, "unit": "request", "rounds": 50, "champion": "old@1"}
+    assert again == {"share": 0.1, "unit": "request", "rounds": 50, "draw": 7, "champion": "old@1"}

@@ -146,6 +146,8 @@ def valid(response_id: str) -> dict[str, list[dict[str, Any]]]:
         "/v1/chat/completions": [chat, whole],
         "/v1/edits": [own, {"response_id": response_id, "accepted": True}, elsewhere],
         "/v1/arms": [run],
+        "/v1/stages": [{"subject": "nobody@1", "stage": "arm", "reason": "Try it."}],
+        "/v1/autopilot": [{"paused": False}],
     }
 
 

@@ -18,6 +18,8 @@ from fuzzing import body_requests
 from serving import key_of, run, serving, sqlite
 from site_server import Site, stub_runs
 
+from editloop.autopilot.ledger import write_transitions
+from editloop.autopilot.stages import Lineage, Stage, Transition
 from editloop.edits import redline
 from editloop.serve.backends.base import BackendUnavailableError
 from editloop.serve.dashboard import pages
@@ -34,7 +36,7 @@ SWITCHES = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PAGES = ("overview", "edits", "try", "policies", "api")
+PAGES = ("overview", "edits", "try", "policies", "learning", "api")
 SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
 
 
@@ -103,6 +105,7 @@ LOADED = {
     "edits": ".edits-list .row",
     "try": ".beliefs table",
     "policies": ".promote button",
+    "learning": ".empty-title",
     "api": "details",
 }
 
@@ -410,6 +413,63 @@ def test_a_key_is_asked_for_and_forgotten(
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Enter a key").click()
     field.wait_for()
+
+
+def with_stages(site: Site) -> None:
+    """A champion, and a policy that was rolled back out of its canary, as the autopilot writes it."""
+    place = {"name": "early", "run": "nowhere", "time": 1.0, "metrics": "{}", "read_until": None}
+    steps = [
+        Transition("a@1", None, Stage.ARM, 1.0e9),
+        Transition("a@1", Stage.ARM, Stage.CHAMPION, 1.1e9, reason="the only arm"),
+        Transition("early@9", None, Stage.SHADOW, 1.2e9, lineage=Lineage(1, ("a@1",), "base", 1.0, "runs/1")),
+    ]
+    compared = {
+        "mean": -0.05,
+        "error": 0.01,
+        "rounds": 90,
+        "other_rounds": 300,
+        "units": 9,
+        "other_units": 30,
+    }
+    evidence = {"canary": {**compared, "interval": [-0.08, -0.02]}, "champion": "a@1"}
+    evidence |= {"share": 0.2, "unit": "user", "rounds": 400, "draw": 0}
+    steps += [
+        Transition("early@9", Stage.SHADOW, Stage.CANARY, 1.3e9, evidence=evidence),
+        Transition("early@9", Stage.CANARY, Stage.ROLLED_BACK, 1.4e9, reason="it fails", evidence=evidence),
+    ]
+    with site.loop.store.transaction() as connection:
+        write_transitions(connection, steps, [{"arm": "early@9", **place}])
+
+
+def test_learning_shows_the_evidence_and_undoes(site: Site, open_page: Open) -> None:
+    page = open_page("learning")
+    page.get_by_text("No policy has a stage yet").wait_for()
+    with_stages(site)
+    page.reload()
+    row = page.locator("tr", has_text="early@9")
+    row.wait_for()
+    assert "rolled back" in row.inner_text() and "it fails" in row.inner_text()
+    page.get_by_text("Champion: a@1.").wait_for()
+    step = page.locator("li", has_text="canary → rolled back")
+    step.get_by_text("Evidence").click()
+    assert "-0.050 (-0.080 to -0.020), 90 and 300 costs of 9 and 30 users" in step.inner_text()
+    assert "runs/1" in page.locator("li", has_text="new → shadow").text_content()
+    # The move that is undone was one of the last of its policy; back to the canary is not offered as undoing.
+    row.get_by_label("Move early@9 to").select_option("arm")
+    row.get_by_role("button", name="Do it").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert site.loop.bandit.arms == ("a@1", "b@2")
+    row.get_by_role("button", name="Do it").click()
+    page.get_by_role("dialog").get_by_role("button", name="Make it an arm").click()
+    page.get_by_text("early@9 is now: arm.").wait_for()
+    assert site.loop.bandit.arms == ("a@1", "b@2", "early@9")
+    page.get_by_role("button", name="Undo: a@1 back to arm").click()
+    page.get_by_role("dialog").get_by_role("button", name="Make it an arm").click()
+    page.get_by_text("No champion yet.").wait_for()
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_text("The autopilot is paused.").wait_for()
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Pause").wait_for()
 
 
 def test_promote_and_retire(site: Site, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:

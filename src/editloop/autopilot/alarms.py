@@ -25,8 +25,9 @@ FEWEST = 10
 STANDARD_ERRORS = 4.0
 """Standard errors beyond which a difference is no chance, although a rule is asked again and again."""
 
-SHARE = 0.1
-"""A share that is higher by less than this is no reason."""
+SHARE = 0.2
+"""A share that is higher by less than this is left to the comparison of costs: an alarm does not wait for it,
+and some letters do end with a question."""
 
 SLOWER, SECONDS = 3.0, 1.0
 """A policy is too slow if its median time is so many times that of the others, and so many seconds longer."""

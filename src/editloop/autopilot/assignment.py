@@ -7,12 +7,38 @@ few users have edited for that, requests are drawn instead.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Literal
 
-__all__ = ["Unit", "is_in_canary", "user_key"]
+__all__ = ["Unit", "balanced_draw", "is_in_canary", "user_key"]
 
 Unit = Literal["user", "request"]
 """What is assigned to a canary."""
+
+
+DRAWS = 200
+"""The draws that are looked at."""
+
+
+def balanced_draw(arm: str, activity: Mapping[str, int], share: float) -> int:
+    """The number of a draw in which the users of a canary make about their share of the requests.
+
+    Of twenty users a fifth may be two who hardly write, or eight who write most. What the users cost does not
+    enter, so the draw stays as good as random for the comparison.
+
+    Args:
+        arm: The policy.
+        activity: The requests of each user, by key.
+        share: The share of the users.
+    """
+    total = sum(activity.values())
+
+    def distance(draw: int) -> tuple[bool, float]:
+        drawn = [n for key, n in activity.items() if is_in_canary(f"{arm}#{draw}", key, share)]
+        # Two users on each side at least, of which a spread can be computed.
+        return min(len(drawn), len(activity) - len(drawn)) < 2, abs(sum(drawn) / max(total, 1) - share)
+
+    return min(range(DRAWS), key=distance)
 
 
 def user_key(salt: str, user: str) -> str:

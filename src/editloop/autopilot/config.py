@@ -99,6 +99,12 @@ class AutopilotConfig(Configuration):
         4, "The arms beyond which the worst one that is not the champion is retired.", section=STEPS, ge=1
     )
     webhook: str | None = setting(None, "A URL to which each transition is posted as JSON.", section=NOTICES)
+    lease: float = setting(
+        30.0,
+        "Seconds without a sign of life of one autopilot after which another one takes over.",
+        section=NOTICES,
+        ge=1,
+    )
     interval: float = setting(5.0, "Seconds between two looks at the store.", section=NOTICES, ge=0.05)
 
     @field_validator("fit_at", mode="after")

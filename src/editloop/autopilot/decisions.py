@@ -7,11 +7,12 @@ simulated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from editloop.autopilot.alarms import first_alarm
-from editloop.autopilot.assignment import Unit
+from editloop.autopilot.assignment import Unit, balanced_draw
 from editloop.autopilot.comparison import Difference, budget_bound, mixture_bound, paired
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.stages import PLAYED, Stage, Stages, Transition
@@ -21,6 +22,7 @@ __all__ = [
     "FEWEST_ROUNDS",
     "adopt",
     "canary_of",
+    "canary_terms",
     "crown",
     "judge_alarms",
     "judge_arms",
@@ -32,8 +34,14 @@ __all__ = [
 FEWEST_ROUNDS = 20
 """Costs of each side before a comparison decides anything: a standard error of fewer is too uncertain."""
 
+TITLE_ERRORS = 2.0
+"""Standard errors by which an arm has to be better than the champion to take its place."""
+
 FEWEST_USERS = 8
 """With fewer users a canary draws requests: a fifth of seven users is one, who says nothing of the others."""
+
+STALLED = 4.0
+"""A canary ends when the others have had this many times the rounds that belong to its own."""
 
 SHADOW_MARGIN = 0.05
 """How much worse a policy may be in the shadow. The edit that it is compared with began from a draft that the
@@ -50,19 +58,19 @@ def adopt(stages: Stages, arms: Sequence[str], now: float) -> list[Transition]:
 
 
 def crown(stages: Stages, watch: Watch, arms: Sequence[str], now: float) -> Transition | None:
-    """Make the arm with the lowest mean cost the first champion; without costs, the first arm."""
-    if not arms or stages.champion in arms:
+    """Make the arm with the lowest mean cost the first champion, as soon as there are costs."""
+    if stages.champion in arms:
         return None
-
-    def mean(arm: str) -> float:
-        costs = [each.cost for each in watch.costs(arm)]
-        return sum(costs) / len(costs) if len(costs) >= FEWEST_ROUNDS else 1.0
-
     ready = [arm for arm in arms if stages.of(arm) is Stage.ARM]
-    if not ready:
+    costs = {arm: [each.cost for each in watch.costs(arm)] for arm in ready}
+    known = {arm: sum(each) / len(each) for arm, each in costs.items() if len(each) >= FEWEST_ROUNDS}
+    if len(ready) == 1:
+        return Transition(ready[0], Stage.ARM, Stage.CHAMPION, now, reason="the only arm")
+    if not known:
         return None
-    reason = "the arm with the lowest cost so far"
-    return Transition(min(ready, key=mean), Stage.ARM, Stage.CHAMPION, now, reason=reason)
+    best = min(known, key=lambda arm: known[arm])
+    reason = f"the arm with the lowest cost so far, {known[best]:.3f}"
+    return Transition(best, Stage.ARM, Stage.CHAMPION, now, reason=reason)
 
 
 def start_canary(
@@ -78,18 +86,18 @@ def start_canary(
     last, champion = stages.the(Stage.SHADOW), stages.champion
     if last is None or champion is None:
         return None
-    terms = canary_terms(watch, config, champion)
+    terms = canary_terms(watch, config, champion, last.subject)
     return Transition(
         last.subject, Stage.SHADOW, Stage.CANARY, now, reason=reason, evidence={**evidence, **terms}
     )
 
 
-def canary_terms(watch: Watch, config: AutopilotConfig, champion: str) -> dict[str, Any]:
+def canary_terms(watch: Watch, config: AutopilotConfig, champion: str, arm: str) -> dict[str, Any]:
     """The terms of a canary that begins now: they do not change until it ends."""
+    activity = Counter(each.user for each in watch.rounds if each.user and each.cost is not None)
     unit: Unit
     if config.canary_unit == "auto":
-        users = {each.user for each in watch.rounds if each.user and each.cost is not None}
-        unit = "user" if len(users) >= FEWEST_USERS else "request"
+        unit = "user" if len(activity) >= FEWEST_USERS else "request"
     else:
         unit = config.canary_unit
     return {
@@ -97,6 +105,7 @@ def canary_terms(watch: Watch, config: AutopilotConfig, champion: str) -> dict[s
         "share": config.canary_share,
         "unit": unit,
         "rounds": config.canary_rounds,
+        "draw": balanced_draw(arm, activity, config.canary_share) if unit == "user" else 0,
     }
 
 
@@ -113,6 +122,7 @@ def canary_of(stages: Stages) -> Canary | None:
         share=terms["share"],
         unit=terms["unit"],
         rounds=terms["rounds"],
+        draw=terms.get("draw", 0),
     )
 
 
@@ -171,14 +181,13 @@ def judge_canary(stages: Stages, watch: Watch, config: AutopilotConfig, now: flo
         return to(Stage.ARM, f"costs {-found.mean:.3f} less than {canary.champion}")
     if enough and found.z > bound:
         return to(Stage.REJECTED, f"costs {found.mean:.3f} more than {canary.champion}")
-    if found.rounds >= canary.rounds:
+    # Where hardly any of its users come back, the others' rounds end it.
+    if found.rounds >= canary.rounds or found.other_rounds * canary.share > STALLED * canary.rounds:
         return to(Stage.REJECTED, f"not shown to be better than {canary.champion} in {found.rounds} rounds")
     return None
 
 
-def judge_alarms(
-    stages: Stages, watch: Watch, arms: Sequence[str], now: float, *, by_hand: Iterable[str] = ()
-) -> Transition | None:
+def judge_alarms(stages: Stages, watch: Watch, arms: Sequence[str], now: float) -> Transition | None:
     """Roll back a policy that users see if something is wrong with it.
 
     Args:
@@ -186,11 +195,10 @@ def judge_alarms(
         watch: The rounds.
         arms: The arms that are played; the last one of them stays.
         now: The time, in seconds since 1970.
-        by_hand: Arms that are not rolled back, because somebody asked for them in spite of all.
     """
     for arm in [*stages.having(Stage.CANARY), *arms]:
         last = stages.last(arm)
-        if last is None or arm in by_hand or (arm in arms and len(arms) < 2):
+        if last is None or (arm in arms and len(arms) < 2):
             continue
         rounds = watch.of(arm, last.time)
         # The others in the same time. A policy that was played before it fell is not compared with its past.
@@ -209,6 +217,9 @@ def judge_arms(
     stages: Stages, watch: Watch, arms: Sequence[str], config: AutopilotConfig, now: float
 ) -> list[Transition]:
     """Crown an arm that is better than the champion, retire one that is worse, or one of too many.
+
+    To be the champion is a title among arms, which all are played; so two standard errors decide. To be
+    retired is for good, and takes a bound that holds however often it is looked at.
 
     Returns:
         The transitions, which belong together: the old champion becomes an arm before another one takes its
@@ -232,7 +243,7 @@ def judge_arms(
         return {"within users": known[arm].to_json(bound(known[arm])), "beside": champion}
 
     for arm, each in sorted(known.items(), key=lambda item: item[1].z):
-        if each.z < -bound(each):
+        if each.z < -TITLE_ERRORS:
             reason = f"costs {-each.mean:.3f} less than {champion}"
             return [
                 Transition(champion, Stage.CHAMPION, Stage.ARM, now, reason=f"{arm} is better"),

@@ -94,9 +94,6 @@ class CommandFitter:
         fit += ["--methods", self._config.learn_from]
         fit += ["--memory", self._config.fit_memory] if self._config.fit_memory else []
         runs = [self._run, champion] if champion is not None else [self._run]
-        # What was kept of earlier held-out requests must not be taken for that of these.
-        for old in (each for run in runs for each in run.glob("evaluation-*.json")):
-            old.unlink(missing_ok=True)
         held_out = self._log(lineage, f"0-{hold_out!r}")
         samples = ["--samples", str(HELD_OUT_SAMPLES)]
         self._left = [["evaluate", str(run), held_out, *samples] for run in runs] if hold_out else []
@@ -156,13 +153,14 @@ class CommandFitter:
         self._process = None
 
 
-def held_out_figures(run: Path, name: str) -> dict[str, Any] | None:
-    """What `evaluate` found of a policy on the held-out requests; None if there were none."""
-    files = sorted(run.glob("evaluation-*.json"), key=lambda each: each.stat().st_mtime)
-    if not files:
-        return None
-    found = json.loads(files[-1].read_text(encoding="utf-8"))["policies"].get(name)
-    return None if found is None else dict(found)
+def held_out_figures(run: Path, name: str, until: float) -> dict[str, Any] | None:
+    """What `evaluate` found of a policy on the held-out requests up to a time; None if there were none."""
+    for file in run.glob("evaluation-*.json"):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        # A run folder may have other evaluations, too; the time is in the address of the log.
+        if f"until={until!r}" in found["log"]["path"] and name in found["policies"]:
+            return dict(found["policies"][name])
+    return None
 
 
 def _last_line(path: Path) -> str:

@@ -75,7 +75,7 @@ class Autopilot:
         lease: Lease | None = None,
     ) -> None:
         self.store, self.config, self.fitter, self.runs = store, config, fitter, runs
-        self._clock, self._lease = clock, lease or Lease(store)
+        self._clock, self._lease = clock, lease or Lease(store, seconds=config.lease)
         self._notices = notices or Notices(config.webhook)
         self._is_fitting = False
         self._had_lease = False
@@ -322,8 +322,10 @@ class Autopilot:
             name=best.name,
             run=str(best.run),
             validation=measured[best.arm],
-            held_out=held_out_figures(run, best.name),
-            champion=held_out_figures(other, str(champion).partition("@")[0]) if other else None,
+            held_out=held_out_figures(run, best.name, lineage.until),
+            champion=held_out_figures(other, str(champion).partition("@")[0], lineage.until)
+            if other
+            else None,
         )
         row = {"arm": best.arm, "name": best.name, "run": str(best.run), "time": self._clock()}
         row |= {"metrics": json.dumps(measured[best.arm], allow_nan=False), "read_until": read.until}

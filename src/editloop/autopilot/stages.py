@@ -66,7 +66,7 @@ BY_HAND: Mapping[Stage | None, frozenset[Stage]] = {
 }
 """What somebody may also ask for, to undo a transition or to hurry one."""
 
-_TERMS: Mapping[str, Any] = {"share": 0.2, "unit": "user", "rounds": 400}
+_TERMS: Mapping[str, Any] = {"share": 0.2, "unit": "user", "rounds": 400, "draw": 0}
 """The terms of a canary that somebody begins in a store that never had one."""
 
 _ONE_AT_A_TIME = (Stage.FITTING, Stage.SHADOW, Stage.CANARY, Stage.CHAMPION)

@@ -9,6 +9,7 @@ from typing import Any
 
 from editloop.autopilot.assignment import Unit, is_in_canary, user_key
 from editloop.autopilot.comparison import Cost, Difference, between_groups, within_users
+from editloop.edits.non_answers import NON_ANSWERS
 from editloop.online.events import UNKNOWN
 
 __all__ = ["Canary", "Round", "Watch"]
@@ -55,7 +56,8 @@ class Round:
             cost=None if row.cost is None or row.kind in UNKNOWN else min(row.cost, bound),
             seconds=row.seconds,
             failed=row.finish == "failed",
-            non_answer=row.non_answer is not None,
+            # Brevity is no rule of the registry. A policy that learned to be brief is judged by its costs.
+            non_answer=row.non_answer in NON_ANSWERS,
         )
 
     @property
@@ -75,6 +77,7 @@ class Canary:
         share: The share of the users, or of the requests, that get it.
         unit: What is drawn.
         rounds: The costs after which it ends.
+        draw: Which of many draws decides who is in it, as of `balanced_draw`.
     """
 
     arm: str
@@ -83,10 +86,12 @@ class Canary:
     share: float
     unit: Unit
     rounds: int
+    draw: int = 0
 
     def takes(self, user: str, response_id: str) -> bool:
         """Whether a request is answered by the policy in the canary; `user` is a key, or empty."""
-        return is_in_canary(self.arm, user if self.unit == "user" else response_id, self.share)
+        key = user if self.unit == "user" else response_id
+        return is_in_canary(f"{self.arm}#{self.draw}", key, self.share)
 
 
 class Watch:

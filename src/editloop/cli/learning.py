@@ -11,9 +11,10 @@ from pathlib import Path
 
 from editloop.autopilot.config import AutopilotConfig
 from editloop.cli.autopilot import child_command
+from editloop.offline import FitConfig
 from editloop.store.database import Store
 
-__all__ = ["autopilot_command", "keep_running"]
+__all__ = ["autopilot_command", "demo_command", "keep_running"]
 
 log = logging.getLogger("editloop.serve")
 
@@ -24,22 +25,44 @@ STOP_SECONDS = 15.0
 """Seconds in which it has to end with the server."""
 
 
-def autopilot_command(
-    store: Store, state: Path, config: AutopilotConfig, device: str, dtype: str
-) -> list[str]:
+def autopilot_command(store: Store, state: Path, config: AutopilotConfig, **flags: str) -> list[str]:
     """The command of an autopilot, whose configuration is written into the state folder.
 
     JSON is YAML, too, so that `--config` reads it.
+
+    Args:
+        store: The store.
+        state: The folder for the file.
+        config: The configuration.
+        flags: Further flags of `editloop autopilot run`.
     """
     given = {name: value for name, value in config.model_dump().items() if value is not None}
     # In a file and not in the arguments, which every user of the machine may see: it may have a password.
     given["store"] = store.url.render_as_string(hide_password=False)
     file = state / "autopilot.yaml"
     state.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**given, "device": device, "dtype": dtype}, indent=1)
+    text = json.dumps({**given, **flags}, indent=1)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
         opened.write(text)
     return [*child_command(), "autopilot", "run", "--config", str(file)]
+
+
+def demo_command(store: Store, out: Path, settings: FitConfig) -> list[str]:
+    """The command of the autopilot of a demo, which needs little to fit again and to decide."""
+    fit = out / "fit.yaml"
+    # Whatever the autopilot says itself is left out: its methods, and the rows that it holds out.
+    given = settings.model_dump(exclude_defaults=True, exclude={"methods"}, mode="json")
+    fit.write_text(json.dumps(given, indent=1), encoding="utf-8")
+    quick = AutopilotConfig(
+        learn_from=",".join(settings.methods),
+        min_edits=60,
+        growth=0.5,
+        shadow_share=0.5,
+        shadow_rounds=20,
+        canary_rounds=80,
+        interval=2.0,
+    )
+    return autopilot_command(store, out / "state", quick, fit_config=str(fit), runs=str(out / "generations"))
 
 
 async def keep_running(command: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import os
@@ -102,7 +103,7 @@ def serve(
 
         beside = None
         if settings.learn:
-            pilot = autopilot_command(kept, folder, settings.autopilot, device, dtype)
+            pilot = autopilot_command(kept, folder, settings.autopilot, device=device, dtype=dtype)
             beside = partial(keep_running, pilot)
             console.print(f"an autopilot fits {settings.autopilot.learn_from}; see editloop autopilot status")
         run_server(app, listening, started, limits=limits, beside=beside)
@@ -152,15 +153,19 @@ def serve_demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8040,
     rows: Annotated[
         int | None,
-        typer.Option(min=20, help="Rows of the log from which the first policies learn [300; 96 if real]."),
+        typer.Option(min=20, help="Rows of the log from which the first policies learn [100]."),
     ] = None,
     texts: Texts = "lab",
     base: Annotated[str | None, typer.Option(help="The base that the policies are of [lab:email].")] = None,
     pause: Annotated[float, typer.Option(min=0, help="Mean seconds between two requests.")] = 0.5,
+    learn: Annotated[
+        bool, typer.Option("--learn/--no-learn", help="Whether an autopilot fits further generations.")
+    ] = True,
     config: Config = None,
 ) -> None:
     """Run the verb. It is in one piece because the server serves what was made before it starts."""
     requires("serve")
+    from editloop.cli import learning
     from editloop.edits import read_log, write_log
     from editloop.lab import fit_settings, stream_log
     from editloop.lab.drafts import KeptDrafts
@@ -177,7 +182,7 @@ def serve_demo(
 
     name, world, log = writing_base("email", texts, base), get_world("email", texts), out / "log.jsonl"
     editor = get_user("strong", world, seed=0)  # refuses texts that it cannot read before anything is loaded
-    rows = rows or (300 if texts == "lab" else 96)
+    rows = rows or 100
     with listen("127.0.0.1", port) as listening:
         with shown_progress() as callback:
             callback.message(
@@ -187,8 +192,9 @@ def serve_demo(
             if not log.is_file():
                 writer = KeptDrafts(loaded, out / "drafts.jsonl", loaded.fingerprint)
                 write_log(stream_log(world, editor, rows, 0, policy=writer), log)
-            methods = {"methods": ("sft", "dpo", "early") if texts == "lab" else ("sft", "early")}
-            settings = (fit_settings("email") if texts == "lab" else REAL_TRAINING).changed(methods)
+            settings = (fit_settings("email") if texts == "lab" else REAL_TRAINING).changed(
+                {"methods": ("sft", "early")}
+            )
             run = fit(read_log(log), loaded, out / "run", settings, report=False, callback=callback)
         store = Store(str(out / "edits.db"))
         bandit = BanditConfig(cost=usual_cost(store, out / "state"))
@@ -202,6 +208,8 @@ def serve_demo(
         def started() -> None:
             console.print(f"\narms: {', '.join(loop.bandit.arms)}")
             console.print("Five simulated people write and edit, until you press Ctrl-C.")
+            if learn:
+                console.print("An autopilot fits further generations from their edits, and tries them.")
             console.print(f"dashboard {url}/")
 
         async def traffic() -> None:
@@ -209,7 +217,11 @@ def serve_demo(
                 # Another seed for each start, so that a demo that goes on does not repeat its requests.
                 await write_and_edit(client, world, pause=pause, seed=loop.writer.last)
 
-        run_server(app, listening, started, beside=traffic)
+        async def beside() -> None:
+            pilot = learning.demo_command(store, out, settings) if learn else None
+            await asyncio.gather(traffic(), *([learning.keep_running(pilot)] if pilot else []))
+
+        run_server(app, listening, started, beside=beside)
 
 
 def _has_keys(store: Store, folder: Path) -> bool:

@@ -6,16 +6,20 @@ The store keeps rows and does not know what a bandit is. Here, above both, a row
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from editloop.autopilot.ledger import STAGE, arms_of, transition_of
 from editloop.autopilot.stages import Transition
+from editloop.errors import AutopilotError
 from editloop.online import Decided, Event, Feedback, Rerouted
 from editloop.store import reads
 from editloop.store.database import Row, Store
 
 __all__ = ["loop_events", "read_events"]
+
+log = logging.getLogger("editloop.serve")
 
 
 def read_events(store: Store, after: int = 0) -> Iterator[tuple[int, Event | Transition]]:
@@ -40,7 +44,11 @@ def _loop_event(row: Row[Any]) -> Event | Transition | None:
     if row.kind == "arms":
         return arms_of(row)
     if row.kind == STAGE:
-        return transition_of(row)
+        try:
+            return transition_of(row)
+        except AutopilotError as error:  # of a newer version; requests are answered all the same
+            log.warning("%s", error)
+            return None
     if row.kind == "decided":
         return Decided(row.response_id, row.scope, row.arm, row.propensity, row.epoch, row.features)
     if row.kind == "rerouted":

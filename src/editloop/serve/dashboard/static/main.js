@@ -3,12 +3,13 @@
 import { askedBy, key } from "./api.js";
 import { h, problem } from "./dom.js";
 import * as edits from "./edits.js";
+import * as learning from "./learning.js";
 import * as overview from "./overview.js";
 import * as policies from "./policies.js";
 import * as api from "./reference.js";
 import * as tryit from "./tryit.js";
 
-const PAGES = { overview, edits, try: tryit, policies, api };
+const PAGES = { overview, edits, try: tryit, policies, learning, api };
 const main = document.getElementById("main");
 let leave = () => {};
 let first = true;

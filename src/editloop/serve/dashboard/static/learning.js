@@ -1,0 +1,190 @@
+// Learning: where each policy stands between its fit and the champion, the cost by generation, and how to undo.
+
+import { json } from "./api.js";
+import { armName, count, empty, h, number, problem, s, table, time } from "./dom.js";
+
+export const title = "Learning";
+
+const EVERY = 5000; // milliseconds between two looks
+const PLAYED = new Set(["arm", "champion", "canary", "shadow"]);
+const VERBS = {
+  shadow: "Try it in the shadow", canary: "Try it in the canary", arm: "Make it an arm", champion: "Make it the champion",
+  retired: "Retire it", "rolled back": "Roll it back", rejected: "Reject it",
+};
+
+export async function show(place, { signal }) {
+  const status = h("p", { class: "done", role: "status" });
+  const now = h("p", { class: "hint" });
+  const pause = h("button", { type: "button" }, "Pause");
+  const curve = h("div");
+  const list = h("div");
+  const past = h("div");
+  let seen = "";
+
+  async function load() {
+    const found = await json("v1/stages", { signal });
+    const text = JSON.stringify(found);
+    if (text === seen) return; // an open detail, or a focus, stays while nothing changes
+    seen = text;
+    now.textContent = [found.champion ? `Champion: ${found.champion}.` : "No champion yet.", found.paused ? "The autopilot is paused." : ""].join(" ");
+    pause.textContent = found.paused ? "Go on" : "Pause";
+    pause.onclick = () => act(() => json("v1/autopilot", { method: "POST", body: { paused: !found.paused }, signal }), "");
+    if (!found.history.length) {
+      list.replaceChildren(empty("No policy has a stage yet", "An autopilot fits from the edits of this server, and tries what it fits: ", h("code", {}, "editloop serve --learn"), "."));
+      return;
+    }
+    curve.replaceChildren(generations(found.generations));
+    list.replaceChildren(stages(found, move));
+    past.replaceChildren(history(found, move));
+  }
+
+  async function act(work, said) {
+    status.replaceChildren();
+    try {
+      await work();
+      status.textContent = said;
+      await load();
+    } catch (error) {
+      if (error.name !== "AbortError") status.replaceChildren(problem(error));
+    }
+    status.scrollIntoView({ block: "nearest" });
+  }
+
+  async function move(subject, stage, reason) {
+    if (!(await confirmed(subject, stage))) return;
+    await act(() => json("v1/stages", { method: "POST", body: { subject, stage, reason }, signal }), `${subject} is now: ${stage}.`);
+  }
+
+  place.append(h("div", { class: "headline" }, h("div", {}, h("h1", {}, title), now), pause), status, curve, list, past);
+  try {
+    await load();
+  } catch (error) {
+    if (error.name !== "AbortError") list.replaceChildren(problem(error));
+  }
+  const timer = setInterval(() => load().catch(() => {}), EVERY);
+  signal.addEventListener("abort", () => clearInterval(timer));
+}
+
+/** The mean cost of each policy while users had it, by generation. */
+function generations(rows) {
+  if (!rows.length) return h("div");
+  const best = new Map();
+  for (const row of rows) {
+    const before = best.get(row.generation);
+    if (!before || row.cost < before.cost) best.set(row.generation, row);
+  }
+  const line = [...best.values()].sort((a, b) => a.generation - b.generation);
+  const last = line.at(-1);
+  // Drawn for the width that there is, so that the text keeps its size.
+  const width = matchMedia("(max-width: 40rem)").matches ? 320 : 640;
+  const [height, left, right, top, bottom] = [220, 46, 16, 12, 40];
+  const most = Math.max(...rows.map((row) => row.cost)) * 1.1 || 1;
+  const numbers = Math.max(1, last.generation);
+  const x = (generation) => left + ((width - left - right) * generation) / numbers;
+  const y = (cost) => top + (height - top - bottom) * (1 - cost / most);
+  const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, class: "generations", role: "img", "aria-label": `Cost by generation: ${line.map((row) => `${row.generation}: ${number(row.cost)}`).join(", ")}` });
+  for (const value of [0, most / 2.2, most / 1.1]) {
+    svg.append(s("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
+      s("text", { class: "tick", x: left - 8, y: y(value) + 4, "text-anchor": "end" }, number(value, 2)));
+  }
+  const step = Math.ceil((numbers + 1) / (width / 50));
+  for (let each = 0; each <= numbers; each += step) {
+    svg.append(s("text", { class: "tick", x: x(each), y: height - 20, "text-anchor": "middle" }, each ? String(each) : "first"));
+  }
+  svg.append(s("text", { class: "tick", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "generation"));
+  svg.append(s("path", { class: "line", d: line.map((row, i) => `${i ? "L" : "M"}${x(row.generation).toFixed(1)} ${y(row.cost).toFixed(1)}`).join("") }));
+  for (const row of rows) {
+    svg.append(s("circle", { class: PLAYED.has(row.stage) ? "dot" : "dot past", cx: x(row.generation), cy: y(row.cost), r: 4 },
+      s("title", {}, `${row.arm}: ${number(row.cost)} over ${count(row.n)} edits (${row.stage})`)));
+  }
+  return h("section", { class: "panel" },
+    h("figure", { class: "chart" }, h("figcaption", {}, h("span", { class: "chart-title" }, "Cost by generation"),
+      h("span", { class: "unit" }, "mean cost of an edit while users had the policy")), svg,
+    h("p", { class: "readout" }, `Generation ${last.generation ? last.generation : "0, the first policies"}: ${number(last.cost)} over ${count(last.n)} edits. Pale dots are policies that are out again.`)));
+}
+
+function stages(found, move) {
+  const costs = new Map(found.generations.map((row) => [row.arm, row]));
+  const columns = [{ name: "Policy" }, { name: "Stage" }, { name: "Since" }, { name: "Cost seen here" }, { name: "Why" }, { name: "Action", class: "action" }];
+  const rows = [...found.policies].reverse().filter((each) => !each.subject.startsWith("generation-") || each.stage === "fitting");
+  return h("section", { class: "panel" }, h("h2", {}, "Policies"), table("Policies and their stages", columns, rows.map((each) => {
+    const cost = costs.get(each.subject);
+    return {
+      class: PLAYED.has(each.stage) || each.stage === "fitting" ? null : "retired",
+      cells: [armName(each.subject), h("span", { class: PLAYED.has(each.stage) ? "tag on" : "tag" }, each.stage), time(each.since),
+        cost ? h("span", { class: "measure" }, h("span", { class: "value" }, number(cost.cost)), h("span", { class: "note" }, `over ${count(cost.n)}`)) : "no edits yet",
+        h("span", { class: "why" }, each.reason || "–"), actions(each, move)],
+    };
+  })));
+}
+
+function actions(each, move) {
+  if (!each.next.length) return "–";
+  const choice = h("select", { "aria-label": `Move ${each.subject} to` }, each.next.map((stage) => h("option", { value: stage }, VERBS[stage] ?? stage)));
+  const out = each.next.includes("rolled back") ? "rolled back" : each.next.includes("arm") ? "arm" : each.next[0];
+  choice.value = out;
+  return h("span", { class: "moves" }, choice, h("button", { type: "button", class: "small", onclick: () => move(each.subject, choice.value, "by hand, on the dashboard") }, "Do it"));
+}
+
+function history(found, move) {
+  const policies = new Map(found.policies.map((each) => [each.subject, each]));
+  const undone = new Set();
+  const items = [...found.history].reverse().map((each) => {
+    // Only the last transition of a policy can be undone.
+    const isLast = !undone.has(each.subject);
+    undone.add(each.subject);
+    const canUndo = isLast && each.before && policies.get(each.subject)?.next.includes(each.before);
+    const facts = evidence(each.evidence);
+    return h("li", {}, h("div", { class: "step" },
+      h("span", {}, time(each.time), " · ", armName(each.subject), ` ${each.before ?? "new"} → `, h("strong", {}, each.stage), each.by === "autopilot" ? "" : ` by ${each.by}`),
+      canUndo ? h("button", { type: "button", class: "small", "aria-label": `Undo: ${each.subject} back to ${each.before}`, onclick: () => move(each.subject, each.before, "undone on the dashboard") }, "Undo") : null),
+    each.reason ? h("p", { class: "hint" }, each.reason) : null,
+    facts.length || each.lineage ? h("details", {}, h("summary", {}, "Evidence"), h("dl", { class: "evidence" }, [...facts, ...lineage(each.lineage)].flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))) : null);
+  });
+  return h("section", { class: "panel" }, h("h2", {}, "What happened"), h("ol", { class: "history" }, items));
+}
+
+/** Figures as pairs of a name and a text; a comparison is one sentence. */
+function evidence(found, prefix = "") {
+  return Object.entries(found ?? {}).flatMap(([name, value]) => {
+    const label = prefix ? `${prefix}, ${name}` : name;
+    if (value === null || value === undefined) return [];
+    if (Array.isArray(value)) return value.length ? [[label, value.map(shown).join(", ")]] : [];
+    if (typeof value !== "object") return [[label, shown(value)]];
+    if ("mean" in value && "rounds" in value) return [[label, comparison(value)]];
+    if ("mean" in value && "se" in value) return [[label, `${number(value.mean)} ± ${number(value.se)} over ${count(value.n)}`]];
+    return name === "examples" ? [] : evidence(value, label);
+  });
+}
+
+const shown = (value) => (typeof value === "number" ? number(value) : String(value));
+
+function comparison(value) {
+  const reach = value.interval ? ` (${number(value.interval[0])} to ${number(value.interval[1])})` : "";
+  const n = `${count(value.rounds)} and ${count(value.other_rounds)}`;
+  const of = value.units === value.rounds ? `${n} requests` : `${n} costs of ${count(value.units)} and ${count(value.other_units)} users`;
+  return `${value.mean > 0 ? "+" : ""}${number(value.mean)}${reach}, ${of}`;
+}
+
+function lineage(found) {
+  if (!found) return [];
+  return [["generation", count(found.generation)], ["parents", found.parents.join(", ") || "none"], ["rows", found.rows ? count(found.rows) : "not known"],
+    ["fit", found.minutes ? `${number(found.minutes)} minutes` : "under way"], ["run folder", found.run]];
+}
+
+/** Whether the reader confirms a move. */
+function confirmed(subject, stage) {
+  return new Promise((resolve) => {
+    const dialog = h("dialog", { "aria-labelledby": "move-title" }, h("h2", { id: "move-title" }, `${VERBS[stage] ?? stage}?`),
+      h("p", {}, armName(subject), ` becomes: ${stage}. Users see the change with their next request, and it can be undone.`),
+      h("div", { class: "actions" },
+        h("button", { type: "button", class: stage === "rolled back" || stage === "retired" ? "danger" : "primary", onclick: () => dialog.close("yes") }, VERBS[stage] ?? stage),
+        h("button", { type: "button", autofocus: true, onclick: () => dialog.close("no") }, "Cancel")));
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
