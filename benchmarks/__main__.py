@@ -30,6 +30,7 @@ BENCHMARKS = {
     "estimate": "estimate:run",
     "faults": "faults:run",
     "generations": "generations:run",
+    "in-context": "in_context:run",
     "learners": "learners:run",
     "log-scale": "log_scale:run",
     "personal": "personal:run",

@@ -28,6 +28,8 @@ REGISTRIES = {
     "editloop.lab.domains": "DOMAINS",
     "editloop.serve.backends": "BACKENDS",
     "editloop.online.algorithms": "ALGORITHMS",
+    "editloop.serve.in_context": "IN_CONTEXT",
+    "editloop.serve.in_context.similarity": "SIMILARITIES",
 }
 
 

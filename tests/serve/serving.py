@@ -25,6 +25,7 @@ class Parrot:
     """A backend that answers with the arm's name; some arms can be made to fail."""
 
     down: str | None = None
+    answer_seconds: float | None = None
 
     def __init__(self) -> None:
         self.fails: dict[str, Exception] = {}

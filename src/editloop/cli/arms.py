@@ -26,7 +26,8 @@ def promote(
         Place.READ,
     ],
     policies: Annotated[
-        str | None, typer.Option(help="The policies, such as sft,dpo,mixture,base [all that were trained].")
+        str | None,
+        typer.Option(help="The policies, such as sft,dpo,mixture,base,retrieval:base [all trained]."),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Retire all other arms.")] = False,
     force: Annotated[

@@ -80,7 +80,10 @@ def serve(
     # The names under which requests may come; the addresses that stand for all are not the name of any.
     names = [*(host_name or ()), *([] if host in ("0.0.0.0", "::") else [host])]
     redact = _redaction(settings.redact)
-    app = create_app(loop, backend, runs=runs or (), limits=limits, redact=redact, hosts=names)
+    past_edits = settings.past_edits()
+    app = create_app(
+        loop, backend, runs=runs or (), limits=limits, redact=redact, hosts=names, past_edits=past_edits
+    )
     with listen(host, settings.port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, loop.folder):
             raise ServeError(

@@ -19,12 +19,15 @@ class ServedPolicy:
         name: Its name in the run: `sft`, `mixture`, `base` ...
         run: The run folder.
         weights: The weights of a mixture's parts, by their arms; empty for any other policy.
+        uses: Of an in-context policy, the policies that it asks: first the one that answers, and last the one
+            that says what users prefer, which may be the same. Empty for any other policy.
     """
 
     arm: str
     name: str
     run: Path
     weights: Mapping[str, float] = field(default_factory=dict)
+    uses: tuple[ServedPolicy, ...] = ()
 
     def parts(self) -> list[ServedPolicy]:
         """The policies that have to be loaded for it: itself, or the parts of a mixture."""

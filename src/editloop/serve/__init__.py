@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         UpstreamRejectedError,
     )
     from editloop.serve.client import AsyncClient, Client, Draft, EditReceipt
+    from editloop.serve.in_context.base import InContextOptions
     from editloop.serve.loop.feedback import FeedbackLoop
 
 _MODULES = {
@@ -37,6 +38,7 @@ _MODULES = {
         "UpstreamRejectedError",
     ),
     "client": ("AsyncClient", "Client", "Draft", "EditReceipt"),
+    "in_context.base": ("InContextOptions",),
     "loop.feedback": ("FeedbackLoop",),
 }
 __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
@@ -51,6 +53,7 @@ __all__ = [
     "Draft",
     "EditReceipt",
     "FeedbackLoop",
+    "InContextOptions",
     "Limits",
     "ServedPolicy",
     "UpstreamRejectedError",

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import field_validator
+
 from editloop.autopilot.config import AutopilotConfig
 from editloop.configuration import Configuration, setting
 from editloop.online.config import BanditConfig
 from editloop.serve.api.limits import Limits
+from editloop.serve.in_context.base import InContextOptions
+from editloop.serve.in_context.name import InContextName
+from editloop.serve.in_context.similarity import SIMILARITIES
 
 __all__ = ["DAY", "ServeConfig"]
 
 DAY = 86_400.0
 """Seconds."""
 
-ADDRESS, RUNNING, KEPT, LEARNING, LIMITS = (
+ADDRESS, RUNNING, PAST_EDITS, KEPT, LEARNING, LIMITS = (
     "Address",
     "Where policies run",
+    "Past edits in prompts",
     "What is learned and kept",
     "Learning by itself",
     "Limits on requests",
@@ -64,6 +70,22 @@ class ServeConfig(Configuration):
         ge=1,
         le=16,
     )
+    in_context: tuple[str, ...] = setting(
+        (),
+        "Arms that put a user's past edits into the prompt: retrieval, preference, or in full "
+        "retrieval-4:base, the number of edits and the policy that is asked.",
+        section=PAST_EDITS,
+        common=True,
+    )
+    similarity: str = setting(
+        "words",
+        "By what past edits are found: words, meaning (extra embeddings), or a similarity of an installed "
+        "package.",
+        section=PAST_EDITS,
+    )
+    in_context_characters: int = setting(
+        6000, "Maximum characters of the past edits in a prompt.", section=PAST_EDITS, ge=1
+    )
     scope: Literal["user", "all"] = setting(
         "all",
         "all: one bandit for all users, of which it knows who asks; user: each user has a bandit, which also "
@@ -100,6 +122,21 @@ class ServeConfig(Configuration):
     )
     max_body: int = setting(2 * 2**20, "Maximum bytes of a request.", section=LIMITS, ge=1)
     max_text: int = setting(200_000, "Maximum characters of a text.", section=LIMITS, ge=1)
+
+    @field_validator("in_context")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(InContextName.parse(name)) for name in names)
+
+    @field_validator("similarity")
+    @classmethod
+    def _similar(cls, name: str) -> str:
+        SIMILARITIES.get(name)
+        return name
+
+    def past_edits(self) -> InContextOptions:
+        """Return the options of in-context policies."""
+        return InContextOptions(self.in_context, self.similarity, self.in_context_characters)
 
     def limits(self, answer_seconds: float | None) -> Limits:
         """Return the limits on requests.

@@ -2,7 +2,8 @@
 
 `python -m editloop.serve.stub` prints its port and runs; `editloop.serve.testing.stub_server` does that. It
 implements only what its clients need of HTTP. A request with a mark such as `[hang 7]` in its text is never
-answered when it arrives for the first time, as if the server had been killed in the meantime.
+answered when it arrives for the first time, as if the server had been killed in the meantime. `/v1/received`
+shows the last requests for completions, so that a test sees what a model would have got.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import deque
 from contextlib import suppress
 from typing import cast
 
@@ -26,15 +28,19 @@ HANG = re.compile(rb"\[hang \d+\]")
 
 
 class _Models:
-    """What all connections share: the models' names, and the marks of requests that were left hanging."""
+    """What connections share: the models' names, marks of requests left hanging, bodies of the last ones."""
 
     def __init__(self) -> None:
         self.names = ["stub"]
         self.hanging: set[bytes] = set()
+        self.received: deque[bytes] = deque(maxlen=100)
 
     def answer(self, path: bytes, body: bytes) -> bytes | None:
         """The body of an answer; None leaves the request hanging."""
+        if path.endswith(b"/received"):
+            return b"[" + b",".join(self.received) + b"]"
         if path.endswith(b"/chat/completions"):
+            self.received.append(body)
             for mark in HANG.findall(body):
                 if mark not in self.hanging:
                     self.hanging.add(mark)

@@ -12,7 +12,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, inspect, select
 
-from editloop.store.schema import DECIDED, EXPIRED, drafts, edits, events, facts, keys, policies, shadows
+from editloop.store.schema import (
+    DECIDED,
+    EXPIRED,
+    drafts,
+    edits,
+    events,
+    facts,
+    keys,
+    policies,
+    preferences,
+    shadows,
+)
 
 __all__ = [
     "all_keys",
@@ -32,12 +43,14 @@ __all__ = [
     "has_feedback",
     "has_shadow",
     "is_store",
+    "last_edits",
     "last_epoch",
     "last_seq",
     "non_answers",
     "overdue_decisions",
     "policy_locations",
     "policy_rows",
+    "preferences_of",
     "removable_drafts",
     "response_text",
     "revision_texts",
@@ -226,6 +239,58 @@ def non_answers(connection: Connection) -> Sequence[Row[Any]]:
     query = select(drafts.c.policy, drafts.c.non_answer, func.count().label("n"))
     query = query.where(ended, drafts.c.policy.is_not(None))
     return connection.execute(query.group_by(drafts.c.policy, drafts.c.non_answer)).all()
+
+
+def last_edits(
+    connection: Connection, user: str, limit: int, *, longest: int, context: int
+) -> Sequence[Row[Any]]:
+    """Return a user's last drafts that were kept, with the last revision of each edit, the newest first.
+
+    The rows have `response_id`, `time`, `context`, `edit` (the text that was kept), `revision`, and `changed`
+    (whether it differs from the draft). Drafts that were thrown away are left out, and those that are no
+    answers and were kept as they are.
+
+    Args:
+        connection: To the store.
+        user: Who edited.
+        limit: The most rows.
+        longest: The most characters of a text that was kept; longer ones are not read.
+        context: The most characters of a context, as it is kept.
+    """
+    later = edits.alias()
+    last = select(func.max(later.c.revision)).where(later.c.response_id == drafts.c.response_id)
+    kept = func.coalesce(edits.c.edit, drafts.c.response)
+    changed = kept != drafts.c.response
+    query = (
+        select(
+            drafts.c.response_id,
+            drafts.c.time,
+            drafts.c.context,
+            kept.label("edit"),
+            edits.c.revision,
+            changed.label("changed"),
+        )
+        .join(edits, edits.c.response_id == drafts.c.response_id)
+        .where(
+            drafts.c.user == user,
+            drafts.c.response.is_not(None),
+            drafts.c.context.is_not(None),
+            edits.c.revision == last.scalar_subquery(),
+            edits.c.discarded.is_not(True),
+            drafts.c.non_answer.is_(None) | changed,
+            func.length(kept) <= longest,
+            func.length(drafts.c.context) <= context,
+        )
+        .order_by(drafts.c.time.desc(), drafts.c.response_id)
+        .limit(limit)
+    )
+    return connection.execute(query).all()
+
+
+def preferences_of(connection: Connection, response_ids: Sequence[str], arm: str) -> Sequence[Row[Any]]:
+    """Return what the edits of these responses say of their users' preferences, in the words of a policy."""
+    which = preferences.c.response_id.in_(response_ids) & (preferences.c.arm == arm)
+    return connection.execute(select(preferences).where(which)).all()
 
 
 def edit_by_key(connection: Connection, key: str) -> Row[Any] | None:

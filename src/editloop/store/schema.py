@@ -24,6 +24,7 @@ __all__ = [
     "keys",
     "log_view",
     "policies",
+    "preferences",
     "shadows",
 ]
 
@@ -102,6 +103,17 @@ shadows = Table(
     Column("finish", String(16)),
 )
 """Drafts that nobody saw, of policies that are not arms yet, and of the champion for the same requests."""
+
+preferences = Table(
+    "preferences",
+    metadata,
+    Column("response_id", String(128), primary_key=True),
+    Column("arm", String(200), primary_key=True),  # the policy that was asked
+    Column("revision", Integer, nullable=False),  # of the edit that it was taken from
+    Column("time", Float(53), nullable=False),
+    Column("text", Text, nullable=False),  # empty if the policy said nothing
+)
+"""What each edit says of its user's preferences, in the words of a policy; it goes with the edit's texts."""
 
 policies = Table(
     "policies",

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, update
 
-from editloop.store.schema import DECIDED, drafts, edits, events, facts, keys, policies, shadows
+from editloop.store.schema import DECIDED, drafts, edits, events, facts, keys, policies, preferences, shadows
 
 __all__ = [
     "finish_draft",
@@ -28,6 +28,7 @@ __all__ = [
     "revoke_key",
     "set_costs",
     "set_fact",
+    "set_preference",
 ]
 
 # The statements of every request are built once, because building one takes several times as long as running
@@ -107,8 +108,8 @@ def insert_shadow(connection: Connection, row: Mapping[str, Any]) -> None:
 def remove_texts(connection: Connection, response_ids: Sequence[str]) -> None:
     """Remove all texts of these responses, the names of their users, and what was taken from the texts."""
     connection.execute(update(drafts).where(drafts.c.response_id.in_(response_ids)).values(**_REMOVED))
-    connection.execute(delete(edits).where(edits.c.response_id.in_(response_ids)))
-    connection.execute(delete(shadows).where(shadows.c.response_id.in_(response_ids)))
+    for table in (edits, shadows, preferences):
+        connection.execute(delete(table).where(table.c.response_id.in_(response_ids)))
     decided = events.c.response_id.in_(response_ids) & (events.c.revision == DECIDED)
     connection.execute(update(events).where(decided).values(features=None))
 
@@ -128,6 +129,13 @@ def set_fact(connection: Connection, name: str, value: str) -> None:
     # Safe in two steps, because a transaction that writes excludes all others.
     if not connection.execute(update(facts).where(facts.c.name == name).values(value=value)).rowcount:
         connection.execute(insert(facts).values(name=name, value=value))
+
+
+def set_preference(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Write what an edit says of its user's preferences, in place of what an earlier revision said."""
+    same = (preferences.c.response_id == row["response_id"]) & (preferences.c.arm == row["arm"])
+    connection.execute(delete(preferences).where(same))
+    connection.execute(insert(preferences).values(**row))
 
 
 def name_costs(connection: Connection, cost: str) -> None:

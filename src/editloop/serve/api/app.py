@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from editloop import __version__
 from editloop.autopilot.stages import Transition
 from editloop.online import Arms, Event
-from editloop.serve.api import arms, chat, edits, overview, stages
+from editloop.serve.api import arms, chat, edits, in_context, overview, stages
 from editloop.serve.api.authentication import KeyCache
 from editloop.serve.api.hosts import AllowedHosts
 from editloop.serve.api.limits import Limits
@@ -24,6 +24,8 @@ from editloop.serve.api.middleware import AdmissionMiddleware
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.backends.base import Backend
 from editloop.serve.dashboard import pages
+from editloop.serve.in_context.backend import InContextBackend
+from editloop.serve.in_context.base import InContextOptions
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.redaction import Redact
@@ -40,6 +42,7 @@ def create_app(
     limits: Limits | None = None,
     redact: Redact = str,
     hosts: Sequence[str] = (),
+    past_edits: InContextOptions | None = None,
 ) -> FastAPI:
     """Make the server as an ASGI application.
 
@@ -50,33 +53,32 @@ def create_app(
         limits: The limits on requests.
         redact: A function that is applied to each text before it is kept. If it raises, the request fails.
         hosts: Names of the server beside its address, as in `AllowedHosts`.
+        past_edits: The in-context policies that are added to the arms, and how they find past edits.
 
     Raises:
-        ConfigError: One of `hosts` is not a valid host name.
+        ConfigError: One of `hosts` is not a valid host name, or `past_edits` names what there is not.
     """
     allowed_hosts = AllowedHosts(hosts)
-    limits = limits or Limits()
+    limits, past_edits = limits or Limits(), past_edits or InContextOptions()
+    served = InContextBackend(backend, loop, past_edits, redact=redact)
     keys = KeyCache(loop.store, loop.folder / "keys.json")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.start()
-        metrics = Metrics(loop)
-        completions = CompletionService(
-            loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
-        )
-        state = app.state.server = ServerState(loop, completions, backend, limits, metrics)
+        state = app.state.server = _make_state(loop, served, limits, redact)
         keys.start()
         try:
-            await backend.start()
+            await served.start()
             await _prepare_arms(state, runs)
+            await in_context.add_arms(state, past_edits.names)
             yield
         finally:
             # The loop ends last, whatever happens: it writes how the backend's last responses ended, and
             # closes the store that the keys are read from.
             try:
-                await asyncio.gather(completions.shadows.stop(), keys.stop())
-                await backend.stop()
+                await asyncio.gather(state.completions.shadows.stop(), keys.stop())
+                await served.stop()
             finally:
                 await loop.stop()
 
@@ -92,6 +94,15 @@ def create_app(
     _add_routes(app)
     app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, hosts=allowed_hosts)
     return app
+
+
+def _make_state(loop: FeedbackLoop, backend: InContextBackend, limits: Limits, redact: Redact) -> ServerState:
+    """Return the parts of the server, once the loop has started."""
+    metrics = Metrics(loop, backend.tallies)
+    completions = CompletionService(
+        loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
+    )
+    return ServerState(loop, completions, backend, limits, metrics)
 
 
 async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from editloop.errors import EditLoopError, RunError, ServeError
-from editloop.policy.catalog import find_policies, objection, validation
+from editloop.policy.catalog import objection
 from editloop.serve.api.schemas import PromoteRequest, check_texts, documented, parse
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.backends.base import ServedPolicy
 from editloop.serve.backends.time_limit import within_time_limit
+from editloop.serve.in_context.catalog import find_policies, validation
 from editloop.serve.loop.commands import StartEpoch
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.problem import Problem
@@ -33,7 +34,8 @@ log = logging.getLogger("editloop.serve")
 @router.get("/v1/arms", tags=["policies"])
 async def arms(request: Request) -> dict[str, Any]:
     """The arms and what is known of each, including those that were retired."""
-    loop = get_state(request).loop
+    state = get_state(request)
+    loop = state.loop
     rows = await loop.read(reads.policy_rows)
     bandit = loop.bandit.state
     found = []
@@ -49,6 +51,7 @@ async def arms(request: Request) -> dict[str, Any]:
                 "observed": pool.observed,
                 "cost": pool.cost / pool.observed if pool.observed > 0 else None,
                 "validation": json.loads(row.metrics),
+                "in_context": state.backend.tallies.figures(row.arm),
             }
         )
     return {"object": "list", "epoch": bandit.epoch, "data": found}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from editloop.autopilot.stages import Transition
 from editloop.online import Event, Feedback
+from editloop.serve.in_context.tallies import PromptTallies
 from editloop.serve.loop.feedback import FeedbackLoop
 
 __all__ = ["Metrics"]
@@ -19,9 +24,10 @@ class Metrics:
 
     Args:
         loop: The feedback loop; it is subscribed to.
+        prompts: What was counted of the prompts of in-context policies.
     """
 
-    def __init__(self, loop: FeedbackLoop) -> None:
+    def __init__(self, loop: FeedbackLoop, prompts: PromptTallies | None = None) -> None:
         # A registry of its own: the library's global one would refuse a second server in one process.
         self.registry = registry = CollectorRegistry()
         self._loop = loop
@@ -50,6 +56,8 @@ class Metrics:
             "editloop_pending", "Responses without feedback that have not expired.", registry=registry
         )
         self._up = Gauge("editloop_store_up", "1 if the store can be written, else 0.", registry=registry)
+        if prompts is not None:
+            registry.register(_Prompts(prompts))
         loop.subscribers.append(self._on_event)
 
     def count_completion(self, overhead: float) -> None:
@@ -77,3 +85,33 @@ class Metrics:
         self._pending.set(state.pending)
         self._up.set(self._loop.down is None)
         return generate_latest(self.registry)
+
+
+class _Prompts(Collector):
+    """The prompts of in-context policies, as they were counted elsewhere."""
+
+    def __init__(self, tallies: PromptTallies) -> None:
+        self._tallies = tallies
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the metrics."""
+        requests = CounterMetricFamily(
+            "editloop_in_context_requests",
+            "Requests to in-context policies, by what became of the prompt: extended, plain (there are no "
+            "past edits), failed (they could not be used).",
+            labels=["arm", "prompt"],
+        )
+        tokens = CounterMetricFamily(
+            "editloop_in_context_tokens",
+            "Tokens that in-context policies took beside the drafts: added to prompts, or used for learning "
+            "what users prefer.",
+            labels=["arm", "use"],
+        )
+        for arm, tally in self._tallies.by_arm.items():
+            plain = max(0, tally.requests - tally.extended - tally.failed)
+            for name, n in (("extended", tally.extended), ("plain", plain), ("failed", tally.failed)):
+                requests.add_metric([arm, name], n)
+            tokens.add_metric([arm, "prompt"], tally.prompt_tokens)
+            tokens.add_metric([arm, "learning"], tally.learning_tokens)
+        yield requests
+        yield tokens

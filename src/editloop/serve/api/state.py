@@ -9,7 +9,7 @@ from fastapi import Request
 
 from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
-from editloop.serve.backends.base import Backend
+from editloop.serve.in_context.backend import InContextBackend
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
 
@@ -34,7 +34,7 @@ class ServerState:
 
     loop: FeedbackLoop
     completions: CompletionService
-    backend: Backend
+    backend: InContextBackend
     limits: Limits
     metrics: Metrics
     ready: set[str] = field(default_factory=set)

@@ -8,7 +8,7 @@ chosen. Two come with EditLoop, `local` and `upstream`; another package adds one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,10 +23,15 @@ __all__ = [
     "BackendUnavailableError",
     "Chunk",
     "Completion",
+    "CountsTokens",
     "Draft",
+    "PromptedRequest",
     "ServedPolicy",
     "UpstreamRejectedError",
+    "as_asked",
+    "asking_user",
     "attempt_timeout",
+    "note_user",
     "seconds_left",
     "unused_parts",
 ]
@@ -34,6 +39,7 @@ __all__ = [
 # A context variable and not an argument, so that a backend that ignores deadlines need not mention them. Each
 # request is a task of its own, and has its own value.
 _attempt_ends: ContextVar[float | None] = ContextVar("attempt_ends", default=None)
+_asking_user: ContextVar[str | None] = ContextVar("asking_user", default=None)
 
 
 def unused_parts(policies: Mapping[str, ServedPolicy], retired: ServedPolicy) -> list[ServedPolicy]:
@@ -151,6 +157,34 @@ def seconds_left() -> float | None:
     return None if ends is None else max(0.0, ends - asyncio.get_running_loop().time())
 
 
+def note_user(user: str | None) -> None:
+    """Note who asks, for as long as the current request is answered."""
+    _asking_user.set(user)
+
+
+def asking_user() -> str | None:
+    """Who sent the request that is being answered; None if that is not known. A backend may ignore it."""
+    return _asking_user.get()
+
+
+class PromptedRequest(dict[str, Any]):
+    """A request as a policy gets it, with more in its prompt than what the application sent.
+
+    Args:
+        asked: What the application sent.
+        messages: The messages of the prompt.
+    """
+
+    def __init__(self, asked: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(asked, messages=messages)
+        self.asked = asked
+
+
+def as_asked(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the application sent, whatever a policy gets in its place."""
+    return request.asked if isinstance(request, PromptedRequest) else request
+
+
 @dataclass(frozen=True)
 class BackendOptions:
     """The options from which a backend is made; each backend uses those that concern it.
@@ -250,5 +284,21 @@ class Backend(Protocol):
         Raises:
             BackendUnavailableError: As in `complete`; also after some parts, if the response breaks off.
             UpstreamRejectedError: As in `complete`.
+        """
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A backend that can count tokens itself. Others may say in a response's usage how many there were."""
+
+    def tokens_left(self, request: Mapping[str, Any]) -> int:
+        """How many tokens a response may have after this prompt; below 1 if the prompt is too long.
+
+        Args:
+            request: A request that `Backend.check` accepts, but for its length.
+
+        Raises:
+            EditLoopError: The prompt cannot be made of these messages.
         """
         ...

@@ -32,6 +32,7 @@ from editloop.serve.backends.base import (
     Chunk,
     Completion,
     ServedPolicy,
+    as_asked,
 )
 from editloop.serve.backends.best_of import Chooser, given
 from editloop.serve.backends.capabilities import IN_PROCESS, check_request, rejection
@@ -116,7 +117,9 @@ class LocalBackend:
             for task in tasks:  # if one has failed, or nobody waits any more, none goes on
                 task.cancel()
         assert self._base is not None and self._adapters is not None
-        about = policy.run, self._base, self._adapters, _context(request), drafts
+        # Their cost model learned from contexts as applications send them.
+        asked = _context(as_asked(request))
+        about = policy.run, self._base, self._adapters, asked, drafts
         try:
             return await asyncio.get_running_loop().run_in_executor(
                 self._worker, self._chooser.choose, *about
@@ -186,6 +189,13 @@ class LocalBackend:
         check_request(request, IN_PROCESS)
         if self._base is not None:
             self._prompt(request, self._base)
+
+    def tokens_left(self, request: Mapping[str, Any]) -> int:
+        """See `CountsTokens.tokens_left`."""
+        if self._base is None:
+            raise ModelError("no policy is loaded yet")
+        encoder = self._base.encoder
+        return int(encoder.max_length - len(encoder.prompt(_context(request))))
 
     def _prompt(self, request: Mapping[str, Any], base: Policy) -> tuple[int, ...]:
         """The tokens of the messages.

@@ -32,6 +32,7 @@ from editloop.serve.backends.base import (
     Completion,
     Draft,
     attempt_timeout,
+    note_user,
 )
 from editloop.serve.loop.commands import RecordDecision
 from editloop.serve.loop.completion import CompletionRequest, CompletionResult, CompletionStream
@@ -127,6 +128,7 @@ class CompletionService:
             UpstreamRejectedError: The model's server rejects the request.
         """
         self.backend.check(request.body)
+        note_user(request.user)
         with self._exclusively(request.response_id):
             return await self._complete(request)
 
@@ -172,6 +174,7 @@ class CompletionService:
             UpstreamRejectedError: As in `complete`.
         """
         self.backend.check(request.body)
+        note_user(request.user)
         with self._exclusively(request.response_id) as reservation:
             return await self._stream(request, reservation)
 

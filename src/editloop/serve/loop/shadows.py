@@ -14,7 +14,7 @@ import time
 from editloop.autopilot.assignment import is_in_canary
 from editloop.autopilot.stages import Stage
 from editloop.errors import EditLoopError
-from editloop.serve.backends.base import Backend, attempt_timeout
+from editloop.serve.backends.base import Backend, attempt_timeout, note_user
 from editloop.serve.loop.completion import CompletionRequest
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.logged_text import finish_reason, logged_response
@@ -68,6 +68,7 @@ class ShadowDrafts:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _draw(self, request: CompletionRequest, response_id: str, arms: tuple[str, ...]) -> None:
+        note_user(request.user)
         body = {key: value for key, value in request.body.items() if not key.startswith("stream")}
         found = []
         try:
