@@ -56,13 +56,11 @@ TRAINING = ("trials", "chosen", "steps", "alarms")
 """What is kept of a fit, beside its figures."""
 
 RATES = {
-    "edited_sft": (5e-4, 2e-3, 8e-3),
-    "edited_dpo": (5e-5, 2e-4, 8e-4),
-    "dpop": (5e-5, 2e-4, 8e-4),
-    "chain_dpo": (5e-5, 2e-4, 8e-4),
+    **dict.fromkeys(("sft", "edited_sft"), (5e-4, 2e-3, 8e-3)),
+    **dict.fromkeys(("dpo", "edited_dpo", "dpop", "chain_dpo"), (5e-5, 2e-4, 8e-4, 3.2e-3)),
 }
 """Learning rates that are tried on the validation part of logs whose seed is not measured: those of the
-default grids, and a further factor of four."""
+default grids of SFT and DPO, and greater ones."""
 
 RATE_SEED = 0
 RATE_LOGS = ("email",)

@@ -110,8 +110,8 @@ def _rates(rates: Sequence[Mapping[str, Any]]) -> str:
         for trial in each["trials"]
     ]
     lead = (
-        "The default grids are two rates a factor of four apart, here with one more, each trained to the end "
-        "on a log of seed 0, which is in no table above. The figures are those of its validation part: the "
-        "figure that decides, and the cost of sampled drafts against the rows' edits.\n\n"
+        "Each rate is trained to the end on a log of seed 0, which is in no table above. The figures are "
+        "those of its validation part: the figure that decides, and the cost of sampled drafts against the "
+        "edits.\n\n"
     )
     return lead + markdown_table(["log", "method", "trial", "validation loss", "sampled cost"], rows, left=3)
