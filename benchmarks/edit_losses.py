@@ -56,19 +56,22 @@ TRAINING = ("trials", "chosen", "steps", "alarms")
 """What is kept of a fit, beside its figures."""
 
 RATES = {
-    **dict.fromkeys(("sft", "edited_sft"), (5e-4, 2e-3, 8e-3)),
+    **dict.fromkeys(("sft", "edited_sft", "early"), (5e-4, 2e-3, 8e-3)),
     **dict.fromkeys(("dpo", "edited_dpo", "dpop", "chain_dpo"), (5e-5, 2e-4, 8e-4, 3.2e-3)),
 }
-"""Learning rates that are tried on the validation part of logs whose seed is not measured: those of the
-default grids of SFT and DPO, and greater ones."""
+"""Learning rates that are tried for the lab, whose base is small: those of the default grids of SFT and DPO,
+which were chosen on a real base, and greater ones."""
 
 RATE_SEED = 0
-RATE_LOGS = ("email",)
-"""The domains on whose logs they are tried."""
+RATE_WORLDS = ("email",)
+"""The domains on whose logs they are tried, of a seed that is not measured, each to its end."""
 
 
 class Job(NamedTuple):
-    """A method, or the base, on a log; with rates, the trials of a method's learning rates alone."""
+    """A method, or the base, on a log; with several rates, the comparison of a method's learning rates alone.
+
+    Without any, the learning rate is chosen from the method's default grid.
+    """
 
     log: EditedLog
     seed: int
@@ -81,15 +84,22 @@ class Job(NamedTuple):
     @property
     def folder(self) -> Path:
         """Where it is kept."""
-        return self.work / f"{self.log.name}-{self.seed}" / (self.method + "-rates" * bool(self.rates))
+        return self.work / f"{self.log.name}-{self.seed}" / (self.method + "-rates" * self.compares_rates)
+
+    @property
+    def compares_rates(self) -> bool:
+        """Whether this compares learning rates."""
+        return len(self.rates) > 1
 
     @property
     def config(self) -> FitConfig:
-        """The configuration of the fit: the defaults; rates are chosen by the cost of sampled drafts."""
-        config = FitConfig(methods=(self.method,), mixture="none", seed=self.seed)
+        """The configuration of the fit: the defaults, but for the learning rates."""
+        # Samples of the validation part change no policy; only where all rates are compared, they are drawn.
+        config = FitConfig(methods=(self.method,), mixture="none", validation_samples=0, seed=self.seed)
         if self.rates:
-            trials = {f"{self.method}.learning_rate": self.rates}
-            config = config.changed({"select": "cost", "validation_samples": self.size.rows, **trials})
+            config = config.changed({f"{self.method}.learning_rate": self.rates})
+        if self.compares_rates:
+            config = config.changed({"select": "cost", "validation_samples": self.size.rows})
         return config.changed(dict(self.size.changes))
 
 
@@ -117,15 +127,18 @@ def run(
         callback: Receives progress.
     """
     callback, size = callback or WarningCallback(), size or Size()
-    jobs = [
-        Job(log, RATE_SEED, method, RATES[method], size, work, data)
-        for log in logs
-        if log.world in RATE_LOGS
+    worlds = [log for log in logs if log.world in RATE_WORLDS]
+    larger = size._replace(rows=size.rate_rows)
+    comparisons = [
+        Job(log, RATE_SEED, method, RATES[method], larger, work, data)
         for method in methods
-        if method in RATES and _differs(method, log)
+        for log in worlds
+        if _differs(method, log)
     ]
-    jobs += [
-        Job(log, seed, method, (), size, work, data)
+    tried = dict(in_parallel(_measure, comparisons, "learning rates", callback))
+    chosen = {method: _best_rate(method, tried) for method in methods}
+    jobs = [
+        Job(log, seed, method, () if log.is_real else chosen.get(method, ()), size, work, data)
         for log in logs
         for seed in (seeds[:1] if log.is_real else seeds)
         for method in (BASE, *methods)
@@ -144,16 +157,28 @@ def run(
             "costs": {"test": PAPER_COST, "sampled": DEFAULT_COST},
             "seeds": list(seeds),
             "seed_of_samples": SEED,
-            "machines": dict(Counter(each["machine"] for each in done.values())),
+            "machines": dict(Counter(each["machine"] for each in (*tried.values(), *done.values()))),
             "rates": [
-                {"log": each.log.title, "method": each.method, "trials": made["trials"]}
-                for each, made in done.items()
-                if each.rates
+                {"log": each.log.title, "method": each.method, "trials": tried[each]["trials"]}
+                for each in comparisons
             ],
+            "chosen_rates": {method: list(rates) for method, rates in chosen.items()},
             "logs": {log.title: summaries[log] for log in logs if log in summaries},
         }
         write_result("edit-losses", measured, page(measured, PARENTS), out)
     return measured
+
+
+def _best_rate(method: str, tried: Mapping[Job, dict[str, Any]]) -> tuple[float, ...]:
+    """The rate with the lowest mean validation figure over the logs where it was tried; none without any."""
+    by_log = [
+        [trial["validation_loss"] for trial in found["trials"]]
+        for job, found in tried.items()
+        if job.method == method
+    ]
+    if not by_log:
+        return ()
+    return (RATES[method][int(np.argmin(np.mean(by_log, axis=0)))],)
 
 
 def _differs(method: str, log: EditedLog) -> bool:
@@ -182,7 +207,7 @@ def _found(job: Job) -> dict[str, Any]:
         return about | {"rows": _rows(job, base, base, fold, callback)}
     made = fit(fold.train, base, job.folder / "run", job.config, callback=callback, report=False)
     about |= _training(made, job.method)
-    if job.rates:
+    if job.compares_rates:
         return about
     with made.policy(job.method, base) as policy:
         return about | {"rows": _rows(job, policy, base, fold, callback)}
@@ -217,7 +242,7 @@ def _summary(log: EditedLog, done: Mapping[Job, dict[str, Any]]) -> dict[str, An
     """The figures of a log over its seeds, of the methods that are measured on all seeds of the base."""
     mine: dict[str, dict[int, dict[str, Any]]] = {}
     for job, found in done.items():
-        if job.log == log and not job.rates:
+        if job.log == log:
             mine.setdefault(job.method, {})[job.seed] = found
     seeds = list(mine[BASE])
     mine = {method: by_seed for method, by_seed in mine.items() if list(by_seed) == seeds}

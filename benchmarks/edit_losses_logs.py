@@ -30,6 +30,7 @@ class Size(NamedTuple):
     Attributes:
         rows: Rows to learn from, in the lab.
         tests: Rows to test on, in the lab.
+        rate_rows: Rows to learn from where learning rates are tried.
         real_rows: Rows to learn from, of people's edits.
         real_tests: Rows to test on, of people's edits.
         base: The base of people's edits, as `load_base` takes it.
@@ -37,8 +38,9 @@ class Size(NamedTuple):
         changes: Changes to the defaults of `fit`.
     """
 
-    rows: int = 600
+    rows: int = 300
     tests: int = 150
+    rate_rows: int = 600
     real_rows: int = 150
     real_tests: int = 80
     base: str = "smollm2"

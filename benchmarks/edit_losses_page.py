@@ -35,7 +35,8 @@ def page(measured: Mapping[str, Any], parents: Mapping[str, str]) -> str:
     seeds = ", ".join(map(str, measured["seeds"]))
     costs = measured["costs"]
     parts = [
-        "`fit` with its defaults, one method at a time. In the lab there are "
+        "`fit` with its defaults, one method at a time; in the lab, whose base is small, each method has the "
+        "learning rate of the last table that was best on other logs. In the lab there are "
         f"{measured['rows']} rows to learn from and up to {measured['tests']} to test on for each of the "
         f"seeds {seeds}, and the test cost is that of a sampled draft to the strong user "
         f"(`{costs['test']}`). Of people's edits there are {measured['real_rows']} and "
@@ -50,7 +51,7 @@ def page(measured: Mapping[str, Any], parents: Mapping[str, str]) -> str:
     for title, found in measured["logs"].items():
         parts += [f"## {title}", _about(found), _table(found), _by_seed(found), _fits(found["fits"])]
     if measured["rates"]:
-        parts += ["## Learning rates", _rates(measured["rates"])]
+        parts += ["## Learning rates", _rates(measured)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -100,18 +101,21 @@ def _fits(fits: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _rates(rates: Sequence[Mapping[str, Any]]) -> str:
+def _rates(measured: Mapping[str, Any]) -> str:
     rows = [
         [
             *(each["log"], each["method"], trial["settings"]),
             *(f"{trial[key]:.3f}" for key in ("validation_loss", "validation_cost")),
         ]
-        for each in rates
+        for each in measured["rates"]
         for trial in each["trials"]
     ]
+    chosen = ", ".join(
+        f"{method} {rate:g}" for method, rates in measured["chosen_rates"].items() for rate in rates
+    )
     lead = (
-        "Each rate is trained to the end on a log of seed 0, which is in no table above. The figures are "
-        "those of its validation part: the figure that decides, and the cost of sampled drafts against the "
-        "edits.\n\n"
+        f"Each rate is trained to the end on {measured['rate_rows']} rows of a log of seed 0, which is in no "
+        "table above. The figures are those of its validation part: the figure that decides, and the cost of "
+        f"sampled drafts against the edits. Chosen by the mean figure over the logs: {chosen}.\n\n"
     )
     return lead + markdown_table(["log", "method", "trial", "validation loss", "sampled cost"], rows, left=3)

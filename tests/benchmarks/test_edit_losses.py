@@ -119,9 +119,9 @@ def small(base: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_proces
     monkeypatch.setattr(edit_losses_logs, "mlqe", lambda *_: Fold(tuple(CHAINED[:40]), tuple(CHAINED[40:])))
     monkeypatch.setattr(edit_losses_logs, "half_way", lambda record: record)
     monkeypatch.setattr(row_figures, "RESAMPLES", 50)
-    monkeypatch.setattr(edit_losses, "RATES", {"chain_dpo": (1e-3,)})
+    monkeypatch.setattr(edit_losses, "RATES", dict.fromkeys(("dpo", "chain_dpo"), (1e-3, 2e-3)))
     changes = {"epochs": 0.5, "evaluations": 1, "validation": 0.25, "validation_samples": 2}
-    size = Size(16, 6, 24, 6, str(base(chat=True)), "float32", tuple(changes.items()))
+    size = Size(16, 6, 16, 24, 6, str(base(chat=True)), "float32", tuple(changes.items()))
     return {
         "work": tmp_path / "work",
         "logs": (EditedLog("email", "weak", 3), EditedLog("ro-en")),
@@ -143,8 +143,10 @@ def test_each_method_is_measured_once(
         assert ("test_cost" in log["policies"]["dpo"]) == (title != "ro-en")
         assert "saved" in log["policies"]["chain_dpo"] and "saved" not in log["policies"]["dpo"]
         assert sum(log["revised"]) > 0
-    assert [each["method"] for each in found["rates"]] == ["chain_dpo"]
-    assert len(found["rates"][0]["trials"]) == 1
+    assert [each["method"] for each in found["rates"]] == ["dpo", "chain_dpo"]
+    assert len(found["rates"][0]["trials"]) == 2
+    figures = [trial["validation_loss"] for trial in found["rates"][1]["trials"]]
+    assert found["chosen_rates"]["chain_dpo"] == [(1e-3, 2e-3)[figures.index(min(figures))]]
     text = (tmp_path / "edit-losses.md").read_text(encoding="utf-8")
     assert "## ro-en" in text and "## Learning rates" in text and "| chain_dpo |" in text
     assert CHAINED[40].context not in text
@@ -174,6 +176,7 @@ def test_a_page_names_alarms_and_leaves_out_what_is_not_there() -> None:
         "seeds": [1, 2],
         "machines": {"a machine": 2},
         "rates": [],
+        "chosen_rates": {},
         "logs": {
             "ro-en": {
                 "rows": 3,
