@@ -27,6 +27,7 @@ BENCHMARKS = {
     "costs-real": "costs_real:run",
     "diagnosis": "diagnosis:run",
     "drift": "drift:run",
+    "edit-losses": "edit_losses:run",
     "estimate": "estimate:run",
     "faults": "faults:run",
     "generations": "generations:run",

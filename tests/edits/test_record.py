@@ -125,6 +125,24 @@ def test_records_are_frozen_and_keep_what_json_keeps() -> None:
         record.edit = "x"  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("found", "texts"),
+    [
+        (["one", "two"], ("one", "two")),
+        (["one", None, {"text": "x"}, 2, ""], ("one", "")),
+        ([], ()),
+        (None, ()),
+        ("one", ()),
+        (3, ()),
+        ({"0": "one"}, ()),
+    ],
+)
+def test_earlier_revisions_are_the_texts_of_a_list(found: object, texts: tuple[str, ...]) -> None:
+    record = Record(context="c", response="r", edit="e", metadata={"revisions": found})
+    assert record.revisions == texts
+    assert Record(context="c", response="r").revisions == ()
+
+
 def test_null_keys_of_a_message_are_dropped() -> None:
     message = Message.model_validate({"role": "user", "content": "hi", "name": None, "tool_calls": None})
     assert message == Message(role="user", content="hi")

@@ -240,6 +240,15 @@ class Record(BaseModel):
         """Whether the user's answer was seen: `edited` or `accepted`."""
         return self.status in ("edited", "accepted")
 
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """The earlier revisions of the edit, the oldest first: the texts of `metadata["revisions"]`.
+
+        A store fills them in. Whatever else a log has under that name is left out.
+        """
+        found = self.metadata.get("revisions")
+        return tuple(each for each in found if isinstance(each, str)) if isinstance(found, list) else ()
+
 
 def fingerprint(record: Record) -> str:
     """Return 32 hexadecimal digits made from context, response, edit and user.

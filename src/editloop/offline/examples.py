@@ -20,6 +20,7 @@ from editloop.policy import ContextTree, Encoder
 __all__ = [
     "EDIT",
     "RESPONSE",
+    "REVISION",
     "SAMPLED",
     "Completions",
     "Example",
@@ -28,8 +29,9 @@ __all__ = [
     "make_examples",
 ]
 
-EDIT, RESPONSE, SAMPLED = "edit", "response", "sampled"
-"""The roles of a completion: the user's edit, the logged draft, and a sample from the reference."""
+EDIT, RESPONSE, REVISION, SAMPLED = "edit", "response", "revision", "sampled"
+"""The roles of a completion: the user's edit, the logged draft, an earlier revision of the edit, and a sample
+from the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Example:
         completions: The edit and the response as tokens; with log π_ref after the reference pass.
         sampled: The edit, the response and completions sampled from the reference, with log π_ref and
             estimated costs; None unless a method needs a cost model (see `editloop.offline.cost_model`).
+        revisions: The earlier revisions of the edit as tokens, the oldest first, without blank ones.
     """
 
     id: str
@@ -115,6 +118,7 @@ class Example:
     response: str
     completions: Completions
     sampled: Completions | None = None
+    revisions: tuple[tuple[int, ...], ...] = ()
 
     @property
     def tree(self) -> ContextTree:
@@ -171,8 +175,17 @@ def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
             counts["pair differs in no token" if same_tokens else "pair differs only after the cut"] += 1
             tree = ContextTree(tree.context, tree.continuations[:1])
         roles = {EDIT: (0,), RESPONSE: (len(tree.continuations) - 1,)}
-        examples.append(Example(row.id, row.context, row.edit, record.response, Completions(tree, roles)))
+        own = Completions(tree, roles)
+        revisions = _revisions(record, tree, encoder)
+        examples.append(Example(row.id, row.context, row.edit, record.response, own, revisions=revisions))
     return ExampleSet(tuple(examples), +counts)  # the plus drops reasons with a count of 0
+
+
+def _revisions(record: Record, tree: ContextTree, encoder: Encoder) -> tuple[tuple[int, ...], ...]:
+    """The earlier revisions of a record's edit as tokens, cut as its tree is."""
+    # A blank one is what is saved of a user who empties the field to write anew. It is nobody's wish.
+    room = encoder.max_length - len(tree.context)
+    return tuple(encoder.continuation(text)[:room] for text in record.revisions if text.strip())
 
 
 def check_window(records: Sequence[Record], found: ExampleSet, encoder: Encoder) -> None:
