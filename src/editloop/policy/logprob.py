@@ -64,8 +64,8 @@ def batch_log_squares(
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities, and Σ_t log Σ_v π(v|x, y_<t)², of every continuation over its counted tokens.
 
-    Σ_v π(v)² is the mean probability of a token that is drawn from the policy itself, so the two sums are about
-    equal for a text that the policy has written, however sure of its tokens it was (arXiv 2406.11827).
+    Σ_v π(v)² is the mean probability of a token that is drawn from the policy itself, so the two sums are
+    about equal for a text that the policy has written, however sure it was (arXiv 2406.11827).
 
     Args:
         model: As for `batch_log_probs`.
@@ -182,7 +182,7 @@ def _unwrapped(model: nn.Module) -> Any:
 
 
 TokenFigures = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""From a forward's logits to float32 log-probabilities of the n targets [n], and log Σ_v π(v)² where asked."""
+"""From a forward's logits to float32 log-probabilities of the targets [n], and log Σ_v π(v)² where asked."""
 
 
 @contextmanager

@@ -83,8 +83,8 @@ def finish_draft(
     logprob: float | None = None,
 ) -> bool:
     """Write the text of a draft that is not finished yet; returns whether there was such a draft."""
-    values = {"id": response_id, "text": response, "reason": reason, "rule": non_answer, "others": compared}
-    values |= {"took": seconds, "log_mu": logprob}
+    values: dict[str, Any] = {"id": response_id, "text": response, "reason": reason}
+    values |= {"rule": non_answer, "others": compared, "took": seconds, "log_mu": logprob}
     return bool(connection.execute(_FINISH, values).rowcount)
 
 

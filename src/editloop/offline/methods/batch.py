@@ -68,7 +68,7 @@ class Layout:
         return table[:, 0], table[:, 1]
 
     def known(self, name: str) -> Tensor:
-        """`reference`, `cost` or `spread` of each completion, float64, NaN where it is not known [K].
+        """`reference`, `cost`, `spread` or `start` of each completion, float64, NaN if it is not known [K].
 
         Args:
             name: The attribute of `Completions`.

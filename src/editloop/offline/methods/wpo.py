@@ -20,14 +20,14 @@ __all__ = ["METHOD", "WPO"]
 class WPO(DPO):
     """DPO with the weight w(y') w(y) of each pair, which simulates pairs of the policy's own.
 
-    w(y) = exp(1/|y| Σ_t [log π(y_t) − log Σ_v π(v)²]), "sampled alignment" in the paper: about 1 for a text as
-    the policy writes it, whether it is sure of its tokens or not, and near 0 for one that it would not write.
-    In a log of many policies it looks away from the drafts of policies that are long gone.
+    w(y) = exp(1/|y| Σ_t [log π(y_t) − log Σ_v π(v)²]), "sampled alignment" in the paper: about 1 for a text
+    as the policy writes it, whether it is sure of its tokens or not, and near 0 for one that it would not
+    write. In a log of many policies it looks away from the drafts of policies that are long gone.
     """
 
-    # The weight is a factor and not a part of what is learned: through its gradient, the loss could be lowered
-    # by making both texts unlikely. For the same reason the figure that decides among states and trials is
-    # that of DPO, without weights.
+    # The weight is a factor and not a part of what is learned: through its gradient, the loss could be
+    # lowered by making both texts unlikely. For the same reason the figure that decides among states and
+    # trials is that of DPO, without weights.
     #
     # TRL's DPO with `use_weighting` has the same weights. Earlier versions of it limited them to 1, which the
     # paper does not; a text of the likeliest tokens alone has a weight above 1.
