@@ -29,6 +29,7 @@ BENCHMARKS = {
     "estimate": "estimate:run",
     "faults": "faults:run",
     "log-scale": "log_scale:run",
+    "own-log": "own_log:run",
     "personal": "personal:run",
     "pessimism": "pessimism:run",
     "postedit": "postedit:run",

@@ -1,0 +1,386 @@
+"""Learning from one's own deployment: generations of a policy, each fitted on the edits of all before it.
+
+In generation g the policy of generation g − 1 writes drafts (that of generation 0 is the base), a user edits
+them, and the next policy is fitted on all rows so far, from the base. The log is thus written by policies
+that the learner itself has made. The ways to learn differ in the method, and in whose log-probabilities are
+the reference of a row: the base's, or those of the policy that wrote it.
+
+A way that cannot be fitted on a log, as KTO where no draft was left as it was, takes the policy of SFT in
+that generation. What is made is kept, so that the benchmark can be interrupted; the page has what is there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import WORK
+from benchmarks.cells import EVALUATION
+from editloop.edits import Record, read_log, write_log
+from editloop.errors import EmptyViewError
+from editloop.io import write_text
+from editloop.lab import base_path, evaluate_on_users, fit_settings, get_domain, stream_log
+from editloop.lab.folder import claim
+from editloop.lab.settings import COST
+from editloop.offline import FitConfig, fit
+from editloop.offline.examples import make_examples
+from editloop.offline.logging_policies import LoggedPolicy
+from editloop.offline.methods import METHODS
+from editloop.offline.plots import tidy
+from editloop.parallel import in_parallel
+from editloop.policy import Policy, RunFolder, load_base
+from editloop.progress import ProgressCallback, WarningCallback
+from editloop.results import markdown_table, mean_and_error, plus_minus, write_result
+from editloop.users import get_user
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["WAYS", "LogSettings", "Way", "run"]
+
+
+class Way(NamedTuple):
+    """A way to learn from one's own log.
+
+    Attributes:
+        method: The method.
+        reference: As of `FitConfig`.
+        values: Its hyperparameters, in place of the domain's.
+    """
+
+    method: str
+    reference: str = "base"
+    values: tuple[tuple[str, Any], ...] = ()
+
+
+STEP = (("learning_rate", 5e-4), ("beta", 1.0))
+"""β = 1 is the one at which DPO has the optimum of the paper. `tune` chose the learning rate 2e-4 on emails,
+for five times as many steps; with a strong user, 5e-4 was better."""
+
+WAYS: dict[str, Way] = {
+    "SFT": Way("sft"),
+    "DPO, base": Way("dpo", "base", STEP),
+    "DPO, logged": Way("dpo", "logged", STEP),
+    "WPO, base": Way("wpo", "base", STEP),
+    "EarlyEnsemble, base": Way("early"),
+    "EarlyEnsemble, logged": Way("early", "logged"),
+    "KTO, base": Way("kto", "base", (("learning_rate", 5e-4), ("beta", 0.1))),
+    "KTO, logged": Way("kto", "logged", (("learning_rate", 5e-4), ("beta", 0.1))),
+}
+"""The ways by name: the method, and whose log-probabilities are the reference."""
+
+COLOURS = ("#4c78a8", "#c2672d", "#e0a070", "#b8860b", "#3a7d44", "#8fbf8f", "#5b5fa8", "#a9abd6")
+SHOWN = (0, 1, 2, 3, 5, 7, 10)
+"""The generations that the page shows; the JSON has all."""
+
+
+class LogSettings(NamedTuple):
+    """The size of the experiment, and where its work is kept; tests make small ones.
+
+    Attributes:
+        folder: The folder of all chains.
+        domain: The domain of the lab.
+        user: Who edits the log.
+        seeds: The seeds.
+        generations: How often a policy is fitted.
+        rows: Rows that each policy writes.
+        held: Contexts on which each policy is evaluated.
+        steps: Optimiser steps of a fit, whatever the rows.
+        batch: Contexts in a step.
+        changes: Changes to the configuration of a fit, as `FitConfig.changed` takes them.
+    """
+
+    folder: Path = WORK / "own-log"
+    domain: str = "email"
+    user: str = "medium"
+    seeds: tuple[int, ...] = (1, 2, 3)
+    generations: int = 10
+    rows: int = 200
+    held: int = 200
+    steps: int = 60
+    batch: int = 32
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    def config(self, method: str, way: Way, seed: int, rows: int) -> FitConfig:
+        """The configuration of a fit.
+
+        Args:
+            method: The method, which may be another than the way's.
+            way: The way.
+            seed: The seed.
+            rows: The rows of the train part that the method learns from.
+        """
+        values = {f"{method}.{name}": (value,) for name, value in way.values if method == way.method}
+        return fit_settings(self.domain, seed=seed).changed(
+            {
+                "methods": (method,),
+                "reference": way.reference,
+                "batch_size": self.batch,
+                "epochs": self.steps * self.batch / max(1, rows),
+                "evaluations": 3,
+                "validation_rows": 100,
+                "validation_samples": 0,
+                "mixture": "none",
+                **values,
+                **dict(self.changes),
+            }
+        )
+
+
+class Chain(NamedTuple):
+    """One way, through all generations of one seed."""
+
+    name: str
+    way: Way
+    seed: int
+    settings: LogSettings
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its generations."""
+        return self.settings.folder / f"{self.way.method}-{self.way.reference}-{self.seed}"
+
+
+def run(
+    out: str | Path,
+    *,
+    settings: LogSettings | None = None,
+    ways: Mapping[str, Way] = WAYS,
+    callback: ProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Run every chain, and write `own-log.json`, `own-log.md` and `own-log.png`.
+
+    Args:
+        out: The folder for the results.
+        settings: The size of the experiment.
+        ways: The ways to compare.
+        callback: Receives progress.
+    """
+    settings, callback = settings or LogSettings(), callback or WarningCallback()
+    # A seed with all ways before the next one, so that what an interruption leaves can be compared.
+    chains = [Chain(name, way, seed, settings) for seed in settings.seeds for name, way in ways.items()]
+    found: dict[str, dict[int, list[dict[str, Any]]]] = {name: {} for name in ways}
+    data: dict[str, Any] = {}
+    for chain, generations in in_parallel(_follow, chains, "chains", callback):
+        found[chain.name][chain.seed] = generations
+        data = _results({name: by_seed for name, by_seed in found.items() if by_seed}, settings)
+        write_result("own-log", data, _page(data, settings), out, _figure(data))
+    return data
+
+
+def _follow(chain: Chain) -> list[dict[str, Any]]:
+    """All generations of a chain, the base first: what each costs, and the log that it was fitted on."""
+    settings, way = chain.settings, chain.way
+    claim(
+        chain.folder,
+        "chain",
+        {
+            "way": way._asdict(),
+            "user": settings.user,
+            "domain": get_domain(settings.domain).fingerprint,
+            "config": settings.config(way.method, way, chain.seed, 1).model_dump(mode="json"),
+            "sizes": [settings.rows, settings.held, settings.steps],
+        },
+    )
+    base = load_base(base_path(settings.domain))
+    records: list[Record] = []
+    places: dict[str, LoggedPolicy] = {}
+    found = [_generation(chain, 0, base, records, places)]
+    for number in range(1, settings.generations + 1):
+        found.append(_generation(chain, number, base, records, places))
+    return found
+
+
+def _generation(
+    chain: Chain, number: int, base: Policy, records: list[Record], places: dict[str, LoggedPolicy]
+) -> dict[str, Any]:
+    """One generation: fit a policy on the records so far, evaluate it, and let it write the next rows.
+
+    What is kept is read. The records and the place of the policy are added to `records` and `places`.
+    """
+    # What the base writes is the same for all ways.
+    folder = (chain.folder if number else chain.settings.folder / f"base-{chain.seed}") / str(number)
+    name, kept, log = f"generation-{number}", folder / "result.json", folder / "log.jsonl"
+    if not kept.is_file():
+        started = time.monotonic()
+        run, method = (None, "base") if number == 0 else _fitted(chain, folder, base, records, places)
+        if run is None:
+            result = _written(chain, number, base, log, name)
+        else:
+            with run.policy(method, base) as policy:
+                result = _written(chain, number, policy, log, name)
+        result |= {"method": method, "seconds": round(time.monotonic() - started, 1)}
+        write_text(kept, json.dumps(result))
+    result = json.loads(kept.read_text(encoding="utf-8"))
+    if number:
+        places[name] = LoggedPolicy(folder / "run", result["method"])
+    records += read_log(log, keep_duplicates=True)
+    return dict(result)
+
+
+def _fitted(
+    chain: Chain,
+    folder: Path,
+    base: Policy,
+    records: Sequence[Record],
+    places: Mapping[str, LoggedPolicy],
+) -> tuple[RunFolder, str]:
+    """The run of a generation, and the method of its policy: SFT where the way's own has no rows."""
+    encoded = make_examples(records, base.encoder).examples
+    for method in dict.fromkeys((chain.way.method, "sft")):
+        # The share of the rows that a fit keeps for validation is a tenth.
+        rows = round(0.9 * sum(map(METHODS.get(method).rows, encoded)))
+        config = chain.settings.config(method, chain.way, chain.seed, rows)
+        named = [
+            r.model_copy(update={"policy": "base"}) if r.policy == "generation-0" else r for r in records
+        ]
+        try:
+            return fit(named, base, folder / "run", config, policies=places, report=False), method
+        except EmptyViewError:
+            if method == "sft":
+                raise
+    raise AssertionError("SFT learns from every edited row")
+
+
+def _written(chain: Chain, number: int, policy: Policy, log: Path, name: str) -> dict[str, Any]:
+    """What a policy costs on held-out contexts, after it has written its rows of the log."""
+    settings, seed = chain.settings, chain.seed
+    domain = get_domain(settings.domain)
+    # Contexts of their own for every generation, the same for all ways.
+    rows = list(
+        stream_log(
+            domain,
+            get_user(settings.user, domain, seed=seed),
+            settings.rows,
+            1000 * seed + number,
+            policy=policy,
+            policy_name=name,
+        )
+    )
+    write_log(rows, log)
+    judges = [get_user(each, domain, seed=EVALUATION + seed) for each in (settings.user, "strong")]
+    judged = evaluate_on_users(policy, domain, judges, settings.held, EVALUATION + seed)
+    return {
+        "cost": judged[0].mean,
+        "strong_cost": judged[1].mean,
+        "unchanged": float(
+            np.mean([a == b for a, b in zip(judged[0].responses, judged[0].edits, strict=True)])
+        ),
+        "well_formed": judged[0].share_well_formed,
+        "words": float(np.mean([len(text.split()) for text in judged[0].responses])),
+        "log_unchanged": float(np.mean([row.edit == row.response for row in rows])),
+    }
+
+
+def _results(
+    found: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]], settings: LogSettings
+) -> dict[str, Any]:
+    """The figures of all ways, by generation."""
+    figures = ("cost", "strong_cost", "unchanged", "well_formed", "words")
+    return {
+        "cost_name": COST,
+        "settings": {
+            "domain": settings.domain,
+            "user": settings.user,
+            "rows": settings.rows,
+            "held": settings.held,
+            "steps": settings.steps,
+            "batch": settings.batch,
+        },
+        "ways": {
+            name: {
+                "seeds": list(by_seed),
+                "by_sft": [
+                    sum(each[g]["method"] not in ("base", WAYS[name].method) for each in by_seed.values())
+                    for g in range(settings.generations + 1)
+                ]
+                if name in WAYS
+                else None,
+                **{
+                    figure: [
+                        [each[g][figure] for each in by_seed.values()]
+                        for g in range(settings.generations + 1)
+                    ]
+                    for figure in figures
+                },
+            }
+            for name, by_seed in found.items()
+        },
+        "seconds": round(
+            sum(each["seconds"] for way in found.values() for chain in way.values() for each in chain), 1
+        ),
+    }
+
+
+def _page(data: Mapping[str, Any], settings: LogSettings) -> str:
+    shown = [g for g in SHOWN if g <= settings.generations]
+    head = [f"generation {g}" if g == shown[0] else str(g) for g in shown]
+    about = data["settings"]
+    seeds = sorted({seed for way in data["ways"].values() for seed in way["seeds"]})
+
+    def table(figure: str, digits: int = 3, percent: bool = False) -> str:
+        rows = []
+        for name, way in data["ways"].items():
+            values = [mean_and_error(np.array(way[figure][g])) for g in shown]
+            rows.append(
+                [name, *(f"{mean:.0%}" if percent else plus_minus(mean, se, digits) for mean, se in values)]
+            )
+        return markdown_table(["way, reference", *head], rows)
+
+    text = [
+        f"Mean cost of a draft ({data['cost_name']}) to the {about['user']} user of {about['domain']}s on "
+        f"{about['held']} held-out contexts, the same for all, by generation, mean ± standard error over "
+        f"seeds {', '.join(map(str, seeds))}. Each policy writes {about['rows']} drafts, which the user edits, "
+        f"and the next one is fitted on all rows so far, from the base, in {about['steps']} steps of "
+        f"{about['batch']} contexts. Generation 0 is the base. *Base* and *logged* say whose "
+        "log-probabilities are the reference of a row: the base's, or those of the policy that wrote its "
+        "draft.",
+        table("cost"),
+        "To the strong user, who repairs 95% of what is wrong:",
+        table("strong_cost"),
+        "Drafts that the user leaves as they are:",
+        table("unchanged", percent=True),
+        "Drafts that are emails at all:",
+        table("well_formed", percent=True),
+    ]
+    late = {
+        name: [g for g, count in enumerate(way["by_sft"]) if count]
+        for name, way in data["ways"].items()
+        if way["by_sft"] and any(way["by_sft"])
+    }
+    if late:
+        text.append(
+            "Where a method has no rows of the kind that it needs, the policy is that of SFT: "
+            + "; ".join(f"{name} in generation {', '.join(map(str, gs))}" for name, gs in late.items())
+            + "."
+        )
+    text.append(f"All chains together took {data['seconds'] / 60:.0f} min on one core.")
+    return "\n\n".join(text)
+
+
+def _figure(data: Mapping[str, Any]) -> Figure:
+    """The cost by generation, mean over seeds, to the user who edits and to the strong one."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), dpi=160, layout="constrained")
+    for axes, key, title in zip(
+        figure.subplots(1, 2, sharey=True),
+        ("cost", "strong_cost"),
+        ("cost to the user", "to the strong user"),
+        strict=True,
+    ):
+        for (name, way), colour in zip(data["ways"].items(), COLOURS, strict=False):
+            means: NDArray[np.float64] = np.array(way[key]).mean(axis=1)
+            style = "--" if "logged" in name else "-"
+            axes.plot(means, style, color=colour, label=name, linewidth=1.5)
+        tidy(axes, title, "generation", "mean cost of a draft" if key == "cost" else "")
+        axes.set_ylim(bottom=0)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return figure

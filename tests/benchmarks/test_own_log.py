@@ -1,0 +1,89 @@
+"""Generations on their own log, here small: what is kept, who writes, and whose reference a row has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import own_log
+from benchmarks.own_log import LogSettings, Way
+from editloop.edits import read_log
+from editloop.lab import get_domain
+
+WAYS = {"SFT": Way("sft"), "DPO, logged": Way("dpo", "logged", own_log.STEP), "KTO, base": Way("kto")}
+
+
+@pytest.fixture
+def settings(base: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LogSettings:
+    """Two generations of a tiny base, in this process; the user repairs some parts of well-formed emails."""
+
+    def in_turn(work: Any, jobs: Sequence[Any], *_: Any) -> Iterator[tuple[Any, Any]]:
+        return ((job, work(job)) for job in jobs)
+
+    monkeypatch.setattr(own_log, "in_parallel", in_turn)
+    monkeypatch.setattr(own_log, "base_path", lambda _: base())
+    changes = (("lora", {"rank": 2}), ("max_new_tokens", 6), ("evaluations", 1))
+    return LogSettings(
+        tmp_path / "work", seeds=(1,), generations=2, rows=20, held=4, steps=2, batch=8, changes=changes
+    )
+
+
+def test_each_policy_writes_the_rows_that_the_next_is_fitted_on(
+    settings: LogSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str, int, dict[str, str]]] = []
+    fit = own_log.fit
+
+    def watched(records: Any, base: Any, out: Path, config: Any, *, policies: Any, **options: Any) -> Any:
+        names = {each.policy for each in records}
+        assert names == {"base"} | set(policies)
+        places = {name: Path(place.run).parts[-3:-1] for name, place in policies.items()}
+        seen.append((config.methods[0], config.reference, len(records), places))
+        return fit(records, base, out, config, policies=policies, **options)
+
+    monkeypatch.setattr(own_log, "fit", watched)
+    data = own_log.run(tmp_path, settings=settings, ways=WAYS)
+    # No draft of a tiny base is left as it was, so KTO has no rows of both kinds, and SFT takes its place.
+    assert [(m, r, n) for m, r, n, _ in seen] == [
+        ("sft", "base", 20),
+        ("sft", "base", 40),
+        ("dpo", "logged", 20),
+        ("dpo", "logged", 40),
+        ("kto", "base", 20),
+        ("sft", "base", 20),
+        ("kto", "base", 40),
+        ("sft", "base", 40),
+    ]
+    assert seen[3][3] == {"generation-1": ("dpo-logged-1", "1")}
+    assert data["ways"]["KTO, base"]["by_sft"] == [0, 1, 1] and data["ways"]["SFT"]["by_sft"] == [0, 0, 0]
+    costs = data["ways"]["DPO, logged"]["cost"]
+    assert len(costs) == 3 and costs[0] == data["ways"]["SFT"]["cost"][0]
+    rows = read_log(settings.folder / "dpo-logged-1" / "1" / "log.jsonl")
+    assert {row.policy for row in rows} == {"generation-1"} and len(rows) == 20
+    page = (tmp_path / "own-log.md").read_text(encoding="utf-8")
+    assert "KTO, base in generation 1, 2" in page and (tmp_path / "own-log.png").is_file()
+    assert json.loads((tmp_path / "own-log.json").read_text(encoding="utf-8"))["ways"] == data["ways"]
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(own_log, "fit", never)
+    monkeypatch.setattr(own_log, "evaluate_on_users", never)
+    assert own_log.run(tmp_path, settings=settings, ways=WAYS)["ways"] == data["ways"]
+
+
+def test_a_fit_has_the_same_steps_whatever_the_rows() -> None:
+    settings = LogSettings()
+    for rows in (150, 1234):
+        config = settings.config("dpo", own_log.WAYS["DPO, logged"], 1, rows)
+        assert config.epochs is not None
+        assert round(config.epochs * rows / settings.batch) == settings.steps
+    assert config.reference == "logged" and config.hyperparameters["dpo"]["beta"] == (1.0,)
+    # SFT in place of KTO has its own learning rate.
+    assert settings.config("sft", own_log.WAYS["KTO, base"], 1, 100).hyperparameters["sft"] == {
+        name: (value,) for name, value in get_domain("email").tuned["sft"].items()
+    }
