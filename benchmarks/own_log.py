@@ -336,8 +336,8 @@ def _page(data: Mapping[str, Any], settings: LogSettings) -> str:
     text = [
         f"Mean cost of a draft ({data['cost_name']}) to the {about['user']} user of {about['domain']}s on "
         f"{about['held']} held-out contexts, the same for all, by generation, mean ± standard error over "
-        f"seeds {', '.join(map(str, seeds))}. Each policy writes {about['rows']} drafts, which the user edits, "
-        f"and the next one is fitted on all rows so far, from the base, in {about['steps']} steps of "
+        f"seeds {', '.join(map(str, seeds))}. Each policy writes {about['rows']} drafts, which the user "
+        f"edits, and the next one is fitted on all rows so far, from the base, in {about['steps']} steps of "
         f"{about['batch']} contexts. Generation 0 is the base. *Base* and *logged* say whose "
         "log-probabilities are the reference of a row: the base's, or those of the policy that wrote its "
         "draft.",
