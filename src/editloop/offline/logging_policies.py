@@ -172,8 +172,8 @@ class LoggingPolicies:
             gaps.setdefault(name, []).append(abs(known[draft] - example.logprob) / max(1, tokens))
         lines = []
         for name, each in gaps.items():
-            # The median, because a draft that was cut, or written in other tokens than those that its text
-            # gives, differs whoever wrote it.
+            # The median, because a draft that was written in other tokens than those that its text gives
+            # differs whoever wrote it.
             if len(each) >= FEW and (gap := float(np.median(each))) > TOLERANCE:
                 lines.append(
                     f"{name} in {self.places[name].run} gives the drafts that it is logged for other "

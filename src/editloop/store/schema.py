@@ -128,7 +128,8 @@ log_view = Table(
 The view, in `migrations/versions/fifth.py`, is where a row's status is defined: `discarded` if the last
 revision says that the draft was thrown away, `accepted` if it equals the response, `edited` if it differs,
 `expired` if no edit is expected any more, and else `pending`. Drafts without a response (still being
-generated, failed or removed) are not in it.
+generated, failed or removed) are not in it. The log-probability of a draft that was cut is not in it either:
+its text would have gone on.
 """
 
 keys = Table(

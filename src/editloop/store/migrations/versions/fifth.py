@@ -12,7 +12,11 @@ down_revision = "4"
 branch_labels = None
 depends_on = None
 
-LOG = EARLIER_LOG.replace("d.propensity AS propensity,", "d.propensity AS propensity, d.logprob AS logprob,")
+# Of a draft that was cut at its limit it is that of a text that goes on, and not that of the row's response.
+LOG = EARLIER_LOG.replace(
+    "d.propensity AS propensity,",
+    "d.propensity AS propensity, CASE WHEN d.finish = 'length' THEN NULL ELSE d.logprob END AS logprob,",
+)
 
 
 def upgrade() -> None:
