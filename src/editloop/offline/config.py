@@ -286,6 +286,14 @@ class FitConfig(Configuration):
         return left.model_copy(update={"methods": tuple(name for name in self.methods if left.trials(name))})
 
     @property
+    def added(self) -> set[str]:
+        """The settings that earlier versions did not have, where they change nothing.
+
+        What identifies a run, or work that is kept, leaves them out, so that it is found again.
+        """
+        return {"reference"} if self.reference == "base" else set()
+
+    @property
     def is_halved(self) -> bool:
         """Whether the worse half of a grid's trials is dropped on the way."""
         # By their losses, so not where the user wants another criterion to decide. The losses of such a grid

@@ -39,9 +39,7 @@ def run_identity(policy: Policy, config: FitConfig, data: FitData) -> str:
     # Tokens and not records: a fit may be continued from another file or format with the same content.
     trials = (trial for name in config.methods for trial in config.trials(name))
     kept = {"micro_batch_size"} if any(trial.method.forward_matters for trial in trials) else set()
-    if config.reference != "base":  # runs with the base as reference have the identity of earlier versions
-        kept.add("reference")
-    settings = config.model_dump_json(exclude=(RESOURCES | {"reference"}) - kept)
+    settings = config.model_dump_json(exclude=(RESOURCES - kept) | config.added)
     digest = hashlib.sha256(f"{policy.fingerprint} {settings}".encode())
     # A fit that goes on in another precision would compare trials of both. Runs in float32 have the identity
     # that they had before this was looked at.
