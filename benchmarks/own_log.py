@@ -101,10 +101,10 @@ class LogSettings(NamedTuple):
     user: str = "medium"
     seeds: tuple[int, ...] = (1, 2, 3)
     generations: int = 10
-    rows: int = 200
-    held: int = 200
-    steps: int = 60
-    batch: int = 32
+    rows: int = 150
+    held: int = 150
+    steps: int = 80
+    batch: int = 16
     changes: tuple[tuple[str, Any], ...] = ()
 
     def config(self, method: str, way: Way, seed: int, rows: int) -> FitConfig:

@@ -62,9 +62,11 @@ def test_the_log_probability_of_what_was_generated_is_in_the_log(url: str, tmp_p
     class Sure(Parrot):
         """Knows how likely its texts are; its streams end with it."""
 
+        finish = "stop"
+
         async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
             found = await super().complete(arm, request, response_id)
-            return replace(found, logprob=-2.5)
+            return replace(found, logprob=-2.5, finish=self.finish)
 
         async def stream(
             self, arm: str, request: Mapping[str, Any], response_id: str
@@ -82,6 +84,10 @@ def test_the_log_probability_of_what_was_generated_is_in_the_log(url: str, tmp_p
             backend.says = lambda arm, request: "a secret"
             await service.ask("Letter", id="redacted")
             await service.ask("Letter", id="redacted-stream", stream=True)
+            backend.says, backend.finish = lambda arm, request: "a text that would", "length"
+            await service.ask("Letter", id="cut")
+            assert (await service.http.get("/v1/edits/cut")).json()["logprob"] == -2.5
+            backend.finish = "stop"
             backend.fails = {"a@1": BackendUnavailableError("error")}
             backend.says = lambda arm, request: f"by {arm}"
             await service.ask("Letter", id="rerouted")
@@ -94,6 +100,7 @@ def test_the_log_probability_of_what_was_generated_is_in_the_log(url: str, tmp_p
                 "stream": -3.5,
                 "redacted": None,
                 "redacted-stream": None,
+                "cut": None,  # the store knows that of its beginning
                 "rerouted": -2.5,
             }
             assert {record.id: record.policy for record in log}["rerouted"] == "b@2"
