@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from editloop.edits.record import Record
 from editloop.errors import RunError
@@ -25,6 +26,7 @@ from editloop.offline.logging_policies import (
     find_logging_policies,
     log_policies,
 )
+from editloop.offline.losses import preference_margin
 from editloop.offline.resume import RESOURCES, run_identity
 from editloop.offline.speed import Speed
 from editloop.policy import Policy, RunFolder, arm_name, load_base
@@ -127,6 +129,53 @@ def test_a_mixture_is_exact_too(policy: Policy, earlier: RunFolder, tmp_path: Pa
     for i, each in enumerate(scored):
         expected = [math.log(sum(values)) for values in zip(*(table[i] for table in tables), strict=True)]
         assert each.reference == pytest.approx(expected, abs=1e-3)
+
+
+def test_with_the_policy_that_wrote_it_any_log_has_the_optimum_of_the_paper() -> None:
+    """Three texts, and a user who moves among them towards π* and back, as Assumption 1 wants it.
+
+    DPO at β = 1 has its minimum at π_ref · π*/μ for a log of μ. With the base as reference, a policy that is
+    π* already writes the log from which the next one learns to be the base again.
+    """
+    wanted = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    base = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    # Metropolis: another text is proposed, either one with probability 1/2, and taken by the ratio of π*.
+    user = 0.5 * torch.minimum(torch.ones(3, 3, dtype=torch.float64), wanted[None, :] / wanted[:, None])
+
+    def learned(writer: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+        edit, draft = (torch.tensor(side) for side in zip(*pairs, strict=True))
+        share = writer[draft] * user[draft, edit]
+        logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+        optimiser = torch.optim.LBFGS([logits], max_iter=300, tolerance_grad=1e-12, tolerance_change=1e-14)
+
+        def loss() -> torch.Tensor:
+            optimiser.zero_grad()
+            policy, ref = logits.log_softmax(0), reference.log()
+            margin = preference_margin(policy[edit], policy[draft], ref[edit], ref[draft])
+            value = -(share * torch.nn.functional.logsigmoid(margin)).sum()
+            value.backward()
+            return value
+
+        optimiser.step(loss)
+        return logits.detach().softmax(0)
+
+    for writer in (base, wanted, torch.tensor([0.1, 0.8, 0.1], dtype=torch.float64)):
+        torch.testing.assert_close(learned(writer, writer), wanted, atol=1e-6, rtol=0)
+        expected = base * wanted / writer
+        torch.testing.assert_close(learned(writer, base), expected / expected.sum(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(learned(wanted, base), base, atol=1e-6, rtol=0)
+
+    # Generations, each fitted on all rows so far: the mean of all writers comes to rest at √(π_0 π*).
+    written, found = [base], [base]
+    for _ in range(40):
+        found.append(learned(torch.stack(written).mean(0), base))
+        written.append(found[-1])
+    between = (base * wanted).sqrt()
+    between = between / between.sum()
+    torch.testing.assert_close(found[1], wanted, atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.stack(written).mean(0), between, atol=0.01, rtol=0)
+    assert (found[-1] - wanted).abs().max() > 0.1
 
 
 def test_what_is_gone_replaced_or_of_another_base_is_counted_and_falls_back(
