@@ -3,7 +3,8 @@
 In generation g the policy of generation g − 1 writes drafts (that of generation 0 is the base), a user edits
 them, and the next policy is fitted on all rows so far, from the base. The log is thus written by policies
 that the learner itself has made. The ways to learn differ in the method, and in whose log-probabilities are
-the reference of a row: the base's, or those of the policy that wrote it.
+the reference of a row: the base's, or those of the policy that wrote it. One user only repairs what is wrong;
+the other keeps the paper's Assumption 1, under which theory says where each way ends.
 
 A way that cannot be fitted on a log, as KTO where no draft was left as it was, takes the policy of SFT in
 that generation. What is made is kept, so that the benchmark can be interrupted; the page has what is there.
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import WORK
+from benchmarks.balanced_user import BALANCED, get_editor
 from benchmarks.cells import EVALUATION
 from editloop.edits import Record, read_log, write_log
 from editloop.errors import EmptyViewError
@@ -37,7 +39,6 @@ from editloop.parallel import in_parallel
 from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback, WarningCallback
 from editloop.results import markdown_table, mean_and_error, plus_minus, write_result
-from editloop.users import get_user
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,9 +76,30 @@ WAYS: dict[str, Way] = {
 }
 """The ways by name: the method, and whose log-probabilities are the reference."""
 
-COLOURS = ("#4c78a8", "#c2672d", "#e0a070", "#b8860b", "#3a7d44", "#8fbf8f", "#5b5fa8", "#a9abd6")
+USERS: dict[str, tuple[str, ...]] = {
+    "medium": tuple(WAYS),
+    BALANCED: ("SFT", "DPO, base", "DPO, logged", "WPO, base"),
+}
+"""The users who edit, and the ways that learn from each."""
+
+HUES = ("#4c78a8", "#c2672d", "#e0a070", "#b8860b", "#3a7d44", "#8fbf8f", "#5b5fa8", "#a9abd6")
+COLOURS = dict(zip(WAYS, HUES, strict=True))
+EDITS = {
+    "medium": "repairs each wrong part with probability .6",
+    BALANCED: "moves each part towards what is wanted and back, by Metropolis steps (Assumption 1)",
+}
+TABLES = {
+    "cost": "Cost to the {user} user:",
+    "strong_cost": "Cost to the strong user:",
+    "unchanged": "Drafts that the {user} user leaves as they are:",
+    "well_formed": "Drafts that are emails at all:",
+}
 SHOWN = (0, 1, 2, 3, 5, 7, 10)
 """The generations that the page shows; the JSON has all."""
+
+
+Found = dict[str, dict[str, dict[int, list[dict[str, Any]]]]]
+"""What each generation gave, by user, way and seed."""
 
 
 class LogSettings(NamedTuple):
@@ -86,7 +108,7 @@ class LogSettings(NamedTuple):
     Attributes:
         folder: The folder of all chains.
         domain: The domain of the lab.
-        user: Who edits the log.
+        users: Who edits the logs.
         seeds: The seeds.
         generations: How often a policy is fitted.
         rows: Rows that each policy writes.
@@ -98,7 +120,7 @@ class LogSettings(NamedTuple):
 
     folder: Path = WORK / "own-log"
     domain: str = "email"
-    user: str = "medium"
+    users: tuple[str, ...] = tuple(USERS)
     seeds: tuple[int, ...] = (1, 2, 3)
     generations: int = 10
     rows: int = 150
@@ -136,6 +158,7 @@ class LogSettings(NamedTuple):
 class Chain(NamedTuple):
     """One way, through all generations of one seed."""
 
+    user: str
     name: str
     way: Way
     seed: int
@@ -144,7 +167,7 @@ class Chain(NamedTuple):
     @property
     def folder(self) -> Path:
         """The folder of its generations."""
-        return self.settings.folder / f"{self.way.method}-{self.way.reference}-{self.seed}"
+        return self.settings.folder / self.user / f"{self.way.method}-{self.way.reference}-{self.seed}"
 
 
 def run(
@@ -164,13 +187,19 @@ def run(
     """
     settings, callback = settings or LogSettings(), callback or WarningCallback()
     # A seed with all ways before the next one, so that what an interruption leaves can be compared.
-    chains = [Chain(name, way, seed, settings) for seed in settings.seeds for name, way in ways.items()]
-    found: dict[str, dict[int, list[dict[str, Any]]]] = {name: {} for name in ways}
+    chains = [
+        Chain(user, name, way, seed, settings)
+        for seed in settings.seeds
+        for user in settings.users
+        for name, way in ways.items()
+        if name in USERS.get(user, ways)
+    ]
+    found: Found = {user: {name: {} for name in ways} for user in settings.users}
     data: dict[str, Any] = {}
     for chain, generations in in_parallel(_follow, chains, "chains", callback):
-        found[chain.name][chain.seed] = generations
-        data = _results({name: by_seed for name, by_seed in found.items() if by_seed}, settings)
-        write_result("own-log", data, _page(data, settings), out, _figure(data))
+        found[chain.user][chain.name][chain.seed] = generations
+        data = _results(found, settings)
+        write_result("own-log", data, _page(data), out, _figure(data))
     return data
 
 
@@ -182,7 +211,7 @@ def _follow(chain: Chain) -> list[dict[str, Any]]:
         "chain",
         {
             "way": way._asdict(),
-            "user": settings.user,
+            "user": chain.user,
             "domain": get_domain(settings.domain).fingerprint,
             "config": settings.config(way.method, way, chain.seed, 1).model_dump(mode="json"),
             "sizes": [settings.rows, settings.held, settings.steps],
@@ -205,7 +234,7 @@ def _generation(
     What is kept is read. The records and the place of the policy are added to `records` and `places`.
     """
     # What the base writes is the same for all ways.
-    folder = (chain.folder if number else chain.settings.folder / f"base-{chain.seed}") / str(number)
+    folder = (chain.folder if number else chain.folder.with_name(f"base-{chain.seed}")) / str(number)
     name, kept, log = f"generation-{number}", folder / "result.json", folder / "log.jsonl"
     if not kept.is_file():
         started = time.monotonic()
@@ -215,7 +244,8 @@ def _generation(
         else:
             with run.policy(method, base) as policy:
                 result = _written(chain, number, policy, log, name)
-        result |= {"method": method, "seconds": round(time.monotonic() - started, 1)}
+        instead = method not in ("base", chain.way.method)
+        result |= {"method": method, "instead": instead, "seconds": round(time.monotonic() - started, 1)}
         write_text(kept, json.dumps(result))
     result = json.loads(kept.read_text(encoding="utf-8"))
     if number:
@@ -256,7 +286,7 @@ def _written(chain: Chain, number: int, policy: Policy, log: Path, name: str) ->
     rows = list(
         stream_log(
             domain,
-            get_user(settings.user, domain, seed=seed),
+            get_editor(chain.user, domain, seed=seed),
             settings.rows,
             1000 * seed + number,
             policy=policy,
@@ -264,7 +294,7 @@ def _written(chain: Chain, number: int, policy: Policy, log: Path, name: str) ->
         )
     )
     write_log(rows, log)
-    judges = [get_user(each, domain, seed=EVALUATION + seed) for each in (settings.user, "strong")]
+    judges = [get_editor(each, domain, seed=EVALUATION + seed) for each in (chain.user, "strong")]
     judged = evaluate_on_users(policy, domain, judges, settings.held, EVALUATION + seed)
     return {
         "cost": judged[0].mean,
@@ -278,109 +308,90 @@ def _written(chain: Chain, number: int, policy: Policy, log: Path, name: str) ->
     }
 
 
-def _results(
-    found: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]], settings: LogSettings
-) -> dict[str, Any]:
-    """The figures of all ways, by generation."""
-    figures = ("cost", "strong_cost", "unchanged", "well_formed", "words")
-    return {
-        "cost_name": COST,
-        "settings": {
-            "domain": settings.domain,
-            "user": settings.user,
-            "rows": settings.rows,
-            "held": settings.held,
-            "steps": settings.steps,
-            "batch": settings.batch,
-        },
-        "ways": {
-            name: {
+def _results(found: Found, settings: LogSettings) -> dict[str, Any]:
+    """The figures of all ways, by user and generation."""
+    figures, generations = ("cost", "strong_cost", "unchanged", "well_formed", "words"), settings.generations
+    users: dict[str, Any] = {}
+    for user, ways in found.items():
+        for name, by_seed in ways.items():
+            if not by_seed:
+                continue
+            chains = list(by_seed.values())
+            users.setdefault(user, {})[name] = {
                 "seeds": list(by_seed),
-                "by_sft": [
-                    sum(each[g]["method"] not in ("base", WAYS[name].method) for each in by_seed.values())
-                    for g in range(settings.generations + 1)
-                ]
-                if name in WAYS
-                else None,
+                "by_sft": [sum(each[g]["instead"] for each in chains) for g in range(generations + 1)],
                 **{
-                    figure: [
-                        [each[g][figure] for each in by_seed.values()]
-                        for g in range(settings.generations + 1)
-                    ]
+                    figure: [[each[g][figure] for each in chains] for g in range(generations + 1)]
                     for figure in figures
                 },
             }
-            for name, by_seed in found.items()
-        },
-        "seconds": round(
-            sum(each["seconds"] for way in found.values() for chain in way.values() for each in chain), 1
-        ),
+    everything = [each for ways in found.values() for by_seed in ways.values() for each in by_seed.values()]
+    sizes = ("domain", "rows", "held", "steps", "batch", "generations")
+    return {
+        "cost_name": COST,
+        "settings": {name: getattr(settings, name) for name in sizes},
+        "users": users,
+        "seconds": round(sum(each["seconds"] for chain in everything for each in chain), 1),
     }
 
 
-def _page(data: Mapping[str, Any], settings: LogSettings) -> str:
-    shown = [g for g in SHOWN if g <= settings.generations]
-    head = [f"generation {g}" if g == shown[0] else str(g) for g in shown]
+def _page(data: Mapping[str, Any]) -> str:
     about = data["settings"]
-    seeds = sorted({seed for way in data["ways"].values() for seed in way["seeds"]})
-
-    def table(figure: str, digits: int = 3, percent: bool = False) -> str:
-        rows = []
-        for name, way in data["ways"].items():
-            values = [mean_and_error(np.array(way[figure][g])) for g in shown]
-            rows.append(
-                [name, *(f"{mean:.0%}" if percent else plus_minus(mean, se, digits) for mean, se in values)]
-            )
-        return markdown_table(["way, reference", *head], rows)
-
+    ways = [way for own in data["users"].values() for way in own.values()]
+    seeds = ", ".join(map(str, sorted({seed for way in ways for seed in way["seeds"]})))
     text = [
-        f"Mean cost of a draft ({data['cost_name']}) to the {about['user']} user of {about['domain']}s on "
-        f"{about['held']} held-out contexts, the same for all, by generation, mean ± standard error over "
-        f"seeds {', '.join(map(str, seeds))}. Each policy writes {about['rows']} drafts, which the user "
-        f"edits, and the next one is fitted on all rows so far, from the base, in {about['steps']} steps of "
-        f"{about['batch']} contexts. Generation 0 is the base. *Base* and *logged* say whose "
-        "log-probabilities are the reference of a row: the base's, or those of the policy that wrote its "
-        "draft.",
-        table("cost"),
-        "To the strong user, who repairs 95% of what is wrong:",
-        table("strong_cost"),
-        "Drafts that the user leaves as they are:",
-        table("unchanged", percent=True),
-        "Drafts that are emails at all:",
-        table("well_formed", percent=True),
+        f"Mean cost of a draft ({data['cost_name']}) on {about['held']} held-out contexts of "
+        f"{about['domain']}s, the same for all, by generation, mean ± standard error over seeds {seeds}. "
+        f"Each policy writes {about['rows']} drafts, which the user edits, and the next one is fitted on all "
+        f"rows so far, from the base, in {about['steps']} steps of {about['batch']} contexts. Generation 0 "
+        "is the base. *Base* and *logged* say whose log-probabilities are the reference of a row: the "
+        "base's, or those of the policy that wrote its draft. The strong user repairs 95% of what is wrong, "
+        "so the cost to them shows how far a policy is from what is wanted."
     ]
-    late = {
-        name: [g for g, count in enumerate(way["by_sft"]) if count]
-        for name, way in data["ways"].items()
-        if way["by_sft"] and any(way["by_sft"])
-    }
-    if late:
-        text.append(
-            "Where a method has no rows of the kind that it needs, the policy is that of SFT: "
-            + "; ".join(f"{name} in generation {', '.join(map(str, gs))}" for name, gs in late.items())
-            + "."
-        )
+    for user, own in data["users"].items():
+        text.append(f"## The {user} user: {EDITS.get(user, '')}")
+        for figure, title in TABLES.items():
+            text += [title.format(user=user), _table(own, figure, about["generations"])]
+        late = {
+            name: [g for g, count in enumerate(way["by_sft"]) if count]
+            for name, way in own.items()
+            if any(way["by_sft"])
+        }
+        if late:
+            text.append(
+                "Where a method has no rows of the kind that it needs, the policy is that of SFT: "
+                + "; ".join(f"{name} in generation {', '.join(map(str, gs))}" for name, gs in late.items())
+                + "."
+            )
     text.append(f"All chains together took {data['seconds'] / 60:.0f} min on one core.")
     return "\n\n".join(text)
 
 
+def _table(ways: Mapping[str, Any], figure: str, generations: int) -> str:
+    shown = [g for g in SHOWN if g <= generations]
+    rows = []
+    for name, way in ways.items():
+        values = [mean_and_error(np.array(way[figure][g])) for g in shown]
+        is_share = figure in ("unchanged", "well_formed")
+        rows.append([name, *(f"{mean:.0%}" if is_share else plus_minus(mean, se) for mean, se in values)])
+    heads = [f"generation {g}" if g == shown[0] else str(g) for g in shown]
+    return markdown_table(["way, reference", *heads], rows)
+
+
 def _figure(data: Mapping[str, Any]) -> Figure:
-    """The cost by generation, mean over seeds, to the user who edits and to the strong one."""
+    """The cost to the strong user by generation, mean over seeds, for each user who edits."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), dpi=160, layout="constrained")
-    for axes, key, title in zip(
-        figure.subplots(1, 2, sharey=True),
-        ("cost", "strong_cost"),
-        ("cost to the user", "to the strong user"),
-        strict=True,
-    ):
-        for (name, way), colour in zip(data["ways"].items(), COLOURS, strict=False):
-            means: NDArray[np.float64] = np.array(way[key]).mean(axis=1)
+    figure = Figure(figsize=(9, 3.8), dpi=160, layout="constrained")
+    users = data["users"]
+    every = figure.subplots(1, len(users), sharey=True, squeeze=False)[0]
+    for axes, (user, ways) in zip(every, users.items(), strict=True):
+        for name, way in ways.items():
+            means: NDArray[np.float64] = np.array(way["strong_cost"]).mean(axis=1)
             style = "--" if "logged" in name else "-"
-            axes.plot(means, style, color=colour, label=name, linewidth=1.5)
-        tidy(axes, title, "generation", "mean cost of a draft" if key == "cost" else "")
+            axes.plot(means, style, color=COLOURS.get(name), label=name, linewidth=1.5)
+        tidy(axes, f"edited by the {user} user", "generation", "cost to the strong user")
         axes.set_ylim(bottom=0)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
+    handles, labels = every[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure

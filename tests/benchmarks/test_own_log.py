@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import own_log
+from benchmarks.balanced_user import BalancedUser, get_editor
 from benchmarks.own_log import LogSettings, Way
 from editloop.edits import read_log
 from editloop.lab import get_domain
@@ -28,7 +32,15 @@ def settings(base: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LogS
     monkeypatch.setattr(own_log, "base_path", lambda _: base())
     changes = (("lora", {"rank": 2}), ("max_new_tokens", 6), ("evaluations", 1))
     return LogSettings(
-        tmp_path / "work", seeds=(1,), generations=2, rows=20, held=4, steps=2, batch=8, changes=changes
+        tmp_path / "work",
+        users=("medium",),
+        seeds=(1,),
+        generations=2,
+        rows=20,
+        held=4,
+        steps=2,
+        batch=8,
+        changes=changes,
     )
 
 
@@ -59,21 +71,23 @@ def test_each_policy_writes_the_rows_that_the_next_is_fitted_on(
         ("sft", "base", 40),
     ]
     assert seen[3][3] == {"generation-1": ("dpo-logged-1", "1")}
-    assert data["ways"]["KTO, base"]["by_sft"] == [0, 1, 1] and data["ways"]["SFT"]["by_sft"] == [0, 0, 0]
-    costs = data["ways"]["DPO, logged"]["cost"]
-    assert len(costs) == 3 and costs[0] == data["ways"]["SFT"]["cost"][0]
-    rows = read_log(settings.folder / "dpo-logged-1" / "1" / "log.jsonl")
+    found = data["users"]["medium"]
+    assert found["KTO, base"]["by_sft"] == [0, 1, 1] and found["SFT"]["by_sft"] == [0, 0, 0]
+    costs = found["DPO, logged"]["cost"]
+    assert len(costs) == 3 and costs[0] == found["SFT"]["cost"][0]
+    rows = read_log(settings.folder / "medium" / "dpo-logged-1" / "1" / "log.jsonl")
     assert {row.policy for row in rows} == {"generation-1"} and len(rows) == 20
     page = (tmp_path / "own-log.md").read_text(encoding="utf-8")
     assert "KTO, base in generation 1, 2" in page and (tmp_path / "own-log.png").is_file()
-    assert json.loads((tmp_path / "own-log.json").read_text(encoding="utf-8"))["ways"] == data["ways"]
+    written = json.loads((tmp_path / "own-log.json").read_text(encoding="utf-8"))
+    assert written["users"]["medium"] == found
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("made again")
 
     monkeypatch.setattr(own_log, "fit", never)
     monkeypatch.setattr(own_log, "evaluate_on_users", never)
-    assert own_log.run(tmp_path, settings=settings, ways=WAYS)["ways"] == data["ways"]
+    assert own_log.run(tmp_path, settings=settings, ways=WAYS)["users"]["medium"] == found
 
 
 def test_a_fit_has_the_same_steps_whatever_the_rows() -> None:
@@ -87,3 +101,33 @@ def test_a_fit_has_the_same_steps_whatever_the_rows() -> None:
     assert settings.config("sft", own_log.WAYS["KTO, base"], 1, 100).hyperparameters["sft"] == {
         name: (value,) for name, value in get_domain("email").tuned["sft"].items()
     }
+
+
+def test_the_users_edits_leave_what_they_want_as_it_is() -> None:
+    """Detailed balance by counting: as many steps from one value to another as back, if both are from π*."""
+    domain = get_domain("email")
+    user, context = BalancedUser(domain, seed=3), next(iter(domain.contexts(1)))
+    wanted, values = domain.wanted(context), list(domain.attributes["layout"])
+    steps: Counter[tuple[str, str]] = Counter()
+    for i in range(3000):
+        for value in values:
+            draft = domain.render({**wanted, "layout": value})
+            edit = domain.parse(user.edit(context, draft, round=i))
+            assert edit is not None and all(edit[name] == wanted[name] for name in ("name", "day"))
+            steps[value, edit["layout"]] += 1
+    shares = {value: user.probability("layout", value, wanted["layout"]) for value in values}
+    assert sum(shares.values()) == pytest.approx(1.0) and shares[wanted["layout"]] == 0.85
+    for a, b in combinations(values, 2):
+        forth, back = shares[a] * steps[a, b] / 3000, shares[b] * steps[b, a] / 3000
+        error = math.hypot(shares[a] * steps[a, b] ** 0.5, shares[b] * steps[b, a] ** 0.5) / 3000
+        assert forth > 0 and abs(forth - back) < 4 * error
+    assert domain.parse(user.edit(context, "no email")) == wanted
+
+
+def test_the_edits_of_a_user_are_repeatable() -> None:
+    domain = get_domain("email")
+    context = next(iter(domain.contexts(2)))
+    draft = domain.render(domain.wanted(context))
+    edits = [get_editor("balanced", domain, seed=seed).edit(context, draft) for seed in (1, 1, 2, 3, 4, 5)]
+    assert edits[0] == edits[1] and len(set(edits)) > 1
+    assert get_editor("medium", domain, seed=1).edit(context, draft) == draft
