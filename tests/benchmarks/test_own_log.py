@@ -6,15 +6,18 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks import own_log
+from benchmarks import own_log, own_log_exact
 from benchmarks.balanced_user import BalancedUser, get_editor
 from benchmarks.own_log import LogSettings, Way
+from benchmarks.own_log_exact import RESPONSES, World
 from editloop.edits import read_log
 from editloop.lab import get_domain
 
@@ -34,6 +37,8 @@ def settings(base: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LogS
     return LogSettings(
         tmp_path / "work",
         users=("medium",),
+        exact_seeds=(1, 2),
+        exact_rows=20,
         seeds=(1,),
         generations=2,
         rows=20,
@@ -131,3 +136,36 @@ def test_the_edits_of_a_user_are_repeatable() -> None:
     edits = [get_editor("balanced", domain, seed=seed).edit(context, draft) for seed in (1, 1, 2, 3, 4, 5)]
     assert edits[0] == edits[1] and len(set(edits)) > 1
     assert get_editor("medium", domain, seed=1).edit(context, draft) == draft
+
+
+def test_where_every_quantity_is_known_only_the_writer_as_reference_reaches_the_goal() -> None:
+    """DPO at β = 1, on rows of the base and of π*; with the base as reference, they contradict each other."""
+    world = World.drawn(4)
+    policies = [world.base, world.goal]
+    log = [
+        replace(example, policy=str(i))
+        for i, policy in enumerate(policies)
+        for example in own_log_exact._written(world, "balanced", policy, 4, i, 3000)
+    ]
+    assert world.distance(world.goal) == 0 and world.wrong(world.goal) == pytest.approx(0.15)
+    right, between = (
+        own_log_exact.learned(own_log_exact.EXACT_WAYS[name], log, policies)
+        for name in ("DPO, logged", "DPO, base")
+    )
+    assert right is not None and between is not None
+    assert world.wrong(right) < 0.25 and world.distance(right) < 0.2
+    assert world.wrong(between) > 0.35 and world.distance(between) > 0.5
+
+
+def test_the_tabular_base_and_users_are_what_they_should_be() -> None:
+    world = World.drawn(2)
+    assert world.base.sum(axis=1) == pytest.approx(np.ones(8)) and 0.7 < world.wrong(world.base) < 0.8
+    generator = np.random.default_rng(0)
+    (right,) = [y for y in range(27) if (RESPONSES[y] == world.wanted[0]).all()]
+    assert world.edited("medium", 0, right, generator) == right
+    # π* of the balanced user is left as it is: a draft from it and its edit have the same distribution.
+    drafts = generator.choice(27, size=20_000, p=world.goal[0])
+    edits = [world.edited("balanced", 0, int(y), generator) for y in drafts]
+    shares = np.bincount(edits, minlength=27) / len(edits)
+    error = np.sqrt(world.goal[0] * (1 - world.goal[0]) * 2 / len(edits))
+    assert (np.abs(shares - world.goal[0]) < 4.5 * error).all()
