@@ -426,7 +426,6 @@ def _page(data: Mapping[str, Any]) -> str:
                 + "; ".join(f"{name} in generation {', '.join(map(str, gs))}" for name, gs in late.items())
                 + "."
             )
-    text.append(f"All chains together took {data['seconds'] / 60:.0f} min on one core.")
     return "\n\n".join(text)
 
 
