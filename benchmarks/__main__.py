@@ -34,6 +34,7 @@ BENCHMARKS = {
     "in-context": "in_context:run",
     "learners": "learners:run",
     "log-scale": "log_scale:run",
+    "own-log": "own_log:run",
     "personal": "personal:run",
     "pessimism": "pessimism:run",
     "postedit": "postedit:run",

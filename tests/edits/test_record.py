@@ -66,6 +66,8 @@ def test_status_is_derived(given: dict[str, Any], status: str, edit: str | None)
         ({"propensity": 0}, "propensity: not greater than 0"),
         ({"propensity": 1.01}, "propensity: not less than or equal to 1"),
         ({"propensity": float("nan")}, "propensity: not less than or equal to 1"),
+        ({"logprob": 0.5}, "logprob: not less than or equal to 0"),
+        ({"logprob": float("-inf")}, "logprob: not a finite number"),
         ({"time": "yesterday"}, "time: not a valid datetime or date, input is too short"),
         ({"time": "0001-01-01T00:00:00+14:00"}, "time: outside the years 1 to 9999"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),

@@ -47,6 +47,8 @@ class Completions:
         reference: log π_ref of each continuation [K], after the reference pass.
         cost: Estimated cost f̂ of each, in units of the train part's mean cost [K], once it is estimated.
         spread: Uncertainty u of each, in the same units [K].
+        start: Log-probability of each by the base, from which training starts [K], where the base is not the
+            reference and a figure needs it.
     """
 
     tree: ContextTree
@@ -54,6 +56,7 @@ class Completions:
     reference: tuple[float, ...] | None = None
     cost: tuple[float, ...] | None = None
     spread: tuple[float, ...] | None = None
+    start: tuple[float, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.tree.continuations)
@@ -90,6 +93,7 @@ class Completions:
             of_kept(self.reference),
             of_kept(self.cost),
             of_kept(self.spread),
+            of_kept(self.start),
         )
 
     def with_reference(self, log_probs: Sequence[float]) -> Completions:
@@ -110,6 +114,8 @@ class Example:
         sampled: The edit, the response and completions sampled from the reference, with log π_ref and
             estimated costs; None unless a method needs a cost model (see `editloop.offline.cost_model`).
         revisions: The earlier revisions of the edit as tokens, the oldest first, without blank ones.
+        policy: The policy that wrote the response, as the log names it; None if it names none.
+        logprob: The log-probability of the response that was logged when it was served; None if none was.
     """
 
     id: str
@@ -119,6 +125,8 @@ class Example:
     completions: Completions
     sampled: Completions | None = None
     revisions: tuple[tuple[int, ...], ...] = ()
+    policy: str | None = None
+    logprob: float | None = None
 
     @property
     def tree(self) -> ContextTree:
@@ -176,8 +184,18 @@ def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
             tree = ContextTree(tree.context, tree.continuations[:1])
         roles = {EDIT: (0,), RESPONSE: (len(tree.continuations) - 1,)}
         own = Completions(tree, roles)
-        revisions = _revisions(record, tree, encoder)
-        examples.append(Example(row.id, row.context, row.edit, record.response, own, revisions=revisions))
+        examples.append(
+            Example(
+                row.id,
+                row.context,
+                row.edit,
+                record.response,
+                own,
+                revisions=_revisions(record, tree, encoder),
+                policy=record.policy,
+                logprob=record.logprob,
+            )
+        )
     return ExampleSet(tuple(examples), +counts)  # the plus drops reasons with a count of 0
 
 

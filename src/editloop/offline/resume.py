@@ -41,16 +41,18 @@ def run_identity(policy: Policy, config: FitConfig, data: FitData) -> str:
     methods = [trial.method for name in config.methods for trial in config.trials(name)]
     kept = {"micro_batch_size"} if any(method.forward_matters for method in methods) else set()
     reads_revisions = any(REVISION in method.roles for method in methods)
-    settings = config.model_dump_json(exclude=RESOURCES - kept)
+    settings = config.model_dump_json(exclude=(RESOURCES - kept) | config.added)
     digest = hashlib.sha256(f"{policy.fingerprint} {settings}".encode())
     # A fit that goes on in another precision would compare trials of both. Runs in float32 have the identity
     # that they had before this was looked at.
     if (precision := policy.precision) != "float32":
         digest.update(precision.encode())
-    for example in (*data.train.examples, *data.validation.examples):
+    for example in data.examples:
         digest.update(repr((example.id, example.tree.context, example.tree.continuations)).encode())
         if reads_revisions:
             digest.update(repr(example.revisions).encode())
+        # A run cannot go on with other references: the base takes the place of a policy that has gone.
+        digest.update(data.references.identity(example).encode())
     return digest.hexdigest()[:16]
 
 
