@@ -31,7 +31,7 @@ all, of whose square 56% lies between users."""
 GAIN = 0.1
 """How much less a better policy costs, as a share of the champion's cost."""
 
-ROUNDS, LOOK_EVERY = 400, 40
+LOOK_EVERY = 40
 CHAMPION, NEW = "champion", "new"
 
 
@@ -45,6 +45,7 @@ class Team(NamedTuple):
         taste: The standard deviation, over users, of what they think of the new policy.
         unit: Whether users or requests are drawn.
         share: The share that is drawn.
+        rounds: The costs of the new policy after which the canary ends.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Team(NamedTuple):
     taste: float = 0.0
     unit: Unit = "user"
     share: float = 0.2
+    rounds: int = 400
 
 
 TEAMS = (
@@ -62,6 +64,7 @@ TEAMS = (
     Team("50 users without a past", 50, 0),
     Team("50 users whose tastes differ by .05", 50, 40, taste=0.05),
     Team("5 users, by request", 5, 40, unit="request"),
+    Team("50 users, 40 costs each before, 800 rounds", 50, 40, rounds=800),
 )
 
 
@@ -108,7 +111,7 @@ def play(team: Team, gain: float, seed: int) -> Outcome:
         return int(has.sum())
 
     add(team.users * team.past, -(10**9))
-    config = AutopilotConfig(canary_rounds=ROUNDS, canary_unit=team.unit, canary_share=team.share)
+    config = AutopilotConfig(canary_rounds=team.rounds, canary_unit=team.unit, canary_share=team.share)
     stages = _in_canary(Watch(rounds), config)
     canary, played, start = canary_of(stages), 0, 0
     while True:
@@ -164,7 +167,6 @@ def run(
     data = {
         "pairs": pairs,
         "better": better,
-        "rounds": ROUNDS,
         "look_every": LOOK_EVERY,
         "gain": GAIN,
         "results": results,
@@ -198,10 +200,10 @@ def _page(data: dict[str, Any]) -> str:
     heads = ["", "equal: promoted", "equal: called worse", "10% better: promoted", "in rounds (median)"]
     looks = f"each judged every {data['look_every']} rounds"
     text = (
-        f"Canaries of {data['rounds']} rounds, {data['pairs']:,} with an equal policy and {data['better']} "
-        f"with a better one, {looks}, with a fifth of the users (or of the requests). Costs have the mean "
-        f"{data['mean']}, users' means differ by {data['between']} and costs around them by {data['within']} "
-        "(standard deviations). An equal policy should be promoted in at most 5%, and one that costs 10% "
-        "less in at least 80%."
+        f"Canaries of 400 rounds where no number is named, {data['pairs']:,} with an equal policy and "
+        f"{data['better']} with a better one, {looks}, with a fifth of the users (or of the requests). Costs "
+        f"have the mean {data['mean']}, users' means differ by {data['between']} and costs around them by "
+        f"{data['within']} (standard deviations). An equal policy should be promoted in at most 5%, and one "
+        "that costs 10% less in at least 80%."
     )
     return f"{text}\n\n{markdown_table(heads, rows)}"

@@ -23,9 +23,9 @@ def costs(**by_user: list[float]) -> list[Cost]:
 
 def test_groups_without_a_past_by_hand():
     # Within each user the two costs are .1 apart: the sum of squares is .005 for each, over 4 degrees of
-    # freedom, so σ² = .005. The users' means are .25, .35 and .55, .65; each has the variance .0025, and the
-    # spread around the groups' means, 2 × .005 / .0025 = 4, exceeds its 2 degrees of freedom by 2.
-    # That is a variance of 2 / (2 (800 − 400)) = .0025 between users.
+    # freedom, so σ² = .005. The users' means are .25, .35 and .55, .65; each has the variance .0025. Their
+    # spread around the groups' means, 2 × .005 / .0025 = 4, exceeds its 2 degrees of freedom by 2: that is a
+    # variance of 2 / (2 (800 − 400)) = .0025 between users, and no spread is left in a group beyond both.
     first = costs(a=[0.2, 0.3], b=[0.3, 0.4])
     second = costs(c=[0.5, 0.6], d=[0.6, 0.7])
     found = between_groups([], first, second)
@@ -33,6 +33,19 @@ def test_groups_without_a_past_by_hand():
     assert (found.rounds, found.other_rounds, found.units, found.other_units) == (4, 4, 2, 2)
     # Each user's mean then has the variance .0025 + .0025, and no spread is left beyond it.
     assert found.error == pytest.approx(math.sqrt(2 * 0.005 / 2))
+
+
+def test_users_who_differ_about_the_new_policy_alone_make_it_uncertain():
+    # σ² = .0001 (the least), no past: a spread of .2 between the new policy's users, none between the others.
+    first = [Cost(f"a{i}", cost) for i, cost in enumerate((0.1, 0.3, 0.5, 0.7)) for _ in range(4)]
+    second = [Cost(f"b{i}", 0.4) for i in range(12) for _ in range(4)]
+    found = between_groups([*second, *(Cost(each.unit, 0.4) for each in first)], first, second)
+    assert found.mean == pytest.approx(0.0)
+    plain = math.sqrt(np.var([0.1, 0.3, 0.5, 0.7], ddof=1) / 4)
+    # Nearly all of the error rests on four users: Student's t with 3 degrees of freedom, to second order.
+    z = 1.959964
+    widened = 1 + (z**2 + 1) / 12 + (5 * z**4 + 16 * z**2 + 3) / 96 / 9
+    assert found.error == pytest.approx(plain * widened, rel=0.02)
 
 
 def test_the_past_of_a_user_is_taken_out():

@@ -7,8 +7,9 @@ variance σ² around those, the best prediction of a from n earlier costs with t
 B = τ²/(τ² + σ²/n), and what is left of it has the variance τ²(1 − B). So each user's mean in the canary, less
 that prediction, has the variance v = σ²/n₁ + τ²(1 − B) + ω², where ω² is how much users differ in what they
 think of the two policies. The groups' means weighted by 1/v differ by δ̂, with the variance Σ 1/Σ(1/v). The
-variances are estimated from the costs, by the method of moments; ω² from the spread of the users' changes
-(DerSimonian and Laird 1986).
+variances are estimated from the costs, by the method of moments; ω² from the spread of the users' changes in
+each group (DerSimonian and Laird 1986). As far as the standard error rests on that spread, it is widened by
+Student's t.
 
 **Within users.** Where the bandit plays several arms for each user, the difference of two arms is the mean of
 the users' own differences, weighted by 1/(σ²(1/n_a + 1/n_b) + ω²).
@@ -169,15 +170,33 @@ def between_groups(before: Iterable[Cost], first: Iterable[Cost], second: Iterab
     if math.isinf(within):  # each unit has one cost, as where requests are compared
         means, variances = [each.mean[k] for each, k in zip(now, present, strict=True)], []
         spread = max(SMALLEST_VARIANCE, float(np.mean([x.var(ddof=1) for x in means])))
-        variances = [np.full(len(x), spread) for x in means]
+        variances, excess = [np.full(len(x), spread) for x in means], [0.0, 0.0]
     else:
         means, variances = _changes(past, now, present, within)
-        excess = _excess(means, variances)
-        variances = [v + excess for v in variances]
+        # By group: users who differ in what they think of the new policy say nothing of the old one's users.
+        excess = [_excess([x], [v]) for x, v in zip(means, variances, strict=True)]
+        variances = [v + more for v, more in zip(variances, excess, strict=True)]
     weights = [1 / v for v in variances]
     averages = [float((w * x).sum() / w.sum()) for w, x in zip(weights, means, strict=True)]
-    error = math.sqrt(sum(1 / float(w.sum()) for w in weights))
-    return Difference(averages[0] - averages[1], error, *counts)
+    parts = [1 / float(w.sum()) for w in weights]
+    error = math.sqrt(sum(parts))
+    # Welch-Satterthwaite: what rests on the spread of a few users is itself uncertain.
+    known = [1 / float((1 / (v - more)).sum()) for v, more in zip(variances, excess, strict=True)]
+    loose = sum((p - q) ** 2 / (k - 1) for p, q, k in zip(parts, known, counts[2:], strict=True))
+    freedom = sum(parts) ** 2 / loose if loose > 0 else math.inf
+    return Difference(averages[0] - averages[1], error * _tail_ratio(freedom), *counts)
+
+
+def _tail_ratio(freedom: float) -> float:
+    """How much further the 97.5% quantile of Student's t lies than the normal one (Cornish-Fisher).
+
+    Args:
+        freedom: The degrees of freedom.
+    """
+    z = NormalDist().inv_cdf(0.975)
+    first = (z**2 + 1) / 4
+    second = (5 * z**4 + 16 * z**2 + 3) / 96
+    return 1 + first / freedom + second / freedom**2
 
 
 def _changes(
