@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import WORK
 from benchmarks.cells import EVALUATION
@@ -87,6 +88,11 @@ class Job(NamedTuple):
         return self.work / f"{self.log.name}-{self.seed}" / (self.method + "-rates" * self.compares_rates)
 
     @property
+    def is_kept(self) -> bool:
+        """Whether it was measured before."""
+        return (self.folder / "found.json").is_file()
+
+    @property
     def compares_rates(self) -> bool:
         """Whether this compares learning rates."""
         return len(self.rates) > 1
@@ -135,7 +141,8 @@ def run(
         for log in worlds
         if _differs(method, log)
     ]
-    tried = dict(in_parallel(_measure, comparisons, "learning rates", callback))
+    ended = dict(in_parallel(_measure, comparisons, "learning rates", callback))
+    tried = {job: ended[job] for job in comparisons}
     chosen = {method: _best_rate(method, tried) for method in methods}
     jobs = [
         Job(log, seed, method, () if log.is_real else chosen.get(method, ()), size, work, data)
@@ -144,28 +151,42 @@ def run(
         for method in (BASE, *methods)
         if _differs(method, log)
     ]
-    found: dict[Job, dict[str, Any]] = {}
-    summaries: dict[EditedLog, dict[str, Any]] = {}
-    measured: dict[str, Any] = {}
-    for job, result in in_parallel(_measure, jobs, "fits", callback):
+    # What is kept is read at once, and the page is written before anything is fitted and after each fit.
+    found = {job: _measure(job) for job in jobs if job.is_kept}
+    summaries = {log: _summary(log, jobs, found) for log in logs}
+    measured = _written(out, size, seeds, chosen, tried, found, summaries)
+    missing = [job for job in jobs if job not in found]
+    for job, result in in_parallel(_measure, missing, "fits", callback):
         found[job] = result
-        done = {each: found[each] for each in jobs if each in found}  # in the order of the jobs
-        if any(each.log == job.log and each.method == BASE for each in done):
-            summaries[job.log] = _summary(job.log, done)
-        measured = {
-            **size._asdict(),
-            "costs": {"test": PAPER_COST, "sampled": DEFAULT_COST},
-            "seeds": list(seeds),
-            "seed_of_samples": SEED,
-            "machines": dict(Counter(each["machine"] for each in (*tried.values(), *done.values()))),
-            "rates": [
-                {"log": each.log.title, "method": each.method, "trials": tried[each]["trials"]}
-                for each in comparisons
-            ],
-            "chosen_rates": {method: list(rates) for method, rates in chosen.items()},
-            "logs": {log.title: summaries[log] for log in logs if log in summaries},
-        }
-        write_result("edit-losses", measured, page(measured, PARENTS), out)
+        summaries[job.log] = _summary(job.log, jobs, found)
+        measured = _written(out, size, seeds, chosen, tried, found, summaries)
+    return measured
+
+
+def _written(
+    out: str | Path,
+    size: Size,
+    seeds: Sequence[int],
+    chosen: Mapping[str, tuple[float, ...]],
+    tried: Mapping[Job, dict[str, Any]],
+    found: Mapping[Job, dict[str, Any]],
+    summaries: Mapping[EditedLog, dict[str, Any] | None],
+) -> dict[str, Any]:
+    """Write what there is, and return it."""
+    measured = {
+        **size._asdict(),
+        "costs": {"test": PAPER_COST, "sampled": DEFAULT_COST},
+        "seeds": list(seeds),
+        "seed_of_samples": SEED,
+        "machines": dict(Counter(each["machine"] for each in (*tried.values(), *found.values()))),
+        "rates": [
+            {"log": job.log.title, "method": job.method, "trials": made["trials"]}
+            for job, made in tried.items()
+        ],
+        "chosen_rates": {method: list(rates) for method, rates in chosen.items()},
+        "logs": {log.title: summary for log, summary in summaries.items() if summary},
+    }
+    write_result("edit-losses", measured, page(measured, PARENTS), out)
     return measured
 
 
@@ -194,7 +215,9 @@ def _measure(job: Job) -> dict[str, Any]:
     if not kept.is_file():
         write_json(kept, _found(job))
     content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-    return content
+    if job.compares_rates or job.log.is_real:
+        return content
+    return content | {"rows": content["rows"] | _test_costs(job, content["rows"])}
 
 
 def _found(job: Job) -> dict[str, Any]:
@@ -226,24 +249,33 @@ def _training(made: RunFolder, method: str) -> dict[str, Any]:
 
 
 def _rows(job: Job, policy: Policy, base: Policy, fold: Fold, callback: ProgressCallback) -> Rows:
-    """The figures of a policy on the test rows; in the lab with the test costs, as `user_cost`."""
+    """The figures of a policy on the test rows."""
     examples, _ = reference_pass(base, make_examples(fold.test, base.encoder).examples)
     longest = longest_edit(make_examples(fold.train, base.encoder).examples)  # as in the fit
-    rows = measure_rows(policy, examples, DEFAULT_COST, longest, job.method, callback)
-    if job.log.is_real:
-        return rows
+    return measure_rows(policy, examples, DEFAULT_COST, longest, job.method, callback)
+
+
+def _test_costs(job: Job, rows: Rows) -> dict[str, list[float]]:
+    """What the sampled responses cost the strong user, by the paper's cost, and by one that is bounded."""
     user = get_user("strong", job.log.domain, seed=EVALUATION + job.seed)
     asked = enumerate(zip(rows["context"], rows["sample"], strict=True))
     edits = [user.edit(context, sample, round=t) for t, (context, sample) in asked]
-    return rows | {"user_cost": get_cost(PAPER_COST)(rows["sample"], edits).tolist()}
+    return {
+        name: [float(each) for each in get_cost(cost)(rows["sample"], edits)]
+        for name, cost in (("test_cost", PAPER_COST), ("bounded_test_cost", DEFAULT_COST))
+    }
 
 
-def _summary(log: EditedLog, done: Mapping[Job, dict[str, Any]]) -> dict[str, Any]:
-    """The figures of a log over its seeds, of the methods that are measured on all seeds of the base."""
+def _summary(
+    log: EditedLog, jobs: Sequence[Job], found: Mapping[Job, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """The figures of a log over its seeds, of the methods that are measured on the seeds of the base."""
     mine: dict[str, dict[int, dict[str, Any]]] = {}
-    for job, found in done.items():
-        if job.log == log:
-            mine.setdefault(job.method, {})[job.seed] = found
+    for job in jobs:
+        if job.log == log and job in found:
+            mine.setdefault(job.method, {})[job.seed] = found[job]
+    if BASE not in mine:
+        return None
     seeds = list(mine[BASE])
     mine = {method: by_seed for method, by_seed in mine.items() if list(by_seed) == seeds}
     pooled = {
@@ -265,7 +297,7 @@ def _summary(log: EditedLog, done: Mapping[Job, dict[str, Any]]) -> dict[str, An
             for method, rows in pooled.items()
         },
         "by_seed": {
-            method: [float(np.mean(found["rows"][_cost_key(found["rows"])])) for found in by_seed.values()]
+            method: [float(np.mean(found["rows"][_compared(found["rows"])[0]])) for found in by_seed.values()]
             for method, by_seed in mine.items()
         },
         "fits": [
@@ -277,29 +309,27 @@ def _summary(log: EditedLog, done: Mapping[Job, dict[str, Any]]) -> dict[str, An
     }
 
 
-def _cost_key(rows: Rows) -> str:
-    """The cost by which methods are compared: that to the strong user, on people's edits that to the edit."""
-    return "user_cost" if "user_cost" in rows else "cost"
+def _compared(rows: Rows) -> tuple[str, ...]:
+    """The costs by which methods are compared: to the strong user, or on people's edits to the edit."""
+    return ("test_cost", "bounded_test_cost") if "test_cost" in rows else ("cost",)
 
 
 def _figures(rows: Rows, base: Rows, parent: Rows | None) -> dict[str, Figure]:
     """The figures of a policy, given those rows of the base and of the method that it is compared with."""
-    columns = {key: np.array(rows[key], np.float64) for key in ("log_prob", "tokens", "cost", "finished")}
-    gain = columns["log_prob"] - np.array(base["log_prob"], np.float64)
-    margin = np.array([np.nan if each is None else each for each in rows["margin"]], np.float64)
-    wins = np.where(np.isnan(margin), np.nan, (np.sign(margin) + 1) / 2)
-    own, tokens = np.array(rows[_cost_key(rows)], np.float64), columns["tokens"]
-    found: dict[str, Figure] = {
-        "cost": lambda i: float(columns["cost"][i].mean()),
-        "log_prob_per_token": lambda i: float(columns["log_prob"][i].sum() / tokens[i].sum()),
-        "gain_per_token": lambda i: float(gain[i].sum() / tokens[i].sum()),
-        "fallen": lambda i: float((gain[i] < 0).mean()),
-        "reference_accuracy": lambda i: float(np.nanmean(wins[i])),
-        "finished": lambda i: float(columns["finished"][i].mean()),
-    }
-    if "user_cost" in rows:
-        found["test_cost"] = lambda i: float(own[i].mean())
+    costs = _compared(rows)
+    means = {key: np.array(rows[key], np.float64) for key in dict.fromkeys((*costs, "cost", "finished"))}
     if parent:
-        saved = np.array(parent[_cost_key(rows)], np.float64) - own
-        found["saved"] = lambda i: float(saved[i].mean())
-    return found
+        means |= {f"saved_{key}": np.array(parent[key], np.float64) - means[key] for key in costs}
+    log_prob, tokens = (np.array(rows[key], np.float64) for key in ("log_prob", "tokens"))
+    gain = log_prob - np.array(base["log_prob"], np.float64)
+    margin = np.array([np.nan if each is None else each for each in rows["margin"]], np.float64)
+    means["fallen"] = np.where(gain < 0, 1.0, 0.0)
+    means["reference_accuracy"] = np.where(np.isnan(margin), np.nan, (np.sign(margin) + 1) / 2)
+
+    def mean_of(values: NDArray[np.float64]) -> Figure:
+        return lambda i: float(np.nanmean(values[i]))
+
+    return {name: mean_of(values) for name, values in means.items()} | {
+        "log_prob_per_token": lambda i: float(log_prob[i].sum() / tokens[i].sum()),
+        "gain_per_token": lambda i: float(gain[i].sum() / tokens[i].sum()),
+    }

@@ -11,8 +11,11 @@ __all__ = ["page"]
 
 COLUMNS = {
     "test_cost": "test cost",
-    "saved": "less than the loss it changes",
-    "cost": "cost of a sampled draft",
+    "saved_test_cost": "less than its parent's",
+    "bounded_test_cost": "bounded test cost",
+    "saved_bounded_test_cost": "less than its parent's",
+    "cost": "cost against the edit",
+    "saved_cost": "less than its parent's",
     "log_prob_per_token": "log-likelihood of the edit per token",
     "gain_per_token": "over the base's",
     "fallen": "edits that fell",
@@ -31,22 +34,25 @@ def page(measured: Mapping[str, Any], parents: Mapping[str, str]) -> str:
         parents: For each loss that reads the edit, the one that it changes.
     """
     machines = ", ".join(f"{machine} {count}" for machine, count in measured["machines"].items())
-    changed = ", ".join(f"`{name}` with `{parent}`" for name, parent in parents.items())
+    changed = ", ".join(f"`{parent}` of `{name}`" for name, parent in parents.items())
     seeds = ", ".join(map(str, measured["seeds"]))
     costs = measured["costs"]
     parts = [
         "`fit` with its defaults, one method at a time; in the lab, whose base is small, each method has the "
         "learning rate of the last table that was best on other logs. In the lab there are "
         f"{measured['rows']} rows to learn from and up to {measured['tests']} to test on for each of the "
-        f"seeds {seeds}, and the test cost is that of a sampled draft to the strong user "
-        f"(`{costs['test']}`). Of people's edits there are {measured['real_rows']} and "
-        f"{measured['real_tests']}; the base is {measured['base']} in {measured['dtype']}. The cost of a "
-        f"sampled draft is that against the row's own edit (`{costs['sampled']}`), which its user made of "
-        "another draft.",
-        "In brackets 95% intervals by bootstrap over contexts, with the fits as they are. A loss that reads "
-        f"the edit is compared with the one that it changes, in the same contexts: {changed}; by the test "
-        "cost in the lab, else by the cost of a sampled draft. An edit fell if it is less likely than under "
-        f"the base. Measurements by machine: {machines}.",
+        f"seeds {seeds}. The test cost is that of a sampled draft to the strong user (`{costs['test']}`, "
+        f"which an almost empty draft makes huge; bounded: `{costs['sampled']}`). Of people's edits there "
+        f"are {measured['real_rows']} and {measured['real_tests']} rows, and the base is "
+        f"{measured['base']} in {measured['dtype']}. The cost against the edit (`{costs['sampled']}`) is "
+        "that between a sampled draft and the row's own edit, which its user made of another draft.",
+        "In brackets 95% intervals by bootstrap over contexts, with the fits as they are. The parent of a "
+        f"loss that reads the edit is the loss that it changes: {changed}; they are compared in the same "
+        "contexts, and above 0 the new one is better. An edit fell if it is less likely than under the base. "
+        "Of `chain_dpo` there are figures only where edits have earlier revisions. The weak users of the lab "
+        "go on with their own text at the second and the third visit. The revisions of translations are "
+        "made: the draft with the first half of the translator's changes. "
+        f"Measurements by machine: {machines}.",
     ]
     for title, found in measured["logs"].items():
         parts += [f"## {title}", _about(found), _table(found), _by_seed(found), _fits(found["fits"])]
@@ -62,14 +68,17 @@ def _about(found: Mapping[str, Any]) -> str:
 
 
 def _table(found: Mapping[str, Any]) -> str:
+    policies = found["policies"]
+    shown = [key for key in COLUMNS if any(key in figures for figures in policies.values())]
     rows = []
-    for name, figures in found["policies"].items():
+    for name, figures in policies.items():
         row = [name]
-        for key in COLUMNS:
+        for key in shown:
             is_own = name == "base" and key in FROM_BASE
-            row.append("" if key not in figures or is_own else _shown(figures[key], signed=key == "saved"))
+            is_difference = key.startswith("saved")
+            row.append("" if key not in figures or is_own else _shown(figures[key], signed=is_difference))
         rows.append(row)
-    return markdown_table(["policy", *COLUMNS.values()], rows)
+    return markdown_table(["policy", *(COLUMNS[key] for key in shown)], rows)
 
 
 def _shown(figure: Mapping[str, Any], *, signed: bool = False) -> str:
@@ -91,13 +100,15 @@ def _by_seed(found: Mapping[str, Any]) -> str:
 
 def _fits(fits: Sequence[Mapping[str, Any]]) -> str:
     lines = []
-    for each in fits:
-        seconds = sum(trial["seconds"] for trial in each["trials"])
-        lines.append(
-            f"- {each['method']}, seed {each['seed']}: {each['chosen']}; step {each['steps'][0]} of "
-            f"{each['steps'][1]} kept; {seconds:.0f} s"
-        )
-        lines += [f"- alarm, {each['method']}, seed {each['seed']}: {line}" for line in each["alarms"]]
+    for method in dict.fromkeys(each["method"] for each in fits):
+        mine = [each for each in fits if each["method"] == method]
+        chosen = " / ".join(dict.fromkeys(each["chosen"] for each in mine))
+        steps = ", ".join(f"{best} of {last}" for best, last in (each["steps"] for each in mine))
+        seconds = sum(trial["seconds"] for each in mine for trial in each["trials"])
+        lines.append(f"- {method}: {chosen}; step {steps} kept; {seconds:.0f} s in all")
+        lines += [
+            f"- alarm, {method}, seed {each['seed']}: {line}" for each in mine for line in each["alarms"]
+        ]
     return "\n".join(lines)
 
 

@@ -63,7 +63,7 @@ def test_half_way_are_the_first_half_of_the_changes(response: str, edit: str, be
     assert row.revisions == (() if between is None else (between,))
 
 
-def rows(log_prob: list[float], cost: list[float], user_cost: list[float] | None = None) -> dict[str, Any]:
+def rows(log_prob: list[float], cost: list[float], test_cost: list[float] | None = None) -> dict[str, Any]:
     found = {
         "context": ["a", "b"],
         "edit": ["x", "x"],
@@ -75,7 +75,7 @@ def rows(log_prob: list[float], cost: list[float], user_cost: list[float] | None
         "finished": [True, False],
         "ratio": [1.0, 1.0],
     }
-    return found | ({} if user_cost is None else {"user_cost": user_cost})
+    return found | ({} if test_cost is None else {"test_cost": test_cost, "bounded_test_cost": cost})
 
 
 def test_the_figures_by_hand() -> None:
@@ -85,7 +85,9 @@ def test_the_figures_by_hand() -> None:
     assert found == pytest.approx(
         {
             "test_cost": 0.5,
-            "saved": 0.2,
+            "saved_test_cost": 0.2,
+            "bounded_test_cost": 0.4,
+            "saved_bounded_test_cost": 0.2,
             "cost": 0.4,
             "log_prob_per_token": -9 / 8,
             "gain_per_token": 1 / 8,
@@ -96,8 +98,8 @@ def test_the_figures_by_hand() -> None:
     )
     # People's edits have no test cost: the comparison is by the cost against the row's edit.
     plain = _figures(rows([-2.0, -7.0], [0.4, 0.4]), base, rows([-3.0, -8.0], [0.5, 0.7]))
-    assert "test_cost" not in plain and plain["saved"](slice(None)) == pytest.approx(0.2)
-    assert "saved" not in _figures(own, base, None)
+    assert "test_cost" not in plain and plain["saved_cost"](slice(None)) == pytest.approx(0.2)
+    assert "saved_test_cost" not in _figures(own, base, None)
     assert all(set(draw) <= {0, 1} for draw in resampled_rows(own["context"])[:5])
 
 
@@ -141,7 +143,8 @@ def test_each_method_is_measured_once(
         assert log["policies"]["base"]["gain_per_token"]["value"] == 0
         assert log["policies"]["dpo"]["gain_per_token"]["value"] != 0
         assert ("test_cost" in log["policies"]["dpo"]) == (title != "ro-en")
-        assert "saved" in log["policies"]["chain_dpo"] and "saved" not in log["policies"]["dpo"]
+        saved = "saved_cost" if title == "ro-en" else "saved_test_cost"
+        assert saved in log["policies"]["chain_dpo"] and saved not in log["policies"]["dpo"]
         assert sum(log["revised"]) > 0
     assert [each["method"] for each in found["rates"]] == ["dpo", "chain_dpo"]
     assert len(found["rates"][0]["trials"]) == 2
@@ -185,7 +188,7 @@ def test_a_page_names_alarms_and_leaves_out_what_is_not_there() -> None:
                 "revised": [0],
                 "policies": {
                     "base": {"cost": figure, "fallen": figure},
-                    "dpo": {"cost": figure, "saved": nothing},
+                    "dpo": {"cost": figure, "saved_cost": nothing},
                 },
                 "by_seed": {},
                 "fits": [{"method": "dpo", "seed": 1, **fits}],
@@ -193,7 +196,7 @@ def test_a_page_names_alarms_and_leaves_out_what_is_not_there() -> None:
         },
     }
     text = page(measured, PARENTS)
-    assert "| base |  |  | 0.500 [0.250, 0.750] |  |  |  |  |  |" in text
-    assert "| dpo |  | – | 0.500 [0.250, 0.750] |" in text
+    assert "| base | 0.500 [0.250, 0.750] |  |  |" in text
+    assert "| dpo | 0.500 [0.250, 0.750] | – |" in text
     assert "- alarm, dpo, seed 1: it fell" in text and "none with revisions" in text
     assert "## Learning rates" not in text and "Test cost by seed" not in text
