@@ -137,11 +137,11 @@ class TableSettings(NamedTuple):
         Raises:
             RunError: The folder holds a cell that was made with other settings.
         """
-        editor = get_user(cell.trained, cell.world, seed=cell.seed)
+        editor, config = get_user(cell.trained, cell.world, seed=cell.seed), self.config(cell)
         settings = {
             "rounds": self.rounds,
             "rows": self.rows,
-            "fit": self.config(cell).model_dump(mode="json"),
+            "fit": config.model_dump(mode="json", exclude=config.added),
             "user": dict(editor.settings),
             "domain": cell.world.fingerprint,
             "base": _hash(base_path(cell.domain) / "model.safetensors"),

@@ -31,7 +31,7 @@ all, of whose square 56% lies between users."""
 GAIN = 0.1
 """How much less a better policy costs, as a share of the champion's cost."""
 
-ROUNDS, LOOK_EVERY = 400, 20
+ROUNDS, LOOK_EVERY = 400, 40
 CHAMPION, NEW = "champion", "new"
 
 
@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
 
 def play(team: Team, gain: float, seed: int) -> Outcome:
     """Return how one canary ends; `gain` is what the new policy costs less."""
-    generator = np.random.default_rng([seed, round(1000 * gain), team.users])
+    generator = np.random.default_rng([seed, round(1000 * gain) + 1000, team.users])
     level = np.clip(MEAN + BETWEEN * generator.standard_normal(team.users), 0.03, 0.95)
     taste = team.taste * generator.standard_normal(team.users)
     activity = generator.gamma(2.0, 1.0, team.users)
@@ -92,15 +92,20 @@ def play(team: Team, gain: float, seed: int) -> Outcome:
 
     def add(n: int, start: int) -> int:
         """Play rounds, and return how many had the new policy."""
-        new = 0
-        for i, u in enumerate(generator.choice(team.users, n, p=activity)):
-            name = f"{seed}:{start + i}"
-            is_new = canary is not None and canary.takes(names[u], name)
-            cost = _cost(generator, level[u] + is_new * (taste[u] - gain))
+        askers = generator.choice(team.users, n, p=activity)
+        ids = [f"{seed}:{start + i}" for i in range(n)]
+        if canary is None:
+            has = np.zeros(n, dtype=bool)
+        elif team.unit == "user":
+            drawn = np.array([canary.takes(name, "") for name in names])
+            has = drawn[askers]
+        else:
+            has = np.array([canary.takes("", name) for name in ids])
+        costs = _costs(generator, level[askers] + has * (taste[askers] - gain))
+        for i, (u, is_new, cost) in enumerate(zip(askers, has, costs.tolist(), strict=True)):
             arm = NEW if is_new else CHAMPION
-            rounds.append(Round(name, names[u], arm, arm, float(start + i), "edited", cost))
-            new += is_new
-        return new
+            rounds.append(Round(ids[i], names[u], arm, arm, float(start + i), "edited", cost))
+        return int(has.sum())
 
     add(team.users * team.past, -(10**9))
     config = AutopilotConfig(canary_rounds=ROUNDS, canary_unit=team.unit, canary_share=team.share)
@@ -128,22 +133,26 @@ def _in_canary(watch: Watch, config: AutopilotConfig) -> Stages:
     return stages
 
 
-def _cost(generator: np.random.Generator, mean: float) -> float:
-    """A cost in [0, 1] of this mean, from a Beta distribution; it is wide where costs of 0 are frequent."""
-    mean = float(np.clip(mean, 0.02, 0.97))
-    strength = max(mean * (1 - mean) / WITHIN**2 - 1, 0.3)
-    return float(generator.beta(mean * strength, (1 - mean) * strength))
+def _costs(generator: np.random.Generator, means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Costs in [0, 1] of these means [n], from Beta distributions; wide where costs of 0 are frequent."""
+    means = np.clip(means, 0.02, 0.97)
+    strength = np.maximum(means * (1 - means) / WITHIN**2 - 1, 0.3)
+    return generator.beta(means * strength, (1 - means) * strength)
 
 
-def run(out: str | Path, *, pairs: int = 1000, callback: ProgressCallback | None = None) -> dict[str, Any]:
+def run(
+    out: str | Path, *, pairs: int = 1000, better: int = 400, callback: ProgressCallback | None = None
+) -> dict[str, Any]:
     """Measure, and write `promotion.json` and `promotion.md`.
 
     Args:
         out: The folder for the results.
-        pairs: The canaries of each team, once with an equal policy and once with a better one.
+        pairs: The canaries of each team with an equal policy.
+        better: Those with a better one.
         callback: Receives progress.
     """
-    parts = [(team, gain, part, pairs) for team in TEAMS for gain in (0.0, GAIN * MEAN) for part in range(10)]
+    kinds = ((0.0, pairs), (GAIN * MEAN, better))
+    parts = [(team, gain, part, n) for team in TEAMS for gain, n in kinds for part in range(10)]
     played = dict(in_parallel(_job, parts, "canaries", callback or WarningCallback()))
     results = []
     for team in TEAMS:
@@ -152,7 +161,14 @@ def run(out: str | Path, *, pairs: int = 1000, callback: ProgressCallback | None
             found = [each for part in parts if part[:2] == (team, gain) for each in played[part]]
             row[name] = _summary(found)
         results.append(row)
-    data = {"pairs": pairs, "rounds": ROUNDS, "look_every": LOOK_EVERY, "gain": GAIN, "results": results}
+    data = {
+        "pairs": pairs,
+        "better": better,
+        "rounds": ROUNDS,
+        "look_every": LOOK_EVERY,
+        "gain": GAIN,
+        "results": results,
+    }
     data |= {"mean": MEAN, "between": BETWEEN, "within": WITHIN}
     write_result("promotion", data, _page(data), out)
     return data
@@ -180,9 +196,10 @@ def _page(data: dict[str, Any]) -> str:
         cells = [f"{equal['promoted']:.1%}", f"{equal['worse']:.1%}", f"{better['promoted']:.0%}"]
         rows.append([each["team"]["name"], *cells, "–" if rounds is None else f"{rounds:.0f}"])
     heads = ["", "equal: promoted", "equal: called worse", "10% better: promoted", "in rounds (median)"]
+    looks = f"each judged every {data['look_every']} rounds"
     text = (
-        f"Canaries of {data['rounds']} rounds, {data['pairs']} of each kind, each judged every "
-        f"{data['look_every']} rounds, with a fifth of the users (or of the requests). Costs have the mean "
+        f"Canaries of {data['rounds']} rounds, {data['pairs']:,} with an equal policy and {data['better']} "
+        f"with a better one, {looks}, with a fifth of the users (or of the requests). Costs have the mean "
         f"{data['mean']}, users' means differ by {data['between']} and costs around them by {data['within']} "
         "(standard deviations). An equal policy should be promoted in at most 5%, and one that costs 10% "
         "less in at least 80%."

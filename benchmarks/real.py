@@ -9,33 +9,27 @@ the benchmark can be interrupted and goes on where it stopped. As many fits run 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks import WORK
 from benchmarks.real_rows import LANGUAGES, Fold, lamp_folds, mlqe
-from editloop.edits import context_text, get_cost
-from editloop.edits.cost import charge_unfinished
+from benchmarks.row_figures import SEED, Rows, figures_of, measure_rows, resampled_rows
 from editloop.errors import ConfigError
 from editloop.io import write_json, write_text
 from editloop.lab.folder import claim
 from editloop.offline import METHODS as REGISTRY
 from editloop.offline import FitConfig, fit
-from editloop.offline.examples import EDIT, Example, make_examples
+from editloop.offline.examples import make_examples
 from editloop.offline.reference import reference_pass
-from editloop.offline.scoring import score
 from editloop.parallel import RelayedCallback, in_parallel
 from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback, WarningCallback, counter
 from editloop.results import machine_name, markdown_table, write_result
 
-__all__ = ["BASE", "DATA_SETS", "DTYPE", "METHODS", "SEED", "claim_fit", "possible", "run"]
+__all__ = ["BASE", "DATA_SETS", "DTYPE", "METHODS", "claim_fit", "possible", "run"]
 
 BASE = "smollm2"
 DTYPE = "bfloat16"
@@ -47,15 +41,6 @@ SHOWN = 2
 
 QUOTED = 400
 """The most characters of a text that the page shows."""
-
-RESAMPLES = 2000
-SEED = 7
-"""The seed of the sampled responses and of the bootstrap."""
-
-Rows = dict[str, Any]
-"""What is kept of a policy on test rows, one entry for each row in lists: `context`, `edit`, `log_prob`
-(log π(y'|x)), `tokens` of the edit, `margin` (None where the response was accepted), a sampled response
-(`sample`), its `cost` against the edit, `finished`, and its length over that of the edit (`ratio`)."""
 
 
 def run(
@@ -180,43 +165,9 @@ def _rows(
     )
     config = made.manifest().config
     with made.policy(arm, base) as policy:
-        found = _measured(policy, examples, config.cost, config.max_new_tokens, arm, callback)
+        found = measure_rows(policy, examples, config.cost, config.max_new_tokens, arm, callback)
     write_text(kept, json.dumps(found))
     return found
-
-
-def _measured(
-    policy: Policy,
-    examples: Sequence[Example],
-    cost: str,
-    longest: int,
-    arm: str,
-    callback: ProgressCallback,
-) -> Rows:
-    scores = score(policy, examples, progress=counter(callback, arm, len(examples)))
-    samples = policy.sample(
-        [each.context for each in examples],
-        seed=SEED,
-        max_new_tokens=longest,
-        progress=counter(callback, f"{arm}, samples", len(examples)),
-    )
-    margins: list[float | None] = [None] * len(examples)
-    for row, margin in zip(scores.pair.tolist(), scores.margin.tolist(), strict=True):
-        margins[row] = margin
-    edits = [each.edit for each in examples]
-    cost_of, finished = get_cost(cost), [each.finished for each in samples]
-    costs = np.asarray(cost_of([each.text for each in samples], edits), np.float64)
-    return {
-        "context": [context_text(each.context) for each in examples],
-        "edit": edits,
-        "log_prob": scores.chosen.tolist(),
-        "tokens": [len(e.tree.continuations[e.completions.of(EDIT)]) for e in examples],
-        "margin": margins,
-        "sample": [each.text for each in samples],
-        "cost": charge_unfinished(cost_of, costs, finished, edits).tolist(),
-        "finished": finished,
-        "ratio": [len(s.text) / max(1, len(edit)) for s, edit in zip(samples, edits, strict=True)],
-    }
 
 
 def _about(made: RunFolder, fold: Fold, machine: str) -> dict[str, Any]:
@@ -253,66 +204,17 @@ def _summary(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for arm in arms
     }
     base = pooled["base"]
-    draws = _resampled(base["context"])
+    draws = resampled_rows(base["context"])
     return {
         "fits": [each["about"] for each in fits],
         "rows": len(base["context"]),
-        "policies": {arm: _figures(rows, base, draws) for arm, rows in pooled.items()},
+        "policies": {arm: figures_of(rows, base, draws) for arm, rows in pooled.items()},
         # Only what the policies wrote: the corpora's texts are not ours to show.
         "texts": [
             {arm: rows["sample"][i] for arm, rows in pooled.items()}
             for i in range(min(SHOWN, len(base["context"])))
         ],
     }
-
-
-def _resampled(contexts: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Return bootstrap samples of rows [RESAMPLES], in which the rows of one context stay together."""
-    groups: dict[str, list[int]] = {}
-    for row, context in enumerate(contexts):
-        groups.setdefault(context, []).append(row)
-    rows = [np.array(each, np.int64) for each in groups.values()]
-    generator = np.random.default_rng(SEED)
-    return [
-        np.concatenate([rows[i] for i in generator.integers(len(rows), size=len(rows))])
-        for _ in range(RESAMPLES)
-    ]
-
-
-def _figures(rows: Rows, base: Rows, draws: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
-    """Return each figure of a policy as its value and its 95% interval by bootstrap over contexts."""
-    log_prob, before, tokens = (
-        np.array(each, np.float64) for each in (rows["log_prob"], base["log_prob"], rows["tokens"])
-    )
-    margin = np.array([np.nan if each is None else each for each in rows["margin"]], np.float64)
-    wins = np.where(np.isnan(margin), np.nan, (np.sign(margin) + 1) / 2)
-    columns = {key: np.array(rows[key], np.float64) for key in ("cost", "finished", "ratio")}
-    saved = np.array(base["cost"], np.float64) - columns["cost"]
-    # A draft that was cut costs 1, so a policy that finishes more often saves by that alone.
-    both = np.array(base["finished"], bool) & np.array(rows["finished"], bool)
-    saved_finished = np.where(both, saved, np.nan)
-    figures: dict[str, Callable[[Any], float]] = {
-        "log_prob_per_token": lambda i: float(log_prob[i].sum() / tokens[i].sum()),
-        "gain_per_token": lambda i: float((log_prob[i] - before[i]).sum() / tokens[i].sum()),
-        "reference_accuracy": lambda i: float(np.nanmean(wins[i])),
-        "cost": lambda i: float(columns["cost"][i].mean()),
-        "cost_saved": lambda i: float(saved[i].mean()),
-        "cost_saved_where_both_finish": lambda i: float(np.nanmean(saved_finished[i])),
-        "finished": lambda i: float(columns["finished"][i].mean()),
-        "length_ratio": lambda i: float(columns["ratio"][i].mean()),
-    }
-    found = {}
-    with warnings.catch_warnings():  # of a mean of no rows, which is NaN: nothing to compare
-        warnings.simplefilter("ignore", RuntimeWarning)
-        for name, figure in figures.items():
-            low, high = np.nanquantile([figure(draw) for draw in draws], (0.025, 0.975))
-            found[name] = {"value": _number(figure(slice(None))), "interval": [_number(low), _number(high)]}
-    return found
-
-
-def _number(value: float) -> float | None:
-    """A figure as JSON has it: None where there is nothing to compute it of."""
-    return None if np.isnan(value) else float(value)
 
 
 COLUMNS = {

@@ -168,7 +168,7 @@ def _cell(
             "rows": settings.rows,
             "rounds": settings.rounds,
             "world": world.fingerprint,
-            "changes": config.model_dump(mode="json"),
+            "changes": config.model_dump(mode="json", exclude=config.added),
         },
     )
     kept = folder / "cell.json"

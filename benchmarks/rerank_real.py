@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import WORK
-from benchmarks.real import BASE, DTYPE, METHODS, SEED, claim_fit, possible
+from benchmarks.real import BASE, DTYPE, METHODS, claim_fit, possible
 from benchmarks.real_rows import LANGUAGES, Fold, mlqe
 from benchmarks.rerank import COUNTS, HEADINGS, cells_of, compared_costs, savings
+from benchmarks.row_figures import SEED
 from editloop.edits import get_cost
 from editloop.edits.cost import charge_unfinished
 from editloop.io import write_json

@@ -29,7 +29,19 @@ HEAVY_NAMES = {"Policy", "Sample", "evaluate", "fit", "load_base"}
 LIGHT_VERBS = {"inspect", "diagnose", "estimate", "export"}
 
 
-ROOMS = ("edits", "online", "users", "policy", "offline", "lab", "theory", "diagnosis", "serve", "store")
+ROOMS = (
+    "edits",
+    "online",
+    "users",
+    "policy",
+    "offline",
+    "lab",
+    "theory",
+    "diagnosis",
+    "autopilot",
+    "serve",
+    "store",
+)
 
 
 @pytest.fixture
@@ -123,6 +135,7 @@ for room in {ROOMS!r}:
         "offline": {"nothing", "train"},
         "lab": {"nothing", "train"},
         "theory": {"nothing", "theory"},
+        "autopilot": {"nothing", "serve"},
         "serve": {"nothing", "serve"},
         "store": {"nothing", "serve"},
     }
@@ -150,6 +163,12 @@ ARGUMENTS = {
     ("serve",): (["."], "serve"),
     ("demo-real",): ([], "train"),
     ("serve-demo",): ([], "serve"),
+    ("autopilot", "run"): ([], "serve"),
+    ("autopilot", "status"): ([], "serve"),
+    ("autopilot", "pause"): ([], "serve"),
+    ("autopilot", "resume"): ([], "serve"),
+    ("autopilot", "promote"): (["early@1"], "serve"),
+    ("autopilot", "rollback"): (["early@1"], "serve"),
     ("keys", "create"): (["anna"], "serve"),
     ("keys", "list"): ([], "serve"),
     ("keys", "revoke"): (["anna"], "serve"),

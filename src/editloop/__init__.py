@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         write_log,
     )
     from editloop.errors import (
+        AutopilotError,
         BanditError,
         BudgetError,
         ConfigError,
@@ -83,6 +84,7 @@ __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
 __all__ = [
     "AsyncClient",
+    "AutopilotError",
     "Bandit",
     "BanditConfig",
     "BanditError",

@@ -14,7 +14,7 @@ from editloop.autopilot.lease import Lease
 from editloop.autopilot.ledger import read_stages, write_transitions
 from editloop.autopilot.pilot import PAUSED, Autopilot
 from editloop.autopilot.stages import Stage, Transition
-from editloop.errors import AutopilotError
+from editloop.errors import AutopilotError, StoreUnreachableError
 from editloop.store import Store, reads, writes
 from editloop.store.schema import COST, SALT
 
@@ -44,9 +44,9 @@ class FakeFitter:
 class Bench:
     """A store with an arm, and autopilots on it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.now = folder, 1_000_000.0
-        self.store = Store(str(folder / "edits.db"))
+        self.store = Store(url)
         self.store.open(claim=False)
         self.config = AutopilotConfig(min_edits=20, canary_rounds=40, shadow_rounds=20, hold_out=0.0)
         self.fitter = FakeFitter()
@@ -94,8 +94,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path):
-    made = Bench(tmp_path)
+def bench(tmp_path, url):
+    made = Bench(tmp_path, url)
     yield made
     made.store.close()
 
@@ -214,6 +214,40 @@ def test_a_stage_is_written_with_its_epoch_or_not_at_all(bench):
     with bench.store.transaction() as connection, pytest.raises(AutopilotError, match="cannot become"):
         write_transitions(connection, [Transition("early@22222222", S.SHADOW, S.CHAMPION, bench.now)])
     assert bench.store.last() == before
+
+
+def test_a_store_that_goes_away_is_waited_for(bench, monkeypatch, caplog):
+    looks, step = [], bench.pilot.step
+
+    def failing() -> list:
+        looks.append(1)
+        if len(looks) < 3:
+            raise StoreUnreachableError("the store does not answer")
+        return step()
+
+    monkeypatch.setattr(bench.pilot, "step", failing)
+    bench.pilot.run(lambda seconds: len(looks) == 4)
+    assert caplog.text.count("the store does not answer") == 2
+    bench.store.open(claim=False)
+    assert bench.stages().champion == CHAMPION  # the third and the fourth look took their steps
+    assert bench.fitter.stopped == 1
+
+
+def test_a_store_of_a_newer_version_ends_it(bench):
+    with bench.store.transaction() as connection:
+        row = {"seq": 2, "time": 1.0, "kind": "stage", "arm": "x@1", "detail": '{"stage": "unheard-of"}'}
+        writes.insert_event(connection, row)
+    with pytest.raises(AutopilotError, match="a transition cannot be read"):
+        bench.pilot.step()
+
+
+def test_users_who_were_forgotten_leave_the_next_fit(bench):
+    bench.rounds(25, CHAMPION, "a b", "a c", users=1)
+    with bench.store.transaction() as connection:
+        writes.remove_texts(connection, [f"r{i}" for i in range(1, 26)])
+    for _ in range(4):
+        bench.pilot.step()
+    assert bench.fitter.started == []  # nothing is left to learn from
 
 
 def test_a_clock_that_jumps_back_leaves_the_order(bench):

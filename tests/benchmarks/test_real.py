@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import real, real_table
+from benchmarks import real, real_table, row_figures
 from benchmarks.real_rows import Fold
 from benchmarks.real_table import PAPER_COST, TableOnRealBase
 from editloop.errors import ConfigError, RunError
@@ -37,7 +37,7 @@ def rows(log_prob: list[float], margin: list[float | None], cost: list[float]) -
 def test_the_figures_by_hand() -> None:
     base = rows([-4.0, -4.0, -8.0], [0.0, None, 0.0], [0.5, 0.5, 0.8])
     mine = rows([-2.0, -4.0, -6.0], [1.0, None, -1.0], [0.5, 0.1, 0.6])
-    found = real._figures(mine, base, real._resampled(base["context"]))
+    found = row_figures.figures_of(mine, base, row_figures.resampled_rows(base["context"]))
     assert found["log_prob_per_token"]["value"] == pytest.approx(-12 / 8)
     assert found["gain_per_token"]["value"] == pytest.approx(4 / 8)
     assert found["reference_accuracy"]["value"] == 0.5
@@ -50,13 +50,13 @@ def test_the_figures_by_hand() -> None:
     assert found["gain_per_token"]["interval"] == pytest.approx([2 / 4, 2 / 4])
     assert found["cost_saved"]["interval"] == pytest.approx([0.2, 0.2])
     assert found["length_ratio"]["interval"] == pytest.approx([1.5, 3.0])
-    own = real._figures(base, base, real._resampled(base["context"]))
+    own = row_figures.figures_of(base, base, row_figures.resampled_rows(base["context"]))
     nothing = {"value": 0.0, "interval": [0.0, 0.0]}
     assert own["gain_per_token"] == own["cost_saved"] == own["cost_saved_where_both_finish"] == nothing
 
 
 def test_a_resampled_log_keeps_the_rows_of_a_context_together() -> None:
-    for draw in real._resampled(["a", "b", "a", "c"])[:50]:
+    for draw in row_figures.resampled_rows(["a", "b", "a", "c"])[:50]:
         assert sorted(draw[draw == 0] + 2) == sorted(draw[draw == 2])
 
 
@@ -100,7 +100,7 @@ def test_each_policy_is_measured_once(small: Path, tmp_path: Path, monkeypatch: 
         raise AssertionError("measured again")
 
     monkeypatch.setattr(Policy, "sample", never)
-    monkeypatch.setattr(real, "score", never)
+    monkeypatch.setattr(row_figures, "score", never)
     shutil.rmtree(tmp_path / "work" / "lamp-0" / "run")  # what is measured needs its fit no more
     again = real.run(tmp_path, data_sets=("lamp",), **options)
     assert again["data_sets"]["lamp"] == found

@@ -66,6 +66,8 @@ def test_status_is_derived(given: dict[str, Any], status: str, edit: str | None)
         ({"propensity": 0}, "propensity: not greater than 0"),
         ({"propensity": 1.01}, "propensity: not less than or equal to 1"),
         ({"propensity": float("nan")}, "propensity: not less than or equal to 1"),
+        ({"logprob": 0.5}, "logprob: not less than or equal to 0"),
+        ({"logprob": float("-inf")}, "logprob: not a finite number"),
         ({"time": "yesterday"}, "time: not a valid datetime or date, input is too short"),
         ({"time": "0001-01-01T00:00:00+14:00"}, "time: outside the years 1 to 9999"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
@@ -123,6 +125,24 @@ def test_records_are_frozen_and_keep_what_json_keeps() -> None:
     assert record.metadata == {"when": "2026-01-01 00:00:00", "pair": [1, 2]}
     with pytest.raises(ValidationError, match="frozen"):
         record.edit = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("found", "texts"),
+    [
+        (["one", "two"], ("one", "two")),
+        (["one", None, {"text": "x"}, 2, ""], ("one", "")),
+        ([], ()),
+        (None, ()),
+        ("one", ()),
+        (3, ()),
+        ({"0": "one"}, ()),
+    ],
+)
+def test_earlier_revisions_are_the_texts_of_a_list(found: object, texts: tuple[str, ...]) -> None:
+    record = Record(context="c", response="r", edit="e", metadata={"revisions": found})
+    assert record.revisions == texts
+    assert Record(context="c", response="r").revisions == ()
 
 
 def test_null_keys_of_a_message_are_dropped() -> None:

@@ -43,6 +43,7 @@ def records(draw: st.DrawFn) -> Record:
         "user": draw(st.one_of(st.none(), text)),
         "policy": draw(st.one_of(st.none(), text)),
         "propensity": draw(st.one_of(st.none(), st.floats(0, 1, exclude_min=True))),
+        "logprob": draw(st.one_of(st.none(), st.floats(max_value=0, allow_infinity=False))),
         "time": draw(st.one_of(st.none(), times)),
         "metadata": draw(st.dictionaries(text, json_values, max_size=2)),
     }
@@ -79,8 +80,8 @@ def test_columns_are_the_fields_whatever_the_format(tmp_path: Path) -> None:
     record = Record(id="1", context="c", response="r", time=datetime(2026, 1, 1, tzinfo=UTC))
     write_log([record], tmp_path / "log.csv")
     assert (tmp_path / "log.csv").read_bytes().decode().split("\r\n") == [
-        "id,context,messages,response,edit,status,user,policy,propensity,time,metadata",
-        "1,c,,r,,pending,,,,2026-01-01T00:00:00+00:00,",
+        "id,context,messages,response,edit,status,user,policy,propensity,logprob,time,metadata",
+        "1,c,,r,,pending,,,,,2026-01-01T00:00:00+00:00,",
         "",
     ]
 

@@ -109,7 +109,7 @@ def policy(base: LlamaForCausalLM) -> Policy:
 def trial_of(name: str) -> Trial:
     """A trial of a method; that of EarlyEnsemble adds DPO to a mean over tokens, as TRL does."""
     joint = {"beta": BETA, "dpo_weight": 1.0, "reduction": "token"}
-    method, more = METHODS.get(name), {"dpo": {"beta": BETA}, "early": joint}
+    method, more = METHODS.get(name), {"dpo": {"beta": BETA}, "wpo": {"beta": BETA}, "early": joint}
     return Trial(method, method.hyperparameters(learning_rate=RATE, **more.get(name, {})))
 
 
@@ -168,11 +168,12 @@ def trl_trainer(base: LlamaForCausalLM, rows: list[Record], method: str, folder:
         beta=BETA,
         loss_type=["sigmoid", "sft"] if method == "early" else ["sigmoid"],
         precompute_ref_log_probs=True,
+        use_weighting=method == "wpo",
     )
     return trl.DPOTrainer(args=arguments, train_dataset=datasets.Dataset.from_list(texts), **shared)
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "early"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "early", "wpo"])
 def test_every_step_is_trls(
     method: str,
     base: LlamaForCausalLM,

@@ -82,6 +82,31 @@ def shapes() -> Callable[[Any], list[tuple[int, int]]]:
 Shapes = Callable[[Any], list[tuple[int, int]]]
 
 
+@pytest.mark.parametrize("kind", [ContinuousBatch, SeparateRows])
+def test_a_row_knows_how_likely_its_tokens_are_however_they_were_drawn(kind: type[Batch]) -> None:
+    """By the model itself: at temperature 1, over all tokens, without a penalty."""
+    model = tiny_model("llama")
+    ways = (
+        GREEDY,
+        GenerationSettings(temperature=0.5, top_p=0.8),
+        GenerationSettings(temperature=1.5, repetition_penalty=1.3),
+        GenerationSettings(top_k=3),
+    )
+    rows = [a_row(4 + i, 5, seed=i, settings=settings) for i, settings in enumerate(ways)]
+    batch = kind(model)
+    for row in rows:
+        batch.add(row)
+    drain(batch)
+    for row in rows:
+        ids = torch.tensor([[*row.prompt, *row.ids]])
+        with torch.no_grad():
+            table = model(ids).logits[0].log_softmax(-1)[len(row.prompt) - 1 : -1]
+        assert row.logprob == pytest.approx(
+            float(table.gather(1, ids[0, len(row.prompt) :, None]).sum()), abs=1e-4
+        )
+        assert row.logprob < -1
+
+
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_greedy_tokens_are_those_of_generate_whenever_a_row_comes(family: str) -> None:
     """Models with windows of 6 tokens are among them, and recurrent ones, whose rows are computed apart."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from editloop.policy.drawing import CANDIDATES, NOT_FINITE, draw_tokens
+from editloop.policy.drawing import CANDIDATES, NOT_FINITE, draw_tokens, token_log_probs
 from editloop.policy.generation import GenerationSettings
 
 SHARES = torch.tensor([0.2, 0.5, 0.3]).log()
@@ -40,6 +40,15 @@ def drawn(
 )
 def test_places_computed_by_hand(settings: GenerationSettings, places: dict[float, int]) -> None:
     assert {u: drawn(u, settings) for u in places} == places
+
+
+def test_the_log_probability_of_a_token_is_the_models_own() -> None:
+    scores = torch.stack([SHARES + 7.0, SHARES, torch.tensor([0.0, -200.0, -300.0])])
+    found = token_log_probs(scores, [1, 2, 0])
+    assert found == pytest.approx([math.log(0.5), math.log(0.3), 0.0])
+    assert max(found) <= 0.0
+    (lost,) = token_log_probs(torch.tensor([[math.nan, 0.0]]), [NOT_FINITE])
+    assert math.isnan(lost)
 
 
 def test_the_repetition_penalty_lowers_what_is_there() -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from editloop.policy import Encoder, LoraSettings, Policy, attach_adapter
 from editloop.policy import head as head_module
-from editloop.policy.head import has_linear_head, target_log_probs
+from editloop.policy.head import has_linear_head, target_log_probs, target_log_squares
 from editloop.policy.logprob import batch_features, batch_log_probs
 from editloop.policy.packing import pack
 from editloop.policy.probe import probe_head
@@ -40,6 +40,21 @@ def test_log_probs_by_hand() -> None:
         torch.zeros(1, 1), weight, torch.tensor([0.0, 0.0, math.log(2)]), torch.tensor([2])
     )
     assert biased.tolist() == pytest.approx([math.log(2 / 4)], abs=1e-6)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_sums_of_squares_by_hand_and_without_gradient() -> None:
+    weight = torch.tensor([[0.0], [math.log(2)], [math.log(5)]])
+    states = torch.tensor([[1.0], [2.0], [0.0], [1.0]], requires_grad=True)
+    target = torch.tensor([2, 1, 0, 0])
+    log_probs, log_squares = target_log_squares(states, weight, None, target)
+    # Shares 1, 2, 5 of 8; 1, 4, 25 of 30; thirds; and the first again.
+    expected = [30 / 64, 642 / 900, 1 / 3, 30 / 64]
+    assert log_squares.exp().tolist() == pytest.approx(expected) and not log_squares.requires_grad
+    assert torch.equal(log_probs, target_log_probs(states, weight, None, target))
+    (slope,) = torch.autograd.grad(log_probs.sum(), states)
+    (plain,) = torch.autograd.grad(target_log_probs(states, weight, None, target).sum(), states)
+    assert torch.equal(slope, plain)
 
 
 @pytest.mark.usefixtures("small_chunks")

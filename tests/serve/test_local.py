@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from serving import run, serving
 
 from editloop.errors import ModelError
-from editloop.policy import LoraSettings, RunFolder, attach_adapter, detach_adapter, load_base
+from editloop.policy import ContextTree, LoraSettings, RunFolder, attach_adapter, detach_adapter, load_base
 from editloop.policy.catalog import find_policies, objection, validation
 from editloop.policy.continuous import ContinuousBatch
 from editloop.policy.generation import GenerationSettings
@@ -56,6 +56,12 @@ async def collect(backend: LocalBackend, arm: str, request: Mapping[str, Any]) -
     return [chunk async for chunk in backend.stream(arm, request, "r")]
 
 
+async def collect_as(
+    backend: LocalBackend, arm: str, request: Mapping[str, Any], response_id: str
+) -> list[Chunk]:
+    return [chunk async for chunk in backend.stream(arm, request, response_id)]
+
+
 def test_a_batch_of_all_arms_says_what_each_says_alone(folder: RunFolder) -> None:
     served = find_policies(folder.path, ["base", "sft", "dpo", "mixture"])
 
@@ -82,6 +88,60 @@ def test_a_batch_of_all_arms_says_what_each_says_alone(folder: RunFolder) -> Non
         assert "".join(each.delta.get("content", "") for each in chunks) == expected[names[1], "x"]
         assert [each.delta.get("role") for each in chunks if each.delta][:2] == ["assistant", None]
         assert [each.finish is not None for each in chunks] == [False] * (len(chunks) - 1) + [True]
+        await backend.stop()
+
+    run(work())
+
+
+def test_a_response_has_the_log_probability_of_the_policy_that_wrote_it(folder: RunFolder) -> None:
+    """Of the arm, or of the part of a mixture, whatever the temperature; with the token that ended it."""
+    served = find_policies(folder.path, ["base", "sft", "dpo", "mixture"])
+
+    async def work() -> None:
+        backend = LocalBackend(max_new_tokens=12)
+        await backend.start()
+        for each in served:
+            await backend.prepare(each)
+        policy, ended = folder.load_base(), set()
+        for each in served:
+            for i, temperature in enumerate((0, 0.6, 1.8)):
+                request = ask(f"say {i}", temperature=temperature, seed=i)
+                found = await backend.complete(each.arm, request, f"r{i}")
+                chunks = await collect_as(backend, each.arm, request, f"r{i}")
+                assert [chunk.logprob for chunk in chunks] == [None] * (len(chunks) - 1) + [found.logprob]
+                tree = policy.encoder.tree(f"say {i}", [found.text or ""])
+                assert tree is not None and found.usage is not None
+                (tokens,) = tree.continuations
+                ended.add(found.finish)
+                # A draft that was cut has no end; one in other tokens than its text's own is left out.
+                tokens = tokens if found.finish == "stop" else tokens[:-1]
+                if len(tokens) != found.usage["completion_tokens"]:
+                    continue
+                with folder.policy(each.part_for(f"r{i}").name, policy) as alone:
+                    ((expected,),) = alone.log_probs([ContextTree(tree.context, (tokens,))])
+                assert found.logprob == pytest.approx(expected, abs=1e-3)
+        assert "length" in ended
+        await backend.stop()
+
+    run(work())
+
+
+def test_of_a_text_that_is_not_what_was_generated_nothing_is_known(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sft,) = find_policies(folder.path, ["sft"])
+
+    async def work() -> None:
+        backend = LocalBackend(max_new_tokens=20)
+        await backend.start()
+        await backend.prepare(sft)
+        whole = await backend.complete(sft.arm, ask("x"), "r")
+        assert whole.text is not None and whole.logprob is not None
+        stopped = await backend.complete(sft.arm, ask("x", stop=whole.text[4:6]), "r")
+        assert stopped.text != whole.text and stopped.logprob is None
+        monkeypatch.setattr("editloop.serve.backends.local.trim_loops", lambda text: text[:3])
+        trimmed = await backend.complete(sft.arm, ask("x"), "r")
+        assert trimmed.text == whole.text[:3] and trimmed.logprob is None
         await backend.stop()
 
     run(work())

@@ -61,14 +61,14 @@ def test_an_interrupted_fit_goes_on_with_what_it_has_read(tmp_path: Path) -> Non
     async def work() -> None:
         async with serving(url, tmp_path) as service:
             await fill(service, 4)
-            first, read = _read(Reading(), locate(url), out, WarningCallback())
-            assert read is not None and read["rows"] == 4
+            first, read, policies = _read(Reading(), locate(url), out, WarningCallback())
+            assert read is not None and read["rows"] == 4 and policies == {}  # the log knows them
             await fill(service, 3, first=1)
             await service.edit(first.records[0].id, "Another edit")
-            again, same = _read(Reading(), locate(url), out, WarningCallback())
+            again, same, _ = _read(Reading(), locate(url), out, WarningCallback())
             assert again.records == first.records and same == read
             (out / ".work" / "read.json").unlink()
-            anew, read = _read(Reading(), locate(url), out, WarningCallback())
+            anew, read, _ = _read(Reading(), locate(url), out, WarningCallback())
             assert len(anew) == 7 and read is not None and read["rows"] == 7
 
     run(work())

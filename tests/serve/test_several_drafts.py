@@ -59,7 +59,7 @@ def test_the_draft_with_the_least_bound_is_given_with_all_beside_it(made: RunFol
         backend, arm = await started(made, 6)
         alone, _ = await started(made, 1)
         plain = made.load_base()
-        places = set()
+        places, likely = set(), set()
         for question in ("mail 1", "mail 2", "mail 3", "mail 4"):
             found, one = await asyncio.gather(
                 backend.complete(arm, ask(question), "r"), alone.complete(arm, ask(question), "r")
@@ -77,10 +77,14 @@ def test_the_draft_with_the_least_bound_is_given_with_all_beside_it(made: RunFol
                 mean, spread = predicted_costs(made, plain, [tree for tree in trees if tree is not None])
                 assert list(bounds.values()) == pytest.approx(mean + KAPPA * spread, rel=1e-4)
                 assert found.drafts[place].bound == np.min(list(bounds.values()))
+            likely.add(found.logprob)
+            if place == 0:
+                assert found.logprob == one.logprob
             assert found.usage is not None and found.message["content"] == found.text
             assert found.usage["completion_tokens"] >= 6
             again = await backend.complete(arm, ask(question), "r")
             assert (again.text, again.usage) == (found.text, found.usage)
+        assert None not in likely and len(likely) == 4
         assert places != {0}  # else a first draft that is always given would pass, too
         await backend.stop()
         await alone.stop()
@@ -95,7 +99,7 @@ def test_a_stream_gives_the_chosen_draft_in_one_part(made: RunFolder, earned: No
         chunks = [chunk async for chunk in backend.stream(arm, ask("mail 1"), "r")]
         assert chunks == [
             Chunk({"role": "assistant", "content": whole.text}),
-            Chunk({}, whole.finish, whole.usage, drafts=whole.drafts),
+            Chunk({}, whole.finish, whole.usage, drafts=whole.drafts, logprob=whole.logprob),
         ]
         await backend.stop()
 

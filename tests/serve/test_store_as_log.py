@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from serving import Service, run, serving
+from serving import Parrot, Service, run, serving, sqlite
 
 from editloop.edits import locate, read_log
 from editloop.errors import ConfigError, LogError, LogFormatError
+from editloop.offline.logging_policies import LoggedPolicy, log_policies
+from editloop.policy.catalog import find_policies
+from editloop.serve.backends.base import BackendUnavailableError, Chunk, Completion
+from editloop.serve.loop.commands import StartEpoch
+from editloop.serve.testing import make_run
 from editloop.store import DatabaseLog
 
 
@@ -47,6 +56,76 @@ def test_a_store_is_read_as_a_log(url: str, tmp_path: Path) -> None:
             assert log.report.path.salt() == service.loop.store.fact("salt")
 
     run(work())
+
+
+def test_the_log_probability_of_what_was_generated_is_in_the_log(url: str, tmp_path: Path) -> None:
+    class Sure(Parrot):
+        """Knows how likely its texts are; its streams end with it."""
+
+        finish = "stop"
+
+        async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
+            found = await super().complete(arm, request, response_id)
+            return replace(found, logprob=-2.5, finish=self.finish)
+
+        async def stream(
+            self, arm: str, request: Mapping[str, Any], response_id: str
+        ) -> AsyncIterator[Chunk]:
+            async for chunk in super().stream(arm, request, response_id):
+                yield replace(chunk, logprob=-3.5) if chunk.finish else chunk
+
+    backend = Sure()
+
+    async def work() -> None:
+        redact = {"redact": lambda text: text.replace("secret", "***")}
+        async with serving(url, tmp_path, backend=backend, app_options=redact) as service:
+            await service.ask("Letter", id="whole", user="ada")
+            await service.ask("Letter", id="stream", stream=True)
+            backend.says = lambda arm, request: "a secret"
+            await service.ask("Letter", id="redacted")
+            await service.ask("Letter", id="redacted-stream", stream=True)
+            backend.says, backend.finish = lambda arm, request: "a text that would", "length"
+            await service.ask("Letter", id="cut")
+            assert (await service.http.get("/v1/edits/cut")).json()["logprob"] == -2.5
+            backend.finish = "stop"
+            backend.fails = {"a@1": BackendUnavailableError("error")}
+            backend.says = lambda arm, request: f"by {arm}"
+            await service.ask("Letter", id="rerouted")
+            shown = await service.http.get("/v1/edits/whole")
+            assert shown.json()["logprob"] == -2.5
+            log = read_log(url)
+            found = {record.id: record.logprob for record in log}
+            assert found == {
+                "whole": -2.5,
+                "stream": -3.5,
+                "redacted": None,
+                "redacted-stream": None,
+                "cut": None,  # the store knows that of its beginning
+                "rerouted": -2.5,
+            }
+            assert {record.id: record.policy for record in log}["rerouted"] == "b@2"
+            lines = (await service.http.get("/v1/edits?format=ndjson")).text.splitlines()
+            assert {row["id"]: row.get("logprob") for row in map(json.loads, lines)} == found
+            await service.http.delete("/v1/users/ada")  # it is taken from the text, and goes with it
+            assert (await service.http.get("/v1/edits/whole")).json()["logprob"] is None
+
+    run(work())
+
+
+def test_a_log_of_a_server_knows_its_policies(tmp_path: Path) -> None:
+    folder, url = make_run(tmp_path / "run", ("sft",)), sqlite(tmp_path)
+    (served,) = find_policies(folder)
+
+    async def work() -> None:
+        async with serving(url, tmp_path, arms=()) as service:
+            row = {"arm": served.arm, "name": "sft", "run": str(folder), "time": 1.0, "metrics": "{}"}
+            await service.loop.set_arms(StartEpoch(lambda _: (served.arm,), (row,), time.time()))
+            await fill(service, 2)
+
+    run(work())
+    assert log_policies(read_log(url)) == {served.arm: LoggedPolicy(str(folder), "sft")}
+    assert log_policies([]) == {}
+    assert set(log_policies(None, [folder])) == {"base@00000000", served.arm}
 
 
 def test_revisions_before_the_last_are_read_too(url: str, tmp_path: Path) -> None:

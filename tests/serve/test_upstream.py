@@ -36,6 +36,7 @@ class Vllm:
         self.status, self.text = 200, ""
         self.is_down, self.loads_adapters = False, True
         self.says = ""
+        self.logprobs: Any = {"content": [0.5]}
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if self.is_down:
@@ -71,7 +72,7 @@ class Vllm:
             return await self._stream(request)
         message = {"role": "assistant", "content": "Hello"}
         choice = {"index": 0, "message": message, "finish_reason": "length"}
-        choice |= {"logprobs": {"content": [0.5]}} if body.get("logprobs") else {}
+        choice |= {"logprobs": self.logprobs} if body.get("logprobs") else {}
         return web.json_response({"choices": [choice], "usage": {"total_tokens": 3}})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -87,21 +88,21 @@ class Vllm:
 
 @asynccontextmanager
 async def beside(
-    vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0
+    vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0, **options: Any
 ) -> AsyncIterator[UpstreamBackend]:
     """A client of the model server, which runs within the block."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", vllm.answer)
     async with TestServer(app, handler_cancellation=True) as server:
-        yield UpstreamBackend(str(server.make_url("/v1")), base=base, timeout=timeout)
+        yield UpstreamBackend(str(server.make_url("/v1")), base=base, timeout=timeout, **options)
 
 
 @asynccontextmanager
 async def served(
-    vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0
+    vllm: Vllm, base: str | None = "org/base", timeout: float = 60.0, **options: Any
 ) -> AsyncIterator[UpstreamBackend]:
     """The same, started."""
-    async with beside(vllm, base, timeout) as client:
+    async with beside(vllm, base, timeout, **options) as client:
         await client.start()
         try:
             yield client
@@ -119,6 +120,64 @@ def sft(tmp_path: Path) -> ServedPolicy:
 
 async def collect(chunks: Any) -> list[Chunk]:
     return [chunk async for chunk in chunks]
+
+
+def listed(*tokens: str) -> dict[str, Any]:
+    """Tokens as the API lists them, each of −.5."""
+    return {"content": [{"token": each, "logprob": -0.5, "bytes": list(each.encode())} for each in tokens]}
+
+
+def test_log_probabilities_are_asked_for_and_kept_from_who_did_not_ask() -> None:
+    vllm = Vllm()
+    vllm.logprobs = listed("Hel", "lo", "<|end|>")
+
+    async def work() -> None:
+        async with served(vllm) as client:
+            await client.prepare(BASE)
+            plain = await client.complete("base@0", REQUEST, "r")
+            assert "logprobs" not in vllm.bodies[-1] and plain.logprob is None
+            # What a server gives unasked for is not known to be the policy's own.
+            given = await client.complete("base@0", {**REQUEST, "logprobs": True}, "r")
+            assert (given.logprob, given.logprobs) == (None, vllm.logprobs)
+        async with served(vllm, logprobs=True) as client:
+            await client.prepare(BASE)
+            found = await client.complete("base@0", REQUEST, "r")
+            assert vllm.bodies[-1]["logprobs"] is True
+            assert (found.text, found.logprob, found.logprobs) == ("Hello", -1.5, None)
+            asked = await client.complete("base@0", {**REQUEST, "logprobs": True, "top_logprobs": 2}, "r")
+            assert vllm.bodies[-1]["top_logprobs"] == 2
+            assert (asked.logprob, asked.logprobs) == (-1.5, vllm.logprobs)
+            vllm.logprobs = None  # a server that knows none
+            assert (await client.complete("base@0", REQUEST, "r")).logprob is None
+
+    run(work())
+
+
+def test_a_stream_has_its_log_probability_in_the_last_part() -> None:
+    vllm = Vllm()
+    parts: list[tuple[dict[str, Any], dict[str, Any] | None, str | None]] = [
+        ({"role": "assistant", "content": ""}, None, None),
+        ({"content": "Hel"}, listed("Hel"), None),
+        ({"content": "lo"}, listed("l", "o"), None),
+        ({}, listed("<|end|>"), "stop"),
+    ]
+    events = [
+        {"choices": [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]}
+        for delta, logprobs, finish in parts
+    ]
+    events.append({"choices": [], "usage": {"total_tokens": 5}})
+    vllm.text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
+    async def work() -> None:
+        async with served(vllm, logprobs=True) as client:
+            await client.prepare(BASE)
+            chunks = await collect(client.stream("base@0", REQUEST, "r"))
+            assert [chunk.logprob for chunk in chunks] == [None, None, None, -2.0, None]
+            assert not any(chunk.logprobs for chunk in chunks) and vllm.bodies[-1]["logprobs"] is True
+            chunks = await collect(client.stream("base@0", {**REQUEST, "logprobs": True}, "r"))
+            assert [chunk.logprobs for chunk in chunks] == [part[1] for part in parts] + [None]
+
+    run(work())
 
 
 def test_adapters_are_loaded_once_and_again_after_they_were_lost(sft: ServedPolicy) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from editloop.registry import Registry
 
-__all__ = ["GATES", "FittedPolicy", "Gate", "gate_objections"]
+__all__ = ["GATES", "FittedPolicy", "OfflineGate", "gate_objections"]
 
 STANDARD_ERRORS = 2.0
 """Standard errors by which held-out drafts may cost more than the champion's."""
@@ -40,7 +40,7 @@ class FittedPolicy:
     champion: Mapping[str, Any] | None = None
 
 
-Gate = Callable[[FittedPolicy], str | None]
+OfflineGate = Callable[[FittedPolicy], str | None]
 """A gate: the reason to stop a policy; None lets it pass."""
 
 
@@ -73,7 +73,7 @@ def _sampled(figures: Mapping[str, Any] | None) -> Mapping[str, float] | None:
     return None if not sampled else sampled["cost"]
 
 
-GATES: Registry[Gate] = Registry(
+GATES: Registry[OfflineGate] = Registry(
     "gate",
     "editloop.gates",
     {

@@ -6,6 +6,7 @@ import json
 import logging
 import queue
 import threading
+from contextlib import suppress
 from typing import Any
 
 from editloop.autopilot.stages import Transition
@@ -35,6 +36,7 @@ class Notices:
         self._url = url
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
     def send(self, transition: Transition) -> None:
         """Log a transition, and post it soon."""
@@ -52,15 +54,16 @@ class Notices:
     def close(self, seconds: float = SECONDS) -> None:
         """Wait a limited time for the notices that are under way."""
         if self._thread is not None:
-            try:
+            with suppress(queue.Full):
                 self._queue.put_nowait(None)
-            except queue.Full:
-                return
-            self._thread.join(seconds)
+                self._thread.join(seconds)
+        self._is_closed = True  # a thread that still waits for an answer gives up after it
 
     def _run(self) -> None:
         while (row := self._queue.get()) is not None:
             for attempt in range(1, ATTEMPTS + 1):
+                if self._is_closed:
+                    return
                 if self._post(row, attempt):
                     break
 
@@ -72,6 +75,7 @@ class Notices:
             httpx.post(self._url, json=row, timeout=SECONDS).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             # Without the address, which may hold a secret.
-            log.warning("the webhook cannot be reached (attempt %d): %s", attempt, type(error).__name__)
+            if not self._is_closed:
+                log.warning("the webhook cannot be reached (attempt %d): %s", attempt, type(error).__name__)
             return False
         return True

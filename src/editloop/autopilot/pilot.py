@@ -46,6 +46,9 @@ NOTICED = "autopilot-noticed"
 LOOK_BACK = 90 * 86_400.0
 """Seconds for which rounds are looked at. Older costs say little of today's users."""
 
+LOOK_SHARE = 0.05
+"""The most of its time that the autopilot looks at the store: many rounds take seconds to read."""
+
 RETRY_SECONDS = 5.0
 """Seconds until the next look at a store that does not answer."""
 
@@ -79,6 +82,7 @@ class Autopilot:
         self._notices = notices or Notices(config.webhook)
         self._is_fitting = False
         self._had_lease = False
+        self._learned = 0.0, 0
 
     # Running
 
@@ -94,10 +98,12 @@ class Autopilot:
         pause = 0.0
         try:
             while not is_ending(pause):
+                began = time.monotonic()
                 pause = self.config.interval
                 try:
                     self.store.open(claim=False)
                     self.step()
+                    pause = max(pause, (time.monotonic() - began) / LOOK_SHARE)
                 except StoreUnreachableError as error:
                     log.warning("%s", error)
                     pause = max(pause, RETRY_SECONDS)
@@ -232,8 +238,9 @@ class Autopilot:
         if champion is None:
             return []
         last = max((each.lineage.until for each in stages.history if each.lineage), default=0.0)
-        learned = self.store.read(lambda c: count_new_edits(c, 0.0, last)) if last else 0
-        supply = Supply(learned, self.store.read(lambda c: count_new_edits(c, last, now)))
+        if self._learned[0] != last:  # it takes a scan of all edits, and changes with each fit only
+            self._learned = last, self.store.read(lambda c: count_new_edits(c, 0.0, last))
+        supply = Supply(self._learned[1], self.store.read(lambda c: count_new_edits(c, last, now)))
         risen = has_risen(watch.costs(champion), 1 - self.config.confidence)
         reason = refit_reason(stages, supply, self.config, now, risen=risen)
         if reason is None:

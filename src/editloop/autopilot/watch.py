@@ -119,13 +119,17 @@ class Watch:
         """
         first, second, before = [], [], []
         by_request = canary.unit == "request"
+        drawn: dict[str, bool] = {}  # each unit is looked up once
         for each in self.rounds:
             if each.cost is None:
                 continue
             unit = each.response_id if by_request else each.unit
             if each.time < canary.since:
                 before.append(Cost(unit, each.cost))
-            elif canary.takes(each.user, each.response_id):
+                continue
+            if unit not in drawn:
+                drawn[unit] = canary.takes(each.user, each.response_id)
+            if drawn[unit]:
                 if each.arm == canary.arm:
                     first.append(Cost(unit, each.cost))
             elif each.arm == canary.champion:

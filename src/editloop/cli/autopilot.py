@@ -9,11 +9,12 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from editloop.autopilot.config import AutopilotConfig
+from editloop.autopilot.stages import Stage, Stages
 from editloop.cli.configured import SectionedCommand, configured, short_help
 from editloop.cli.console import console, show_table
 from editloop.cli.flags import Config, Device, Dtype, StoreUrl
@@ -24,7 +25,6 @@ from editloop.extras import requires
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from editloop.autopilot.stages import Stages
     from editloop.store import Store
 
 autopilot = typer.Typer(
@@ -118,6 +118,7 @@ def _show_log() -> None:
 
 def status(store: StoreUrl = "edits.db", config: Config = None) -> None:
     """Run the verb."""
+    requires("serve")
     from editloop.autopilot.pilot import PAUSED
     from editloop.store import reads
 
@@ -176,34 +177,30 @@ def promote(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    from editloop.autopilot.stages import Stage
-
     wanted = [Stage.SHADOW, Stage.CANARY, Stage.ARM, Stage.CHAMPION]
     if stage not in wanted:
         raise AutopilotError("no such stage", seen=stage, do=f"use one of {', '.join(wanted)}")
-    _move(store, arm, lambda stages: stage, reason)
+    _move(store, arm, Stage(stage), reason)
 
 
 def rollback(arm: Arm, store: StoreUrl = "edits.db", reason: Reason = "", config: Config = None) -> None:
     """Run the verb."""
-    from editloop.autopilot.stages import Stage
-
-    _move(store, arm, lambda stages: Stage.ROLLED_BACK, reason)
+    _move(store, arm, Stage.ROLLED_BACK, reason)
 
 
-def _move(store: str, arm: str, stage: Callable[[Stages], str], reason: str) -> None:
+def _move(store: str, arm: str, stage: Stage, reason: str) -> None:
+    requires("serve")
     from editloop.autopilot.ledger import SOMEBODY, read_stages, write_transitions
-    from editloop.autopilot.stages import Stage
 
     with closing(_opened(store)) as opened, opened.transaction() as connection:
-        stages = read_stages(connection)
-        steps = stages.moved_by_hand(arm, Stage(stage(stages)), time.time(), SOMEBODY, reason)
+        steps = read_stages(connection).moved_by_hand(arm, stage, time.time(), SOMEBODY, reason)
         write_transitions(connection, steps)
     for each in steps:
         console.print(each.sentence)
 
 
 def _note(store: str, note: str) -> None:
+    requires("serve")
     from editloop.autopilot.pilot import PAUSED
     from editloop.store import writes
 
@@ -211,7 +208,7 @@ def _note(store: str, note: str) -> None:
         writes.set_fact(connection, PAUSED, note)
 
 
-def _stages(store: Store) -> Any:
+def _stages(store: Store) -> Stages:
     from editloop.autopilot.ledger import read_stages
 
     return store.read(read_stages)

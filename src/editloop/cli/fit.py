@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ from editloop.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from editloop.edits import Log, LogAddress
+    from editloop.offline.logging_policies import LoggedPolicy
     from editloop.policy import Policy, RunFolder
 
 
@@ -62,6 +64,15 @@ def fit(
     dtype: Dtype = "auto",
     quantize: Quantize = None,
     trust_remote_code: TrustRemoteCode = False,
+    policies: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="Run folder of policies that wrote the log, for --reference logged; may be repeated. Those "
+            "of a server's store are known.",
+        ),
+        Place.READ,
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what the fit would take, and end; nothing is written.")
     ] = False,
@@ -70,12 +81,16 @@ def fit(
     """Run the verb."""
     requires("train")
     import editloop
+    from editloop.offline.logging_policies import log_policies
     from editloop.policy.memory import parse_size
 
     with shown_progress() as callback:
-        records, read = (
-            (reading.read(log, out, callback), None) if plan else _read(reading, log, out, callback)
-        )
+        written_by: dict[str, LoggedPolicy] = {}
+        if plan:
+            records, read = reading.read(log, out, callback), None
+        else:
+            records, read, written_by = _read(reading, log, out, callback)
+        written_by |= log_policies(records, policies or ())
         policy = editloop.load_base(
             base,
             device=device,
@@ -87,9 +102,9 @@ def fit(
             memory=parse_size(given.memory) if given.memory else None,
         )
         if plan:
-            print_plan(policy, records, given, callback)
+            print_plan(policy, records, given, written_by, callback)
             return
-        run = editloop.fit(records, policy, out, given, read=read, callback=callback)
+        run = editloop.fit(records, policy, out, given, read=read, policies=written_by, callback=callback)
     if not callback.first_process:  # of several that train together, one prints
         return
     print_run(run)
@@ -97,35 +112,44 @@ def fit(
     console.print(f"Next: {called()} evaluate {run.path} HELD_OUT_LOG{reading.again()}")
 
 
-def print_plan(policy: Policy, records: Log, config: FitConfig, callback: ProgressCallback) -> None:
+def print_plan(
+    policy: Policy,
+    records: Log,
+    config: FitConfig,
+    policies: Mapping[str, LoggedPolicy],
+    callback: ProgressCallback,
+) -> None:
     """Print the base's decisions and the plan of a fit."""
     from editloop.offline import plan_fit
 
-    for line in (*policy.decisions, *plan_fit(records, policy, config, callback=callback).lines()):
+    plan = plan_fit(records, policy, config, policies=policies, callback=callback)
+    for line in (*policy.decisions, *plan.lines()):
         callback.message(line)
 
 
 def _read(
     reading: Reading, log: Path | LogAddress, out: Path, callback: ProgressCallback
-) -> tuple[Log, dict[str, Any] | None]:
-    """Read the log; returns it and, for a database, what the run's manifest is to say about it.
+) -> tuple[Log, dict[str, Any] | None, dict[str, LoggedPolicy]]:
+    """Read the log; returns it and, of a database, what the manifest is to say about it, and its policies.
 
     A database may grow while a fit runs. So the rows that were read are kept with the work of the fit until
     it is done, and an interrupted fit continues with the same rows.
     """
     from editloop.edits import read_log, write_log
     from editloop.io import write_text
+    from editloop.offline.logging_policies import LoggedPolicy
     from editloop.policy import RunFolder
 
     if isinstance(log, Path):
         made = [out / "run.json", out / "report.html"]
-        return reading.read(log, out, callback, writes=made), None
+        return reading.read(log, out, callback, writes=made), None, {}
     run = RunFolder(out)
     rows, about = run.work / "log.jsonl", run.work / "read.json"
     if about.is_file():
         read = json.loads(about.read_text(encoding="utf-8"))
         callback.message(f"going on with the {read['rows']} rows that were read of {read['path']}")
-        return read_log(rows, keep_duplicates=True), read
+        known = {name: LoggedPolicy(*place) for name, place in read.pop("policies", {}).items()}
+        return read_log(rows, keep_duplicates=True), read, known
     records = reading.read(log, out, callback)
     where = records.report.path
     assert not isinstance(where, Path)
@@ -136,8 +160,8 @@ def _read(
         # The rows first: the other file, whose presence is asked for above, shows that they are whole.
         run.work.mkdir(parents=True, exist_ok=True)
         write_log(records, rows)
-        write_text(about, json.dumps(read))
-    return records, read
+        write_text(about, json.dumps({**read, "policies": where.policies()}))
+    return records, read, {}
 
 
 def print_run(run: RunFolder) -> None:

@@ -120,6 +120,7 @@ def _backend(settings: ServeConfig, device: str, dtype: str, extra: dict[str, st
         key=os.environ.get("EDITLOOP_UPSTREAM_KEY"),  # not a flag, which `ps` would show to every user
         base=settings.upstream_base,
         timeout=settings.upstream_timeout,
+        logprobs=settings.upstream_logprobs,
         max_new_tokens=settings.max_new_tokens,
         best_of=settings.best_of,
         device=device,

@@ -75,7 +75,7 @@ def kept_in_revisions(log: AnsweredRows) -> Finding:
     edited = [i for i, each in enumerate(log.records) if each.status == "edited"]
     first = [_first_revision(log.records[i], log.texts[i]) for i in edited]
     last = [log.texts[i] for i in edited]
-    revised = sum(bool(log.records[i].metadata.get("revisions")) for i in edited)
+    revised = sum(bool(log.records[i].revisions) for i in edited)
     if revised < LEAST:
         needs = 'earlier revisions in metadata["revisions"], as a server logs them'
         return Finding(name, None, unit, f"only {revised} edits were revised", needs)
@@ -89,8 +89,7 @@ def kept_in_revisions(log: AnsweredRows) -> Finding:
 
 def _first_revision(record: Record, last: str) -> str:
     """The first version of an edit; the last one if it was not revised."""
-    earlier = record.metadata.get("revisions")
-    return str(earlier[0]) if isinstance(earlier, list) and earlier else last
+    return record.revisions[0] if record.revisions else last
 
 
 def contraction(log: AnsweredRows) -> Finding:

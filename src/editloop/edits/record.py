@@ -182,6 +182,8 @@ class Record(BaseModel):
         user: The user who edited.
         policy: The policy that answered.
         propensity: The probability, in (0, 1], with which that policy was chosen.
+        logprob: The log-probability of the response by that policy, in nats: the sum over all its tokens, at
+            temperature 1 and over the whole vocabulary, however it was sampled. At most 0.
         time: The time of the edit, with a time zone, in UTC. It may be given in ISO 8601 (in UTC where no
             zone is given), as a date alone, in RFC 2822, or in seconds since 1970; numbers that would be
             centuries ahead as seconds are milli-, micro- or nanoseconds.
@@ -201,6 +203,7 @@ class Record(BaseModel):
     user: OptionalName = None
     policy: OptionalName = None
     propensity: Annotated[float, Field(gt=0, le=1)] | None = None
+    logprob: Annotated[float, Field(le=0, allow_inf_nan=False)] | None = None
     time: Annotated[datetime | None, BeforeValidator(_read_time), AfterValidator(_utc_or_none)] = None
     metadata: Annotated[dict[str, Any], AfterValidator(_json_only)] = Field(default_factory=dict)
 
@@ -239,6 +242,15 @@ class Record(BaseModel):
     def is_observed(self) -> bool:
         """Whether the user's answer was seen: `edited` or `accepted`."""
         return self.status in ("edited", "accepted")
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """The earlier revisions of the edit, the oldest first: the texts of `metadata["revisions"]`.
+
+        A store fills them in. Whatever else a log has under that name is left out.
+        """
+        found = self.metadata.get("revisions")
+        return tuple(each for each in found if isinstance(each, str)) if isinstance(found, list) else ()
 
 
 def fingerprint(record: Record) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from editloop.offline.evaluation import evaluate
     from editloop.offline.examples import Completions, Example, ExampleSet, make_examples
     from editloop.offline.fitting import fit, plan_fit
+    from editloop.offline.logging_policies import LoggedPolicy, log_policies
     from editloop.offline.losses import (
         dpo_loss,
         early_ensemble_loss,
@@ -43,6 +44,7 @@ _MODULES = {
     "evaluation": ("evaluate",),
     "examples": ("Completions", "Example", "ExampleSet", "make_examples"),
     "fitting": ("fit", "plan_fit"),
+    "logging_policies": ("LoggedPolicy", "log_policies"),
     "losses": (
         "dpo_loss",
         "early_ensemble_loss",
@@ -75,6 +77,7 @@ __all__ = [
     "FitConfig",
     "Hyperparameters",
     "Layout",
+    "LoggedPolicy",
     "Method",
     "Mixture",
     "Reranked",
@@ -92,6 +95,7 @@ __all__ = [
     "fit",
     "fit_cost_model",
     "hyperparameter",
+    "log_policies",
     "make_examples",
     "mix_by_cost",
     "mix_by_likelihood",

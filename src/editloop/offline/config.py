@@ -21,9 +21,10 @@ from editloop.policy.lora import LoraSettings
 if TYPE_CHECKING:
     from editloop.offline.examples import Example
 
-__all__ = ["CostModelKind", "FitConfig", "Trial"]
+__all__ = ["CostModelKind", "FitConfig", "Reference", "Trial"]
 
 CostModelKind = Literal["ridge", "bootstrap", "tuned", "auto"]
+Reference = Literal["base", "logged"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ class FitConfig(Configuration):
         {},
         "For each method the values of its hyperparameters to try, such as {dpo: {beta: [0.1, 1]}}; "
         "hyperparameters that are not named have the method's default grid.",
+        section=METHOD,
+    )
+    reference: Reference = setting(
+        "base",
+        "π_ref of the losses that have one: the base, or for each row the policy that wrote its draft, where "
+        "that is still there (logged). Methods that need a cost model keep the base.",
         section=METHOD,
     )
     full: bool = setting(False, "Train all weights instead of a LoRA adapter.", section=METHOD)
@@ -277,6 +284,14 @@ class FitConfig(Configuration):
         left = self.model_copy()
         left._lacking = self._lacking | {need}
         return left.model_copy(update={"methods": tuple(name for name in self.methods if left.trials(name))})
+
+    @property
+    def added(self) -> set[str]:
+        """The settings that earlier versions did not have, where they change nothing.
+
+        What identifies a run, or work that is kept, leaves them out, so that it is found again.
+        """
+        return {"reference"} if self.reference == "base" else set()
 
     @property
     def is_halved(self) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,9 +12,15 @@ from editloop.edits import Cost, Record, split
 from editloop.errors import EmptyViewError
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.cost_model.preparation import CostEstimates, estimate_costs
-from editloop.offline.examples import EDIT, Example, ExampleSet, check_window, make_examples
+from editloop.offline.examples import EDIT, Completions, Example, ExampleSet, check_window, make_examples
+from editloop.offline.logging_policies import (
+    LoggedPolicy,
+    LoggingPolicies,
+    find_logging_policies,
+    log_policies,
+)
 from editloop.offline.methods import METHODS
-from editloop.offline.reference import reference_of, reference_pass
+from editloop.offline.reference import reference_of
 from editloop.offline.validation import TrialRows
 from editloop.policy import Policy, RunFolder, processes
 from editloop.progress import ProgressCallback, counter
@@ -45,10 +51,17 @@ class FitData:
     Attributes:
         train: The examples to train on.
         validation: The examples to validate on.
+        references: The policies that are the reference of the rows that they wrote.
     """
 
     train: ExampleSet
     validation: ExampleSet
+    references: LoggingPolicies = field(default_factory=LoggingPolicies)
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The examples of both parts."""
+        return (*self.train.examples, *self.validation.examples)
 
     @property
     def counts(self) -> Counter[str]:
@@ -120,6 +133,34 @@ def with_log_limits(config: FitConfig, data: FitData, callback: ProgressCallback
     return config.model_copy(update=found) if found else config
 
 
+def with_references(
+    data: FitData,
+    log: object,
+    places: Mapping[str, LoggedPolicy] | None,
+    policy: Policy,
+    config: FitConfig,
+    callback: ProgressCallback,
+) -> FitData:
+    """The data with the policies that are the reference of the rows that they wrote, if that is asked for.
+
+    Args:
+        data: The encoded log.
+        log: What was read, which may know its policies.
+        places: Where the policies are, in place of what the log knows.
+        policy: The base.
+        config: The fit's configuration.
+        callback: Receives how many rows have which reference.
+    """
+    if config.reference == "base":
+        return data
+    known = log_policies(log) if places is None else places
+    found = find_logging_policies((example.policy for example in data.examples), known, policy)
+    callback.message(found.line(data.examples))
+    if not found and any(found.without.values()):
+        callback.warn("no row has the policy that wrote it as its reference (name run folders by --policies)")
+    return replace(data, references=found)
+
+
 def add_estimates(
     run: RunFolder,
     data: FitData,
@@ -145,10 +186,14 @@ def add_estimates(
     if "cost_model" not in config.needs:
         return _with_reference(data, policy, config, callback), None
     found = estimate_costs(run, data.train.examples, data.validation.examples, policy, config, cost, callback)
-    return (
-        FitData(ExampleSet(found.train, data.train.counts), ExampleSet(found.held, data.validation.counts)),
-        found,
+    estimated = replace(
+        data,
+        train=ExampleSet(found.train, data.train.counts),
+        validation=ExampleSet(found.held, data.validation.counts),
     )
+    # The pass for the features has computed log π_ref by the base. What a method with a cost model looks at
+    # was sampled from the base, and keeps it; the edit and the response beside may have another reference.
+    return _with_logged_reference(estimated, policy, callback) if data.references else estimated, found
 
 
 def feasible(
@@ -185,20 +230,47 @@ def _with_reference(data: FitData, policy: Policy, config: FitConfig, callback: 
     method needs is computed when its trial begins (`trial_rows`), and not at all if an earlier process has
     finished that trial.
     """
-    world = processes(policy.device).num_processes
-
-    def scored(task: str, rows: Sequence[Example]) -> tuple[list[Example], bool]:
-        return reference_pass(policy, rows, progress=counter(callback, task, len(rows), world))
-
-    held, is_cached = scored("reference, validation", data.validation.examples)
+    held, is_cached = _scored("reference, validation", data.validation.examples, data, policy, callback)
     train, count = data.train, len(held)
     if "reference" in config.needs:
-        pairs, pairs_cached = scored("reference", train.pairs)
-        is_cached, count, left = is_cached and pairs_cached, count + len(pairs), iter(pairs)
-        # The scored pairs take the places of the unscored ones; the other examples stay as they are.
-        train = ExampleSet(tuple(next(left) if e.is_pair else e for e in train.examples), train.counts)
+        pairs, pairs_cached = _scored("reference", train.pairs, data, policy, callback)
+        is_cached, count = is_cached and pairs_cached, count + len(pairs)
+        train = _replaced(train, pairs)
     callback.message(f"reference pass {'from the cache' if is_cached else 'done'}: {count} rows")
-    return FitData(train, ExampleSet(tuple(held), data.validation.counts))
+    return _compared(replace(data, train=train, validation=_replaced(data.validation, held)), callback)
+
+
+def _with_logged_reference(data: FitData, policy: Policy, callback: ProgressCallback) -> FitData:
+    """The data with log π_ref of the rows whose reference is not the base, in place of that by the base."""
+    parts = []
+    for part in (data.train, data.validation):
+        mine = [example for example in part.examples if data.references.of(example) is not None]
+        found, _ = _scored("reference", mine, data, policy, callback)
+        parts.append(_replaced(part, found))
+    return _compared(replace(data, train=parts[0], validation=parts[1]), callback)
+
+
+def _scored(
+    task: str, rows: Sequence[Example], data: FitData, policy: Policy, callback: ProgressCallback
+) -> tuple[list[Example], bool]:
+    """Examples with log π_ref of their edits and responses, and whether it came from the cache."""
+    progress = counter(callback, task, len(rows), processes(policy.device).num_processes)
+    found, known = data.references.score(policy, rows, [e.completions for e in rows], progress=progress)
+    return [replace(e, completions=own) for e, own in zip(rows, found, strict=True)], known
+
+
+def _replaced(part: ExampleSet, found: Sequence[Example]) -> ExampleSet:
+    """A part of the log with some of its examples replaced, by their ids and texts."""
+    # By the tree's identity, which scoring keeps: two records may have the same id.
+    new = {id(example.tree): example for example in found}
+    return ExampleSet(tuple(new.get(id(e.tree), e) for e in part.examples), part.counts)
+
+
+def _compared(data: FitData, callback: ProgressCallback) -> FitData:
+    """The data, after a warning for each policy that did not write its drafts as it is here."""
+    for line in data.references.mismatches(data.examples):
+        callback.warn(line)
+    return data
 
 
 def trial_rows(trial: Trial, policy: Policy, data: FitData, callback: ProgressCallback) -> TrialRows:
@@ -216,13 +288,31 @@ def trial_rows(trial: Trial, policy: Policy, data: FitData, callback: ProgressCa
     rows = [method.completions(part, hyperparameters) for part in (train, held)]
     # The validation figure of the base itself is computed from log π_ref, so the validation rows need it
     # even where the loss does not.
-    wanted = [("train", "reference" in trial.needs), ("validation", True)]
-    for part, (task, is_needed) in zip(rows, wanted, strict=True):
+    wanted = [("train", train, "reference" in trial.needs), ("validation", held, True)]
+    for part, (task, examples, is_needed) in zip(rows, wanted, strict=True):
         unknown = [i for i, each in enumerate(part) if is_needed and each.reference is None]
         if unknown:
             world = processes(policy.device).num_processes
             progress = counter(callback, f"{method.name}, reference, {task}", len(unknown), world)
-            found, _ = reference_of(policy, [part[i] for i in unknown], progress=progress)
+            mine, missing = [examples[i] for i in unknown], [part[i] for i in unknown]
+            found, _ = data.references.score(policy, mine, missing, progress=progress)
             for i, each in zip(unknown, found, strict=True):
                 part[i] = each
+    if data.references and "cost_model" not in trial.needs:
+        rows[1] = _with_start(rows[1], held, policy, data)
     return TrialRows(rows[0], rows[1], data.validation.examples, held)
+
+
+def _with_start(
+    completions: Sequence[Completions], examples: Sequence[Example], policy: Policy, data: FitData
+) -> list[Completions]:
+    """Completions with their log-probabilities by the base where that is not their reference.
+
+    Training starts from the base, so its figure is the one that a training has to improve on.
+    """
+    found = list(completions)
+    other = [i for i, example in enumerate(examples) if data.references.of(example) is not None]
+    scored, _ = reference_of(policy, [found[i] for i in other])
+    for i, each in zip(other, scored, strict=True):
+        found[i] = replace(found[i], start=each.reference)
+    return found

@@ -20,6 +20,7 @@ from editloop.policy import ContextTree, Encoder
 __all__ = [
     "EDIT",
     "RESPONSE",
+    "REVISION",
     "SAMPLED",
     "Completions",
     "Example",
@@ -28,8 +29,9 @@ __all__ = [
     "make_examples",
 ]
 
-EDIT, RESPONSE, SAMPLED = "edit", "response", "sampled"
-"""The roles of a completion: the user's edit, the logged draft, and a sample from the reference."""
+EDIT, RESPONSE, REVISION, SAMPLED = "edit", "response", "revision", "sampled"
+"""The roles of a completion: the user's edit, the logged draft, an earlier revision of the edit, and a sample
+from the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Completions:
         reference: log π_ref of each continuation [K], after the reference pass.
         cost: Estimated cost f̂ of each, in units of the train part's mean cost [K], once it is estimated.
         spread: Uncertainty u of each, in the same units [K].
+        start: Log-probability of each by the base, from which training starts [K], where the base is not the
+            reference and a figure needs it.
     """
 
     tree: ContextTree
@@ -52,6 +56,7 @@ class Completions:
     reference: tuple[float, ...] | None = None
     cost: tuple[float, ...] | None = None
     spread: tuple[float, ...] | None = None
+    start: tuple[float, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.tree.continuations)
@@ -88,6 +93,7 @@ class Completions:
             of_kept(self.reference),
             of_kept(self.cost),
             of_kept(self.spread),
+            of_kept(self.start),
         )
 
     def with_reference(self, log_probs: Sequence[float]) -> Completions:
@@ -107,6 +113,9 @@ class Example:
         completions: The edit and the response as tokens; with log π_ref after the reference pass.
         sampled: The edit, the response and completions sampled from the reference, with log π_ref and
             estimated costs; None unless a method needs a cost model (see `editloop.offline.cost_model`).
+        revisions: The earlier revisions of the edit as tokens, the oldest first, without blank ones.
+        policy: The policy that wrote the response, as the log names it; None if it names none.
+        logprob: The log-probability of the response that was logged when it was served; None if none was.
     """
 
     id: str
@@ -115,6 +124,9 @@ class Example:
     response: str
     completions: Completions
     sampled: Completions | None = None
+    revisions: tuple[tuple[int, ...], ...] = ()
+    policy: str | None = None
+    logprob: float | None = None
 
     @property
     def tree(self) -> ContextTree:
@@ -171,8 +183,27 @@ def make_examples(records: Sequence[Record], encoder: Encoder) -> ExampleSet:
             counts["pair differs in no token" if same_tokens else "pair differs only after the cut"] += 1
             tree = ContextTree(tree.context, tree.continuations[:1])
         roles = {EDIT: (0,), RESPONSE: (len(tree.continuations) - 1,)}
-        examples.append(Example(row.id, row.context, row.edit, record.response, Completions(tree, roles)))
+        own = Completions(tree, roles)
+        examples.append(
+            Example(
+                row.id,
+                row.context,
+                row.edit,
+                record.response,
+                own,
+                revisions=_revisions(record, tree, encoder),
+                policy=record.policy,
+                logprob=record.logprob,
+            )
+        )
     return ExampleSet(tuple(examples), +counts)  # the plus drops reasons with a count of 0
+
+
+def _revisions(record: Record, tree: ContextTree, encoder: Encoder) -> tuple[tuple[int, ...], ...]:
+    """The earlier revisions of a record's edit as tokens, cut as its tree is."""
+    # A blank one is what is saved of a user who empties the field to write anew. It is nobody's wish.
+    room = encoder.max_length - len(tree.context)
+    return tuple(encoder.continuation(text)[:room] for text in record.revisions if text.strip())
 
 
 def check_window(records: Sequence[Record], found: ExampleSet, encoder: Encoder) -> None:

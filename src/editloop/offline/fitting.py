@@ -19,7 +19,15 @@ from editloop.offline.alarms import SampleCheck, check_samples
 from editloop.offline.config import FitConfig
 from editloop.offline.cost_model.saved import save_cost_model
 from editloop.offline.countdown import Countdown
-from editloop.offline.data import FitData, add_estimates, encode_log, feasible, with_log_limits
+from editloop.offline.data import (
+    FitData,
+    add_estimates,
+    encode_log,
+    feasible,
+    with_log_limits,
+    with_references,
+)
+from editloop.offline.logging_policies import LoggedPolicy
 from editloop.offline.mixing import mix_policies
 from editloop.offline.plan import FitPlan, make_plan
 from editloop.offline.report import show_weights, write_run_report
@@ -40,6 +48,7 @@ def fit(
     config: FitConfig | None = None,
     *,
     read: dict[str, Any] | None = None,
+    policies: Mapping[str, LoggedPolicy] | None = None,
     report: bool = True,
     callback: ProgressCallback | None = None,
 ) -> RunFolder:
@@ -53,6 +62,8 @@ def fit(
         out: The run folder; an interrupted fit in it is continued.
         config: The configuration; by default `FitConfig()`.
         read: What was read, for the record in `run.json`; by default what a `Log` says of itself.
+        policies: Where the policies are that wrote the log, by their names in it, for `reference: logged`;
+            by default what the log itself knows (`log_policies`).
         report: Whether to write `report.html`, which takes about a second.
         callback: Receives decisions, alarms and progress: an object of your own, or what
             `editloop.show_progress` returns. Without one, alarms are Python warnings (`EditLoopWarning`).
@@ -77,6 +88,7 @@ def fit(
     # The log becomes token ids.
     records = _in_own_order(log)
     data = encode_log(records, policy, config, callback)
+    data = with_references(data, log, policies, policy, config, callback)
     config = with_log_limits(config, data, callback)
 
     # The run folder is new, or holds this very fit: to be continued, or finished.
@@ -157,6 +169,7 @@ def plan_fit(
     base: str | Path | Policy,
     config: FitConfig | None = None,
     *,
+    policies: Mapping[str, LoggedPolicy] | None = None,
     callback: ProgressCallback | None = None,
 ) -> FitPlan:
     """Plan a fit without a run folder: what `fit` would take; nothing is trained and nothing written.
@@ -165,6 +178,7 @@ def plan_fit(
         log: As for `fit`.
         base: As for `fit`.
         config: As for `fit`.
+        policies: As for `fit`.
         callback: Receives decisions and progress.
 
     Raises:
@@ -176,6 +190,7 @@ def plan_fit(
     policy = base if isinstance(base, Policy) else _load(base, config)
     _check_base(policy, config)
     data = encode_log(_in_own_order(log), policy, config, callback)
+    data = with_references(data, log, policies, policy, config, callback)
     return make_plan(policy, with_log_limits(config, data, callback), data)
 
 

@@ -1,16 +1,17 @@
 """The reference pass: log π_ref of every continuation, computed once for all methods, seeds and settings.
 
-The same pass computes the features of the cost model, if there is one. The reference never changes during a
-fit, and tuning a method means fitting the same log many times, so the numbers are cached on disk: a second
-fit runs no forward of the reference at all. The key is a hash of everything that the numbers depend on: the
-base's weights, its dtype and every token. It cannot go stale when files are moved, renamed or changed.
+The reference is the base, or the policy that wrote a row (`logging_policies`). The same pass computes the
+features of the cost model, if there is one. The reference never changes during a fit, and tuning a method
+means fitting the same log many times, so the numbers are cached on disk: a second fit runs no forward of the
+reference at all. The key is a hash of everything that the numbers depend on: the weights of the base and of
+the policy, the dtype and every token. It cannot go stale when files are moved, renamed or changed.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -29,6 +30,7 @@ from editloop.policy import ContextTree, Policy, processes
 
 __all__ = [
     "Scored",
+    "Scorer",
     "cache_folder",
     "feature_pass",
     "on_all_processes",
@@ -53,6 +55,18 @@ class Scored(NamedTuple):
     features: NDArray[np.float32]
 
 
+class Scorer(NamedTuple):
+    """A policy in place of the base as the reference.
+
+    Attributes:
+        fingerprint: What identifies its weights, beside the base's.
+        load: Returns a context in which it is loaded; it is not called if the cache has all figures.
+    """
+
+    fingerprint: str
+    load: Callable[[], AbstractContextManager[Policy]]
+
+
 def reference_pass(
     policy: Policy,
     examples: Sequence[Example],
@@ -75,6 +89,7 @@ def reference_of(
     *,
     cache: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    scorer: Scorer | None = None,
 ) -> tuple[list[Completions], bool]:
     """Compute log π_ref of completions, with the work shared among the processes of a distributed run.
 
@@ -84,11 +99,12 @@ def reference_of(
         cache: The folder of cached passes; by default `cache_folder()`. If it cannot be read or written, the
             pass is computed again, and the fit goes on.
         progress: Called with the number of this process's contexts done so far.
+        scorer: The policy that is the reference; by default the base.
 
     Returns:
         The completions with log π_ref [n], and whether it came from the cache.
     """
-    found, known = _pass(policy, [each.tree for each in completions], False, cache, progress)
+    found, known = _pass(policy, [each.tree for each in completions], False, cache, progress, scorer)
     return [
         each.with_reference(scored.log_probs) for each, scored in zip(completions, found, strict=True)
     ], known
@@ -147,22 +163,33 @@ def _pass(
     features: bool,
     cache: Path | None,
     progress: Callable[[int], None] | None,
+    scorer: Scorer | None = None,
 ) -> tuple[list[Scored], bool]:
     """The figures of trees, and whether they came from the cache; arguments as for `reference_of`."""
     if not trees:
         return [], True
     state = processes(policy.device)
-    file = (cache or cache_folder()) / "reference" / f"{_key(policy, trees, features)}.safetensors"
+    key = _key(policy, trees, features, scorer)
+    file = (cache or cache_folder()) / "reference" / f"{key}.safetensors"
     # One process looks into the cache for all: if its folder is not shared between machines, some would
     # compute and wait for others that do not.
     found = broadcast_object_list([_read(file, trees, features) if state.is_main_process else None])[0]
     if found is not None:
         return found, True
-    with policy.reference():
-        found = on_all_processes(policy.device, trees, lambda mine: _score(policy, mine, features, progress))
+    with _base(policy) if scorer is None else scorer.load() as reference:
+        found = on_all_processes(
+            policy.device, trees, lambda mine: _score(reference, mine, features, progress)
+        )
     if state.is_main_process:
         _write(file, found)
     return found, False
+
+
+@contextmanager
+def _base(policy: Policy) -> Iterator[Policy]:
+    """A context in which a policy is its base."""
+    with policy.reference():
+        yield policy
 
 
 def _score(
@@ -178,10 +205,12 @@ def _score(
     return [Scored(tuple(scores), np.empty((len(scores), 0), np.float32)) for scores in scored]
 
 
-def _key(policy: Policy, trees: Sequence[ContextTree], features: bool) -> str:
+def _key(policy: Policy, trees: Sequence[ContextTree], features: bool, scorer: Scorer | None) -> str:
     """The name of a cached pass: a hash of everything that its numbers depend on."""
     # The leading 5 is the version of the pass. Raise it whenever the same tokens would get other numbers.
     digest = hashlib.sha256(f"5 {policy.fingerprint} torch.{policy.precision} {features}".encode())
+    if scorer is not None:
+        digest.update(f"by {scorer.fingerprint} ".encode())
     # Each length goes in before its tokens, and a mark after each tree. Without them, the same tokens divided
     # differently between context and continuations, or between two trees, would have the same hash.
     for tree in trees:

@@ -25,6 +25,7 @@ from editloop.errors import RunError
 from editloop.offline.alarms import SampleCheck
 from editloop.offline.config import FitConfig
 from editloop.offline.data import FitData
+from editloop.offline.examples import REVISION
 from editloop.policy import Policy, RunFolder
 from editloop.policy.manifest import Manifest, PolicyRecord
 
@@ -37,16 +38,21 @@ RESOURCES = {"micro_batch_size", "gradient_checkpointing", "memory"}
 def run_identity(policy: Policy, config: FitConfig, data: FitData) -> str:
     """Hash of what the result of a fit depends on: the base, its precision, the settings, and every token."""
     # Tokens and not records: a fit may be continued from another file or format with the same content.
-    trials = (trial for name in config.methods for trial in config.trials(name))
-    kept = {"micro_batch_size"} if any(trial.method.forward_matters for trial in trials) else set()
-    settings = config.model_dump_json(exclude=RESOURCES - kept)
+    methods = [trial.method for name in config.methods for trial in config.trials(name)]
+    kept = {"micro_batch_size"} if any(method.forward_matters for method in methods) else set()
+    reads_revisions = any(REVISION in method.roles for method in methods)
+    settings = config.model_dump_json(exclude=(RESOURCES - kept) | config.added)
     digest = hashlib.sha256(f"{policy.fingerprint} {settings}".encode())
     # A fit that goes on in another precision would compare trials of both. Runs in float32 have the identity
     # that they had before this was looked at.
     if (precision := policy.precision) != "float32":
         digest.update(precision.encode())
-    for example in (*data.train.examples, *data.validation.examples):
+    for example in data.examples:
         digest.update(repr((example.id, example.tree.context, example.tree.continuations)).encode())
+        if reads_revisions:
+            digest.update(repr(example.revisions).encode())
+        # A run cannot go on with other references: the base takes the place of a policy that has gone.
+        digest.update(data.references.identity(example).encode())
     return digest.hexdigest()[:16]
 
 

@@ -33,7 +33,7 @@ from editloop.offline.config import FitConfig, Trial
 from editloop.offline.disk import disk_errors
 from editloop.offline.examples import Completions
 from editloop.offline.methods.batch import Batch, Layout, pack_completions
-from editloop.policy import Policy, TreeBatch, batch_log_probs
+from editloop.policy import Policy, TreeBatch, batch_log_probs, batch_log_squares
 from editloop.policy.denormals import denormals_flushed
 from editloop.policy.memory import Heap
 
@@ -171,9 +171,13 @@ class EditTrainer(Trainer):  # type: ignore[misc]
         trees: TreeBatch = inputs["trees"]
         layout: Layout = inputs["layout"]
         totals = num_items_in_batch or self.trial.method.totals(layout)
-        log_probs = batch_log_probs(model, trees, linear_head=self.policy.linear_head)
-        batch = Batch(layout, log_probs, totals)
-        return self.trial.method.loss(batch, self.trial.hyperparameters)
+        method, linear = self.trial.method, self.policy.linear_head
+        if method.log_squares:
+            log_probs, log_squares = batch_log_squares(model, trees, linear_head=linear)
+            batch = Batch(layout, log_probs, totals, log_squares)
+        else:
+            batch = Batch(layout, batch_log_probs(model, trees, linear_head=linear), totals)
+        return method.loss(batch, self.trial.hyperparameters)
 
     def train_from(self, checkpoint: str | None, until: int | None = None) -> None:
         """Train from the start, or continue from a checkpoint.

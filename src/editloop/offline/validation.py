@@ -63,8 +63,9 @@ class Validation:
 
     @property
     def initial(self) -> float:
-        """The method's figure of the reference itself, which needs no forward."""
-        return self._figure(self._layout.known("reference"))
+        """The method's figure of the base, from which training starts, which needs no forward."""
+        start, reference = self._layout.known("start"), self._layout.known("reference")
+        return self._figure(torch.where(start.isnan(), reference, start))
 
     @property
     def figures(self) -> dict[str, Any]:

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     )
     from editloop.policy.device import check_device, choose_device, choose_dtype, processes
     from editloop.policy.encode import Encoder
+    from editloop.policy.identity import arm_name, policy_fingerprint
     from editloop.policy.loading import load_base
-    from editloop.policy.logprob import batch_features, batch_log_probs, context_columns, tree_mask
+    from editloop.policy.logprob import (
+        batch_features,
+        batch_log_probs,
+        batch_log_squares,
+        context_columns,
+        tree_mask,
+    )
     from editloop.policy.lora import LoraSettings
     from editloop.policy.mixed import MixedPolicy
     from editloop.policy.model import Policy
@@ -33,9 +40,10 @@ _MODULES = {
     "adapters": ("attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"),
     "device": ("check_device", "choose_device", "choose_dtype", "processes"),
     "encode": ("Encoder",),
+    "identity": ("arm_name", "policy_fingerprint"),
     "loading": ("load_base",),
     "lora": ("LoraSettings",),
-    "logprob": ("batch_features", "batch_log_probs", "context_columns", "tree_mask"),
+    "logprob": ("batch_features", "batch_log_probs", "batch_log_squares", "context_columns", "tree_mask"),
     "mixed": ("MixedPolicy",),
     "model": ("Policy",),
     "packing": ("TreeBatch", "pack"),
@@ -56,9 +64,11 @@ __all__ = [
     "RunFolder",
     "Sample",
     "TreeBatch",
+    "arm_name",
     "attach_adapter",
     "batch_features",
     "batch_log_probs",
+    "batch_log_squares",
     "check_device",
     "check_name",
     "check_policy",
@@ -71,6 +81,7 @@ __all__ = [
     "load_base",
     "load_policy",
     "pack",
+    "policy_fingerprint",
     "processes",
     "sample",
     "trainable_copy",

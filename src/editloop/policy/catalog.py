@@ -6,15 +6,14 @@ a check is refused even if its promotion is forced.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from editloop.errors import RunError
-from editloop.policy import RunFolder, check_name, check_policy
+from editloop.policy import RunFolder, check_name
+from editloop.policy.identity import arm_name, mixture_parts, mixture_weights
 from editloop.policy.manifest import Manifest, SamplesRecord
 from editloop.policy.served import ServedPolicy
 
@@ -50,43 +49,9 @@ def find_policies(run: str | Path, names: Sequence[str] | None = None) -> list[S
 
 
 def _served(folder: RunFolder, manifest: Manifest, name: str) -> ServedPolicy:
-    """A policy under its arm's name, whose hash is one of its weights and of the base's.
-
-    So the name changes when the weights change, and what was learned of one policy is never counted for
-    another.
-    """
-    path = folder.path.resolve()
-    fingerprint = check_name(manifest.base.fingerprint)
-    if name == "base":
-        return ServedPolicy(f"base@{fingerprint[:8]}", name, path)
-    if name == "mixture":
-        parts = {
-            _served(folder, manifest, part).arm: weight
-            for part, weight in _weights(manifest).items()
-            if weight > 0
-        }
-        digest = hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
-        return ServedPolicy(f"mixture@{digest[:8]}", name, path, parts)
-    place = folder.policy_path(name)
-    weights = hashlib.sha256(fingerprint.encode())
-    for each in check_policy(place, path, manifest.base.name):
-        weights.update(each)
-    return ServedPolicy(f"{name}@{weights.hexdigest()[:8]}", name, path)
-
-
-def _weights(manifest: Manifest) -> dict[str, float]:
-    """The weights of the run's mixture, by policy.
-
-    Raises:
-        RunError: They are not convex weights over policies of the run.
-    """
-    weights = manifest.mixture.weights if manifest.mixture else {}
-    for name, weight in weights.items():
-        if name not in manifest.policies or not 0 <= weight <= 1:
-            raise RunError("a weight of the mixture is not valid", seen={name: weight}, do="fit it again")
-    if not math.isclose(sum(weights.values()), 1.0, abs_tol=1e-3):
-        raise RunError("the mixture's weights do not sum to 1", seen=sum(weights.values()))
-    return weights
+    """A policy under its arm's name, whose hash is one of its weights and of the base's."""
+    parts = mixture_parts(folder, manifest) if name == "mixture" else {}
+    return ServedPolicy(arm_name(folder, name), name, folder.path.resolve(), parts)
 
 
 def validation(run: Path, name: str) -> dict[str, Any]:
@@ -103,7 +68,7 @@ def _validation(manifest: Manifest, name: str) -> dict[str, Any]:
     if name == "base":
         return {"cost": base, "base": base, "alarms": []}
     if name == "mixture":
-        parts = {part: weight for part, weight in _weights(manifest).items() if weight > 0}
+        parts = {part: weight for part, weight in mixture_weights(manifest).items() if weight > 0}
         known = {part: _validation(manifest, part)["cost"] for part in parts}
         if None in known.values():
             return {"cost": None, "base": base, "alarms": []}

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
-from editloop.policy.drawing import draw_tokens
+from editloop.policy.drawing import draw_tokens, token_log_probs
 from editloop.policy.generation import GenerationSettings
 from editloop.policy.mode import core_of
 from editloop.policy.probe import TOLERANCE, has_other_layers
@@ -51,6 +51,7 @@ class Row:
         stream: The random stream by which its tokens are drawn.
         adapter: The name of its adapter; None for the model itself.
         ids: The tokens drawn so far.
+        logprob: Their log-probability by the model itself, in nats (`token_log_probs`).
         done: Why it ended; None before that. Any thread may set it, and the row is gone from the next step.
     """
 
@@ -60,6 +61,7 @@ class Row:
     stream: np.random.SeedSequence
     adapter: str | None = None
     ids: list[int] = field(default_factory=list)
+    logprob: float = 0.0
     done: str | None = None
 
     def __post_init__(self) -> None:
@@ -128,8 +130,9 @@ class _Batch:
             [row.uniform() for row in rows],
             [(*row.prompt, *row.ids) if row.settings.repetition_penalty != 1 else () for row in rows],
         )
-        for row, token in zip(rows, tokens, strict=True):
+        for row, token, log_prob in zip(rows, tokens, token_log_probs(scores, tokens), strict=True):
             row.ids.append(token)
+            row.logprob += log_prob
         return [pair for pair in zip(rows, tokens, strict=True) if pair[0].done is None]
 
 

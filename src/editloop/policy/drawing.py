@@ -14,7 +14,7 @@ import torch
 from editloop.errors import ModelError
 from editloop.policy.generation import GenerationSettings
 
-__all__ = ["NOT_FINITE", "draw_tokens", "inverted", "not_finite_error"]
+__all__ = ["NOT_FINITE", "draw_tokens", "inverted", "not_finite_error", "token_log_probs"]
 
 NOT_FINITE = -1
 """Stands for the token of a row whose probabilities are not finite numbers."""
@@ -52,6 +52,21 @@ def draw_tokens(
             drawn = torch.where(torch.isfinite(best), drawn, NOT_FINITE)
         for i, token in zip(rows, drawn.tolist(), strict=True):
             found[i] = token
+    return found
+
+
+def token_log_probs(scores: torch.Tensor, tokens: Sequence[int]) -> list[float]:
+    """The log-probability of each row's token by the model itself, in nats, at most 0.
+
+    It is that at temperature 1 over the whole vocabulary, however the token was drawn: what a loss measures
+    a policy against is another policy, and temperature, top-p and penalty belong to the sampler.
+
+    Args:
+        scores: The logits of the token [n, vocabulary].
+        tokens: The tokens [n]; the value of `NOT_FINITE` means nothing.
+    """
+    chosen = torch.tensor(tokens, device=scores.device).clamp(min=0)[:, None]
+    found: list[float] = (scores.gather(1, chosen)[:, 0] - scores.logsumexp(-1)).clamp(max=0).tolist()
     return found
 
 

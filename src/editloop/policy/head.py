@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["has_linear_head", "target_log_probs"]
+__all__ = ["has_linear_head", "target_log_probs", "target_log_squares"]
 
 CHUNK_POSITIONS, CHUNK_LOGITS = 256, 2**23
 """The positions whose logits are held at a time: 256, or more if their logits are fewer than 2^23 (32 MB).
@@ -49,8 +49,21 @@ def target_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, target
     Returns:
         float32 [n], or float64 for states in float64; differentiable by states, weight and bias.
     """
-    found: Tensor = _TargetLogProbs.apply(hidden, weight, bias, target)  # type: ignore[no-untyped-call]
+    found: Tensor
+    found, _ = _TargetLogProbs.apply(hidden, weight, bias, target, False)  # type: ignore[no-untyped-call]
     return found
+
+
+def target_log_squares(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`target_log_probs`, and log Σ_v p_v² of each position's softmax p, without gradient [n], [n].
+
+    The memory of one chunk's logits is needed twice.
+    """
+    both: tuple[Tensor, Tensor]
+    both = _TargetLogProbs.apply(hidden, weight, bias, target, True)  # type: ignore[no-untyped-call]
+    return both
 
 
 class _TargetLogProbs(torch.autograd.Function):
@@ -62,10 +75,13 @@ class _TargetLogProbs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, squares: bool
+    ) -> tuple[Tensor, Tensor]:
         exact = torch.promote_types(hidden.dtype, torch.float32)
         log_probs = torch.empty(len(target), dtype=exact, device=hidden.device)
         log_normaliser = torch.empty_like(log_probs)
+        log_squares = torch.empty_like(log_probs) if squares else log_probs.new_empty(0)
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for part in _chunks(len(target), len(weight)):
             logits = F.linear(hidden[part], weight, bias).to(exact)
@@ -76,21 +92,26 @@ class _TargetLogProbs(torch.autograd.Function):
             log_normaliser[part] = greatest + total.log()
             # In this order, because the difference of the first two is exact where the target is likely.
             log_probs[part] = at_target - greatest - total.log()
+            if squares:
+                log_squares[part] = probs.square().sum(1).log() - 2 * total.log()
             if slope is not None:
                 mean = probs.div_(total[:, None]).to(weight.dtype) @ weight
                 slope[part] = (weight[target[part]] - mean).to(slope.dtype)
         ctx.save_for_backward(hidden, weight, bias, target, log_normaliser, slope)
-        return log_probs
+        ctx.mark_non_differentiable(log_squares)
+        return log_probs, log_squares
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(
+        ctx: Any, above: Tensor, _: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         hidden, weight, bias, target, log_normaliser, slope = ctx.saved_tensors
         by_hidden = None if slope is None else (slope * above[:, None]).to(hidden.dtype)
         by_weight = by_bias = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             by_weight, by_bias = _by_head(hidden, weight, bias, target, log_normaliser, above)
-        return by_hidden, by_weight, by_bias, None
+        return by_hidden, by_weight, by_bias, None, None
 
 
 def _by_head(

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from editloop.policy.head import has_linear_head, target_log_probs
+from editloop.policy.head import has_linear_head, target_log_probs, target_log_squares
 from editloop.policy.packing import TreeBatch
 
-__all__ = ["batch_features", "batch_log_probs", "context_columns", "tree_mask"]
+__all__ = ["batch_features", "batch_log_probs", "batch_log_squares", "context_columns", "tree_mask"]
 
 DEPTHS = (1 / 3, 2 / 3, 1.0)
 """Relative depths of the layers whose states are features: 0 is the embedding, 1 the last layer."""
@@ -59,6 +59,27 @@ def batch_log_probs(model: nn.Module, batch: TreeBatch, *, linear_head: bool = F
     return _forward(model, batch, linear_head)[0]
 
 
+def batch_log_squares(
+    model: nn.Module, batch: TreeBatch, *, linear_head: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities, and Σ_t log Σ_v π(v|x, y_<t)², of every continuation over its counted tokens.
+
+    Σ_v π(v)² is the mean probability of a token that is drawn from the policy itself, so the two sums are
+    about equal for a text that the policy has written, however sure it was (arXiv 2406.11827).
+
+    Args:
+        model: As for `batch_log_probs`.
+        batch: K continuations, from `pack`.
+        linear_head: As for `batch_log_probs`.
+
+    Returns:
+        float32 [K], differentiable, and float32 [K], without gradient.
+    """
+    log_probs, _, log_squares = _forward(model, batch, linear_head, squares=True)
+    assert log_squares is not None
+    return log_probs, log_squares
+
+
 def batch_features(model: nn.Module, batch: TreeBatch, *, linear_head: bool = False) -> tuple[Tensor, Tensor]:
     """Log-probabilities and features of each continuation in its context.
 
@@ -76,7 +97,7 @@ def batch_features(model: nn.Module, batch: TreeBatch, *, linear_head: bool = Fa
         Log-probabilities, float32 [K], and features, float32 [K, F], both differentiable. The first
         `context_columns(F)` features depend on the context alone.
     """
-    log_probs, layers = _forward(model, batch, linear_head, states=True)
+    log_probs, layers, _ = _forward(model, batch, linear_head, states=True)
     device = log_probs.device
     owner, member = torch.from_numpy(batch.owner).to(device), torch.from_numpy(batch.member).to(device)
     predictor = torch.from_numpy(batch.predictor).to(device)
@@ -116,9 +137,12 @@ def _narrowed(states: Tensor, seed: int) -> Tensor:
 
 
 def _forward(
-    model: nn.Module, batch: TreeBatch, linear_head: bool, *, states: bool = False
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Log-probabilities [K], and with `states` the hidden states [B, R, d] of every layer."""
+    model: nn.Module, batch: TreeBatch, linear_head: bool, *, states: bool = False, squares: bool = False
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+    """Log-probabilities [K]; with `states` the hidden states [B, R, d] of every layer.
+
+    With `squares`, also the logs of the sums of squared probabilities, summed over the counted tokens [K].
+    """
     device = next(model.parameters()).device
 
     def tensor(array: Any) -> Tensor:
@@ -127,7 +151,7 @@ def _forward(
     core = _unwrapped(model)
     # An adapter on the output embedding makes it another one than the one that was tried.
     scored_by = _scored_at_head if linear_head and has_linear_head(core) else _scored_by_logits
-    with scored_by(core, tensor(batch.predictor), tensor(batch.target)) as token_log_probs:
+    with scored_by(core, tensor(batch.predictor), tensor(batch.target), squares) as token_figures:
         output = model(
             input_ids=tensor(batch.input_ids),
             # A token's position is its depth, not its column: each branch continues right after its prefix.
@@ -136,11 +160,17 @@ def _forward(
             use_cache=False,
             **({"output_hidden_states": True} if states else {}),
         )
-    total = torch.zeros(len(batch.lengths), device=device)
-    counted = token_log_probs(output.logits)[tensor(batch.member)]
-    if batch.weight is not None:
-        counted = counted * tensor(batch.weight).to(counted.dtype)
-    return total.index_add(0, tensor(batch.owner), counted), output.hidden_states if states else ()
+
+    def summed(values: Tensor) -> Tensor:
+        total = torch.zeros(len(batch.lengths), device=device)
+        counted = values[tensor(batch.member)]
+        if batch.weight is not None:
+            counted = counted * tensor(batch.weight).to(counted.dtype)
+        return total.index_add(0, tensor(batch.owner), counted)
+
+    log_probs, log_squares = token_figures(output.logits)
+    hidden = output.hidden_states if states else ()
+    return summed(log_probs), hidden, None if log_squares is None else summed(log_squares)
 
 
 def _unwrapped(model: nn.Module) -> Any:
@@ -151,18 +181,24 @@ def _unwrapped(model: nn.Module) -> Any:
     return inner
 
 
-TokenLogProbs = Callable[[Tensor], Tensor]
-"""From a forward's logits to float32 log-probabilities of the n targets."""
+TokenFigures = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""From a forward's logits to float32 log-probabilities of the targets [n], and log Σ_v π(v)² where asked."""
 
 
 @contextmanager
-def _scored_at_head(model: Any, predictor: Tensor, target: Tensor) -> Iterator[TokenLogProbs]:
+def _scored_at_head(
+    model: Any, predictor: Tensor, target: Tensor, squares: bool = False
+) -> Iterator[TokenFigures]:
     """A context in which log-probabilities are computed in place of the logits; arguments as below."""
-    head, found = model.get_output_embeddings(), list[Tensor]()
+    head, found = model.get_output_embeddings(), list[tuple[Tensor, Tensor | None]]()
 
     def score(states: Tensor) -> Tensor:
         mine = states.flatten(0, 1)[predictor]
-        found.append(target_log_probs(mine, head.weight, head.bias, target).float())
+        if squares:
+            log_probs, log_squares = target_log_squares(mine, head.weight, head.bias, target)
+            found.append((log_probs.float(), log_squares.float()))
+        else:
+            found.append((target_log_probs(mine, head.weight, head.bias, target).float(), None))
         return mine[:1].detach().unsqueeze(0)  # the model goes on with the logits of one position
 
     # Within the model's own forward, so that autocast, and libraries that gather a layer's weights for the
@@ -172,16 +208,19 @@ def _scored_at_head(model: Any, predictor: Tensor, target: Tensor) -> Iterator[T
 
 
 @contextmanager
-def _scored_by_logits(model: Any, predictor: Tensor, target: Tensor) -> Iterator[TokenLogProbs]:
+def _scored_by_logits(
+    model: Any, predictor: Tensor, target: Tensor, squares: bool = False
+) -> Iterator[TokenFigures]:
     """A context in which the model computes logits, where it can at the positions of the targets only.
 
     Args:
         model: The model without the wrappers of distribution.
         predictor: The positions that predict the targets, as row * R + column [n].
         target: Token ids [n].
+        squares: Whether log Σ_v π(v)² of each position is wanted.
 
     Yields:
-        A function from the forward's logits to the targets' log-probabilities.
+        A function from the forward's logits to the targets' log-probabilities, and to these.
     """
     # The logits of all positions are by far the largest tensor of a forward, and most positions (the context,
     # padding, prefixes that are not counted) need none. Calling the inner model and the embedding by hand
@@ -192,16 +231,19 @@ def _scored_by_logits(model: Any, predictor: Tensor, target: Tensor) -> Iterator
     def gather(states: Tensor) -> Tensor:
         return states.flatten(0, 1)[predictor].unsqueeze(0)
 
-    def log_probs(logits: Tensor) -> Tensor:
+    def figures(logits: Tensor) -> tuple[Tensor, Tensor | None]:
         flat = logits.flatten(0, 1)
         if head is None:  # a model that does not expose its output embedding
             flat = flat[predictor]
         # Cross-entropy in float32 whatever the model's dtype: a log-softmax over a vocabulary in bf16 is off
         # by more than the differences that the losses are about.
-        return -F.cross_entropy(flat.float(), target, reduction="none")
+        log_probs, log_squares = -F.cross_entropy(flat.float(), target, reduction="none"), None
+        if squares:
+            log_squares = (2 * flat.detach().float().log_softmax(-1)).logsumexp(-1)
+        return log_probs, log_squares
 
     with nullcontext() if head is None else _before(head, gather):
-        yield log_probs
+        yield figures
 
 
 @contextmanager

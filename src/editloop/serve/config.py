@@ -59,6 +59,12 @@ class ServeConfig(Configuration):
         section=RUNNING,
         ge=0.1,
     )
+    upstream_logprobs: bool = setting(
+        False,
+        "Ask the upstream server for the log-probabilities of its tokens, and keep their sum with each "
+        "response. They have to be those before temperature and top-p, as vLLM gives them by default.",
+        section=RUNNING,
+    )
     max_new_tokens: int = setting(
         512, "Maximum tokens of a response, if its request sets no limit.", section=RUNNING, ge=1
     )

@@ -144,6 +144,13 @@ class DatabaseLog:
         place = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
         return self.part[0] <= place < self.part[1]
 
+    def policies(self) -> dict[str, tuple[str, str]]:
+        """Return the run folder of each policy and its name in it, by arm; none of any other database."""
+        from editloop.store import reads
+
+        with self._connection() as connection:
+            return reads.policy_locations(connection) if reads.is_store(connection) else {}
+
     def _contains(self, moment: object) -> bool:
         """Whether a time is within the bounds. One that cannot be read is: the row is kept without it."""
         seconds = _seconds(moment)

@@ -131,15 +131,17 @@ log_view = Table(
     MetaData(),  # not `metadata`, which has the tables; this is a view
     *(Column(name, Text) for name in ("id", "context", "response", "edit", "status", "user", "policy")),
     Column("propensity", Float(53)),
+    Column("logprob", Float(53)),
     Column("time", Float(53)),
     Column("metadata", Text),
 )
 """The rows of a log (see `editloop.edits.Record`), each with the last revision of its edit.
 
-The view, in `migrations/versions/third.py`, is where a row's status is defined: `discarded` if the last
+The view, in `migrations/versions/fifth.py`, is where a row's status is defined: `discarded` if the last
 revision says that the draft was thrown away, `accepted` if it equals the response, `edited` if it differs,
 `expired` if no edit is expected any more, and else `pending`. Drafts without a response (still being
-generated, failed or removed) are not in it.
+generated, failed or removed) are not in it. The log-probability of a draft that was cut is not in it either:
+its text would have gone on.
 """
 
 keys = Table(

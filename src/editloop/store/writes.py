@@ -56,7 +56,7 @@ _COST = (
 )
 
 _REMOVED: Mapping[str, Any] = {
-    **dict.fromkeys(("user", "request", "context", "response", "metadata", "compared")),
+    **dict.fromkeys(("user", "request", "context", "response", "metadata", "compared", "logprob")),
     "finish": "removed",
 }
 """The columns of a draft whose texts are removed. Its time, policy and propensity stay."""

@@ -69,7 +69,7 @@ def test_the_parts_of_a_batch_add_up_to_the_whole(policy: Policy, name: str) -> 
         trees, layout = pack_completions(policy, rows[chosen], from_fork=method.within_context)
         log_probs = torch.tensor([value for values in table[chosen] for value in values])
         assert len(trees.lengths) == len(log_probs) == sum(map(len, rows[chosen]))
-        return float(method.loss(Batch(layout, log_probs, totals), hyperparameters))
+        return float(method.loss(Batch(layout, log_probs, totals, log_probs * 0.9), hyperparameters))
 
     def totals(chosen: slice) -> Any:
         return method.totals(pack_completions(policy, rows[chosen], from_fork=method.within_context)[1])
@@ -95,6 +95,8 @@ def test_completions_keep_their_roles_when_they_are_chosen() -> None:
     both = all_of_them.only(EDIT, RESPONSE)
     assert both.roles == {EDIT: (0,), RESPONSE: (1,)} and both.is_pair
     assert both.only(EDIT, RESPONSE) is both
+    begun = Completions(tree, all_of_them.roles, start=(-5.0, -6.0, -7.0, -8.0))
+    assert begun.only(SAMPLED).start == (-6.0, -8.0) and begun.only(EDIT).start == (-5.0,)
     unedited = Completions(ContextTree((1,), ((2,),)), {EDIT: (0,), RESPONSE: (0,)})
     assert not unedited.is_pair and unedited.of(RESPONSE) == 0
     with pytest.raises(KeyError):

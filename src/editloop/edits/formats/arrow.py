@@ -76,6 +76,7 @@ def schema() -> pa.Schema:
     types = {
         "messages": pa.list_(message),
         "propensity": pa.float64(),
+        "logprob": pa.float64(),
         "time": pa.timestamp("us", tz="UTC"),
     }
     return pa.schema([(name, types.get(name, pa.string())) for name in OWN_COLUMNS])

@@ -131,6 +131,10 @@ class LogAddress(Protocol):
         """Return the random value that identifies a server's store; None for any other log."""
         ...
 
+    def policies(self) -> dict[str, tuple[str, str]]:
+        """Return the run folder of each policy of a server and its name there, by the name in the log."""
+        ...
+
     def open(self) -> Source:
         """Open the log."""
         ...

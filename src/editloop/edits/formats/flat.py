@@ -20,6 +20,7 @@ OWN_COLUMNS = (
     "user",
     "policy",
     "propensity",
+    "logprob",
     "time",
     "metadata",
 )

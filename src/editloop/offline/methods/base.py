@@ -132,6 +132,7 @@ class Method(ABC):
             The tokens that all completions of a context share are then left out of the log-probabilities.
         forward_matters: Whether the result depends on which contexts share a forward. Then the micro-batch is
             a part of what is learned, and memory does not decide it.
+        log_squares: Whether the loss looks at `Batch.log_squares`, which are computed in training alone.
     """
 
     name: ClassVar[str]
@@ -143,6 +144,7 @@ class Method(ABC):
     roles: ClassVar[tuple[str, ...]]
     within_context: ClassVar[bool] = False
     forward_matters: ClassVar[bool] = False
+    log_squares: ClassVar[bool] = False
 
     def rows(self, example: Example) -> bool:
         """Whether the method learns from an example; by default from all."""

@@ -68,7 +68,7 @@ class Layout:
         return table[:, 0], table[:, 1]
 
     def known(self, name: str) -> Tensor:
-        """`reference`, `cost` or `spread` of each completion, float64, NaN where it is not known [K].
+        """`reference`, `cost`, `spread` or `start` of each completion, float64, NaN if it is not known [K].
 
         Args:
             name: The attribute of `Completions`.
@@ -94,11 +94,14 @@ class Batch:
         layout: The completions.
         log_probs: log π of each, summed over its counted tokens, natural log [K].
         totals: The totals of the whole optimiser step, from the method's `totals`.
+        log_squares: Σ_t log Σ_v π(v)² of each over its counted tokens, without gradient [K]; None unless the
+            method asks for it (`Method.log_squares`), and in validation.
     """
 
     layout: Layout
     log_probs: Tensor
     totals: Mapping[str, float]
+    log_squares: Tensor | None = None
 
     def index(self, role: str) -> Tensor:
         """The numbers of the completions that have a role [k]."""

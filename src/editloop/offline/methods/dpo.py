@@ -37,7 +37,7 @@ class DPO(Method):
     learns_from = "rows whose edit differs from the response"
     colour = "#c2672d"
     hyperparameters = DPOHyperparameters
-    roles: ClassVar = ("edit", "response")
+    roles: ClassVar[tuple[str, ...]] = ("edit", "response")
     within_context = True  # the loss depends on margins alone (see `preference_margin`)
 
     def rows(self, example: Example) -> bool:
@@ -74,11 +74,17 @@ class DPO(Method):
         return math.log(2)
 
 
-def batch_margin(batch: Batch) -> Tensor:
-    """The preference margin of each pair of a batch, the argument of σ in Eq. 4 before β [p]."""
+def batch_margin(batch: Batch, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """The preference margin of each pair of a batch, the argument of σ in Eq. 4 before β [p].
+
+    Args:
+        batch: The batch.
+        pairs: The numbers of the chosen and of the rejected completions [p], [p]; by default edits and
+            responses.
+    """
     from editloop.offline.losses import preference_margin
 
-    (chosen, rejected), reference = batch.pairs, batch.reference
+    (chosen, rejected), reference = pairs or batch.pairs, batch.reference
     margin = preference_margin(
         batch.log_probs[chosen], batch.log_probs[rejected], reference[chosen], reference[rejected]
     )

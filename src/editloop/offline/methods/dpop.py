@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from editloop.offline.methods.base import hyperparameter
+from editloop.offline.methods.base import hyperparameter, learning_rate
 from editloop.offline.methods.dpo import DPO, DPOHyperparameters, batch_margin
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ __all__ = ["DPOP", "METHOD", "DPOPHyperparameters"]
 class DPOPHyperparameters(DPOHyperparameters):
     """The hyperparameters of one trial of DPOP."""
 
+    # As for SFT: with a floor under the edit, rates at which DPO ends in text that costs as much as none
+    # are the better ones (benchmarks/results/edit-losses.md).
+    learning_rate: float = learning_rate(5e-4, 2e-3)
     floor: float = hyperparameter(
         5.0,
         symbol="floor",

@@ -13,6 +13,7 @@ from editloop.online.algorithms.fixed import Fixed
 from editloop.online.algorithms.kl_ucb import KLUCB
 from editloop.online.algorithms.lin_ts import LinTS
 from editloop.online.algorithms.rand_ucb import RandUCB
+from editloop.online.algorithms.regret_balancing import RegretBalancing
 from editloop.online.algorithms.square_cb import SquareCB
 from editloop.online.algorithms.thompson import Thompson
 from editloop.online.algorithms.ucb import ALPHA, UCB
@@ -29,6 +30,7 @@ __all__ = [
     "Fixed",
     "LinTS",
     "RandUCB",
+    "RegretBalancing",
     "SquareCB",
     "Thompson",
     "Uniform",
@@ -45,6 +47,7 @@ ALGORITHMS: Registry[AlgorithmFactory] = Registry(
         "lin-ts": "editloop.online.algorithms.lin_ts:LinTS",
         "kl-ucb": "editloop.online.algorithms.kl_ucb:KLUCB",
         "thompson": "editloop.online.algorithms.thompson:Thompson",
+        "regret-balancing": "editloop.online.algorithms.regret_balancing:RegretBalancing",
         "uniform": "editloop.online.algorithms.uniform:Uniform",
         "fixed": "editloop.online.algorithms.fixed:Fixed",
     },

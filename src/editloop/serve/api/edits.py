@@ -204,6 +204,7 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
         "user": draft.user,
         "policy": draft.policy,
         "propensity": draft.propensity,
+        "logprob": draft.logprob,
         "context": _parsed(draft.context),
         "response": draft.response,
         "finish": draft.finish,

@@ -74,6 +74,9 @@ class Completion:
         usage: The counts of tokens, as in OpenAI's API.
         logprobs: The log-probabilities, as in OpenAI's API, if they were asked for.
         drafts: All drafts of which it is one; empty if it is the only one.
+        logprob: The log-probability of the text by the policy that wrote it, in nats: the sum over all its
+            tokens, with the token that ended it, at temperature 1 over the whole vocabulary. None if it is
+            not known, or the text is not what was generated.
     """
 
     text: str | None
@@ -82,6 +85,7 @@ class Completion:
     usage: dict[str, Any] | None = None
     logprobs: dict[str, Any] | None = None
     drafts: tuple[Draft, ...] = ()
+    logprob: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Chunk:
         usage: The counts of tokens, if they were asked for.
         logprobs: The log-probabilities, if they were asked for.
         drafts: As of a completion, in the last part.
+        logprob: As of a completion, that of the whole text, in the last part.
     """
 
     delta: dict[str, Any]
@@ -101,6 +106,7 @@ class Chunk:
     usage: dict[str, Any] | None = None
     logprobs: dict[str, Any] | None = None
     drafts: tuple[Draft, ...] = ()
+    logprob: float | None = None
 
 
 class BackendUnavailableError(ServeError):
@@ -194,6 +200,7 @@ class BackendOptions:
         key: Its bearer key.
         base: The name of the base model there.
         timeout: Maximum seconds until a response, and between two parts of a stream.
+        logprobs: Whether the model server is asked for the log-probabilities of its tokens.
         max_new_tokens: Maximum tokens of a response, if a request sets no limit.
         best_of: Drafts of a response, of which the one with the least predicted cost is given.
         device: As in `editloop.policy.load_base`.
@@ -205,6 +212,7 @@ class BackendOptions:
     key: str | None = None
     base: str | None = None
     timeout: float = 120.0
+    logprobs: bool = False
     max_new_tokens: int = 512
     best_of: int = 1
     device: str = "auto"

@@ -104,7 +104,9 @@ def given(drafts: Sequence[Completion], bounds: Sequence[float]) -> Completion:
         Draft(each.text or "", each.finish, None if math.isnan(bound) else bound)
         for each, bound in zip(drafts, bounds, strict=True)
     )
-    return Completion(chosen.text, chosen.finish, chosen.message, usage, drafts=beside)
+    return Completion(
+        chosen.text, chosen.finish, chosen.message, usage, drafts=beside, logprob=chosen.logprob
+    )
 
 
 def _samples(drafts: Sequence[Completion]) -> list[Sample]:

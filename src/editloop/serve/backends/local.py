@@ -137,7 +137,7 @@ class LocalBackend:
             return
         whole = await self.complete(arm, request, response_id)
         yield Chunk({"role": "assistant", "content": whole.text})
-        yield Chunk({}, whole.finish, whole.usage, drafts=whole.drafts)
+        yield Chunk({}, whole.finish, whole.usage, drafts=whole.drafts, logprob=whole.logprob)
 
     def _policy(self, arm: str) -> ServedPolicy:
         policy = self._policies.get(arm)
@@ -155,12 +155,14 @@ class LocalBackend:
     async def _complete(
         self, arm: str, request: Mapping[str, Any], response_id: str, number: int = 0
     ) -> Completion:
-        texts, finish, usage = [], "stop", None
+        texts, finish, usage, logprob = [], "stop", None, None
         async for chunk in self._parts(arm, request, response_id, number):
             texts.append(chunk.delta.get("content", ""))
-            finish, usage = chunk.finish or finish, chunk.usage or usage
-        text = trim_loops("".join(texts))
-        return Completion(text, finish, {"role": "assistant", "content": text}, usage)
+            finish, usage, logprob = chunk.finish or finish, chunk.usage or usage, chunk.logprob
+        written = "".join(texts)
+        text = trim_loops(written)
+        known = logprob if text == written else None  # of a text without its loops it is not known
+        return Completion(text, finish, {"role": "assistant", "content": text}, usage, logprob=known)
 
     async def _parts(
         self, arm: str, request: Mapping[str, Any], response_id: str, number: int = 0

@@ -73,7 +73,8 @@ class Job(Row):
             self.done = "stop" if ended else "length"
             usage = {"prompt_tokens": len(self.prompt), "completion_tokens": len(self.ids)}
             usage["total_tokens"] = sum(usage.values())
-            self.send(Chunk({}, self.done, usage))
+            # A text that ends before a stop text is not what its tokens say.
+            self.send(Chunk({}, self.done, usage, logprob=None if found else self.logprob))
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -28,6 +29,7 @@ from editloop.serve.backends.base import (
     seconds_left,
     unused_parts,
 )
+from editloop.serve.backends.spelled import SpelledText
 from editloop.serve.backends.upstream_answers import (
     StatusError,
     chunk_of,
@@ -69,6 +71,7 @@ class UpstreamBackend:
         key: Its bearer key.
         base: The name of the base model there.
         timeout: Maximum seconds without any byte of an answer.
+        logprobs: Whether the server is asked for the log-probabilities of its tokens.
     """
 
     def __init__(
@@ -78,8 +81,10 @@ class UpstreamBackend:
         key: str | None = None,
         base: str | None = None,
         timeout: float = 120.0,
+        logprobs: bool = False,
     ) -> None:
         self.answer_seconds: float | None = timeout
+        self._logprobs = logprobs
         self._url = base_url.rstrip("/") + "/"
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         # No limit for a whole answer, which a long stream would exceed. Whole responses are limited by
@@ -102,7 +107,9 @@ class UpstreamBackend:
             raise ConfigError(
                 "drafts are compared only by a base in this process", do="leave out --best-of or --upstream"
             )
-        return cls(url, key=options.key, base=options.base, timeout=options.timeout)
+        return cls(
+            url, key=options.key, base=options.base, timeout=options.timeout, logprobs=options.logprobs
+        )
 
     def __str__(self) -> str:
         return self._url.rstrip("/")
@@ -269,11 +276,17 @@ class UpstreamBackend:
             raise self._unavailable(error) from error
         if answer.status >= 300:
             raise failure_of(answer, read)
-        return completion_of(read)
+        found = completion_of(read)
+        if not self._logprobs:
+            return found
+        spelled = SpelledText()
+        spelled.add(found.message, found.logprobs)
+        shown = found.logprobs if request.get("logprobs") else None
+        return replace(found, logprob=spelled.logprob, logprobs=shown)
 
     async def stream(self, arm: str, request: Mapping[str, Any], response_id: str) -> AsyncIterator[Chunk]:
         """See `Backend.stream`."""
-        body = self._body(arm, request, response_id, stream=True)
+        body, spelled = self._body(arm, request, response_id, stream=True), SpelledText()
         try:
             async with self._request("POST", "chat/completions", body) as answer:
                 if answer.status >= 300:
@@ -284,7 +297,13 @@ class UpstreamBackend:
                         return
                     if not line.startswith("data:"):
                         continue
-                    yield chunk_of(data)
+                    chunk = chunk_of(data)
+                    if self._logprobs:
+                        spelled.add(chunk.delta, chunk.logprobs)
+                        whole = spelled.logprob if chunk.finish else None
+                        shown = chunk.logprobs if request.get("logprobs") else None
+                        chunk = replace(chunk, logprob=whole, logprobs=shown)
+                    yield chunk
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from error
 
@@ -293,7 +312,9 @@ class UpstreamBackend:
     ) -> dict[str, Any]:
         policy = self._policies.get(arm)
         model = arm if policy is None else self._model_name(policy.part_for(response_id))
-        return {**request, "model": model, "stream": stream}  # all else goes on as the client has sent it
+        asked = {"logprobs": True} if self._logprobs else {}
+        # All else goes on as the client has sent it.
+        return {**request, **asked, "model": model, "stream": stream}
 
     def _unavailable(self, error: Exception) -> BackendUnavailableError:
         # A response that takes too long does not show that the server is down. The list of models, asked for

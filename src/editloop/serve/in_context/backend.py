@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from editloop.errors import EditLoopError
@@ -132,7 +133,8 @@ class InContextBackend:
                 _check_length(error)
                 continue
             self._count(policy, prompt, done.usage)
-            return done
+            # The log keeps what was asked, and not this prompt, by which the response was as likely as that.
+            return replace(done, logprob=None)
         self._note_rejected(policy, prompts, response_id)
         return await self._backend.complete(under, request, response_id)
 
@@ -159,10 +161,10 @@ class InContextBackend:
                     return
                 usage = first.usage
                 try:
-                    yield first
+                    yield replace(first, logprob=None)
                     async for chunk in chunks:
                         usage = chunk.usage or usage
-                        yield chunk
+                        yield replace(chunk, logprob=None)
                 finally:
                     self._count(policy, prompt, usage)
                 return

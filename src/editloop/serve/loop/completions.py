@@ -154,6 +154,8 @@ class CompletionService:
             asked=request.characters(),
             compared=compared,
             seconds=generation.model_seconds,
+            # Of a text that the redaction has changed, it is not known.
+            logprob=completion.logprob if text is not None and text == completion.text else None,
         )
         there = await last_of(generation.written, finished)
         # Another replica was asked for the same response and finished first. Its text is in the log, so that
@@ -214,11 +216,17 @@ class CompletionService:
         parts: list[str] = []
         finish, is_text = "", True
 
-        async def record(reason: str, drafts: tuple[Draft, ...] = ()) -> str:
-            text = logged_response("".join(parts), self.redact) if is_text else None
-            compared = logged_drafts(drafts, self.redact)
+        async def record(reason: str, drafts: tuple[Draft, ...] = (), logprob: float | None = None) -> str:
+            written = "".join(parts)
+            text = logged_response(written, self.redact) if is_text else None
             await self.loop.finish(
-                response_id, text, reason, arm=arm, asked=request.characters(), compared=compared
+                response_id,
+                text,
+                reason,
+                arm=arm,
+                asked=request.characters(),
+                compared=logged_drafts(drafts, self.redact),
+                logprob=logprob if text == written else None,
             )
             if text is not None:
                 self.shadows.consider(request, response_id)
@@ -230,7 +238,7 @@ class CompletionService:
                     parts.append(str(content))
                 is_text = is_text and not chunk.delta.get("tool_calls")
                 if chunk.finish and not finish:
-                    finish = await record(finish_reason(chunk.finish), chunk.drafts)
+                    finish = await record(finish_reason(chunk.finish), chunk.drafts, chunk.logprob)
                 yield chunk
             finish = finish or await record("stop")
         except BaseException:  # also when the client has disconnected: then the generator is closed here

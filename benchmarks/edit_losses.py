@@ -1,0 +1,305 @@
+"""Losses that read the edit, beside those of the paper: the changed tokens, a floor, chains of revisions.
+
+In the lab on emails and summaries, by a strong user, and by a weak one who visits every draft three times;
+and on translators' corrections (MLQE-PE ro-en) with SmolLM2-135M. Each method is fitted alone with the
+defaults of `fit`, on the same rows, and measured on rows that it has not seen. What is measured of a method
+is kept, so the benchmark can be interrupted; the page has what is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import WORK
+from benchmarks.cells import EVALUATION
+from benchmarks.edit_losses_logs import EditedLog, Size
+from benchmarks.edit_losses_page import page
+from benchmarks.real_rows import Fold
+from benchmarks.row_figures import SEED, Figure, Rows, bootstrapped, measure_rows, resampled_rows
+from editloop.edits import get_cost
+from editloop.edits.cost import DEFAULT_COST, PAPER_COST
+from editloop.io import write_json
+from editloop.lab.folder import claim
+from editloop.offline import FitConfig, fit
+from editloop.offline.data import longest_edit
+from editloop.offline.examples import make_examples
+from editloop.offline.reference import reference_pass
+from editloop.parallel import RelayedCallback, in_parallel
+from editloop.policy import Policy, RunFolder
+from editloop.progress import ProgressCallback, WarningCallback
+from editloop.results import machine_name, write_result
+from editloop.users import get_user
+
+__all__ = ["LOGS", "METHODS", "PARENTS", "run"]
+
+METHODS = ("sft", "edited_sft", "dpo", "edited_dpo", "dpop", "chain_dpo", "early")
+PARENTS = {"edited_sft": "sft", "edited_dpo": "dpo", "dpop": "dpo", "chain_dpo": "dpo"}
+"""For each loss that reads the edit, the loss of the paper that it changes, with which it is compared."""
+
+CHAINED = "chain_dpo"
+"""The method that is DPO to the letter where no edit has earlier revisions; it is not trained there."""
+
+LOGS = (
+    *(EditedLog(world, *user) for world in ("email", "summary") for user in (("strong", 1), ("weak", 3))),
+    EditedLog("ro-en"),
+)
+SEEDS = (1, 2, 3)
+BASE = "base"
+TRAINING = ("trials", "chosen", "steps", "alarms")
+"""What is kept of a fit, beside its figures."""
+
+RATES = {
+    **dict.fromkeys(("sft", "edited_sft", "early"), (5e-4, 2e-3, 8e-3)),
+    **dict.fromkeys(("dpo", "edited_dpo", "dpop", "chain_dpo"), (5e-5, 2e-4, 8e-4, 3.2e-3)),
+}
+"""Learning rates that are tried for the lab, whose base is small: those of the default grids of SFT and DPO,
+which were chosen on a real base, and greater ones."""
+
+RATE_SEED = 0
+RATE_WORLDS = ("email",)
+"""The domains on whose logs they are tried, of a seed that is not measured, each to its end."""
+
+
+class Job(NamedTuple):
+    """A method, or the base, on a log; with several rates, the comparison of a method's learning rates alone.
+
+    Without any, the learning rate is chosen from the method's default grid.
+    """
+
+    log: EditedLog
+    seed: int
+    method: str
+    rates: tuple[float, ...]
+    size: Size
+    work: Path
+    data: Path | None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept."""
+        return self.work / f"{self.log.name}-{self.seed}" / (self.method + "-rates" * self.compares_rates)
+
+    @property
+    def compares_rates(self) -> bool:
+        """Whether this compares learning rates."""
+        return len(self.rates) > 1
+
+    @property
+    def config(self) -> FitConfig:
+        """The configuration of the fit: the defaults, but for the learning rates."""
+        # Samples of the validation part change no policy; only where all rates are compared, they are drawn.
+        config = FitConfig(methods=(self.method,), mixture="none", validation_samples=0, seed=self.seed)
+        if self.rates:
+            config = config.changed({f"{self.method}.learning_rate": self.rates})
+        if self.compares_rates:
+            config = config.changed({"select": "cost", "validation_samples": self.size.rows})
+        return config.changed(dict(self.size.changes))
+
+
+def run(
+    out: str | Path,
+    *,
+    data: Path | None = None,
+    work: Path = WORK / "edit-losses",
+    logs: Sequence[EditedLog] = LOGS,
+    seeds: Sequence[int] = SEEDS,
+    methods: Sequence[str] = METHODS,
+    size: Size | None = None,
+    callback: ProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Fit and measure what is not kept yet, and write `edit-losses.json` and `edit-losses.md` after each.
+
+    Args:
+        out: The folder for the results.
+        data: The folder of real edits; `EDITLOOP_DATA` or `../shared/data` if not given.
+        work: Where fits and figures are kept.
+        logs: The logs.
+        seeds: The seeds of the logs and fits in the lab; people's edits are fitted with the first.
+        methods: The methods.
+        size: The size of the logs.
+        callback: Receives progress.
+    """
+    callback, size = callback or WarningCallback(), size or Size()
+    worlds = [log for log in logs if log.world in RATE_WORLDS]
+    larger = size._replace(rows=size.rate_rows)
+    comparisons = [
+        Job(log, RATE_SEED, method, RATES[method], larger, work, data)
+        for method in methods
+        for log in worlds
+        if _differs(method, log)
+    ]
+    tried = dict(in_parallel(_measure, comparisons, "learning rates", callback))
+    chosen = {method: _best_rate(method, tried) for method in methods}
+    jobs = [
+        Job(log, seed, method, () if log.is_real else chosen.get(method, ()), size, work, data)
+        for log in logs
+        for seed in (seeds[:1] if log.is_real else seeds)
+        for method in (BASE, *methods)
+        if _differs(method, log)
+    ]
+    found: dict[Job, dict[str, Any]] = {}
+    summaries: dict[EditedLog, dict[str, Any]] = {}
+    measured: dict[str, Any] = {}
+    for job, result in in_parallel(_measure, jobs, "fits", callback):
+        found[job] = result
+        done = {each: found[each] for each in jobs if each in found}  # in the order of the jobs
+        if any(each.log == job.log and each.method == BASE for each in done):
+            summaries[job.log] = _summary(job.log, done)
+        measured = {
+            **size._asdict(),
+            "costs": {"test": PAPER_COST, "sampled": DEFAULT_COST},
+            "seeds": list(seeds),
+            "seed_of_samples": SEED,
+            "machines": dict(Counter(each["machine"] for each in (*tried.values(), *done.values()))),
+            "rates": [
+                {"log": each.log.title, "method": each.method, "trials": tried[each]["trials"]}
+                for each in comparisons
+            ],
+            "chosen_rates": {method: list(rates) for method, rates in chosen.items()},
+            "logs": {log.title: summaries[log] for log in logs if log in summaries},
+        }
+        write_result("edit-losses", measured, page(measured, PARENTS), out)
+    return measured
+
+
+def _best_rate(method: str, tried: Mapping[Job, dict[str, Any]]) -> tuple[float, ...]:
+    """The rate with the lowest mean validation figure over the logs where it was tried; none without any."""
+    by_log = [
+        [trial["validation_loss"] for trial in found["trials"]]
+        for job, found in tried.items()
+        if job.method == method
+    ]
+    if not by_log:
+        return ()
+    return (RATES[method][int(np.argmin(np.mean(by_log, axis=0)))],)
+
+
+def _differs(method: str, log: EditedLog) -> bool:
+    """Whether a method is another one than DPO on this log."""
+    return method != CHAINED or log.has_chains
+
+
+def _measure(job: Job) -> dict[str, Any]:
+    """Fit and measure, unless that is kept, and return what was measured."""
+    config = job.config.model_dump(mode="json") if job.method != BASE else None
+    claim(job.folder, "fit", {"size": job.size.of(job.log), "fit": config})
+    kept = job.folder / "found.json"
+    if not kept.is_file():
+        write_json(kept, _found(job))
+    content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    return content
+
+
+def _found(job: Job) -> dict[str, Any]:
+    callback = RelayedCallback(f"{job.log.name} {job.seed}, {job.method}, ")
+    base = job.log.base(job.size)
+    fold = job.log.fold(base, job.seed, job.size, job.work, job.data)
+    revised = sum(bool(record.revisions) for record in fold.train)
+    about = {"machine": machine_name(), "train": len(fold.train), "revised": revised}
+    if job.method == BASE:
+        return about | {"rows": _rows(job, base, base, fold, callback)}
+    made = fit(fold.train, base, job.folder / "run", job.config, callback=callback, report=False)
+    about |= _training(made, job.method)
+    if job.compares_rates:
+        return about
+    with made.policy(job.method, base) as policy:
+        return about | {"rows": _rows(job, policy, base, fold, callback)}
+
+
+def _training(made: RunFolder, method: str) -> dict[str, Any]:
+    """What a fit did: the trials, the one that was chosen, the step that was kept, and alarms."""
+    record = made.manifest().policies[method]
+    kept = {"settings", "validation_loss", "validation_cost", "seconds"}
+    return {
+        "trials": [trial.model_dump(include=kept) for trial in record.trials],
+        "chosen": record.best.settings,
+        "steps": [record.best.best_step, record.best.steps],
+        "alarms": record.alarms,
+    }
+
+
+def _rows(job: Job, policy: Policy, base: Policy, fold: Fold, callback: ProgressCallback) -> Rows:
+    """The figures of a policy on the test rows; in the lab with the test costs, as `user_cost`."""
+    examples, _ = reference_pass(base, make_examples(fold.test, base.encoder).examples)
+    longest = longest_edit(make_examples(fold.train, base.encoder).examples)  # as in the fit
+    rows = measure_rows(policy, examples, DEFAULT_COST, longest, job.method, callback)
+    if job.log.is_real:
+        return rows
+    user = get_user("strong", job.log.domain, seed=EVALUATION + job.seed)
+    asked = enumerate(zip(rows["context"], rows["sample"], strict=True))
+    edits = [user.edit(context, sample, round=t) for t, (context, sample) in asked]
+    return rows | {"user_cost": get_cost(PAPER_COST)(rows["sample"], edits).tolist()}
+
+
+def _summary(log: EditedLog, done: Mapping[Job, dict[str, Any]]) -> dict[str, Any]:
+    """The figures of a log over its seeds, of the methods that are measured on all seeds of the base."""
+    mine: dict[str, dict[int, dict[str, Any]]] = {}
+    for job, found in done.items():
+        if job.log == log:
+            mine.setdefault(job.method, {})[job.seed] = found
+    seeds = list(mine[BASE])
+    mine = {method: by_seed for method, by_seed in mine.items() if list(by_seed) == seeds}
+    pooled = {
+        method: {
+            key: list(chain.from_iterable(found["rows"][key] for found in by_seed.values()))
+            for key in next(iter(by_seed.values()))["rows"]
+        }
+        for method, by_seed in mine.items()
+    }
+    draws = resampled_rows(pooled[BASE]["context"])
+    first = next(iter(mine[BASE].values()))
+    return {
+        "rows": len(pooled[BASE]["context"]),
+        "seeds": seeds,
+        "train": first["train"],
+        "revised": [found["revised"] for found in mine[BASE].values()],
+        "policies": {
+            method: bootstrapped(_figures(rows, pooled[BASE], pooled.get(PARENTS.get(method, ""))), draws)
+            for method, rows in pooled.items()
+        },
+        "by_seed": {
+            method: [float(np.mean(found["rows"][_cost_key(found["rows"])])) for found in by_seed.values()]
+            for method, by_seed in mine.items()
+        },
+        "fits": [
+            {"method": method, "seed": seed} | {key: found[key] for key in TRAINING}
+            for method, by_seed in mine.items()
+            for seed, found in by_seed.items()
+            if method != BASE
+        ],
+    }
+
+
+def _cost_key(rows: Rows) -> str:
+    """The cost by which methods are compared: that to the strong user, on people's edits that to the edit."""
+    return "user_cost" if "user_cost" in rows else "cost"
+
+
+def _figures(rows: Rows, base: Rows, parent: Rows | None) -> dict[str, Figure]:
+    """The figures of a policy, given those rows of the base and of the method that it is compared with."""
+    columns = {key: np.array(rows[key], np.float64) for key in ("log_prob", "tokens", "cost", "finished")}
+    gain = columns["log_prob"] - np.array(base["log_prob"], np.float64)
+    margin = np.array([np.nan if each is None else each for each in rows["margin"]], np.float64)
+    wins = np.where(np.isnan(margin), np.nan, (np.sign(margin) + 1) / 2)
+    own, tokens = np.array(rows[_cost_key(rows)], np.float64), columns["tokens"]
+    found: dict[str, Figure] = {
+        "cost": lambda i: float(columns["cost"][i].mean()),
+        "log_prob_per_token": lambda i: float(columns["log_prob"][i].sum() / tokens[i].sum()),
+        "gain_per_token": lambda i: float(gain[i].sum() / tokens[i].sum()),
+        "fallen": lambda i: float((gain[i] < 0).mean()),
+        "reference_accuracy": lambda i: float(np.nanmean(wins[i])),
+        "finished": lambda i: float(columns["finished"][i].mean()),
+    }
+    if "user_cost" in rows:
+        found["test_cost"] = lambda i: float(own[i].mean())
+    if parent:
+        saved = np.array(parent[_cost_key(rows)], np.float64) - own
+        found["saved"] = lambda i: float(saved[i].mean())
+    return found
