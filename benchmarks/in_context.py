@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from benchmarks import WORK
 from benchmarks.cells import EVALUATION
 from benchmarks.real import DTYPE
-from benchmarks.real_rows import LANGUAGES, Fold, mlqe
+from benchmarks.real_rows import Fold, mlqe
 from editloop.edits import Context, as_context, get_cost
 from editloop.edits.cost import DEFAULT_COST, PAPER_COST, charge_unfinished
 from editloop.errors import MissingExtraError
@@ -70,7 +70,8 @@ class InContextSettings:
         contexts: New contexts of a seed.
         past: Numbers of past edits.
         examples: Numbers of retrieved edits in a prompt.
-        translations: New sentences of each pair of languages.
+        pairs: Pairs of languages.
+        translations: New sentences of each pair.
         corrections: Numbers of translators' corrections.
     """
 
@@ -80,6 +81,7 @@ class InContextSettings:
     contexts: int = 32
     past: tuple[int, ...] = (2, 8, 32)
     examples: tuple[int, ...] = (1, 2, 4)
+    pairs: tuple[str, ...] = ("ro-en",)
     translations: int = 64
     corrections: tuple[int, ...] = (32, MOST_EDITS)
 
@@ -117,7 +119,7 @@ def run(
     """
     callback, settings = callback or WarningCallback(), settings or InContextSettings()
     base = load_base(settings.base, dtype=settings.dtype)
-    folds = {pair: mlqe(pair, data) for pair in LANGUAGES}
+    folds = {pair: mlqe(pair, data) for pair in settings.pairs}
     found = {seed: _seed(seed, base, work / f"seed-{seed}", settings, callback) for seed in settings.seeds}
     translated = {
         pair: _translations(fold, base, work / pair, settings, callback) for pair, fold in folds.items()

@@ -25,7 +25,7 @@ from small_log import small_log
 @pytest.fixture
 def small(base: Any) -> InContextSettings:
     folder = base(chat=True, max_position_embeddings=4096)
-    return InContextSettings(str(folder), "float32", (1, 2), 3, (1, 3), (1, 2), 4, (2, 3))
+    return InContextSettings(str(folder), "float32", (1, 2), 3, (1, 3), (1, 2), ("ro-en", "et-en"), 4, (2, 3))
 
 
 @pytest.fixture
