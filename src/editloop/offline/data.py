@@ -260,8 +260,8 @@ def _scored(
 
 
 def _replaced(part: ExampleSet, found: Sequence[Example]) -> ExampleSet:
-    """A part of the log with some of its examples replaced, by their ids and texts."""
-    # By the tree's identity, which scoring keeps: two records may have the same id.
+    """A part of the log with some of its examples replaced by the same ones with log π_ref."""
+    # Known by their trees, which scoring keeps: two records may have the same id.
     new = {id(example.tree): example for example in found}
     return ExampleSet(tuple(new.get(id(e.tree), e) for e in part.examples), part.counts)
 

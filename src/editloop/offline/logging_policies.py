@@ -25,7 +25,7 @@ from editloop.edits import Log
 from editloop.errors import RunError
 from editloop.offline.examples import RESPONSE, Completions, Example
 from editloop.offline.reference import Scorer, reference_of
-from editloop.policy import Policy, RunFolder, arm_name, policy_fingerprint
+from editloop.policy import Policy, RunFolder, arm_name, policy_fingerprint, processes
 from editloop.policy.memory import release_memory
 
 __all__ = ["LoggedPolicy", "LoggingPolicies", "find_logging_policies", "log_policies"]
@@ -122,7 +122,7 @@ class LoggingPolicies:
             The completions with log π_ref [n], and whether all of it came from the cache.
         """
         found: list[Completions] = list(completions)
-        all_known, done = True, 0
+        all_known, done, world = True, 0, processes(policy.device).num_processes
         names = [self.of(example) for example in examples]
         for name in dict.fromkeys(names):
             mine = [i for i, each in enumerate(names) if each == name]
@@ -138,7 +138,7 @@ class LoggingPolicies:
             )
             for i, each in zip(mine, some, strict=True):
                 found[i] = each
-            all_known, done = all_known and known, done + len(mine)
+            all_known, done = all_known and known, done + len(mine) // world
             if name is not None and not known:
                 release_memory()  # a whole model is not to stand beside the next one
         return found, all_known
