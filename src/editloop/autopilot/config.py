@@ -23,6 +23,12 @@ class AutopilotConfig(Configuration):
         "policy.",
         section=FITS,
     )
+    reference: Literal["base", "logged"] = setting(
+        "logged",
+        "The reference of preference losses, as of `editloop fit --reference`: the policies that wrote the "
+        "rows, or the base.",
+        section=FITS,
+    )
     min_edits: int = setting(
         100,
         "Fit again when there are so many edits of new requests since the last fit; a quarter of them is "

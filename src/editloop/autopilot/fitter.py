@@ -91,7 +91,7 @@ class CommandFitter:
         """Begin or continue a fit; see `Fitter`."""
         self._run, hold_out = Path(lineage.run), self._config.hold_out
         fit = ["fit", self._log(lineage, f"{hold_out!r}-1"), "--base", self._base, "--out", str(self._run)]
-        fit += ["--methods", self._config.learn_from]
+        fit += ["--methods", self._config.learn_from, "--reference", self._config.reference]
         fit += ["--memory", self._config.fit_memory] if self._config.fit_memory else []
         runs = [self._run, champion] if champion is not None else [self._run]
         held_out = self._log(lineage, f"0-{hold_out!r}")
