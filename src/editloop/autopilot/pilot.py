@@ -95,13 +95,15 @@ class Autopilot:
         Raises:
             StoreError: The store can never be used.
         """
-        pause = 0.0
+        pause, is_open = 0.0, False
         try:
             while not is_ending(pause):
                 began = time.monotonic()
                 pause = self.config.interval
                 try:
-                    self.store.open(claim=False)
+                    if not is_open:
+                        self.store.open(claim=False)
+                        is_open = True
                     self.step()
                     pause = max(pause, (time.monotonic() - began) / LOOK_SHARE)
                 except StoreUnreachableError as error:
