@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from serving import Parrot, run, serving
 
+from editloop.autopilot.stages import Stages
 from editloop.errors import EditLoopError
 from editloop.online import Bandit, BanditConfig
 from editloop.serve.loop.commands import RecordDecision
@@ -21,7 +22,7 @@ from editloop.serve.loop.snapshots import Snapshot, Snapshots
 
 
 def snapshot_of(seq: int) -> Snapshot:
-    return Snapshot(Bandit(("a@1", "b@2")), seq, "salt", 0, {}, CostIntervals(1.0))
+    return Snapshot(Bandit(("a@1", "b@2")), seq, "salt", 0, {}, CostIntervals(1.0), Stages())
 
 
 def test_a_snapshot_of_a_busy_loop_knows_what_it_lacks(tmp_path: Path) -> None:
