@@ -231,10 +231,12 @@ def test_a_fit_needs_edits_hours_and_minutes():
 
 
 def test_minutes_of_the_last_day_are_counted():
-    found, lineage = Stages(), Lineage(1)
-    for number, (began, ended) in enumerate([(0.0, 600.0), (80_000.0, 81_200.0)]):
+    found = Stages()
+    # Of the second one the machine was down for most of the time: what it took is what counts.
+    for number, (began, ended, minutes) in enumerate([(0.0, 600.0, 10.0), (80_000.0, 84_000.0, 20.0)]):
         subject = f"generation-{number}"
-        found.apply(Transition(subject, None, S.FITTING, began, lineage=lineage))
+        found.apply(Transition(subject, None, S.FITTING, began, lineage=Lineage(number)))
+        lineage = Lineage(number, minutes=minutes)
         found.apply(Transition(subject, S.FITTING, S.FITTED, ended, lineage=lineage))
     assert minutes_spent(found, 85_000.0) == 30 and minutes_spent(found, 90_000.0) == 20
     config = AutopilotConfig(fit_minutes=30)

@@ -58,12 +58,12 @@ def test_a_fit_reads_what_is_not_held_out_and_both_policies_are_evaluated_on_the
     fitter.start(Lineage(1, until=12.5, run="runs/1"), Path("champion"))
     assert ended(fitter) == FitResult(Path("runs/1"))
     fit, own, other = calls()
-    log = "sqlite:///edits.db?until=12.5&part=0.1-1"
+    log = "sqlite:///edits.db?until=12.5&part=0.100000-1"
     assert fit == [
         *["fit", log, "--base", "lab:email", "--out", "runs/1", "--methods", "sft,dpo"],
         *["--reference", "logged", "--memory", "2GB", "--device", "cpu", "7"],
     ]
-    held_out = "sqlite:///edits.db?until=12.5&part=0-0.1"
+    held_out = "sqlite:///edits.db?until=12.5&part=0-0.100000"
     assert own == ["evaluate", "runs/1", held_out, "--samples", "64", "7"]
     assert other == ["evaluate", "champion", held_out, "--samples", "64", "7"]
 
@@ -74,6 +74,35 @@ def test_a_fit_that_fails_says_its_last_line(fitter):
     assert ended(fitter).error == "the fit ended with 1: the loss is not a number"
     assert len(calls()) == 1  # nothing is evaluated
     assert fitter.poll() is None
+
+
+def test_a_fit_that_was_done_before_is_only_evaluated(fitter):
+    Path("runs/1").mkdir(parents=True)
+    Path("runs/1/run.json").write_text('{"status": "done"}')
+    fitter.start(Lineage(1, until=12.5, run="runs/1"))
+    assert ended(fitter) == FitResult(Path("runs/1"))
+    assert [each[0] for each in calls()] == ["evaluate"]
+
+
+def test_where_nothing_is_held_out_a_fit_that_was_done_is_the_result(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/1").mkdir(parents=True)
+    Path("runs/1/run.json").write_text('{"status": "done"}')
+    made = CommandFitter(["false"], "sqlite:///x", "base", AutopilotConfig(hold_out=0))
+    made.start(Lineage(1, run="runs/1"))
+    assert made.poll() == FitResult(Path("runs/1")) and made.poll() is None
+
+
+def test_a_secret_is_in_the_environment_and_not_among_the_arguments(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "import os, sys; open('seen', 'w').write(os.environ['PGPASSWORD'] + ' ' + ' '.join(sys.argv))"
+    command = [sys.executable, "-c", code]
+    made = CommandFitter(
+        command, "postgresql://ada@h/x", "b", AutopilotConfig(hold_out=0), (), {"PGPASSWORD": "secret"}
+    )
+    made.start(Lineage(1, run="runs/1"))
+    assert ended(made).error == ""
+    assert Path("seen").read_text().startswith("secret -c fit postgresql://ada@h/x?until=")
 
 
 def test_a_fit_is_stopped(fitter):

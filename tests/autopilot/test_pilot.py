@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from editloop.autopilot.assignment import is_in_canary, user_key
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.fitter import FitResult
-from editloop.autopilot.lease import Lease
+from editloop.autopilot.lease import LEASE, Lease
 from editloop.autopilot.ledger import read_stages, write_transitions
 from editloop.autopilot.pilot import PAUSED, Autopilot
 from editloop.autopilot.stages import Stage, Transition
@@ -86,7 +88,8 @@ class Bench:
                 about |= {"cost": 0.0 if response == edit else 0.5, "kind": "edited"}
                 writes.insert_event(connection, {"seq": seq + 1, "revision": 1, **about})
                 draft = {"response_id": name, "time": self.now, "user": f"u{self.n % users}", "policy": arm}
-                text = {"context": f'"request {self.n}"', "response": response, "finish": "stop"}
+                text = {"context": '"Write."', "request": f"digest {self.n}", "response": response}
+                text |= {"finish": "stop"}
                 writes.insert_draft(connection, {**draft, **text})
                 new = {"response_id": name, "revision": 1, "time": self.now, "edit": edit}
                 writes.insert_edit(connection, new)
@@ -140,9 +143,65 @@ def test_a_fit_that_fails_or_takes_too_long_is_noted_and_waits_for_new_edits(ben
     assert bench.pilot.step() == []  # the same edits once more would fail once more
     bench.rounds(25, CHAMPION, "a b", "a c")
     assert bench.pilot.step()[0].subject == "generation-2"
-    bench.now += 300 * 60
+    bench.now += 300 * 60  # the machine was down: that is no time of the fit
+    assert bench.pilot.step() == []
+    bench.pilot._fit_began -= 300 * 60
     (failed,) = bench.pilot.step()
     assert failed.reason == "its minutes are over" and bench.fitter.stopped == 1
+    assert failed.lineage.minutes == pytest.approx(300, abs=1)
+
+
+def test_the_rows_of_a_failed_fit_do_not_stay(bench):
+    bench.rounds(25, CHAMPION, "a b", "a c")
+    for _ in range(3):
+        bench.pilot.step()
+    kept = Path(bench.fitter.started[0]) / ".work" / "log.jsonl"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("a text of a user")
+    bench.fitter.result = FitResult(kept.parent.parent, "out of memory")
+    bench.pilot.step()
+    assert not kept.exists()
+
+
+def test_what_came_of_a_fit_is_not_lost_if_it_cannot_be_written_at_once(bench, monkeypatch):
+    bench.rounds(25, CHAMPION, "a b", "a c")
+    for _ in range(3):
+        bench.pilot.step()
+    bench.fitter.result = FitResult(Path("nowhere"), "out of memory")
+    write = bench.pilot._write
+    monkeypatch.setattr(bench.pilot, "_write", lambda *_: (_ for _ in ()).throw(StoreUnreachableError("no")))
+    with pytest.raises(StoreUnreachableError):
+        bench.pilot.step()
+    monkeypatch.setattr(bench.pilot, "_write", write)
+    assert bench.pilot.step()[0].stage is S.FAILED
+    assert len(bench.fitter.started) == 1
+
+
+def test_a_lease_that_is_lost_stops_the_fit_while_a_step_takes_its_time(bench):
+    config = bench.config.model_copy(update={"lease": 0.3})
+    pilot = Autopilot(bench.store, config, bench.fitter, bench.folder, lease=Lease(bench.store, seconds=9))
+    ended, waits = threading.Event(), threading.Event()
+
+    def step() -> None:
+        pilot._had_lease = pilot._lease.take()
+        waits.wait(10)
+
+    pilot.step = step
+    running = threading.Thread(target=pilot.run, args=(ended.wait,))
+    running.start()
+    until = time.monotonic() + 10
+    while time.monotonic() < until and not pilot._had_lease:
+        time.sleep(0.01)
+    assert bench.fitter.stopped == 0
+    with bench.store.transaction() as connection:
+        writes.set_fact(connection, LEASE, json.dumps(["another", 1]))
+    while time.monotonic() < until and not bench.fitter.stopped:
+        time.sleep(0.01)
+    assert bench.fitter.stopped == 1 and not pilot._had_lease
+    ended.set()
+    waits.set()
+    running.join(10)
+    bench.store.open(claim=False)
 
 
 def test_a_run_that_cannot_be_read_is_a_failed_fit(bench):

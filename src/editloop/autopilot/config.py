@@ -111,7 +111,9 @@ class AutopilotConfig(Configuration):
         section=NOTICES,
         ge=1,
     )
-    interval: float = setting(5.0, "Seconds between two looks at the store.", section=NOTICES, ge=0.05)
+    interval: float = setting(
+        5.0, "Seconds between two looks at the store.", section=NOTICES, ge=0.05, le=3600
+    )
 
     @field_validator("fit_at", mode="after")
     @classmethod

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -71,6 +72,8 @@ class CommandFitter:
         base: The base that the policies are of.
         config: The configuration.
         options: Further flags of `editloop fit`.
+        environment: What the commands find in their environment beside that of this process, such as a
+            password, which every user of the machine could see among the arguments.
     """
 
     def __init__(
@@ -80,71 +83,90 @@ class CommandFitter:
         base: str,
         config: AutopilotConfig,
         options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        self._environment = dict(environment or {})
         self._command, self._store, self._base = tuple(command), store, base
         self._config, self._options = config, tuple(options)
         self._process: subprocess.Popen[bytes] | None = None
         self._run = Path()
-        self._left: list[list[str]] = []
+        self._left: list[list[str]] = []  # the commands that have not ended, the running one first
+        self._is_there = False
+        self._lock = threading.RLock()  # a lease that is lost stops the fit from another thread
 
     def start(self, lineage: Lineage, champion: Path | None = None) -> None:
         """Begin or continue a fit; see `Fitter`."""
         self._run, hold_out = Path(lineage.run), self._config.hold_out
-        fit = ["fit", self._log(lineage, f"{hold_out!r}-1"), "--base", self._base, "--out", str(self._run)]
+        # Six digits and not `repr`, whose 1e-05 has a hyphen of its own.
+        fit = ["fit", self._log(lineage, f"{hold_out:.6f}-1"), "--base", self._base, "--out", str(self._run)]
         fit += ["--methods", self._config.learn_from, "--reference", self._config.reference]
         fit += ["--memory", self._config.fit_memory] if self._config.fit_memory else []
         runs = [self._run, champion] if champion is not None else [self._run]
-        held_out = self._log(lineage, f"0-{hold_out!r}")
+        held_out = self._log(lineage, f"0-{hold_out:.6f}")
         samples = ["--samples", str(HELD_OUT_SAMPLES)]
-        self._left = [["evaluate", str(run), held_out, *samples] for run in runs] if hold_out else []
-        self._process = self._launch([*fit, *self._options])
+        with self._lock:
+            # A fit that was done before this process began is not begun again: what it read is not kept, and
+            # the store would give other rows by now.
+            self._left = [] if _is_done(self._run) else [[*fit, *self._options]]
+            self._left += [["evaluate", str(run), held_out, *samples] for run in runs] if hold_out else []
+            self._is_there = True
+            self._launch_next()
 
     def _log(self, lineage: Lineage, part: str) -> str:
         """The address of the rows that a generation may read: a part of the requests, up to its time."""
         return f"{self._store}{'&' if '?' in self._store else '?'}until={lineage.until!r}&part={part}"
 
-    def _launch(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _launch_next(self) -> None:
+        """Launch the next command, if one is left."""
+        if not self._left:
+            return
         output = self._run.with_suffix(".log")
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             with output.open("ab") as file:
                 # Its standard input is a pipe whose other end closes with this process, however that ends.
-                return subprocess.Popen(
-                    [*self._command, *arguments],
+                self._process = subprocess.Popen(
+                    [*self._command, *self._left[0]],
                     stdin=subprocess.PIPE,
                     stdout=file,
                     stderr=file,
-                    env={**os.environ, NICENESS: str(self._config.niceness)},
+                    env={**os.environ, **self._environment, NICENESS: str(self._config.niceness)},
                 )
         except OSError as error:
             raise AutopilotError(f"the fit cannot begin, {error.strerror}", seen=str(output)) from error
 
     def poll(self) -> FitResult | None:
         """How the fit has ended; see `Fitter`."""
-        if self._process is None or (status := self._process.poll()) is None:
-            return None
-        is_fit = self._process.args[len(self._command)] == "fit"  # type: ignore[index]
-        self._close()
-        if is_fit and status != 0:
-            line = _last_line(self._run.with_suffix(".log"))
-            return FitResult(self._run, f"the fit ended with {status}: {line}")
-        # An evaluation that fails, for there may be no held-out request yet, only leaves its gate open.
-        if self._left:
-            self._process = self._launch(self._left.pop(0))
-            return None
-        return FitResult(self._run)
+        with self._lock:
+            if self._process is not None:
+                if (status := self._process.poll()) is None:
+                    return None
+                self._close()
+                done = self._left.pop(0)
+                # An evaluation that fails, for there may be no held-out request yet, leaves its gate open.
+                if done[0] == "fit" and status != 0:
+                    self._left, self._is_there = [], False
+                    line = _last_line(self._run.with_suffix(".log"))
+                    return FitResult(self._run, f"the fit ended with {status}: {line}")
+                self._launch_next()
+            if self._process is not None or not self._is_there:
+                return None
+            self._is_there = False
+            return FitResult(self._run)
 
     def stop(self) -> None:
         """Stop the fit; see `Fitter`."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._close()
+        with self._lock:
+            self._left, self._is_there = [], False
+            if self._process is None:
+                return
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._close()
 
     def _close(self) -> None:
         assert self._process is not None and self._process.stdin is not None
@@ -153,13 +175,21 @@ class CommandFitter:
         self._process = None
 
 
+def _is_done(run: Path) -> bool:
+    """Whether the fit in a run folder has ended."""
+    with suppress(OSError, ValueError, AttributeError):
+        return bool(json.loads((run / "run.json").read_text(encoding="utf-8")).get("status") == "done")
+    return False
+
+
 def held_out_figures(run: Path, name: str, until: float) -> dict[str, Any] | None:
     """What `evaluate` found of a policy on the held-out requests up to a time; None if there were none."""
     for file in run.glob("evaluation-*.json"):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        # A run folder may have other evaluations, too; the time is in the address of the log.
-        if f"until={until!r}" in found["log"]["path"] and name in found["policies"]:
-            return dict(found["policies"][name])
+        # A run folder may have other evaluations, too, also broken ones; the time is in the log's address.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if f"until={until!r}" in found["log"]["path"] and name in found["policies"]:
+                return dict(found["policies"][name])
     return None
 
 

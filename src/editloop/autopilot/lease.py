@@ -64,6 +64,20 @@ class Lease:
             writes.set_fact(connection, LEASE, json.dumps([self.holder, number + 1]))
         return True
 
+    def renew(self) -> bool:
+        """Count up, if this process has the lease, and return whether it has.
+
+        Raises:
+            StoreUnreachableError: The store does not answer.
+        """
+        with self.store.transaction() as connection:
+            text = reads.fact(connection, LEASE)
+            holder, number = json.loads(text) if text else (None, 0)
+            if holder != self.holder:
+                return False
+            writes.set_fact(connection, LEASE, json.dumps([self.holder, number + 1]))
+        return True
+
     def check(self, connection: Connection) -> None:
         """Check within a transaction that this process has the lease.
 

@@ -10,6 +10,8 @@ import hashlib
 import json
 import logging
 import math
+import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -81,6 +83,8 @@ class Autopilot:
         self._clock, self._lease = clock, lease or Lease(store, seconds=config.lease)
         self._notices = notices or Notices(config.webhook)
         self._is_fitting = False
+        self._fit_began = 0.0
+        self._result: FitResult | None = None
         self._had_lease = False
         self._learned = 0.0, 0
 
@@ -96,6 +100,9 @@ class Autopilot:
             StoreError: The store can never be used.
         """
         pause, is_open = 0.0, False
+        ended = threading.Event()
+        beat = threading.Thread(target=self._keep_lease, args=(ended,), name="lease", daemon=True)
+        beat.start()
         try:
             while not is_ending(pause):
                 began = time.monotonic()
@@ -111,7 +118,10 @@ class Autopilot:
                     pause = max(pause, RETRY_SECONDS)
                 except (AutopilotError, OSError) as error:
                     log.warning("%s", error)
+                except Exception:  # such as of an alarm or a gate of another package; the next look may work
+                    log.exception("a look at the store has failed")
         finally:
+            ended.set()
             self.fitter.stop()
             self._notices.close()
             try:
@@ -119,6 +129,28 @@ class Autopilot:
             except EditLoopError as error:
                 log.warning("%s", error)
             self.store.close()
+
+    def _keep_lease(self, ended: threading.Event) -> None:
+        """Renew the lease while the steps take their time; without it, stop the fit.
+
+        Another autopilot takes the lease over when it was not renewed for its whole time, and begins the fit
+        in the same folder. So this one is stopped when two thirds of that time are over.
+        """
+        renewed = time.monotonic()
+        while not ended.wait(self.config.lease / 3):
+            if not self._had_lease:
+                renewed = time.monotonic()
+                continue
+            try:
+                is_ours = self._lease.renew()
+            except EditLoopError:
+                is_ours = time.monotonic() - renewed < 2 * self.config.lease / 3
+            else:
+                renewed = time.monotonic()
+            if not is_ours:
+                log.warning("the lease is lost; the fit is stopped")
+                self._had_lease = self._is_fitting = False
+                self.fitter.stop()
 
     def step(self) -> list[Transition]:
         """Look at the store, and take what is due; returns the transitions that were written.
@@ -225,15 +257,27 @@ class Autopilot:
         if not self._is_fitting:  # this process was started again, or took the lease over
             log.info("going on with %s", under_way.subject)
             return self._start(under_way, lineage)
-        if minutes_spent(stages, now) + (now - under_way.time) / 60 > self.config.fit_minutes:
+        # What a process did before it was killed does not count, and neither does the time until the next.
+        lineage = lineage._replace(minutes=(time.monotonic() - self._fit_began) / 60)
+        self._result = self._result or self.fitter.poll()
+        if self._result is not None:
+            written = self._take_in(under_way, lineage, self._result, stages, now)
+            self._is_fitting, self._result = False, None  # only now: the writing may have failed
+            return written
+        if minutes_spent(stages, now) + lineage.minutes > self.config.fit_minutes:
             self.fitter.stop()
-            self._is_fitting = False
-            return self._write([_failed(under_way, now, "its minutes are over")])
-        result = self.fitter.poll()
-        if result is None:
-            return []
-        self._is_fitting = False
-        return self._take_in(under_way, lineage, result, stages, now)
+            return self._fail(under_way, lineage, "its minutes are over")
+        return []
+
+    def _fail(self, begun: Transition, lineage: Lineage, reason: str) -> list[Transition]:
+        """Write that a fit has failed, and remove the rows that it kept for going on."""
+        shutil.rmtree(Path(lineage.run) / ".work", ignore_errors=True)
+        failed = Transition(
+            begun.subject, Stage.FITTING, Stage.FAILED, self._clock(), reason=reason, lineage=lineage
+        )
+        written = self._write([failed])
+        self._is_fitting, self._result = False, None
+        return written
 
     def _begin_fit(self, stages: Stages, arms: tuple[str, ...], watch: Watch, now: float) -> list[Transition]:
         champion = stages.champion
@@ -268,8 +312,8 @@ class Autopilot:
         try:
             self.fitter.start(lineage, self._run_of(stages.champion))
         except AutopilotError as error:
-            return self._write([_failed(begun, self._clock(), str(error))])
-        self._is_fitting = True
+            return self._fail(begun, lineage, str(error))
+        self._is_fitting, self._fit_began, self._result = True, time.monotonic(), None
         return []
 
     def _run_of(self, arm: str | None) -> Path | None:
@@ -283,11 +327,11 @@ class Autopilot:
     ) -> list[Transition]:
         """Put the best policy of a run through the gates, and into the shadow."""
         if result.error:
-            return self._write([_failed(begun, now, result.error)])
+            return self._fail(begun, lineage, result.error)
         try:
-            policy, row, lineage = self._best_of(result.run, lineage, stages, (now - begun.time) / 60)
+            policy, row, lineage = self._best_of(result.run, lineage, stages)
         except EditLoopError as error:
-            return self._write([_failed(begun, now, str(error))])
+            return self._fail(begun, lineage, str(error))
         fitted = Transition(begun.subject, Stage.FITTING, Stage.FITTED, now, lineage=lineage)
         before = stages.of(policy.arm)
         if before is not None:  # the same weights once more: nothing that could be tried is new
@@ -306,7 +350,7 @@ class Autopilot:
         return self._write([fitted._replace(reason=f"its best policy is {policy.arm}"), new], [row])
 
     def _best_of(
-        self, run: Path, lineage: Lineage, stages: Stages, minutes: float
+        self, run: Path, lineage: Lineage, stages: Stages
     ) -> tuple[FittedPolicy, dict[str, Any], Lineage]:
         """The policy of a run with the lowest validation cost, its row in the store, and its lineage.
 
@@ -339,12 +383,8 @@ class Autopilot:
         row = {"arm": best.arm, "name": best.name, "run": str(best.run), "time": self._clock()}
         row |= {"metrics": json.dumps(measured[best.arm], allow_nan=False), "read_until": read.until}
         digest = read.sha256 or hashlib.sha256(str(run).encode()).hexdigest()
-        found = lineage._replace(rows=read.rows or 0, fingerprint=digest, minutes=minutes)
+        found = lineage._replace(rows=read.rows or 0, fingerprint=digest)
         return policy, row, found
-
-
-def _failed(begun: Transition, now: float, reason: str) -> Transition:
-    return Transition(begun.subject, Stage.FITTING, Stage.FAILED, now, reason=reason, lineage=begun.lineage)
 
 
 def _finite(value: Any) -> Any:

@@ -61,7 +61,6 @@ BY_HAND: Mapping[Stage | None, frozenset[Stage]] = {
     Stage.RETIRED: frozenset({Stage.CANARY, Stage.ARM}),
     Stage.ROLLED_BACK: frozenset({Stage.SHADOW, Stage.CANARY, Stage.ARM}),
     Stage.ARM: ALLOWED[Stage.ARM] | {Stage.CANARY},
-    Stage.CHAMPION: ALLOWED[Stage.CHAMPION] | {Stage.CANARY},
     Stage.CANARY: ALLOWED[Stage.CANARY] | {Stage.SHADOW},
 }
 """What somebody may also ask for, to undo a transition or to hurry one."""

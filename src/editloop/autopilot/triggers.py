@@ -71,8 +71,7 @@ def minutes_spent(stages: Stages, now: float) -> float:
         if each.stage is Stage.FITTING:
             began[each.subject] = each.time
         elif each.before is Stage.FITTING and now - began.get(each.subject, 0.0) < DAY:
-            # By the clock of whoever wrote both; one that jumped back must not give minutes for nothing.
-            spent += max(0.0, each.time - began[each.subject]) / 60
+            spent += each.lineage.minutes if each.lineage else 0.0
     return spent
 
 

@@ -74,8 +74,8 @@ def run(
     kept.open(claim=False)
     options = ["--device", device, "--dtype", dtype]
     options += ["--config", str(fit_config)] if fit_config else []
-    address = kept.url.render_as_string(hide_password=False)
-    fitter = CommandFitter(child_command(), address, base or _base_of(kept), given, options)
+    address, secret = public_address(kept)
+    fitter = CommandFitter(child_command(), address, base or _base_of(kept), given, options, secret)
     pilot = Autopilot(kept, given, fitter, runs or runs_folder(kept))
     ending = threading.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
@@ -83,6 +83,21 @@ def run(
     console.print(f"store {kept}, run folders in {pilot.runs}")
     console.print(f"fits of {given.learn_from} after {given.min_edits} new edits; Ctrl-C ends it")
     pilot.run(ending.wait)
+
+
+def public_address(store: Store) -> tuple[str, dict[str, str]]:
+    """The address of a store without its password, and the environment in which it is found all the same.
+
+    Arguments of a process can be seen by every user of the machine; its environment by its owner alone.
+    """
+    from sqlalchemy import URL
+
+    url = store.url
+    plain = URL.create(
+        url.get_backend_name(), url.username, None, url.host, url.port, url.database, url.query
+    )
+    secret = {} if url.password is None else {"PGPASSWORD": str(url.password)}  # libpq looks there
+    return plain.render_as_string(), secret
 
 
 def runs_folder(store: Store) -> Path:

@@ -11,21 +11,24 @@ from editloop.store.schema import DECIDED, EXPIRED, drafts, edits, events, shado
 
 __all__ = ["MAX_ROUNDS", "count_new_edits", "rounds", "shadow_rounds", "stage_rows"]
 
-MAX_ROUNDS = 50_000
+MAX_ROUNDS = 20_000
 """The most rounds that are read at a time, the newest ones: comparisons need recent costs, not all."""
 
 
 def stage_rows(connection: Connection) -> Sequence[Any]:
     """Return the transitions of policies between stages, in order; a row has `seq` and `detail`."""
-    query = select(events.c.seq, events.c.detail).where(events.c.kind == "stage")
+    # The second condition is that of the index `events_detail`, which saves a scan of all events.
+    query = select(events.c.seq, events.c.detail).where(
+        events.c.kind == "stage", events.c.detail.is_not(None)
+    )
     return connection.execute(query.order_by(events.c.seq)).all()
 
 
 def count_new_edits(connection: Connection, since: float, until: float) -> int:
-    """Return how many different requests have been edited in a time [since, until)."""
+    """Return how many different requests, by their digests, have been edited in a time [since, until)."""
     joined = edits.join(drafts, drafts.c.response_id == edits.c.response_id)
     query = (
-        select(func.count(drafts.c.context.distinct()))
+        select(func.count(drafts.c.request.distinct()))
         .select_from(joined)
         .where(
             edits.c.time >= since,

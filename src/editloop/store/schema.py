@@ -8,7 +8,7 @@ are removed, and its features with them. `drafts` and `edits` hold texts, which 
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, text
 
 __all__ = [
     "COST",
@@ -57,6 +57,12 @@ events = Table(
     # An event that is sent twice, or by two replicas, is there once. The overview reads this index alone.
     Index("events_once", "response_id", "revision", unique=True),
     Index("events_time", "time"),
+    Index(
+        "events_detail",
+        "seq",
+        sqlite_where=text("detail IS NOT NULL"),
+        postgresql_where=text("detail IS NOT NULL"),
+    ),
 )
 
 drafts = Table(

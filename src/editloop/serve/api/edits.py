@@ -231,7 +231,12 @@ async def forget(request: Request, user: str) -> dict[str, Any]:
     # Before the removal, after which the store no longer knows when this user was first seen.
     def trained(connection: Connection) -> list[str]:
         first = reads.first_seen(connection, user, loop.scopes.of(user))
-        return [] if first is None else reads.runs_trained_since(connection, first)
+        if first is None:
+            return []
+        # Also the runs whose policies never became an arm, and the one that is being fitted.
+        begun = (each.lineage for each in loop.state.stages.history if each.lineage)
+        runs = {each.run for each in begun if each.until >= first}
+        return sorted(runs.union(reads.runs_trained_since(connection, first)))
 
     runs = await loop.read(trained)
     removed = await loop.forget(user)

@@ -22,6 +22,8 @@ LOG = EARLIER_LOG.replace(
 def upgrade() -> None:
     """Add the columns, which are null in earlier rows, and the table of shadow drafts; make the view anew."""
     op.add_column("events", sa.Column("detail", sa.Text()))
+    some = sa.text("detail IS NOT NULL")
+    op.create_index("events_detail", "events", ["seq"], sqlite_where=some, postgresql_where=some)
     op.add_column("drafts", sa.Column("seconds", sa.Float(53)))
     op.add_column("drafts", sa.Column("logprob", sa.Float(53)))
     op.create_table(
