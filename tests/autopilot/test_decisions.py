@@ -204,6 +204,36 @@ def test_what_is_usual_or_too_little_is_no_alarm():
     assert judge_alarms(stages(), alone, (CHAMPION,), 9.0) is None
 
 
+def test_habits_of_a_few_users_are_no_fault_of_a_policy():
+    # Three of the four users in a canary never say anything; so do a quarter of all the others.
+    def of(users: range, arm: str, n: int) -> list[Round]:
+        return [
+            Round(f"{u}-{i}", f"u{u}", arm, arm, 0.0, None if u % 4 else "edited", None if u % 4 else 0.1)
+            for u in users
+            for i in range(n)
+        ]
+
+    talking = [
+        Round(f"t{u}-{i}", f"u{u}", CHAMPION, CHAMPION, 0.0, "edited", 0.1)
+        for u in range(100, 130)
+        for i in range(10)
+    ]
+    late = Round("late", "u200", CHAMPION, CHAMPION, 9000.0, "edited", 0.1)
+    canary = of(range(1, 5), NEW, 20)
+    others = [*of(range(20, 30), CHAMPION, 10), *talking, late]
+    assert first_alarm(canary, others) is None
+    # Twelve users of whom none says anything are no habit any more.
+    silent = [
+        Round(f"s{u}-{i}", f"u{u}", NEW, NEW, 0.0, None, None) for u in range(300, 312) for i in range(5)
+    ]
+    name, reason = first_alarm(silent, [*talking, late])
+    assert name == "silence" and reason == "is left without feedback in 60 of 60 rounds, the others 0%"
+
+
+def test_what_nobody_waited_for_is_no_fault_of_a_policy():
+    assert first_alarm(rounds_of(NEW, 30, failed=True), rounds_of(CHAMPION, 60)) is None
+
+
 def test_an_excess_is_beyond_chance_and_matters():
     assert not excess_share(9, 9, 0, 100)  # too few
     assert excess_share(10, 10, 0, 100)

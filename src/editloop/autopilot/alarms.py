@@ -1,8 +1,10 @@
 """Alarms: why a policy that users see is rolled back at once, each a rule of its own.
 
 A rule compares the rounds of a policy with those of the others in the same time. It speaks only beyond
-chance, and only of differences that matter. A further rule is a function and a line of the registry, or an
-entry point in the group `editloop.alarms`.
+chance, and only of differences that matter. Chance is that of the users: whether feedback comes, and how long
+a text is, is their habit, and rounds of one user are not independent. Only whether a policy fails has nothing
+to do with who asks. A further rule is a function and a line of the registry, or an entry point in the group
+`editloop.alarms`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from editloop.autopilot.comparison import Cost, Difference, between_groups
 from editloop.autopilot.watch import Round
 from editloop.registry import Registry
 
@@ -21,6 +24,9 @@ Alarm = Callable[[Sequence[Round], Sequence[Round]], str | None]
 
 FEWEST = 10
 """Fewer rounds say nothing."""
+
+FEWEST_USERS = 8
+"""With fewer users, rounds are compared as if each were of another one."""
 
 STANDARD_ERRORS = 4.0
 """Standard errors beyond which a difference is no chance, although a rule is asked again and again."""
@@ -51,17 +57,20 @@ def excess_share(bad: int, n: int, other_bad: int, other_n: int) -> bool:
 
 
 def errors(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
-    """It fails, so that another arm has to answer, or none does."""
+    """It fails, so that another arm has to answer.
 
-    def failed(each: Round) -> bool:
-        return each.failed or each.arm != each.chosen
-
-    return _by_share("fails", failed, rounds, others)
+    A response that nobody waited for any more has failed, too, but that is no fault of the policy.
+    """
+    bad, other_bad = (sum(each.arm != each.chosen for each in some) for some in (rounds, others))
+    if not excess_share(bad, len(rounds), other_bad, len(others)):
+        return None
+    usual = f"{other_bad / len(others):.0%}" if others else "nobody else to compare with"
+    return f"fails in {bad} of {len(rounds)} rounds, the others {usual}"
 
 
 def non_answers(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
     """It refuses, asks back or says nothing."""
-    return _by_share("gives no answer", lambda each: each.non_answer, rounds, others)
+    return _by_users("gives no answer", lambda each: each.non_answer, rounds, others)
 
 
 def silence(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
@@ -71,29 +80,50 @@ def silence(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
     def old(some: Sequence[Round]) -> list[Round]:
         return [e for e in some if not e.failed and e.outcome != "void" and newest - e.time > ANSWER_SECONDS]
 
-    return _by_share("is left without feedback", lambda each: each.cost is None, old(rounds), old(others))
+    return _by_users("is left without feedback", lambda each: each.cost is None, old(rounds), old(others))
 
 
 def latency(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
     """It takes far longer than the others."""
-    own = [each.seconds for each in rounds if each.seconds is not None and not each.failed]
-    usual = [each.seconds for each in others if each.seconds is not None and not each.failed]
+    own, usual = ([e for e in some if e.seconds and not e.failed] for some in (rounds, others))
     if min(len(own), len(usual)) < FEWEST:
         return None
-    now, before = median(own), median(usual)
-    if now > max(SLOWER * before, before + SECONDS):
+    # Times differ by factors, so their logarithms are compared.
+    found = _compared(lambda each: math.log(each.seconds or 1.0), own, usual)
+    now, before = (median(each.seconds or 0.0 for each in some) for some in (own, usual))
+    if found.z > STANDARD_ERRORS and now > max(SLOWER * before, before + SECONDS):
         return f"takes {now:.1f} s, the others {before:.1f} s (medians)"
     return None
 
 
-def _by_share(
+def _by_users(
     what: str, is_bad: Callable[[Round], bool], rounds: Sequence[Round], others: Sequence[Round]
 ) -> str | None:
-    bad, other_bad = sum(map(is_bad, rounds)), sum(map(is_bad, others))
-    if not excess_share(bad, len(rounds), other_bad, len(others)):
+    if min(len(rounds), len(others)) < FEWEST:
         return None
-    usual = f"{other_bad / len(others):.0%}" if others else "nobody else to compare with"
-    return f"{what} in {bad} of {len(rounds)} rounds, the others {usual}"
+    found = _compared(lambda each: float(is_bad(each)), rounds, others)
+    if found.z <= STANDARD_ERRORS or found.mean <= SHARE:
+        return None
+    bad, usual = sum(map(is_bad, rounds)), sum(map(is_bad, others)) / len(others)
+    return f"{what} in {bad} of {len(rounds)} rounds, the others {usual:.0%}"
+
+
+def _compared(
+    value: Callable[[Round], float], rounds: Sequence[Round], others: Sequence[Round]
+) -> Difference:
+    """A policy's mean of something less the others', with the error of so many users.
+
+    Where hardly anybody is known, rounds have to do.
+    """
+    users = {each.user for each in (*rounds, *others)} - {""}
+    by_user = len(users) >= FEWEST_USERS
+    one, other = (
+        [Cost(each.unit if by_user else each.response_id, value(each)) for each in some]
+        for some in (rounds, others)
+    )
+    found = between_groups((), one, other)
+    too_few = by_user and min(found.units, found.other_units) < 3  # two may be alike by chance
+    return found._replace(error=math.inf) if too_few else found
 
 
 ALARMS: Registry[Alarm] = Registry(
