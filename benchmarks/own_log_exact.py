@@ -167,15 +167,15 @@ def learned(way: ExactWay, log: Sequence[Example], policies: Sequence[Floats]) -
         (x,) = own.tree.context
         completions.append(own.with_reference([tables[writer, x, y] for (y,) in own.tree.continuations]))
     layout = Layout(completions, torch.ones(sum(map(len, completions)), dtype=torch.long))
-    asked = torch.tensor([each.tree.context[0] for each in completions for _ in each.tree.continuations])
-    given = torch.tensor([ids[0] for each in completions for ids in each.tree.continuations])
+    context = torch.tensor([each.tree.context[0] for each in completions for _ in each.tree.continuations])
+    y = torch.tensor([ids[0] for each in completions for ids in each.tree.continuations])
     logits = torch.tensor(tables[0], requires_grad=True)
     optimiser, totals = torch.optim.Adam([logits], lr=RATE), method.totals(layout)
     for _ in range(STEPS):
         log_probs = logits.log_softmax(-1)
-        squares = (2 * log_probs.detach()).logsumexp(-1)[asked]
+        squares = (2 * log_probs.detach()).logsumexp(-1)[context]
         optimiser.zero_grad()
-        method.loss(Batch(layout, log_probs[asked, given], totals, squares), values).backward()  # type: ignore[no-untyped-call]
+        method.loss(Batch(layout, log_probs[context, y], totals, squares), values).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     found: Floats = logits.detach().softmax(-1).numpy()
     return found

@@ -61,7 +61,7 @@ def test_a_fit_reads_what_is_not_held_out_and_both_policies_are_evaluated_on_the
     log = "sqlite:///edits.db?until=12.5&part=0.100000-1"
     assert fit == [
         *["fit", log, "--base", "lab:email", "--out", "runs/1", "--methods", "sft,dpo"],
-        *["--reference", "logged", "--memory", "2GB", "--device", "cpu", "7"],
+        *["--reference", "base", "--memory", "2GB", "--device", "cpu", "7"],
     ]
     held_out = "sqlite:///edits.db?until=12.5&part=0-0.100000"
     assert own == ["evaluate", "runs/1", held_out, "--samples", "64", "7"]

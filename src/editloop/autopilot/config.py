@@ -24,9 +24,9 @@ class AutopilotConfig(Configuration):
         section=FITS,
     )
     reference: Literal["base", "logged"] = setting(
-        "logged",
-        "The reference of preference losses, as of `editloop fit --reference`: the policies that wrote the "
-        "rows, or the base.",
+        "base",
+        "The reference of preference losses, as of `editloop fit --reference`: the base, or the policies that "
+        "wrote the rows.",
         section=FITS,
     )
     min_edits: int = setting(
