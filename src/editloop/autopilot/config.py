@@ -25,8 +25,8 @@ class AutopilotConfig(Configuration):
     )
     reference: Literal["base", "logged"] = setting(
         "base",
-        "The reference of preference losses, as of `editloop fit --reference`: the base, or the policies that "
-        "wrote the rows.",
+        "The reference of preference losses, as of `editloop fit --reference`: the base, or the policies "
+        "that wrote the rows.",
         section=FITS,
     )
     min_edits: int = setting(
