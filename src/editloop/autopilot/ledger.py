@@ -18,7 +18,16 @@ from editloop.store.database import Connection, Row
 from editloop.store.rounds import stage_rows
 from editloop.store.schema import COST
 
-__all__ = ["SOMEBODY", "STAGE", "arms_of", "by_hand", "read_stages", "transition_of", "write_transitions"]
+__all__ = [
+    "SOMEBODY",
+    "STAGE",
+    "arms_of",
+    "by_hand",
+    "epoch_columns",
+    "read_stages",
+    "transition_of",
+    "write_transitions",
+]
 
 SOMEBODY = "somebody"
 """Who decided, where no name is known."""
@@ -90,7 +99,8 @@ def write_transitions(
         written.append((seq, each))
     if (wanted.arms, wanted.canaries) != (now.arms, now.canaries):
         epoch = wanted._replace(epoch=now.epoch + 1)
-        _write_epoch(connection, seq + 1, epoch, transitions[-1].time)
+        row_of = {"seq": seq + 1, "time": transitions[-1].time}
+        writes.insert_event(connection, row_of | epoch_columns(epoch, reads.fact(connection, COST)))
         written.append((seq + 1, epoch))
     return written
 
@@ -108,12 +118,15 @@ def by_hand(stages: Stages, before: Arms, after: Arms, time: float) -> list[Tran
     return found
 
 
-def _write_epoch(connection: Connection, seq: int, epoch: Arms, time: float) -> None:
-    """Append the event of a new epoch, which names the cost by which the store's edits are measured."""
-    row = {"seq": seq, "time": time, "kind": "arms", "epoch": epoch.epoch, "arms": json.dumps(epoch.arms)}
-    row |= {"cost_name": reads.fact(connection, COST)}
-    row |= {"detail": json.dumps({"canaries": epoch.canaries})} if epoch.canaries else {}
-    writes.insert_event(connection, row)
+def epoch_columns(epoch: Arms, cost: str | None) -> dict[str, Any]:
+    """What the event of an epoch holds beside its number and time; `arms_of` reads it.
+
+    Args:
+        epoch: The epoch.
+        cost: The name of the cost by which the store's edits are measured.
+    """
+    row = {"kind": "arms", "epoch": epoch.epoch, "arms": json.dumps(epoch.arms), "cost_name": cost}
+    return row | ({"detail": json.dumps({"canaries": epoch.canaries})} if epoch.canaries else {})
 
 
 def _arms_after(now: Arms, transition: Transition) -> Arms:

@@ -172,7 +172,8 @@ class Autopilot:
         now = self._clock()
         stages, arms, watch = self.store.read(lambda c: self._look(c, now))
         written = self._judge(stages, arms, watch, now) or self._fit(stages, arms, watch, now)
-        self._send_notices()
+        if written:
+            self._send_notices()
         return written
 
     def _look(self, connection: Connection, now: float) -> tuple[Stages, tuple[str, ...], Watch]:

@@ -19,6 +19,7 @@ from editloop.cli.configured import SectionedCommand, configured, short_help
 from editloop.cli.console import console, show_table
 from editloop.cli.flags import Config, Device, Dtype, StoreUrl
 from editloop.cli.places import Place, guarded
+from editloop.cli.stores import opened_store
 from editloop.errors import AutopilotError
 from editloop.extras import requires
 
@@ -137,7 +138,7 @@ def status(store: StoreUrl = "edits.db", config: Config = None) -> None:
     from editloop.autopilot.pilot import PAUSED
     from editloop.store import reads
 
-    with closing(_opened(store)) as opened:
+    with closing(opened_store(store)) as opened:
         stages = _stages(opened)
         paused = opened.read(lambda c: reads.fact(c, PAUSED))
         costs = _costs(opened)
@@ -207,7 +208,7 @@ def _move(store: str, arm: str, stage: Stage, reason: str) -> None:
     requires("serve")
     from editloop.autopilot.ledger import SOMEBODY, read_stages, write_transitions
 
-    with closing(_opened(store)) as opened, opened.transaction() as connection:
+    with closing(opened_store(store)) as opened, opened.transaction() as connection:
         steps = read_stages(connection).moved_by_hand(arm, stage, time.time(), SOMEBODY, reason)
         write_transitions(connection, steps)
     for each in steps:
@@ -219,7 +220,7 @@ def _note(store: str, note: str) -> None:
     from editloop.autopilot.pilot import PAUSED
     from editloop.store import writes
 
-    with closing(_opened(store)) as opened, opened.transaction() as connection:
+    with closing(opened_store(store)) as opened, opened.transaction() as connection:
         writes.set_fact(connection, PAUSED, note)
 
 
@@ -227,16 +228,6 @@ def _stages(store: Store) -> Stages:
     from editloop.autopilot.ledger import read_stages
 
     return store.read(read_stages)
-
-
-def _opened(store: str) -> Store:
-    """Open the store beside a server that may be running."""
-    requires("serve")
-    from editloop.store import Store
-
-    opened = Store(store)
-    opened.open(claim=False)
-    return opened
 
 
 def _date(seconds: float) -> str:

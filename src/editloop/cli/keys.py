@@ -10,22 +10,12 @@ import typer
 
 from editloop.cli.console import console, show_table
 from editloop.cli.flags import Config, StoreUrl
-from editloop.extras import requires
+from editloop.cli.stores import opened_store
 
 if TYPE_CHECKING:
-    from editloop.store import Store
+    pass
 
 keys = typer.Typer(help="Who may use a server.", no_args_is_help=True, rich_markup_mode=None)
-
-
-def _opened(store: str) -> Store:
-    """Open the store beside a server that may be running."""
-    requires("serve")
-    from editloop.store import Store
-
-    opened = Store(store)
-    opened.open(claim=False)
-    return opened
 
 
 @keys.command("create", help="Make a new key, which is shown once.")
@@ -38,7 +28,7 @@ def create(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    with closing(_opened(store)) as opened:
+    with closing(opened_store(store)) as opened:
         from editloop.store import create_key
 
         print(create_key(opened, name, role))  # type: ignore[arg-type]  # a wrong role is reported there
@@ -48,7 +38,7 @@ def create(
 def list_all(store: StoreUrl = "edits.db", config: Config = None) -> None:
     """Run the verb."""
     rows = [["name", "role", "created", "revoked"]]
-    with closing(_opened(store)) as opened:
+    with closing(opened_store(store)) as opened:
         from editloop.store import list_keys
 
         found = list_keys(opened)
@@ -64,7 +54,7 @@ def revoke(
     config: Config = None,
 ) -> None:
     """Run the verb."""
-    with closing(_opened(store)) as opened:
+    with closing(opened_store(store)) as opened:
         from editloop.store import revoke_key
 
         revoke_key(opened, name)

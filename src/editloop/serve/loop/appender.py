@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from editloop.autopilot.ledger import write_transitions
+from editloop.autopilot.ledger import epoch_columns, write_transitions
 from editloop.autopilot.stages import Transition
 from editloop.online import Arms, BanditConfig, Decided, Event, Feedback, Rerouted
 from editloop.online.events import Outcome
@@ -93,9 +92,7 @@ class EventAppender:
         """
         row: dict[str, Any] = {"time": time, "revision": revision}
         if isinstance(event, Arms):
-            row |= {"kind": "arms", "epoch": event.epoch, "arms": json.dumps(event.arms, allow_nan=False)}
-            row |= {"cost_name": self.facts.get(COST)}
-            row |= {"detail": json.dumps({"canaries": event.canaries})} if event.canaries else {}
+            row |= epoch_columns(event, self.facts.get(COST))
         elif isinstance(event, Decided):
             row |= {"kind": "decided", **event._asdict()}
         elif isinstance(event, Rerouted):

@@ -12,6 +12,8 @@ import hashlib
 import json
 from typing import Any, Literal
 
+from editloop.autopilot.assignment import user_key
+
 __all__ = ["Scope", "Scopes"]
 
 Scope = Literal["user", "all"]
@@ -35,9 +37,7 @@ class Scopes:
 
     def key(self, user: str | None) -> str:
         """By what a user is recognised; empty if the user is not known."""
-        if user is None:
-            return ""
-        return hashlib.blake2b(f"{self.salt}:{user}".encode(), digest_size=12).hexdigest()
+        return "" if user is None else user_key(self.salt, user)
 
     def digest(self, content: Any) -> str:
         """A digest by which equal content is recognised, whatever the order of its keys."""
