@@ -32,6 +32,7 @@ BENCHMARKS = {
     "faults": "faults:run",
     "generations": "generations:run",
     "in-context": "in_context:run",
+    "inheritance": "inheritance:run",
     "learners": "learners:run",
     "log-scale": "log_scale:run",
     "own-log": "own_log:run",

@@ -15,6 +15,7 @@ poisoned run the edits of the fourth fit are shuffled among its rows.
 from __future__ import annotations
 
 import json
+import math
 import random
 import warnings
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ import numpy as np
 from benchmarks import WORK
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.decisions import (
+    ShadowCosts,
     adopt,
     canary_of,
     crown,
@@ -38,6 +40,7 @@ from editloop.autopilot.decisions import (
 )
 from editloop.autopilot.gates import FittedPolicy, gate_objections
 from editloop.autopilot.stages import PLAYED, Stage, Stages, Transition
+from editloop.autopilot.triggers import EARLY_SHARE
 from editloop.autopilot.watch import Round, Watch
 from editloop.edits import Record, get_cost
 from editloop.io import write_json
@@ -283,7 +286,8 @@ class _Pilot:
         self.table, self.config = table, table.settings.autopilot
         self.stages = Stages()
         self.bandit = Bandit(("base@0",), BanditConfig(seed=table.game.seed))
-        self.shadow: list[tuple[float, float]] = []
+        self.shadow: list[ShadowCosts] = []
+        self.fitted = 0  # the rounds when the last fit began
         for each in table.rounds:
             self.bandit.state.apply(self.bandit.choose(each.response_id))
             self.bandit.edited(each.response_id, each.cost or 0.0)
@@ -299,7 +303,8 @@ class _Pilot:
         arms = tuple(self.stages.having(*PLAYED))
         canaries = tuple(self.stages.having(Stage.CANARY))
         if (arms, canaries) != (state.arms, state.canaries):
-            state.apply(Arms(state.epoch + 1, arms, canaries))
+            heirs = {arm: heir for arm in arms if (heir := self.stages.heir(arm)) is not None}
+            state.apply(Arms(state.epoch + 1, arms, canaries, heirs))
         return any(transitions)
 
     def judge(self) -> None:
@@ -317,6 +322,15 @@ class _Pilot:
             or judge_shadow(stages, watch, self.shadow, self.config, now)
         )
         return self.write([first] if first else judge_arms(stages, watch, arms, self.config, now))
+
+    def refit(self, rounds: int = 0) -> None:
+        """Fit unless a policy is under way, if there were so many rounds since the last fit."""
+        stages, now = self.stages, len(self.table.rounds)
+        if stages.the(Stage.SHADOW) or stages.the(Stage.CANARY) or now - self.fitted < rounds:
+            return
+        (arm,) = self.table.fit(("early",))
+        self.fitted = now
+        self.add(arm)
 
     def add(self, arm: str) -> None:
         """Put a policy that was fitted into the shadow, or reject it."""
@@ -339,7 +353,7 @@ class _Pilot:
             texts = [table.drafts(arm, 1)[i].text or "." for arm in (last.subject, champion)]
             assert edit is not None, "every user of the lab edits"
             own, other = (min(1.0, float(each)) for each in table.cost(texts, [edit, edit]))
-            self.shadow.append((own, other))
+            self.shadow.append(ShadowCosts(user, own, other))
 
 
 def _autopilot(table: _Table) -> list[str]:
@@ -347,13 +361,14 @@ def _autopilot(table: _Table) -> list[str]:
     pilot.judge()
     table.ask_oracle()
     for _ in range(1, table.settings.generations):
-        if pilot.stages.the(Stage.SHADOW) is None and canary_of(pilot.stages) is None:
-            pilot.add(table.fit(("early",))[0])
+        pilot.refit()
         table.deal()
         for i in range(table.settings.rounds):
             pilot.round(i)
             if i % 10 == 9:
                 pilot.judge()
+                if pilot.stages.was_lost:
+                    pilot.refit(math.ceil(EARLY_SHARE * table.settings.rounds))
         table.ask_oracle()
     return [f"{each.time:.0f} {each.sentence}" for each in pilot.stages.history]
 

@@ -12,6 +12,7 @@ from editloop.autopilot.assignment import is_in_canary
 from editloop.autopilot.comparison import Cost
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.decisions import (
+    ShadowCosts,
     adopt,
     canary_of,
     crown,
@@ -98,19 +99,28 @@ def test_rounds_that_a_client_asked_for_are_no_evidence():
     assert asked and Watch([*watch.rounds, *asked]).canary(canary) == watch.canary(canary)
 
 
+def pairs(own: float, other: float, n: int) -> list[ShadowCosts]:
+    return [ShadowCosts(f"u{i % 5}", own, other) for i in range(n)]
+
+
 def test_the_shadow_lets_pass_what_is_not_worse():
     found, watch = stages((NEW, S.SHADOW)), played(40, 0.0, 0)
-    assert judge_shadow(found, watch, [(0.3, 0.3)] * 29, CONFIG, 9.0) is None
-    passed = judge_shadow(found, watch, [(0.3, 0.32)] * 30, CONFIG, 9.0)
+    assert judge_shadow(found, watch, pairs(0.3, 0.3, 29), CONFIG, 9.0) is None
+    passed = judge_shadow(found, watch, pairs(0.3, 0.32, 30), CONFIG, 9.0)
     assert passed.stage is S.CANARY and passed.evidence["shadow"]["mean"] == pytest.approx(-0.02)
     terms = {name: passed.evidence[name] for name in ("champion", "share", "unit", "rounds")}
     assert terms == {"champion": CHAMPION, "share": 0.2, "unit": "user", "rounds": 100}
     users = {each.user for each in watch.rounds}
     drawn = sum(is_in_canary(f"{NEW}#{passed.evidence['draw']}", each, 0.2) for each in users)
     assert 4 <= drawn <= 12  # of 40
-    slightly = judge_shadow(found, watch, [(0.34, 0.3)] * 30, CONFIG, 9.0)
+    heir = found.heir(NEW)
+    found.apply(passed)
+    assert heir is None and found.heir(NEW).parent == CHAMPION
+    assert found.heir(NEW).change == pytest.approx(-0.02) and 0 < found.heir(NEW).pulls < 20
+    found = stages((NEW, S.SHADOW))
+    slightly = judge_shadow(found, watch, pairs(0.34, 0.3, 30), CONFIG, 9.0)
     assert slightly.stage is S.CANARY  # within the margin
-    worse = judge_shadow(found, watch, [(0.6, 0.3)] * 20, CONFIG, 9.0)
+    worse = judge_shadow(found, watch, pairs(0.6, 0.3, 20), CONFIG, 9.0)
     assert worse.stage is S.REJECTED
     none = judge_shadow(found, watch, [], CONFIG.model_copy(update={"shadow_rounds": 0}), 9.0)
     assert none.stage is S.CANARY
@@ -118,7 +128,7 @@ def test_the_shadow_lets_pass_what_is_not_worse():
 
 def test_few_users_are_compared_by_request():
     few = Watch([Round(f"r{i}", f"u{i % 7}", CHAMPION, CHAMPION, 1.0, "edited", 0.1) for i in range(50)])
-    moved = judge_shadow(stages((NEW, S.SHADOW)), few, [(0.3, 0.3)] * 30, CONFIG, 9.0)
+    moved = judge_shadow(stages((NEW, S.SHADOW)), few, pairs(0.3, 0.3, 30), CONFIG, 9.0)
     assert moved.evidence["unit"] == "request"
 
 
@@ -258,6 +268,35 @@ def test_a_fit_needs_edits_hours_and_minutes():
     assert refit_reason(found, Supply(0, 100), at, midnight + 3600) is None
     with pytest.raises(ConfigError, match="HH:MM"):
         AutopilotConfig(fit_at="25:00")
+
+
+def test_a_generation_that_users_never_saw_is_soon_followed_by_another():
+    def after(*steps: Transition) -> Stages:
+        lineage = Lineage(1)
+        begun = Transition("generation-1", None, S.FITTING, 1.0, lineage=lineage)
+        return Stages([*stages().history, begun, *(each._replace(lineage=lineage) for each in steps)])
+
+    def fitted(*steps: Transition) -> Stages:
+        return after(Transition("generation-1", S.FITTING, S.FITTED, 2.0), *steps)
+
+    shadow = Transition(NEW, None, S.SHADOW, 2.0)
+    canary = Transition(NEW, S.SHADOW, S.CANARY, 3.0)
+    lost = [
+        after(Transition("generation-1", S.FITTING, S.FAILED, 2.0)),
+        fitted(Transition(NEW, None, S.REJECTED, 2.0)),
+        fitted(shadow, Transition(NEW, S.SHADOW, S.REJECTED, 3.0)),
+    ]
+    seen = [
+        stages(),
+        fitted(shadow, canary, Transition(NEW, S.CANARY, S.REJECTED, 4.0)),
+        fitted(shadow, canary, Transition(NEW, S.CANARY, S.ARM, 4.0)),
+    ]
+    assert [each.was_lost for each in lost + seen] == [True] * 3 + [False] * 3
+    config = AutopilotConfig(min_edits=100, growth=0.25)
+    for each in lost:
+        assert refit_reason(each, Supply(0, 24), config, 9.0) is None
+        assert "was lost" in refit_reason(each, Supply(0, 25), config, 9.0)
+    assert refit_reason(seen[1], Supply(0, 99), config, 9.0) is None
 
 
 def test_minutes_of_the_last_day_are_counted():

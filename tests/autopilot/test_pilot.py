@@ -262,7 +262,9 @@ def test_a_policy_goes_from_the_shadow_to_the_arms_with_its_evidence(bench):
     (moved,) = bench.pilot.step()
     assert moved.stage is S.ARM and moved.evidence["canary"]["mean"] == pytest.approx(-0.5)
     assert json.loads(bench.store.read(reads.last_epoch).arms) == [CHAMPION, canary]
-    assert bench.store.read(reads.last_epoch).detail is None
+    # All pairs say −.5, and all costs of the champion are .5: only the bias is uncertain.
+    (parent, pulls, change) = json.loads(bench.store.read(reads.last_epoch).detail)["heirs"][canary]
+    assert (parent, change) == (CHAMPION, pytest.approx(-0.5)) and 0 < pulls < 0.1
 
 
 def test_a_stage_is_written_with_its_epoch_or_not_at_all(bench):

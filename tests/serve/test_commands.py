@@ -368,8 +368,8 @@ def test_arms_change_by_epochs(url: str, tmp_path: Path) -> None:
     async def work() -> None:
         async with RecordingWriter(url, tmp_path) as writing:
             write = writing.writer.write
-            assert await write(StartEpoch(lambda old: (*old, "a@1"), (row,), 1.0)) == Arms(1, ("a@1",))
-            assert await write(StartEpoch(lambda old: old, (row,), 1.0)) == Arms(1, ("a@1",))
+            assert await write(StartEpoch(lambda old: (*old.arms, "a@1"), (row,), 1.0)) == Arms(1, ("a@1",))
+            assert await write(StartEpoch(lambda old: old.arms, (row,), 1.0)) == Arms(1, ("a@1",))
             with pytest.raises(Problem, match="no arm would be left"):
                 await write(StartEpoch(lambda _: (), (), 1.0))
             assert writing.store.last() == 1

@@ -33,12 +33,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "SMALLEST_VARIANCE",
     "Cost",
     "Difference",
+    "Sums",
     "between_groups",
     "budget_bound",
+    "excess_variance",
     "mixture_bound",
     "paired",
+    "sums_by_unit",
+    "variance_within",
     "within_users",
 ]
 
@@ -105,7 +110,7 @@ class Difference(NamedTuple):
         return row | {"interval": None if interval is None else list(interval)}
 
 
-class _Sums(NamedTuple):
+class Sums(NamedTuple):
     """The number of costs, their sum and the sum of their squares for each unit [U]."""
 
     n: Array
@@ -123,23 +128,29 @@ def _index(*groups: Iterable[Cost]) -> dict[str, int]:
     return {unit: i for i, unit in enumerate(dict.fromkeys(c.unit for each in groups for c in each))}
 
 
-def _sums(costs: Iterable[Cost], index: dict[str, int]) -> _Sums:
+def _sums(costs: Iterable[Cost], index: dict[str, int]) -> Sums:
     rows = [(index[each.unit], each.cost) for each in costs]
     units = np.array([unit for unit, _ in rows], dtype=np.intp)
     values = np.array([value for _, value in rows], dtype=np.float64)
     size = len(index)
     counted = [np.bincount(units, weights, minlength=size) for weights in (None, values, values * values)]
-    return _Sums(*(each.astype(np.float64) for each in counted))
+    return Sums(*(each.astype(np.float64) for each in counted))
 
 
-def _variance_within(*groups: _Sums) -> float:
+def sums_by_unit(costs: Iterable[Cost]) -> Sums:
+    """The sums of each unit that has a cost, in the order of its first one."""
+    costs = list(costs)
+    return _sums(costs, _index(costs))
+
+
+def variance_within(*groups: Sums) -> float:
     """The variance σ² of a cost around the mean of its unit, pooled over units and groups."""
     squares = sum(float((g.squares - g.total**2 / np.maximum(g.n, 1)).sum()) for g in groups)
     freedom = sum(float(np.maximum(g.n - 1, 0).sum()) for g in groups)
     return max(squares / freedom, SMALLEST_VARIANCE) if freedom > 0 else math.inf
 
 
-def _excess(values: Sequence[Array], variances: Sequence[Array]) -> float:
+def excess_variance(values: Sequence[Array], variances: Sequence[Array]) -> float:
     """The variance ω² of values around the means of their groups beyond that of each (DerSimonian-Laird)."""
     spread = freedom = scale = 0.0
     for x, v in zip(values, variances, strict=True):
@@ -164,7 +175,7 @@ def between_groups(before: Iterable[Cost], first: Iterable[Cost], second: Iterab
     past, now = _sums(before, index), [_sums(each, index) for each in groups]
     present = [each.n > 0 for each in now]
     counts = [len(each) for each in groups] + [int(each.sum()) for each in present]
-    within = _variance_within(past, *now)
+    within = variance_within(past, *now)
     if min(counts[2:]) < FEWEST_UNITS:
         return Difference(0.0, math.inf, *counts)
     if math.isinf(within):  # each unit has one cost, as where requests are compared
@@ -174,7 +185,7 @@ def between_groups(before: Iterable[Cost], first: Iterable[Cost], second: Iterab
     else:
         means, variances = _changes(past, now, present, within)
         # By group: users who differ in what they think of the new policy say nothing of the old one's users.
-        excess = [_excess([x], [v]) for x, v in zip(means, variances, strict=True)]
+        excess = [excess_variance([x], [v]) for x, v in zip(means, variances, strict=True)]
         variances = [v + more for v, more in zip(variances, excess, strict=True)]
     weights = [1 / v for v in variances]
     averages = [float((w * x).sum() / w.sum()) for w, x in zip(weights, means, strict=True)]
@@ -200,7 +211,7 @@ def _tail_ratio(freedom: float) -> float:
 
 
 def _changes(
-    past: _Sums, now: Sequence[_Sums], present: Sequence[NDArray[np.bool_]], within: float
+    past: Sums, now: Sequence[Sums], present: Sequence[NDArray[np.bool_]], within: float
 ) -> tuple[list[Array], list[Array]]:
     """For each group what its users cost beyond what their past predicts, and the variance of that."""
     known = past.n > 0
@@ -211,7 +222,7 @@ def _changes(
     else:  # nothing is known of how users differ but what they cost now
         found = [each.mean[k] for each, k in zip(now, present, strict=True)]
         noise = [within / each.n[k] for each, k in zip(now, present, strict=True)]
-        centre, between = 0.0, _excess(found, noise)
+        centre, between = 0.0, excess_variance(found, noise)
     trust = np.where(known, between / (between + within / np.maximum(past.n, 1)), 0.0)
     means = [each.mean[k] - (trust * (past.mean - centre))[k] for each, k in zip(now, present, strict=True)]
     left = between * (1 - trust)
@@ -231,13 +242,13 @@ def within_users(first: Iterable[Cost], second: Iterable[Cost]) -> Difference:
     both = (one.n > 0) & (other.n > 0)
     units = int(both.sum())
     counts = (int(one.n[both].sum()), int(other.n[both].sum()), units, units)
-    within = _variance_within(one, other)
+    within = variance_within(one, other)
     if units == 0 or math.isinf(within):
         return Difference(0.0, math.inf, *counts)
     change = (one.mean - other.mean)[both]
     variance = within * (1 / one.n[both] + 1 / other.n[both])
     if units >= FEWEST_UNITS:
-        variance = variance + _excess([change], [variance])
+        variance = variance + excess_variance([change], [variance])
     weights = 1 / variance
     mean = float((weights * change).sum() / weights.sum())
     return Difference(mean, math.sqrt(1 / float(weights.sum())), *counts)

@@ -32,7 +32,8 @@ class AutopilotConfig(Configuration):
     min_edits: int = setting(
         100,
         "Fit again when there are so many edits of new requests since the last fit; a quarter of them is "
-        "enough once costs have risen beyond chance.",
+        "enough once costs have risen beyond chance, or where the last policy was rejected before users saw "
+        "it.",
         section=FITS,
         common=True,
         ge=1,
@@ -40,6 +41,13 @@ class AutopilotConfig(Configuration):
     growth: float = setting(
         0.25,
         "And when they are at least this share of the edits that the last fit learned from.",
+        section=FITS,
+        ge=0,
+    )
+    personal_edits: int = setting(
+        0,
+        "Fit an arm of one's own for each user with so many edits, and again when a part of that has come "
+        "anew; 0 for none.",
         section=FITS,
         ge=0,
     )

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from editloop.autopilot.alarms import first_alarm
 from editloop.autopilot.assignment import Unit, balanced_draw
-from editloop.autopilot.comparison import Difference, budget_bound, mixture_bound, paired
+from editloop.autopilot.comparison import Cost, Difference, budget_bound, mixture_bound, paired
 from editloop.autopilot.config import AutopilotConfig
+from editloop.autopilot.inheritance import inheritance
 from editloop.autopilot.stages import PLAYED, Stage, Stages, Transition
 from editloop.autopilot.watch import Canary, Watch
 
 __all__ = [
     "FEWEST_ROUNDS",
+    "ShadowCosts",
     "adopt",
     "canary_of",
     "canary_terms",
@@ -46,6 +48,20 @@ STALLED = 4.0
 SHADOW_MARGIN = 0.05
 """How much worse a policy may be in the shadow. The edit that it is compared with began from a draft that the
 champion may have written, so a draft of the champion's is nearer to it than it deserves."""
+
+
+class ShadowCosts(NamedTuple):
+    """What two drafts of a request cost that nobody saw, against what the user ended with.
+
+    Attributes:
+        unit: Who edited; the response if the user is not known.
+        own: The cost of the draft of the policy in the shadow.
+        other: That of the champion's.
+    """
+
+    unit: str
+    own: float
+    other: float
 
 
 def adopt(stages: Stages, arms: Sequence[str], now: float) -> list[Transition]:
@@ -129,7 +145,7 @@ def canary_of(stages: Stages) -> Canary | None:
 def judge_shadow(
     stages: Stages,
     watch: Watch,
-    costs: Sequence[tuple[float, float]],
+    costs: Sequence[ShadowCosts],
     config: AutopilotConfig,
     now: float,
 ) -> Transition | None:
@@ -138,8 +154,7 @@ def judge_shadow(
     Args:
         stages: Where the policies stand.
         watch: The rounds.
-        costs: For each request that was edited the costs of the drafts of the policy and of the champion,
-            which nobody saw, against what the user ended with.
+        costs: Those of each request that was edited.
         config: The configuration.
         now: The time, in seconds since 1970.
     """
@@ -148,14 +163,17 @@ def judge_shadow(
         return None
     if config.shadow_rounds == 0:
         return start_canary(stages, watch, config, now, evidence={}, reason="there is no shadow")
-    found = paired([one for one, _ in costs], [other for _, other in costs])
+    found = paired([each.own for each in costs], [each.other for each in costs])
     bound = budget_bound(found.rounds, config.shadow_rounds, 1 - config.confidence)
-    evidence = {"shadow": found.to_json(bound)}
+    evidence: dict[str, Any] = {"shadow": found.to_json(bound)}
     if found.rounds >= FEWEST_ROUNDS and found.mean - bound * found.error > SHADOW_MARGIN:
         reason = f"its drafts in the shadow cost {found.mean:.3f} more than the champion's"
         return Transition(last.subject, Stage.SHADOW, Stage.REJECTED, now, reason=reason, evidence=evidence)
     if found.rounds < config.shadow_rounds:
         return None
+    champion = str(stages.champion)
+    changes = [Cost(each.unit, each.own - each.other) for each in costs]
+    evidence["inherits"] = inheritance(champion, changes, watch.costs(champion), SHADOW_MARGIN)
     reason = f"{found.rounds} drafts in the shadow cost {found.mean:+.3f} beside the champion's"
     return start_canary(stages, watch, config, now, evidence=evidence, reason=reason)
 
@@ -187,16 +205,19 @@ def judge_canary(stages: Stages, watch: Watch, config: AutopilotConfig, now: flo
     return None
 
 
-def judge_alarms(stages: Stages, watch: Watch, arms: Sequence[str], now: float) -> Transition | None:
+def judge_alarms(
+    stages: Stages, watch: Watch, arms: Sequence[str], now: float, personal: Sequence[str] = ()
+) -> Transition | None:
     """Roll back a policy that users see if something is wrong with it.
 
     Args:
         stages: Where the policies stand.
         watch: The rounds.
-        arms: The arms that are played; the last one of them stays.
+        arms: The arms that are played for everybody; the last one of them stays.
         now: The time, in seconds since 1970.
+        personal: The arms of single users.
     """
-    for arm in [*stages.having(Stage.CANARY), *arms]:
+    for arm in [*stages.having(Stage.CANARY), *arms, *personal]:
         last = stages.last(arm)
         if last is None or (arm in arms and len(arms) < 2):
             continue

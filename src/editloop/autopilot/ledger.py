@@ -56,8 +56,8 @@ def read_stages(connection: Connection) -> Stages:
 
 def arms_of(row: Row[Any]) -> Arms:
     """The epoch of arms of an event of the store."""
-    canaries = json.loads(row.detail)["canaries"] if row.detail else []
-    return Arms(row.epoch, tuple(json.loads(row.arms)), tuple(canaries))
+    detail = json.loads(row.detail) if row.detail else {}
+    return Arms(row.epoch, tuple(json.loads(row.arms))).with_detail(detail)
 
 
 def write_transitions(
@@ -83,8 +83,8 @@ def write_transitions(
     wanted = now
     for each in transitions:
         stages.apply(each)
-        wanted = _arms_after(wanted, each)
-    if now.arms and not wanted.arms:
+        wanted = _arms_after(wanted, each, stages)
+    if now.arms and not wanted.shared:
         raise AutopilotError("no arm would be left", seen=now.arms[0], do="promote another one first")
     known = reads.arm_names(connection)
     for policy in added:
@@ -97,7 +97,7 @@ def write_transitions(
         about = {"seq": seq, "time": each.time, "kind": STAGE, "arm": each.subject}
         writes.insert_event(connection, {**about, "detail": each.to_text()})
         written.append((seq, each))
-    if (wanted.arms, wanted.canaries) != (now.arms, now.canaries):
+    if wanted != now:
         epoch = wanted._replace(epoch=now.epoch + 1)
         row_of = {"seq": seq + 1, "time": transitions[-1].time}
         writes.insert_event(connection, row_of | epoch_columns(epoch, reads.fact(connection, COST)))
@@ -126,16 +126,28 @@ def epoch_columns(epoch: Arms, cost: str | None) -> dict[str, Any]:
         cost: The name of the cost by which the store's edits are measured.
     """
     row = {"kind": "arms", "epoch": epoch.epoch, "arms": json.dumps(epoch.arms), "cost_name": cost}
-    return row | ({"detail": json.dumps({"canaries": epoch.canaries})} if epoch.canaries else {})
+    detail = epoch.detail()
+    return row | ({"detail": json.dumps(detail)} if detail else {})
 
 
-def _arms_after(now: Arms, transition: Transition) -> Arms:
-    """The arms that are played, and those in a canary, after a transition."""
+def _arms_after(now: Arms, transition: Transition, stages: Stages) -> Arms:
+    """The epoch after a transition, by the number of the one before it.
+
+    Args:
+        now: The epoch before it.
+        transition: The transition.
+        stages: Where everything stands with it.
+    """
     subject = transition.subject
     arms = tuple(arm for arm in now.arms if arm != subject)
     canaries = tuple(arm for arm in now.canaries if arm != subject)
+    heirs, owners = {}, {}
     if transition.stage in PLAYED:
         arms = now.arms if subject in now.arms else (*arms, subject)
+        if (heir := stages.heir(subject)) is not None and subject not in now.arms:
+            heirs[subject] = heir
+        if (lineage := stages.lineage(subject)) is not None and lineage.owner:
+            owners[subject] = lineage.owner
     elif transition.stage is Stage.CANARY:
         canaries = (*canaries, subject)
-    return Arms(now.epoch, arms, canaries)
+    return now.next(arms, canaries=canaries, heirs=heirs, owners=owners)._replace(epoch=now.epoch)

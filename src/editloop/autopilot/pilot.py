@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from editloop.autopilot.config import AutopilotConfig
-from editloop.autopilot.decisions import adopt, crown, judge_alarms, judge_arms, judge_canary, judge_shadow
+from editloop.autopilot.decisions import (
+    ShadowCosts,
+    adopt,
+    crown,
+    judge_alarms,
+    judge_arms,
+    judge_canary,
+    judge_shadow,
+)
 from editloop.autopilot.fitter import FitResult, Fitter, held_out_figures
 from editloop.autopilot.gates import FittedPolicy, gate_objections
 from editloop.autopilot.lease import Lease
@@ -179,7 +187,7 @@ class Autopilot:
     def _look(self, connection: Connection, now: float) -> tuple[Stages, tuple[str, ...], Watch]:
         stages = read_stages(connection)
         row = reads.last_epoch(connection)
-        arms = () if row is None else arms_of(row).arms
+        arms = () if row is None else arms_of(row).shared
         salt = reads.fact(connection, SALT) or ""
         bound = self._scale(connection)
         found = rounds(connection, now - LOOK_BACK)
@@ -223,14 +231,14 @@ class Autopilot:
             return self._write([alarm])
         first = crown(stages, watch, arms, now) or judge_canary(stages, watch, self.config, now)
         if first is None and (last := stages.the(Stage.SHADOW)) is not None and stages.champion:
-            costs = self._shadow_costs(last, stages.champion)
+            costs = self._shadow_costs(last, stages.champion, watch)
             first = judge_shadow(stages, watch, costs, self.config, now)
         if first is not None:
             return self._write([first])
         found = judge_arms(stages, watch, arms, self.config, now)
         return self._write(found) if found else []
 
-    def _shadow_costs(self, last: Transition, champion: str) -> list[tuple[float, float]]:
+    def _shadow_costs(self, last: Transition, champion: str, watch: Watch) -> list[ShadowCosts]:
         """The costs of the drafts of the policy in the shadow and of the champion, by request."""
         rows = self.store.read(lambda c: shadow_rounds(c, last.time))
         cost = get_cost(self.store.fact(COST))
@@ -244,7 +252,8 @@ class Autopilot:
         for row, value in zip(rows, measured, strict=True):
             by_arm.setdefault(row.arm, {})[row.response_id] = float(value)
         own, other = by_arm[last.subject], by_arm[champion]
-        return [(own[each], other[each]) for each in own if each in other]
+        units = {each.response_id: each.unit for each in watch.rounds}
+        return [ShadowCosts(units.get(each, each), own[each], other[each]) for each in own if each in other]
 
     # Fits
 

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from editloop.errors import AutopilotError
+from editloop.online.events import Heir
 
 __all__ = ["ALLOWED", "BY_HAND", "PLAYED", "Lineage", "Stage", "Stages", "Transition"]
 
@@ -84,6 +85,7 @@ class Lineage(NamedTuple):
         rows: The number of its rows; 0 while it is not known.
         fingerprint: The SHA-256 of its rows; empty while it is not known.
         minutes: What its fit took.
+        owner: The key of the user of whose rows it is, and who alone gets it; empty for everybody.
     """
 
     generation: int
@@ -94,6 +96,7 @@ class Lineage(NamedTuple):
     rows: int = 0
     fingerprint: str = ""
     minutes: float = 0.0
+    owner: str = ""
 
 
 class Transition(NamedTuple):
@@ -237,6 +240,13 @@ class Stages:
                 terms = {name: each.evidence[name] for name in _TERMS if name in each.evidence}
         return {**_TERMS, **terms, "champion": self.champion} if stage is Stage.CANARY else terms
 
+    def heir(self, subject: str) -> Heir | None:
+        """Return what a policy begins with as an arm, by what its transitions say; None for nothing."""
+        for each in reversed(self.history):
+            if each.subject == subject and (found := each.evidence.get("inherits")):
+                return Heir(**found)
+        return None
+
     @property
     def champion(self) -> str | None:
         """The champion; None before the first."""
@@ -247,6 +257,20 @@ class Stages:
     def generation(self) -> int:
         """The number of the last generation; 0 before the first."""
         return max((each.lineage.generation for each in self.history if each.lineage), default=0)
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether the last generation ended before users had a draft of its policy.
+
+        What it should have learned from is still to be learned.
+        """
+        for subject, last in self._last.items():
+            lineage = self.lineage(subject)
+            if lineage is not None and lineage.generation == self.generation and not lineage.owner:
+                rejected = last.stage is Stage.REJECTED and last.before is not Stage.CANARY
+                if rejected or last.stage is Stage.FAILED:
+                    return True
+        return False
 
     def lineage(self, subject: str) -> Lineage | None:
         """Return where a policy comes from; None if it was made by hand."""

@@ -1,4 +1,4 @@
-"""When it pays to fit again: enough new edits, or fewer once costs have risen; within hours and a budget."""
+"""When it pays to fit again: enough new edits, or fewer where one should not wait; hours, and a budget."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from editloop.autopilot.comparison import Cost, between_groups, mixture_bound
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.stages import Stage, Stages
 
-__all__ = ["Supply", "has_risen", "minutes_spent", "refit_reason"]
+__all__ = ["EARLY_SHARE", "Supply", "has_risen", "minutes_spent", "refit_reason"]
 
 DAY, HOUR = 86_400.0, 3_600.0
 """Seconds."""
 
-DRIFT_SHARE = 0.25
-"""The share of the edits that are enough for a fit once costs have risen."""
+EARLY_SHARE = 0.25
+"""The share of the edits that are enough for a fit once costs have risen, or the last generation was lost."""
 
 LAST_COSTS = 200
 """The newest costs of the champion, which are compared with those before."""
@@ -55,7 +55,10 @@ def refit_reason(
     needed = max(config.min_edits, config.growth * supply.learned)
     reason = f"{supply.new} new edits"
     if risen:
-        needed, reason = DRIFT_SHARE * needed, f"costs have risen, and there are {supply.new} new edits"
+        needed, reason = EARLY_SHARE * needed, f"costs have risen, and there are {supply.new} new edits"
+    elif stages.was_lost:
+        needed = EARLY_SHARE * needed
+        reason = f"the last generation was lost, and there are {supply.new} new edits"
     if supply.new < needed:
         return None
     if not _is_hour(config.fit_at, now) or minutes_spent(stages, now) >= config.fit_minutes:

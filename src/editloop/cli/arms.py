@@ -33,12 +33,18 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Promote policies even if their evaluation advises against it.")
     ] = False,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Whose arms they are, in place of those that this user had [everybody's]."),
+    ] = None,
     server: Server = "http://127.0.0.1:8040",
     key: KeyFlag = None,
     config: Config = None,
 ) -> None:
     """Run the verb."""
     body: dict[str, Any] = {"run": str(resolved(run)), "replace": replace, "force": force}
+    if user is not None:
+        body["user"] = user
     if policies:
         body["policies"] = [name.strip() for name in policies.split(",")]
     _show_epoch(_ask(server, key, "POST", "/v1/arms", body))

@@ -21,8 +21,9 @@ from typing import Any
 from editloop.edits import ContextLike, as_context
 from editloop.errors import BanditError, ConfigError
 from editloop.online.config import BanditConfig
-from editloop.online.events import Arms, Decided, Event, Feedback, Outcome, check_cost
+from editloop.online.events import Arms, Decided, Event, Feedback, Heir, Outcome, check_cost
 from editloop.online.features import decoded, encoded
+from editloop.online.heirs import inherited
 from editloop.online.pooling import pooled_strength
 from editloop.online.slopes import Slopes
 from editloop.online.state import State
@@ -66,16 +67,35 @@ class Bandit:
         """The arms that are played."""
         return self.state.arms
 
-    def set_arms(self, arms: Iterable[str]) -> Arms:
+    def arms_of(self, scope: str) -> tuple[str, ...]:
+        """The arms that are played in a scope: those for everybody, and those that belong to it."""
+        owners = self.state.owners
+        if not owners:
+            return self.state.arms
+        return tuple(arm for arm in self.state.arms if owners.get(arm, scope) == scope)
+
+    def set_arms(
+        self,
+        arms: Iterable[str],
+        *,
+        heirs: Mapping[str, Heir] | None = None,
+        owners: Mapping[str, str] | None = None,
+    ) -> Arms:
         """Start a new epoch with these arms. Arms keep their counts, also while they are retired.
+
+        Args:
+            arms: Their names.
+            heirs: What arms begin with, by arm.
+            owners: The scope to which an arm belongs, by arm; the others are for everybody.
 
         Raises:
             ConfigError: No arms, arms without a name, or twice.
+            BanditError: No arm is for everybody.
         """
         arms = tuple(arms)
         if not arms or not all(arms) or len(set(arms)) < len(arms):
             raise ConfigError("a bandit needs at least one arm, and arms need distinct names", seen=arms)
-        event = Arms(self.state.epoch + 1, arms)
+        event = Arms(self.state.epoch + 1, arms, (), heirs or {}, owners or {})
         self.state.apply(event)
         return event
 
@@ -136,10 +156,13 @@ class Bandit:
             raise BanditError("this response was decided before", seen=response_id)
         numbers = self._numbers(scope, features, in_flight)
         index, propensity = self.algorithm.choose(*numbers, lambda: self._uniform(response_id))
-        return Decided(response_id, scope, self.arms[index], propensity, self.state.epoch, features)
+        arm = self.arms_of(scope)[index]
+        return Decided(response_id, scope, arm, propensity, self.state.epoch, features)
 
     def probabilities(self, *, scope: str = "", features: str | None = None) -> list[float]:
         """Return the probability with which each arm would be chosen now [arms]; they sum to 1.
+
+        An arm that belongs to another scope has 0.
 
         Args:
             scope: As of `decide`.
@@ -150,11 +173,13 @@ class Bandit:
                 those with which it plays.
         """
         numbers = self._numbers(scope, features)
+        places = [self.arms.index(arm) for arm in self.arms_of(scope)]
         found, u = [0.0] * len(self.arms), 0.0
         # An algorithm says the probability of the arm that it plays. So the next number to give it is the
         # first one at which it would play another arm: `drawn` gives each arm one stretch of [0, 1).
         while u < 1 - 1e-9:
-            index, propensity = self.algorithm.choose(*numbers, partial(float, u))
+            chosen, propensity = self.algorithm.choose(*numbers, partial(float, u))
+            index = places[chosen]
             if propensity is None:
                 found[index] = 1.0
                 return found
@@ -175,9 +200,10 @@ class Bandit:
         # Decisions in flight count in N only, as their costs are not known. Without them, all requests that
         # come together would get the same arm.
         if in_flight:
-            pulls = [n + in_flight.get(arm, 0.0) for arm, n in zip(self.arms, pulls, strict=True)]
+            played = zip(self.arms_of(scope), pulls, strict=True)
+            pulls = [n + in_flight.get(arm, 0.0) for arm, n in played]
         if features is not None:
-            return self._for_request(features, pulls, observed, means)
+            return self._for_request(scope, features, pulls, observed, means)
         return pulls, observed, means
 
     def edited(self, response_id: str, cost: float, *, revision: int = 0) -> Feedback:
@@ -204,29 +230,37 @@ class Bandit:
         return self._feedback(response_id, "expired", None, 0)
 
     def beliefs(self, scope: str = "") -> tuple[list[float], list[float], list[float]]:
-        """Return N, the pulls observed and the mean cost of each arm in a scope, priors included."""
+        """Return N, the pulls observed and the mean cost of each arm of a scope, priors included."""
         pulls, observed, means = [], [], []
         # With one scope and no offline prior there is nothing to start from, and a decision is cheaper.
         informed = bool(self.config.prior) or (self.config.pool != 0 and self.state.n_scopes > 1)
-        for arm in self.state.arms:
-            tally, share = self.state.tally(scope, arm), self.state.abandoned_share(arm)
-            n, cost = self._with_abandoned(tally, share)
-            weight, mean = self._prior(arm, tally, share) if informed else (0.0, 0.0)
-            total = n + weight
+        for arm in self.arms_of(scope):
+            tally = self.state.tally(scope, arm)
+            total, cost = self._known(scope, arm, informed)
+            if (heir := self.state.heirs.get(arm)) is not None:
+                more, mean = inherited(heir, *self._known(scope, heir.parent, informed), self.config.bound)
+                total, cost = total + more, cost + more * mean
             # Of arms of which nothing is known, those that were tried in vain come after the others.
             pulls.append(total + tally.pending or IN_VAIN * tally.expired)
             observed.append(total)
-            means.append((cost + weight * mean) / total if total > 0 else 0.0)
+            means.append(cost / total if total > 0 else 0.0)
         return pulls, observed, means
 
+    def _known(self, scope: str, arm: str, informed: bool) -> tuple[float, float]:
+        """The pulls of an arm in a scope and their summed cost, with those that its prior counts for."""
+        tally, share = self.state.tally(scope, arm), self.state.abandoned_share(arm)
+        n, cost = self._with_abandoned(tally, share)
+        weight, mean = self._prior(arm, tally, share) if informed else (0.0, 0.0)
+        return n + weight, cost + weight * mean
+
     def _for_request(
-        self, features: str, pulls: list[float], observed: list[float], means: list[float]
+        self, scope: str, features: str, pulls: list[float], observed: list[float], means: list[float]
     ) -> tuple[list[float], list[float], list[float]]:
         """The same numbers for one request: what its features say moves the means and widens what is open."""
         x, slopes = decoded(features), self.state.slopes
         if not slopes.knows(x):
             return pulls, observed, means
-        moved, spread = slopes.adjust(self.arms, x)
+        moved, spread = slopes.adjust(self.arms_of(scope), x)
         return (
             [n / (1 + n * more) for n, more in zip(pulls, spread, strict=True)],
             [n / (1 + n * more) for n, more in zip(observed, spread, strict=True)],

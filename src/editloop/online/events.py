@@ -7,7 +7,7 @@ how an arm is chosen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -19,6 +19,7 @@ __all__ = [
     "Decided",
     "Event",
     "Feedback",
+    "Heir",
     "Outcome",
     "Rerouted",
     "append_events",
@@ -31,6 +32,20 @@ UNKNOWN: tuple[Outcome, ...] = ("expired", "void")
 """The outcomes without a cost."""
 
 
+class Heir(NamedTuple):
+    """What an arm begins with: the evidence on the arm that it was made from (`editloop.online.heirs`).
+
+    Attributes:
+        parent: The other arm.
+        pulls: The most pulls that its evidence counts for, however many it has.
+        change: What this arm is expected to cost more than the other one; below 0 if it is better.
+    """
+
+    parent: str
+    pulls: float
+    change: float = 0.0
+
+
 class Arms(NamedTuple):
     """A new epoch begins. An arm's counts are kept while it is retired.
 
@@ -38,16 +53,74 @@ class Arms(NamedTuple):
         epoch: Its number.
         arms: The arms that are played.
         canaries: Policies of which some users get all their drafts. They are never chosen otherwise.
+        heirs: What arms begin with, by arm.
+        owners: The scope to which an arm belongs, by arm. It is played nowhere else; an arm that is not
+            named is for everybody.
     """
 
     epoch: int
     arms: tuple[str, ...]
     canaries: tuple[str, ...] = ()
+    heirs: Mapping[str, Heir] = {}
+    owners: Mapping[str, str] = {}
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The arms that are for everybody."""
+        return tuple(arm for arm in self.arms if arm not in self.owners)
+
+    def detail(self) -> dict[str, Any]:
+        """Return what the event has beside its arms, as JSON types; empty if it has nothing."""
+        found = {
+            "canaries": list(self.canaries),
+            "heirs": {arm: list(heir) for arm, heir in self.heirs.items()},
+            "owners": dict(self.owners),
+        }
+        return {name: each for name, each in found.items() if each}
+
+    def with_detail(self, detail: Mapping[str, Any]) -> Arms:
+        """Return the event with what `detail` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: It did not return this.
+        """
+        heirs = {
+            str(arm): Heir(str(parent), float(pulls), float(change))
+            for arm, (parent, pulls, change) in detail.get("heirs", {}).items()
+        }
+        owners = {str(arm): str(owner) for arm, owner in detail.get("owners", {}).items()}
+        return self._replace(canaries=tuple(map(str, detail.get("canaries", ()))), heirs=heirs, owners=owners)
+
+    def next(
+        self,
+        arms: Sequence[str],
+        *,
+        canaries: Sequence[str] | None = None,
+        heirs: Mapping[str, Heir] | None = None,
+        owners: Mapping[str, str] | None = None,
+    ) -> Arms:
+        """Return the epoch after this one, in which what is known of arms that are not in it is left out.
+
+        Args:
+            arms: Its arms.
+            canaries: The policies in a canary; by default those of this epoch that do not become arms.
+            heirs: What arms begin with, beside those of this epoch.
+            owners: Whose arms there are, beside those of this epoch; empty for an arm that is now for
+                everybody.
+        """
+        wanted = tuple(arms)
+        kept = self.canaries if canaries is None else canaries
+        return Arms(
+            self.epoch + 1,
+            wanted,
+            tuple(arm for arm in kept if arm not in wanted),
+            {arm: heir for arm, heir in {**self.heirs, **(heirs or {})}.items() if arm in wanted},
+            {arm: each for arm, each in {**self.owners, **(owners or {})}.items() if each and arm in wanted},
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as JSON types."""
-        row = {"event": "arms", "epoch": self.epoch, "arms": list(self.arms)}
-        return row | ({"canaries": list(self.canaries)} if self.canaries else {})
+        return {"event": "arms", "epoch": self.epoch, "arms": list(self.arms), **self.detail()}
 
 
 class Decided(NamedTuple):
@@ -149,8 +222,7 @@ def event_from_json(row: Mapping[str, Any]) -> Event:
     try:
         kind = row["event"]
         if kind == "arms":
-            canaries = tuple(map(str, row.get("canaries", ())))
-            return Arms(int(row["epoch"]), tuple(map(str, row["arms"])), canaries)
+            return Arms(int(row["epoch"]), tuple(map(str, row["arms"]))).with_detail(row)
         if kind == "decided":
             return Decided(
                 str(row["response_id"]),

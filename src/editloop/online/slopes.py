@@ -167,15 +167,39 @@ class Slopes:
             at, values = x.places, x.values
             self._change(place, change * (values @ self._inverse[place].take(at, axis=0)))
 
+    def inherit(self, arm: str, parent: str, pulls: float) -> None:
+        """Count the costs of another arm for this one, too, with a weight by which they are few.
+
+        Args:
+            arm: The arm that gets them.
+            parent: The other arm.
+            pulls: What its n costs count for, n · pulls / (n + pulls), is below this.
+        """
+        source = self._places.get(parent)
+        if source is None or pulls <= 0:
+            return
+        place = self._places[arm] if arm in self._places else self._add_arm(arm)
+        share = pulls / (self._costs_of[source] + pulls)
+        known, own = np.linalg.inv(self._inverse[source]), np.linalg.inv(self._inverse[place])
+        # Both have the penalty in them, which is to count once.
+        whole = own + share * (known - np.diag(self._penalty()))
+        costs = own @ self._slopes[place] + share * (known @ self._slopes[source])  # Σ x times what is left
+        self._inverse[place] = np.linalg.inv(whole)
+        self._sums[place] += share * self._sums[source]
+        self._slopes[place] = self._inverse[place] @ costs
+        self._change(place, 0.0)
+
     def _add_arm(self, arm: str) -> int:
         place = self._places[arm] = len(self._places)
-        penalty = np.full(self.size + 1, PENALTY, dtype=np.float64)
-        penalty[0] = INTERCEPT_PENALTY
         none = np.zeros(self.size + 1)
         known = self._inverse, self._slopes, self._sums
-        new = np.diag(1 / penalty), none, none
+        new = np.diag(1 / self._penalty()), none, none
         self._set_arrays([np.concatenate((old, one[None])) for old, one in zip(known, new, strict=True)])
         return place
+
+    def _penalty(self) -> NDArray[np.float64]:
+        """The penalties of the intercept and of all slopes [1 + size]."""
+        return np.array([INTERCEPT_PENALTY, *[PENALTY] * self.size])
 
     def _compare(self, plain: float, featured: float, plain_spread: float, featured_spread: float) -> None:
         """Update the odds by the errors of both predictions, and their variances in units of the noise."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from editloop.errors import BanditError
 from editloop.online.abandonment import Silence
-from editloop.online.events import UNKNOWN, Decided, Event, Feedback, Rerouted, event_from_json
+from editloop.online.events import UNKNOWN, Arms, Decided, Event, Feedback, Heir, Rerouted, event_from_json
 from editloop.online.features import decoded
 from editloop.online.old_state import upgraded
 from editloop.online.slopes import Slopes
@@ -71,6 +71,8 @@ class State:
         epoch: The epoch of the arms; 0 before the first.
         arms: The arms that are played.
         canaries: The policies in a canary, whose pulls count although they are never chosen.
+        heirs: What arms begin with, by arm, also of those that are retired.
+        owners: The scopes to which arms belong, by arm.
         decisions: The number of decisions so far.
         skipped: The number of events without effect, by reason: `repeated`, `superseded`, `after expiry`. And
             of those that count only without their features, which are of another kind: `other features`.
@@ -86,6 +88,8 @@ class State:
         self.epoch = 0
         self.arms: tuple[str, ...] = ()
         self.canaries: tuple[str, ...] = ()
+        self.heirs: dict[str, Heir] = {}
+        self.owners: dict[str, str] = {}
         self.decisions = 0
         self.skipped: Counter[str] = Counter()
         self._tallies: dict[str, dict[str, Tally]] = {}
@@ -137,7 +141,7 @@ class State:
 
         Raises:
             BanditError: A decision is for an arm that is not played, or an epoch does not follow the last
-                one.
+                one, or has no arm for everybody.
         """
         if isinstance(event, Decided):
             return self._decide(event)
@@ -145,9 +149,19 @@ class State:
             return self._observe(event)
         if isinstance(event, Rerouted):
             return self._reroute(event)
-        if event.epoch <= self.epoch or not event.arms:
-            raise BanditError("an epoch must follow the last one and have arms", seen=event.to_json())
+        return self._begin(event)
+
+    def _begin(self, event: Arms) -> bool:
+        if event.epoch <= self.epoch or not event.shared:
+            raise BanditError(
+                "an epoch must follow the last one and have arms for everybody", seen=event.to_json()
+            )
         self.epoch, self.arms, self.canaries = event.epoch, event.arms, event.canaries
+        for arm, heir in event.heirs.items():
+            if arm not in self.heirs:  # once; the counts are asked at each choice (`editloop.online.heirs`)
+                self.slopes.inherit(arm, heir.parent, heir.pulls)
+        self.heirs |= event.heirs
+        self.owners = dict(event.owners)
         return True
 
     def _decide(self, event: Decided) -> bool:
@@ -300,7 +314,7 @@ class State:
             "bound": None if math.isinf(self.bound) else self.bound,
             "epoch": self.epoch,
             "arms": list(self.arms),
-            **({"canaries": list(self.canaries)} if self.canaries else {}),
+            **Arms(self.epoch, self.arms, self.canaries, self.heirs, self.owners).detail(),
             "decisions": self.decisions,
             "skipped": dict(self.skipped),
             "clocks": dict(self._clocks),
@@ -336,7 +350,9 @@ class State:
             own = math.inf if row["bound"] is None else row["bound"]
             state = cls(discount=row["discount"], memory=row["memory"], bound=own)
             state.epoch, state.arms = row["epoch"], tuple(row["arms"])
-            state.canaries = tuple(row.get("canaries", ()))  # an earlier version had none
+            begun = Arms(row["epoch"], state.arms).with_detail(row)  # an earlier version had none of it
+            state.canaries = begun.canaries
+            state.heirs, state.owners = dict(begun.heirs), dict(begun.owners)
             state.decisions, state.skipped = row["decisions"], Counter(row["skipped"])
             state._clocks = dict(row["clocks"])
             state._tallies = {

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from editloop.store.schema import DECIDED, EXPIRED, drafts, edits, events, shadows
 
-__all__ = ["MAX_ROUNDS", "count_new_edits", "rounds", "shadow_rounds", "stage_rows"]
+__all__ = [
+    "MAX_ROUNDS",
+    "count_new_edits",
+    "rounds",
+    "shadow_rounds",
+    "stage_rows",
+    "users_with_edits",
+]
 
 MAX_ROUNDS = 20_000
 """The most rounds that are read at a time, the newest ones: comparisons need recent costs, not all."""
@@ -24,20 +31,32 @@ def stage_rows(connection: Connection) -> Sequence[Any]:
     return connection.execute(query.order_by(events.c.seq)).all()
 
 
-def count_new_edits(connection: Connection, since: float, until: float) -> int:
-    """Return how many different requests, by their digests, have been edited in a time [since, until)."""
+def count_new_edits(connection: Connection, since: float, until: float, user: str | None = None) -> int:
+    """Return how many different requests, by their digests, have been edited in a time [since, until).
+
+    Args:
+        connection: The connection.
+        since: The beginning, in seconds since 1970.
+        until: The end.
+        user: Whose requests; None for everybody's.
+    """
+    query = _changed(select(func.count(drafts.c.request.distinct())))
+    query = query.where(edits.c.time >= since, edits.c.time < until)
+    return connection.scalar(query if user is None else query.where(drafts.c.user == user)) or 0
+
+
+def users_with_edits(connection: Connection, least: int) -> list[str]:
+    """Return the users who have edited at least so many different requests."""
+    count = func.count(drafts.c.request.distinct())
+    query = _changed(select(drafts.c.user)).where(drafts.c.user.is_not(None))
+    query = query.group_by(drafts.c.user).having(count >= least).order_by(drafts.c.user)
+    return list(connection.scalars(query))
+
+
+def _changed(query: Select[Any]) -> Select[Any]:
+    """A query of drafts, of those that were edited and not left as they were."""
     joined = edits.join(drafts, drafts.c.response_id == edits.c.response_id)
-    query = (
-        select(func.count(drafts.c.request.distinct()))
-        .select_from(joined)
-        .where(
-            edits.c.time >= since,
-            edits.c.time < until,
-            edits.c.edit.is_not(None),
-            edits.c.edit != drafts.c.response,
-        )
-    )
-    return connection.scalar(query) or 0
+    return query.select_from(joined).where(edits.c.edit.is_not(None), edits.c.edit != drafts.c.response)
 
 
 def rounds(connection: Connection, since: float, limit: int = MAX_ROUNDS) -> Sequence[Any]:

@@ -13,7 +13,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from editloop.autopilot.personal import heir_of
 from editloop.errors import EditLoopError, RunError, ServeError
+from editloop.online import Arms
 from editloop.policy.catalog import objection
 from editloop.serve.api.schemas import PromoteRequest, check_texts, documented, parse
 from editloop.serve.api.state import ServerState, get_state
@@ -48,6 +50,7 @@ async def arms(request: Request) -> dict[str, Any]:
                 "run": row.run,
                 "promoted": row.time,
                 "played": row.arm in bandit.arms,
+                "personal": row.arm in bandit.owners,
                 "observed": pool.observed,
                 "cost": pool.cost / pool.observed if pool.observed > 0 else None,
                 "validation": json.loads(row.metrics),
@@ -63,11 +66,19 @@ async def add(request: Request) -> dict[str, Any]:
     state = get_state(request)
     asked = parse(PromoteRequest, await request.body())
     check_texts(asked, 4096)
-    return await promote(state, asked.run, asked.policies, replace=asked.replace, force=asked.force)
+    return await promote(
+        state, asked.run, asked.policies, replace=asked.replace, force=asked.force, user=asked.user
+    )
 
 
 async def promote(
-    state: ServerState, run: str, names: list[str] | None, *, replace: bool = False, force: bool = False
+    state: ServerState,
+    run: str,
+    names: list[str] | None,
+    *,
+    replace: bool = False,
+    force: bool = False,
+    user: str | None = None,
 ) -> dict[str, Any]:
     """Make policies of a run arms; they are ready to answer before the epoch begins.
 
@@ -77,10 +88,11 @@ async def promote(
         names: The names of its policies; None for all that were trained.
         replace: Whether all other arms are retired.
         force: Whether they become arms even if offline evaluation advises against it.
+        user: Whose arms they are, in place of those that this user had; None for everybody.
 
     Raises:
-        Problem: 400 if there is no such run or policy; 409 if offline evaluation advises against one; 502 if
-            one cannot be made ready.
+        Problem: 400 if there is no such run or policy; 409 if offline evaluation advises against one, or one
+            of a user is everybody's already; 502 if one cannot be made ready.
     """
     try:
         served = await within_time_limit(lambda: find_policies(run, names))
@@ -110,17 +122,23 @@ async def promote(
         }
         for each in served
     ]
-    new = [each.arm for each in served]
+    new, owner = [each.arm for each in served], state.loop.scopes.key(user)
 
-    def change(played: tuple[str, ...]) -> tuple[str, ...]:
-        kept = () if replace else tuple(arm for arm in played if arm not in new)
-        return (*kept, *new)
+    def change(now: Arms) -> tuple[str, ...]:
+        if owner and (both := [arm for arm in new if arm in now.shared]):
+            raise Problem(409, "it is everybody's arm already", code="arm_shared", seen=both[0])
+        kept = [arm for arm in now.arms if arm not in new and (not owner or now.owners.get(arm) != owner)]
+        return (*(kept if owner or not replace else ()), *new)
+
+    heir = heir_of(state.loop.state.stages.champion) if owner else None
+    heirs = {} if heir is None else dict.fromkeys(new, heir)
 
     # Under the lock, so that `follow` does not release the new policies before their epoch has begun. The
     # epoch's own event lets `follow` run once more, after this.
     async with state.following:
         await _prepare(state, served)
-        epoch = await state.loop.set_arms(StartEpoch(change, rows, now))
+        command = StartEpoch(change, rows, now, heirs, dict.fromkeys(new, owner))
+        epoch = await state.loop.set_arms(command)
     return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms), "against": against}
 
 
@@ -155,7 +173,7 @@ async def retire(request: Request, arm: str) -> dict[str, Any]:
     loop = get_state(request).loop
     if arm not in loop.bandit.arms:
         raise Problem(404, "no such arm is played", code="arm_not_found", seen=arm)
-    command = StartEpoch(lambda played: tuple(each for each in played if each != arm), (), time.time())
+    command = StartEpoch(lambda now: tuple(each for each in now.arms if each != arm), (), time.time())
     epoch = await loop.set_arms(command)
     return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms)}
 

@@ -31,7 +31,7 @@ router = APIRouter()
 @router.get("/v1/models", tags=["chat"])
 async def models(request: Request) -> dict[str, Any]:
     """The names that a request may use as its model."""
-    names = [ANY_ARM, *get_state(request).loop.bandit.arms]
+    names = [ANY_ARM, *get_state(request).loop.bandit.arms_of("")]
     return {
         "object": "list",
         "data": [{"id": name, "object": "model", "created": 0, "owned_by": "editloop"} for name in names],
@@ -48,7 +48,7 @@ async def complete(request: Request) -> Response:
         {key: value for key, value in given.items() if key not in OWN_FIELDS},
         asked.id,
         asked.user,
-        _arm(state, asked.model),
+        _arm(state, asked.model, asked.user),
         asked.metadata,
     )
     try:
@@ -67,15 +67,16 @@ async def complete(request: Request) -> Response:
     return JSONResponse(_body(result), headers=_headers(result))
 
 
-def _arm(state: ServerState, model: str) -> str | None:
+def _arm(state: ServerState, model: str, user: str | None) -> str | None:
     """The arm that a model's name stands for; None if the bandit chooses.
 
-    A name without its hash, such as `sft`, stands for the arm of that name that was promoted last.
+    A name without its hash, such as `sft`, stands for the arm of that name that was promoted last. An arm of
+    another user is as if it were not there.
 
     Raises:
         Problem: 404, there is no such arm.
     """
-    arms = state.loop.bandit.arms
+    arms = state.loop.bandit.arms_of(state.loop.scope_of(user))
     if model == ANY_ARM:
         return None
     named = [arm for arm in arms if arm == model or arm.partition("@")[0] == model]

@@ -144,13 +144,14 @@ async def overview(
 
 def _beliefs(loop: FeedbackLoop, user: str | None) -> dict[str, Any]:
     """The cost that the bandit expects of a user's edit of each arm's responses."""
-    pulls, observed, means = loop.bandit.beliefs(loop.scopes.of(user))
+    scope = loop.scope_of(user)
+    pulls, observed, means = loop.bandit.beliefs(scope)
     return {
         "user": user,
         "scope": loop.scopes.scope,
         "arms": [
             {"arm": arm, "pulls": n, "observed": seen, "mean": mean if seen > 0 else None}
-            for arm, n, seen, mean in zip(loop.bandit.arms, pulls, observed, means, strict=True)
+            for arm, n, seen, mean in zip(loop.bandit.arms_of(scope), pulls, observed, means, strict=True)
         ],
     }
 

@@ -133,6 +133,9 @@ class PromoteRequest(_Request):
     policies: list[str] | None = Field(None, min_length=1, description="By default all that were trained")
     replace: bool = Field(False, description="Retire all other arms")
     force: bool = Field(False, description="Even if offline evaluation advises against it")
+    user: str | None = Field(
+        None, min_length=1, max_length=256, description="Whose arms they are; by default everybody's"
+    )
 
 
 def parse(kind: type[Asked], body: bytes) -> Asked:

@@ -40,12 +40,15 @@ async def stages(request: Request) -> dict[str, Any]:
 
 
 def generations(found: Stages, bandit: Any) -> list[dict[str, Any]]:
-    """The curve: the mean cost of each generation's policy while users had it, by generation."""
+    """The curve: the mean cost of each generation's policy while users had it, by generation.
+
+    Arms of single users are not in it, because what these users cost is not what all cost.
+    """
     rows = []
     for subject in found.subjects:
         lineage = found.lineage(subject)
         pool = bandit.pool(subject)
-        if pool.observed > 0:
+        if pool.observed > 0 and not (lineage and lineage.owner):
             number = 0 if lineage is None else lineage.generation
             rows.append(
                 {

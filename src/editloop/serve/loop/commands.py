@@ -12,16 +12,17 @@ The commands for edits are in `edit_commands`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from editloop.autopilot.assignment import user_key
 from editloop.autopilot.ledger import arms_of, by_hand, read_stages
-from editloop.online import Arms, Decided, Feedback, Rerouted
+from editloop.online import Arms, Decided, Feedback, Heir, Rerouted
 from editloop.serve.loop.appender import EventAppender, outcome_of
 from editloop.serve.problem import Problem
 from editloop.store import reads, writes
-from editloop.store.schema import DECIDED, EXPIRED
+from editloop.store.schema import DECIDED, EXPIRED, SALT
 
 __all__ = [
     "Command",
@@ -212,15 +213,19 @@ class StartEpoch:
     """Other arms are played from here on.
 
     Attributes:
-        change: A function that returns the arms to be played, given those that are played. A function and not
-            a list of arms, because another replica may have changed the arms since the request came.
+        change: A function that returns the arms to be played, given the last epoch. A function and not a list
+            of arms, because another replica may have changed the arms since the request came.
         added: Rows of the table `policies` for the new arms.
         time: When, in seconds since 1970.
+        heirs: What arms begin with, by arm.
+        owners: The keys of the users to whom arms belong, by arm; empty for one that is now for everybody.
     """
 
-    change: Callable[[tuple[str, ...]], tuple[str, ...]]
+    change: Callable[[Arms], tuple[str, ...]]
     added: Sequence[dict[str, Any]]
     time: float
+    heirs: Mapping[str, Heir] = field(default_factory=dict)
+    owners: Mapping[str, str] = field(default_factory=dict)
 
     def apply(self, appender: EventAppender) -> Arms:
         """Write the event, unless the arms stay the same.
@@ -230,7 +235,7 @@ class StartEpoch:
         """
         row = reads.last_epoch(appender.connection)
         now = Arms(0, ()) if row is None else arms_of(row)
-        arms, wanted = now.arms, self.change(now.arms)
+        arms, wanted = now.arms, self.change(now)
         if not wanted:
             raise Problem(409, "no arm would be left", code="last_arm", do="promote another run first")
         known = reads.arm_names(appender.connection)
@@ -239,10 +244,11 @@ class StartEpoch:
                 writes.insert_policy(appender.connection, each)
             else:  # the same weights, but the run folder may have been moved
                 writes.move_policy(appender.connection, each["arm"], each["run"], each["name"])
-        if wanted == arms:  # a repetition must not begin another epoch
+        event = now.next(wanted, heirs=self.heirs, owners=self.owners)
+        if (wanted, event.owners) == (arms, now.owners):  # a repetition must not begin another epoch
             return now
-        canaries = tuple(arm for arm in now.canaries if arm not in wanted)
-        event = Arms(now.epoch + 1, wanted, canaries)
+        if not event.shared:
+            raise Problem(409, "no arm for everybody would be left", code="last_arm", do="keep another one")
         appender.append(event, self.time)
         appender.append_transitions(by_hand(read_stages(appender.connection), now, event, self.time))
         return event
@@ -281,5 +287,12 @@ class ForgetUser:
     time: float
 
     def apply(self, appender: EventAppender) -> None:
-        """Note the time, which `RecordDecision` compares with that of each decision."""
+        """Note the time, which `RecordDecision` compares with that of each decision; retire their arms."""
         appender.note_forgotten(self.user, self.time)
+        row = reads.last_epoch(appender.connection)
+        if row is None:
+            return
+        now, key = arms_of(row), user_key(reads.fact(appender.connection, SALT) or "", self.user)
+        left = [arm for arm in now.arms if now.owners.get(arm) != key]
+        if len(left) < len(now.arms):
+            appender.append(now.next(left), self.time)

@@ -318,7 +318,7 @@ class CompletionService:
         loop, redact = self.loop, self.redact
         written: asyncio.Future[Any]
         if arm is not None:  # the log has the decision; this one is never written, so its numbers are dummies
-            decision = Decided(response_id, loop.scopes.of(request.user), arm, None, 0)
+            decision = Decided(response_id, loop.scope_of(request.user), arm, None, 0)
             written = asyncio.get_running_loop().create_future()
             written.set_result(None)
             return response_id, _Generation(decision, arm, written)

@@ -235,7 +235,12 @@ class FeedbackLoop:
                 log.warning("%s: the features of a request cannot be computed: %r", response_id, error)
         if arm is None:
             arm = self.state.canary_for(self.scopes.key(user), response_id)
-        return self.state.choose(response_id, self.scopes.of(user), arm, features)
+        return self.state.choose(response_id, self.scope_of(user), arm, features)
+
+    def scope_of(self, user: str | None) -> str:
+        """Whose bandit decides for a user: one of their own, if they have an arm of their own."""
+        key = self.scopes.key(user)
+        return key if key and key in self.bandit.state.owners.values() else self.scopes.of(user)
 
     # Record
 

@@ -140,7 +140,8 @@ class LoopState:
         _, observed, means = self.bandit.beliefs(scope)
         # The mean of an arm without observations is only a placeholder, so such arms come last.
         ranked = sorted(
-            zip(self.bandit.arms, observed, means, strict=True), key=lambda each: (each[1] == 0, each[2])
+            zip(self.bandit.arms_of(scope), observed, means, strict=True),
+            key=lambda each: (each[1] == 0, each[2]),
         )
         return [arm for arm, _, _ in ranked if arm not in tried]
 

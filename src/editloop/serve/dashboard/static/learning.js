@@ -106,7 +106,7 @@ function generations(rows) {
 function stages(found, move) {
   const costs = new Map(found.generations.map((row) => [row.arm, row]));
   const columns = [{ name: "Policy" }, { name: "Stage" }, { name: "Since" }, { name: "Cost seen here" }, { name: "Why" }, { name: "Action", class: "action" }];
-  const rows = [...found.policies].reverse().filter((each) => !each.subject.startsWith("generation-") || each.stage === "fitting");
+  const rows = [...found.policies].reverse().filter((each) => !/^(generation|personal)-/.test(each.subject) || each.stage === "fitting");
   return h("section", { class: "panel" }, h("h2", {}, "Policies"), table("Policies and their stages", columns, rows.map((each) => {
     const cost = costs.get(each.subject);
     return {
@@ -169,7 +169,8 @@ function comparison(value) {
 function lineage(found) {
   if (!found) return [];
   return [["generation", count(found.generation)], ["parents", found.parents.join(", ") || "none"], ["rows", found.rows ? count(found.rows) : "not known"],
-    ["fit", found.minutes ? `${number(found.minutes)} minutes` : "under way"], ["run folder", found.run]];
+    ["fit", found.minutes ? `${number(found.minutes)} minutes` : "under way"], ["run folder", found.run],
+    ...(found.owner ? [["for", "one user alone"]] : [])];
 }
 
 /** Whether the reader confirms a move. */

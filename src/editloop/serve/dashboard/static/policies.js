@@ -66,7 +66,7 @@ function policies(run, arms, retire) {
     { name: "Action", class: "action" }];
   return table(`Policies of ${run ?? "no run"}`, columns, arms.map((each) => ({
     class: each.played ? null : "retired",
-    cells: [armName(each.arm), h("span", { class: each.played ? "tag on" : "tag" }, each.played ? "played" : "retired"),
+    cells: [armName(each.arm), h("span", { class: each.played ? "tag on" : "tag" }, !each.played ? "retired" : each.personal ? "for one user" : "played"),
       validation(each.validation), seen(each), alarms(each.validation),
       each.played ? h("button", { type: "button", class: "small", "aria-label": `Retire ${each.arm}`, onclick: () => retire(each.arm) }, "Retire") : "–"],
   })));
