@@ -33,6 +33,7 @@ BENCHMARKS = {
     "generations": "generations:run",
     "in-context": "in_context:run",
     "learners": "learners:run",
+    "learning-speed": "learning_speed:run",
     "log-scale": "log_scale:run",
     "own-log": "own_log:run",
     "personal": "personal:run",
