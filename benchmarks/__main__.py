@@ -34,6 +34,7 @@ BENCHMARKS = {
     "in-context": "in_context:run",
     "inheritance": "inheritance:run",
     "learners": "learners:run",
+    "learning-speed": "learning_speed:run",
     "log-scale": "log_scale:run",
     "own-log": "own_log:run",
     "personal": "personal:run",

@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks import WORK
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.decisions import (
-    ShadowCosts,
+    ShadowPair,
     adopt,
     canary_of,
     crown,
@@ -286,7 +286,7 @@ class _Pilot:
         self.table, self.config = table, table.settings.autopilot
         self.stages = Stages()
         self.bandit = Bandit(("base@0",), BanditConfig(seed=table.game.seed))
-        self.shadow: list[ShadowCosts] = []
+        self.shadow: list[ShadowPair] = []
         self.fitted = 0  # the rounds when the last fit began
         for each in table.rounds:
             self.bandit.state.apply(self.bandit.choose(each.response_id))
@@ -353,7 +353,7 @@ class _Pilot:
             texts = [table.drafts(arm, 1)[i].text or "." for arm in (last.subject, champion)]
             assert edit is not None, "every user of the lab edits"
             own, other = (min(1.0, float(each)) for each in table.cost(texts, [edit, edit]))
-            self.shadow.append(ShadowCosts(user, own, other))
+            self.shadow.append(ShadowPair(user, own, other))
 
 
 def _autopilot(table: _Table) -> list[str]:

@@ -12,7 +12,7 @@ from editloop.autopilot.assignment import is_in_canary
 from editloop.autopilot.comparison import Cost
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.decisions import (
-    ShadowCosts,
+    ShadowPair,
     adopt,
     canary_of,
     crown,
@@ -23,7 +23,7 @@ from editloop.autopilot.decisions import (
 )
 from editloop.autopilot.gates import GATES, FittedPolicy, gate_objections
 from editloop.autopilot.stages import Lineage, Stage, Stages, Transition
-from editloop.autopilot.triggers import Supply, has_risen, minutes_spent, refit_reason
+from editloop.autopilot.triggers import Supply, has_risen, minutes_spent, refit_reason, waits_for
 from editloop.autopilot.watch import Round, Watch
 from editloop.errors import ConfigError
 
@@ -99,8 +99,8 @@ def test_rounds_that_a_client_asked_for_are_no_evidence():
     assert asked and Watch([*watch.rounds, *asked]).canary(canary) == watch.canary(canary)
 
 
-def pairs(own: float, other: float, n: int) -> list[ShadowCosts]:
-    return [ShadowCosts(f"u{i % 5}", own, other) for i in range(n)]
+def pairs(own: float, other: float, n: int) -> list[ShadowPair]:
+    return [ShadowPair(f"u{i % 5}", own, other) for i in range(n)]
 
 
 def test_the_shadow_lets_pass_what_is_not_worse():
@@ -124,6 +124,20 @@ def test_the_shadow_lets_pass_what_is_not_worse():
     assert worse.stage is S.REJECTED
     none = judge_shadow(found, watch, [], CONFIG.model_copy(update={"shadow_rounds": 0}), 9.0)
     assert none.stage is S.CANARY
+
+
+def test_a_policy_that_no_server_can_run_does_not_stay_in_the_shadow():
+    found = stages((NEW, S.SHADOW))  # a share of .3 since 1000 s
+    edited = [Round(f"r{i}", "u1", CHAMPION, CHAMPION, 1001.0 + i, "edited", 0.1) for i in range(100)]
+    gone = judge_shadow(found, Watch(edited), [], CONFIG, 1700.0)
+    assert gone.stage is S.REJECTED and gone.reason.startswith(
+        "of some 30 drafts in the shadow it wrote none"
+    )
+    assert judge_shadow(found, Watch(edited), [], CONFIG, 1500.0) is None  # it may still be loaded
+    assert judge_shadow(found, Watch(edited[:99]), [], CONFIG, 1700.0) is None
+    assert judge_shadow(found, Watch(edited), pairs(0.3, 0.3, 2), CONFIG, 1700.0) is None
+    before = [Round(f"r{i}", "u1", CHAMPION, CHAMPION, 1.0 + i, "edited", 0.1) for i in range(100)]
+    assert judge_shadow(found, Watch(before), [], CONFIG, 1700.0) is None
 
 
 def test_few_users_are_compared_by_request():
@@ -297,6 +311,27 @@ def test_a_generation_that_users_never_saw_is_soon_followed_by_another():
         assert refit_reason(each, Supply(0, 24), config, 9.0) is None
         assert "was lost" in refit_reason(each, Supply(0, 25), config, 9.0)
     assert refit_reason(seen[1], Supply(0, 99), config, 9.0) is None
+
+
+def test_what_the_next_fit_waits_for_is_one_line():
+    config = AutopilotConfig(min_edits=100, growth=0.25)
+    found = stages()
+    assert waits_for(found, Supply(0, 37), config, 0.0) == "37 of 100 edits of new requests"
+    assert waits_for(found, Supply(1001, 99), config, 0.0) == "99 of 251 edits of new requests"
+    assert waits_for(found, Supply(1000, 62), config, 0.0, risen=True) == "62 of 63 edits of new requests"
+    assert waits_for(in_canary(), Supply(0, 1000), config, 0.0) == f"{NEW} is in the canary"
+    assert waits_for(stages((NEW, S.SHADOW)), Supply(0, 0), config, 0.0) == f"{NEW} is in the shadow"
+    at = config.model_copy(update={"fit_at": "03:00"})
+    noon = datetime(2026, 5, 1, 12).timestamp()
+    assert waits_for(found, Supply(0, 100), at, noon) == "it begins within an hour from 03:00"
+    lineage = Lineage(1, minutes=30.0)
+    found.apply(Transition("generation-1", None, S.FITTING, noon, lineage=lineage))
+    assert waits_for(found, Supply(0, 100), config, noon) == "generation-1 is being fitted"
+    found.apply(Transition("generation-1", S.FITTING, S.FAILED, noon, lineage=lineage))
+    assert waits_for(found, Supply(0, 7), config, noon) == "7 of 25 edits of new requests since the last fit"
+    little = config.model_copy(update={"fit_minutes": 20.0})
+    spent = "30 of 20 minutes of fits in 24 hours are spent"
+    assert waits_for(found, Supply(0, 100), little, noon) == spent
 
 
 def test_minutes_of_the_last_day_are_counted():

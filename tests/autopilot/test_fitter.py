@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,3 +155,41 @@ def _lives(process: int) -> bool:
         return False
     status = Path(f"/proc/{process}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_command_that_cannot_be_launched_is_launched_at_the_next_look(fitter, monkeypatch):
+    fitter.start(Lineage(1, until=12.5, run="runs/1"))
+    popen, failures = subprocess.Popen, []
+
+    def full(*arguments, **options):
+        if not failures:
+            failures.append(1)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return popen(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    with pytest.raises(AutopilotError, match="cannot begin, No space left on device"):
+        ended(fitter)
+    assert ended(fitter) == FitResult(Path("runs/1"))
+    assert [each[0] for each in calls()] == ["fit", "evaluate"]
+
+
+def test_a_fit_that_could_not_write_its_error_has_failed_for_want_of_room(fitter, monkeypatch):
+    Path("status").write_text("120")
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    fitter.start(Lineage(1, run="runs/1"))
+    assert ended(fitter).error.endswith("the loss is not a number (no space is left on the disk)")
+
+
+def test_a_child_names_the_command_that_a_user_calls():
+    code = (
+        "import runpy, sys, editloop.cli.app\n"
+        "from editloop.cli.console import called\n"
+        "sys.modules['editloop.cli.app'].main = lambda: print(called())\n"
+        "runpy.run_module('editloop.cli.child', run_name='__main__', alter_sys=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout.read() == "editloop\n"

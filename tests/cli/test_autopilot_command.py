@@ -12,8 +12,7 @@ import time
 import pytest
 
 from calling import fails
-from editloop.autopilot.ledger import read_stages, write_transitions
-from editloop.autopilot.pilot import PAUSED
+from editloop.autopilot.ledger import PAUSED, WAITS, read_stages, write_transitions
 from editloop.autopilot.stages import Stage, Transition
 from editloop.store import Store, reads, writes
 
@@ -48,6 +47,18 @@ def test_the_status_of_a_new_store_and_of_one_with_stages(editloop, tmp_path, st
     assert status == 0
     assert "champion" in shown and "early@2: shadow → rolled back (it fails in 12 of 12 rounds)" in shown
     assert all(len(line) <= 80 for line in shown.splitlines() if "@2:" not in line)
+
+
+def test_the_status_says_what_the_next_fit_waits_for(editloop, store):
+    assert "waits" not in editloop("autopilot", "status")[1]  # no autopilot has looked at the store
+    with store.transaction() as connection:
+        writes.set_fact(connection, WAITS, "1300000000 37 of 100 edits of new requests since the last fit")
+    shown = editloop("autopilot", "status")[1]
+    line = "The next fit waits: 37 of 100 edits of new requests since the last fit (as of "
+    assert line + time.strftime("%m-%d %H:%M", time.localtime(1.3e9)) + ").\n" in shown
+    with store.transaction() as connection:
+        write_transitions(connection, [Transition("early@2", S.ROLLED_BACK, S.CANARY, 1.4e9, "ada")])
+    assert "The next fit waits: early@2 is in the canary.\n" in editloop("autopilot", "status")[1]
 
 
 def test_a_policy_is_brought_back_and_rolled_back_by_hand(editloop, store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -269,6 +270,51 @@ def test_what_cannot_be_answered_is_reported(folder: RunFolder) -> None:
         with pytest.raises(ModelError, match="needs another base"):
             await backend.prepare(ServedPolicy("new@1", "dpo", folder.path))
         await backend.stop()
+
+    run(work())
+
+
+def on_base(place: Path, base: Path) -> ServedPolicy:
+    """A policy that was fitted on a base as it is now."""
+    policy, made = load_base(base, device="cpu", max_length=60), RunFolder(place)
+    adapted = attach_adapter(policy, LoraSettings(rank=2), seed=0)
+    made.save_policy("sft", lambda path: adapted.model.save_pretrained(str(path)))
+    about = {"name": policy.base, "fingerprint": policy.fingerprint, "max_length": 60, **cost(0.5)}
+    policies = {"sft": {"chosen": 0, "alarms": [], "trials": [cost(0.2)]}}
+    made.write_manifest(make_manifest(base=about, policies=policies))
+    (served,) = find_policies(place)
+    return served
+
+
+def test_a_base_that_was_changed_on_the_disk_answers_for_none_of_its_policies(
+    base: Any, tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(base(), tmp_path / "base"))
+    before = on_base(tmp_path / "before", place)
+
+    async def work() -> None:
+        running, restarted = LocalBackend(max_new_tokens=4), LocalBackend(max_new_tokens=4)
+        await running.prepare(before)
+        text = (await running.complete(before.arm, ask("x"), "r")).text
+        weights, new = place / "model.safetensors", tmp_path / "new"
+        save_file({k: v + 0.1 for k, v in load_file(weights).items()}, new, metadata={"format": "pt"})
+        new.replace(weights)  # the old file stays mapped into memory
+        after = on_base(tmp_path / "after", place)
+        assert after.arm != before.arm
+        with pytest.raises(ModelError, match="other weights under the name") as error:
+            await running.prepare(after)  # it has the old base in memory, and goes on with that
+        assert "\n" not in str(error.value)
+        with pytest.raises(BackendUnavailableError, match="missing"):
+            await running.complete(after.arm, ask("x"), "r")
+        assert (await running.complete(before.arm, ask("x"), "r")).text == text
+        with pytest.raises(ModelError, match="other weights under the name"):
+            await restarted.prepare(before)
+        await restarted.prepare(after)
+        assert (await restarted.complete(after.arm, ask("x"), "r")).finish
+        with pytest.raises(BackendUnavailableError, match="missing"):
+            await restarted.complete(before.arm, ask("x"), "r")
+        await running.stop()
+        await restarted.stop()
 
     run(work())
 

@@ -7,6 +7,8 @@
     gates        why a policy that was fitted does not go on
     alarms       why a policy is rolled back
     ledger       transitions in the store
+    look         what a step reads of the store
+    generation   what came of a fit
     lease        one autopilot acts at a time
     pilot        all of it together, step by step
 

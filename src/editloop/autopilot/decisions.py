@@ -21,7 +21,8 @@ from editloop.autopilot.watch import Canary, Watch
 
 __all__ = [
     "FEWEST_ROUNDS",
-    "ShadowCosts",
+    "ShadowPair",
+    "SHADOW_SHARE",
     "adopt",
     "canary_of",
     "canary_terms",
@@ -49,8 +50,14 @@ SHADOW_MARGIN = 0.05
 """How much worse a policy may be in the shadow. The edit that it is compared with began from a draft that the
 champion may have written, so a draft of the champion's is nearer to it than it deserves."""
 
+SHADOW_SHARE = 0.2
+"""The share of the requests that a shadow takes, where the transition to it does not name one."""
 
-class ShadowCosts(NamedTuple):
+LOADING_SECONDS = 600.0
+"""Seconds in which a server has to have loaded a policy, so that it writes drafts in the shadow."""
+
+
+class ShadowPair(NamedTuple):
     """What two drafts of a request cost that nobody saw, against what the user ended with.
 
     Attributes:
@@ -145,7 +152,7 @@ def canary_of(stages: Stages) -> Canary | None:
 def judge_shadow(
     stages: Stages,
     watch: Watch,
-    costs: Sequence[ShadowCosts],
+    costs: Sequence[ShadowPair],
     config: AutopilotConfig,
     now: float,
 ) -> Transition | None:
@@ -169,6 +176,10 @@ def judge_shadow(
     if found.rounds >= FEWEST_ROUNDS and found.mean - bound * found.error > SHADOW_MARGIN:
         reason = f"its drafts in the shadow cost {found.mean:.3f} more than the champion's"
         return Transition(last.subject, Stage.SHADOW, Stage.REJECTED, now, reason=reason, evidence=evidence)
+    expected = _expected_drafts(last, watch)
+    if found.rounds == 0 and expected >= config.shadow_rounds and now - last.time > LOADING_SECONDS:
+        reason = f"of some {expected:.0f} drafts in the shadow it wrote none; the server's log says why"
+        return Transition(last.subject, Stage.SHADOW, Stage.REJECTED, now, reason=reason)
     if found.rounds < config.shadow_rounds:
         return None
     champion = str(stages.champion)
@@ -176,6 +187,15 @@ def judge_shadow(
     evidence["inherits"] = inheritance(champion, changes, watch.costs(champion), SHADOW_MARGIN)
     reason = f"{found.rounds} drafts in the shadow cost {found.mean:+.3f} beside the champion's"
     return start_canary(stages, watch, config, now, evidence=evidence, reason=reason)
+
+
+def _expected_drafts(last: Transition, watch: Watch) -> float:
+    """How many requests that were edited should have drafts in the shadow by now.
+
+    A policy that no server can run, such as one of another base, would else stay in the shadow for ever.
+    """
+    edited = sum(each.cost is not None for each in watch.rounds if each.time >= last.time)
+    return float(last.evidence.get("share", SHADOW_SHARE)) * edited
 
 
 def judge_canary(stages: Stages, watch: Watch, config: AutopilotConfig, now: float) -> Transition | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,9 @@ HELD_OUT_SAMPLES = 64
 
 STOP_SECONDS = 10.0
 """Seconds in which a fit has to end when it is stopped, before it is killed."""
+
+FULL_BYTES = 1_000_000
+"""A disk with less room counts as full: a fit may not have been able to write its own error there."""
 
 
 class FitResult(NamedTuple):
@@ -146,8 +150,8 @@ class CommandFitter:
                 # An evaluation that fails, for there may be no held-out request yet, leaves its gate open.
                 if done[0] == "fit" and status != 0:
                     self._left, self._is_there = [], False
-                    line = _last_line(self._run.with_suffix(".log"))
-                    return FitResult(self._run, f"the fit ended with {status}: {line}")
+                    return FitResult(self._run, f"the fit ended with {status}: {_why(self._run)}")
+            if self._process is None:  # also one that could not be launched at the last look
                 self._launch_next()
             if self._process is not None or not self._is_there:
                 return None
@@ -191,6 +195,15 @@ def held_out_figures(run: Path, name: str, until: float) -> dict[str, Any] | Non
             if f"until={until!r}" in found["log"]["path"] and name in found["policies"]:
                 return dict(found["policies"][name])
     return None
+
+
+def _why(run: Path) -> str:
+    """Why a fit has failed: the last line of its output, and whether the disk is full."""
+    line = _last_line(run.with_suffix(".log"))
+    with suppress(OSError):
+        if shutil.disk_usage(run.parent).free < FULL_BYTES:
+            return f"{line} (no space is left on the disk)"
+    return line
 
 
 def _last_line(path: Path) -> str:

@@ -19,8 +19,11 @@ from editloop.store.rounds import stage_rows
 from editloop.store.schema import COST
 
 __all__ = [
+    "NOTICED",
+    "PAUSED",
     "SOMEBODY",
     "STAGE",
+    "WAITS",
     "arms_of",
     "by_hand",
     "epoch_columns",
@@ -34,6 +37,15 @@ SOMEBODY = "somebody"
 
 STAGE = "stage"
 """The kind of the events that hold transitions."""
+
+PAUSED = "autopilot-paused"
+"""The fact of the store that says since when, and by whom, the autopilot is paused; empty if it is not."""
+
+NOTICED = "autopilot-noticed"
+"""The fact of the store with the number of the last transition of which a notice was sent."""
+
+WAITS = "autopilot-waits"
+"""The fact of the store that says since when, and for what, the next fit waits."""
 
 
 def transition_of(row: Row[Any]) -> Transition:

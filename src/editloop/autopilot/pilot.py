@@ -6,8 +6,6 @@ another machine. Each step is one transaction that checks the lease and the stag
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import shutil
@@ -18,43 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from editloop.autopilot.config import AutopilotConfig
-from editloop.autopilot.decisions import (
-    ShadowCosts,
-    adopt,
-    crown,
-    judge_alarms,
-    judge_arms,
-    judge_canary,
-    judge_shadow,
-)
-from editloop.autopilot.fitter import FitResult, Fitter, held_out_figures
-from editloop.autopilot.gates import FittedPolicy, gate_objections
+from editloop.autopilot.decisions import adopt, crown, judge_alarms, judge_arms, judge_canary, judge_shadow
+from editloop.autopilot.fitter import FitResult, Fitter
+from editloop.autopilot.gates import gate_objections
+from editloop.autopilot.generation import read_generation
 from editloop.autopilot.lease import Lease
-from editloop.autopilot.ledger import arms_of, read_stages, transition_of, write_transitions
+from editloop.autopilot.ledger import NOTICED, WAITS, read_stages, transition_of, write_transitions
+from editloop.autopilot.look import Look, look
 from editloop.autopilot.notices import Notices
 from editloop.autopilot.stages import Lineage, Stage, Stages, Transition
-from editloop.autopilot.triggers import Supply, has_risen, minutes_spent, refit_reason
-from editloop.autopilot.watch import Round, Watch
+from editloop.autopilot.triggers import Supply, has_risen, minutes_spent, refit_reason, waits_for
 from editloop.edits import get_cost
 from editloop.edits.cost import charge_unfinished
 from editloop.errors import AutopilotError, EditLoopError, StoreUnreachableError
 from editloop.store import reads, writes
-from editloop.store.database import Connection, Store
-from editloop.store.rounds import count_new_edits, rounds, shadow_rounds, stage_rows
-from editloop.store.schema import COST, SALT
+from editloop.store.database import Store
+from editloop.store.rounds import count_new_edits, shadow_rounds, stage_rows
+from editloop.store.schema import COST
 
-__all__ = ["NOTICED", "PAUSED", "Autopilot"]
+__all__ = ["Autopilot"]
 
 log = logging.getLogger("editloop.autopilot")
-
-PAUSED = "autopilot-paused"
-"""The fact of the store that says since when, and by whom, the autopilot is paused; empty if it is not."""
-
-NOTICED = "autopilot-noticed"
-"""The fact of the store with the number of the last transition of which a notice was sent."""
-
-LOOK_BACK = 90 * 86_400.0
-"""Seconds for which rounds are looked at. Older costs say little of today's users."""
 
 LOOK_SHARE = 0.05
 """The most of its time that the autopilot looks at the store: many rounds take seconds to read."""
@@ -95,6 +77,8 @@ class Autopilot:
         self._result: FitResult | None = None
         self._had_lease = False
         self._learned = 0.0, 0
+        self._noticed = 0
+        self._waits = ""
 
     # Running
 
@@ -172,31 +156,18 @@ class Autopilot:
                 log.warning("another autopilot works on this store; this one waits")
                 self.fitter.stop()
             self._had_lease = self._is_fitting = False
+            self._waits = ""  # the other one notes for what it waits
             return []
         self._had_lease = True
-        self._send_notices()
-        if self.store.read(lambda c: reads.fact(c, PAUSED)):
-            return []
         now = self._clock()
-        stages, arms, watch = self.store.read(lambda c: self._look(c, now))
-        written = self._judge(stages, arms, watch, now) or self._fit(stages, arms, watch, now)
-        if written:
-            self._send_notices()
+        seen = self.store.read(lambda c: look(c, now))
+        self._send_notices(seen.rows, seen.noticed)
+        if seen.is_paused:
+            return []
+        written = self._judge(seen, now) or self._fit(seen, now)
+        if written:  # and somebody may have written beside it
+            self._send_notices(self.store.read(stage_rows), self._noticed)
         return written
-
-    def _look(self, connection: Connection, now: float) -> tuple[Stages, tuple[str, ...], Watch]:
-        stages = read_stages(connection)
-        row = reads.last_epoch(connection)
-        arms = () if row is None else arms_of(row).shared
-        salt = reads.fact(connection, SALT) or ""
-        bound = self._scale(connection)
-        found = rounds(connection, now - LOOK_BACK)
-        return stages, arms, Watch(Round.of(each, salt, bound) for each in found)
-
-    def _scale(self, connection: Connection) -> float:
-        """The most that a cost counts for."""
-        name = reads.fact(connection, COST)
-        return get_cost(name).scale or math.inf if name else math.inf
 
     def _write(
         self, transitions: Iterable[Transition], added: Sequence[dict[str, Any]] = ()
@@ -208,22 +179,29 @@ class Autopilot:
             write_transitions(connection, transitions, added)
         return transitions
 
-    def _send_notices(self) -> None:
-        """Send notices of the transitions that are new, whoever wrote them."""
-        rows = self.store.read(stage_rows)
-        last = int(self.store.read(lambda c: reads.fact(c, NOTICED)) or 0)
-        new = [row for row in rows if row.seq > last]
-        if not new:
-            return
-        for row in new:
-            self._notices.send(transition_of(row))
+    def _send_notices(self, rows: Sequence[Any], noticed: int) -> None:
+        """Send notices of the transitions that are new, whoever wrote them.
+
+        The number of the last one is kept here, too: while it cannot be written, such as on a full disk, no
+        notice is sent again and again.
+        """
+        self._noticed = max(self._noticed, noticed)
+        for row in rows:
+            if row.seq > self._noticed:
+                self._notices.send(transition_of(row))
+                self._noticed = row.seq
+        if self._noticed > noticed:
+            self._set_fact(NOTICED, str(self._noticed))
+
+    def _set_fact(self, name: str, value: str) -> None:
         with self.store.transaction() as connection:
-            writes.set_fact(connection, NOTICED, str(new[-1].seq))
+            writes.set_fact(connection, name, value)
 
     # Stages
 
-    def _judge(self, stages: Stages, arms: tuple[str, ...], watch: Watch, now: float) -> list[Transition]:
+    def _judge(self, seen: Look, now: float) -> list[Transition]:
         """Take the first step that follows from the rounds."""
+        stages, arms, watch = seen.stages, seen.arms, seen.watch
         if new := adopt(stages, arms, now):
             return self._write(new)
         alarm = judge_alarms(stages, watch, arms, now)
@@ -231,16 +209,16 @@ class Autopilot:
             return self._write([alarm])
         first = crown(stages, watch, arms, now) or judge_canary(stages, watch, self.config, now)
         if first is None and (last := stages.the(Stage.SHADOW)) is not None and stages.champion:
-            costs = self._shadow_costs(last, stages.champion, watch)
+            costs = self._shadow_costs(last, stages.champion, seen.shadow_since)
             first = judge_shadow(stages, watch, costs, self.config, now)
         if first is not None:
             return self._write([first])
         found = judge_arms(stages, watch, arms, self.config, now)
         return self._write(found) if found else []
 
-    def _shadow_costs(self, last: Transition, champion: str, watch: Watch) -> list[ShadowCosts]:
+    def _shadow_costs(self, last: Transition, champion: str, since: float) -> list[tuple[float, float]]:
         """The costs of the drafts of the policy in the shadow and of the champion, by request."""
-        rows = self.store.read(lambda c: shadow_rounds(c, last.time))
+        rows = self.store.read(lambda c: shadow_rounds(c, since))
         cost = get_cost(self.store.fact(COST))
         measured = charge_unfinished(
             cost,
@@ -252,16 +230,16 @@ class Autopilot:
         for row, value in zip(rows, measured, strict=True):
             by_arm.setdefault(row.arm, {})[row.response_id] = float(value)
         own, other = by_arm[last.subject], by_arm[champion]
-        units = {each.response_id: each.unit for each in watch.rounds}
-        return [ShadowCosts(units.get(each, each), own[each], other[each]) for each in own if each in other]
+        return [(own[each], other[each]) for each in own if each in other]
 
     # Fits
 
-    def _fit(self, stages: Stages, arms: tuple[str, ...], watch: Watch, now: float) -> list[Transition]:
+    def _fit(self, seen: Look, now: float) -> list[Transition]:
         """Begin a fit that is due, or take in what came of the one that is under way."""
+        stages = seen.stages
         under_way = stages.the(Stage.FITTING)
         if under_way is None:
-            return self._begin_fit(stages, arms, watch, now)
+            return self._begin_fit(seen, now)
         lineage = under_way.lineage
         assert lineage is not None, "a fit has a lineage"
         if not self._is_fitting:  # this process was started again, or took the lease over
@@ -289,24 +267,35 @@ class Autopilot:
         self._is_fitting, self._result = False, None
         return written
 
-    def _begin_fit(self, stages: Stages, arms: tuple[str, ...], watch: Watch, now: float) -> list[Transition]:
-        champion = stages.champion
+    def _begin_fit(self, seen: Look, now: float) -> list[Transition]:
+        """Begin a fit if it is due, or note for what it waits."""
+        stages, champion = seen.stages, seen.stages.champion
         if champion is None:
+            self._note_wait("there is no champion yet", now)
             return []
-        last = max((each.lineage.until for each in stages.history if each.lineage), default=0.0)
+        # A fit that began in the future, by a clock that was wrong, would be the last one until then.
+        known = [each.lineage.until for each in stages.history if each.lineage]
+        last = max((until for until in known if until <= now), default=0.0)
         if self._learned[0] != last:  # it takes a scan of all edits, and changes with each fit only
             self._learned = last, self.store.read(lambda c: count_new_edits(c, 0.0, last))
         supply = Supply(self._learned[1], self.store.read(lambda c: count_new_edits(c, last, now)))
-        risen = has_risen(watch.costs(champion), 1 - self.config.confidence)
+        risen = has_risen(seen.watch.costs(champion), 1 - self.config.confidence)
         reason = refit_reason(stages, supply, self.config, now, risen=risen)
         if reason is None:
+            self._note_wait(waits_for(stages, supply, self.config, now, risen=risen), now)
             return []
         number = stages.generation + 1
         run = self._new_folder(number)
-        lineage = Lineage(number, arms, "base", now, str(run))
+        lineage = Lineage(number, seen.arms, "base", now, str(run))
         begun = Transition(f"generation-{number}", None, Stage.FITTING, now, reason=reason, lineage=lineage)
         self._write([begun])
         return [begun, *self._start(begun, lineage)]
+
+    def _note_wait(self, reason: str, now: float) -> None:
+        """Keep for what the next fit waits, for whoever asks for the status."""
+        if reason != self._waits:
+            self._set_fact(WAITS, f"{now:.0f} {reason}")
+            self._waits = reason
 
     def _new_folder(self, number: int) -> Path:
         """A run folder that nothing is in: a store that was replaced begins its generations again."""
@@ -338,8 +327,10 @@ class Autopilot:
         """Put the best policy of a run through the gates, and into the shadow."""
         if result.error:
             return self._fail(begun, lineage, result.error)
+        champion = stages.champion
+        other = self._run_of(champion)  # a store that does not answer is no fault of the fit
         try:
-            policy, row, lineage = self._best_of(result.run, lineage, stages)
+            policy, row, lineage = read_generation(result.run, lineage, champion, other, self._clock())
         except EditLoopError as error:
             return self._fail(begun, lineage, str(error))
         fitted = Transition(begun.subject, Stage.FITTING, Stage.FITTED, now, lineage=lineage)
@@ -358,43 +349,6 @@ class Autopilot:
             policy.arm, None, stage, now, reason=reason, evidence=_finite(evidence), lineage=lineage
         )
         return self._write([fitted._replace(reason=f"its best policy is {policy.arm}"), new], [row])
-
-    def _best_of(
-        self, run: Path, lineage: Lineage, stages: Stages
-    ) -> tuple[FittedPolicy, dict[str, Any], Lineage]:
-        """The policy of a run with the lowest validation cost, its row in the store, and its lineage.
-
-        Raises:
-            RunError: The run folder cannot be used.
-        """
-        from editloop.policy import RunFolder
-        from editloop.policy.catalog import find_policies, validation
-
-        served = find_policies(str(run), None)
-        measured = {each.arm: validation(each.run, each.name) for each in served}
-
-        def cost(arm: str) -> float:
-            found = measured[arm]["cost"]
-            return math.inf if found is None else float(found["mean"])
-
-        best = min(served, key=lambda each: cost(each.arm))
-        champion, read = stages.champion, RunFolder(run).manifest().read
-        other = self._run_of(champion)
-        policy = FittedPolicy(
-            arm=best.arm,
-            name=best.name,
-            run=str(best.run),
-            validation=measured[best.arm],
-            held_out=held_out_figures(run, best.name, lineage.until),
-            champion=held_out_figures(other, str(champion).partition("@")[0], lineage.until)
-            if other
-            else None,
-        )
-        row = {"arm": best.arm, "name": best.name, "run": str(best.run), "time": self._clock()}
-        row |= {"metrics": json.dumps(measured[best.arm], allow_nan=False), "read_until": read.until}
-        digest = read.sha256 or hashlib.sha256(str(run).encode()).hexdigest()
-        found = lineage._replace(rows=read.rows or 0, fingerprint=digest)
-        return policy, row, found
 
 
 def _finite(value: Any) -> Any:

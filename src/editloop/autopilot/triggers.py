@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ from editloop.autopilot.comparison import Cost, between_groups, mixture_bound
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.stages import Stage, Stages
 
-__all__ = ["EARLY_SHARE", "Supply", "has_risen", "minutes_spent", "refit_reason"]
+__all__ = ["EARLY_SHARE", "Supply", "may_fit", "has_risen", "minutes_spent", "refit_reason", "under_way", "waits_for"]
 
 DAY, HOUR = 86_400.0, 3_600.0
 """Seconds."""
@@ -50,30 +51,62 @@ def refit_reason(
         now: The time, in seconds since 1970.
         risen: Whether costs have risen, as of `has_risen`.
     """
-    if any(stages.the(stage) for stage in (Stage.FITTING, Stage.SHADOW, Stage.CANARY)):
+    if under_way(stages) or supply.new < _needed(stages, supply, config, risen):
         return None
-    needed = max(config.min_edits, config.growth * supply.learned)
+    if not may_fit(stages, config, now):
+        return None
     reason = f"{supply.new} new edits"
     if risen:
-        needed, reason = EARLY_SHARE * needed, f"costs have risen, and there are {supply.new} new edits"
-    elif stages.was_lost:
-        needed = EARLY_SHARE * needed
-        reason = f"the last generation was lost, and there are {supply.new} new edits"
+        return f"costs have risen, and there are {reason}"
+    return f"the last generation was lost, and there are {reason}" if stages.was_lost else reason
+
+
+def may_fit(stages: Stages, config: AutopilotConfig, now: float) -> bool:
+    """Whether it is the hour of fits, and minutes are left for one."""
+    return _is_hour(config.fit_at, now) and minutes_spent(stages, now) < config.fit_minutes
+
+
+def waits_for(
+    stages: Stages, supply: Supply, config: AutopilotConfig, now: float, *, risen: bool = False
+) -> str:
+    """For what the next fit waits, where `refit_reason` has none to begin; the arguments are the same."""
+    if (tried := under_way(stages)) is not None:
+        return tried
+    needed = math.ceil(_needed(stages, supply, config, risen))
     if supply.new < needed:
-        return None
-    if not _is_hour(config.fit_at, now) or minutes_spent(stages, now) >= config.fit_minutes:
-        return None
-    return reason
+        since = " since the last fit" if stages.generation else ""
+        return f"{supply.new} of {needed} edits of new requests{since}"
+    if not _is_hour(config.fit_at, now):
+        return f"it begins within an hour from {config.fit_at}"
+    spent = minutes_spent(stages, now)
+    return f"{spent:.0f} of {config.fit_minutes:.0f} minutes of fits in 24 hours are spent"
+
+
+def under_way(stages: Stages) -> str | None:
+    """What is tried now, so that the next fit waits for it; None if nothing is."""
+    tried = {
+        Stage.FITTING: "is being fitted",
+        Stage.SHADOW: "is in the shadow",
+        Stage.CANARY: "is in the canary",
+    }
+    found = ((stages.the(stage), what) for stage, what in tried.items())
+    return next((f"{last.subject} {what}" for last, what in found if last is not None), None)
+
+
+def _needed(stages: Stages, supply: Supply, config: AutopilotConfig, risen: bool) -> float:
+    """The new edits that are enough."""
+    share = EARLY_SHARE if risen or stages.was_lost else 1.0
+    return max(config.min_edits, config.growth * supply.learned) * share
 
 
 def minutes_spent(stages: Stages, now: float) -> float:
-    """The minutes of fits that began in the last 24 hours."""
+    """The minutes of fits that began in the last 24 hours, or the next ones: a clock may have been ahead."""
     began: dict[str, float] = {}
     spent = 0.0
     for each in stages.history:
         if each.stage is Stage.FITTING:
             began[each.subject] = each.time
-        elif each.before is Stage.FITTING and now - began.get(each.subject, 0.0) < DAY:
+        elif each.before is Stage.FITTING and abs(now - began.get(each.subject, 0.0)) < DAY:
             spent += each.lineage.minutes if each.lineage else 0.0
     return spent
 

@@ -44,14 +44,21 @@ class Round:
     non_answer: bool = False
 
     @classmethod
-    def of(cls, row: Any, salt: str, bound: float = math.inf) -> Round:
-        """The round of a row of `editloop.store.rounds.rounds`."""
+    def of(cls, row: Any, salt: str, bound: float = math.inf, time: float | None = None) -> Round:
+        """The round of a row of `editloop.store.rounds.rounds`.
+
+        Args:
+            row: The row.
+            salt: That of the store.
+            bound: The most that a cost counts for.
+            time: When, in place of what the row says.
+        """
         return cls(
             response_id=row.response_id,
             user=user_key(salt, row.user) if row.user is not None else "",
             chosen=row.chosen,
             arm=row.arm or row.chosen,
-            time=row.time,
+            time=row.time if time is None else time,
             outcome=row.kind,
             cost=None if row.cost is None or row.kind in UNKNOWN else min(row.cost, bound),
             seconds=row.seconds,

@@ -29,7 +29,10 @@ def promote(
         str | None,
         typer.Option(help="The policies, such as sft,dpo,mixture,base,retrieval:base [all trained]."),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Retire all other arms.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Retire all other arms; those of `serve --in-context` stay."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Promote policies even if their evaluation advises against it.")
     ] = False,

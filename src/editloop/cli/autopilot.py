@@ -135,14 +135,15 @@ def _show_log() -> None:
 def status(store: StoreUrl = "edits.db", config: Config = None) -> None:
     """Run the verb."""
     requires("serve")
-    from editloop.autopilot.pilot import PAUSED
+    from editloop.autopilot.ledger import PAUSED, WAITS
+    from editloop.autopilot.triggers import under_way
     from editloop.store import reads
 
     with closing(opened_store(store)) as opened:
         stages = _stages(opened)
-        paused = opened.read(lambda c: reads.fact(c, PAUSED))
+        facts = opened.read(lambda c: reads.facts_named(c, [PAUSED, WAITS]))
         costs = _costs(opened)
-    if paused:
+    if facts.get(PAUSED):
         console.print("The autopilot is paused.\n")
     rows = [["policy", "stage", "since", "cost", "edits"]]
     for subject in stages.subjects:
@@ -155,6 +156,11 @@ def status(store: StoreUrl = "edits.db", config: Config = None) -> None:
         console.print("No policy has a stage yet: the autopilot has not looked at this store.")
         return
     show_table(rows)
+    since, _, waits = facts.get(WAITS, "").partition(" ")
+    if tried := under_way(stages):
+        console.print(f"\nThe next fit waits: {tried}.", soft_wrap=True)
+    elif waits:
+        console.print(f"\nThe next fit waits: {waits} (as of {_date(float(since))}).", soft_wrap=True)
     console.print()
     for each in stages.history[-10:]:
         console.print(f"{_date(each.time)}  {each.sentence}  (by {each.by})", soft_wrap=True)
@@ -217,7 +223,7 @@ def _move(store: str, arm: str, stage: Stage, reason: str) -> None:
 
 def _note(store: str, note: str) -> None:
     requires("serve")
-    from editloop.autopilot.pilot import PAUSED
+    from editloop.autopilot.ledger import PAUSED
     from editloop.store import writes
 
     with closing(opened_store(store)) as opened, opened.transaction() as connection:

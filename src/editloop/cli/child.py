@@ -8,6 +8,7 @@ is closed, and the child ends at once.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from contextlib import suppress
 
@@ -33,5 +34,7 @@ if __name__ == "__main__":
     with suppress(OSError, ValueError, AttributeError):  # where a process has no niceness
         os.nice(int(os.environ.get(NICENESS, "0")))
     from editloop.cli.app import main
+
+    sys.argv[0] = "editloop"  # by this name a reader of the log calls the verbs that it hints at
 
     main()

@@ -62,9 +62,9 @@ def _changed(query: Select[Any]) -> Select[Any]:
 def rounds(connection: Connection, since: float, limit: int = MAX_ROUNDS) -> Sequence[Any]:
     """Return the newest rounds whose decision is of a time or later, the oldest of them first.
 
-    A row has `response_id`, `user` (null if not known or removed), `chosen` (the arm that was chosen), `arm`
-    (the one that answered), `propensity`, `time`, `kind` (the last feedback; null while pending), `cost`,
-    `seconds`, `finish` and `non_answer`.
+    A row has `seq` (the number of the decision), `response_id`, `user` (null if not known or removed),
+    `chosen` (the arm that was chosen), `arm` (the one that answered), `propensity`, `time`, `kind` (the last
+    feedback; null while pending), `cost`, `seconds`, `finish` and `non_answer`.
     """
     answer = events.alias("answer")
     last = select(func.max(answer.c.revision)).where(
@@ -78,6 +78,7 @@ def rounds(connection: Connection, since: float, limit: int = MAX_ROUNDS) -> Seq
     )
     query = (
         select(
+            events.c.seq,
             events.c.response_id,
             drafts.c.user,
             events.c.arm.label("chosen"),

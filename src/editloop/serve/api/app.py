@@ -66,7 +66,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.start()
-        state = app.state.server = _make_state(loop, served, limits, redact)
+        state = app.state.server = _make_state(loop, served, limits, redact, past_edits.names)
         keys.start()
         try:
             await served.start()
@@ -96,13 +96,19 @@ def create_app(
     return app
 
 
-def _make_state(loop: FeedbackLoop, backend: InContextBackend, limits: Limits, redact: Redact) -> ServerState:
+def _make_state(
+    loop: FeedbackLoop,
+    backend: InContextBackend,
+    limits: Limits,
+    redact: Redact,
+    in_context: Sequence[str],
+) -> ServerState:
     """Return the parts of the server, once the loop has started."""
     metrics = Metrics(loop, backend.tallies)
     completions = CompletionService(
         loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
     )
-    return ServerState(loop, completions, backend, limits, metrics)
+    return ServerState(loop, completions, backend, limits, metrics, in_context=in_context)
 
 
 async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:

@@ -66,9 +66,16 @@ async def add(request: Request) -> dict[str, Any]:
     state = get_state(request)
     asked = parse(PromoteRequest, await request.body())
     check_texts(asked, 4096)
-    return await promote(
+    done = await promote(
         state, asked.run, asked.policies, replace=asked.replace, force=asked.force, user=asked.user
     )
+    if not (asked.replace and state.in_context):
+        return done
+    # Those of the configuration are arms whatever is promoted; from now on they stand on the new policies.
+    from editloop.serve.api.in_context import add_arms
+
+    await add_arms(state, state.in_context)
+    return done | {"epoch": state.loop.bandit.state.epoch, "arms": list(state.loop.bandit.arms)}
 
 
 async def promote(

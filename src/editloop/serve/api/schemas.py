@@ -131,7 +131,7 @@ class PromoteRequest(_Request):
 
     run: str = Field(min_length=1, max_length=4096, description="The run folder, as the server sees it")
     policies: list[str] | None = Field(None, min_length=1, description="By default all that were trained")
-    replace: bool = Field(False, description="Retire all other arms")
+    replace: bool = Field(False, description="Retire all other arms, but not those of --in-context")
     force: bool = Field(False, description="Even if offline evaluation advises against it")
     user: str | None = Field(
         None, min_length=1, max_length=256, description="Whose arms they are; by default everybody's"

@@ -7,8 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from editloop.autopilot.ledger import SOMEBODY
-from editloop.autopilot.pilot import PAUSED
+from editloop.autopilot.ledger import PAUSED, SOMEBODY
 from editloop.autopilot.stages import Stages, Transition
 from editloop.serve.api.arms import follow
 from editloop.serve.api.schemas import PauseRequest, StageRequest, check_texts, documented, parse

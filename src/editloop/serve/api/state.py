@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -30,6 +31,7 @@ class ServerState:
         following: Held while arms are prepared or retired, so that two changes of the arms do not overlap. It
             is the event loop's only lock. Its holder may wait for the store or the backend, neither of which
             ever waits for it.
+        in_context: The in-context policies of the configuration, which are arms whatever is promoted.
     """
 
     loop: FeedbackLoop
@@ -39,6 +41,7 @@ class ServerState:
     metrics: Metrics
     ready: set[str] = field(default_factory=set)
     following: asyncio.Lock = field(default_factory=asyncio.Lock)
+    in_context: Sequence[str] = ()
 
 
 def get_state(request: Request) -> ServerState:

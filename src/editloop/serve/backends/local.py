@@ -242,19 +242,19 @@ class LocalBackend:
 
     def _prepare(self, policy: ServedPolicy) -> None:
         folder = RunFolder(policy.run)
-        fingerprint = folder.manifest().base.fingerprint
+        record = folder.manifest().base
         if self._base is None:
             self._base = folder.load_base(**self._options)
             self._adapters = RowAdapters(self._base.model)
             together, reason = takes_row_cache(self._base.model)
             self._batch_type = ContinuousBatch if together else SeparateRows
             log.info("requests are generated %s (%s)", "together" if together else "one by one", reason)
-        if fingerprint != self._base.fingerprint:
-            raise ModelError(
-                "this policy needs another base than the one that is loaded",
-                seen=str(policy.run),
-                do="serve several bases by --upstream",
-            )
+        if record.fingerprint != self._base.fingerprint:
+            what, do = "this policy needs another base than the one that is loaded", "serve it by --upstream"
+            if record.name == self._base.base:
+                what += f": other weights under the name {record.name}"
+                do = "put back the base that it was fitted on, or fit again"
+            raise ModelError(what, seen=str(policy.run), do=do)
         try:
             for part in policy.parts():
                 if part.name != "base":

@@ -12,6 +12,7 @@ import logging
 import time
 
 from editloop.autopilot.assignment import is_in_canary
+from editloop.autopilot.decisions import SHADOW_SHARE
 from editloop.autopilot.stages import Stage
 from editloop.errors import EditLoopError
 from editloop.serve.backends.base import Backend, attempt_timeout, note_user
@@ -24,9 +25,6 @@ from editloop.serve.loop.stage_commands import RecordShadow
 __all__ = ["ShadowDrafts"]
 
 log = logging.getLogger("editloop.serve")
-
-SHARE = 0.2
-"""The share of the requests, where the transition to the shadow does not name one."""
 
 WAITING = 4
 """Requests whose shadow drafts wait at most; further ones get none, for answers to users come first."""
@@ -55,7 +53,7 @@ class ShadowDrafts:
         last, champion = stages.the(Stage.SHADOW), stages.champion
         if last is None or champion is None or len(self._tasks) >= WAITING:
             return
-        share = float(last.evidence.get("share", SHARE))
+        share = float(last.evidence.get("share", SHADOW_SHARE))
         if is_in_canary(f"shadow:{last.subject}", response_id, share):
             task = asyncio.create_task(self._draw(request, response_id, (last.subject, champion)))
             self._tasks.add(task)  # the event loop keeps only a weak reference

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from editloop.autopilot.ledger import read_stages
-from editloop.autopilot.pilot import PAUSED
+from editloop.autopilot.ledger import PAUSED, read_stages
 from editloop.autopilot.stages import Stage
 from editloop.errors import AutopilotError
 from editloop.online import Arms
