@@ -17,6 +17,8 @@ from editloop.autopilot.ledger import read_stages, write_transitions
 from editloop.autopilot.pilot import PAUSED, Autopilot
 from editloop.autopilot.stages import Stage, Transition
 from editloop.errors import AutopilotError, StoreUnreachableError
+from editloop.policy import RunFolder, arm_name
+from editloop.serve.testing import make_run
 from editloop.store import Store, reads, writes
 from editloop.store.schema import COST, SALT
 
@@ -29,11 +31,13 @@ class FakeFitter:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.starts: list[Path | None] = []
         self.result: FitResult | None = None
         self.stopped = 0
 
-    def start(self, lineage, champion=None) -> None:
+    def start(self, lineage, champion=None, start=None) -> None:
         self.started.append(lineage.run)
+        self.starts.append(start)
 
     def poll(self):
         found, self.result = self.result, None
@@ -46,7 +50,7 @@ class FakeFitter:
 class Bench:
     """A store with an arm, and autopilots on it."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, champion: str = CHAMPION, run: str = "gone") -> None:
         self.folder, self.now = folder, 1_000_000.0
         self.store = Store(url)
         self.store.open(claim=False)
@@ -56,10 +60,10 @@ class Bench:
         with self.store.transaction() as connection:
             writes.set_fact(connection, COST, "levenshtein:word/longest")
             writes.set_fact(connection, SALT, "salt")  # who is in a canary depends on it
-            row = {"seq": 1, "time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps([CHAMPION])}
+            row = {"seq": 1, "time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps([champion])}
             writes.insert_event(connection, row)
-            place = {"name": "sft", "run": "gone", "time": 1.0, "metrics": "{}", "read_until": None}
-            writes.insert_policy(connection, {"arm": CHAMPION, **place})
+            place = {"name": "sft", "run": run, "time": 1.0, "metrics": "{}", "read_until": None}
+            writes.insert_policy(connection, {"arm": champion, **place})
         self.pilot = self.new()
 
     def new(self) -> Autopilot:
@@ -131,6 +135,35 @@ def test_edits_begin_a_fit_which_a_restart_goes_on_with(bench):
         bench.pilot.step()
         assert bench.fitter.started == [begun.lineage.run]
     assert [each.stage for each in bench.stages().history] == [S.ARM, S.CHAMPION, S.FITTING]
+
+
+def test_a_fit_begins_at_the_base_unless_the_champion_is_asked_for(bench):
+    bench.rounds(25, CHAMPION, "a b", "a c")
+    for _ in range(3):
+        bench.pilot.step()
+    assert bench.stages().last("generation-1").lineage.start == "base" and bench.fitter.starts == [None]
+
+
+def test_a_fit_begins_at_the_champion_that_it_had_also_after_a_restart(tmp_path):
+    run = make_run(tmp_path / "run", ("sft",))
+    arm, other = arm_name(RunFolder(run), "sft"), "early@22222222"
+    bench = Bench(tmp_path, f"sqlite:///{tmp_path}/edits.db", arm, str(run))
+    bench.config = bench.config.model_copy(update={"start": "champion"})
+    bench.pilot = bench.new()
+    bench.rounds(25, arm, "a b", "a c")
+    for _ in range(3):
+        bench.pilot.step()
+    assert bench.stages().last("generation-1").lineage.start == arm
+    assert bench.fitter.starts == [run / "sft"]
+    with bench.store.transaction() as connection:
+        row = {"arm": other, "name": "early", "run": "gone", "time": bench.now, "metrics": "{}"}
+        steps = [(other, None, S.ARM), (arm, S.CHAMPION, S.ARM), (other, S.ARM, S.CHAMPION)]
+        write_transitions(connection, [Transition(*step, bench.now) for step in steps], [row])
+    bench.restart()
+    bench.pilot.step()
+    assert bench.stages().champion == other
+    assert bench.fitter.starts == [run / "sft"]  # those of the new process
+    bench.store.close()
 
 
 def test_a_fit_that_fails_or_takes_too_long_is_noted_and_waits_for_new_edits(bench):
