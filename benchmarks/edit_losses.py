@@ -209,7 +209,8 @@ def _differs(method: str, log: EditedLog) -> bool:
 
 def _measure(job: Job) -> dict[str, Any]:
     """Fit and measure, unless that is kept, and return what was measured."""
-    config = job.config.model_dump(mode="json") if job.method != BASE else None
+    # Without `start`, which work of earlier versions does not have.
+    config = job.config.model_dump(mode="json", exclude={"start"}) if job.method != BASE else None
     claim(job.folder, "fit", {"size": job.size.of(job.log), "fit": config})
     kept = job.folder / "found.json"
     if not kept.is_file():

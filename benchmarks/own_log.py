@@ -244,7 +244,10 @@ def _follow(chain: Chain) -> list[dict[str, Any]]:
             "way": way._asdict(),
             "user": chain.user,
             "domain": get_domain(settings.domain).fingerprint,
-            "config": settings.config(way.method, way, chain.seed, 1).model_dump(mode="json"),
+            # Without `start`, which work of earlier versions does not have.
+            "config": settings.config(way.method, way, chain.seed, 1).model_dump(
+                mode="json", exclude={"start"}
+            ),
             "sizes": [settings.rows, settings.held, settings.steps],
         },
     )

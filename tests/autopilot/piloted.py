@@ -23,11 +23,13 @@ class FakeFitter:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.starts: list[Path | None] = []
         self.result: FitResult | None = None
         self.stopped = 0
 
-    def start(self, lineage, champion=None) -> None:
+    def start(self, lineage, champion=None, start=None) -> None:
         self.started.append(lineage.run)
+        self.starts.append(start)
 
     def poll(self):
         found, self.result = self.result, None
@@ -40,7 +42,7 @@ class FakeFitter:
 class Bench:
     """A store with an arm, and autopilots on it."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, champion: str = CHAMPION, run: str = "gone") -> None:
         self.folder, self.now = folder, 1_000_000.0
         self.store = Store(url)
         self.store.open(claim=False)
@@ -50,10 +52,10 @@ class Bench:
         with self.store.transaction() as connection:
             writes.set_fact(connection, COST, "levenshtein:word/longest")
             writes.set_fact(connection, SALT, "salt")  # who is in a canary depends on it
-            row = {"seq": 1, "time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps([CHAMPION])}
+            row = {"seq": 1, "time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps([champion])}
             writes.insert_event(connection, row)
-            place = {"name": "sft", "run": "gone", "time": 1.0, "metrics": "{}", "read_until": None}
-            writes.insert_policy(connection, {"arm": CHAMPION, **place})
+            place = {"name": "sft", "run": run, "time": 1.0, "metrics": "{}", "read_until": None}
+            writes.insert_policy(connection, {"arm": champion, **place})
         self.pilot = self.new()
 
     def new(self) -> Autopilot:

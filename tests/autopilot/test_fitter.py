@@ -70,6 +70,13 @@ def test_a_fit_reads_what_is_not_held_out_and_both_policies_are_evaluated_on_the
     assert other == ["evaluate", "champion", held_out, "--samples", "64", "7"]
 
 
+def test_a_fit_begins_at_the_adapter_that_it_is_given(fitter):
+    fitter.start(Lineage(1, start="early@1a2b3c4d", until=12.5, run="runs/1"), None, Path("runs/0/early"))
+    assert ended(fitter) == FitResult(Path("runs/1"))
+    fit = calls()[0]
+    assert fit[fit.index("--start") + 1] == "runs/0/early"
+
+
 def test_a_fit_that_fails_says_its_last_line(fitter):
     Path("status").write_text("1")
     fitter.start(Lineage(1, run="runs/1"))

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from piloted import CHAMPION, FakeFitter, begin_shadow
+from piloted import CHAMPION, Bench, FakeFitter, begin_shadow
 
 from editloop.autopilot.assignment import is_in_canary, user_key
 from editloop.autopilot.fitter import FitResult
@@ -17,6 +17,8 @@ from editloop.autopilot.ledger import PAUSED, write_transitions
 from editloop.autopilot.pilot import Autopilot
 from editloop.autopilot.stages import Stage, Transition
 from editloop.errors import AutopilotError, StoreUnreachableError
+from editloop.policy import RunFolder, arm_name
+from editloop.serve.testing import make_run
 from editloop.store import reads, writes
 
 S = Stage
@@ -50,6 +52,35 @@ def test_edits_begin_a_fit_which_a_restart_goes_on_with(bench):
         bench.pilot.step()
         assert bench.fitter.started == [begun.lineage.run]
     assert [each.stage for each in bench.stages().history] == [S.ARM, S.CHAMPION, S.FITTING]
+
+
+def test_a_fit_begins_at_the_base_unless_the_champion_is_asked_for(bench):
+    bench.rounds(25, CHAMPION, "a b", "a c")
+    for _ in range(3):
+        bench.pilot.step()
+    assert bench.stages().last("generation-1").lineage.start == "base" and bench.fitter.starts == [None]
+
+
+def test_a_fit_begins_at_the_champion_that_it_had_also_after_a_restart(tmp_path):
+    run = make_run(tmp_path / "run", ("sft",))
+    arm, other = arm_name(RunFolder(run), "sft"), "early@22222222"
+    bench = Bench(tmp_path, f"sqlite:///{tmp_path}/edits.db", arm, str(run))
+    bench.config = bench.config.model_copy(update={"start": "champion"})
+    bench.pilot = bench.new()
+    bench.rounds(25, arm, "a b", "a c")
+    for _ in range(3):
+        bench.pilot.step()
+    assert bench.stages().last("generation-1").lineage.start == arm
+    assert bench.fitter.starts == [run / "sft"]
+    with bench.store.transaction() as connection:
+        row = {"arm": other, "name": "early", "run": "gone", "time": bench.now, "metrics": "{}"}
+        steps = [(other, None, S.ARM), (arm, S.CHAMPION, S.ARM), (other, S.ARM, S.CHAMPION)]
+        write_transitions(connection, [Transition(*step, bench.now) for step in steps], [row])
+    bench.restart()
+    bench.pilot.step()
+    assert bench.stages().champion == other
+    assert bench.fitter.starts == [run / "sft"]  # those of the new process
+    bench.store.close()
 
 
 def test_a_fit_that_fails_or_takes_too_long_is_noted_and_waits_for_new_edits(bench):

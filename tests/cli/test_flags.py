@@ -53,6 +53,18 @@ def test_reading_flags_come_from_the_config_too(editloop, tmp_path):
     fails(editloop("inspect", log, "--config", "c.yaml", "--max-bad-share", "0.1"), "more than 10%")
 
 
+def test_the_rows_of_some_users_are_read_alone(editloop, tmp_path):
+    lines = [{"context": f"c{i}", "response": "a b", "edit": "a c", "user": f"u{i % 3}"} for i in range(9)]
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status, out, _ = editloop("inspect", log, "--user", "u0", "--user", "u2")
+    assert status == 0 and "6 records" in out and "0 duplicates; 3 of other users" in out
+    (tmp_path / "c.yaml").write_text("user: u1")
+    status, out, _ = editloop("inspect", log, "--config", "c.yaml")
+    assert status == 0 and "3 records" in out
+    fails(editloop("inspect", log, "--user", "ann"), "no row of this user", "'ann'", "--user")
+
+
 def test_export_writes_over_neither_the_log_nor_the_quarantine(editloop, tmp_path):
     log = rows(tmp_path / "log.jsonl", 5)
     before = log.read_bytes()

@@ -54,6 +54,7 @@ def test_hints_can_be_typed(monkeypatch, tmp_path):
     assert Reading().again() == ""
     given = Reading(map="context=my prompt,edit=final", keep_duplicates=True, quarantine=Path("bad.jsonl"))
     assert given.again() == " --map 'context=my prompt,edit=final' --keep-duplicates"
+    assert Reading(user=["ada", "Bo Li"]).again() == " --user ada --user 'Bo Li'"
     script = tmp_path / "bin/editloop"
     script.parent.mkdir()
     script.write_text("#!/bin/sh\n")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from editloop.edits import Message, Record, iter_records, parse_map, read_log
-from editloop.errors import ConfigError, LogFormatError, TooManyBadRows
+from editloop.errors import ConfigError, LogError, LogFormatError, TooManyBadRows
 
 Write = Any
 ROW = {"context": "c", "response": "a b", "edit": "a x"}
@@ -224,3 +224,21 @@ def test_parquet_reads_only_what_it_needs(tmp_path: Path) -> None:
     )
     with pytest.raises(LogFormatError, match=r"whose columns are q, a, final, vector, at: 'b\.text'"):
         read_log(path, map="context=q,response=b.text,edit=final")
+
+
+def test_the_rows_of_a_user_alone(write: Write, tmp_path: Path) -> None:
+    users = ["ann", "bob", "ann", None, "cy"]
+    lines = [{**ROW, "response": f"r{i}", "user": user} for i, user in enumerate(users)]
+    path = write(*lines, lines[0], "{", lines[1])
+    quarantine = tmp_path / "bad.jsonl"
+    log = read_log(path, user="ann", max_bad_share=0.5, quarantine=quarantine)
+    assert [record.response for record in log] == ["r0", "r2"]
+    report = log.report
+    assert (report.rows_read, report.other_users, report.dropped_duplicates, report.bad_rows) == (8, 4, 1, 1)
+    assert report.rows_read == len(log) + report.bad_rows + report.dropped_duplicates + report.other_users
+    assert (report.users, report.to_json()["users"]) == (("ann",), ["ann"])
+    assert report.sha256 == read_log(path, max_bad_share=0.5).report.sha256
+    two = read_log(path, user=["bob", "cy"], max_bad_share=0.5)
+    assert [record.response for record in two] == ["r1", "r4"] and two.report.users == ("bob", "cy")
+    with pytest.raises(LogError, match=r"no row of this user: \('dan',\) \(check --user"):
+        read_log(path, user="dan", max_bad_share=0.5)

@@ -28,6 +28,7 @@ def shown(config: FitConfig, method: str, *fields: str) -> list[Any]:
     ("options", "words"),
     [
         ({"methods": ()}, "name at least one method"),
+        ({"full": True, "start": "run/sft"}, "no adapter to start from"),
         ({"methods": ("sft", "sft")}, "each only once"),
         ({"methods": ("ppo",)}, "ppo"),
         ({"methods": "sft"}, "methods"),

@@ -424,3 +424,18 @@ def test_killed_while_the_adapter_of_tuned_features_is_written(
             run_fit(policy, tmp_path / "run", **RL)
     again = run_fit(policy, tmp_path / "run", **RL)
     assert result(again) == result(run_fit(policy, tmp_path / "whole", **RL))
+
+
+def test_a_fit_that_begins_at_a_policy_goes_on_from_wherever_it_was_killed(
+    policy: Policy, tmp_path: Path
+) -> None:
+    """The run folder of that policy may have been moved meanwhile."""
+    first = run_fit(policy, tmp_path / "first", methods=["sft"])
+    whole = result(run_fit(policy, tmp_path / "whole", start=f"{first.path}/sft"))
+    assert whole["sft"][0] != result(first)["sft"][0]
+    place = first.path
+    for task, step in (("sft", 1), ("sft", 6), ("dpo", 1), ("dpo", 5)):
+        with pytest.raises(Killed):
+            run_fit(policy, tmp_path / "run", KillAt(task, step), start=f"{place}/sft")
+        place = place.rename(place.with_name(f"moved-{task}-{step}"))
+    assert result(run_fit(policy, tmp_path / "run", start=f"{place}/sft")) == whole

@@ -406,3 +406,25 @@ def test_log_probs_do_not_depend_on_how_many_tokens_go_at_a_time(base: Any) -> N
     for one, other in zip(small, policy.log_probs(TREES), strict=True):
         assert one == pytest.approx(other, abs=1e-4)
     assert policy.log_probs([]) == []
+
+
+def test_an_adapter_begins_with_the_weights_of_another_and_can_be_trained(base: Any, tmp_path: Path) -> None:
+    policy = load_base(base(), device="cpu")
+    scores, plain = saved_adapter(policy, tmp_path / "adapter"), policy.log_probs(TREES)
+    before = state(policy)
+    random = torch.get_rng_state()
+    adapted = attach_adapter(policy, LORA, seed=7, start=tmp_path / "adapter")
+    assert torch.equal(torch.get_rng_state(), random)
+    assert adapted.log_probs(TREES) == scores
+    assert all(p.requires_grad for name, p in adapted.model.named_parameters() if "lora_" in name)
+    train_a_little(adapted)
+    assert adapted.log_probs(TREES) != scores
+    detach_adapter(adapted)
+    for other in (LoraSettings(rank=LORA.rank + 1), LoraSettings(rank=LORA.rank, targets=("q_proj",))):
+        refused(
+            ModelError,
+            lambda other=other: attach_adapter(policy, other, seed=0, start=tmp_path / "adapter"),
+            "the adapter cannot be loaded",
+        )
+    assert policy.log_probs(TREES) == plain and equal(state(policy), before)
+    assert not hasattr(policy.model, "peft_config")

@@ -29,6 +29,13 @@ class AutopilotConfig(Configuration):
         "that wrote the rows.",
         section=FITS,
     )
+    start: Literal["base", "champion"] = setting(
+        "base",
+        "Where each fit begins: at the base, or at the champion's adapter, as of `editloop fit --start`. "
+        "A champion without an adapter, or one that may have learned from somebody who was forgotten since, "
+        "gives way to the base.",
+        section=FITS,
+    )
     min_edits: int = setting(
         100,
         "Fit again when there are so many edits of new requests since the last fit; a quarter of them is "

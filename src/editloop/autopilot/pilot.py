@@ -25,6 +25,7 @@ from editloop.autopilot.ledger import NOTICED, WAITS, read_stages, transition_of
 from editloop.autopilot.look import Look, look
 from editloop.autopilot.notices import Notices
 from editloop.autopilot.stages import Lineage, Stage, Stages, Transition
+from editloop.autopilot.starts import BASE, first_weights, run_of, start_path
 from editloop.autopilot.triggers import Supply, has_risen, minutes_spent, refit_reason, waits_for
 from editloop.edits import get_cost
 from editloop.edits.cost import charge_unfinished
@@ -286,7 +287,9 @@ class Autopilot:
             return []
         number = stages.generation + 1
         run = self._new_folder(number)
-        lineage = Lineage(number, seen.arms, "base", now, str(run))
+        asks = self.config.start == "champion"
+        start = self.store.read(lambda c: first_weights(c, champion)) if asks else BASE
+        lineage = Lineage(number, seen.arms, start, now, str(run))
         begun = Transition(f"generation-{number}", None, Stage.FITTING, now, reason=reason, lineage=lineage)
         self._write([begun])
         return [begun, *self._start(begun, lineage)]
@@ -309,17 +312,12 @@ class Autopilot:
     def _start(self, begun: Transition, lineage: Lineage) -> list[Transition]:
         stages = self.store.read(read_stages)
         try:
-            self.fitter.start(lineage, self._run_of(stages.champion))
+            start = self.store.read(lambda c: start_path(c, lineage.start))
+            self.fitter.start(lineage, self.store.read(lambda c: run_of(c, stages.champion)), start)
         except AutopilotError as error:
             return self._fail(begun, lineage, str(error))
         self._is_fitting, self._fit_began, self._result = True, time.monotonic(), None
         return []
-
-    def _run_of(self, arm: str | None) -> Path | None:
-        """The run folder of an arm, if it is still there."""
-        places = self.store.read(reads.policy_locations)
-        run = Path(places[arm][0]) if arm in places else None
-        return run if run is not None and run.is_dir() else None
 
     def _take_in(
         self, begun: Transition, lineage: Lineage, result: FitResult, stages: Stages, now: float
@@ -328,7 +326,8 @@ class Autopilot:
         if result.error:
             return self._fail(begun, lineage, result.error)
         champion = stages.champion
-        other = self._run_of(champion)  # a store that does not answer is no fault of the fit
+        # Read out here: a store that does not answer is no fault of the fit.
+        other = self.store.read(lambda c: run_of(c, champion))
         try:
             policy, row, lineage = read_generation(result.run, lineage, champion, other, self._clock())
         except EditLoopError as error:

@@ -154,7 +154,7 @@ def _read(
     where = records.report.path
     assert not isinstance(where, Path)
     read = {"path": str(where), "sha256": records.report.sha256, "rows": records.report.rows_read}
-    read |= {"until": where.until, "store": where.salt()}
+    read |= {"until": where.until, "store": where.salt(), "users": list(records.report.users) or None}
     # Not in a folder of something else, where `fit` refuses to write.
     if run.exists() or not out.exists() or not any(out.iterdir()):
         # The rows first: the other file, whose presence is asked for above, shows that they are whole.

@@ -83,15 +83,21 @@ class Reading:
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Keep rows that are equal to an earlier one.")
     ] = False
+    user: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Read the rows of this user alone; may be repeated."),
+    ] = None
 
     def again(self) -> str:
         """Return the flags to type for reading another log like this one."""
         typed = ""
         for each in fields(self):
             value = getattr(self, each.name)
-            if each.name not in ("quarantine", "parallel") and value != each.default:
+            if each.name in ("quarantine", "parallel") or value == each.default:
+                continue
+            for one in value if isinstance(value, list) else [value]:
                 typed += f" --{each.name.replace('_', '-')}"
-                typed += "" if value is True else f" {shlex.quote(str(value))}"
+                typed += "" if one is True else f" {shlex.quote(str(one))}"
         return typed
 
     def stream(
@@ -116,6 +122,7 @@ class Reading:
         parallel = (self.parallel or ())[1:]
         guard_outputs([*files_of(log), *parallel, quarantine], writes or [out])
         options: dict[str, Any] = vars(self) | {"quarantine": quarantine, "parallel": parallel}
+        options["user"] = self.user or None  # the command gives an empty list where none was named
         if self.delimiter is not None:
             options["delimiter"] = self.delimiter.replace("\\t", "\t")  # a tab is hard to type in a shell
         return iter_records(
@@ -174,6 +181,8 @@ def reading_line(report: ReadReport) -> str:
         worst = [f"{count} {reason}" for reason, count in report.reasons.most_common(3)]
         more = ["..."] if len(report.reasons) > len(worst) else []
         line += f" ({', '.join(worst + more)}; see {report.quarantine})"
+    if report.other_users:
+        line += f"; {report.other_users} of other users"
     if report.empty_edits:
         line += f"; {report.empty_edits} empty edits"
     if report.times_dropped:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +21,7 @@ from editloop.edits.log import Log, ReadReport, RecordStream, hash_log
 from editloop.edits.quarantine import Quarantine
 from editloop.edits.record import Record
 from editloop.edits.rows import Empty, RowReader, check_columns
-from editloop.errors import ConfigError, LogFormatError, TooManyBadRows
+from editloop.errors import ConfigError, LogError, LogFormatError, TooManyBadRows
 from editloop.io import guard_outputs
 
 __all__ = ["Progress", "iter_records", "read_log"]
@@ -38,6 +38,7 @@ def read_log(
     quarantine: str | Path | None = None,
     max_bad_share: float = 0.05,
     keep_duplicates: bool = False,
+    user: str | Collection[str] | None = None,
     empty: Empty | None = None,
     delimiter: str | None = None,
     quote: str | None = None,
@@ -54,6 +55,7 @@ def read_log(
         quarantine=quarantine,
         max_bad_share=max_bad_share,
         keep_duplicates=keep_duplicates,
+        user=user,
         empty=empty,
         delimiter=delimiter,
         quote=quote,
@@ -73,6 +75,7 @@ def iter_records(
     quarantine: str | Path | None = None,
     max_bad_share: float = 0.05,
     keep_duplicates: bool = False,
+    user: str | Collection[str] | None = None,
     empty: Empty | None = None,
     delimiter: str | None = None,
     quote: str | None = None,
@@ -109,6 +112,7 @@ def iter_records(
         quarantine: The file for bad rows. By default they are only counted.
         max_bad_share: The share of bad rows above which the log is refused, after its last row.
         keep_duplicates: Keep exact duplicates (context, response, edit, user); they are counted either way.
+        user: The user, or the users, whose rows become records; by default all rows do.
         empty: What an empty edit of CSV or TSV without a status means, `deleted` or `pending`.
         delimiter: The delimiter of CSV and TSV, one character.
         quote: The quote of CSV and TSV, one character, or nothing for none.
@@ -119,7 +123,7 @@ def iter_records(
 
     Raises:
         ConfigError: An argument cannot be used, or the quarantine is the log.
-        LogError: The log is not there or cannot be read.
+        LogError: The log is not there or cannot be read; or, after its last row, it has none of `user`.
         LogFormatError: It is not a log of that format, has no rows, or lacks columns. It is raised after the
             last record if edits are empty and neither a status nor `empty` says what that means.
         TooManyBadRows: Too many rows are bad. It is raised after the last record; the quarantine file stays.
@@ -138,7 +142,10 @@ def iter_records(
     source = open_source(log, format, wanted, plain=plain, dialect=Dialect(delimiter, quote, names))
     bad = Quarantine(None if quarantine is None else Path(quarantine))
     read_as = (*(plain.steps if plain else ()), source.format.name.upper(), *source.dialect)
-    report = ReadReport(log, source.format.name, read_as, reasons=bad.reasons)
+    users = None if user is None else {user} if isinstance(user, str) else set(user)
+    report = ReadReport(
+        log, source.format.name, read_as, users=tuple(sorted(users or ())), reasons=bad.reasons
+    )
     is_flat = source.format.is_flat or bool(parallel)  # an empty line of parallel files is an empty cell
     reader = RowReader(report, source.format, mapped, is_flat, empty)
     rows = check_columns(source, mapped, log)
@@ -146,13 +153,15 @@ def iter_records(
     def records() -> Iterator[Record]:
         # This closure also keeps `plain` alive, whose temporary files are deleted when it is collected.
         with bad:
-            yield from _records(rows, reader, report, bad, source, keep_duplicates, progress)
+            yield from _records(rows, reader, report, bad, source, keep_duplicates, users, progress)
         report.first_bad, report.quarantine, report.problem = bad.first, bad.path, bad.problem
         if isinstance(log, Path):  # at the end, so that the first record does not wait for another reading
             report.sha256 = hash_log(*(plain.sources if plain is not None else (log,)))
         if progress is not None:
             progress(source.total, source.total)
         _refuse_if_too_many(report, max_bad_share)
+        if users is not None and report.rows_read == report.bad_rows + report.other_users:
+            raise LogError("the log has no row of this user", seen=report.users, do="check --user and --map")
         if report.empty_edits and empty is None:
             raise LogFormatError(
                 f"{report.empty_edits} of {report.rows_read} edits are empty, and the log does not say why",
@@ -187,6 +196,7 @@ def _records(
     bad: Quarantine,
     source: Source,
     keep_duplicates: bool,
+    users: Collection[str] | None,
     progress: Progress | None,
 ) -> Iterator[Record]:
     """Yield the records of rows; rows that give none are counted in the report and go to quarantine."""
@@ -199,6 +209,9 @@ def _records(
         if not is_file:  # a database has no file to hash, or one that other tables change, too
             digest.update(json.dumps(raw.columns, sort_keys=True, default=str).encode())
         record, reason = reader.read(raw)
+        if users is not None and record is not None and record.user not in users:
+            report.other_users += 1
+            continue
         novelty = seen.see(record) if record is not None else "new"
         if novelty == "conflict":
             record, reason = None, "id: belongs to an earlier row with other content"

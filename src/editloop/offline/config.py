@@ -93,6 +93,12 @@ class FitConfig(Configuration):
         "that is still there (logged). Methods that need a cost model keep the base.",
         section=METHOD,
     )
+    start: str | None = setting(
+        None,
+        "Where the adapters begin: a trained policy, RUN/NAME such as run/early, of the same base with the "
+        "same LoRA settings; by default each begins anew on the base. π_ref stays what `reference` says.",
+        section=METHOD,
+    )
     full: bool = setting(False, "Train all weights instead of a LoRA adapter.", section=METHOD)
     lora: LoraSettings = setting(LoraSettings(), "The LoRA adapter.", section=METHOD)
     epochs: float | None = setting(
@@ -268,7 +274,9 @@ class FitConfig(Configuration):
 
     @model_validator(mode="after")
     def _check(self) -> FitConfig:
-        """Refuse a choice by figures that will be missing or cannot be compared with each other."""
+        """Refuse settings that exclude each other, and a choice by figures that are not comparable."""
+        if self.full and self.start is not None:
+            raise ValueError("with full all weights are trained, and there is no adapter to start from")
         if "cost" in (self.select, self.mixture) and self.validation_samples == 0:
             raise ValueError("select and mixture by cost need validation_samples above 0")
         for name in self.methods if self.select == "loss" else ():
@@ -291,7 +299,8 @@ class FitConfig(Configuration):
 
         What identifies a run, or work that is kept, leaves them out, so that it is found again.
         """
-        return {"reference"} if self.reference == "base" else set()
+        without = {"reference": "base", "start": None}
+        return {name for name, value in without.items() if getattr(self, name) == value}
 
     @property
     def is_halved(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,7 +20,8 @@ from editloop.offline.logging_policies import (
     log_policies,
 )
 from editloop.offline.methods import METHODS
-from editloop.offline.reference import reference_of
+from editloop.offline.reference import Scorer, reference_of
+from editloop.offline.start import Start
 from editloop.offline.validation import TrialRows
 from editloop.policy import Policy, RunFolder, processes
 from editloop.progress import ProgressCallback, counter
@@ -52,11 +53,13 @@ class FitData:
         train: The examples to train on.
         validation: The examples to validate on.
         references: The policies that are the reference of the rows that they wrote.
+        start: The policy at whose adapter the trainings begin; None for the base.
     """
 
     train: ExampleSet
     validation: ExampleSet
     references: LoggingPolicies = field(default_factory=LoggingPolicies)
+    start: Start | None = None
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -298,21 +301,29 @@ def trial_rows(trial: Trial, policy: Policy, data: FitData, callback: ProgressCa
             found, _ = data.references.score(policy, mine, missing, progress=progress)
             for i, each in zip(unknown, found, strict=True):
                 part[i] = each
-    if data.references and "cost_model" not in trial.needs:
-        rows[1] = _with_start(rows[1], held, policy, data)
-    return TrialRows(rows[0], rows[1], data.validation.examples, held)
+    if data.start is not None:
+        rows[1] = _with_start(rows[1], range(len(held)), policy, data.start.scorer(policy))
+    elif data.references and "cost_model" not in trial.needs:
+        other = [i for i, example in enumerate(held) if data.references.of(example) is not None]
+        rows[1] = _with_start(rows[1], other, policy)
+    return TrialRows(rows[0], rows[1], data.validation.examples, held, data.start)
 
 
 def _with_start(
-    completions: Sequence[Completions], examples: Sequence[Example], policy: Policy, data: FitData
+    completions: Sequence[Completions], others: Iterable[int], policy: Policy, scorer: Scorer | None = None
 ) -> list[Completions]:
-    """Completions with their log-probabilities by the base where that is not their reference.
+    """Completions with their log-probabilities by the policy at which training begins.
 
-    Training starts from the base, so its figure is the one that a training has to improve on.
+    Its figure is the one that a training has to improve on.
+
+    Args:
+        completions: The completions of n contexts.
+        others: The indices of those whose reference may be another policy.
+        policy: The base.
+        scorer: The policy at which training begins; by default the base.
     """
-    found = list(completions)
-    other = [i for i, example in enumerate(examples) if data.references.of(example) is not None]
-    scored, _ = reference_of(policy, [found[i] for i in other])
-    for i, each in zip(other, scored, strict=True):
+    found, where = list(completions), list(others)
+    scored, _ = reference_of(policy, [found[i] for i in where], scorer=scorer)
+    for i, each in zip(where, scored, strict=True):
         found[i] = replace(found[i], start=each.reference)
     return found

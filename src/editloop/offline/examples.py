@@ -47,7 +47,7 @@ class Completions:
         reference: log π_ref of each continuation [K], after the reference pass.
         cost: Estimated cost f̂ of each, in units of the train part's mean cost [K], once it is estimated.
         spread: Uncertainty u of each, in the same units [K].
-        start: Log-probability of each by the base, from which training starts [K], where the base is not the
+        start: Log-probability of each by the policy at which training begins [K], where that is not the
             reference and a figure needs it.
     """
 

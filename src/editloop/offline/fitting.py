@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from editloop.offline.plan import FitPlan, make_plan
 from editloop.offline.report import show_weights, write_run_report
 from editloop.offline.resume import initial_manifest, open_run, run_identity
 from editloop.offline.selection import train_method
+from editloop.offline.start import find_start
 from editloop.policy import Policy, RunFolder, check_device, load_base, processes
 from editloop.policy.manifest import Manifest, MixtureRecord
 from editloop.policy.memory import parse_size
@@ -73,21 +75,25 @@ def fit(
 
     Raises:
         EmptyViewError: A method has no row to learn from or to be validated on.
-        RunError: The folder belongs to another configuration, or cannot be written.
+        RunError: The folder belongs to another configuration, or cannot be written; or the policy of `start`
+            is missing, damaged or of another base.
         ModelError: The base cannot be loaded or used.
-        ConfigError: All weights of a quantised base should be trained, the base is on the wrong GPU, or a
-            batch cannot be divided among the processes.
+        ConfigError: All weights of a quantised base should be trained, the base is on the wrong GPU, a batch
+            cannot be divided among the processes, or the policy of `start` has no adapter of this shape.
     """
     config, callback, run = config or FitConfig(), callback or WarningCallback(), RunFolder(out)
     policy = base if isinstance(base, Policy) else _load(base, config)
     state = processes(policy.device)
     _check_base(policy, config)
+    start = find_start(policy, config)
     for line in policy.decisions:
         callback.message(line)
+    if start is not None:
+        callback.message(f"start: the adapter of {start.arm}")
 
     # The log becomes token ids.
     records = _in_own_order(log)
-    data = encode_log(records, policy, config, callback)
+    data = replace(encode_log(records, policy, config, callback), start=start)
     data = with_references(data, log, policies, policy, config, callback)
     config = with_log_limits(config, data, callback)
 
@@ -183,13 +189,15 @@ def plan_fit(
 
     Raises:
         ConfigError: The memory is too small, or as for `fit`.
+        RunError: As for `fit`, of the policy of `start`.
         EmptyViewError: As for `fit`.
         ModelError: As for `fit`.
     """
     config, callback = config or FitConfig(), callback or WarningCallback()
     policy = base if isinstance(base, Policy) else _load(base, config)
     _check_base(policy, config)
-    data = encode_log(_in_own_order(log), policy, config, callback)
+    start = find_start(policy, config)
+    data = replace(encode_log(_in_own_order(log), policy, config, callback), start=start)
     data = with_references(data, log, policies, policy, config, callback)
     return make_plan(policy, with_log_limits(config, data, callback), data)
 
@@ -238,7 +246,8 @@ def _described(log: Log | Sequence[Record], rows: int) -> Mapping[str, Any]:
     if not isinstance(log, Log):
         return {"rows": rows}
     found = log.report
-    return {"path": str(found.path), "sha256": found.sha256, "rows": found.rows_read}
+    about = {"path": str(found.path), "sha256": found.sha256, "rows": found.rows_read}
+    return about | ({"users": list(found.users)} if found.users else {})
 
 
 def _sample_base(

@@ -259,7 +259,7 @@ def _before(config: FitConfig, data: FitData, speed: Speed) -> float:
     """Seconds of what comes before the first training, as if nothing were cached."""
     held, pairs = data.validation.examples, data.train.pairs
     scored = [*held, *(pairs if "reference" in config.needs else ())]
-    if data.references:  # the base reads the validation rows as well, because training starts from it
+    if data.references or data.start:  # what training begins from reads the validation rows as well
         scored += held
     seconds = sum(len(example.tree.layout) for example in scored) * speed.score
     seconds += _drawing(config.validation_samples, config, held, speed)

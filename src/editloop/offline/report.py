@@ -158,7 +158,8 @@ def _learned_from(manifest: Manifest, data: DataRecord) -> list[str]:
         for verb, part in parts.items()
         for reason, count in part.counts.items()
     ]
-    return [rows, *manifest.base.decisions, *kept]
+    start = [f"start: the adapter of {manifest.start}"] if manifest.start else []
+    return [rows, *start, *manifest.base.decisions, *kept]
 
 
 def _drafts(manifest: Manifest) -> list[Section]:

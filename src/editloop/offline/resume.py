@@ -4,7 +4,8 @@ A fit that was killed and is continued ends with the same weights, bit for bit, 
 same machine, with the same number of processes). This rests on six facts:
 
 - The split and the order of the rows follow from the seed and the records' ids (`fit`, `RowStream`).
-- An adapter's initial weights and all samples follow from the seed and touch no global random state.
+- An adapter's initial weights follow from the seed, or are those of `start`, which the identity of the run
+  names; samples follow from the seed. Neither touches a global random state.
 - log π_ref is the same whether it is computed or read from the cache.
 - A checkpoint holds the optimiser, the learning-rate schedule, the random state that dropout draws from, and
   the count of early stopping.
@@ -36,17 +37,20 @@ RESOURCES = {"micro_batch_size", "gradient_checkpointing", "memory"}
 
 
 def run_identity(policy: Policy, config: FitConfig, data: FitData) -> str:
-    """Hash of what the result of a fit depends on: the base, its precision, the settings, and every token."""
+    """Hash of what a fit depends on: the base and its precision, first weights, settings, every token."""
     # Tokens and not records: a fit may be continued from another file or format with the same content.
     methods = [trial.method for name in config.methods for trial in config.trials(name)]
     kept = {"micro_batch_size"} if any(method.forward_matters for method in methods) else set()
     reads_revisions = any(REVISION in method.roles for method in methods)
-    settings = config.model_dump_json(exclude=(RESOURCES - kept) | config.added)
+    # Where the run folder of `start` lies does not matter; which weights it has does.
+    settings = config.model_dump_json(exclude=(RESOURCES - kept) | config.added | {"start"})
     digest = hashlib.sha256(f"{policy.fingerprint} {settings}".encode())
     # A fit that goes on in another precision would compare trials of both. Runs in float32 have the identity
     # that they had before this was looked at.
     if (precision := policy.precision) != "float32":
         digest.update(precision.encode())
+    if data.start is not None:
+        digest.update(f"from {data.start.fingerprint}".encode())
     for example in data.examples:
         digest.update(repr((example.id, example.tree.context, example.tree.continuations)).encode())
         if reads_revisions:
@@ -129,6 +133,7 @@ def initial_manifest(
             "decisions": policy.decisions,
             "sampled": base_samples.to_json() if base_samples else None,
         },
+        "start": None if data.start is None else data.start.arm,
         "config": config.model_dump(mode="json"),
         "cost_model": cost_model,
         "declined": declined,

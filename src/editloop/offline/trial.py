@@ -1,4 +1,4 @@
-"""Train one trial, a point of a method's grid, from the base to its figures, with checkpoints on the way."""
+"""Train one trial, a point of a method's grid, from its start to its figures, with checkpoints on the way."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from editloop.offline.arguments import training_arguments
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.disk import disk_errors
 from editloop.offline.recorded import RecordedPolicy
+from editloop.offline.start import Start
 from editloop.offline.trainer import EditTrainer
 from editloop.offline.validation import TrialRows, Validation
 from editloop.offline.within_memory import within_memory
@@ -113,7 +114,7 @@ def _train_once(
     """Train one trial with the given division of a step; arguments as for `train_trial`."""
     state = processes(policy.device)
     started = time.monotonic()
-    with trainable(policy, config) as trained:
+    with trainable(policy, config, rows.start) as trained:
         validation = Validation(trained, trial, rows, name, callback)
         trainer = EditTrainer(
             policy=trained,
@@ -148,10 +149,15 @@ def _train_once(
 
 
 @contextmanager
-def trainable(policy: Policy, config: FitConfig) -> Iterator[Policy]:
-    """A context with a policy to train: the base with a fresh adapter, or all of the base.
+def trainable(policy: Policy, config: FitConfig, start: Start | None = None) -> Iterator[Policy]:
+    """A context with a policy to train: the base with an adapter, or all of the base.
 
     Afterwards the base is as it was.
+
+    Args:
+        policy: The base.
+        config: The fit's configuration.
+        start: The policy at whose adapter the training begins; by default the adapter is a fresh one.
     """
     with ExitStack() as after:
         if config.gradient_checkpointing:  # the trainer switches it on, and it is not for the next training
@@ -159,7 +165,8 @@ def trainable(policy: Policy, config: FitConfig) -> Iterator[Policy]:
         if config.full:
             yield after.enter_context(trainable_copy(policy))
         else:
-            trained = attach_adapter(policy, config.lora, seed=config.seed)
+            folder = None if start is None else start.folder()
+            trained = attach_adapter(policy, config.lora, seed=config.seed, start=folder)
             after.callback(detach_adapter, trained)
             yield trained
 
@@ -190,7 +197,7 @@ def _result(
     return {
         "hyperparameters": trial.hyperparameters.model_dump(mode="json"),
         "settings": trial.method.report_line(trial.hyperparameters),
-        # Computed from log π_ref, because an earlier process may have run the first evaluation.
+        # Of log-probabilities known before, because an earlier process may have run the first evaluation.
         "initial_loss": validation.initial,
         "validation_loss": final,
         "validation_cost": sampled.cost.mean if sampled else None,

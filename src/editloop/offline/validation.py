@@ -13,6 +13,7 @@ from editloop.offline.examples import Completions, Example
 from editloop.offline.methods.batch import Batch, Layout
 from editloop.offline.reference import on_all_processes
 from editloop.offline.scoring import DEFAULT_BETA, Scores, scores_of
+from editloop.offline.start import Start
 from editloop.policy import Policy, processes
 from editloop.progress import ProgressCallback, counter
 
@@ -28,12 +29,14 @@ class TrialRows:
         held: Completions of those validation rows that the method learns from.
         examples: All examples of the validation part, for the figures that every method has.
         held_examples: The examples of `held`, in the same order.
+        start: The policy at whose adapter the training begins; None for the base.
     """
 
     train: Sequence[Completions]
     held: Sequence[Completions]
     examples: Sequence[Example]
     held_examples: Sequence[Example]
+    start: Start | None = None
 
 
 class Validation:
@@ -63,7 +66,7 @@ class Validation:
 
     @property
     def initial(self) -> float:
-        """The method's figure of the base, from which training starts, which needs no forward."""
+        """The method's figure of the policy at which training begins, which needs no forward."""
         start, reference = self._layout.known("start"), self._layout.known("reference")
         return self._figure(torch.where(start.isnan(), reference, start))
 

@@ -1,4 +1,4 @@
-"""LoRA adapters by PEFT: attach a fresh one to a base, load a saved one, and detach it again.
+"""LoRA adapters by PEFT: attach one to a base to train it, load a saved one, and detach it again.
 
 An adapter never changes the base's weights, so every method can use the base as it was loaded once.
 """
@@ -20,17 +20,22 @@ from editloop.policy.model import Policy
 
 __all__ = ["attach_adapter", "detach_adapter", "load_adapter", "trainable_copy"]
 
+DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
+"""What a folder raises that holds no adapter for the base."""
 
-def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Policy:
-    """Attach a fresh trainable adapter to a policy's base.
+
+def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int, start: Path | None = None) -> Policy:
+    """Attach a trainable adapter to a policy's base: a fresh one, or one with the weights of another.
 
     Args:
         policy: The base.
         settings: The shape of the adapter.
-        seed: Decides the adapter's initial weights; the global random state is left as it was.
+        seed: Decides the initial weights of a fresh adapter; the global random state is left as it was.
+        start: The folder of an adapter of the same shape, with whose weights it begins.
 
     Raises:
-        ModelError: The base has none of the modules that the settings name.
+        ModelError: The base has none of the modules that the settings name, or the weights of `start` are
+            damaged or those of another shape.
     """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -48,11 +53,14 @@ def attach_adapter(policy: Policy, settings: LoraSettings, *, seed: int) -> Poli
     with _random_state_kept(policy):
         torch.manual_seed(seed)
         try:
-            return replace(policy, model=get_peft_model(policy.model, config))
+            adapted = replace(policy, model=get_peft_model(policy.model, config))
         except ValueError as error:
             raise ModelError(
                 "the adapter fits no module of the base", seen=targets, do="change --lora-targets"
             ) from error
+    if start is not None:
+        _take_weights(adapted, start)
+    return adapted
 
 
 def detach_adapter(policy: Policy) -> Policy:
@@ -70,28 +78,42 @@ def load_adapter(policy: Policy, folder: Path) -> Policy:
     Raises:
         ModelError: The adapter is damaged or was made for another base.
     """
-    from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
+    from peft import PeftConfig, get_peft_model
 
-    adapted = None
     try:
         config = PeftConfig.from_pretrained(str(folder))
-        weights = load_peft_weights(str(folder), device=str(policy.device))
         with _random_state_kept(policy):  # PEFT draws initial weights, which are replaced at once
             adapted = replace(policy, model=get_peft_model(policy.model, config))
+    except DAMAGED as error:
+        raise _not_loaded(folder, error) from error
+    _take_weights(adapted, folder)
+    return replace(adapted, model=adapted.model.requires_grad_(False).eval())
+
+
+def _take_weights(adapted: Policy, folder: Path) -> None:
+    """Give an attached adapter the weights in a folder; if they do not fit, remove it from the base.
+
+    Raises:
+        ModelError: The weights are damaged or those of another shape.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    try:
+        weights = load_peft_weights(str(folder), device=str(adapted.device))
         # PEFT skips weights that the adapter lacks or does not know. A policy of which half was loaded would
         # look like a bad one.
         result = set_peft_model_state_dict(adapted.model, weights)
         missing = [key for key in result.missing_keys if "lora_" in key]
         if missing or result.unexpected_keys:
             raise ValueError(f"{len(missing)} weights missing, {len(result.unexpected_keys)} unknown")
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        if adapted is not None:  # the adapter's layers are in the base already
-            detach_adapter(adapted)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"the adapter cannot be loaded: {reason}", seen=folder.name, do="fit it again"
-        ) from error
-    return replace(adapted, model=adapted.model.requires_grad_(False).eval())
+    except DAMAGED as error:
+        detach_adapter(adapted)  # the adapter's layers are in the base already
+        raise _not_loaded(folder, error) from error
+
+
+def _not_loaded(folder: Path, error: Exception) -> ModelError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ModelError(f"the adapter cannot be loaded: {reason}", seen=folder.name, do="fit it again")
 
 
 def _random_state_kept(policy: Policy) -> AbstractContextManager[None]:

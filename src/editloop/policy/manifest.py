@@ -82,7 +82,7 @@ class TrialRecord(_Record):
     Attributes:
         hyperparameters: The hyperparameters by name.
         settings: The hyperparameters in a few words, from `Method.report_line`.
-        initial_loss: The method's validation figure before training, that is, of the base.
+        initial_loss: The method's validation figure before training: of the base, or of the run's `start`.
         validation_loss: The validation figure of the trained policy.
         validation_cost: Mean cost between a sampled response and the row's edit.
         validation: The figures that all methods have, by name.
@@ -142,13 +142,14 @@ class BaseRecord(_Record):
 
 
 class ReadRecord(_Record):
-    """The log that was read; for a store also the time up to which it was read, and its identity."""
+    """The log that was read; whose rows, if not of all users; of a store also up to when, and which it is."""
 
     path: str | None = None
     sha256: str | None = None
     rows: int | None = None
     until: float | None = None
     store: str | None = None
+    users: list[str] | None = None
 
 
 class PartRecord(_Record):
@@ -223,8 +224,9 @@ class CostModelRecord(_Record):
 class Manifest(_Record):
     """The content of `run.json`.
 
-    `policies` is in the order in which they were trained; `declined` says of a method that was asked for why
-    it, or a part of its trials, was not trained.
+    `policies` is in the order in which they were trained; `start` is the arm at whose adapter their trainings
+    began, None for the base; `declined` says of a method that was asked for why it, or a part of its trials,
+    was not trained.
     """
 
     format: int = FORMAT
@@ -233,6 +235,7 @@ class Manifest(_Record):
     read: ReadRecord = Field(default_factory=ReadRecord)
     data: DataRecord | None = None
     base: BaseRecord
+    start: str | None = None
     config: ConfigRecord = Field(default_factory=ConfigRecord)
     policies: dict[str, PolicyRecord] = Field(default_factory=dict)
     mixture: MixtureRecord | None = None

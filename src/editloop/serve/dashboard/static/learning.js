@@ -168,7 +168,7 @@ function comparison(value) {
 
 function lineage(found) {
   if (!found) return [];
-  return [["generation", count(found.generation)], ["parents", found.parents.join(", ") || "none"], ["rows", found.rows ? count(found.rows) : "not known"],
+  return [["generation", count(found.generation)], ["parents", found.parents.join(", ") || "none"], ["began at", found.start || "not known"], ["rows", found.rows ? count(found.rows) : "not known"],
     ["fit", found.minutes ? `${number(found.minutes)} minutes` : "under way"], ["run folder", found.run],
     ...(found.owner ? [["for", "one user alone"]] : [])];
 }
