@@ -132,6 +132,8 @@ def judge_shadow(
     costs: Sequence[tuple[float, float]],
     config: AutopilotConfig,
     now: float,
+    *,
+    predicted: Sequence[tuple[float, float]] = (),
 ) -> Transition | None:
     """Let the policy in the shadow go on to the canary, or reject it.
 
@@ -142,6 +144,8 @@ def judge_shadow(
             which nobody saw, against what the user ended with.
         config: The configuration.
         now: The time, in seconds since 1970.
+        predicted: What a cost model predicts that the drafts of the two cost their own users, for each
+            request that has both; empty without one.
     """
     last = stages.the(Stage.SHADOW)
     if last is None or stages.the(Stage.CANARY) is not None:
@@ -150,14 +154,27 @@ def judge_shadow(
         return start_canary(stages, watch, config, now, evidence={}, reason="there is no shadow")
     found = paired([one for one, _ in costs], [other for _, other in costs])
     bound = budget_bound(found.rounds, config.shadow_rounds, 1 - config.confidence)
+    model = paired([one for one, _ in predicted], [other for _, other in predicted])
+    model_bound = budget_bound(model.rounds, config.shadow_rounds, 1 - config.confidence)
     evidence = {"shadow": found.to_json(bound)}
-    if found.rounds >= FEWEST_ROUNDS and found.mean - bound * found.error > SHADOW_MARGIN:
+    if predicted:
+        evidence["cost model"] = model.to_json(model_bound)
+    reason = None
+    if _is_worse(found, bound):
         reason = f"its drafts in the shadow cost {found.mean:.3f} more than the champion's"
+    elif _is_worse(model, model_bound):
+        reason = f"by the cost model its drafts in the shadow cost {model.mean:.3f} more than the champion's"
+    if reason is not None:
         return Transition(last.subject, Stage.SHADOW, Stage.REJECTED, now, reason=reason, evidence=evidence)
     if found.rounds < config.shadow_rounds:
         return None
     reason = f"{found.rounds} drafts in the shadow cost {found.mean:+.3f} beside the champion's"
     return start_canary(stages, watch, config, now, evidence=evidence, reason=reason)
+
+
+def _is_worse(found: Difference, bound: float) -> bool:
+    """Whether drafts in the shadow cost more than the champion's, beyond chance and the margin."""
+    return found.rounds >= FEWEST_ROUNDS and found.mean - bound * found.error > SHADOW_MARGIN
 
 
 def judge_canary(stages: Stages, watch: Watch, config: AutopilotConfig, now: float) -> Transition | None:

@@ -11,7 +11,7 @@ import os
 import threading
 from contextlib import suppress
 
-from editloop.autopilot.fitter import NICENESS
+from editloop.autopilot.children import NICENESS
 
 __all__ = ["end_with_parent"]
 

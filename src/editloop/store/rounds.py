@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from editloop.store.schema import DECIDED, EXPIRED, drafts, edits, events, shadows
 
-__all__ = ["MAX_ROUNDS", "count_new_edits", "rounds", "shadow_rounds", "stage_rows"]
+__all__ = ["MAX_ROUNDS", "count_new_edits", "rounds", "shadow_drafts", "shadow_rounds", "stage_rows"]
 
 MAX_ROUNDS = 20_000
 """The most rounds that are read at a time, the newest ones: comparisons need recent costs, not all."""
@@ -105,5 +105,18 @@ def shadow_rounds(connection: Connection, since: float) -> Sequence[Any]:
             edits.c.discarded.is_not(True),
             shadows.c.response.is_not(None),
         )
+    )
+    return connection.execute(query.order_by(shadows.c.time, shadows.c.response_id, shadows.c.arm)).all()
+
+
+def shadow_drafts(connection: Connection, since: float) -> Sequence[Any]:
+    """Return the drafts that nobody saw, edited or not, with their requests, in the order of time.
+
+    A row has `response_id`, `arm`, `response` and `context`, which is JSON.
+    """
+    query = (
+        select(shadows.c.response_id, shadows.c.arm, shadows.c.response, drafts.c.context)
+        .select_from(shadows.join(drafts, drafts.c.response_id == shadows.c.response_id))
+        .where(shadows.c.time >= since, shadows.c.response.is_not(None), drafts.c.context.is_not(None))
     )
     return connection.execute(query.order_by(shadows.c.time, shadows.c.response_id, shadows.c.arm)).all()
