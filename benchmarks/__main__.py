@@ -51,6 +51,7 @@ BENCHMARKS = {
     "rl": "rl:run",
     "serve": "serving:run",
     "serve-local": "serve_local:run",
+    "shadow-bias": "shadow_bias:run",
     "table1": "tables:table1",
     "table2": "tables:table2",
     "train-speed": "train_speed:run",

@@ -167,6 +167,7 @@ ARGUMENTS = {
     ("autopilot", "status"): ([], "serve"),
     ("autopilot", "pause"): ([], "serve"),
     ("autopilot", "resume"): ([], "serve"),
+    ("autopilot", "predict"): (["early@1", "--out", "costs.json"], "serve"),
     ("autopilot", "promote"): (["early@1"], "serve"),
     ("autopilot", "rollback"): (["early@1"], "serve"),
     ("keys", "create"): (["anna"], "serve"),

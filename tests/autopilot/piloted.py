@@ -95,10 +95,10 @@ class Bench:
                 self.now += 1
 
 
-def begin_shadow(bench, arm: str) -> None:
+def begin_shadow(bench, arm: str, run: str = "gone") -> None:
     """A policy in the shadow, as after a fit."""
     bench.pilot.step()
     bench.pilot.step()
     with bench.store.transaction() as connection:
-        row = {"arm": arm, "name": "early", "run": "gone", "time": bench.now, "metrics": "{}"}
+        row = {"arm": arm, "name": "early", "run": run, "time": bench.now, "metrics": "{}"}
         write_transitions(connection, [Transition(arm, None, S.SHADOW, bench.now)], [row])

@@ -180,15 +180,20 @@ def test_an_autopilot_that_is_paused_does_nothing(bench):
     assert len(bench.pilot.step()) == 1
 
 
-def test_a_policy_goes_from_the_shadow_to_the_arms_with_its_evidence(bench):
-    begin_shadow(bench, "early@22222222")
-    first = bench.n + 1
-    bench.rounds(20, CHAMPION, "a b", "a c")
+def shadow_drafts(bench, first: int) -> None:
+    """Drafts of the policy in the shadow, which need no edit, and of the champion, for rounds from one on."""
     with bench.store.transaction() as connection:
         for i in range(first, bench.n + 1):
             for arm, text in (("early@22222222", "a c"), (CHAMPION, "a b")):
                 row = {"response_id": f"r{i}", "arm": arm, "time": bench.now, "response": text}
                 writes.insert_shadow(connection, {**row, "finish": "stop"})
+
+
+def test_a_policy_goes_from_the_shadow_to_the_arms_with_its_evidence(bench):
+    begin_shadow(bench, "early@22222222")
+    first = bench.n + 1
+    bench.rounds(20, CHAMPION, "a b", "a c")
+    shadow_drafts(bench, first)
     (moved,) = bench.pilot.step()
     assert moved.stage is S.CANARY and moved.evidence["shadow"]["mean"] == pytest.approx(-0.5)
     canary = moved.subject
@@ -206,6 +211,35 @@ def test_a_policy_goes_from_the_shadow_to_the_arms_with_its_evidence(bench):
     # All pairs say −.5, and all costs of the champion are .5: only the bias is uncertain.
     (parent, pulls, change) = json.loads(bench.store.read(reads.last_epoch).detail)["heirs"][canary]
     assert (parent, change) == (CHAMPION, pytest.approx(-0.5)) and 0 < pulls < 0.1
+
+
+def test_a_policy_waits_in_the_shadow_for_what_its_cost_model_says(bench):
+    answers = [None, [{"early@22222222": 0.4, CHAMPION: 0.3}] * 30]
+
+    class FakeScorer:
+        def predict(self, shadow, run):
+            assert (shadow.subject, run) == ("early@22222222", bench.folder)
+            return answers.pop(0)
+
+        def stop(self):
+            answers.append("stopped")
+
+    begin_shadow(bench, "early@22222222", run=str(bench.folder))
+    bench.pilot = Autopilot(
+        bench.store, bench.config, bench.fitter, bench.folder, lease=bench.pilot._lease, scorer=FakeScorer()
+    )
+    bench.rounds(19, CHAMPION, "a b", "a c")
+    shadow_drafts(bench, 1)
+    assert bench.pilot.step() == [] and len(answers) == 2  # too few drafts to ask
+    bench.rounds(1, CHAMPION, "a b", "a c")
+    shadow_drafts(bench, 20)
+    assert bench.pilot.step() == []
+    (moved,) = bench.pilot.step()
+    assert moved.stage is S.REJECTED and "by the cost model" in moved.reason
+    assert moved.evidence["cost model"]["rounds"] == 30 and moved.evidence["shadow"]["rounds"] == 20
+    bench.pilot.run(lambda seconds: True)
+    assert answers == ["stopped"]
+    bench.store.open(claim=False)
 
 
 def test_a_stage_is_written_with_its_epoch_or_not_at_all(bench):

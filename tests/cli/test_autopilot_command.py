@@ -108,3 +108,8 @@ def test_an_autopilot_ends_with_a_signal_and_gives_its_lease_back(store, tmp_pat
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0 and "run folders in edits.db.runs" in out
     assert json.loads(store.read(lambda c: reads.fact(c, "autopilot-lease")))[0] is None
+
+
+def test_costs_in_the_shadow_are_predicted_only_by_a_run_that_is_there(editloop, store):
+    fails(editloop("autopilot", "predict", "nobody@1", "--out", "costs.json"), "no such policy", "nobody@1")
+    fails(editloop("autopilot", "predict", "early@2", "--out", "costs.json"), "gone")

@@ -42,18 +42,28 @@ ANSWER_SECONDS = 3600.0
 """Rounds without feedback count as silent when they are older than this before the newest round."""
 
 
-def excess_share(bad: int, n: int, other_bad: int, other_n: int) -> bool:
-    """Whether a share is higher than another one beyond chance, by `SHARE` or more.
+def excess_share(
+    bad: int, n: int, other_bad: int, other_n: int, *, least: float = SHARE, errors: float = STANDARD_ERRORS
+) -> bool:
+    """Whether a share is higher than another one by more than chance, and by more than matters.
 
     The standard error is that of the difference with the pooled share, to which one failure and one success
     are added, so that 0 of few rounds is not taken for certainty.
+
+    Args:
+        bad: The rounds, of `n`, that count.
+        n: All rounds of a policy.
+        other_bad: Those of the others that count.
+        other_n: All rounds of the others.
+        least: The difference that matters.
+        errors: The standard errors that are chance.
     """
     if n < FEWEST:
         return False
     share, other = bad / n, (other_bad / other_n if other_n else 0.0)
     pooled = (bad + other_bad + 1) / (n + other_n + 2)
     error = math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / max(other_n, FEWEST)))
-    return share - other > max(SHARE, STANDARD_ERRORS * error)
+    return share - other > max(least, errors * error)
 
 
 def errors(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:

@@ -21,8 +21,8 @@ from editloop.autopilot.watch import Canary, Watch
 
 __all__ = [
     "FEWEST_ROUNDS",
-    "ShadowPair",
     "SHADOW_SHARE",
+    "ShadowPair",
     "adopt",
     "canary_of",
     "canary_terms",
@@ -58,10 +58,10 @@ LOADING_SECONDS = 600.0
 
 
 class ShadowPair(NamedTuple):
-    """What two drafts of a request cost that nobody saw, against what the user ended with.
+    """What two drafts of a request cost that nobody saw.
 
     Attributes:
-        unit: Who edited; the response if the user is not known.
+        unit: Whose request it is, or the response if the user is not known; empty if that is not kept.
         own: The cost of the draft of the policy in the shadow.
         other: That of the champion's.
     """
@@ -155,15 +155,19 @@ def judge_shadow(
     costs: Sequence[ShadowPair],
     config: AutopilotConfig,
     now: float,
+    *,
+    predicted: Sequence[ShadowPair] = (),
 ) -> Transition | None:
     """Let the policy in the shadow go on to the canary, or reject it.
 
     Args:
         stages: Where the policies stand.
         watch: The rounds.
-        costs: Those of each request that was edited.
+        costs: Those of each request that was edited, against what its user ended with.
         config: The configuration.
         now: The time, in seconds since 1970.
+        predicted: What a cost model predicts that the drafts of the two cost their own users, for each
+            request that has both; empty without one.
     """
     last = stages.the(Stage.SHADOW)
     if last is None or stages.the(Stage.CANARY) is not None:
@@ -172,9 +176,17 @@ def judge_shadow(
         return start_canary(stages, watch, config, now, evidence={}, reason="there is no shadow")
     found = paired([each.own for each in costs], [each.other for each in costs])
     bound = budget_bound(found.rounds, config.shadow_rounds, 1 - config.confidence)
+    model = paired([each.own for each in predicted], [each.other for each in predicted])
+    model_bound = budget_bound(model.rounds, config.shadow_rounds, 1 - config.confidence)
     evidence: dict[str, Any] = {"shadow": found.to_json(bound)}
-    if found.rounds >= FEWEST_ROUNDS and found.mean - bound * found.error > SHADOW_MARGIN:
+    if predicted:
+        evidence["cost model"] = model.to_json(model_bound)
+    reason = None
+    if _is_worse(found, bound):
         reason = f"its drafts in the shadow cost {found.mean:.3f} more than the champion's"
+    elif _is_worse(model, model_bound):
+        reason = f"by the cost model its drafts in the shadow cost {model.mean:.3f} more than the champion's"
+    if reason is not None:
         return Transition(last.subject, Stage.SHADOW, Stage.REJECTED, now, reason=reason, evidence=evidence)
     expected = _expected_drafts(last, watch)
     if found.rounds == 0 and expected >= config.shadow_rounds and now - last.time > LOADING_SECONDS:
@@ -196,6 +208,11 @@ def _expected_drafts(last: Transition, watch: Watch) -> float:
     """
     edited = sum(each.cost is not None for each in watch.rounds if each.time >= last.time)
     return float(last.evidence.get("share", SHADOW_SHARE)) * edited
+
+
+def _is_worse(found: Difference, bound: float) -> bool:
+    """Whether drafts in the shadow cost more than the champion's, beyond chance and the margin."""
+    return found.rounds >= FEWEST_ROUNDS and found.mean - bound * found.error > SHADOW_MARGIN
 
 
 def judge_canary(stages: Stages, watch: Watch, config: AutopilotConfig, now: float) -> Transition | None:

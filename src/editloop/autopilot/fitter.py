@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from editloop.autopilot.children import Child
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.stages import Lineage
-from editloop.errors import AutopilotError
 
-__all__ = ["NICENESS", "CommandFitter", "FitResult", "Fitter", "held_out_figures"]
-
-NICENESS = "EDITLOOP_NICENESS"
-"""The variable of the environment that says how far a fit steps back behind other processes."""
+__all__ = ["CommandFitter", "FitResult", "Fitter", "held_out_figures"]
 
 HELD_OUT_SAMPLES = 64
 """Held-out requests for which drafts of the policy and of the champion are compared with the edits."""
-
-STOP_SECONDS = 10.0
-"""Seconds in which a fit has to end when it is stopped, before it is killed."""
 
 FULL_BYTES = 1_000_000
 """A disk with less room counts as full: a fit may not have been able to write its own error there."""
@@ -90,10 +82,9 @@ class CommandFitter:
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._environment = dict(environment or {})
-        self._command, self._store, self._base = tuple(command), store, base
+        self._child = Child(command, config.niceness, environment)
+        self._store, self._base = store, base
         self._config, self._options = config, tuple(options)
-        self._process: subprocess.Popen[bytes] | None = None
         self._run = Path()
         self._left: list[list[str]] = []  # the commands that have not ended, the running one first
         self._is_there = False
@@ -124,38 +115,23 @@ class CommandFitter:
 
     def _launch_next(self) -> None:
         """Launch the next command, if one is left."""
-        if not self._left:
-            return
-        output = self._run.with_suffix(".log")
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            with output.open("ab") as file:
-                # Its standard input is a pipe whose other end closes with this process, however that ends.
-                self._process = subprocess.Popen(
-                    [*self._command, *self._left[0]],
-                    stdin=subprocess.PIPE,
-                    stdout=file,
-                    stderr=file,
-                    env={**os.environ, **self._environment, NICENESS: str(self._config.niceness)},
-                )
-        except OSError as error:
-            raise AutopilotError(f"the fit cannot begin, {error.strerror}", seen=str(output)) from error
+        if self._left:
+            self._child.launch(self._left[0], self._run.with_suffix(".log"))
 
     def poll(self) -> FitResult | None:
         """How the fit has ended; see `Fitter`."""
         with self._lock:
-            if self._process is not None:
-                if (status := self._process.poll()) is None:
+            if self._child.is_there:
+                if (status := self._child.poll()) is None:
                     return None
-                self._close()
                 done = self._left.pop(0)
                 # An evaluation that fails, for there may be no held-out request yet, leaves its gate open.
                 if done[0] == "fit" and status != 0:
                     self._left, self._is_there = [], False
                     return FitResult(self._run, f"the fit ended with {status}: {_why(self._run)}")
-            if self._process is None:  # also one that could not be launched at the last look
+            if not self._child.is_there:  # also one that could not be launched at the last look
                 self._launch_next()
-            if self._process is not None or not self._is_there:
+            if self._child.is_there or not self._is_there:
                 return None
             self._is_there = False
             return FitResult(self._run)
@@ -164,21 +140,7 @@ class CommandFitter:
         """Stop the fit; see `Fitter`."""
         with self._lock:
             self._left, self._is_there = [], False
-            if self._process is None:
-                return
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._close()
-
-    def _close(self) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        with suppress(OSError):
-            self._process.stdin.close()
-        self._process = None
+            self._child.stop()
 
 
 def _is_done(run: Path) -> bool:

@@ -10,12 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from editloop.autopilot.alarms import excess_share
 from editloop.registry import Registry
 
 __all__ = ["GATES", "FittedPolicy", "OfflineGate", "gate_objections"]
 
 STANDARD_ERRORS = 2.0
-"""Standard errors by which held-out drafts may cost more than the champion's."""
+"""Standard errors by which held-out drafts may cost more than the champion's, or be worse in another way."""
+
+SHARE = 0.1
+"""A share of the held-out drafts that is higher than the champion's by less is left to the canary."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,52 @@ def held_out_cost(policy: FittedPolicy) -> str | None:
     return f"its held-out drafts cost {own['mean']:.3f}, the champion's {other['mean']:.3f} ± {error:.3f}"
 
 
-def _sampled(figures: Mapping[str, Any] | None) -> Mapping[str, float] | None:
-    sampled = (figures or {}).get("sampled")
-    return None if not sampled else sampled["cost"]
+def well_formed(policy: FittedPolicy) -> str | None:
+    """Its held-out drafts end in loops, or do not end, in clearly more cases than the champion's.
+
+    The alarms of training compare these shares with the base's, by which a champion that is better than the
+    base would be no measure.
+    """
+    return _more_often("looping", "end in a loop", policy) or _more_often("unfinished", "do not end", policy)
+
+
+def non_answers(policy: FittedPolicy) -> str | None:
+    """Its held-out drafts are no answers in clearly more cases than the champion's.
+
+    Users have nothing to edit in a refusal or a question back, so that no cost of edits shows it.
+    """
+    return _more_often("non_answers", "are no answers", policy)
+
+
+def off_policy(policy: FittedPolicy) -> str | None:
+    """By weights of the drafts that users had, its own would cost more, by the whole of a 95% interval.
+
+    Where the log has no log-probabilities, or too little of what the policy would write, there is no estimate
+    and nothing to object to.
+    """
+    found = (policy.held_out or {}).get("off_policy") or {}
+    cost, logged = found.get("cost"), found.get("logged")
+    if cost is None or logged is None or cost["low"] <= logged:
+        return None
+    own = f"{cost['value']:.3f} [{cost['low']:.3f}, {cost['high']:.3f}]"
+    return f"by the log its drafts would cost {own}, those that users had cost {logged:.3f}"
+
+
+def _sampled(figures: Mapping[str, Any] | None, name: str = "cost") -> Any:
+    """A figure of the drafts that were sampled; None if there are none, or an earlier version made them."""
+    return ((figures or {}).get("sampled") or {}).get(name)
+
+
+def _more_often(name: str, what: str, policy: FittedPolicy) -> str | None:
+    """The objection to a share of the held-out drafts that is higher than the champion's beyond chance."""
+    own, other = _sampled(policy.held_out, name), _sampled(policy.champion, name)
+    if own is None or other is None:
+        return None
+    n, other_n = (int(_sampled(each)["n"]) for each in (policy.held_out, policy.champion))
+    bad, other_bad = round(own * n), round(other * other_n)
+    if not excess_share(bad, n, other_bad, other_n, least=SHARE, errors=STANDARD_ERRORS):
+        return None
+    return f"{bad} of its {n} held-out drafts {what}, {other_bad} of the champion's {other_n}"
 
 
 GATES: Registry[OfflineGate] = Registry(
@@ -80,6 +127,9 @@ GATES: Registry[OfflineGate] = Registry(
         "validation_cost": "editloop.autopilot.gates:validation_cost",
         "training": "editloop.autopilot.gates:training",
         "held_out_cost": "editloop.autopilot.gates:held_out_cost",
+        "well_formed": "editloop.autopilot.gates:well_formed",
+        "non_answers": "editloop.autopilot.gates:non_answers",
+        "off_policy": "editloop.autopilot.gates:off_policy",
     },
 )
 """The gates, by name; all are asked."""

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from editloop.autopilot.config import AutopilotConfig
-from editloop.autopilot.decisions import adopt, crown, judge_alarms, judge_arms, judge_canary, judge_shadow
+from editloop.autopilot.decisions import (
+    ShadowPair,
+    adopt,
+    crown,
+    judge_alarms,
+    judge_arms,
+    judge_canary,
+    judge_shadow,
+)
 from editloop.autopilot.fitter import FitResult, Fitter
 from editloop.autopilot.gates import gate_objections
 from editloop.autopilot.generation import read_generation
@@ -24,16 +32,14 @@ from editloop.autopilot.lease import Lease
 from editloop.autopilot.ledger import NOTICED, WAITS, read_stages, transition_of, write_transitions
 from editloop.autopilot.look import Look, look
 from editloop.autopilot.notices import Notices
+from editloop.autopilot.shadow import Scorer, ShadowCosts
 from editloop.autopilot.stages import Lineage, Stage, Stages, Transition
 from editloop.autopilot.starts import BASE, first_weights, run_of, start_path
 from editloop.autopilot.triggers import Supply, has_risen, minutes_spent, refit_reason, waits_for
-from editloop.edits import get_cost
-from editloop.edits.cost import charge_unfinished
 from editloop.errors import AutopilotError, EditLoopError, StoreUnreachableError
-from editloop.store import reads, writes
+from editloop.store import writes
 from editloop.store.database import Store
-from editloop.store.rounds import count_new_edits, shadow_rounds, stage_rows
-from editloop.store.schema import COST
+from editloop.store.rounds import count_new_edits, stage_rows
 
 __all__ = ["Autopilot"]
 
@@ -57,6 +63,7 @@ class Autopilot:
         clock: The time in seconds since 1970.
         notices: What sends notices.
         lease: The lease of the store.
+        scorer: What predicts the costs of drafts in the shadow; None for nothing.
     """
 
     def __init__(
@@ -69,10 +76,12 @@ class Autopilot:
         clock: Callable[[], float] = time.time,
         notices: Notices | None = None,
         lease: Lease | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         self.store, self.config, self.fitter, self.runs = store, config, fitter, runs
         self._clock, self._lease = clock, lease or Lease(store, seconds=config.lease)
         self._notices = notices or Notices(config.webhook)
+        self._scorer, self._shadow = scorer, ShadowCosts(store, scorer)
         self._is_fitting = False
         self._fit_began = 0.0
         self._result: FitResult | None = None
@@ -116,6 +125,8 @@ class Autopilot:
         finally:
             ended.set()
             self.fitter.stop()
+            if self._scorer is not None:
+                self._scorer.stop()
             self._notices.close()
             try:
                 self._lease.release()
@@ -210,28 +221,24 @@ class Autopilot:
             return self._write([alarm])
         first = crown(stages, watch, arms, now) or judge_canary(stages, watch, self.config, now)
         if first is None and (last := stages.the(Stage.SHADOW)) is not None and stages.champion:
-            costs = self._shadow_costs(last, stages.champion, seen.shadow_since)
-            first = judge_shadow(stages, watch, costs, self.config, now)
+            first = self._judge_shadow(seen, last, stages.champion, now)
         if first is not None:
             return self._write([first])
         found = judge_arms(stages, watch, arms, self.config, now)
         return self._write(found) if found else []
 
-    def _shadow_costs(self, last: Transition, champion: str, since: float) -> list[tuple[float, float]]:
-        """The costs of the drafts of the policy in the shadow and of the champion, by request."""
-        rows = self.store.read(lambda c: shadow_rounds(c, since))
-        cost = get_cost(self.store.fact(COST))
-        measured = charge_unfinished(
-            cost,
-            cost([row.response for row in rows], [row.edit for row in rows]),
-            [row.finish != "length" for row in rows],
-            [row.edit for row in rows],
-        )
-        by_arm: dict[str, dict[str, float]] = {last.subject: {}, champion: {}}
-        for row, value in zip(rows, measured, strict=True):
-            by_arm.setdefault(row.arm, {})[row.response_id] = float(value)
-        own, other = by_arm[last.subject], by_arm[champion]
-        return [(own[each], other[each]) for each in own if each in other]
+    def _judge_shadow(self, seen: Look, last: Transition, champion: str, now: float) -> Transition | None:
+        """Judge the policy in the shadow; by its cost model, too, once there are enough drafts."""
+        last = last._replace(time=seen.shadow_since)  # by the clock that the drafts have
+        units = {each.response_id: each.unit for each in seen.watch.rounds}
+        costs = self._shadow.measured(last, champion, units)
+        predicted: list[ShadowPair] | None = []
+        if len(costs) >= self.config.shadow_rounds > 0:
+            run = self.store.read(lambda c: run_of(c, last.subject))
+            predicted = self._shadow.predicted(last, champion, run)
+        if predicted is None:
+            return None
+        return judge_shadow(seen.stages, seen.watch, costs, self.config, now, predicted=predicted)
 
     # Fits
 

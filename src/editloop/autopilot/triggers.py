@@ -11,7 +11,16 @@ from editloop.autopilot.comparison import Cost, between_groups, mixture_bound
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.stages import Stage, Stages
 
-__all__ = ["EARLY_SHARE", "Supply", "may_fit", "has_risen", "minutes_spent", "refit_reason", "under_way", "waits_for"]
+__all__ = [
+    "EARLY_SHARE",
+    "Supply",
+    "has_risen",
+    "may_fit",
+    "minutes_spent",
+    "refit_reason",
+    "under_way",
+    "waits_for",
+]
 
 DAY, HOUR = 86_400.0, 3_600.0
 """Seconds."""

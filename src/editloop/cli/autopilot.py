@@ -22,6 +22,7 @@ from editloop.cli.places import Place, guarded
 from editloop.cli.stores import opened_store
 from editloop.errors import AutopilotError
 from editloop.extras import requires
+from editloop.io import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,18 +67,21 @@ def run(
     """Run the verb, until a signal ends it."""
     requires("serve")
     requires("train")
+    from editloop.autopilot.children import Child
     from editloop.autopilot.fitter import CommandFitter
     from editloop.autopilot.pilot import Autopilot
+    from editloop.autopilot.shadow import CommandScorer
     from editloop.store import Store
 
     _show_log()
     kept = Store(store)
     kept.open(claim=False)
-    options = ["--device", device, "--dtype", dtype]
-    options += ["--config", str(fit_config)] if fit_config else []
+    machine = ["--device", device, "--dtype", dtype]
+    options = [*machine, *(["--config", str(fit_config)] if fit_config else [])]
     address, secret = public_address(kept)
     fitter = CommandFitter(child_command(), address, base or _base_of(kept), given, options, secret)
-    pilot = Autopilot(kept, given, fitter, runs or runs_folder(kept))
+    scorer = CommandScorer(Child(child_command(), given.niceness, secret), address, machine)
+    pilot = Autopilot(kept, given, fitter, runs or runs_folder(kept), scorer=scorer)
     ending = threading.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: ending.set())
@@ -189,6 +193,27 @@ def resume(store: StoreUrl = "edits.db", config: Config = None) -> None:
     console.print("The autopilot goes on.")
 
 
+def predict(
+    arm: Arm,
+    out: Annotated[Path, typer.Option(help="The JSON file to write."), Place.WRITTEN],
+    store: StoreUrl = "edits.db",
+    since: Annotated[float, typer.Option(help="Drafts since this time, in seconds since 1970.")] = 0.0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    config: Config = None,
+) -> None:
+    """Run the verb."""
+    requires("serve")
+    requires("train")
+    from editloop.autopilot.shadow import predict_shadow
+
+    with closing(opened_store(store)) as opened:
+        found = predict_shadow(opened, arm, since, device=device, dtype=dtype)
+    write_json(out, found)
+    why = f": {found['objection']}" if found["objection"] else ""
+    console.print(f"costs of the drafts for {len(found['costs'])} requests, written to {out}{why}")
+
+
 def promote(
     arm: Arm,
     store: StoreUrl = "edits.db",
@@ -245,6 +270,7 @@ HELP: dict[Callable[..., None], str] = {
     status: "Where each policy stands, and the last transitions.",
     pause: "Take no step until `resume`.",
     resume: "Go on after `pause`.",
+    predict: "Predict what drafts in the shadow cost, by the cost model of a policy's run.",
     promote: "Move a policy to a stage by hand, also one that was rolled back.",
     rollback: "Take a policy away from users at once.",
 }

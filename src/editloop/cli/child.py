@@ -12,7 +12,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from editloop.autopilot.fitter import NICENESS
+from editloop.autopilot.children import NICENESS
 
 __all__ = ["end_with_parent"]
 

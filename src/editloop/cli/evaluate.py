@@ -62,6 +62,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
         SAMPLED,
         cost_model_table,
         figures_note,
+        off_policy_line,
         sampled_cells,
         show_estimate,
         show_weights,
@@ -83,6 +84,9 @@ def print_evaluation(result: dict[str, Any]) -> None:
     console.print(f"\n{figures_note(result['rows'], result['pairs'])}")
     show_table(rows)
     console.print(fill(ACCURACIES, console.width))
+    for name, figures in result["policies"].items():
+        if found := figures.get("off_policy"):
+            console.print(f"{name}: {off_policy_line(found)}")
     if mixture := result.get("mixture"):
         shares = show_weights(mixture["weights"], mixture["errors"])
         console.print(f"\nMixture, fitted by {mixture['by']}: {shares}")

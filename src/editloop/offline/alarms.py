@@ -11,6 +11,7 @@ import numpy as np
 
 from editloop.edits import Cost, context_text
 from editloop.edits.cost import charge_unfinished
+from editloop.edits.non_answers import find_non_answer
 from editloop.offline.examples import Example
 from editloop.offline.scoring import Estimate
 from editloop.policy import Policy
@@ -40,6 +41,7 @@ class SampleCheck:
         length_ratio: Mean length of the samples over that of the edits, in characters.
         examples: The first few samples: context, sample, edit, cost, finished.
         empty: Share of samples that are empty or white space.
+        non_answers: Share of samples that are no answers, by the rules of `editloop.edits.non_answers`.
     """
 
     cost: Estimate
@@ -48,6 +50,7 @@ class SampleCheck:
     length_ratio: float
     examples: list[dict[str, Any]]
     empty: float = 0.0
+    non_answers: float = 0.0
 
     def in_words(self) -> str:
         """The cost, with what tells whether it is one of whole responses of the right length."""
@@ -109,6 +112,7 @@ def check_samples(
             for e, s, c in list(zip(examples, samples, costs, strict=True))[:5]
         ],
         empty=float(np.mean([not s.text.strip() for s in samples])),
+        non_answers=float(np.mean([find_non_answer(s.text) is not None for s in samples])),
     )
 
 

@@ -16,6 +16,7 @@ from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import EmptyViewError, RunError
 from editloop.offline.alarms import check_samples
 from editloop.offline.cost_model.saved import cost_fidelity, reads_base
+from editloop.offline.draft_weights import weigh_drafts
 from editloop.offline.examples import Example, make_examples
 from editloop.offline.recorded import RecordedPolicy
 from editloop.offline.reference import Scored, feature_pass, reference_pass, with_reference
@@ -56,7 +57,8 @@ def evaluate(
     Returns:
         `rows`, `pairs` and `counts` of the log; `seen`, the number of rows that the run was trained or
         validated on (None if it is not known); and `policies`, for each name the figures of `Scores.figures`,
-        with `sampled` if responses were sampled. If the run has a mixture, `mixture` has its weights; if it
+        with `sampled` if responses were sampled, and `off_policy`, what its own drafts would cost, if the log
+        has log-probabilities of its drafts. If the run has a mixture, `mixture` has its weights; if it
         has a cost model, `cost_model` is how well it predicts.
 
     Raises:
@@ -110,6 +112,8 @@ def evaluate(
                 max_new_tokens=config.max_new_tokens,
                 progress=counter(callback, f"{name}, samples", len(shown)),
             )
+            weighed = weigh_drafts(held, log_probs, cost, end=base.encoder.end)
+            figures |= {"off_policy": weighed.to_json()} if weighed else {}
             policies[name] = figures | ({"sampled": sampled.to_json()} if sampled else {})
     mixture = manifest.mixture if manifest else None
     found = {

@@ -35,6 +35,7 @@ __all__ = [
     "cost_model_table",
     "figures_note",
     "figures_table",
+    "off_policy_line",
     "run_sections",
     "sampled_cells",
     "show_estimate",
@@ -214,6 +215,16 @@ def sampled_cells(sampled: SamplesRecord | None) -> list[str]:
     finished = "–" if sampled.unfinished is None else f"{1 - sampled.unfinished:.0%}"
     length = "–" if sampled.length_ratio is None else f"{sampled.length_ratio:.1f}×"
     return [show_estimate(sampled.cost), finished, length]
+
+
+def off_policy_line(found: Mapping[str, Any]) -> str:
+    """What a policy's own drafts would cost, in a line; `found` is what `DraftWeights.to_json` returned."""
+    rows = f"by weights of {found['rows']} logged drafts, which cost {found['logged']:.3f}"
+    cost = found["cost"]
+    if cost is None:
+        return f"no estimate {rows}: {found['refused']}"
+    own = f"{cost['value']:.3f} [{cost['low']:.3f}, {cost['high']:.3f}]"
+    return f"its own drafts would cost {own} {rows} ({found['effective']:.0f} effective)"
 
 
 def _settings_table(policies: Mapping[str, PolicyRecord]) -> list[list[str]]:

@@ -73,6 +73,7 @@ class SamplesRecord(_Record):
     unfinished: float | None = None
     length_ratio: float | None = None
     empty: float | None = 0.0
+    non_answers: float | None = None
     examples: list[SampleRecord] = Field(default_factory=list)
 
 

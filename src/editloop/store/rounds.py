@@ -13,6 +13,7 @@ __all__ = [
     "MAX_ROUNDS",
     "count_new_edits",
     "rounds",
+    "shadow_drafts",
     "shadow_rounds",
     "stage_rows",
     "users_with_edits",
@@ -125,5 +126,18 @@ def shadow_rounds(connection: Connection, since: float) -> Sequence[Any]:
             edits.c.discarded.is_not(True),
             shadows.c.response.is_not(None),
         )
+    )
+    return connection.execute(query.order_by(shadows.c.time, shadows.c.response_id, shadows.c.arm)).all()
+
+
+def shadow_drafts(connection: Connection, since: float) -> Sequence[Any]:
+    """Return the drafts that nobody saw, edited or not, with their requests, in the order of time.
+
+    A row has `response_id`, `arm`, `response` and `context`, which is JSON.
+    """
+    query = (
+        select(shadows.c.response_id, shadows.c.arm, shadows.c.response, drafts.c.context)
+        .select_from(shadows.join(drafts, drafts.c.response_id == shadows.c.response_id))
+        .where(shadows.c.time >= since, shadows.c.response.is_not(None), drafts.c.context.is_not(None))
     )
     return connection.execute(query.order_by(shadows.c.time, shadows.c.response_id, shadows.c.arm)).all()
