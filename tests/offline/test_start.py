@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from editloop.edits import read_log, write_log
 from editloop.errors import EditLoopError, RunError
 from editloop.offline import FitConfig, fit, plan_fit
 from editloop.offline.data import encode_log
@@ -132,7 +133,7 @@ def test_a_plan_counts_what_the_start_reads(policy: Policy, earlier: RunFolder) 
             {"lora": {"rank": 8, "alpha": 8}},
             ("not like those of the fit", "(give --lora-rank 4)"),
         ),
-        ("{run}/sft", {"lora": {"rank": 2, "alpha": 4}}, ("(give --lora-rank 4 --lora-alpha 8",)),
+        ("{run}/sft", {"lora": {"rank": 2, "alpha": 4}}, ("(give --lora-rank 4 --lora-alpha 8)",)),
         ("{run}/sft", {"lora": {"rank": 4, "alpha": 8, "targets": ("q_proj",)}}, ("(give --lora-targets ",)),
     ],
 )
@@ -224,3 +225,13 @@ def test_a_start_that_is_replaced_meanwhile_ends_the_fit(
     with pytest.raises(RunError, match="replaced during the fit"):
         fit(small_log(), policy, tmp_path / "run", made, report=False, callback=Replacing(run))
     assert not hasattr(policy.model, "peft_config")
+
+
+def test_a_run_says_whose_rows_it_read(policy: Policy, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    write_log([row.model_copy(update={"user": f"u{int(row.id) % 2}"}) for row in small_log(80)], log)
+    run = fit(read_log(log, user="u1"), policy, tmp_path / "run", config(), report=False)
+    manifest = run.manifest()
+    assert manifest.read.users == ["u1"] and manifest.read.rows == 80
+    assert manifest.data is not None
+    assert manifest.data.train.examples + manifest.data.validation.examples == 40

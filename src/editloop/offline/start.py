@@ -130,11 +130,13 @@ def _check_shape(policy: Policy, config: FitConfig, folder: Path) -> None:
     fresh = attach_adapter(policy, config.lora, seed=config.seed)
     wanted = _modules(fresh.model.state_dict())
     detach_adapter(fresh)
-    flags = []
-    if own.get("r") != config.lora.rank:
-        flags.append(f"--lora-rank {own.get('r')}")
-    if own.get("lora_alpha") != config.lora.alpha:
-        flags.append(f"--lora-alpha {own.get('lora_alpha')}")
+    rank, alpha, flags = own.get("r"), own.get("lora_alpha"), []
+    if rank != config.lora.rank:
+        flags.append(f"--lora-rank {rank}")
+    if alpha != config.lora.alpha:
+        flags.append(
+            f"--lora-alpha {alpha:g}" if isinstance(alpha, (int, float)) else f"--lora-alpha {alpha}"
+        )
     if _modules(read_header(folder / ADAPTER)) != wanted:
         targets = own.get("target_modules") or ()
         flags.append(f"--lora-targets {targets if isinstance(targets, str) else ','.join(sorted(targets))}")
