@@ -24,11 +24,13 @@ class FakeFitter:
     def __init__(self) -> None:
         self.started: list[str] = []
         self.starts: list[Path | None] = []
+        self.users: list[str | None] = []
         self.result: FitResult | None = None
         self.stopped = 0
 
-    def start(self, lineage, champion=None, start=None) -> None:
+    def start(self, lineage, champion=None, start=None, user=None) -> None:
         self.started.append(lineage.run)
+        self.users.append(user)
         self.starts.append(start)
 
     def poll(self):
@@ -74,9 +76,16 @@ class Bench:
         return self.store.read(read_stages)
 
     def rounds(
-        self, n: int, arm: str, response: str, edit: str, users: int = 10, by: str | None = None
+        self,
+        n: int,
+        arm: str,
+        response: str,
+        edit: str,
+        users: int = 10,
+        by: str | None = None,
+        user: str | None = None,
     ) -> None:
-        """Rounds of an arm, whose drafts all users edit in this way; another arm may have answered for it."""
+        """Rounds of an arm, whose drafts all users edit in this way, or one; another arm may have answered."""
         with self.store.transaction() as connection:
             for _ in range(n):
                 self.n += 1
@@ -85,7 +94,7 @@ class Bench:
                 writes.insert_event(connection, {"seq": seq, "kind": "decided", "revision": -1, **about})
                 about |= {"cost": 0.0 if response == edit else 0.5, "kind": "edited"}
                 writes.insert_event(connection, {"seq": seq + 1, "revision": 1, **about})
-                draft = {"response_id": name, "time": self.now, "user": f"u{self.n % users}"}
+                draft = {"response_id": name, "time": self.now, "user": user or f"u{self.n % users}"}
                 draft |= {"policy": by or arm}
                 text = {"context": '"Write."', "request": f"digest {self.n}", "response": response}
                 text |= {"finish": "stop"}

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from piloted import Bench
 
+from editloop.autopilot.assignment import user_key
 from editloop.autopilot.config import AutopilotConfig
+from editloop.autopilot.fitter import FitResult
+from editloop.autopilot.ledger import arms_of
 from editloop.autopilot.personal import begin_arm, heir_of, judge_personal, whose_turn
 from editloop.autopilot.stages import Lineage, Stage, Stages, Transition
 from editloop.autopilot.triggers import Supply
 from editloop.autopilot.watch import Round, Watch
 from editloop.online import Heir
+from editloop.policy import RunFolder, arm_name
+from editloop.serve.testing import make_run
+from editloop.store import reads, writes
 
 S = Stage
 CHAMPION, OWN = "sft@1", "early@2"
@@ -44,11 +53,12 @@ def test_an_arm_begins_with_little_of_the_champions_evidence():
 def test_a_new_arm_takes_the_place_of_its_users_last_one():
     found = stages()
     new = Transition("early@3", None, S.ARM, 9.0, lineage=Lineage(0, owner="ada"))
-    steps = begin_arm(found, "early@3", "ada", {OWN: "ada"}, new)
+    steps = begin_arm(found, new, {OWN: "ada"})
     assert [(each.subject, each.stage) for each in steps] == [(OWN, S.RETIRED), ("early@3", S.ARM)]
     for each in steps:
         found.apply(each)
-    assert begin_arm(found, "early@4", "bob", {"early@3": "ada"}, new) == [new]
+    other = new._replace(subject="early@4", lineage=Lineage(0, owner="bob"))
+    assert begin_arm(found, other, {"early@3": "ada"}) == [other]
 
 
 def played(gain: float, users: tuple[str, ...] = ("ada", "bob")) -> Watch:
@@ -78,3 +88,70 @@ def test_an_arm_that_is_worse_for_its_user_goes():
 
 def test_the_champions_rounds_with_others_say_nothing():
     assert judge_personal(stages(), played(-0.2, ("bob", "bob")), {OWN: "ada"}, CONFIG, 9.0) is None
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A store whose champion has an adapter, and an autopilot that fits arms for users with ten edits."""
+    run = make_run(tmp_path / "run", ("sft",))
+    made = Bench(tmp_path, f"sqlite:///{tmp_path}/edits.db", arm_name(RunFolder(run), "sft"), str(run))
+    made.config = made.config.model_copy(update={"personal_edits": 10, "min_edits": 1000})
+    made.pilot = made.new()
+    made.pilot.step()
+    made.pilot.step()
+    yield made
+    made.store.close()
+
+
+def edits(bench: Bench, n: int, user: str) -> None:
+    bench.rounds(n, str(bench.stages().champion), "a b", "a c", user=user)
+
+
+def test_a_user_with_enough_edits_gets_an_arm_at_once(own, tmp_path):
+    champion, key = own.stages().champion, user_key("salt", "ada")
+    edits(own, 9, "ada")
+    edits(own, 9, "bob")
+    assert own.pilot.step() == []
+    edits(own, 1, "ada")
+    (begun,) = own.pilot.step()
+    assert begun.subject == f"personal-{key[:8]}-1" and begun.reason == "10 new edits of one user"
+    lineage = begun.lineage
+    assert (lineage.owner, lineage.start, lineage.parents) == (key, champion, (champion,))
+    assert own.fitter.users == ["ada"] and own.fitter.starts == [tmp_path / "run" / "sft"]
+    own.restart()
+    own.pilot.step()
+    assert own.fitter.users == ["ada"]
+    made = make_run(Path(lineage.run), ("early",))
+    own.fitter.result = FitResult(made)
+    new = arm_name(RunFolder(made), "early")
+    steps = own.pilot.step()
+    assert [(each.subject, each.stage) for each in steps] == [(begun.subject, S.FITTED), (new, S.ARM)]
+    epoch = arms_of(own.store.read(reads.last_epoch))
+    assert epoch.shared == (champion,) and epoch.owners == {new: key}
+    assert epoch.heirs == {new: Heir(champion, 5.0)}
+    # It is neither crowned nor adopted, ends no pooled generation, and is fitted again by ten more edits.
+    assert own.pilot.step() == [] and own.stages().generation == 0 and not own.stages().was_lost
+    edits(own, 9, "ada")
+    assert own.pilot.step() == []
+    edits(own, 1, "ada")
+    (again,) = own.pilot.step()
+    assert again.subject == f"personal-{key[:8]}-2"
+
+
+def test_a_user_who_is_forgotten_gets_no_arm(own):
+    edits(own, 10, "ada")
+    assert len(own.pilot.step()) == 1
+    with own.store.transaction() as connection:
+        writes.remove_texts(connection, [f"r{i}" for i in range(1, own.n + 1)])
+    own.restart()
+    (failed,) = own.pilot.step()
+    assert failed.stage is S.FAILED and failed.reason == "its user is not there any more"
+
+
+def test_without_an_adapter_of_the_champion_there_is_nothing_to_begin_at(bench):
+    bench.config = bench.config.model_copy(update={"personal_edits": 5, "min_edits": 1000})
+    bench.pilot = bench.new()
+    bench.rounds(20, "sft@11111111", "a b", "a c", user="ada")
+    for _ in range(4):
+        bench.pilot.step()
+    assert bench.fitter.started == []

@@ -256,12 +256,12 @@ def test_all_users_who_are_forgotten_between_two_fits_leave_nothing_to_fit(bench
     begin_fit(bench)
     bench.fitter.result = FitResult(Path("nowhere"), "out of memory")
     bench.pilot.step()
-    bench.rounds(19, CHAMPION, "a b", "a c")
-    assert waits(bench) == "19 of 20 edits of new requests since the last fit"
+    bench.rounds(4, CHAMPION, "a b", "a c")
+    assert waits(bench) == "4 of 5 edits of new requests since the last fit"
     with bench.store.transaction() as connection:
         writes.remove_texts(connection, [f"r{i}" for i in range(1, bench.n + 1)])
     bench.rounds(3, CHAMPION, "a b", "a c")
-    assert waits(bench) == "3 of 20 edits of new requests since the last fit"
+    assert waits(bench) == "3 of 5 edits of new requests since the last fit"
     assert len(bench.fitter.started) == 1
 
 

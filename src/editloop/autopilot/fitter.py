@@ -38,13 +38,20 @@ class FitResult(NamedTuple):
 class Fitter(Protocol):
     """What fits a generation, beside the autopilot."""
 
-    def start(self, lineage: Lineage, champion: Path | None = None, start: Path | None = None) -> None:
+    def start(
+        self,
+        lineage: Lineage,
+        champion: Path | None = None,
+        start: Path | None = None,
+        user: str | None = None,
+    ) -> None:
         """Begin a fit, or continue the one that was interrupted in the same run folder.
 
         Args:
             lineage: Where the generation comes from, and its run folder.
             champion: The run folder of the champion, which is evaluated on the same held-out requests.
             start: The policy at whose adapter it begins, as `fit --start` takes it; None for the base.
+            user: Whose rows are read; None for everybody's.
 
         Raises:
             AutopilotError: It cannot begin.
@@ -90,17 +97,25 @@ class CommandFitter:
         self._is_there = False
         self._lock = threading.RLock()  # a lease that is lost stops the fit from another thread
 
-    def start(self, lineage: Lineage, champion: Path | None = None, start: Path | None = None) -> None:
+    def start(
+        self,
+        lineage: Lineage,
+        champion: Path | None = None,
+        start: Path | None = None,
+        user: str | None = None,
+    ) -> None:
         """Begin or continue a fit; see `Fitter`."""
         self._run, hold_out = Path(lineage.run), self._config.hold_out
         # Six digits and not `repr`, whose 1e-05 has a hyphen of its own.
         fit = ["fit", self._log(lineage, f"{hold_out:.6f}-1"), "--base", self._base, "--out", str(self._run)]
         fit += ["--methods", self._config.learn_from, "--reference", self._config.reference]
         fit += ["--start", str(start)] if start is not None else []
+        fit += ["--user", user] if user is not None else []
         fit += ["--memory", self._config.fit_memory] if self._config.fit_memory else []
         runs = [self._run, champion] if champion is not None else [self._run]
         held_out = self._log(lineage, f"0-{hold_out:.6f}")
-        samples = ["--samples", str(HELD_OUT_SAMPLES)]
+        whose = ["--user", user] if user is not None else []
+        samples = ["--samples", str(HELD_OUT_SAMPLES), *whose]
         with self._lock:
             # A fit that was done before this process began is not begun again: what it read is not kept, and
             # the store would give other rows by now.

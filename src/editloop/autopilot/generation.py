@@ -13,7 +13,7 @@ from editloop.autopilot.gates import FittedPolicy
 from editloop.autopilot.stages import Lineage
 from editloop.errors import AutopilotError
 
-__all__ = ["Generation", "read_generation"]
+__all__ = ["Generation", "finite", "read_generation"]
 
 
 class Generation(NamedTuple):
@@ -95,3 +95,12 @@ def _check_base(run: Path, champion_run: Path) -> None:
         seen=base.name,
         do="put the old base back, or serve the new run from a store of its own",
     )
+
+
+def finite(value: Any) -> Any:
+    """Figures as JSON types; one that is not finite becomes None."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

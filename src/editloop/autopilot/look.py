@@ -9,13 +9,14 @@ after a clock was put back by an hour.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from editloop.autopilot.ledger import NOTICED, PAUSED, arms_of, transition_of
 from editloop.autopilot.stages import Stage, Stages
 from editloop.autopilot.watch import Round, Watch
 from editloop.edits import get_cost
+from editloop.online import Arms
 from editloop.store import reads
 from editloop.store.database import Connection
 from editloop.store.rounds import rounds, stage_rows
@@ -38,7 +39,8 @@ class Look(NamedTuple):
         noticed: The number of the last of them of which a notice was sent.
         is_paused: Whether the autopilot is to take no step. Then no rounds are read.
         stages: Where the policies stand. The times of the transitions are in order.
-        arms: The arms that are played.
+        arms: The arms that are played for everybody.
+        owners: The arms of single users, and the keys of these.
         watch: The rounds. Their times are in order, also with those of the transitions.
         shadow_since: The clock's time from which on the drafts of the policy in the shadow were written.
     """
@@ -48,6 +50,7 @@ class Look(NamedTuple):
     is_paused: bool
     stages: Stages
     arms: tuple[str, ...]
+    owners: Mapping[str, str]
     watch: Watch
     shadow_since: float
 
@@ -77,11 +80,11 @@ def look(connection: Connection, now: float) -> Look:
                          if each.subject == last.subject)  # fmt: skip
         since = min([begun, *(row.time for row in found if row.seq > seq)])
     epoch = reads.last_epoch(connection)
-    arms = () if epoch is None else arms_of(epoch).arms
+    arms = Arms(0, ()) if epoch is None else arms_of(epoch)
     salt, bound = reads.fact(connection, SALT) or "", _scale(connection)
     ordered = sorted(found, key=lambda row: row.seq)
     watch = Watch(Round.of(row, salt, bound, times[row.seq]) for row in ordered)
-    return Look(rows, noticed, is_paused, stages, arms, watch, since)
+    return Look(rows, noticed, is_paused, stages, arms.shared, arms.owners, watch, since)
 
 
 def steady_times(clocked: Iterable[tuple[int, float]]) -> dict[int, float]:

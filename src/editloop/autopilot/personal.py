@@ -10,15 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from editloop.autopilot.assignment import user_key
 from editloop.autopilot.comparison import mixture_bound
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.decisions import FEWEST_ROUNDS
 from editloop.autopilot.stages import Stage, Stages, Transition
+from editloop.autopilot.starts import first_weights
 from editloop.autopilot.triggers import Supply
 from editloop.autopilot.watch import Watch
 from editloop.online.events import Heir
+from editloop.store import reads
+from editloop.store.database import Connection
+from editloop.store.rounds import count_new_edits, users_with_edits
+from editloop.store.schema import SALT
 
-__all__ = ["PERSONAL_PULLS", "begin_arm", "heir_of", "judge_personal", "whose_turn"]
+__all__ = [
+    "PERSONAL_PULLS",
+    "begin_arm",
+    "heir_of",
+    "judge_personal",
+    "next_arm",
+    "supplies",
+    "user_of",
+    "whose_turn",
+]
 
 PERSONAL_PULLS = 5.0
 """The most pulls that the evidence on the champion counts for as that on a user's own arm. A change of the
@@ -46,24 +61,82 @@ def whose_turn(supplies: Mapping[str, Supply], config: AutopilotConfig) -> str |
     return max(ready, key=lambda user: supplies[user].new, default=None)
 
 
-def begin_arm(
-    stages: Stages, arm: str, owner: str, owners: Mapping[str, str], transition: Transition
-) -> list[Transition]:
+def supplies(connection: Connection, stages: Stages, least: int, now: float) -> dict[str, Supply]:
+    """What each user has edited before and after the last fit of an arm of their own.
+
+    Args:
+        connection: Of the store.
+        stages: Where the policies stand.
+        least: The edits of a user who counts.
+        now: The time, in seconds since 1970.
+    """
+    salt = reads.fact(connection, SALT) or ""
+    read: dict[str, float] = {}
+    for each in stages.history:
+        if each.lineage is not None and each.lineage.owner:
+            read[each.lineage.owner] = each.lineage.until
+    found = {}
+    for user in users_with_edits(connection, least):
+        last = read.get(user_key(salt, user), 0.0)
+        learned = count_new_edits(connection, 0.0, last, user) if last else 0
+        found[user] = Supply(learned, count_new_edits(connection, last, now, user))
+    return found
+
+
+def user_of(connection: Connection, owner: str) -> str | None:
+    """The user who has a key; None if the store knows no such user any more."""
+    salt = reads.fact(connection, SALT) or ""
+    return next((each for each in users_with_edits(connection, 1) if user_key(salt, each) == owner), None)
+
+
+def next_arm(
+    connection: Connection, stages: Stages, champion: str, config: AutopilotConfig, now: float
+) -> tuple[str, str, str] | None:
+    """The arm of a user's own that is to be fitted next; None if it is nobody's turn.
+
+    Args:
+        connection: Of the store.
+        stages: Where the policies stand.
+        champion: The champion, at whose adapter the fit begins; without one there is nothing to begin at.
+        config: The configuration.
+        now: The time, in seconds since 1970.
+
+    Returns:
+        The key of the user, the name of the fit, and why it begins.
+    """
+    if first_weights(connection, champion) != champion:
+        return None
+    found = supplies(connection, stages, config.personal_edits, now)
+    user = whose_turn(found, config)
+    if user is None:
+        return None
+    key = user_key(reads.fact(connection, SALT) or "", user)
+    before = sum(each.stage is Stage.FITTING and _owner(each) == key for each in stages.history)
+    return key, f"personal-{key[:8]}-{before + 1}", f"{found[user].new} new edits of one user"
+
+
+def _owner(transition: Transition) -> str:
+    return transition.lineage.owner if transition.lineage is not None else ""
+
+
+def begin_arm(stages: Stages, transition: Transition, owners: Mapping[str, str]) -> list[Transition]:
     """The transitions by which a user gets an arm, in place of the one that the user had.
 
     Args:
         stages: Where the policies stand.
-        arm: The new arm.
-        owner: The key of its user.
-        owners: The arms of users, and whose they are.
-        transition: The one by which it becomes an arm.
+        transition: The one by which it becomes an arm, whose lineage names its user.
+        owners: The arms of single users, and the keys of these.
     """
-    old = [each for each, key in owners.items() if key == owner and stages.of(each) is Stage.ARM]
-    retired = [
-        Transition(each, Stage.ARM, Stage.RETIRED, transition.time, reason=f"{arm} takes its place")
-        for each in old
+    reason = f"{transition.subject} takes its place"
+    old = [arm for arm, key in owners.items() if key == _owner(transition)]
+    return [
+        *(
+            Transition(arm, Stage.ARM, Stage.RETIRED, transition.time, reason=reason)
+            for arm in old
+            if stages.of(arm) is Stage.ARM
+        ),
+        transition,
     ]
-    return [*retired, transition]
 
 
 def judge_personal(

@@ -7,7 +7,6 @@ another machine. Each step is one transaction that checks the lease and the stag
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import threading
 import time
@@ -27,15 +26,29 @@ from editloop.autopilot.decisions import (
 )
 from editloop.autopilot.fitter import FitResult, Fitter
 from editloop.autopilot.gates import gate_objections
-from editloop.autopilot.generation import read_generation
+from editloop.autopilot.generation import finite, read_generation
 from editloop.autopilot.lease import Lease
 from editloop.autopilot.ledger import NOTICED, WAITS, read_stages, transition_of, write_transitions
 from editloop.autopilot.look import Look, look
 from editloop.autopilot.notices import Notices
+from editloop.autopilot.personal import (
+    begin_arm,
+    heir_of,
+    judge_personal,
+    next_arm,
+    user_of,
+)
 from editloop.autopilot.shadow import Scorer, ShadowCosts
 from editloop.autopilot.stages import Lineage, Stage, Stages, Transition
 from editloop.autopilot.starts import BASE, first_weights, run_of, start_path
-from editloop.autopilot.triggers import Supply, has_risen, minutes_spent, refit_reason, waits_for
+from editloop.autopilot.triggers import (
+    Supply,
+    has_risen,
+    may_fit,
+    minutes_spent,
+    refit_reason,
+    waits_for,
+)
 from editloop.errors import AutopilotError, EditLoopError, StoreUnreachableError
 from editloop.store import writes
 from editloop.store.database import Store
@@ -216,7 +229,7 @@ class Autopilot:
         stages, arms, watch = seen.stages, seen.arms, seen.watch
         if new := adopt(stages, arms, now):
             return self._write(new)
-        alarm = judge_alarms(stages, watch, arms, now)
+        alarm = judge_alarms(stages, watch, arms, now, tuple(seen.owners))
         if alarm is not None:
             return self._write([alarm])
         first = crown(stages, watch, arms, now) or judge_canary(stages, watch, self.config, now)
@@ -225,6 +238,8 @@ class Autopilot:
         if first is not None:
             return self._write([first])
         found = judge_arms(stages, watch, arms, self.config, now)
+        if not found and (worse := judge_personal(stages, watch, seen.owners, self.config, now)) is not None:
+            found = [worse]
         return self._write(found) if found else []
 
     def _judge_shadow(self, seen: Look, last: Transition, champion: str, now: float) -> Transition | None:
@@ -257,7 +272,7 @@ class Autopilot:
         lineage = lineage._replace(minutes=(time.monotonic() - self._fit_began) / 60)
         self._result = self._result or self.fitter.poll()
         if self._result is not None:
-            written = self._take_in(under_way, lineage, self._result, stages, now)
+            written = self._take_in(under_way, lineage, self._result, seen, now)
             self._is_fitting, self._result = False, None  # only now: the writing may have failed
             return written
         if minutes_spent(stages, now) + lineage.minutes > self.config.fit_minutes:
@@ -282,7 +297,7 @@ class Autopilot:
             self._note_wait("there is no champion yet", now)
             return []
         # A fit that began in the future, by a clock that was wrong, would be the last one until then.
-        known = [each.lineage.until for each in stages.history if each.lineage]
+        known = [each.lineage.until for each in stages.history if each.lineage and not each.lineage.owner]
         last = max((until for until in known if until <= now), default=0.0)
         if self._learned[0] != last:  # it takes a scan of all edits, and changes with each fit only
             self._learned = last, self.store.read(lambda c: count_new_edits(c, 0.0, last))
@@ -291,13 +306,28 @@ class Autopilot:
         reason = refit_reason(stages, supply, self.config, now, risen=risen)
         if reason is None:
             self._note_wait(waits_for(stages, supply, self.config, now, risen=risen), now)
-            return []
+            return self._begin_personal(stages, champion, now)
         number = stages.generation + 1
-        run = self._new_folder(number)
+        run = self._new_folder(f"generation-{number}")
         asks = self.config.start == "champion"
         start = self.store.read(lambda c: first_weights(c, champion)) if asks else BASE
         lineage = Lineage(number, seen.arms, start, now, str(run))
         begun = Transition(f"generation-{number}", None, Stage.FITTING, now, reason=reason, lineage=lineage)
+        self._write([begun])
+        return [begun, *self._start(begun, lineage)]
+
+    def _begin_personal(self, stages: Stages, champion: str, now: float) -> list[Transition]:
+        """Begin the fit of an arm of a user's own, if somebody has enough edits."""
+        if not self.config.personal_edits or not may_fit(stages, self.config, now):
+            return []
+        due = self.store.read(lambda c: next_arm(c, stages, champion, self.config, now))
+        if due is None:
+            return []
+        owner, name, reason = due
+        lineage = Lineage(
+            stages.generation, (champion,), champion, now, str(self._new_folder(name)), owner=owner
+        )
+        begun = Transition(Path(lineage.run).name, None, Stage.FITTING, now, reason=reason, lineage=lineage)
         self._write([begun])
         return [begun, *self._start(begun, lineage)]
 
@@ -307,32 +337,35 @@ class Autopilot:
             self._set_fact(WAITS, f"{now:.0f} {reason}")
             self._waits = reason
 
-    def _new_folder(self, number: int) -> Path:
+    def _new_folder(self, name: str) -> Path:
         """A run folder that nothing is in: a store that was replaced begins its generations again."""
-        run = (self.runs / f"generation-{number}").resolve()
+        run = (self.runs / name).resolve()
         attempt = 1
         while run.exists():
             attempt += 1
-            run = run.with_name(f"generation-{number}-{attempt}")
+            run = run.with_name(f"{name}-{attempt}")
         return run
 
     def _start(self, begun: Transition, lineage: Lineage) -> list[Transition]:
         stages = self.store.read(read_stages)
         try:
             start = self.store.read(lambda c: start_path(c, lineage.start))
-            self.fitter.start(lineage, self.store.read(lambda c: run_of(c, stages.champion)), start)
+            user = self.store.read(lambda c: user_of(c, lineage.owner)) if lineage.owner else None
+            if lineage.owner and user is None:
+                return self._fail(begun, lineage, "its user is not there any more")
+            self.fitter.start(lineage, self.store.read(lambda c: run_of(c, stages.champion)), start, user)
         except AutopilotError as error:
             return self._fail(begun, lineage, str(error))
         self._is_fitting, self._fit_began, self._result = True, time.monotonic(), None
         return []
 
     def _take_in(
-        self, begun: Transition, lineage: Lineage, result: FitResult, stages: Stages, now: float
+        self, begun: Transition, lineage: Lineage, result: FitResult, seen: Look, now: float
     ) -> list[Transition]:
-        """Put the best policy of a run through the gates, and into the shadow."""
+        """Put the best policy of a run through the gates, and into the shadow; a user's is an arm at once."""
         if result.error:
             return self._fail(begun, lineage, result.error)
-        champion = stages.champion
+        stages, champion = seen.stages, seen.stages.champion
         # Read out here: a store that does not answer is no fault of the fit.
         other = self.store.read(lambda c: run_of(c, champion))
         try:
@@ -349,18 +382,13 @@ class Autopilot:
         evidence |= {"held out": policy.held_out, "champion held out": policy.champion}
         evidence["share"] = self.config.shadow_share
         stage, reason = Stage.SHADOW, "it passed the offline gates"
+        if lineage.owner:
+            stage, heir = Stage.ARM, heir_of(champion)
+            evidence["inherits"] = heir and heir._asdict()
         if against:
             stage, reason = Stage.REJECTED, "; ".join(against.values())
         new = Transition(
-            policy.arm, None, stage, now, reason=reason, evidence=_finite(evidence), lineage=lineage
+            policy.arm, None, stage, now, reason=reason, evidence=finite(evidence), lineage=lineage
         )
-        return self._write([fitted._replace(reason=f"its best policy is {policy.arm}"), new], [row])
-
-
-def _finite(value: Any) -> Any:
-    """Figures as JSON types; one that is not finite becomes None."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        steps = begin_arm(stages, new, seen.owners) if stage is Stage.ARM else [new]
+        return self._write([fitted._replace(reason=f"its best policy is {policy.arm}"), *steps], [row])
