@@ -107,8 +107,9 @@ def run(
         stack.callback(load.stop)
         callback.message(f"{quiet:.0f} seconds without an autopilot, after {warm_up:.0f} to warm up")
         time.sleep(warm_up)
-        began = time.time()
+        began, used = time.time(), server.processor_seconds() or 0.0
         time.sleep(quiet)
+        used = (server.processor_seconds() or 0.0) - used
         store = stack.enter_context(closing(Store(address)))
         store.open(claim=False)
         started = time.time()
@@ -125,7 +126,7 @@ def run(
         data = measured(store, seen, began, started, needed)
     settings = {"rate": rate, "edited": plan.edited, "users": plan.users, "kind": plan.kind, "seed": seed}
     settings |= {"flags": {"min-edits": needed, **FLAGS}, "fit": FIT, "further": further}
-    data = {"settings": settings, "edits": answered, **data}
+    data = {"settings": settings, "edits": answered, "processor_share": used / quiet, **data}
     write_result("learning-speed", data, _page(data), out)
     return data
 
@@ -301,7 +302,8 @@ def _page(data: Mapping[str, Any]) -> str:
         counts = [f"{each['seconds']:.0f}", f"{each['requests']:,}", str(unanswered)]
         rows.append([SHOWN[name], *counts, *figures])
     steps = [[name, f"{value:.1f}"] for name, value in seconds.items()]
-    parts = [what, markdown_table(head, rows), _ratio(latency)]
+    used = f"Without an autopilot the server uses {data['processor_share']:.0%} of a core."
+    parts = [what, markdown_table(head, rows), used, _ratio(latency)]
     parts += ["Seconds from the edit that began the fit:", markdown_table(["step", "seconds"], steps)]
     parts += [_shares(seconds), "\n".join(f"- {line}" for line in data["transitions"])]
     return "\n\n".join(parts)

@@ -88,7 +88,8 @@ def test_a_page_says_what_was_run(store):
     move(store, begun, failed)
     data = measured(store, seen, 100.0, 105.0, 3)
     settings = {"rate": 20.0, "users": 20, "kind": "strong", "edited": 0.25, "further": 60}
-    page = learning_speed._page({"settings": {**settings, "flags": {"min-edits": 3}}, **data})
+    given = {**settings, "flags": {"min-edits": 3}}
+    page = learning_speed._page({"settings": given, "processor_share": 0.4, **data})
     assert "20 requests a second" in page and "`--min-edits 3`" in page
     assert "generation-1: fitting → failed (no room)" in page and "not measured" in page
 
