@@ -38,6 +38,7 @@ BENCHMARKS = {
     "log-scale": "log_scale:run",
     "own-log": "own_log:run",
     "personal": "personal:run",
+    "personal-adapters": "personal_adapters:run",
     "pessimism": "pessimism:run",
     "postedit": "postedit:run",
     "promotion": "promotion:run",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import defaults, edit_losses, estimate, real, real_table, rerank
+from benchmarks import defaults, edit_losses, estimate, personal_adapters, real, real_table, rerank
 from editloop.progress import WarningCallback
 
 
@@ -18,7 +18,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def in_turn(work: Callable[[Any], Any], jobs: Sequence[Any], *_: Any) -> Iterator[tuple[Any, Any]]:
         return ((job, work(job)) for job in jobs)
 
-    for module in (defaults, edit_losses, estimate, real, real_table, rerank):
+    for module in (defaults, edit_losses, estimate, personal_adapters, real, real_table, rerank):
         monkeypatch.setattr(module, "in_parallel", in_turn)
     for module in (edit_losses, real, real_table):
         monkeypatch.setattr(module, "RelayedCallback", lambda label: WarningCallback())
