@@ -85,7 +85,7 @@ class Bench:
         by: str | None = None,
         user: str | None = None,
     ) -> None:
-        """Rounds of an arm, whose drafts all users edit in this way, or one; another arm may have answered."""
+        """Rounds of an arm, whose drafts all users edit so, or one; another arm may have answered."""
         with self.store.transaction() as connection:
             for _ in range(n):
                 self.n += 1
