@@ -17,6 +17,7 @@ from editloop.autopilot.decisions import ShadowPair, judge_shadow
 from editloop.autopilot.shadow import CommandScorer, Predicted, ShadowCosts, predict_shadow
 from editloop.autopilot.stages import Stage, Stages, Transition
 from editloop.autopilot.watch import Watch
+from editloop.cli.autopilot import child_command
 from editloop.errors import AutopilotError
 from editloop.offline import fit, rerank
 from editloop.offline.cost_model.saved import predicted_costs
@@ -179,6 +180,19 @@ def test_a_cost_model_that_predicts_nothing_is_not_asked(
     assert predict_shadow(store, NEW, 0.0) == {"costs": [], "objection": "it may predict nothing"}
     with pytest.raises(AutopilotError, match="no such policy"):
         predict_shadow(store, "nobody@1", 0.0)
+
+
+def test_the_real_command_writes_what_the_scorer_reads(run: RunFolder, store: Store, url: str) -> None:
+    scorer = CommandScorer(Child(child_command(), 0), url, ["--device", "cpu"])
+    until, found = time.monotonic() + 120, None
+    while found is None and time.monotonic() < until:
+        found = scorer.predict(SHADOW, run.path)
+        time.sleep(0.1)
+    scorer.stop()
+    (file,) = run.path.glob("shadow-*.json")
+    written = json.loads(file.read_text())
+    file.unlink()
+    assert found == written["costs"] and written == predict_shadow(store, NEW, 1000.0, device="cpu")
 
 
 class FakeScorer:
