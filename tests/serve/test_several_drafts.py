@@ -97,9 +97,13 @@ def test_a_stream_gives_the_chosen_draft_in_one_part(made: RunFolder, earned: No
         backend, arm = await started(made, 3)
         whole = await backend.complete(arm, ask("mail 1"), "r")
         chunks = [chunk async for chunk in backend.stream(arm, ask("mail 1"), "r")]
+        # The same draws in two calls: the last digits of sums depend on what else the processor does.
+        about = pytest.approx(whole.logprob, rel=1e-6)
+        bounds = [pytest.approx(each.bound, rel=1e-6) for each in whole.drafts]
+        drafts = tuple(replace(each, bound=bound) for each, bound in zip(whole.drafts, bounds, strict=True))
         assert chunks == [
             Chunk({"role": "assistant", "content": whole.text}),
-            Chunk({}, whole.finish, whole.usage, drafts=whole.drafts, logprob=whole.logprob),
+            Chunk({}, whole.finish, whole.usage, drafts=drafts, logprob=about),
         ]
         await backend.stop()
 

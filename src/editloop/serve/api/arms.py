@@ -101,6 +101,35 @@ async def promote(
         Problem: 400 if there is no such run or policy; 409 if offline evaluation advises against one, or one
             of a user is everybody's already; 502 if one cannot be made ready.
     """
+    served, rows, against = await _examined(state, run, names, force)
+    new, owner = [each.arm for each in served], state.loop.scopes.key(user)
+
+    def change(now: Arms) -> tuple[str, ...]:
+        if owner and (both := [arm for arm in new if arm in now.shared]):
+            raise Problem(409, "it is everybody's arm already", code="arm_shared", seen=both[0])
+        kept = [arm for arm in now.arms if arm not in new and (not owner or now.owners.get(arm) != owner)]
+        return (*(kept if owner or not replace else ()), *new)
+
+    heir = heir_of(state.loop.state.stages.champion) if owner else None
+    heirs = {} if heir is None else dict.fromkeys(new, heir)
+
+    # Under the lock, so that `follow` does not release the new policies before their epoch has begun. The
+    # epoch's own event lets `follow` run once more, after this.
+    async with state.following:
+        await _prepare(state, served)
+        command = StartEpoch(change, rows, time.time(), heirs, dict.fromkeys(new, owner))
+        epoch = await state.loop.set_arms(command)
+    return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms), "against": against}
+
+
+async def _examined(
+    state: ServerState, run: str, names: list[str] | None, force: bool
+) -> tuple[list[ServedPolicy], list[dict[str, Any]], dict[str, str]]:
+    """Policies of a run, their rows of the store, and what offline evaluation says against them.
+
+    Raises:
+        Problem: As of `promote`.
+    """
     try:
         served = await within_time_limit(lambda: find_policies(run, names))
         measured = await within_time_limit(
@@ -129,24 +158,7 @@ async def promote(
         }
         for each in served
     ]
-    new, owner = [each.arm for each in served], state.loop.scopes.key(user)
-
-    def change(now: Arms) -> tuple[str, ...]:
-        if owner and (both := [arm for arm in new if arm in now.shared]):
-            raise Problem(409, "it is everybody's arm already", code="arm_shared", seen=both[0])
-        kept = [arm for arm in now.arms if arm not in new and (not owner or now.owners.get(arm) != owner)]
-        return (*(kept if owner or not replace else ()), *new)
-
-    heir = heir_of(state.loop.state.stages.champion) if owner else None
-    heirs = {} if heir is None else dict.fromkeys(new, heir)
-
-    # Under the lock, so that `follow` does not release the new policies before their epoch has begun. The
-    # epoch's own event lets `follow` run once more, after this.
-    async with state.following:
-        await _prepare(state, served)
-        command = StartEpoch(change, rows, now, heirs, dict.fromkeys(new, owner))
-        epoch = await state.loop.set_arms(command)
-    return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms), "against": against}
+    return served, rows, against
 
 
 async def _prepare(state: ServerState, served: list[ServedPolicy]) -> None:
