@@ -222,6 +222,9 @@ def test_what_is_usual_or_too_little_is_no_alarm():
     assert first_alarm(rounds_of(NEW, FEWEST - 1, non_answer=True), rounds_of(CHAMPION, 60)) is None
     everyone = rounds_of(CHAMPION, 60, non_answer=True)
     assert first_alarm(rounds_of(NEW, 30, non_answer=True), everyone) is None
+    wanted = rounds_of(CHAMPION, 60, wants_none=True)  # users make the others' drafts read like that
+    assert first_alarm(rounds_of(NEW, 30, non_answer=True), wanted) is None
+    assert first_alarm(rounds_of(NEW, 30, non_answer=True), rounds_of(CHAMPION, 60)) is not None
     # The last arm stays, whatever it does.
     alone = Watch(rounds_of(CHAMPION, 60, failed=True))
     assert judge_alarms(stages(), alone, (CHAMPION,), 9.0) is None

@@ -69,6 +69,14 @@ def test_drafts_that_are_worse_in_another_way_than_by_cost(name: str, gate: str,
     assert gate_objections(replace(GOOD, held_out=few, champion=figures(cost={**COST, "n": 12}))) == {}
 
 
+def test_drafts_that_read_as_the_users_own_texts_are_no_fault() -> None:
+    """Letters that only ask for something look like questions back, and may be what the users want."""
+    learned = figures(non_answers=0.25, edits_non_answers=0.25)
+    assert gate_objections(replace(GOOD, held_out=learned)) == {}
+    too_many = figures(non_answers=0.6, edits_non_answers=0.25)
+    assert list(gate_objections(replace(GOOD, held_out=too_many))) == ["non_answers"]
+
+
 def test_an_estimate_from_the_log_objects_by_the_whole_of_its_interval() -> None:
     def weighed(low: float, high: float) -> FittedPolicy:
         cost = {"value": (low + high) / 2, "low": low, "high": high, "n": 60}

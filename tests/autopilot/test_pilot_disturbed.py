@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from editloop.autopilot.fitter import FitResult
 from editloop.autopilot.ledger import NOTICED, WAITS, write_transitions
-from editloop.autopilot.look import steady_times
+from editloop.autopilot.look import look, steady_times
 from editloop.autopilot.stages import Stage, Transition
 from editloop.autopilot.triggers import minutes_spent
 from editloop.errors import StoreUnreachableError
@@ -270,3 +270,11 @@ def test_a_store_without_arms_says_that_there_is_no_champion(bench):
         row = {"seq": 2, "time": 2.0, "kind": "arms", "epoch": 2, "arms": "[]"}
         writes.insert_event(connection, row)
     assert waits(bench) == "there is no champion yet"
+
+
+def test_what_users_make_of_drafts_is_read_with_the_rounds(bench):
+    bench.rounds(3, CHAMPION, "Here is a letter.", "Could you please send your address?")
+    bench.rounds(2, CHAMPION, "Here is a letter.", "Here is another letter.")
+    watch = bench.store.read(lambda c: look(c, bench.now)).watch
+    assert [each.wants_none for each in watch.rounds] == [True] * 3 + [False] * 2
+    assert not any(each.non_answer for each in watch.rounds)

@@ -176,6 +176,7 @@ def test_an_empty_sample_is_counted_and_costs_what_the_cost_says(base: Any) -> N
     check = check_samples(policy, examples, get_cost("levenshtein:char/response"), seed=0, max_new_tokens=6)
     assert check is not None
     assert (check.cost.mean, check.empty, check.non_answers) == (2.5, 0.5, 0.5)  # "" to "hello" costs 5
+    assert check.edits_non_answers == 0
     assert SampleCheck.from_json(check.to_json()) == check
 
 

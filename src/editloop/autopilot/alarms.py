@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import median
 
 from editloop.autopilot.comparison import Cost, Difference, between_groups
@@ -79,8 +80,9 @@ def errors(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
 
 
 def non_answers(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
-    """It refuses, asks back or says nothing."""
-    return _by_users("gives no answer", lambda each: each.non_answer, rounds, others)
+    """It refuses, asks back or says nothing, more often than the others and than what users make of these."""
+    wanted = [replace(each, non_answer=each.non_answer or each.wants_none) for each in others]
+    return _by_users("gives no answer", lambda each: each.non_answer, rounds, wanted)
 
 
 def silence(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:

@@ -67,7 +67,13 @@ class AutopilotConfig(Configuration):
     fit_memory: str | None = setting(
         None, "The most memory of a fit, as of `editloop fit --memory`.", section=FITS
     )
-    niceness: int = setting(10, "How far a fit steps back behind other processes.", section=FITS, ge=0, le=19)
+    niceness: int = setting(
+        19,
+        "How far a fit steps back behind other processes; with 19 it gets only the time that none wants.",
+        section=FITS,
+        ge=0,
+        le=19,
+    )
     hold_out: float = setting(
         0.1,
         "The share of the requests that no fit reads, so that policies can be compared on them.",

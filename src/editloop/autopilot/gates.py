@@ -82,11 +82,19 @@ def well_formed(policy: FittedPolicy) -> str | None:
 
 
 def non_answers(policy: FittedPolicy) -> str | None:
-    """Its held-out drafts are no answers in clearly more cases than the champion's.
+    """Its held-out drafts are no answers in clearly more cases than the champion's, and than the edits.
 
-    Users have nothing to edit in a refusal or a question back, so that no cost of edits shows it.
+    Users have nothing to edit in a refusal or a question back, so that no cost of edits shows it. But if what
+    they make of drafts themselves reads like that, such as a letter that only asks for something, a policy
+    that has learned it is right.
     """
-    return _more_often("non_answers", "are no answers", policy)
+    objection = _more_often("non_answers", "are no answers", policy)
+    own, wanted = (_sampled(policy.held_out, name) for name in ("non_answers", "edits_non_answers"))
+    if objection is None or not wanted:
+        return objection
+    n = int(_sampled(policy.held_out)["n"])
+    is_more = excess_share(round(own * n), n, round(wanted * n), n, least=SHARE, errors=STANDARD_ERRORS)
+    return objection if is_more else None
 
 
 def off_policy(policy: FittedPolicy) -> str | None:

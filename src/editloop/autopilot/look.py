@@ -16,16 +16,20 @@ from editloop.autopilot.ledger import NOTICED, PAUSED, arms_of, transition_of
 from editloop.autopilot.stages import Stage, Stages
 from editloop.autopilot.watch import Round, Watch
 from editloop.edits import get_cost
+from editloop.edits.non_answers import find_non_answer
 from editloop.online import Arms
 from editloop.store import reads
 from editloop.store.database import Connection
-from editloop.store.rounds import rounds, stage_rows
+from editloop.store.rounds import newest_edits, rounds, stage_rows
 from editloop.store.schema import COST, SALT
 
 __all__ = ["LOOK_BACK", "Look", "look", "steady_times"]
 
 LOOK_BACK = 90 * 86_400.0
 """Seconds for which rounds are looked at. Older costs say little of today's users."""
+
+NEWEST_EDITS = 500
+"""The edits that are read to see whether users want what the rules take for no answer."""
 
 TICK = 1e-6
 """Seconds from one event to the next where the clock stood still or went back."""
@@ -83,7 +87,10 @@ def look(connection: Connection, now: float) -> Look:
     arms = Arms(0, ()) if epoch is None else arms_of(epoch)
     salt, bound = reads.fact(connection, SALT) or "", _scale(connection)
     ordered = sorted(found, key=lambda row: row.seq)
-    watch = Watch(Round.of(row, salt, bound, times[row.seq]) for row in ordered)
+    wanted = {row.response_id for row in newest_edits(connection, NEWEST_EDITS) if find_non_answer(row.edit)}
+    watch = Watch(
+        Round.of(row, salt, bound, times[row.seq], wants_none=row.response_id in wanted) for row in ordered
+    )
     return Look(rows, noticed, is_paused, stages, arms.shared, arms.owners, watch, since)
 
 

@@ -30,6 +30,7 @@ class Round:
         seconds: The time that the policy took; None if it is not known.
         failed: Whether no arm could answer.
         non_answer: Whether the answer is none (`editloop.edits.non_answers`).
+        wants_none: Whether by the same rules what the user made of it is none either.
     """
 
     response_id: str
@@ -42,9 +43,18 @@ class Round:
     seconds: float | None = None
     failed: bool = False
     non_answer: bool = False
+    wants_none: bool = False
 
     @classmethod
-    def of(cls, row: Any, salt: str, bound: float = math.inf, time: float | None = None) -> Round:
+    def of(
+        cls,
+        row: Any,
+        salt: str,
+        bound: float = math.inf,
+        time: float | None = None,
+        *,
+        wants_none: bool = False,
+    ) -> Round:
         """The round of a row of `editloop.store.rounds.rounds`.
 
         Args:
@@ -52,6 +62,7 @@ class Round:
             salt: That of the store.
             bound: The most that a cost counts for.
             time: When, in place of what the row says.
+            wants_none: Whether what the user made of it is no answer by the rules.
         """
         return cls(
             response_id=row.response_id,
@@ -65,6 +76,7 @@ class Round:
             failed=row.finish == "failed",
             # Brevity is no rule of the registry. A policy that learned to be brief is judged by its costs.
             non_answer=row.non_answer in NON_ANSWERS,
+            wants_none=wants_none,
         )
 
     @property

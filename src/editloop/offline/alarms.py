@@ -42,6 +42,7 @@ class SampleCheck:
         examples: The first few samples: context, sample, edit, cost, finished.
         empty: Share of samples that are empty or white space.
         non_answers: Share of samples that are no answers, by the rules of `editloop.edits.non_answers`.
+        edits_non_answers: Share of the edits that the same rules take for none: what the users want, then.
     """
 
     cost: Estimate
@@ -51,6 +52,7 @@ class SampleCheck:
     examples: list[dict[str, Any]]
     empty: float = 0.0
     non_answers: float = 0.0
+    edits_non_answers: float = 0.0
 
     def in_words(self) -> str:
         """The cost, with what tells whether it is one of whole responses of the right length."""
@@ -113,6 +115,7 @@ def check_samples(
         ],
         empty=float(np.mean([not s.text.strip() for s in samples])),
         non_answers=float(np.mean([find_non_answer(s.text) is not None for s in samples])),
+        edits_non_answers=float(np.mean([find_non_answer(edit) is not None for edit in edits])),
     )
 
 

@@ -74,6 +74,7 @@ class SamplesRecord(_Record):
     length_ratio: float | None = None
     empty: float | None = 0.0
     non_answers: float | None = None
+    edits_non_answers: float | None = None
     examples: list[SampleRecord] = Field(default_factory=list)
 
 

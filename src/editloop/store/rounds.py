@@ -12,6 +12,7 @@ from editloop.store.schema import DECIDED, EXPIRED, drafts, edits, events, shado
 __all__ = [
     "MAX_ROUNDS",
     "count_new_edits",
+    "newest_edits",
     "rounds",
     "shadow_drafts",
     "shadow_rounds",
@@ -98,6 +99,12 @@ def rounds(connection: Connection, since: float, limit: int = MAX_ROUNDS) -> Seq
         .limit(limit)
     )
     return connection.execute(query).all()[::-1]
+
+
+def newest_edits(connection: Connection, limit: int) -> Sequence[Any]:
+    """Return the newest edits that changed a draft; a row has `response_id` and `edit`."""
+    query = _changed(select(edits.c.response_id, edits.c.edit))
+    return connection.execute(query.order_by(edits.c.time.desc()).limit(limit)).all()
 
 
 def shadow_rounds(connection: Connection, since: float) -> Sequence[Any]:
