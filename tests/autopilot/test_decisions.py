@@ -224,6 +224,11 @@ def test_what_is_usual_or_too_little_is_no_alarm():
     assert first_alarm(rounds_of(NEW, 30, non_answer=True), everyone) is None
     wanted = rounds_of(CHAMPION, 60, wants_none=True)  # users make the others' drafts read like that
     assert first_alarm(rounds_of(NEW, 30, non_answer=True), wanted) is None
+    # The newest edits alone are read; what is known of them holds for the others.
+    part = rounds_of(CHAMPION, 20, wants_none=True) + rounds_of("other@1", 400)
+    assert first_alarm(rounds_of(NEW, 30, non_answer=True), part) is None
+    accepted = rounds_of(CHAMPION, 20, wants_none=True) + rounds_of("other@1", 400, outcome="accepted")
+    assert first_alarm(rounds_of(NEW, 30, non_answer=True), accepted) is not None  # few make it read so
     assert first_alarm(rounds_of(NEW, 30, non_answer=True), rounds_of(CHAMPION, 60)) is not None
     # The last arm stays, whatever it does.
     alone = Watch(rounds_of(CHAMPION, 60, failed=True))

@@ -11,11 +11,12 @@ from piloted import Bench
 from editloop.autopilot.assignment import user_key
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.fitter import FitResult
-from editloop.autopilot.ledger import arms_of
+from editloop.autopilot.ledger import arms_of, epoch_columns
 from editloop.autopilot.personal import begin_arm, heir_of, judge_personal, whose_turn
 from editloop.autopilot.stages import Lineage, Stage, Stages, Transition
 from editloop.autopilot.triggers import Supply
 from editloop.autopilot.watch import Round, Watch
+from editloop.errors import AutopilotError
 from editloop.online import Heir
 from editloop.policy import RunFolder, arm_name
 from editloop.serve.testing import make_run
@@ -146,6 +147,41 @@ def test_a_user_who_is_forgotten_gets_no_arm(own):
     own.restart()
     (failed,) = own.pilot.step()
     assert failed.stage is S.FAILED and failed.reason == "its user is not there any more"
+
+
+def test_a_user_who_is_forgotten_while_the_fit_runs_gets_no_arm(own):
+    edits(own, 10, "ada")
+    (begun,) = own.pilot.step()
+    with own.store.transaction() as connection:
+        writes.remove_texts(connection, [f"r{i}" for i in range(1, own.n + 1)])
+    own.fitter.result = FitResult(make_run(Path(begun.lineage.run), ("early",)))
+    (failed,) = own.pilot.step()
+    assert failed.stage is S.FAILED and failed.reason == "its user is not there any more"
+    assert arms_of(own.store.read(reads.last_epoch)).owners == {}
+
+
+def test_an_arm_of_one_user_is_never_for_others():
+    found = stages()
+    assert found.owner(OWN) == "ada" and found.owner(CHAMPION) == ""
+    assert found.may_become(OWN) == {S.RETIRED, S.ROLLED_BACK}
+    for stage in (S.CANARY, S.SHADOW, S.CHAMPION):
+        with pytest.raises(AutopilotError, match="cannot become"):
+            found.apply(Transition(OWN, S.ARM, stage, 9.0, "somebody"))
+    found.apply(Transition(OWN, S.ARM, S.RETIRED, 9.0, "somebody"))
+    assert found.may_become(OWN) == {S.ARM}
+
+
+def test_an_arm_that_was_promoted_by_hand_is_known_as_its_users(own):
+    key, new = user_key("salt", "ada"), "early@22222222"
+    with own.store.transaction() as connection:
+        champion = own.stages().champion
+        epoch = arms_of(reads.last_epoch(connection)).next((champion, new), owners={new: key})
+        row = {"seq": reads.last_seq(connection) + 1, "time": own.now}
+        writes.insert_event(connection, row | epoch_columns(epoch, None))
+    (adopted,) = own.pilot.step()
+    assert (adopted.subject, adopted.stage, adopted.lineage.owner) == (new, S.ARM, key)
+    assert own.stages().owner(new) == key and own.pilot.step() == []
+    assert arms_of(own.store.read(reads.last_epoch)).owners == {new: key}
 
 
 def test_without_an_adapter_of_the_champion_there_is_nothing_to_begin_at(bench):

@@ -278,3 +278,5 @@ def test_what_users_make_of_drafts_is_read_with_the_rounds(bench):
     watch = bench.store.read(lambda c: look(c, bench.now)).watch
     assert [each.wants_none for each in watch.rounds] == [True] * 3 + [False] * 2
     assert not any(each.non_answer for each in watch.rounds)
+    bench.rounds(1, CHAMPION, "Here is a letter.", "Here is a letter.")
+    assert bench.store.read(lambda c: look(c, bench.now)).watch.rounds[-1].wants_none is None

@@ -137,6 +137,7 @@ def test_a_stream_has_the_prompt_and_its_text_is_kept(tmp_path: Path) -> None:
 def test_while_the_store_is_down_the_arm_answers_without_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+from small_run import make_run
     async def work() -> None:
         async with served(tmp_path, "retrieval") as service:
             await edited(service, "Invite Ada", "Hi Ada")
@@ -253,6 +254,19 @@ def test_those_of_the_configuration_stay_when_all_other_arms_are_replaced(tmp_pa
             await edited(service, "Invite Ada", "Hi Ada")
             await service.ask("Invite Bob", user="ada", model="retrieval-4:sft")
             assert last_asked(service)[1] == [user("Invite Ada"), kept("Hi Ada"), user("Invite Bob")]
+
+    run(work())
+
+
+def test_none_stands_on_the_arm_of_one_user(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path, "retrieval:early") as service:
+            own = make_run(tmp_path / "own", ("early",))
+            body = {"run": str(own.path), "user": "ada", "replace": True, "force": True}
+            done = (await service.http.post("/v1/arms", json=body)).json()
+            names = [arm.partition("@")[0] for arm in done["arms"]]
+            assert names == ["sft", "dpo", "early"]
+            assert list(service.loop.bandit.state.owners) == [done["arms"][-1]]
 
     run(work())
 

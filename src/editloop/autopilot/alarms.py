@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from statistics import median
 
 from editloop.autopilot.comparison import Cost, Difference, between_groups
@@ -81,8 +80,13 @@ def errors(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
 
 def non_answers(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:
     """It refuses, asks back or says nothing, more often than the others and than what users make of these."""
-    wanted = [replace(each, non_answer=each.non_answer or each.wants_none) for each in others]
-    return _by_users("gives no answer", lambda each: each.non_answer, rounds, wanted)
+    reason = _by_users("gives no answer", lambda each: each.non_answer, rounds, others)
+    known = [each.wants_none for each in others if each.wants_none is not None]
+    if reason is None or not known:
+        return reason
+    edited = sum(each.outcome == "edited" for each in others) / len(others)
+    wanted = edited * sum(known) / len(known)
+    return reason if sum(each.non_answer for each in rounds) / len(rounds) - wanted > SHARE else None
 
 
 def silence(rounds: Sequence[Round], others: Sequence[Round]) -> str | None:

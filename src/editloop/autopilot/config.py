@@ -53,8 +53,8 @@ class AutopilotConfig(Configuration):
     )
     personal_edits: int = setting(
         0,
-        "Fit an arm of one's own for each user with so many edits, and again when a part of that has come "
-        "anew; 0 for none.",
+        "Fit an arm of one's own for each user with so many edits, and again after as many new ones, or a "
+        "quarter as many as it had read if that is more; 0 for none.",
         section=FITS,
         ge=0,
     )

@@ -8,7 +8,7 @@ simulated.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from editloop.autopilot.alarms import first_alarm
@@ -16,7 +16,7 @@ from editloop.autopilot.assignment import Unit, balanced_draw
 from editloop.autopilot.comparison import Cost, Difference, budget_bound, mixture_bound, paired
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.inheritance import inheritance
-from editloop.autopilot.stages import PLAYED, Stage, Stages, Transition
+from editloop.autopilot.stages import PLAYED, Lineage, Stage, Stages, Transition
 from editloop.autopilot.watch import Canary, Watch
 
 __all__ = [
@@ -72,13 +72,24 @@ class ShadowPair(NamedTuple):
     other: float
 
 
-def adopt(stages: Stages, arms: Sequence[str], now: float) -> list[Transition]:
-    """Make the arms that somebody promoted without the autopilot known to it."""
-    return [
-        Transition(arm, None, Stage.ARM, now, reason="it was an arm before")
-        for arm in arms
-        if stages.of(arm) is None
+def adopt(
+    stages: Stages, arms: Sequence[str], now: float, owners: Mapping[str, str] | None = None
+) -> list[Transition]:
+    """Make the arms that somebody promoted without the autopilot known to it.
+
+    Args:
+        stages: Where the policies stand.
+        arms: The arms for everybody.
+        now: The time, in seconds since 1970.
+        owners: The arms of single users, and the keys of these.
+    """
+    reason = "it was an arm before"
+    shared = [Transition(arm, None, Stage.ARM, now, reason=reason) for arm in arms]
+    own = [
+        Transition(arm, None, Stage.ARM, now, reason=reason, lineage=Lineage(stages.generation, owner=owner))
+        for arm, owner in (owners or {}).items()
     ]
+    return [each for each in (*shared, *own) if stages.of(each.subject) is None]
 
 
 def crown(stages: Stages, watch: Watch, arms: Sequence[str], now: float) -> Transition | None:
@@ -189,7 +200,7 @@ def judge_shadow(
         reason = f"by the cost model its drafts in the shadow cost {model.mean:.3f} more than the champion's"
     if reason is not None:
         return Transition(last.subject, Stage.SHADOW, Stage.REJECTED, now, reason=reason, evidence=evidence)
-    expected = _expected_drafts(last, watch)
+    expected = _expected_drafts(stages, last, watch)
     if found.rounds == 0 and expected >= config.shadow_rounds and now - last.time > LOADING_SECONDS:
         reason = f"of some {expected:.0f} drafts in the shadow it wrote none; the server's log says why"
         return Transition(last.subject, Stage.SHADOW, Stage.REJECTED, now, reason=reason)
@@ -202,12 +213,14 @@ def judge_shadow(
     return start_canary(stages, watch, config, now, evidence=evidence, reason=reason)
 
 
-def _expected_drafts(last: Transition, watch: Watch) -> float:
-    """How many requests that were edited should have drafts in the shadow by now.
+def _expected_drafts(stages: Stages, last: Transition, watch: Watch) -> float:
+    """How many requests that were edited should have drafts of it and of the champion by now.
 
     A policy that no server can run, such as one of another base, would else stay in the shadow for ever.
     """
-    edited = sum(each.cost is not None for each in watch.rounds if each.time >= last.time)
+    title = stages.the(Stage.CHAMPION)
+    since = max(last.time, 0.0 if title is None else title.time)
+    edited = sum(each.cost is not None for each in watch.rounds if each.time >= since)
     return float(last.evidence.get("share", SHADOW_SHARE)) * edited
 
 

@@ -155,11 +155,13 @@ def _arms_after(now: Arms, transition: Transition, stages: Stages) -> Arms:
     canaries = tuple(arm for arm in now.canaries if arm != subject)
     heirs, owners = {}, {}
     if transition.stage in PLAYED:
-        arms = now.arms if subject in now.arms else (*arms, subject)
-        if (heir := stages.heir(subject)) is not None and subject not in now.arms:
+        if subject in now.arms:
+            return now
+        arms = (*arms, subject)
+        if (heir := stages.heir(subject)) is not None:
             heirs[subject] = heir
-        if (lineage := stages.lineage(subject)) is not None and lineage.owner:
-            owners[subject] = lineage.owner
+        if owner := stages.owner(subject):
+            owners[subject] = owner
     elif transition.stage is Stage.CANARY:
         canaries = (*canaries, subject)
     return now.next(arms, canaries=canaries, heirs=heirs, owners=owners)._replace(epoch=now.epoch)

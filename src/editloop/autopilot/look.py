@@ -87,9 +87,10 @@ def look(connection: Connection, now: float) -> Look:
     arms = Arms(0, ()) if epoch is None else arms_of(epoch)
     salt, bound = reads.fact(connection, SALT) or "", _scale(connection)
     ordered = sorted(found, key=lambda row: row.seq)
-    wanted = {row.response_id for row in newest_edits(connection, NEWEST_EDITS) if find_non_answer(row.edit)}
+    read = [] if is_paused else newest_edits(connection, NEWEST_EDITS)
+    wanted = {row.response_id: find_non_answer(row.edit) is not None for row in read}
     watch = Watch(
-        Round.of(row, salt, bound, times[row.seq], wants_none=row.response_id in wanted) for row in ordered
+        Round.of(row, salt, bound, times[row.seq], wants_none=wanted.get(row.response_id)) for row in ordered
     )
     return Look(rows, noticed, is_paused, stages, arms.shared, arms.owners, watch, since)
 

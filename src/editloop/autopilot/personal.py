@@ -25,6 +25,8 @@ from editloop.store.rounds import count_new_edits, users_with_edits
 from editloop.store.schema import SALT
 
 __all__ = [
+    "BUDGET_SHARE",
+    "GONE",
     "PERSONAL_PULLS",
     "begin_arm",
     "heir_of",
@@ -34,6 +36,12 @@ __all__ = [
     "user_of",
     "whose_turn",
 ]
+
+BUDGET_SHARE = 0.5
+"""The share of the minutes of fits that arms of single users may take; the rest is everybody's."""
+
+GONE = "its user is not there any more"
+"""Why a fit ends without an arm."""
 
 PERSONAL_PULLS = 5.0
 """The most pulls that the evidence on the champion counts for as that on a user's own arm. A change of the
@@ -104,11 +112,9 @@ def next_arm(
     Returns:
         The key of the user, the name of the fit, and why it begins.
     """
-    if first_weights(connection, champion) != champion:
-        return None
     found = supplies(connection, stages, config.personal_edits, now)
     user = whose_turn(found, config)
-    if user is None:
+    if user is None or first_weights(connection, champion) != champion:
         return None
     key = user_key(reads.fact(connection, SALT) or "", user)
     before = sum(each.stage is Stage.FITTING and _owner(each) == key for each in stages.history)

@@ -32,6 +32,8 @@ from editloop.autopilot.ledger import NOTICED, WAITS, read_stages, transition_of
 from editloop.autopilot.look import Look, look
 from editloop.autopilot.notices import Notices
 from editloop.autopilot.personal import (
+    BUDGET_SHARE,
+    GONE,
     begin_arm,
     heir_of,
     judge_personal,
@@ -227,7 +229,7 @@ class Autopilot:
     def _judge(self, seen: Look, now: float) -> list[Transition]:
         """Take the first step that follows from the rounds."""
         stages, arms, watch = seen.stages, seen.arms, seen.watch
-        if new := adopt(stages, arms, now):
+        if new := adopt(stages, arms, now, seen.owners):
             return self._write(new)
         alarm = judge_alarms(stages, watch, arms, now, tuple(seen.owners))
         if alarm is not None:
@@ -277,7 +279,9 @@ class Autopilot:
             return written
         if minutes_spent(stages, now) + lineage.minutes > self.config.fit_minutes:
             self.fitter.stop()
-            return self._fail(under_way, lineage, "its minutes are over")
+            return self._fail(
+                under_way, lineage, f"its minutes are over, with the niceness {self.config.niceness}"
+            )
         return []
 
     def _fail(self, begun: Transition, lineage: Lineage, reason: str) -> list[Transition]:
@@ -309,7 +313,8 @@ class Autopilot:
             return self._begin_personal(stages, champion, now)
         number = stages.generation + 1
         run = self._new_folder(f"generation-{number}")
-        asks = self.config.start == "champion"
+        # After a fit that failed, perhaps because the champion's adapter is of another shape, from the base.
+        asks = self.config.start == "champion" and stages.of(f"generation-{number - 1}") is not Stage.FAILED
         start = self.store.read(lambda c: first_weights(c, champion)) if asks else BASE
         lineage = Lineage(number, seen.arms, start, now, str(run))
         begun = Transition(f"generation-{number}", None, Stage.FITTING, now, reason=reason, lineage=lineage)
@@ -318,7 +323,8 @@ class Autopilot:
 
     def _begin_personal(self, stages: Stages, champion: str, now: float) -> list[Transition]:
         """Begin the fit of an arm of a user's own, if somebody has enough edits."""
-        if not self.config.personal_edits or not may_fit(stages, self.config, now):
+        own = self.config.model_copy(update={"fit_minutes": BUDGET_SHARE * self.config.fit_minutes})
+        if not self.config.personal_edits or not may_fit(stages, own, now):
             return []
         due = self.store.read(lambda c: next_arm(c, stages, champion, self.config, now))
         if due is None:
@@ -352,7 +358,7 @@ class Autopilot:
             start = self.store.read(lambda c: start_path(c, lineage.start))
             user = self.store.read(lambda c: user_of(c, lineage.owner)) if lineage.owner else None
             if lineage.owner and user is None:
-                return self._fail(begun, lineage, "its user is not there any more")
+                return self._fail(begun, lineage, GONE)
             self.fitter.start(lineage, self.store.read(lambda c: run_of(c, stages.champion)), start, user)
         except AutopilotError as error:
             return self._fail(begun, lineage, str(error))
@@ -365,6 +371,8 @@ class Autopilot:
         """Put the best policy of a run through the gates, and into the shadow; a user's is an arm at once."""
         if result.error:
             return self._fail(begun, lineage, result.error)
+        if lineage.owner and self.store.read(lambda c: user_of(c, lineage.owner)) is None:
+            return self._fail(begun, lineage, GONE)
         stages, champion = seen.stages, seen.stages.champion
         # Read out here: a store that does not answer is no fault of the fit.
         other = self.store.read(lambda c: run_of(c, champion))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,9 @@ from editloop.store.schema import COST
 __all__ = ["CommandScorer", "Predicted", "Scorer", "ShadowCosts", "predict_shadow"]
 
 log = logging.getLogger("editloop.autopilot")
+
+PREDICT_SECONDS = 1800.0
+"""Seconds after which a prediction is given up: a policy does not wait for it in the shadow for ever."""
 
 Predicted = Sequence[Mapping[str, float]]
 """For each request the predicted costs of its drafts, by arm. Whose request it was is not kept."""
@@ -65,19 +69,23 @@ class CommandScorer:
     def __init__(self, child: Child, store: str, options: Sequence[str] = ()) -> None:
         self._child, self._store, self._options = child, store, tuple(options)
         self._tried: Transition | None = None
+        self._launched = 0.0
 
     def predict(self, shadow: Transition, run: Path) -> Predicted | None:
         """What the drafts would cost; see `Scorer`."""
         file = run / f"shadow-{shadow.time:.0f}.json"
         if self._child.is_there and self._child.poll() is None:
-            return None
+            if time.monotonic() - self._launched < PREDICT_SECONDS:
+                return None
+            log.warning("%s: the cost model took too long, and is not asked", shadow.subject)
+            self._child.stop()
         with suppress(OSError, ValueError, KeyError, TypeError):
             found: Predicted = json.loads(file.read_text(encoding="utf-8"))["costs"]
             return found
         # After a failure the distance alone decides: the same command would fail once more.
         if self._tried == shadow or not (run / "cost_model").is_dir():
             return ()
-        self._tried = shadow
+        self._tried, self._launched = shadow, time.monotonic()
         arguments = ["autopilot", "predict", shadow.subject, "--store", self._store, "--out", str(file)]
         try:
             self._child.launch(

@@ -69,6 +69,10 @@ BY_HAND: Mapping[Stage | None, frozenset[Stage]] = {
 _TERMS: Mapping[str, Any] = {"share": 0.2, "unit": "user", "rounds": 400, "draw": 0}
 """The terms of a canary that somebody begins in a store that never had one."""
 
+SHARED = frozenset({Stage.SHADOW, Stage.CANARY, Stage.CHAMPION})
+"""The stages in which everybody may get a policy, or its drafts are compared for everybody. An arm of one
+user has none of them."""
+
 _ONE_AT_A_TIME = (Stage.FITTING, Stage.SHADOW, Stage.CANARY, Stage.CHAMPION)
 """Of these there is one policy at a time, for users would otherwise see several novelties at once."""
 
@@ -180,6 +184,8 @@ class Stages:
             raise AutopilotError(f"{subject} is {now} by now, not {before or 'new'}", seen=str(stage))
         if stage not in (ALLOWED if transition.by == "autopilot" else BY_HAND).get(before, frozenset()):
             raise AutopilotError(f"{subject} cannot become {stage} from {before or 'new'}")
+        if stage in SHARED and self.owner(subject):
+            raise AutopilotError(f"an arm of one user cannot become {stage}", seen=subject)
         if stage in _ONE_AT_A_TIME and (other := self.the(stage)) is not None:
             raise AutopilotError(f"another one is in this stage: {stage}", seen=other.subject)
         self._last[subject] = transition
@@ -213,6 +219,7 @@ class Stages:
         if self.of(subject) in (None, Stage.FITTING):
             return frozenset()
         taken = {stage for stage in _ONE_AT_A_TIME if self.the(stage) is not None} - {Stage.CHAMPION}
+        taken |= SHARED if self.owner(subject) else set()
         return wanted - taken
 
     def moved_by_hand(
@@ -239,6 +246,11 @@ class Stages:
             if each.stage == stage and (each.subject == subject or not terms):
                 terms = {name: each.evidence[name] for name in _TERMS if name in each.evidence}
         return {**_TERMS, **terms, "champion": self.champion} if stage is Stage.CANARY else terms
+
+    def owner(self, subject: str) -> str:
+        """Return the key of the user whose arm a policy is; empty if it is for everybody."""
+        lineage = self.lineage(subject)
+        return "" if lineage is None else lineage.owner
 
     def heir(self, subject: str) -> Heir | None:
         """Return what a policy begins with as an arm, by what its transitions say; None for nothing."""

@@ -30,7 +30,8 @@ class Round:
         seconds: The time that the policy took; None if it is not known.
         failed: Whether no arm could answer.
         non_answer: Whether the answer is none (`editloop.edits.non_answers`).
-        wants_none: Whether by the same rules what the user made of it is none either.
+        wants_none: Whether by the same rules what the user made of it is none either; None if that was not
+            read, or nothing was made of it.
     """
 
     response_id: str
@@ -43,7 +44,7 @@ class Round:
     seconds: float | None = None
     failed: bool = False
     non_answer: bool = False
-    wants_none: bool = False
+    wants_none: bool | None = None
 
     @classmethod
     def of(
@@ -53,7 +54,7 @@ class Round:
         bound: float = math.inf,
         time: float | None = None,
         *,
-        wants_none: bool = False,
+        wants_none: bool | None = None,
     ) -> Round:
         """The round of a row of `editloop.store.rounds.rounds`.
 
@@ -62,7 +63,7 @@ class Round:
             salt: That of the store.
             bound: The most that a cost counts for.
             time: When, in place of what the row says.
-            wants_none: Whether what the user made of it is no answer by the rules.
+            wants_none: Whether what the user made of it is no answer by the rules; None if that is not known.
         """
         return cls(
             response_id=row.response_id,

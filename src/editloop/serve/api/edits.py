@@ -234,9 +234,10 @@ async def forget(request: Request, user: str) -> dict[str, Any]:
         if first is None:
             return []
         # Also the runs whose policies never became an arm, and the one that is being fitted.
-        begun = (each.lineage for each in loop.state.stages.history if each.lineage)
+        begun = [each.lineage for each in loop.state.stages.history if each.lineage]
+        others = {each.run for each in begun if each.owner not in ("", loop.scopes.key(user))}
         runs = {each.run for each in begun if each.until >= first}
-        return sorted(runs.union(reads.runs_trained_since(connection, first)))
+        return sorted(runs.union(reads.runs_trained_since(connection, first)) - others)
 
     runs = await loop.read(trained)
     removed = await loop.forget(user)

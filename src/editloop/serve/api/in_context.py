@@ -25,7 +25,8 @@ async def add_arms(state: ServerState, names: Sequence[str]) -> None:
         ConfigError: A name is not that of an in-context policy.
     """
     for name in dict.fromkeys(str(InContextName.parse(each)) for each in names):
-        policies, played = state.loop.state.policies, state.loop.bandit.arms
+        # Not on an arm of one user: what it learned is for nobody else.
+        policies, played = state.loop.state.policies, state.loop.bandit.arms_of("")
         known = [policies[arm] for arm in reversed(played) if arm in policies]
         if name not in {policy for _, policy in known}:
             await _add(state, name, list(dict.fromkeys(run for run, _ in known)))

@@ -244,13 +244,17 @@ class StartEpoch:
                 writes.insert_policy(appender.connection, each)
             else:  # the same weights, but the run folder may have been moved
                 writes.move_policy(appender.connection, each["arm"], each["run"], each["name"])
+        stages = read_stages(appender.connection)
+        for arm, owner in self.owners.items():
+            if (own := stages.owner(arm)) and own != owner:
+                raise Problem(409, "it is the arm of one user", code="arm_personal", seen=arm)
         event = now.next(wanted, heirs=self.heirs, owners=self.owners)
         if (wanted, event.owners) == (arms, now.owners):  # a repetition must not begin another epoch
             return now
         if not event.shared:
             raise Problem(409, "no arm for everybody would be left", code="last_arm", do="keep another one")
         appender.append(event, self.time)
-        appender.append_transitions(by_hand(read_stages(appender.connection), now, event, self.time))
+        appender.append_transitions(by_hand(stages, now, event, self.time))
         return event
 
 
@@ -295,4 +299,6 @@ class ForgetUser:
         now, key = arms_of(row), user_key(reads.fact(appender.connection, SALT) or "", self.user)
         left = [arm for arm in now.arms if now.owners.get(arm) != key]
         if len(left) < len(now.arms):
-            appender.append(now.next(left), self.time)
+            event = now.next(left)
+            appender.append(event, self.time)
+            appender.append_transitions(by_hand(read_stages(appender.connection), now, event, self.time))
