@@ -212,6 +212,7 @@ class Taught(Parrot):
         super().__init__()
         self.questions: list[str] = []
         self.learned: list[str] = []
+        self.by_edit: dict[str, str] = {}
         self.broken: Exception | None = None
         self.slow: asyncio.Event | None = None
 
@@ -224,7 +225,8 @@ class Taught(Parrot):
             await self.slow.wait()
         if self.broken:
             raise self.broken
-        text = self.learned[(len(self.questions) - 1) % len(self.learned)]
+        of_edit = [each for edit, each in self.by_edit.items() if edit in said]
+        text = of_edit[0] if of_edit else self.learned[(len(self.questions) - 1) % len(self.learned)]
         usage = {"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105}
         return Completion(text, "stop", {"role": "assistant", "content": text}, usage)
 
@@ -262,7 +264,8 @@ def test_a_preference_is_learned_once_of_each_edit(tmp_path: Path, url: str) -> 
 def test_preferences_of_the_nearest_edits_are_listed_each_once(tmp_path: Path) -> None:
     async def work() -> None:
         backend = Taught()
-        backend.learned = ["brief", "warm", "brief", "", "x" * 400]
+        # By edit, because several are asked at a time, in the order in which the machine gets to them.
+        backend.by_edit = {"Hi 0": "brief", "Hi 1": "warm", "Hi 2": "brief", "Hi 3": "", "Ada!": "x" * 400}
         async with served(tmp_path, "preference-4", backend=backend) as service:
             for i in range(5):
                 await edited(service, f"Invite Ada {'again ' * i}", f"Hi {i}")

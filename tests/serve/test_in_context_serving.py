@@ -41,6 +41,7 @@ from editloop.serve.in_context.preferences import QUESTION
 from editloop.serve.in_context.similarity import SIMILARITIES
 from editloop.serve.stub import RESPONSE
 from editloop.serve.testing import stub_server
+from small_run import make_run
 
 # Streams, usage, and prompts that are too long
 
@@ -137,7 +138,6 @@ def test_a_stream_has_the_prompt_and_its_text_is_kept(tmp_path: Path) -> None:
 def test_while_the_store_is_down_the_arm_answers_without_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-from small_run import make_run
     async def work() -> None:
         async with served(tmp_path, "retrieval") as service:
             await edited(service, "Invite Ada", "Hi Ada")

@@ -92,7 +92,9 @@ def supplies(connection: Connection, stages: Stages, least: int, now: float) -> 
 
 
 def user_of(connection: Connection, owner: str) -> str | None:
-    """The user who has a key; None if the store knows no such user any more."""
+    """The user who has a key; None for an empty key, or if the store knows no such user any more."""
+    if not owner:
+        return None
     salt = reads.fact(connection, SALT) or ""
     return next((each for each in users_with_edits(connection, 1) if user_key(salt, each) == owner), None)
 

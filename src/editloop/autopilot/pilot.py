@@ -313,7 +313,7 @@ class Autopilot:
             return self._begin_personal(stages, champion, now)
         number = stages.generation + 1
         run = self._new_folder(f"generation-{number}")
-        # After a fit that failed, perhaps because the champion's adapter is of another shape, from the base.
+        # After a fit that failed, perhaps by the shape of the champion's adapter, from the base.
         asks = self.config.start == "champion" and stages.of(f"generation-{number - 1}") is not Stage.FAILED
         start = self.store.read(lambda c: first_weights(c, champion)) if asks else BASE
         lineage = Lineage(number, seen.arms, start, now, str(run))
@@ -330,9 +330,8 @@ class Autopilot:
         if due is None:
             return []
         owner, name, reason = due
-        lineage = Lineage(
-            stages.generation, (champion,), champion, now, str(self._new_folder(name)), owner=owner
-        )
+        run = str(self._new_folder(name))
+        lineage = Lineage(stages.generation, (champion,), champion, now, run, owner=owner)
         begun = Transition(Path(lineage.run).name, None, Stage.FITTING, now, reason=reason, lineage=lineage)
         self._write([begun])
         return [begun, *self._start(begun, lineage)]
@@ -356,8 +355,7 @@ class Autopilot:
         stages = self.store.read(read_stages)
         try:
             start = self.store.read(lambda c: start_path(c, lineage.start))
-            user = self.store.read(lambda c: user_of(c, lineage.owner)) if lineage.owner else None
-            if lineage.owner and user is None:
+            if (user := self.store.read(lambda c: user_of(c, lineage.owner))) is None and lineage.owner:
                 return self._fail(begun, lineage, GONE)
             self.fitter.start(lineage, self.store.read(lambda c: run_of(c, stages.champion)), start, user)
         except AutopilotError as error:
