@@ -39,7 +39,7 @@ from editloop.autopilot.decisions import (
     judge_shadow,
 )
 from editloop.autopilot.gates import FittedPolicy, gate_objections
-from editloop.autopilot.stages import PLAYED, Stage, Stages, Transition
+from editloop.autopilot.stages import PLAYED, Lineage, Stage, Stages, Transition
 from editloop.autopilot.triggers import EARLY_SHARE
 from editloop.autopilot.watch import Round, Watch
 from editloop.edits import Record, get_cost
@@ -335,7 +335,8 @@ class _Pilot:
     def add(self, arm: str) -> None:
         """Put a policy that was fitted into the shadow, or reject it."""
         stage = Stage.SHADOW if self.table.passes(arm) else Stage.REJECTED
-        self.write([Transition(arm, None, stage, float(len(self.table.rounds)))])
+        lineage = Lineage(self.table.fits)
+        self.write([Transition(arm, None, stage, float(len(self.table.rounds)), lineage=lineage)])
 
     def round(self, i: int) -> None:
         """Play a round: the canary's users get its drafts, the bandit chooses for the others."""
