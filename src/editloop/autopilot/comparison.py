@@ -44,6 +44,7 @@ __all__ = [
     "paired",
     "sums_by_unit",
     "variance_within",
+    "within_bound",
     "within_users",
 ]
 
@@ -283,3 +284,8 @@ def mixture_bound(rounds: float, error: float) -> float:
         return math.inf
     ratio = rounds / TUNED_FOR
     return math.sqrt((1 + 1 / ratio) * (math.log1p(ratio) + 2 * math.log(1 / error)))
+
+
+def within_bound(found: Difference, error: float) -> float:
+    """The bound for |z| of a comparison of arms, which has no end, by the rounds of both."""
+    return mixture_bound(1 / (1 / found.rounds + 1 / found.other_rounds), error)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from editloop.autopilot.alarms import first_alarm
 from editloop.autopilot.assignment import Unit, balanced_draw
-from editloop.autopilot.comparison import Cost, Difference, budget_bound, mixture_bound, paired
+from editloop.autopilot.comparison import Cost, Difference, budget_bound, paired, within_bound
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.inheritance import inheritance
 from editloop.autopilot.stages import PLAYED, Lineage, Stage, Stages, Transition
@@ -308,8 +308,7 @@ def judge_arms(
     }
 
     def bound(each: Difference) -> float:
-        rounds = 1 / (1 / each.rounds + 1 / each.other_rounds)
-        return mixture_bound(rounds, 1 - config.confidence)
+        return within_bound(each, 1 - config.confidence)
 
     def shown(arm: str) -> dict[str, Any]:
         return {"within users": known[arm].to_json(bound(known[arm])), "beside": champion}

@@ -110,11 +110,11 @@ class CommandFitter:
         fit = ["fit", self._log(lineage, f"{hold_out:.6f}-1"), "--base", self._base, "--out", str(self._run)]
         fit += ["--methods", self._config.learn_from, "--reference", self._config.reference]
         fit += ["--start", str(start)] if start is not None else []
-        fit += ["--user", user] if user is not None else []
+        whose = ["--user", user] if user is not None else []
+        fit += whose
         fit += ["--memory", self._config.fit_memory] if self._config.fit_memory else []
         runs = [self._run, champion] if champion is not None else [self._run]
         held_out = self._log(lineage, f"0-{hold_out:.6f}")
-        whose = ["--user", user] if user is not None else []
         samples = ["--samples", str(HELD_OUT_SAMPLES), *whose]
         with self._lock:
             # A fit that was done before this process began is not begun again: what it read is not kept, and

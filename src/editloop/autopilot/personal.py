@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from editloop.autopilot.assignment import user_key
-from editloop.autopilot.comparison import mixture_bound
+from editloop.autopilot.comparison import within_bound
 from editloop.autopilot.config import AutopilotConfig
 from editloop.autopilot.decisions import FEWEST_ROUNDS
 from editloop.autopilot.stages import Stage, Stages, Transition
@@ -165,7 +165,7 @@ def judge_personal(
         found = own.within(arm, champion, last.time)
         if min(found.rounds, found.other_rounds) < FEWEST_ROUNDS:
             continue
-        bound = mixture_bound(1 / (1 / found.rounds + 1 / found.other_rounds), 1 - config.confidence)
+        bound = within_bound(found, 1 - config.confidence)
         if found.z > bound:
             reason = f"costs its user {found.mean:.3f} more than {champion}"
             evidence = {"within users": found.to_json(bound), "beside": champion}

@@ -279,9 +279,8 @@ class Autopilot:
             return written
         if minutes_spent(stages, now) + lineage.minutes > self.config.fit_minutes:
             self.fitter.stop()
-            return self._fail(
-                under_way, lineage, f"its minutes are over, with the niceness {self.config.niceness}"
-            )
+            reason = f"its minutes are over, with the niceness {self.config.niceness}"
+            return self._fail(under_way, lineage, reason)
         return []
 
     def _fail(self, begun: Transition, lineage: Lineage, reason: str) -> list[Transition]:
@@ -317,7 +316,10 @@ class Autopilot:
         asks = self.config.start == "champion" and stages.of(f"generation-{number - 1}") is not Stage.FAILED
         start = self.store.read(lambda c: first_weights(c, champion)) if asks else BASE
         lineage = Lineage(number, seen.arms, start, now, str(run))
-        begun = Transition(f"generation-{number}", None, Stage.FITTING, now, reason=reason, lineage=lineage)
+        return self._begin(f"generation-{number}", lineage, reason, now)
+
+    def _begin(self, subject: str, lineage: Lineage, reason: str, now: float) -> list[Transition]:
+        begun = Transition(subject, None, Stage.FITTING, now, reason=reason, lineage=lineage)
         self._write([begun])
         return [begun, *self._start(begun, lineage)]
 
@@ -332,9 +334,7 @@ class Autopilot:
         owner, name, reason = due
         run = str(self._new_folder(name))
         lineage = Lineage(stages.generation, (champion,), champion, now, run, owner=owner)
-        begun = Transition(Path(lineage.run).name, None, Stage.FITTING, now, reason=reason, lineage=lineage)
-        self._write([begun])
-        return [begun, *self._start(begun, lineage)]
+        return self._begin(Path(run).name, lineage, reason, now)
 
     def _note_wait(self, reason: str, now: float) -> None:
         """Keep for what the next fit waits, for whoever asks for the status."""
