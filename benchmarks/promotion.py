@@ -63,6 +63,7 @@ TEAMS = (
     Team("20 users, 100 costs each before", 20, 100),
     Team("50 users without a past", 50, 0),
     Team("50 users whose tastes differ by .05", 50, 40, taste=0.05),
+    Team("50 users, 40 costs each before, by request", 50, 40, unit="request"),
     Team("5 users, by request", 5, 40, unit="request"),
     Team("50 users, 40 costs each before, 800 rounds", 50, 40, rounds=800),
 )

@@ -110,6 +110,11 @@ def test_the_bounds_by_hand():
     assert budget_bound(100, 400, 0.05) == pytest.approx(2 * 1.959964, abs=1e-6)
     assert budget_bound(500, 400, 0.05) == budget_bound(400, 400, 0.05)
     assert math.isinf(budget_bound(0, 400, 0.05)) and math.isinf(mixture_bound(0, 0.05))
+    # With one look the normal quantile; with more, O'Brien and Fleming's tables for 10% in two directions.
+    assert budget_bound(400, 400, 0.05, looks=1) == pytest.approx(1.644854, abs=1e-6)
+    assert budget_bound(400, 400, 0.05, looks=2) == pytest.approx(1.678, abs=5e-4)
+    assert budget_bound(400, 400, 0.05, looks=5) == pytest.approx(1.751, abs=5e-4)
+    assert budget_bound(80, 400, 0.05, looks=5) == pytest.approx(1.751 * math.sqrt(5), abs=2e-3)
     assert mixture_bound(100, 0.05) == pytest.approx(math.sqrt(2 * (math.log(2) + 2 * math.log(20))))
 
 
@@ -121,6 +126,8 @@ def test_a_walk_without_drift_rarely_crosses_a_bound():
     z = steps.cumsum(axis=1) / np.sqrt(n)
     constant = np.array([budget_bound(int(i), 400, 0.05) for i in n])
     mixture = np.array([mixture_bound(int(i), 0.05) for i in n])
-    shares = [float((z < -bound).any(axis=1).mean()) for bound in (constant, mixture)]
+    fifths = np.where(n % 80 == 0, [budget_bound(int(i), 400, 0.05, looks=5) for i in n], np.inf)
+    shares = [float((z < -bound).any(axis=1).mean()) for bound in (constant, mixture, fifths)]
     assert 0.03 < shares[0] < 0.06  # the bound is exact for a walk of infinitely small steps
     assert shares[1] < 0.05
+    assert 0.04 < shares[2] < 0.06

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -73,6 +74,36 @@ def test_a_canary_without_a_decision_ends_with_its_rounds():
     assert equal.stage is S.REJECTED and "not shown to be better" in equal.reason
     assert judge_canary(in_canary(), played(15, 0.0, 0), CONFIG, 9.0) is None
     assert judge_canary(stages(), played(300, 0.1, 0), CONFIG, 9.0) is None
+
+
+def test_a_canary_is_judged_after_each_fifth_of_its_rounds_whenever_it_is_looked_at():
+    watch, canary = played(300, 0.15, 0), canary_of(in_canary())
+    own = [i for i, each in enumerate(watch.rounds) if each.time >= 1000 and each.arm == NEW]
+    before, at, later = (Watch(watch.rounds[: own[n - 1] + 1]) for n in (39, 40, 55))
+    assert at.canary(canary).rounds == 40 and later.canary(canary).rounds == 55
+    # At 39 the first 20 are judged, which do not suffice; at 55 the first 40, as at 40.
+    assert judge_canary(in_canary(), before, CONFIG, 9.0) is None
+    decided = judge_canary(in_canary(), at, CONFIG, 9.0)
+    assert decided.stage is S.ARM and decided.evidence["canary"]["rounds"] == 40
+    assert judge_canary(in_canary(), later, CONFIG, 9.0) == decided
+
+
+def test_drawn_requests_are_compared_within_each_user():
+    canary = replace(canary_of(in_canary()), unit="request")
+    rng = np.random.default_rng(0)
+
+    def ask(i: int, user: str, level: float) -> Round:
+        arm = NEW if canary.takes(user, f"r{i}") else CHAMPION
+        cost = level - 0.05 * (arm == NEW) + 0.02 * float(rng.standard_normal())
+        return Round(f"r{i}", user, arm, arm, 2000.0 + i, "edited", cost)
+
+    known = Watch(ask(i, f"u{i % 5}", 0.2 + 0.15 * (i % 5)) for i in range(500))
+    found = known.canary(canary)
+    assert found.units == found.other_units == 5
+    assert found.mean == pytest.approx(-0.05, abs=0.01) and found.error < 0.005
+    # Whoever is not known is compared with everybody, and how people differ makes it uncertain.
+    unknown = Watch(ask(i, "", 0.2 + 0.15 * (i % 5)) for i in range(500)).canary(canary)
+    assert unknown.units == 1 and unknown.error > 0.015
 
 
 def test_a_canary_whose_users_stay_away_ends():

@@ -94,6 +94,16 @@ def test_micro_batches_shrink_to_the_memory_and_then_activations_are_computed_tw
 
 
 @pytest.mark.usefixtures("known_speed")
+def test_each_sample_of_a_batch_may_reach_its_limit(policy: Policy) -> None:
+    options: dict[str, Any] = {"methods": ["rl"], "memory": "100GB", "num_samples": 2}
+    brief = planned(policy, max_new_tokens=4, **options).methods[0]
+    long = planned(policy, max_new_tokens=24, **options).methods[0]
+    assert brief.micro_batch == long.micro_batch
+    assert long.memory - brief.memory == 20 * 2 * long.micro_batch * SPEED.token
+    assert long.tokens == brief.tokens  # by the length of the log's responses
+
+
+@pytest.mark.usefixtures("known_speed")
 def test_memory_does_not_decide_the_micro_batch_of_kto(policy: Policy) -> None:
     options: dict[str, Any] = {"methods": ["kto"], "hyperparameters": {"kto": {"learning_rate": 1e-2}}}
     roomy = planned(policy, memory="100GB", **options).methods[0]

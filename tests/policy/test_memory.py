@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from editloop.errors import ConfigError, ModelError
 from editloop.policy import load_base, memory
 from editloop.policy.memory import (
     Heap,
+    HeapLimit,
     PeakMemory,
     check_room,
     free_memory,
@@ -156,3 +158,23 @@ def test_a_process_that_has_not_grown_is_left_alone(monkeypatch: pytest.MonkeyPa
     heap = Heap()
     monkeypatch.setattr(memory, "_trim", lambda: pytest.fail("nothing has grown"))
     heap.release()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize(("limit", "given_back"), [(1.1, True), (100.0, False)])
+def test_near_its_limit_a_process_gives_gaps_back_as_it_grows(limit: float, given_back: bool) -> None:
+    Heap()
+    before = used_memory(CPU)
+    with HeapLimit(limit * before, CPU):
+        pieces = [torch.ones(16_000) for _ in range(6_000)]  # 384 MB
+        last = torch.ones(16_000)
+        pieces.clear()
+        large = torch.ones(100_000_000)  # 400 MB, for which no gap is large enough
+        deadline = time.monotonic() + (10.0 if given_back else 0.5)
+        while used_memory(CPU) > before + 500e6 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        held = used_memory(CPU) - before
+    assert held < 500e6 if given_back else held > 700e6
+    assert float(last.sum()) == 16_000 and float(large[-1]) == 1.0
+    del large
+    Heap()

@@ -132,29 +132,42 @@ class Watch:
         """The rounds for which an arm was chosen at a time or later."""
         return [each for each in self.rounds if each.chosen == arm and each.time >= since]
 
-    def canary(self, canary: Canary) -> Difference:
-        """The policy in a canary compared with the champion, which the other users had in the same time.
+    def canary(self, canary: Canary, most: int | None = None) -> Difference:
+        """The policy in a canary compared with the champion, which had the other users in the same time.
 
-        Rounds of another arm, and those for which a client named the arm, are left out.
+        Where requests are drawn, each user has drafts of both, and they are compared within users. Rounds of
+        another arm, and those for which a client named the arm, are left out.
+
+        Args:
+            canary: The canary.
+            most: Compare until the policy in it has as many costs; None for all.
         """
-        first, second, before = [], [], []
-        by_request = canary.unit == "request"
+        first: list[Round] = []
+        second: list[Round] = []
+        before: list[Round] = []
         drawn: dict[str, bool] = {}  # each unit is looked up once
         for each in self.rounds:
             if each.cost is None:
                 continue
-            unit = each.response_id if by_request else each.unit
             if each.time < canary.since:
-                before.append(Cost(unit, each.cost))
+                before.append(each)
                 continue
+            if len(first) == most:
+                break
+            unit = each.response_id if canary.unit == "request" else each.unit
             if unit not in drawn:
                 drawn[unit] = canary.takes(each.user, each.response_id)
             if drawn[unit]:
                 if each.arm == canary.arm:
-                    first.append(Cost(unit, each.cost))
+                    first.append(each)
             elif each.arm == canary.champion:
-                second.append(Cost(unit, each.cost))
-        return between_groups(() if by_request else before, first, second)
+                second.append(each)
+        if canary.unit == "user":
+            return between_groups(_costs(before), _costs(first), _costs(second))
+        if all(each.user for each in (*first, *second)):
+            return within_users(_costs(first), _costs(second))
+        together = [[Cost("", each.cost) for each in _costs(group)] for group in (first, second)]
+        return within_users(*together)
 
     def within(self, arm: str, other: str, since: float = 0.0) -> Difference:
         """An arm compared with another one, by the users who had drafts of both."""

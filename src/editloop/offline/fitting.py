@@ -37,7 +37,7 @@ from editloop.offline.selection import train_method
 from editloop.offline.start import find_start
 from editloop.policy import Policy, RunFolder, check_device, load_base, processes
 from editloop.policy.manifest import Manifest, MixtureRecord
-from editloop.policy.memory import parse_size
+from editloop.policy.memory import HeapLimit, parse_size
 from editloop.progress import ProgressCallback, WarningCallback, counter
 
 __all__ = ["fit", "plan_fit"]
@@ -152,7 +152,8 @@ def fit(
             continue
         countdown.begin(method)
         own = plan.config_for(method, config)
-        manifest.policies[method] = train_method(run, policy, method, own, data, base_samples, callback)
+        with HeapLimit(plan.limit[0], policy.device):
+            manifest.policies[method] = train_method(run, policy, method, own, data, base_samples, callback)
         if state.is_main_process:
             run.write_manifest(manifest)
     state.wait_for_everyone()  # the mixture reads the manifest in every process

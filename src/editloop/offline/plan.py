@@ -182,16 +182,19 @@ def _plan_method(
     limit: tuple[float, str],
 ) -> MethodPlan:
     method = trials[0].method
-    more = _sampled_tokens(config, data.train.examples) if "cost_model" in trials[0].needs else 0.0
-    lengths = sorted((len(tree.layout) + more for tree in trees), reverse=True)
+    samples = "cost_model" in trials[0].needs
+    more = _sampled_tokens(config, data.train.examples) if samples else 0.0
+    most = config.draws * config.longest_response if samples else 0  # each of a batch may reach the limit
+    lengths = sorted((len(tree.layout) for tree in trees), reverse=True)
+    mean = more + sum(lengths) / max(1, len(lengths))
     world = processes(policy.device).num_processes
     batch = max(1, step_size(config, len(trees), world))  # 0 is refused where the training begins
     micro = choose_micro_batch(batch, trees, forward_tokens(policy), most=config.micro_batch_size)
     if not method.forward_matters:
         bearable = (limit[0] - speed.resident) / (MARGIN * speed.token)
-        while micro > 1 and sum(lengths[:micro]) > bearable:
+        while micro > 1 and sum(lengths[:micro]) + micro * most > bearable:
             micro = max(size for size in range(1, micro) if batch % size == 0)
-    tokens = sum(lengths[:micro])
+    tokens = sum(lengths[:micro]) + micro * most
     fits = speed.resident + MARGIN * speed.token * tokens <= limit[0]
     checkpointing = config.gradient_checkpointing or not fits
     memory = speed.resident + (speed.checkpointed if checkpointing else speed.token) * tokens
@@ -203,7 +206,7 @@ def _plan_method(
             do="raise --memory, or lower --max-length",
         )
     steps, finalists, evaluations = _trained_steps(trials, config, len(trees), world)
-    trained = steps * batch * world * sum(lengths) / max(1, len(lengths))
+    trained = steps * batch * world * mean
     held = sum(len(example.tree.layout) for example in data.validation.examples)
     # Where the activations are computed twice, so is the forward.
     seconds = trained / world * (speed.train + (speed.score if checkpointing else 0.0))
@@ -211,7 +214,7 @@ def _plan_method(
     weighted = any(tree.weights is not None for tree in trees)
     seconds += evaluations * held * (1 + weighted) / world * speed.score
     if weighted and "reference" in trials[0].needs:
-        seconds += (sum(lengths) + held) / world * speed.score
+        seconds += (mean * len(lengths) + held) / world * speed.score
     seconds += finalists * _drawing(config.validation_samples, config, data.validation.examples, speed)
     return MethodPlan(
         method.name, len(trials), len(trees), steps, round(trained), micro, checkpointing, memory, seconds
