@@ -199,7 +199,7 @@ def _page(data: dict[str, Any]) -> str:
         cells = [f"{equal['promoted']:.1%}", f"{equal['worse']:.1%}", f"{better['promoted']:.0%}"]
         rows.append([each["team"]["name"], *cells, "–" if rounds is None else f"{rounds:.0f}"])
     heads = ["", "equal: promoted", "equal: called worse", "10% better: promoted", "in rounds (median)"]
-    looks = f"each judged every {data['look_every']} rounds"
+    looks = f"looked at every {data['look_every']} rounds and judged after each fifth"
     text = (
         f"Canaries of 400 rounds where no number is named, {data['pairs']:,} with an equal policy and "
         f"{data['better']} with a better one, {looks}, with a fifth of the users (or of the requests). Costs "
