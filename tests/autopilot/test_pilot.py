@@ -202,7 +202,7 @@ def test_a_policy_goes_from_the_shadow_to_the_arms_with_its_evidence(bench):
     drawn = f"{canary}#{moved.evidence['draw']}"
     chosen = [i for i in range(10) if is_in_canary(drawn, user_key("salt", f"u{i}"), 0.2)]
     assert len(chosen) >= 2
-    for _ in range(100):
+    for _ in range(120):
         better = (bench.n + 1) % 10 in chosen
         bench.rounds(1, canary if better else CHAMPION, "a c" if better else "a b", "a c")
     (moved,) = bench.pilot.step()
