@@ -101,6 +101,8 @@ def test_drawn_requests_are_compared_within_each_user():
     found = known.canary(canary)
     assert found.units == found.other_units == 5
     assert found.mean == pytest.approx(-0.05, abs=0.01) and found.error < 0.005
+    once = [replace(each, user="once") for each in known.rounds if each.arm == NEW][:1]
+    assert Watch([*known.rounds, *once]).canary(canary).rounds == found.rounds + 1
     # Whoever is not known is compared with everybody, and how people differ makes it uncertain.
     unknown = Watch(ask(i, "", 0.2 + 0.15 * (i % 5)) for i in range(500)).canary(canary)
     assert unknown.units == 1 and unknown.error > 0.015

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from piloted import CHAMPION, Bench, FakeFitter, begin_shadow
 
 from editloop.autopilot.assignment import is_in_canary, user_key
 from editloop.autopilot.fitter import FitResult
+from editloop.autopilot.generation import as_evidence
 from editloop.autopilot.lease import LEASE, Lease
 from editloop.autopilot.ledger import PAUSED, write_transitions
 from editloop.autopilot.pilot import Autopilot
@@ -294,3 +296,9 @@ def test_a_clock_that_jumps_back_leaves_the_order(bench):
         write_transitions(connection, steps)
     bench.pilot.step()
     assert [each.stage for each in bench.stages().history][:4] == [S.ARM, S.CHAMPION, S.SHADOW, S.ARM]
+
+
+def test_users_texts_are_no_evidence():
+    sampled = {"cost": math.nan, "n": 4, "examples": [{"edit": "Dear Ada"}]}
+    found = as_evidence({"held out": {"sampled": sampled, "costs": (0.5, 0.25)}})
+    assert found == {"held out": {"sampled": {"cost": None, "n": 4}, "costs": [0.5, 0.25]}}

@@ -13,7 +13,7 @@ from editloop.autopilot.gates import FittedPolicy
 from editloop.autopilot.stages import Lineage
 from editloop.errors import AutopilotError
 
-__all__ = ["Generation", "finite", "read_generation"]
+__all__ = ["Generation", "as_evidence", "read_generation"]
 
 
 class Generation(NamedTuple):
@@ -97,10 +97,14 @@ def _check_base(run: Path, champion_run: Path) -> None:
     )
 
 
-def finite(value: Any) -> Any:
-    """Figures as JSON types; one that is not finite becomes None."""
+def as_evidence(value: Any) -> Any:
+    """Figures as JSON types; one that is not finite becomes None.
+
+    The examples of an evaluation are left out: they are users' texts, which in an event would outlive the
+    removal of their users.
+    """
     if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
+        return {key: as_evidence(each) for key, each in value.items() if key != "examples"}
     if isinstance(value, (list, tuple)):
-        return [finite(each) for each in value]
+        return [as_evidence(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -26,7 +26,7 @@ from editloop.autopilot.decisions import (
 )
 from editloop.autopilot.fitter import FitResult, Fitter
 from editloop.autopilot.gates import gate_objections
-from editloop.autopilot.generation import finite, read_generation
+from editloop.autopilot.generation import as_evidence, read_generation
 from editloop.autopilot.lease import Lease
 from editloop.autopilot.ledger import NOTICED, WAITS, read_stages, transition_of, write_transitions
 from editloop.autopilot.look import Look, look
@@ -394,7 +394,7 @@ class Autopilot:
         if against:
             stage, reason = Stage.REJECTED, "; ".join(against.values())
         new = Transition(
-            policy.arm, None, stage, now, reason=reason, evidence=finite(evidence), lineage=lineage
+            policy.arm, None, stage, now, reason=reason, evidence=as_evidence(evidence), lineage=lineage
         )
         steps = begin_arm(stages, new, seen.owners) if stage is Stage.ARM else [new]
         return self._write([fitted._replace(reason=f"its best policy is {policy.arm}"), *steps], [row])

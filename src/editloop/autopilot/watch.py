@@ -164,10 +164,11 @@ class Watch:
                 second.append(each)
         if canary.unit == "user":
             return between_groups(_costs(before), _costs(first), _costs(second))
-        if all(each.user for each in (*first, *second)):
-            return within_users(_costs(first), _costs(second))
-        together = [[Cost("", each.cost) for each in _costs(group)] for group in (first, second)]
-        return within_users(*together)
+        groups = [_costs(first), _costs(second)]
+        if not all(each.user for each in (*first, *second)):
+            groups = [[Cost("", each.cost) for each in group] for group in groups]
+        # Rounds are counted whether or not their users had drafts of both: the canary ends by them.
+        return within_users(*groups)._replace(rounds=len(first), other_rounds=len(second))
 
     def within(self, arm: str, other: str, since: float = 0.0) -> Difference:
         """An arm compared with another one, by the users who had drafts of both."""

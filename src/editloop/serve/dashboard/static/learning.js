@@ -148,12 +148,13 @@ function history(found, move) {
 function evidence(found, prefix = "") {
   return Object.entries(found ?? {}).flatMap(([name, value]) => {
     const label = prefix ? `${prefix}, ${name}` : name;
-    if (value === null || value === undefined) return [];
+    // Stores of an earlier version have the examples of an evaluation in them.
+    if (value === null || value === undefined || name === "examples") return [];
     if (Array.isArray(value)) return value.length ? [[label, value.map(shown).join(", ")]] : [];
     if (typeof value !== "object") return [[label, shown(value)]];
     if ("mean" in value && "rounds" in value) return [[label, comparison(value)]];
     if ("mean" in value && "se" in value) return [[label, `${number(value.mean)} ± ${number(value.se)} over ${count(value.n)}`]];
-    return name === "examples" ? [] : evidence(value, label);
+    return evidence(value, label);
   });
 }
 
