@@ -30,6 +30,10 @@ from editloop.policy.memory import (
 
 CPU = torch.device("cpu")
 
+with_trim = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries have no malloc_trim"
+)
+
 
 def test_sizes_are_read_and_shown() -> None:
     texts = ["6GB", "800 MB", "1.5GiB", "2000000", "3g", "512MiB", "1 kB"]
@@ -128,7 +132,7 @@ def test_loading_asks_before_it_reads(tmp_path: Path, monkeypatch: pytest.Monkey
         load_base(tmp_path, device="cpu")
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no malloc_trim")
+@with_trim
 def test_freed_memory_goes_back_to_the_system_once_the_process_has_grown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -160,7 +164,7 @@ def test_a_process_that_has_not_grown_is_left_alone(monkeypatch: pytest.MonkeyPa
     heap.release()
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@with_trim
 @pytest.mark.parametrize(("limit", "given_back"), [(1.1, True), (100.0, False)])
 def test_near_its_limit_a_process_gives_gaps_back_as_it_grows(limit: float, given_back: bool) -> None:
     Heap()

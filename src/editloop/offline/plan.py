@@ -185,16 +185,17 @@ def _plan_method(
     samples = "cost_model" in trials[0].needs
     more = _sampled_tokens(config, data.train.examples) if samples else 0.0
     most = config.draws * config.longest_response if samples else 0  # each of a batch may reach the limit
-    lengths = sorted((len(tree.layout) for tree in trees), reverse=True)
-    mean = more + sum(lengths) / max(1, len(lengths))
+    sizes = [len(tree.layout) for tree in trees]
+    mean = more + sum(sizes) / max(1, len(sizes))
+    lengths = sorted((size + most for size in sizes), reverse=True)
     world = processes(policy.device).num_processes
     batch = max(1, step_size(config, len(trees), world))  # 0 is refused where the training begins
     micro = choose_micro_batch(batch, trees, forward_tokens(policy), most=config.micro_batch_size)
     if not method.forward_matters:
         bearable = (limit[0] - speed.resident) / (MARGIN * speed.token)
-        while micro > 1 and sum(lengths[:micro]) + micro * most > bearable:
+        while micro > 1 and sum(lengths[:micro]) > bearable:
             micro = max(size for size in range(1, micro) if batch % size == 0)
-    tokens = sum(lengths[:micro]) + micro * most
+    tokens = sum(lengths[:micro])
     fits = speed.resident + MARGIN * speed.token * tokens <= limit[0]
     checkpointing = config.gradient_checkpointing or not fits
     memory = speed.resident + (speed.checkpointed if checkpointing else speed.token) * tokens
@@ -214,7 +215,7 @@ def _plan_method(
     weighted = any(tree.weights is not None for tree in trees)
     seconds += evaluations * held * (1 + weighted) / world * speed.score
     if weighted and "reference" in trials[0].needs:
-        seconds += (mean * len(lengths) + held) / world * speed.score
+        seconds += (mean * len(trees) + held) / world * speed.score
     seconds += finalists * _drawing(config.validation_samples, config, data.validation.examples, speed)
     return MethodPlan(
         method.name, len(trials), len(trees), steps, round(trained), micro, checkpointing, memory, seconds

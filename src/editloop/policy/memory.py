@@ -10,6 +10,7 @@ import ctypes
 import gc
 import re
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,35 +201,51 @@ class HeapLimit:
 
     def __init__(self, limit: float, device: torch.device) -> None:
         self._limit, self._device = limit, device
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._least = 0  # what was held when memory was given back last, or less since then
+        self._polling = _Polling(self._look, LOOK_SECONDS)
 
     def __enter__(self) -> Self:
         if self._device.type == "cpu":
-            self._thread.start()
+            self._polling.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._polling.stop()
 
-    def _watch(self) -> None:
-        # As in `PeakMemory`, torch's kernels let this thread run; the C library's locks do the rest.
-        least = 0  # what was held when memory was given back last, or less since then
-        while not self._over.wait(LOOK_SECONDS):
-            held = used_memory(self._device)
-            least = min(least, held)
-            if held > max(NEAR * self._limit, least + STEP):
-                _trim()
-                least = used_memory(self._device)
+    def _look(self) -> None:
+        held = used_memory(self._device)
+        self._least = min(self._least, held)
+        if held > max(NEAR * self._limit, self._least + STEP):
+            _trim()  # the C library's locks keep the threads that compute out of the way
+            self._least = used_memory(self._device)
 
 
 def _trim() -> None:
     with suppress(OSError, AttributeError):  # a C library without this function
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class _Polling:
+    """A thread that calls a function every so often; torch lets it run during its kernels."""
+
+    def __init__(self, call: Callable[[], None], seconds: float) -> None:
+        self._call, self._seconds, self._over = call, seconds, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, if it was started."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._seconds):
+            self._call()
 
 
 class PeakMemory:
@@ -240,8 +257,7 @@ class PeakMemory:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._over = device, threading.Event()
-        self._thread = threading.Thread(target=self._poll, daemon=True)
+        self._device, self._polling = device, _Polling(self._look, POLL_SECONDS)
         self.start = self.peak = 0
 
     def __enter__(self) -> Self:
@@ -249,7 +265,7 @@ class PeakMemory:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         else:
-            self._thread.start()
+            self._polling.start()
         return self
 
     def __exit__(
@@ -258,14 +274,12 @@ class PeakMemory:
         if self._device.type == "cuda":
             self.peak = torch.cuda.max_memory_allocated(self._device)
         else:
-            self._over.set()
-            self._thread.join()
+            self._polling.stop()
 
-    def _poll(self) -> None:
+    def _look(self) -> None:
         # The system's own record of the peak is that of the whole life of the process, and has an earlier,
-        # higher peak in it. Torch releases the interpreter during its kernels, so that this thread runs.
-        while not self._over.wait(POLL_SECONDS):
-            self.peak = max(self.peak, used_memory(self._device))
+        # higher peak in it.
+        self.peak = max(self.peak, used_memory(self._device))
 
 
 def weights_size(folder: Path, width: int | None) -> int:
