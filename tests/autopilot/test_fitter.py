@@ -27,7 +27,8 @@ print("a line", flush=True)
 print("the loss is not a number", flush=True)
 if os.path.exists("hang"):
     time.sleep(60)
-sys.exit(int(open("status").read()) if os.path.exists("status") and sys.argv[2] == "fit" else 0)
+status = int(open(sys.argv[2] + ".status").read()) if os.path.exists(sys.argv[2] + ".status") else 0
+os.kill(os.getpid(), -status) if status < 0 else sys.exit(status)
 """
 
 
@@ -78,9 +79,9 @@ def test_a_fit_begins_at_the_adapter_that_it_is_given(fitter):
 
 
 def test_a_fit_that_fails_says_its_last_line(fitter):
-    Path("status").write_text("1")
+    Path("fit.status").write_text("1")
     fitter.start(Lineage(1, run="runs/1"))
-    assert ended(fitter).error == "the fit ended with 1: the loss is not a number"
+    assert ended(fitter).error == "`fit` ended with 1: the loss is not a number"
     assert len(calls()) == 1  # nothing is evaluated
     assert fitter.poll() is None
 
@@ -182,11 +183,33 @@ def test_a_command_that_cannot_be_launched_is_launched_at_the_next_look(fitter, 
 
 
 def test_a_fit_that_could_not_write_its_error_has_failed_for_want_of_room(fitter, monkeypatch):
-    Path("status").write_text("120")
+    Path("fit.status").write_text("120")
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
     fitter.start(Lineage(1, run="runs/1"))
     assert ended(fitter).error.endswith("the loss is not a number (no space is left on the disk)")
+
+
+def test_an_evaluation_without_requests_leaves_its_gates_open_and_says_why(fitter):
+    Path("evaluate.status").write_text("1")
+    fitter.start(Lineage(1, run="runs/1"), Path("champion"))
+    assert ended(fitter) == FitResult(Path("runs/1"), unevaluated="the loss is not a number")
+    assert [each[0] for each in calls()] == ["fit", "evaluate", "evaluate"]
+    Path("evaluate.status").unlink()
+    fitter.start(Lineage(2, run="runs/2"))
+    assert ended(fitter) == FitResult(Path("runs/2"))
+
+
+def test_a_policy_whose_evaluation_was_killed_or_found_the_disk_full_does_not_go_on(fitter, monkeypatch):
+    Path("evaluate.status").write_text("-9")
+    fitter.start(Lineage(1, run="runs/1"), Path("champion"))
+    assert ended(fitter).error == "`evaluate` ended with -9: the loss is not a number"
+    assert [each[0] for each in calls()] == ["fit", "evaluate"] and fitter.poll() is None
+    Path("evaluate.status").write_text("1")
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    fitter.start(Lineage(2, run="runs/2"))
+    assert "`evaluate` ended with 1" in ended(fitter).error
 
 
 def test_a_child_names_the_command_that_a_user_calls():

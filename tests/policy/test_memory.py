@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -148,12 +149,18 @@ def test_freed_memory_goes_back_to_the_system_once_the_process_has_grown(
     assert float(last.sum()) == 16_000
 
 
-def test_what_was_freed_before_is_given_back_at_the_beginning() -> None:
+def _limited() -> None:
+    with HeapLimit(1e15, CPU):
+        pass
+
+
+@pytest.mark.parametrize("begin", [Heap, _limited])
+def test_what_was_freed_before_is_given_back_at_the_beginning(begin: Callable[[], object]) -> None:
     held = [torch.ones(16_000) for _ in range(4_000)]
     last = torch.ones(16_000)
     del held
     kept = used_memory(CPU)
-    Heap()
+    begin()
     assert used_memory(CPU) < kept - 2**27
     assert float(last.sum()) == 16_000
 

@@ -28,11 +28,13 @@ class FitResult(NamedTuple):
 
     Attributes:
         run: The run folder.
-        error: Why there are no policies; empty if there are.
+        error: Why there are no policies that may go on; empty if there are.
+        unevaluated: Why an evaluation on the held-out requests has failed; empty if none has.
     """
 
     run: Path
     error: str = ""
+    unevaluated: str = ""
 
 
 class Fitter(Protocol):
@@ -95,6 +97,7 @@ class CommandFitter:
         self._run = Path()
         self._left: list[list[str]] = []  # the commands that have not ended, the running one first
         self._is_there = False
+        self._unevaluated = ""
         self._lock = threading.RLock()  # a lease that is lost stops the fit from another thread
 
     def start(
@@ -121,7 +124,7 @@ class CommandFitter:
             # the store would give other rows by now.
             self._left = [] if _is_done(self._run) else [[*fit, *self._options]]
             self._left += [["evaluate", str(run), held_out, *samples] for run in runs] if hold_out else []
-            self._is_there = True
+            self._is_there, self._unevaluated = True, ""
             self._launch_next()
 
     def _log(self, lineage: Lineage, part: str) -> str:
@@ -139,17 +142,28 @@ class CommandFitter:
             if self._child.is_there:
                 if (status := self._child.poll()) is None:
                     return None
-                done = self._left.pop(0)
-                # An evaluation that fails, for there may be no held-out request yet, leaves its gate open.
-                if done[0] == "fit" and status != 0:
+                verb = self._left.pop(0)[0]
+                if status != 0 and not self._may_go_on(verb, status):
                     self._left, self._is_there = [], False
-                    return FitResult(self._run, f"the fit ended with {status}: {_why(self._run)}")
+                    return FitResult(self._run, f"`{verb}` ended with {status}: {_why(self._run)}")
             if not self._child.is_there:  # also one that could not be launched at the last look
                 self._launch_next()
             if self._child.is_there or not self._is_there:
                 return None
             self._is_there = False
-            return FitResult(self._run)
+            return FitResult(self._run, unevaluated=self._unevaluated)
+
+    def _may_go_on(self, verb: str, status: int) -> bool:
+        """Whether a command that has failed is no reason to give the generation up.
+
+        An evaluation leaves the gates on held-out requests open when it ends with an error of its own, for
+        there may be no such request yet. One that was killed, perhaps for its memory, or that found the disk
+        full could have closed them.
+        """
+        if verb == "fit" or status < 0 or _is_full(self._run.parent):
+            return False
+        self._unevaluated = _last_line(self._run.with_suffix(".log"))
+        return True
 
     def stop(self) -> None:
         """Stop the fit; see `Fitter`."""
@@ -179,10 +193,13 @@ def held_out_figures(run: Path, name: str, until: float) -> dict[str, Any] | Non
 def _why(run: Path) -> str:
     """Why a fit has failed: the last line of its output, and whether the disk is full."""
     line = _last_line(run.with_suffix(".log"))
+    return f"{line} (no space is left on the disk)" if _is_full(run.parent) else line
+
+
+def _is_full(folder: Path) -> bool:
     with suppress(OSError):
-        if shutil.disk_usage(run.parent).free < FULL_BYTES:
-            return f"{line} (no space is left on the disk)"
-    return line
+        return shutil.disk_usage(folder).free < FULL_BYTES
+    return False
 
 
 def _last_line(path: Path) -> str:

@@ -386,7 +386,7 @@ class Autopilot:
         against = gate_objections(policy)
         evidence: dict[str, Any] = {"validation": dict(policy.validation), "gates": against}
         evidence |= {"held out": policy.held_out, "champion held out": policy.champion}
-        evidence["share"] = self.config.shadow_share
+        evidence |= {"share": self.config.shadow_share, "not evaluated": result.unevaluated or None}
         stage, reason = Stage.SHADOW, "it passed the offline gates"
         if lineage.owner:
             stage, heir = Stage.ARM, heir_of(champion)

@@ -125,9 +125,10 @@ def fit(
 
     # What the base says: log π_ref, estimated costs, and the samples that the policies are compared with.
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
-    data, estimates = add_estimates(run, data, policy, config, cost, callback)
-    asked, (config, declined) = config, feasible(config, estimates, callback)
-    base_samples = _sample_base(policy, config, data, cost, callback)
+    with HeapLimit(plan.limit[0], policy.device):
+        data, estimates = add_estimates(run, data, policy, config, cost, callback)
+        asked, (config, declined) = config, feasible(config, estimates, callback)
+        base_samples = _sample_base(policy, config, data, cost, callback)
     manifest = initial_manifest(
         identity=identity,
         read=read or _described(log, len(records)),

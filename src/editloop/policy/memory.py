@@ -206,6 +206,8 @@ class HeapLimit:
 
     def __enter__(self) -> Self:
         if self._device.type == "cpu":
+            _trim()  # what an earlier computation left, such as the batch that the plan measures
+            self._least = used_memory(self._device)
             self._polling.start()
         return self
 
