@@ -90,7 +90,7 @@ class FitPlan:
         """The plan as text, a line for each method and two for the whole."""
         lines = [
             f"plan: {1 / self.speed.train:,.0f} tokens a second with gradients, "
-            f"{1 / self.speed.score:,.0f} without (one batch measured)"
+            f"{1 / self.speed.score:,.0f} without (measured)"
         ]
         for each in self.methods:
             trials = f"{each.trials} trials, " if each.trials > 1 else ""

@@ -14,13 +14,13 @@ from editloop.offline.arguments import forward_tokens
 from editloop.offline.config import FitConfig
 from editloop.offline.trial import trainable
 from editloop.policy import ContextTree, Policy, batch_log_probs
-from editloop.policy.memory import PeakMemory, used_memory
+from editloop.policy.memory import PeakMemory, release_memory, used_memory
 from editloop.policy.sampling import default_batch
 
 __all__ = ["Speed", "measure_speed"]
 
 MEASURED_TOKENS = 2048
-"""About how many tokens the measured batch has at most. With more, a token takes no less time."""
+"""About how many tokens a measured batch has at most. With more, a token takes no less time."""
 DRAWN = 4
 """The tokens that are drawn to see how long one takes."""
 
@@ -51,9 +51,10 @@ class Speed:
 def measure_speed(
     policy: Policy, config: FitConfig, trees: Sequence[ContextTree], contexts: Sequence[ContextLike]
 ) -> Speed:
-    """Run a forward and backward of the longest rows, without a step, and draw a few tokens.
+    """Run a forward and backward of the longest rows and of some of all lengths, and draw a few tokens.
 
-    The policy and the global random state are afterwards as they were.
+    The longest rows show the memory; the others, padded as a batch is, the time. No step is taken, and the
+    policy and the global random state are afterwards as they were.
 
     Args:
         policy: The base.
@@ -63,15 +64,20 @@ def measure_speed(
     """
     ordered = sorted(trees, key=lambda tree: len(tree.layout), reverse=True)
     batch = _longest(ordered, min(forward_tokens(policy), MEASURED_TOKENS))
-    size = sum(len(tree.layout) for tree in batch)
+    usual = _of_all_lengths(ordered, min(forward_tokens(policy), MEASURED_TOKENS))
+    size, usual_size = (sum(len(tree.layout) for tree in some) for some in (batch, usual))
     with (
         torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []),
         trainable(policy, config) as trained,
     ):
         _train(trained, ordered[-1:])  # pays for what is set up once
         with PeakMemory(policy.device) as memory:
-            train = _seconds(policy.device, lambda: _train(trained, batch))
-        score = _seconds(policy.device, lambda: trained.log_probs(batch))
+            _train(trained, batch)
+        # That pass also waited for memory that the machine had to find, up to half of its time; each step of
+        # a training takes anew only what the last one gave back.
+        release_memory()
+        train = _seconds(policy.device, lambda: _train(trained, usual)) / usual_size
+        score = _seconds(policy.device, lambda: trained.log_probs(usual)) / usual_size
         weights = [each for each in trained.model.parameters() if each.requires_grad]
         trained.model.zero_grad(set_to_none=True)
         # Adam keeps two numbers for each weight that is trained; the gradients were part of the measurement.
@@ -80,8 +86,8 @@ def measure_speed(
     longest = max(len(tree.context) for tree in ordered)
     token = max(computed, (memory.peak - memory.start) / size)
     return Speed(
-        train / size,
-        score / size,
+        train,
+        score,
         _draw(policy, contexts[0]) if contexts else 0.0,
         used_memory(policy.device) + optimiser if policy.device.type == "cuda" else memory.start + optimiser,
         token,
@@ -99,6 +105,16 @@ def _longest(ordered: Sequence[ContextTree], tokens: int) -> list[ContextTree]:
             break
         batch.append(tree)
     return batch
+
+
+def _of_all_lengths(ordered: Sequence[ContextTree], tokens: int) -> list[ContextTree]:
+    """Trees in equal steps through all that are ordered by length, about this many tokens, one at least."""
+    every = max(1, round(sum(len(tree.layout) for tree in ordered) / tokens))
+    chosen = list(ordered[min(every // 2, len(ordered) - 1) :: every])
+    # Where each has a row of its own, few long ones among many short ones would be a batch of padding.
+    while len(chosen) > 1 and len(chosen) * len(chosen[0].layout) > 2 * tokens:
+        chosen = chosen[1:]
+    return chosen
 
 
 def _train(policy: Policy, trees: Sequence[ContextTree]) -> None:
