@@ -16,8 +16,8 @@ from editloop.offline import plan as plan_module
 from editloop.offline import trial as trial_module
 from editloop.offline.countdown import Countdown
 from editloop.offline.plan import FitPlan, MethodPlan, memory_limit
-from editloop.offline.speed import Speed, measure_speed
-from editloop.policy import Policy, load_base
+from editloop.offline.speed import Speed, _of_all_lengths, measure_speed
+from editloop.policy import ContextTree, Policy, load_base
 from editloop.policy.memory import free_memory, used_memory
 from small_log import RecordingCallback, small_log
 
@@ -207,6 +207,26 @@ def test_what_is_left_follows_the_pace_of_the_work() -> None:
     for done in (1, 20):
         countdown.progress("sft", done, 20)
     assert notes[-1] == "0 s left in all"
+
+
+def test_freed_memory_goes_back_from_the_announced_memory_on_or_near_the_limit() -> None:
+    method = MethodPlan("sft", 1, 8, 2, 100, 1, False, 4e9, 10.0)
+    assert FitPlan((method,), SPEED, (20e9, ""), 0.0).heap == 4e9
+    assert FitPlan((method,), SPEED, (4.8e9, ""), 0.0).heap == pytest.approx(3.6e9)
+
+
+def test_the_time_is_measured_on_rows_of_all_lengths() -> None:
+    trees = [ContextTree((5,) * length, ((6,),)) for length in (40, 35, 30, 25, 20, 18, 16, 14)]
+    sizes = [len(tree.layout) for tree in trees]
+
+    def chosen(tokens: int) -> list[int]:
+        return [trees.index(tree) for tree in _of_all_lengths(trees, tokens)]
+
+    assert chosen(sum(sizes)) == list(range(8))
+    assert chosen(sum(sizes) // 2) == [1, 3, 5, 7]
+    assert chosen(1) == [7]  # more than all of them in one step: the last one is there at least
+    # A hundred short ones and one that would be nine tenths of the batch's padding: it is left out.
+    assert _of_all_lengths([trees[0], *100 * [trees[-1]]], sizes[0] + 100 * sizes[-1]) == 100 * [trees[-1]]
 
 
 def test_methods_that_an_earlier_process_has_trained_are_not_left() -> None:

@@ -125,7 +125,7 @@ def fit(
 
     # What the base says: log π_ref, estimated costs, and the samples that the policies are compared with.
     cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
-    with HeapLimit(plan.limit[0], policy.device):
+    with HeapLimit(plan.heap, policy.device):
         data, estimates = add_estimates(run, data, policy, config, cost, callback)
         asked, (config, declined) = config, feasible(config, estimates, callback)
         base_samples = _sample_base(policy, config, data, cost, callback)
@@ -153,7 +153,7 @@ def fit(
             continue
         countdown.begin(method)
         own = plan.config_for(method, config)
-        with HeapLimit(plan.limit[0], policy.device):
+        with HeapLimit(plan.heap, policy.device):
             manifest.policies[method] = train_method(run, policy, method, own, data, base_samples, callback)
         if state.is_main_process:
             run.write_manifest(manifest)

@@ -29,6 +29,8 @@ __all__ = ["FitPlan", "MethodPlan", "make_plan", "memory_limit"]
 
 SHARE = 0.8
 """The part of the free memory that a fit takes at most, unless `memory` says otherwise."""
+NEAR = 0.75
+"""The part of the limit from which on a process gives freed memory back in any case."""
 MARGIN = 1.15
 """What is added to a measured memory when a micro-batch is chosen: batches differ in how they are packed."""
 
@@ -85,6 +87,11 @@ class FitPlan:
     def memory(self) -> float:
         """The most memory that is used at a time."""
         return max(each.memory for each in self.methods)
+
+    @property
+    def heap(self) -> float:
+        """The memory from which on a process gives freed memory back: what was announced, below the limit."""
+        return min(self.memory, NEAR * self.limit[0])
 
     def lines(self) -> list[str]:
         """The plan as text, a line for each method and two for the whole."""

@@ -43,12 +43,10 @@ POLL_SECONDS = 0.005
 """How often the memory of a process is looked at while its peak is measured."""
 GROWTH = 2**29
 """By how many bytes a process grows before it gives freed memory back (`Heap`)."""
-NEAR = 0.75
-"""The share of a limit from which on freed memory is given back during a computation, too (`HeapLimit`)."""
 STEP = 2**28
-"""By how many bytes a process grows, near its limit, before it gives freed memory back once more."""
+"""By how many bytes a process grows, beyond its limit, before it gives freed memory back once more."""
 LOOK_SECONDS = 0.05
-"""How often a process looks whether it comes near its limit."""
+"""How often a process looks whether it has reached its limit."""
 
 
 def parse_size(text: str) -> int:
@@ -192,10 +190,10 @@ class HeapLimit:
     """A context that keeps the C library's heap within a limit, as far as what is in use allows that.
 
     One long batch leaves gaps, too: at its peak a training of SmolLM2-135M that had 2.9 GB in use held 4.7.
-    Giving them back takes time, so it is done only near the limit.
+    Giving them back takes time, so it is done only from the limit on, and after each `STEP` beyond it.
 
     Args:
-        limit: The most memory that the process should hold, in bytes.
+        limit: The memory in bytes from which on the process gives back what is not in use.
         device: Where its tensors are; on a GPU there is nothing to do.
     """
 
@@ -219,7 +217,7 @@ class HeapLimit:
     def _look(self) -> None:
         held = used_memory(self._device)
         self._least = min(self._least, held)
-        if held > max(NEAR * self._limit, self._least + STEP):
+        if held > max(self._limit, self._least + STEP):
             _trim()  # the C library's locks keep the threads that compute out of the way
             self._least = used_memory(self._device)
 
