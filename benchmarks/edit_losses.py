@@ -209,8 +209,9 @@ def _differs(method: str, log: EditedLog) -> bool:
 
 def _measure(job: Job) -> dict[str, Any]:
     """Fit and measure, unless that is kept, and return what was measured."""
-    # Without `start`, which work of earlier versions does not have.
-    config = job.config.model_dump(mode="json", exclude={"start"}) if job.method != BASE else None
+    # Without settings of later versions, which no fit here changes and earlier work does not have.
+    later = {"start", "reference"}
+    config = job.config.model_dump(mode="json", exclude=later) if job.method != BASE else None
     claim(job.folder, "fit", {"size": job.size.of(job.log), "fit": config})
     kept = job.folder / "found.json"
     if not kept.is_file():

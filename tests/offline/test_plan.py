@@ -216,17 +216,17 @@ def test_freed_memory_goes_back_from_the_announced_memory_on_or_near_the_limit()
 
 
 def test_the_time_is_measured_on_rows_of_all_lengths() -> None:
-    trees = [ContextTree((5,) * length, ((6,),)) for length in (40, 35, 30, 25, 20, 18, 16, 14)]
-    sizes = [len(tree.layout) for tree in trees]
+    trees = [ContextTree((5,) * length, ((6,),)) for length in (19, 17, 15, 13, 11, 9, 7, 5)]
 
     def chosen(tokens: int) -> list[int]:
-        return [trees.index(tree) for tree in _of_all_lengths(trees, tokens)]
+        return [len(tree.layout) for tree in _of_all_lengths(trees, tokens)]
 
-    assert chosen(sum(sizes)) == list(range(8))
-    assert chosen(sum(sizes) // 2) == [1, 3, 5, 7]
-    assert chosen(1) == [7]  # more than all of them in one step: the last one is there at least
+    # They have 104 tokens. In steps of two these are 18, 14, 10, 6, which would take 72 with their padding.
+    assert chosen(52) == [14, 10, 6]
+    assert chosen(26) == [8]
+    assert chosen(1) == [6]  # one at least
     # A hundred short ones and one that would be nine tenths of the batch's padding: it is left out.
-    assert _of_all_lengths([trees[0], *100 * [trees[-1]]], sizes[0] + 100 * sizes[-1]) == 100 * [trees[-1]]
+    assert _of_all_lengths([trees[0], *100 * [trees[-1]]], 620) == 100 * [trees[-1]]
 
 
 def test_methods_that_an_earlier_process_has_trained_are_not_left() -> None:

@@ -64,8 +64,9 @@ def measure_speed(
     """
     ordered = sorted(trees, key=lambda tree: len(tree.layout), reverse=True)
     batch = _longest(ordered, min(forward_tokens(policy), MEASURED_TOKENS))
-    usual = _of_all_lengths(ordered, min(forward_tokens(policy), MEASURED_TOKENS))
-    size, usual_size = (sum(len(tree.layout) for tree in some) for some in (batch, usual))
+    size = sum(len(tree.layout) for tree in batch)
+    usual = _of_all_lengths(ordered, size)
+    usual_size = sum(len(tree.layout) for tree in usual)
     with (
         torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []),
         trainable(policy, config) as trained,
@@ -108,11 +109,11 @@ def _longest(ordered: Sequence[ContextTree], tokens: int) -> list[ContextTree]:
 
 
 def _of_all_lengths(ordered: Sequence[ContextTree], tokens: int) -> list[ContextTree]:
-    """Trees in equal steps through all that are ordered by length, about this many tokens, one at least."""
+    """One tree at least, in equal steps through all by length: with padding no more than so many tokens."""
     every = max(1, round(sum(len(tree.layout) for tree in ordered) / tokens))
     chosen = list(ordered[min(every // 2, len(ordered) - 1) :: every])
-    # Where each has a row of its own, few long ones among many short ones would be a batch of padding.
-    while len(chosen) > 1 and len(chosen) * len(chosen[0].layout) > 2 * tokens:
+    # Where each has a row of its own, a long one among many short ones would be a batch of padding.
+    while len(chosen) > 1 and len(chosen) * len(chosen[0].layout) > tokens:
         chosen = chosen[1:]
     return chosen
 
