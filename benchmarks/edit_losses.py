@@ -229,13 +229,13 @@ def _found(job: Job) -> dict[str, Any]:
     revised = sum(bool(record.revisions) for record in fold.train)
     about = {"machine": machine_name(), "train": len(fold.train), "revised": revised}
     if job.method == BASE:
-        return about | {"rows": _rows(job, base, base, fold, callback)}
+        return about | {"rows": _rows(job, base, fold, callback)}
     made = fit(fold.train, base, job.folder / "run", job.config, callback=callback, report=False)
     about |= _training(made, job.method)
     if job.compares_rates:
         return about
     with made.policy(job.method, base) as policy:
-        return about | {"rows": _rows(job, policy, base, fold, callback)}
+        return about | {"rows": _rows(job, policy, fold, callback)}
 
 
 def _training(made: RunFolder, method: str) -> dict[str, Any]:
@@ -250,10 +250,10 @@ def _training(made: RunFolder, method: str) -> dict[str, Any]:
     }
 
 
-def _rows(job: Job, policy: Policy, base: Policy, fold: Fold, callback: ProgressCallback) -> Rows:
+def _rows(job: Job, policy: Policy, fold: Fold, callback: ProgressCallback) -> Rows:
     """The figures of a policy on the test rows."""
-    examples, _ = reference_pass(base, make_examples(fold.test, base.encoder).examples)
-    longest = longest_edit(make_examples(fold.train, base.encoder).examples)  # as in the fit
+    examples, _ = reference_pass(policy, make_examples(fold.test, policy.encoder).examples)
+    longest = longest_edit(make_examples(fold.train, policy.encoder).examples)  # as in the fit
     return measure_rows(policy, examples, DEFAULT_COST, longest, job.method, callback)
 
 
