@@ -64,6 +64,10 @@ def test_a_canary_is_for_its_users_and_for_good(tmp_path):
                     assert answer.headers["X-EditLoop-Policy"] == (NEW if is_drawn else "a@1")
             assert (await service.ask()).headers["X-EditLoop-Policy"] == "a@1"  # nobody knows who asks
             assert 0 < sum(drawn.values()) < 30
+            shown = (await service.http.get("/v1/arms")).json()["data"]
+            assert {each["arm"]: (each["played"], each["tried"]) for each in shown}[NEW] == (False, "canary")
+            overview = (await service.http.get("/v1/overview")).json()["arms"]
+            assert {each["arm"]: each["tried"] for each in overview} == {"a@1": None, NEW: "canary"}
             own = service.loop.bandit.state.tally("", NEW)
             assert own.pending == 2 * sum(drawn.values())
             rows = await service.loop.read(lambda c: rounds(c, 0.0))

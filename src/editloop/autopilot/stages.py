@@ -204,6 +204,11 @@ class Stages:
         """Return the transition by which the one policy of a stage reached it; None if there is none."""
         return next((each for each in self._last.values() if each.stage == stage), None)
 
+    def tried(self, subject: str) -> Stage | None:
+        """The shadow or the canary, if the policy is in it; None otherwise."""
+        stage = self.of(subject)
+        return stage if stage in (Stage.SHADOW, Stage.CANARY) else None
+
     def having(self, *stages: Stage) -> list[str]:
         """Return what is in one of these stages, in the order in which it first appeared."""
         return [subject for subject, last in self._last.items() if last.stage in stages]

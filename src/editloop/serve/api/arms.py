@@ -50,6 +50,7 @@ async def arms(request: Request) -> dict[str, Any]:
                 "run": row.run,
                 "promoted": row.time,
                 "played": row.arm in bandit.arms,
+                "tried": loop.state.stages.tried(row.arm),
                 "personal": row.arm in bandit.owners,
                 "observed": pool.observed,
                 "cost": pool.cost / pool.observed if pool.observed > 0 else None,

@@ -15,7 +15,7 @@ import math
 import operator
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query, Request
@@ -124,13 +124,14 @@ async def overview(
         "beliefs": _beliefs(loop, user),
         "alarms": list(filter(None, map(loop.non_answers.suspicion, loop.bandit.arms))),
     }
-    played = loop.bandit.arms
+    played, stages = loop.bandit.arms, loop.state.stages
+    tried = {arm: stage for arm in stages.subjects if (stage := stages.tried(arm))}
 
     def look(connection: Connection) -> dict[str, Any]:
         end = now if until is None else until
         begin = _begin(connection, None if trim else since, since or 0.0, end)
         period = Period(begin, end, bins)
-        return _figures(period, period_sums(connection, period), played)
+        return _figures(period, period_sums(connection, period), played, tried)
 
     try:
         found = await loop.read(look)
@@ -164,7 +165,9 @@ def _begin(connection: Connection, since: float | None, least: float, until: flo
     return min(until - DAY if first is None else first, until - 1)
 
 
-def _figures(period: Period, rows: Iterable[Row[Any]], played: Sequence[str]) -> dict[str, Any]:
+def _figures(
+    period: Period, rows: Iterable[Row[Any]], played: Sequence[str], tried: Mapping[str, str]
+) -> dict[str, Any]:
     """The figures as JSON types."""
     total = Sums()
     by_bin: dict[int, Sums] = {}
@@ -208,6 +211,7 @@ def _figures(period: Period, rows: Iterable[Row[Any]], played: Sequence[str]) ->
             {
                 "arm": arm,
                 "played": arm in played,
+                "tried": tried.get(arm),
                 "responses": asked[arm],
                 "share": asked[arm] / everything if everything else None,
                 "pending": pending[arm],

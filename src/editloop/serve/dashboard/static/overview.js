@@ -130,9 +130,9 @@ function arms(found) {
   const columns = [{ name: "Policy" }, { name: "Mean edit cost" }, { name: "Since it was first played" }, { name: "Edits", class: "number" },
     { name: "Share of drafts" }, { name: "Waiting", class: "number" }];
   const rows = found.arms.map((each) => ({
-    class: each.played ? null : "retired",
+    class: each.played || each.tried ? null : "retired",
     cells: [
-      [armName(each.arm), each.played ? null : h("span", { class: "tag" }, "retired"), unanswered(each.non_answers)],
+      [armName(each.arm), each.played ? null : h("span", { class: "tag" }, each.tried ?? "retired"), unanswered(each.non_answers)],
       h("span", { class: "measure" }, h("span", { class: "value" }, number(each.mean)),
         h("span", { class: "note" }, each.interval ? `${number(each.interval[0])} to ${number(each.interval[1])}` : each.n ? (each.n > 1 ? `all equal (n = ${each.n})` : "no interval from one edit") : "no edits yet")),
       lifetime(each.lifetime, max),

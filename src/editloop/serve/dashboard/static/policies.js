@@ -53,7 +53,7 @@ function runs(arms, retire) {
   for (const each of [...arms].reverse()) byRun.set(each.run, [...(byRun.get(each.run) ?? []), each]);
   const sections = [...byRun].map(([run, mine]) => {
     const sorted = mine.sort((a, b) => Number(b.played) - Number(a.played) || a.arm.localeCompare(b.arm));
-    const any = sorted.some((each) => each.played);
+    const any = sorted.some((each) => each.played || each.tried);
     return { any, section: h("section", { class: any ? "panel" : "panel past" },
       h("h2", { class: "run" }, run ?? "Without a run folder"),
       mine[0].promoted ? h("p", { class: "hint" }, "Promoted ", time(mine[0].promoted)) : null, policies(run, sorted, retire)) };
@@ -65,8 +65,8 @@ function policies(run, arms, retire) {
   const columns = [{ name: "Policy" }, { name: "State" }, { name: "Validation cost" }, { name: "Cost seen here" }, { name: "Alarms of the fit" },
     { name: "Action", class: "action" }];
   return table(`Policies of ${run ?? "no run"}`, columns, arms.map((each) => ({
-    class: each.played ? null : "retired",
-    cells: [armName(each.arm), h("span", { class: each.played ? "tag on" : "tag" }, !each.played ? "retired" : each.personal ? "for one user" : "played"),
+    class: each.played || each.tried ? null : "retired",
+    cells: [armName(each.arm), h("span", { class: each.played ? "tag on" : "tag" }, !each.played ? each.tried ?? "retired" : each.personal ? "for one user" : "played"),
       validation(each.validation), seen(each), alarms(each.validation),
       each.played ? h("button", { type: "button", class: "small", "aria-label": `Retire ${each.arm}`, onclick: () => retire(each.arm) }, "Retire") : "–"],
   })));
