@@ -209,10 +209,9 @@ def _differs(method: str, log: EditedLog) -> bool:
 
 def _measure(job: Job) -> dict[str, Any]:
     """Fit and measure, unless that is kept, and return what was measured."""
-    # Without settings of later versions, which no fit here changes and earlier work does not have.
-    later = {"start", "reference"}
-    config = job.config.model_dump(mode="json", exclude=later) if job.method != BASE else None
-    claim(job.folder, "fit", {"size": job.size.of(job.log), "fit": config})
+    config = None if job.method == BASE else job.config
+    about = config and config.model_dump(mode="json", exclude=config.added)
+    claim(job.folder, "fit", {"size": job.size.of(job.log), "fit": about})
     kept = job.folder / "found.json"
     if not kept.is_file():
         write_json(kept, _found(job))
