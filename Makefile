@@ -65,11 +65,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
-# PostgreSQL and Chromium, which some tests run for real. Where they cannot be installed, those are skipped.
+# PostgreSQL, Chromium and bubblewrap, which some tests run for real. Where they cannot be installed, those are skipped.
 $(VENV)/.installed-system: $(VENV)/.installed
-	@if command -v chromium && ls /usr/lib/postgresql/*/bin/initdb || ! command -v apt-get || [ "$$(id -u)" != 0 ]; \
-	then true; else echo "Installing PostgreSQL and Chromium ..."; \
-	(apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qqy install postgresql chromium) >/dev/null \
+	@if command -v chromium && command -v bwrap && ls /usr/lib/postgresql/*/bin/initdb || ! command -v apt-get || [ "$$(id -u)" != 0 ]; \
+	then true; else echo "Installing PostgreSQL, Chromium and bubblewrap ..."; \
+	(apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qqy install postgresql chromium bubblewrap) >/dev/null \
 	|| echo "... which failed: the tests that need them are skipped"; fi
 	@touch $@
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from editloop.errors import SandboxError
 from editloop.registry import Registry
+from editloop.sandbox import Limits, Sandbox
 from editloop.store.testing import Postgres, find_binaries
 from llm_server import Server
 from tiny import tiny_model, tiny_tokenizer
@@ -46,6 +48,25 @@ def _own_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         if module in sys.modules:  # not imported for this: the lab loads torch
             registry: Registry[Any] = getattr(sys.modules[module], name)
             monkeypatch.setattr(registry, "registered", dict(registry.registered))
+
+
+@pytest.fixture(scope="session")
+def make_sandbox() -> Callable[..., Sandbox]:
+    """Make a sandbox with other limits than the usual ones."""
+    try:
+        Sandbox()
+    except SandboxError as error:
+        # Where it is known to be possible, its absence is a fault and not a reason to skip.
+        if os.environ.get("EDITLOOP_NEEDS_SANDBOX"):
+            raise
+        pytest.skip(str(error))
+    return lambda **limits: Sandbox(Limits(**limits))
+
+
+@pytest.fixture(scope="session")
+def sandbox(make_sandbox: Callable[..., Sandbox]) -> Sandbox:
+    """A sandbox with the usual limits."""
+    return make_sandbox()
 
 
 @pytest.fixture

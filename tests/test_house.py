@@ -28,6 +28,7 @@ ROOMS = [
     "policy",
     "store",
     "edits",
+    "sandbox",
 ]
 GROUND = {
     "configuration",
@@ -78,7 +79,20 @@ def test_every_folder_is_a_room_that_is_named_here():
 
 
 @pytest.mark.parametrize(
-    "room", ["edits", "policy", "offline", "online", "users", "lab", "theory", "diagnosis", "serve", "store"]
+    "room",
+    [
+        "edits",
+        "policy",
+        "offline",
+        "online",
+        "users",
+        "lab",
+        "theory",
+        "diagnosis",
+        "serve",
+        "store",
+        "sandbox",
+    ],
 )
 def test_names_of_a_room_agree_with_what_it_imports(room):
     module = importlib.import_module(f"editloop.{room}")  # ruff keeps __all__ sorted

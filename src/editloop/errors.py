@@ -14,6 +14,7 @@ EditLoopError
 ├── UserError            a user, simulated or played by an LLM, who cannot answer
 │   └── BudgetError          the budget of requests to an LLM is spent
 ├── WorldError           a world of the exact lab that is impossible, too large, or without a solution
+├── SandboxError         a sandbox for programs that cannot be made here
 ├── RunError             a run folder that is missing, damaged or belongs to another configuration
 └── ServeError           something that the server, its store or its client cannot do
     ├── StoreError           a store that is locked, of another version, damaged, or counted by another cost
@@ -36,6 +37,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "RunError",
+    "SandboxError",
     "ServeError",
     "StoreError",
     "StoreUnreachableError",
@@ -111,6 +113,10 @@ class WorldError(EditLoopError):
 
 class RunError(EditLoopError):
     """A run folder that is missing, damaged, or belongs to another configuration."""
+
+
+class SandboxError(EditLoopError):
+    """A sandbox for programs that cannot be made here."""
 
 
 class ServeError(EditLoopError):
