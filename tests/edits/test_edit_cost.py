@@ -73,10 +73,10 @@ def test_tokens_come_from_the_tokenizer() -> None:
     [
         ("levenshtein", "unknown cost"),
         ("levenshtein:line/response", "unknown cost"),
-        ("levenshtein:word/reference", "char/response|edit|longest|none"),
+        ("levenshtein:word/reference", "code/response|edit|longest|none"),
         ("ter:char/edit", "ter:word/response"),
         ("levenshtein:token/response", "needs the policy's tokenizer"),
-        ("bleu", "use levenshtein:token|word|char/"),
+        ("bleu", "use levenshtein:token|word|char|code/"),
     ],
 )
 def test_unknown_costs_say_what_there_is(name: str, match: str) -> None:

@@ -142,4 +142,8 @@ def test_a_demo_notes_its_settings_from_the_start(
     for _ in range(2):  # the same demo goes on
         with pytest.raises(KeyboardInterrupt):
             run_demo(tmp_path, tiny)
-    assert json.loads((tmp_path / "settings.json").read_text()) == {"rows": 40, "seed": 0}
+    assert json.loads((tmp_path / "settings.json").read_text()) == {
+        "rows": 40,
+        "seed": 0,
+        "domain": "email",
+    }

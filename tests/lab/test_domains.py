@@ -151,7 +151,7 @@ def test_a_style_is_described_in_words() -> None:
 
 
 def test_an_unknown_domain_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"unknown domain: 'poems' \(use one of email, summary\)"):
+    with pytest.raises(ConfigError, match=r"unknown domain: 'poems' \(use one of email, summary, code\)"):
         get_domain("poems")
 
 
@@ -172,9 +172,11 @@ def test_a_domain_from_another_package_has_texts_and_users(tmp_path, monkeypatch
     assert get_user("weak", domain).edit(context, domain.render(domain.wanted(context)))
     with pytest.raises(ConfigError, match=r"this domain has no base model: 'greetings'"):
         base_path("greetings")
-    with pytest.raises(ConfigError, match=r"use one of email, summary, greetings"):
+    with pytest.raises(ConfigError, match=r"use one of email, summary, code, greetings"):
         get_domain("poems")
 
 
 def test_what_the_base_does_not_depend_on_is_not_in_its_fingerprint():
-    assert replace(EMAIL, tuned={}, hub={}, base=None, pretraining_steps=1).fingerprint == EMAIL.fingerprint
+    assert (
+        replace(EMAIL, tuned={}, hub={}, base=None, pretraining={"steps": 1}).fingerprint == EMAIL.fingerprint
+    )

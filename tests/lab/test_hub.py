@@ -66,7 +66,7 @@ def test_no_text_is_in_two_streams_and_short_ones_are_in_none(sources: dict[str,
 def test_the_kinds_are_those_of_the_lab() -> None:
     for name in DOMAINS.built_in:
         domain = get_domain(name)
-        assert set(domain.hub) in (set(), set(domain.sources)) and "{text}" in domain.task
+        assert set(domain.hub) in (set(), set(domain.styles)) and "{text}" in domain.task
     with pytest.raises(ConfigError, match="unknown domain"):
         HubTexts("poems")
     DOMAINS.register("letters", replace(get_domain("email"), name="letters", hub={}))

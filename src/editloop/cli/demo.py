@@ -10,12 +10,14 @@ import typer
 from editloop.cli.console import called, console, show_table, shown_progress
 from editloop.cli.flags import Config
 from editloop.cli.places import Place
+from editloop.cli.user_flags import DomainName
 
 
 def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for the logs, the runs and the report."), Place.WRITTEN
     ] = Path("demo"),
+    domain: DomainName = "email",
     full: Annotated[
         bool, typer.Option("--full", help="Rows and passes of the paper's tables, in about twice the time.")
     ] = False,
@@ -33,7 +35,7 @@ def demo(
     from editloop.lab.demo import full_settings, quick_settings, run_demo
     from editloop.parallel import cores
 
-    settings = full_settings() if full else quick_settings()
+    settings = full_settings(domain) if full else quick_settings(domain)
     changes = {} if epochs is None else {"epochs": epochs}
     settings = replace(
         settings,

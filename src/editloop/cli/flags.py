@@ -43,13 +43,15 @@ CostName = Annotated[
     str | None,
     typer.Option(
         "--cost",
-        help="What an edit costs: levenshtein:word|char/response|edit|longest|none, alignment:word|char, "
-        f"ter:word/edit ..., semantic:ENCODER, or one of your own [{DEFAULT_COST}]",
+        help="What an edit costs: levenshtein:word|char|code/response|edit|longest|none, "
+        f"alignment:word|char|code, ter:word/edit ..., semantic:ENCODER, or one of your own [{DEFAULT_COST}]",
     ),
 ]
 Base = Annotated[
     str,
-    typer.Option(help="Hub name or folder of a causal LM, a GGUF file, smollm2, lab:email or lab:summary."),
+    typer.Option(
+        help="Hub name or folder of a causal LM, a GGUF file, smollm2, lab:email, lab:summary or lab:code."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str, typer.Option(help="The precision of the weights: auto, float32, bfloat16, float16")]

@@ -32,7 +32,7 @@ from editloop.online import BanditConfig
 
 if TYPE_CHECKING:
     from editloop.edits import Context, Log
-    from editloop.lab import Domain, FreeTexts, Round, Simulation, World
+    from editloop.lab import Round, Shifting, Simulation, World
     from editloop.policy.manifest import Manifest
     from editloop.users import User
 
@@ -89,7 +89,7 @@ def simulate(
 ) -> None:
     """Run the verb. It is long because most of it is its flags."""
     from editloop.edits import context_text, read_log
-    from editloop.lab import Domain, FreeTexts, HubTexts
+    from editloop.lab import HubTexts, Shifting
     from editloop.lab import simulate as play
     from editloop.policy import RunFolder
     from editloop.users import DriftingUser
@@ -103,7 +103,7 @@ def simulate(
     llm = LLM(model, base_url, budget, max_answer, out / "transcript.jsonl")
     someone = get_editor(user, world, llm, style=style, seed=seed)
     if drift is not None:
-        if not isinstance(world, (Domain, FreeTexts)) or style is not None:
+        if not isinstance(world, Shifting) or style is not None:
             raise ConfigError(
                 "users can change what they want only for the lab's texts and free texts", seen=style or texts
             )
@@ -145,7 +145,7 @@ def simulate(
     _report(result, out)
 
 
-def _later(someone: User, name: str, world: Domain | FreeTexts, llm: LLM, seed: int) -> User:
+def _later(someone: User, name: str, world: Shifting, llm: LLM, seed: int) -> User:
     """Return the same user after a drift: they want of each kind of text what they wanted of another kind."""
     from editloop.users import LLMUser
 

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from editloop.lab.free import FreeTexts
     from editloop.lab.grammar import Domain, Source
     from editloop.lab.hub import HubTexts
-    from editloop.lab.log import World, make_log, stream_log
+    from editloop.lab.log import make_log, stream_log
     from editloop.lab.pretraining import Recipe, pretrain, recipe_hash, shipped_recipe
     from editloop.lab.settings import fit_settings
     from editloop.lab.simulation import Round, Simulation, plot_rounds, simulate
     from editloop.lab.templates import Notes
     from editloop.lab.text import pretrain_text
     from editloop.lab.text_recipe import TextRecipe
+    from editloop.lab.world import LabDomain, Shifting, World
 
 _MODULES = {
     "domains": ("DOMAINS", "base_path", "free_texts", "get_domain"),
@@ -30,13 +31,14 @@ _MODULES = {
     "free": ("FreeTexts",),
     "grammar": ("Domain", "Source"),
     "hub": ("HubTexts",),
-    "log": ("World", "make_log", "stream_log"),
+    "log": ("make_log", "stream_log"),
     "pretraining": ("Recipe", "pretrain", "recipe_hash", "shipped_recipe"),
     "settings": ("fit_settings",),
     "simulation": ("Round", "Simulation", "plot_rounds", "simulate"),
     "templates": ("Notes",),
     "text": ("pretrain_text",),
     "text_recipe": ("TextRecipe",),
+    "world": ("LabDomain", "Shifting", "World"),
 }
 __getattr__, __dir__ = lazy_getattr(__name__, _MODULES)
 
@@ -46,9 +48,11 @@ __all__ = [
     "Evaluation",
     "FreeTexts",
     "HubTexts",
+    "LabDomain",
     "Notes",
     "Recipe",
     "Round",
+    "Shifting",
     "Simulation",
     "Source",
     "TextRecipe",

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from editloop.edits import Cost, get_cost
 from editloop.errors import ConfigError
 from editloop.lab.drafts import Writer
-from editloop.lab.log import World
-from editloop.lab.settings import COST
+from editloop.lab.world import World
 from editloop.users import User, edit_all
 
 __all__ = ["Evaluation", "evaluate_on_user", "evaluate_on_users"]
@@ -83,7 +82,7 @@ def evaluate_on_users(
         users: Who edits.
         n: How many responses, at least 2.
         seed: The seed of the contexts and the responses.
-        cost: The cost of an edit; by default that of the lab.
+        cost: The cost of an edit; by default that of the domain.
         progress: Called with the number of responses so far.
 
     Returns:
@@ -98,7 +97,7 @@ def evaluate_on_users(
     samples = policy.sample(contexts, seed=seed, max_new_tokens=domain.max_new_tokens, progress=progress)
     responses = tuple(sample.text for sample in samples)
     well_formed = np.array([domain.is_well_formed(sample) for sample in samples])
-    cost = cost or get_cost(COST)
+    cost = cost or get_cost(domain.cost)
     found = []
     for user in users:
         edits = tuple(edit_all(user, contexts, responses))

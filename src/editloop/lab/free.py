@@ -12,8 +12,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from editloop.edits.cost import PAPER_COST
 from editloop.lab.templates import Templates, moved
 from editloop.users.text_rules import Facts, Rule
 
@@ -39,6 +40,7 @@ class FreeTexts(Templates):
     max_new_tokens: int = 120
 
     chunk: ClassVar[int] = 16
+    cost: ClassVar[str] = PAPER_COST
 
     def stated_facts(self, context: str) -> Facts:
         """Return what a context states, by name.
@@ -63,6 +65,10 @@ class FreeTexts(Templates):
     def is_well_formed(self, sample: Sample) -> bool:
         """Return whether the policy ended its response, and said something."""
         return sample.finished and bool(sample.text.strip())
+
+    def outcomes(self, context: str, response: str) -> dict[str, Any]:
+        """Return what is known of a response beside its edit: nothing."""
+        return {}
 
     def shifted(self) -> FreeTexts:
         """Return texts where each kind has the rules of the kind after the next: for users who drift."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from editloop.edits.cost import PAPER_COST
 from editloop.lab.free import FreeTexts
 from editloop.lab.templates import Notes, Templates, moved
 from editloop.users import Draft
@@ -77,12 +78,14 @@ class Domain(Templates):
         neutral: The style that the base model mostly writes: a value for each attribute.
         styles: For each kind, the hidden style that users want: a value for each attribute.
         base: The folder of its base model, if it comes with one.
-        pretraining_steps: Training steps of its base model.
+        pretraining: How its base model is made, where that differs from the defaults of `Recipe`.
         tuned: For each method, the hyperparameters that policies are trained with.
         task: What a context from a real text says; `{text}` is the text.
         hub: For each kind, where real texts come from; nothing if the domain has none.
         plural: What its responses are called in tables; by default its name.
+        cost: The name of the cost of an edit.
         free: Its contexts and wishes for a real base and users who edit free text; None if it has none.
+        piece: The pattern of a token of its texts.
         max_new_tokens: The most tokens of a response.
         chunk: The contexts that are answered at a time for a log.
     """
@@ -91,13 +94,15 @@ class Domain(Templates):
     neutral: Mapping[str, str]
     styles: Mapping[str, Mapping[str, str]]
     base: Path | None = None
-    pretraining_steps: int = 1500
+    pretraining: Mapping[str, Any] = field(default_factory=dict)
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     task: str = "{text}"
     hub: Mapping[str, Source] = field(default_factory=dict)
     plural: str = ""
     free: FreeTexts | None = None
+    cost: str = PAPER_COST
 
+    piece: ClassVar[str] = PIECE
     max_new_tokens: ClassVar[int] = MAX_NEW_TOKENS
     chunk: ClassVar[int] = 250
 
@@ -118,6 +123,23 @@ class Domain(Templates):
     def is_well_formed(self, sample: Sample) -> bool:
         """Return whether a response can be parsed."""
         return self.parse(sample.text) is not None
+
+    def outcomes(self, context: str, response: str) -> dict[str, Any]:
+        """Return what is known of a response beside its edit: nothing."""
+        return {}
+
+    def spoiled(self, context: str, draft: Draft, generator: random.Random) -> Draft:
+        """Return a draft with one attribute worse than it was; if all are wrong, the draft itself.
+
+        An attribute that was right has any of its other values.
+        """
+        wanted = self.wanted(context)
+        right = [name for name in self.attributes if draft[name] == wanted[name]]
+        if not right:
+            return draft
+        name = generator.choice(right)
+        others = [value for value in self.attributes[name] if value != wanted[name]]
+        return {**draft, name: generator.choice(others)}
 
     def shifted(self) -> Domain:
         """Return a domain where each kind has the style of the kind after the next: for users who drift.

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from editloop.edits import Record, context_text
+from editloop.edits.cost import PAPER_COST
 from editloop.errors import ConfigError
 from editloop.extras import requires
 from editloop.lab.domains import get_domain
@@ -45,6 +46,7 @@ class HubTexts:
 
     max_new_tokens: ClassVar[int] = 512
     chunk: ClassVar[int] = 16
+    cost: ClassVar[str] = PAPER_COST
 
     def __init__(self, name: str, sources: Mapping[str, Source] | None = None) -> None:
         domain = get_domain(name)
@@ -98,6 +100,10 @@ class HubTexts:
     def is_well_formed(self, sample: Sample) -> bool:
         """Return whether the policy ended its response, and said something."""
         return sample.finished and bool(sample.text.strip())
+
+    def outcomes(self, context: str, response: str) -> dict[str, Any]:
+        """Return what is known of a response beside its edit: nothing."""
+        return {}
 
     def _texts(self, source: Source, seed: int, stream: str) -> Iterator[str]:
         requires("datasets")

@@ -9,50 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Protocol
 
 from editloop.edits import Record
 from editloop.errors import ConfigError, ModelError
 from editloop.lab.drafts import Writer
-from editloop.policy import Sample
+from editloop.lab.world import World
 from editloop.users import User, edit_all
 
-__all__ = ["World", "make_log", "stream_log"]
-
-
-class World(Protocol):
-    """Where contexts come from: a domain of the lab, its free texts, or real texts of the hub."""
-
-    @property
-    def name(self) -> str:
-        """The world's name."""
-        ...
-
-    @property
-    def max_new_tokens(self) -> int:
-        """The most tokens of a response."""
-        ...
-
-    @property
-    def chunk(self) -> int:
-        """The contexts that are answered at a time for a log."""
-        ...
-
-    def contexts(self, seed: int, *, stream: str = "log") -> Iterator[str]:
-        """Yield contexts, the same for the same seed and stream."""
-        ...
-
-    def kind(self, context: str) -> str:
-        """Return the kind of a context's source text, on which the hidden style depends."""
-        ...
-
-    def describe(self, context: str) -> str:
-        """Return the style that a user wants for this context, in words."""
-        ...
-
-    def is_well_formed(self, sample: Sample) -> bool:
-        """Return whether a response is what it should be, whatever its style: parsed, or ended."""
-        ...
+__all__ = ["make_log", "stream_log"]
 
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,7 +83,11 @@ def stream_log(
                 policy=policy_name,
                 propensity=1.0,
                 time=_START + done * _INTERVAL,
-                metadata={"kind": domain.kind(context)} | ({} if sample.finished else {"finished": False}),
+                metadata={
+                    "kind": domain.kind(context),
+                    **domain.outcomes(context, sample.text),
+                    **({} if sample.finished else {"finished": False}),
+                },
             )
             done += 1
 

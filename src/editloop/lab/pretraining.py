@@ -28,7 +28,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from editloop.errors import ConfigError
 from editloop.io import write_bytes, write_json
-from editloop.lab.grammar import PIECE, Domain
+from editloop.lab.world import LabDomain
 
 __all__ = [
     "Batch",
@@ -98,24 +98,24 @@ class Recipe:
                 raise ConfigError(f"{name} must be at least 1", seen=getattr(self, name))
 
 
-def shipped_recipe(domain: Domain) -> Recipe:
+def shipped_recipe(domain: LabDomain) -> Recipe:
     """Return the recipe of a domain's base."""
-    return Recipe(steps=domain.pretraining_steps)
+    return Recipe(**domain.pretraining)
 
 
-def recipe_hash(domain: Domain, recipe: Recipe) -> str:
+def recipe_hash(domain: LabDomain, recipe: Recipe) -> str:
     """Return a hash over the recipe and the domain's tables; equal hashes mean equal data and models."""
     text = json.dumps([domain.fingerprint, asdict(recipe)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def build_tokenizer(domain: Domain) -> PreTrainedTokenizerFast:
+def build_tokenizer(domain: LabDomain) -> PreTrainedTokenizerFast:
     """Return a word-level tokenizer of the domain's texts, which decodes exactly what was encoded."""
-    # A piece has its space with it (`PIECE`), so that the pieces are joined without any. The library's own
-    # clean-up of spaces would change them.
+    # A piece has its space with it (`Domain.piece`), so that the pieces are joined without any. The
+    # library's own clean-up of spaces would change them.
     vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNK, SEP, *domain.pieces])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(domain.piece), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -200,7 +200,7 @@ def train(
 
 
 def pretrain(
-    domain: Domain, out: Path | str, recipe: Recipe | None = None, *, progress: Progress | None = None
+    domain: LabDomain, out: Path | str, recipe: Recipe | None = None, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Train a domain's base model by its recipe, and write it to a folder in Hugging Face format.
 
@@ -256,7 +256,7 @@ def save_base(
     write_json(out / "recipe.json", about)
 
 
-def _drafts(domain: Domain, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
+def _drafts(domain: LabDomain, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
     """Yield batches without end, of conversations of a context and a draft; only the draft is learned."""
     contexts = domain.contexts(recipe.seed, stream="pretrain")
     generator = random.Random(recipe.seed)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from editloop.edits.cost import PAPER_COST
 from editloop.lab.domains import get_domain
-from editloop.lab.grammar import MAX_NEW_TOKENS
 from editloop.offline import FitConfig
 from editloop.policy import LoraSettings
 
 __all__ = ["COST", "LOG_ROWS", "REAL_TRAINING", "fit_settings"]
 
 COST = PAPER_COST
-"""The cost in the lab, in which the paper's tables are."""
+"""The cost of texts in the lab, in which the paper's tables are."""
 
 LOG_ROWS = 1500
 """The number of rows of a log."""
@@ -41,17 +40,18 @@ def fit_settings(domain: str, *, seed: int = 0) -> FitConfig:
     Raises:
         ConfigError: There is no such domain.
     """
-    chosen = get_domain(domain).tuned
+    world = get_domain(domain)
     return FitConfig(
         hyperparameters={
-            method: {name: (value,) for name, value in values.items()} for method, values in chosen.items()
+            method: {name: (value,) for name, value in values.items()}
+            for method, values in world.tuned.items()
         },
         lora=LoraSettings(rank=32, alpha=64),
         epochs=8,
         batch_size=32,
-        cost=COST,
+        cost=world.cost,
         evaluations=6,
         num_samples=4,
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=world.max_new_tokens,
         seed=seed,
     )

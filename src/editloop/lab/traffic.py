@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from editloop.errors import ServeError
-from editloop.lab.log import World
+from editloop.lab.world import World
 from editloop.users import get_user
 
 __all__ = ["DraftClient", "write_and_edit"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from editloop.edits.cost.base import Cost, CostFamily, Tokenize
-from editloop.edits.cost.normalised import UNITS, in_units
+from editloop.edits.cost.normalised import UNITS, in_units, plural
 
 __all__ = ["ALIGNMENT", "Alignment", "align", "alignment_weights"]
 
@@ -84,15 +84,14 @@ def _make(name: str, rest: str, tokenize: Tokenize | None) -> Cost | None:
         pairs = zip(in_units(responses, rest, tokenize), in_units(edits, rest, tokenize), strict=True)
         return np.array([align(response, edit).cost for response, edit in pairs], np.float64)
 
-    counted = UNITS[rest]
     return Cost(
         name,
         costs,
-        unit=counted,
+        unit=UNITS[rest],
         normaliser="response",
         scale=1.0,
         bounded=True,
-        label=f"share of the draft's {counted}s that were taken away",
+        label=f"share of the draft's {plural(rest)} that were taken away",
     )
 
 

@@ -8,4 +8,4 @@ from editloop.edits.cost.normalised import edit_distance_family
 
 __all__ = ["LEVENSHTEIN"]
 
-LEVENSHTEIN = edit_distance_family("levenshtein", Levenshtein.distance, ("token", "word", "char"))
+LEVENSHTEIN = edit_distance_family("levenshtein", Levenshtein.distance, ("token", "word", "char", "code"))

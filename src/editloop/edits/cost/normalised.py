@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 from editloop.edits.cost.base import Cost, CostFamily, Tokenize
 from editloop.errors import CostError
 
-__all__ = ["UNITS", "edit_distance_family", "in_units"]
+__all__ = ["UNITS", "edit_distance_family", "in_units", "plural"]
 
 Distance = Callable[[Sequence[Any], Sequence[Any]], int]
 """The number of edits between two sequences of units."""
 
-UNITS = {"word": "word", "char": "character", "token": "token"}
+UNITS = {"word": "word", "char": "character", "token": "token", "code": "token of code"}
 """The units: in the names of costs, and as people call them."""
 
 NORMALISERS: Mapping[str, tuple[Distance, str]] = {
@@ -62,10 +63,20 @@ def edit_distance_family(family: str, distance: Distance, units: Sequence[str]) 
             normaliser=normaliser,
             scale=None if normaliser == "none" else 1.0,
             bounded=normaliser == "longest",
-            label=f"{counted}s changed" + (f" per {counted} of {of}" if of else ""),
+            label=f"{plural(unit)} changed" + (f" per {counted} of {of}" if of else ""),
         )
 
     return CostFamily(f"{family}:{'|'.join(units)}/{'|'.join(NORMALISERS)}", make)
+
+
+_CODE = re.compile(r"\n *|\w+|[^\w\s]")
+"""A name or a number, a mark, or a line break with the indentation after it."""
+
+
+def plural(unit: str) -> str:
+    """Return what several of a unit are called."""
+    first, *rest = UNITS[unit].split(" ")
+    return " ".join([f"{first}s", *rest])
 
 
 def in_units(texts: Sequence[str], unit: str, tokenize: Tokenize | None) -> Iterable[Sequence[Any]]:
@@ -78,6 +89,8 @@ def in_units(texts: Sequence[str], unit: str, tokenize: Tokenize | None) -> Iter
         return map(str.split, texts)
     if unit == "char":
         return texts
+    if unit == "code":
+        return map(_CODE.findall, texts)
     if tokenize is None:
         raise CostError(
             "the unit token needs the policy's tokenizer", do="give tokenize=, or use the unit word"

@@ -27,10 +27,9 @@ from editloop.lab.demo.verdict import demo_verdict
 from editloop.lab.domains import base_path, get_domain
 from editloop.lab.evaluation import Evaluation, evaluate_on_users
 from editloop.lab.folder import claim
-from editloop.lab.grammar import Domain
 from editloop.lab.log import stream_log
-from editloop.lab.settings import COST
 from editloop.lab.simulation import Simulation, simulate
+from editloop.lab.world import LabDomain
 from editloop.offline import fit
 from editloop.offline.verdict import Verdict
 from editloop.online import BanditConfig
@@ -73,8 +72,9 @@ def run_demo(
     """
     started = time.monotonic()
     settings, callback = settings or quick_settings(), callback or WarningCallback()
-    claim(out, "demo", {"rows": settings.rows, "seed": settings.seed})
-    callback.message(f"The base writes {settings.rows} emails for each of two users, who edit them.")
+    claim(out, "demo", {"rows": settings.rows, "seed": settings.seed, "domain": settings.domain})
+    plural = get_domain(settings.domain).plural
+    callback.message(f"The base writes {settings.rows} {plural} for each of two users, who edit them.")
     callback.message(f"From each user's log {len(settings.config.methods)} policies are trained.")
     users: dict[str, UserResult] = {}
     if parallel:
@@ -95,14 +95,14 @@ def run_demo(
 def _run_user(job: _Job) -> UserResult:
     """Everything that follows from one user's log."""
     settings, callback = job.settings, job.callback
-    domain, base = get_domain("email"), load_base(base_path("email"))
+    domain, base = get_domain(settings.domain), load_base(base_path(settings.domain))
     path = job.out / f"{job.user}.jsonl"  # written whole or not at all, so it is complete if it is there
     if not path.is_file():
         editor = get_user(job.user, domain, seed=settings.seed)
         made = stream_log(domain, editor, settings.rows, settings.seed, policy=base)
         write_log(_counted(made, settings.rows, callback), path)
     log = read_log(path)
-    summary = summarize(log, cost=get_cost(COST))
+    summary = summarize(log, cost=get_cost(domain.cost))
     line = log_line(summary)
     callback.message(line)
     seen = summary.sample["cost"][~np.isnan(summary.sample["cost"])]
@@ -131,7 +131,7 @@ def _counted(records: Iterable[Record], rows: int, callback: ProgressCallback) -
 def _evaluate(
     run: RunFolder,
     names: Sequence[str],
-    domain: Domain,
+    domain: LabDomain,
     base: Policy,
     settings: DemoSettings,
     callback: ProgressCallback,
@@ -149,14 +149,22 @@ def _evaluate(
     return found
 
 
-def _play(run: RunFolder, domain: Domain, base: Policy, job: _Job, folder: str) -> Simulation:
+def _play(run: RunFolder, domain: LabDomain, base: Policy, job: _Job, folder: str) -> Simulation:
     """Play the online phase: LateEnsemble chooses, and the strong user edits."""
     seed = job.settings.seed + 1  # users with another seed than those of the logs
     contexts = list(islice(domain.contexts(seed, stream="online"), job.settings.responses))
     editor = get_user(EVALUATOR, domain, seed=seed)
-    config = BanditConfig(cost=COST)
+    config = BanditConfig(cost=domain.cost)
     return simulate(
-        run, base, contexts, editor, job.out / folder, config=config, seed=seed, callback=job.callback
+        run,
+        base,
+        contexts,
+        editor,
+        job.out / folder,
+        config=config,
+        max_new_tokens=domain.max_new_tokens,
+        seed=seed,
+        callback=job.callback,
     )
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from editloop.edits.cost import describe_cost
 from editloop.io import write_bytes
 from editloop.lab.demo.result import EVALUATOR, USERS, DemoResult
 from editloop.lab.demo.settings import DemoSettings
+from editloop.lab.domains import get_domain
 from editloop.lab.simulation import Simulation, plot_rounds
 from editloop.offline.methods import METHODS
 from editloop.offline.page import Comparison, Draft, Section, write_report
@@ -31,16 +33,16 @@ def write_demo_page(result: DemoResult, settings: DemoSettings) -> None:
     Raises:
         RunError: It cannot be written.
     """
-    out = result.report.parent
+    out, domain = result.report.parent, get_domain(settings.domain)
     figure = figure_png(_bars(result))
     write_bytes(out / "costs.png", figure)
     sections = [
         Section(
             "What the policies cost",
             [
-                f"Mean cost of an edit (words changed per word of the draft) ± standard error over "
+                f"Mean cost of an edit ({describe_cost(domain.cost).label}) ± standard error over "
                 f"{settings.responses} fresh contexts; lower is better. The strong user repairs nearly every "
-                "wrong part of an email, the weak user few, so that the strong user's cost tells more."
+                "wrong part of a draft, the weak user few, so that the strong user's cost tells more."
             ],
             table=result.table(),
             notes=_notes(settings.config.methods),
@@ -54,7 +56,7 @@ def write_demo_page(result: DemoResult, settings: DemoSettings) -> None:
         for section in run_sections(RunFolder(out / user)):
             sections.append(replace(section, title=f"{section.title} ({user} user's log)"))
     lead = (
-        f"From {settings.rows} edited emails of each of two users to "
+        f"From {settings.rows} edited {domain.plural} of each of two users to "
         f"{len(settings.config.methods)} policies each, in {result.seconds:.0f} s."
     )
     write_report(result.report, "EditLoop: the demo", lead, sections, result.verdict)
@@ -67,7 +69,7 @@ def _notes(names: Sequence[str]) -> dict[str, str]:
         "base:": "the model before any training.",
         **{label: f"{method.title}, which {method.summary}." for label, method in methods.items()},
         "late:": "LateEnsemble, a bandit that chooses among these policies while the strong user edits.",
-        "Well-formed:": "the share of the drafts that have the form of an email at all.",
+        "Well-formed:": "the share of the drafts that have a form of the domain at all.",
     }
 
 

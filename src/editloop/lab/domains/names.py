@@ -6,23 +6,24 @@ from pathlib import Path
 
 from editloop.errors import ConfigError
 from editloop.lab.free import FreeTexts
-from editloop.lab.grammar import Domain
+from editloop.lab.world import LabDomain
 from editloop.registry import Registry
 
 __all__ = ["DOMAINS", "base_path", "free_texts", "get_domain"]
 
-DOMAINS: Registry[Domain] = Registry(
+DOMAINS: Registry[LabDomain] = Registry(
     "domain",
     "editloop.domains",
     {
         "email": "editloop.lab.domains.email:EMAIL",
         "summary": "editloop.lab.domains.summary:SUMMARY",
+        "code": "editloop.lab.domains.code:CODE",
     },
     attributes=("name", "contexts", "read", "wanted", "render", "parse", "base"),
 )
 
 
-def get_domain(name: str) -> Domain:
+def get_domain(name: str) -> LabDomain:
     """Return the domain of that name.
 
     Raises:

@@ -133,7 +133,7 @@ SUMMARY = Domain(
     },
     plural="summaries",
     base=Path(__file__).parents[1] / "assets" / "summary",
-    pretraining_steps=3000,  # with fewer, the base may fail to copy a fact: docs/lab.md
+    pretraining={"steps": 3000},  # with fewer, the base may fail to copy a fact: docs/lab.md
     tuned={
         "sft": TUNED_SFT,
         "dpo": {"learning_rate": 5e-4, "beta": 1.0},
