@@ -24,6 +24,9 @@ STYLES = {"kept": "", "deleted": "red strike", "inserted": "green underline"}
 MARKS = {"kept": ("", ""), "deleted": ("[-", "-]"), "inserted": ("{+", "+}")}
 """How the pieces of an edit are shown on a terminal, and where there is none (as in wdiff)."""
 
+LINE_MARKS = {"": "", "kept": "  ", "deleted": "- ", "inserted": "+ "}
+"""What the lines of an edit of code begin with."""
+
 
 @reads
 def inspect(
@@ -72,20 +75,29 @@ def _keeping(records: Iterable[Record], edited: list[Record], most: int) -> Iter
 def print_redline(record: Record, cost: Cost) -> None:
     """Print an edit, in colours on a terminal and as [-deleted-] and {+inserted+} elsewhere; then its counts.
 
+    An edit of code is printed line by line, as programmers read it.
+
     Args:
         record: An edited record.
         cost: The cost of the edit.
     """
-    from editloop.edits import count_changes, redline
+    from editloop.edits import count_changes, diff_lines, redline
 
     assert record.edit is not None
     text = Text()
-    for kind, piece in redline(record.response, record.edit):
-        if console.is_terminal:
-            text.append(piece, STYLES[kind])
-        else:
-            before, after = MARKS[kind]
-            text.append(f"{before}{piece}{after}")
+    lines = diff_lines(record.response, record.edit)
+    shown = redline(record.response, record.edit)
+    pieces = [("", shown)] if lines is None else [(line.kind, line.spans) for line in lines]
+    for line, spans in pieces:
+        text.append(LINE_MARKS[line])
+        for kind, piece in spans:
+            if console.is_terminal:
+                text.append(piece, STYLES[kind])
+            else:
+                # A line that is new or gone as a whole says so by its mark already.
+                before, after = MARKS["kept" if line and len(spans) == 1 else kind]
+                text.append(f"{before}{piece}{after}")
+        text.append("\n" if line else "")
     incurred = float(cost([record.response], [record.edit])[0])
     console.print()
     console.print(text)

@@ -4,6 +4,7 @@ It imports neither torch nor transformers; datasets, pyarrow and matplotlib are 
 needed.
 """
 
+from editloop.edits.code_diff import DiffLine, diff_lines, reads_as_code
 from editloop.edits.columns import parse_map
 from editloop.edits.contexts import ContextLike, as_context, as_contexts
 from editloop.edits.cost import Cost, get_cost, register_cost
@@ -37,6 +38,7 @@ __all__ = [
     "Cost",
     "CostObservation",
     "Demonstration",
+    "DiffLine",
     "Exported",
     "Group",
     "Log",
@@ -58,6 +60,7 @@ __all__ = [
     "context_text",
     "costs",
     "count_changes",
+    "diff_lines",
     "export",
     "get_cost",
     "hash_log",
@@ -67,6 +70,7 @@ __all__ = [
     "plot_costs",
     "preferences",
     "read_log",
+    "reads_as_code",
     "redline",
     "register_cost",
     "row_hashes",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editloop.edits import count_changes, redline
+from editloop.edits import count_changes, diff_lines, reads_as_code, redline
 from editloop.errors import RunError
 from editloop.io import write_text
 from editloop.offline.verdict import Verdict
@@ -107,8 +107,14 @@ def _shown(section: Section) -> dict[str, Any]:
     comparisons = [
         {
             "context": comparison.context,
+            "is_code": reads_as_code(comparison.context),
             "drafts": [
-                {"label": d.label, "cost": _cost(d), "spans": redline(d.response, d.edit)}
+                {
+                    "label": d.label,
+                    "cost": _cost(d),
+                    "lines": diff_lines(d.response, d.edit),
+                    "spans": redline(d.response, d.edit),
+                }
                 for d in comparison.drafts
             ],
         }

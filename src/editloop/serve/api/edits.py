@@ -14,7 +14,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from editloop.edits import count_changes, redline
+from editloop.edits import count_changes, diff_lines, redline
 from editloop.serve.api.schemas import EditRequest, check_texts, documented, parse
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.loop.edit_commands import RecordExternal
@@ -188,7 +188,7 @@ async def _lines(state: ServerState, which: LogFilter) -> AsyncIterator[str]:
 
 @router.get("/v1/edits/{response_id}", tags=["edits"])
 async def show(request: Request, response_id: str) -> dict[str, Any]:
-    """Show one response with all revisions of its edit, each as a redline."""
+    """Show one response with all revisions of its edit, each as a redline; of code, also line by line."""
     state = get_state(request)
     if "\0" in response_id:
         raise Problem(404, "no such response", code="response_not_found")
@@ -215,10 +215,11 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
 def _revision(row: Row[Any], response: str) -> dict[str, Any]:
     about = {"revision": row.revision, "time": row.time, "cost": row.cost, "discarded": bool(row.discarded)}
     if row.discarded:
-        return about | {"edit": None, "redline": [], "changes": None}
+        return about | {"edit": None, "redline": [], "lines": None, "changes": None}
     edit = response if row.edit is None else row.edit
     changes = count_changes(response, edit).in_words()
-    return about | {"edit": edit, "redline": redline(response, edit), "changes": changes}
+    shown = {"redline": redline(response, edit), "lines": diff_lines(response, edit)}
+    return about | {"edit": edit, **shown, "changes": changes}
 
 
 @router.delete("/v1/users/{user:path}", tags=["edits"])

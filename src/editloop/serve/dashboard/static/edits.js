@@ -2,7 +2,7 @@
 
 import { json, key, save, withQuery } from "./api.js";
 import { armName, empty, h, number, plural, problem, time } from "./dom.js";
-import { redline } from "./redline.js";
+import { diff, readsAsCode, redline } from "./redline.js";
 
 export const title = "Edits";
 
@@ -140,8 +140,8 @@ function detail(found) {
     cost.replaceChildren(one ? number(one.cost) : "not known yet");
     if (!one) body.replaceChildren(redline([["kept", found.response ?? ""]]), h("p", { class: "hint" }, "No edit has come in yet."));
     else if (one.discarded) body.replaceChildren(redline([["kept", found.response ?? ""]]), h("p", { class: "hint" }, "Thrown away."));
-    else if (one.edit === found.response) body.replaceChildren(redline(one.redline), h("p", { class: "hint" }, "Kept as it was."));
-    else body.replaceChildren(redline(one.redline), h("p", { class: "hint" },
+    else if (one.edit === found.response) body.replaceChildren(shown(one), h("p", { class: "hint" }, "Kept as it was."));
+    else body.replaceChildren(shown(one), h("p", { class: "hint" },
       `${one.changes}${one.cost === null ? "" : `; cost ${number(one.cost)}`}`));
   };
   const facts = h("dl", { class: "facts" }, h("div", {}, h("dt", {}, "Cost"), cost), fact("User", found.user ?? "–"),
@@ -155,6 +155,10 @@ function detail(found) {
   return parts;
 }
 
+function shown(revision) {
+  return revision.lines ? diff(revision.lines) : redline(revision.redline);
+}
+
 function chooser(revisions, changed) {
   const id = `revision-${Math.random().toString(36).slice(2)}`;
   const select = h("select", { id }, revisions.map((each, i) =>
@@ -164,9 +168,14 @@ function chooser(revisions, changed) {
   return h("div", { class: "field inline" }, h("label", { for: id }, `Revision (${revisions.length})`), select);
 }
 
+function prose(text) {
+  const code = typeof text === "string" && readsAsCode(text);
+  return h("p", { class: code ? "prose code" : "prose", dir: "auto" }, text);
+}
+
 function context(found) {
   const messages = typeof found === "string" ? [{ content: found }] : found ?? [];
   return h("details", { class: "asked", open: true }, h("summary", {}, "Context"),
     messages.map((message) => h("div", { class: "message" },
-      message.role ? h("span", { class: "tag" }, message.role) : null, h("p", { class: "prose", dir: "auto" }, content(message)))));
+      message.role ? h("span", { class: "tag" }, message.role) : null, prose(content(message)))));
 }

@@ -8,7 +8,8 @@ const INVERSE_WEIGHT = 4; // how many inserted words weigh as much as one that w
 
 /** Spans `[kind, text]` or `{kind, text}` as one block; a changed line end is marked, as it would be invisible. */
 export function redline(spans) {
-  const block = h("div", { class: "redline", dir: "auto" });
+  const whole = spans.map((span) => Array.isArray(span) ? span[1] : span.text).join("");
+  const block = h("div", { class: readsAsCode(whole) ? "redline code" : "redline", dir: "auto" });
   for (const span of spans) {
     const [kind, text] = Array.isArray(span) ? span : [span.kind, span.text];
     if (kind === "kept") {
@@ -23,6 +24,20 @@ export function redline(spans) {
     block.append(change);
   }
   return block;
+}
+
+const CODE_LINE = /^(\s{2,}|\t)\S|[:;{}([,]\s*$|^\s*[)}\]]+[;,]?\s*$/u;
+
+/** Whether a text reads as code, by the rule of `editloop.edits.code_diff`. */
+export function readsAsCode(text) {
+  const lines = text.split("\n").filter((line) => line.trim());
+  return lines.length > 1 && lines.filter((line) => CODE_LINE.test(line)).length > lines.length / 2;
+}
+
+/** Lines `[kind, spans]` of code, each with its mark; in a line that was changed, what is not in the other one. */
+export function diff(lines) {
+  return h("div", { class: "diff", dir: "ltr" }, lines.map(([kind, spans]) => h("div", { class: kind },
+    spans.map(([piece, text]) => piece === "kept" ? text : h(piece === "deleted" ? "del" : "ins", {}, text)))));
 }
 
 /**
