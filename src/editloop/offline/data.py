@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from editloop.edits import Cost, Record, split
+from editloop.edits import Cost, Record, get_cost, split
 from editloop.errors import EmptyViewError
 from editloop.offline.config import FitConfig, Trial
 from editloop.offline.cost_model.preparation import CostEstimates, estimate_costs
@@ -33,6 +33,7 @@ __all__ = [
     "feasible",
     "longest_edit",
     "trial_rows",
+    "with_costs",
     "with_log_limits",
 ]
 
@@ -224,6 +225,25 @@ def feasible(
             reasons[name] = f"{what}: {estimates.refused}"
             callback.warn(f"{name}: {reasons[name]}")
     return left, reasons
+
+
+def with_costs(data: FitData, config: FitConfig, policy: Policy) -> FitData:
+    """The data with what each edit cost, in units of the train part's mean cost, if a method needs it.
+
+    Args:
+        data: The encoded log.
+        config: The fit's configuration.
+        policy: The base, whose tokens some costs count.
+    """
+    if "cost" not in config.needs:
+        return data
+    cost = get_cost(config.cost, tokenize=policy.encoder.tokenize)
+    texts = ([e.response for e in data.examples], [e.edit for e in data.examples])
+    costs, n = cost(*texts), len(data.train.examples)
+    costs = costs / (float(costs[:n].mean()) or 1.0)  # a log without any cost has nothing to teach either way
+    priced = [replace(e, cost=float(c)) for e, c in zip(data.examples, costs, strict=True)]
+    train = ExampleSet(tuple(priced[:n]), data.train.counts)
+    return replace(data, train=train, validation=ExampleSet(tuple(priced[n:]), data.validation.counts))
 
 
 def _with_reference(data: FitData, policy: Policy, config: FitConfig, callback: ProgressCallback) -> FitData:

@@ -116,6 +116,8 @@ class Example:
         revisions: The earlier revisions of the edit as tokens, the oldest first, without blank ones.
         policy: The policy that wrote the response, as the log names it; None if it names none.
         logprob: The log-probability of the response that was logged when it was served; None if none was.
+        cost: What the edit of the response cost, in units of the train part's mean cost; None unless a method
+            needs it.
     """
 
     id: str
@@ -127,6 +129,7 @@ class Example:
     revisions: tuple[tuple[int, ...], ...] = ()
     policy: str | None = None
     logprob: float | None = None
+    cost: float | None = None
 
     @property
     def tree(self) -> ContextTree:

@@ -25,6 +25,7 @@ from editloop.offline.data import (
     add_estimates,
     encode_log,
     feasible,
+    with_costs,
     with_log_limits,
     with_references,
 )
@@ -95,7 +96,7 @@ def fit(
     records = _in_own_order(log)
     data = replace(encode_log(records, policy, config, callback), start=start)
     data = with_references(data, log, policies, policy, config, callback)
-    config = with_log_limits(config, data, callback)
+    data, config = with_costs(data, config, policy), with_log_limits(config, data, callback)
 
     # The run folder is new, or holds this very fit: to be continued, or finished.
     identity = run_identity(policy, config, data)
@@ -201,6 +202,7 @@ def plan_fit(
     start = find_start(policy, config)
     data = replace(encode_log(_in_own_order(log), policy, config, callback), start=start)
     data = with_references(data, log, policies, policy, config, callback)
+    data = with_costs(data, config, policy)
     return make_plan(policy, with_log_limits(config, data, callback), data)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,12 +29,8 @@ def examples_of(policy: Policy, rows: int = 8) -> list[Any]:
         roles = {**own.roles, SAMPLED: (len(own), len(own) + 1)}
         costs = tuple(0.1 * k for k in range(len(tree.continuations)))
         sampled = Completions(tree, roles, tuple(policy.log_probs([tree])[0]), costs, costs)
-        found.append(type(example)(**{**_fields(example), "sampled": sampled}))
+        found.append(replace(example, sampled=sampled, cost=float(len(found))))
     return found
-
-
-def _fields(example: Any) -> dict[str, Any]:
-    return {name: getattr(example, name) for name in example.__dataclass_fields__}
 
 
 @pytest.mark.parametrize("name", list(METHODS))
@@ -42,7 +39,7 @@ def test_a_method_says_what_it_is(name: str) -> None:
     assert method.name == name == name.lower()
     assert method.title and method.summary and method.learns_from and method.roles
     trial = method.hyperparameters()
-    assert method.needs(trial) <= {"reference", "cost_model"}
+    assert method.needs(trial) <= {"reference", "cost_model", "cost"}
     assert f"lr {trial.learning_rate:g}" in method.report_line(trial)
     for field in method.hyperparameters.model_fields.values():
         assert field.description and field.description.endswith(".")
@@ -63,7 +60,9 @@ def test_the_parts_of_a_batch_add_up_to_the_whole(policy: Policy, name: str) -> 
 
     # Every completion is less likely than under the reference, so that the reference point of KTO, which is
     # estimated in each part, is 0 in all of them.
-    table = [[r - 0.1 * (k + 1) for k, r in enumerate(each.reference or ())] for each in rows]
+    table = [
+        [r - 0.1 * (i + k + 1) for k, r in enumerate(each.reference or ())] for i, each in enumerate(rows)
+    ]
 
     def loss(chosen: slice, totals: Any) -> float:
         trees, layout = pack_completions(policy, rows[chosen], from_fork=method.within_context)

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Hyperparameters", "Method", "Need", "hyperparameter", "learning_rate"]
 
-Need = Literal["reference", "cost_model"]
+Need = Literal["reference", "cost_model", "cost"]
 """What a method may need before it trains: log π_ref of its completions; completions sampled from the
-reference, with estimated costs of them, the edit and the response."""
+reference, with estimated costs of them, the edit and the response; what the edit of each response cost."""
 
 
 def hyperparameter(*grid: Any, symbol: str, description: str, comparable: bool = False, **limits: Any) -> Any:
