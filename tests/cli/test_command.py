@@ -168,6 +168,35 @@ def test_evaluate_prints_and_writes(editloop, run_folder, lab_log, tmp_path):
     assert figures["policies"]["sft"]["sampled"]["cost"]["n"] == 3
 
 
+def test_evaluate_reads_outcomes_and_asks_a_judge(
+    editloop, run_folder, lab_log, tmp_path, server, monkeypatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    server.answer = lambda prompt: "A" if "Draft A" in prompt else "no verdict"
+    rows = [json.loads(line) for line in lab_log.read_text().splitlines()[:20]]
+    for i, row in enumerate(rows):
+        row["metadata"] = {**row.get("metadata", {}), "pass": i % 3 > 0}
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = ("--samples", "20", "--judge", "m", "--judge-url", server.url)
+    status, out, _ = editloop("evaluate", run_folder, "held.jsonl", "--outcome", "pass", *judged)
+    assert status == 0
+    words = " ".join(out.split())
+    assert "pass: 0.650 over 20 drafts, whose edits cost" in words
+    assert "sft: its response wins over the base's in" in words
+    # Whoever comes first is preferred, which decides nothing.
+    assert "50% [30%, 70%] of 20 contexts by judge" in words
+    assert (run_folder / "judge.jsonl").is_file()
+    asked = len(server.prompts)
+    assert editloop("evaluate", run_folder, "held.jsonl", *judged)[0] == 0
+    assert len(server.prompts) == asked
+    (run_folder / "judge.jsonl").unlink()
+    fails(
+        editloop("evaluate", run_folder, "held.jsonl", "--outcome", "ci"), "no row has this outcome", "'ci'"
+    )
+    fails(editloop("evaluate", run_folder, "held.jsonl", "--judge", "m"), "a judge compares", "--samples")
+    fails(editloop("evaluate", run_folder, "held.jsonl", "--judge-budget", "3"), "--judge MODEL")
+
+
 def test_evaluate_leaves_out_what_was_seen(editloop, run_folder, lab_log, tmp_path):
     fails(editloop("evaluate", run_folder, lab_log, "--drop-seen"), "no row to evaluate on", "60")
     new = {"context": "notes", "response": "a draft", "edit": "the edit"}

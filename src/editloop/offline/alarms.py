@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class SampleCheck:
         empty: Share of samples that are empty or white space.
         non_answers: Share of samples that are no answers, by the rules of `editloop.edits.non_answers`.
         edits_non_answers: Share of the edits that the same rules take for none: what the users want, then.
+        costs: The cost of each sample, to compare policies with; not written to the manifest.
     """
 
     cost: Estimate
@@ -53,6 +54,7 @@ class SampleCheck:
     empty: float = 0.0
     non_answers: float = 0.0
     edits_non_answers: float = 0.0
+    costs: tuple[float, ...] = field(default=(), compare=False)
 
     def in_words(self) -> str:
         """The cost, with what tells whether it is one of whole responses of the right length."""
@@ -62,8 +64,10 @@ class SampleCheck:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The check as plain data."""
-        return asdict(self)
+        """The check as plain data, without what it is a mean of."""
+        found = asdict(self)
+        del found["costs"]
+        return found
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SampleCheck:
@@ -116,6 +120,7 @@ def check_samples(
         empty=float(np.mean([not s.text.strip() for s in samples])),
         non_answers=float(np.mean([find_non_answer(s.text) is not None for s in samples])),
         edits_non_answers=float(np.mean([find_non_answer(edit) is not None for edit in edits])),
+        costs=tuple(map(float, costs)),
     )
 
 

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from editloop.edits import Log, Record, get_cost, row_hashes
+from editloop.edits import Log, Record, context_text, get_cost, row_hashes
 from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import EmptyViewError, RunError
 from editloop.offline.alarms import check_samples
 from editloop.offline.cost_model.saved import cost_fidelity, reads_base
 from editloop.offline.draft_weights import weigh_drafts
 from editloop.offline.examples import Example, make_examples
+from editloop.offline.outcomes import read_outcomes
 from editloop.offline.recorded import RecordedPolicy
 from editloop.offline.reference import Scored, feature_pass, reference_pass, with_reference
 from editloop.offline.scoring import DEFAULT_BETA, log_probs_of, scores_of
+from editloop.offline.wins import Judge, cost_wins, win_rate
 from editloop.policy import MixedPolicy, Policy, RunFolder, Sample, processes
 from editloop.policy.manifest import ConfigRecord, Manifest
 from editloop.policy.mixed import mixed_log_probs
@@ -37,6 +39,8 @@ def evaluate(
     samples: int = 0,
     seed: int = 0,
     drop_seen: bool = False,
+    outcome: str | None = None,
+    judge: Judge | None = None,
     callback: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Evaluate the base and every policy of a run, or one policy, on a held-out log.
@@ -52,6 +56,9 @@ def evaluate(
             edits.
         seed: The seed of the sampling.
         drop_seen: Whether to leave out the rows that the run was trained or validated on.
+        outcome: A key of the records' metadata, such as a CI's verdict on each draft; what it says of the
+            drafts, and how well each policy tells good ones from others, is among the figures (`Outcomes`).
+        judge: Says of each policy's sampled response and the base's which is better.
         callback: Receives warnings and progress. Without one, warnings are Python's (`EditLoopWarning`).
 
     Returns:
@@ -59,10 +66,12 @@ def evaluate(
         validated on (None if it is not known); and `policies`, for each name the figures of `Scores.figures`,
         with `sampled` if responses were sampled, and `off_policy`, what its own drafts would cost, if the log
         has log-probabilities of its drafts. If the run has a mixture, `mixture` has its weights; if it
-        has a cost model, `cost_model` is how well it predicts.
+        has a cost model, `cost_model` is how well it predicts. If responses were sampled, `wins` of a policy
+        is how often its response wins over the base's for the same context, by the cost and by the judge.
 
     Raises:
-        EmptyViewError: No row was observed, none could be encoded, or all were left out as seen.
+        EmptyViewError: No row was observed, none could be encoded, all were left out as seen, or none has the
+            outcome.
         RunError: The run is unusable, or it is not known which rows it has seen and they should be left out.
     """
     callback = callback or WarningCallback()
@@ -93,6 +102,8 @@ def evaluate(
         else:
             held, _ = reference_pass(plain, data.examples, progress=progress)
     cost = get_cost(config.cost, tokenize=base.encoder.tokenize)
+    outcomes = read_outcomes(outcome, observed, held) if outcome else None
+    compared = _Compared(judge, callback)
     policies: dict[str, Any] = {}
     known = _Known()
     for name, borrowed, log_probs in _arms(folder, base, held, known):
@@ -114,7 +125,15 @@ def evaluate(
             )
             weighed = weigh_drafts(held, log_probs, cost, end=base.encoder.end)
             figures |= {"off_policy": weighed.to_json()} if weighed else {}
-            policies[name] = figures | ({"sampled": sampled.to_json()} if sampled else {})
+            if outcomes is not None:
+                figures["outcome"] = outcomes.discrimination(log_probs, name == "base")
+            if sampled is not None:
+                drawn = [each for _, each in sorted(known.samples[name].items())]
+                figures |= {
+                    "sampled": sampled.to_json(),
+                    **compared.with_base(name, shown, drawn, sampled.costs),
+                }
+            policies[name] = figures
     mixture = manifest.mixture if manifest else None
     found = {
         "rows": len(held),
@@ -124,6 +143,8 @@ def evaluate(
         "cost": cost.name,
         "policies": policies,
     }
+    if outcomes is not None:
+        found["outcome"] = outcomes.summary(cost([e.response for e in held], [e.edit for e in held]))
     if mixture:
         found["mixture"] = mixture.model_dump(include={"by", "weights", "errors"})
     if folder and folder.cost_model.is_dir():
@@ -159,6 +180,35 @@ def _unseen(
     else:
         callback.message(f"none of {len(rows)} rows was seen in training")
     return rows, count, 0
+
+
+class _Compared:
+    """Which of a policy's responses win over the base's, which come first."""
+
+    def __init__(self, judge: Judge | None, callback: ProgressCallback) -> None:
+        self.judge, self.callback = judge, callback
+        self.texts: list[str] = []
+        self.costs = np.zeros(0)
+
+    def with_base(
+        self, name: str, shown: Sequence[Example], samples: Sequence[Sample], costs: Sequence[float]
+    ) -> dict[str, Any]:
+        """The win rates of a policy, under the key `wins`; nothing for the base."""
+        texts, incurred = [sample.text for sample in samples], np.array(costs, np.float64)
+        if name == "base":
+            self.texts, self.costs = texts, incurred
+        if name == "base" or len(self.costs) != len(incurred):
+            return {}
+        found = {"cost": win_rate(cost_wins(incurred, self.costs))}
+        if self.judge is not None:
+            contexts = [context_text(example.context) for example in shown]
+            verdicts, reasons = self.judge.wins_many(contexts, texts, self.texts)
+            if reasons:
+                self.callback.warn(
+                    f"{name}: {len(reasons)} of {len(texts)} pairs without a verdict: {reasons[0]}"
+                )
+            found["judge"] = win_rate(verdicts)
+        return {"wins": found}
 
 
 @dataclass

@@ -64,28 +64,42 @@ class Mixture:
         return asdict(self)
 
 
-def mix_by_likelihood(log_probs: Mapping[str, Sequence[float]], *, seed: int = 0) -> Mixture:
+def mix_by_likelihood(
+    log_probs: Mapping[str, Sequence[float]],
+    *,
+    prior: Mapping[str, float] | None = None,
+    prior_rows: float = 0.0,
+    seed: int = 0,
+) -> Mixture:
     """Fit the weights that maximise Σ_i log Σ_k α_k π_k(y'_i | x_i); those below `NEGLIGIBLE` are 0.
+
+    Weights that were fitted on few rows depend on which rows these are. With a prior, what is maximised is
+    Σ_i log Σ_k α_k π_k(y'_i | x_i) + m Σ_k α⁰_k log α_k, as if m further rows were each known to be of
+    one policy, in the shares α⁰. With more and more rows, its influence vanishes.
 
     Args:
         log_probs: For each policy log π_k(y'|x) of the validation rows, natural log [n].
+        prior: The shares α⁰, which are not negative and add up to 1; by default equal ones.
+        prior_rows: m, for how many rows the prior counts.
         seed: The seed of the bootstrap.
 
     Raises:
-        ConfigError: There are no policies or no rows, or a number is not finite.
+        ConfigError: There are no policies or no rows, a number is not finite, or the prior is no
+            distribution over these policies.
     """
     names, table = _table(log_probs)
-    weights, curve = _em(table)
+    pseudo = prior_rows * _shares(prior, names)
+    weights, curve = _em(table, pseudo)
     while (small := (weights > 0) & (weights < NEGLIGIBLE)).any():
         kept = (weights > 0) & ~small
         weights = np.zeros_like(weights)
-        weights[kept], more = _em(table[:, kept])
+        weights[kept], more = _em(table[:, kept], pseudo[kept])
         curve.append(more[-1])
     generator = np.random.default_rng(seed)
     bootstrap = []
     for _ in range(BOOTSTRAPS):
         rows = generator.integers(len(table), size=len(table))
-        bootstrap.append(_em(table[rows])[0])
+        bootstrap.append(_em(table[rows], pseudo)[0])
     means = table.mean(axis=0)
     return _mixture(names, weights, np.array(bootstrap), "likelihood", len(table), means, curve)
 
@@ -152,14 +166,30 @@ def _table(values: Mapping[str, Sequence[float]]) -> tuple[list[str], Floats]:
     return names, table
 
 
-def _em(table: Floats) -> tuple[Floats, list[float]]:
-    """Maximise the mean log-likelihood of a mixture by EM, beginning with equal weights.
+def _shares(prior: Mapping[str, float] | None, names: Sequence[str]) -> Floats:
+    """The shares of a prior in the order of the policies [K].
+
+    Raises:
+        ConfigError: They are no distribution over these policies.
+    """
+    if prior is None:
+        return np.full(len(names), 1 / len(names))
+    shares = np.array([prior.get(name, 0.0) for name in names], np.float64)
+    if set(prior) - set(names) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
+        raise ConfigError("the prior of a mixture is no distribution over its policies", seen=dict(prior))
+    return shares
+
+
+def _em(table: Floats, pseudo: Floats) -> tuple[Floats, list[float]]:
+    """Maximise the log-likelihood of a mixture by EM, beginning with equal weights.
 
     Args:
         table: log π_k(y'_i|x_i) [n, K].
+        pseudo: How many further rows there are of which each policy alone is known to be the writer [K].
 
     Returns:
-        The weights [K], and the mean log-likelihood before the first and after each step.
+        The weights [K], and the mean log-likelihood of the rows of the table before the first and after each
+        step.
     """
     # The E-step gives policy k the share α_k p_ik / Σ_j α_j p_ij of row i. The M-step sets α_k to the mean of
     # its shares: α_k is multiplied by its slope s_k = mean_i p_ik / Σ_j α_j p_ij, the derivative of the mean
@@ -176,24 +206,34 @@ def _em(table: Floats) -> tuple[Floats, list[float]]:
     highest = table.max(axis=1, keepdims=True)
     likelihood = np.exp(table - highest)
 
-    def at(weights: Floats) -> tuple[float, Floats]:
+    # A row that is known to be of policy k adds log α_k to the objective and 1/α_k to its slope. The bound
+    # above holds for it, too: log is concave, and the slopes of all rows together still have Σ_k α_k s_k = 1.
+    rows = len(table) + float(pseudo.sum())
+
+    def at(weights: Floats) -> tuple[float, float, Floats]:
+        """The mean log-likelihood of the table's rows, the objective, and its slopes."""
         total = likelihood @ weights
-        return float((np.log(total) + highest[:, 0]).mean()), (likelihood / total[:, None]).mean(axis=0)
+        known = pseudo > 0
+        assigned = float(pseudo[known] @ np.log(weights[known]))
+        logs = np.log(total) + highest[:, 0]
+        slope = (likelihood / total[:, None]).sum(axis=0)
+        slope[known] += pseudo[known] / weights[known]
+        return float(logs.mean()), (float(logs.sum()) + assigned) / rows, slope / rows
 
     weights, power = np.full(table.shape[1], 1 / table.shape[1]), 1.0
-    value, slope = at(weights)
-    curve = [value]
+    seen, value, slope = at(weights)
+    curve = [seen]
     for _ in range(ITERATIONS):
         if slope.max() - 1 < TOLERANCE:
             break
         trial = weights * slope**power
         trial /= trial.sum()
-        reached, new = at(trial)
+        seen, reached, new = at(trial)
         if reached < value and power > 1:
             power = 1.0
             continue
         weights, value, slope, power = trial, reached, new, 2 * power
-        curve.append(value)
+        curve.append(seen)
     return weights, curve
 
 

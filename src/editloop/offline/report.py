@@ -36,12 +36,14 @@ __all__ = [
     "figures_note",
     "figures_table",
     "off_policy_line",
+    "outcome_line",
     "run_sections",
     "sampled_cells",
     "show_estimate",
     "show_number",
     "show_weights",
     "verdict_of",
+    "wins_line",
     "write_run_report",
 ]
 
@@ -215,6 +217,34 @@ def sampled_cells(sampled: SamplesRecord | None) -> list[str]:
     finished = "–" if sampled.unfinished is None else f"{1 - sampled.unfinished:.0%}"
     length = "–" if sampled.length_ratio is None else f"{sampled.length_ratio:.1f}×"
     return [show_estimate(sampled.cost), finished, length]
+
+
+def wins_line(found: Mapping[str, Any]) -> str:
+    """How often a policy's responses win over the base's, in a line; `found` is its `wins`."""
+    parts = []
+    for by, rate in found.items():
+        if rate is None:
+            parts.append(f"no verdict by {by}")
+            continue
+        low, high = rate["interval"]
+        parts.append(f"{rate['mean']:.0%} [{low:.0%}, {high:.0%}] of {rate['n']} contexts by {by}")
+    return f"its response wins over the base's in {', '.join(parts)}"
+
+
+def outcome_line(found: Mapping[str, Any], policies: Mapping[str, Mapping[str, Any]]) -> str:
+    """What an outcome says of the drafts, and how well each policy tells good ones; `found` is its
+    summary."""
+    costs = " and ".join(
+        f"{cost['mean']:.3f} where it is {name}"
+        for name, cost in zip(("high", "low"), found["cost"].values(), strict=True)
+        if cost
+    )
+    known = {name: figures.get("outcome") for name, figures in policies.items()}
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in known.items() if share is not None)
+    ranked = f" Of a draft of each kind, the good one is the likelier in: {shares}." if shares else ""
+    return (
+        f"{found['name']}: {found['mean']:.3f} over {found['rows']} drafts, whose edits cost {costs}.{ranked}"
+    )
 
 
 def off_policy_line(found: Mapping[str, Any]) -> str:

@@ -1,0 +1,111 @@
+"""What else is known of a draft than its edit, such as whether a CI passed it, beside what policies make of
+it.
+
+A log keeps outcomes in the records' metadata. They are feedback, too, though no method trains on them: a
+policy should find drafts that came to a good end likelier than those that did not, and the edits of good
+ones should cost less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from editloop.edits import Record
+from editloop.errors import EmptyViewError
+from editloop.offline.examples import RESPONSE, Example
+from editloop.offline.scoring import Estimate
+
+__all__ = ["Outcomes", "read_outcomes"]
+
+
+class Outcomes:
+    """The outcome of the draft of each example.
+
+    Args:
+        name: The key in the metadata.
+        values: The outcome of each example, NaN where none is known, float64 [n].
+        examples: The examples [n].
+    """
+
+    def __init__(self, name: str, values: NDArray[np.float64], examples: Sequence[Example]) -> None:
+        self.name, self.values, self.examples = name, values, examples
+
+    def summary(self, costs: NDArray[np.float64]) -> dict[str, Any]:
+        """Return how many are known, their mean, and the mean cost of the edits of good and of other drafts.
+
+        Args:
+            costs: What the edit of each draft cost [n].
+        """
+        known = ~np.isnan(self.values)
+        good = known & (self.values > self._middle)
+        found = {"good": Estimate.of(costs[good]), "other": Estimate.of(costs[known & ~good])}
+        return {
+            "name": self.name,
+            "rows": int(known.sum()),
+            "mean": float(self.values[known].mean()),
+            "cost": {
+                key: None if each is None else {"mean": each.mean, "se": each.se}
+                for key, each in found.items()
+            },
+        }
+
+    def discrimination(self, log_probs: Sequence[Sequence[float]], base: bool) -> float | None:
+        """Return how often, of a good and another draft, the good one is likelier: the area under the ROC
+        curve.
+
+        Drafts of different contexts are compared by how much likelier than under the base each is; under the
+        base itself, by their log-probability per token.
+
+        Args:
+            log_probs: For each example the log-probabilities of the continuations of its tree by the policy
+                [n][K].
+            base: Whether the policy is the base.
+
+        Returns:
+            The share, a tie being a half; None if all drafts came to the same end.
+        """
+        scores = []
+        for example, row in zip(self.examples, log_probs, strict=True):
+            index = example.completions.of(RESPONSE)
+            reference = (example.completions.reference or row)[index]
+            length = max(1, len(example.tree.continuations[index]))
+            scores.append(row[index] / length if base else row[index] - reference)
+        known = ~np.isnan(self.values) & np.isfinite(scores)
+        good = self.values[known] > self._middle
+        n = int(good.sum())
+        if n in (0, len(good)):
+            return None
+        ranks = rankdata(np.array(scores)[known])
+        return float((ranks[good].sum() - n * (n + 1) / 2) / (n * (len(good) - n)))
+
+    @property
+    def _middle(self) -> float:
+        """What an outcome must exceed to be good: halfway between the least and the greatest."""
+        return float(np.nanmin(self.values) + np.nanmax(self.values)) / 2
+
+
+def read_outcomes(name: str, records: Sequence[Record], examples: Sequence[Example]) -> Outcomes:
+    """Return the outcomes of the examples that were made of records.
+
+    Raises:
+        EmptyViewError: No record has such an outcome, as a number or as true and false.
+    """
+    known: dict[tuple[str, str], float] = {}
+    for record in records:
+        value = record.metadata.get(name)
+        if isinstance(value, (bool, int, float)):
+            known[record.id, record.response] = float(value)
+    values = np.array([known.get((e.id, e.response), np.nan) for e in examples], np.float64)
+    if np.isnan(values).all():
+        names = sorted({key for record in records for key in record.metadata})
+        raise EmptyViewError(
+            "no row has this outcome as a number or as true and false",
+            seen=name,
+            do=f"use one of {', '.join(names)}",
+        )
+    return Outcomes(name, values, examples)
