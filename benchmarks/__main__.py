@@ -21,6 +21,7 @@ BENCHMARKS = {
     "alpha": "sensitivity:alpha",
     "autopilot-faults": "autopilot_faults:run",
     "bandits": "bandits:run",
+    "code": "code:run",
     "cost-speed": "cost_speed:run",
     "costs": "costs:run",
     "defaults": "defaults:run",
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "diagnosis": "diagnosis:run",
     "drift": "drift:run",
     "edit-losses": "edit_losses:run",
+    "edit-sizes": "edit_sizes:run",
     "estimate": "estimate:run",
     "faults": "faults:run",
     "generations": "generations:run",
@@ -57,6 +59,9 @@ BENCHMARKS = {
     "table2": "tables:table2",
     "train-speed": "train_speed:run",
     "tune": "tune:run",
+    "weights": "weights:run",
+    "winrate": "winrate:run",
+    "wrong-edits": "wrong_edits:run",
 }
 """The module and function of each benchmark. To add a benchmark, add its file and a line here."""
 

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from benchmarks import WORK
 from benchmarks.bandit_settings import ALGORITHM_1
+from benchmarks.editors import get_editor
+from benchmarks.filters import keep_rows
 from editloop.edits import Cost, get_cost, read_log, write_log
 from editloop.io import write_text
-from editloop.lab import Domain, base_path, fit_settings, get_domain, stream_log
+from editloop.lab import LabDomain, base_path, fit_settings, get_domain, stream_log
 from editloop.lab.folder import claim
-from editloop.lab.grammar import MAX_NEW_TOKENS
-from editloop.lab.settings import COST, LOG_ROWS
+from editloop.lab.settings import LOG_ROWS
 from editloop.offline import FitConfig, fit
 from editloop.online import Bandit, BanditConfig
 from editloop.parallel import in_parallel
@@ -71,26 +72,34 @@ class Cell(NamedTuple):
 
     Attributes:
         domain: Name of the domain.
-        trained: Name of the user who edited the log.
+        trained: Name of the user who edited the log (`benchmarks.editors`).
         seed: Seed of the log, the training and the rounds.
         shifted: Whether that user has the shifted preferences of `Domain.shifted`.
+        kept: The name of a filter of the log (`benchmarks.filters`), empty for none.
     """
 
     domain: str
     trained: str
     seed: int
     shifted: bool = False
+    kept: str = ""
 
     @property
-    def world(self) -> Domain:
+    def world(self) -> LabDomain:
         """The domain, with the preferences of the user who edited the log."""
         domain = get_domain(self.domain)
         return domain.shifted() if self.shifted else domain
 
     @property
+    def editor(self) -> User:
+        """The user who edited the log."""
+        return get_editor(self.trained, self.world, seed=self.seed)
+
+    @property
     def folder(self) -> Path:
         """The cell's folder, relative to the folder of all cells."""
-        return Path(f"{self.domain}-{self.trained}{'-shifted' * self.shifted}-{self.seed}")
+        kept = f"-{self.kept}" if self.kept else ""
+        return Path(f"{self.domain}-{self.trained}{'-shifted' * self.shifted}{kept}-{self.seed}")
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class TableSettings(NamedTuple):
         Raises:
             RunError: The folder holds a cell that was made with other settings.
         """
-        editor, config = get_user(cell.trained, cell.world, seed=cell.seed), self.config(cell)
+        editor, config = cell.editor, self.config(cell)
         settings = {
             "rounds": self.rounds,
             "rows": self.rows,
@@ -145,7 +154,7 @@ class TableSettings(NamedTuple):
             "user": dict(editor.settings),
             "domain": cell.world.fingerprint,
             "base": _hash(base_path(cell.domain) / "model.safetensors"),
-        }
+        } | ({"kept": cell.kept} if cell.kept else {})
         claim(self.folder / cell.folder, "cell", settings)
         return self.folder / cell.folder
 
@@ -212,7 +221,7 @@ def column_costs(
         settings: Where the cells are kept, and their size.
         evaluator: Name of the user of the online phase.
         callback: Receives progress.
-        cost: Returns the cost of a domain, by its name; by default, every domain has that of the paper.
+        cost: Returns the cost of a domain, by its name; by default the domain's own.
     """
     cells = {(c, seed): Cell(c.domain, c.trained, seed) for seed in settings.seeds for c in COLUMNS}
     made = make_cells(list(cells.values()), settings, callback)
@@ -223,7 +232,7 @@ def column_costs(
                     made[cells[column, seed]],
                     get_user(evaluator, get_domain(column.domain), seed=EVALUATION + seed),
                     POLICIES,
-                    cost and cost(column.domain),
+                    cost(column.domain) if cost else get_cost(get_domain(column.domain).cost),
                 )
                 for seed in settings.seeds
             ]
@@ -234,11 +243,8 @@ def column_costs(
     return ColumnCosts(tables, contexts, sum(each.seconds for each in made.values()))
 
 
-def cost_table(
-    cell: CellResponses, user: User, arms: Sequence[str], cost: Cost | None = None
-) -> NDArray[np.float64]:
+def cost_table(cell: CellResponses, user: User, arms: Sequence[str], cost: Cost) -> NDArray[np.float64]:
     """Return what each round would cost with each arm [T, arms]; NaN for one that the fit left out."""
-    cost = cost or get_cost(COST)
     columns = []
     for arm in arms:
         responses = cell.responses.get(arm)
@@ -253,7 +259,9 @@ def cost_table(
 
 def strong_costs(made: CellResponses, cell: Cell, arms: Sequence[str]) -> NDArray[np.float64]:
     """Return what each round costs the strong user of the cell's domain, float64 [T, arms]."""
-    return cost_table(made, get_user("strong", get_domain(cell.domain), seed=EVALUATION + cell.seed), arms)
+    domain = get_domain(cell.domain)
+    user = get_user("strong", domain, seed=EVALUATION + cell.seed)
+    return cost_table(made, user, arms, get_cost(domain.cost))
 
 
 def play(
@@ -333,14 +341,18 @@ def _make(job: tuple[Cell, TableSettings]) -> CellResponses:
     base = load_base(base_path(cell.domain))
     path = folder / "log.jsonl"
     if not path.is_file():
-        editor = get_user(cell.trained, cell.world, seed=cell.seed)
-        write_log(stream_log(cell.world, editor, settings.rows, cell.seed, policy=base), path)
-    run = fit(read_log(path), base, folder / "run", settings.config(cell), report=False)
+        write_log(stream_log(cell.world, cell.editor, settings.rows, cell.seed, policy=base), path)
+    log = (
+        keep_rows(cell.kept, list(read_log(path)), cell.trained, cell.world, base)
+        if cell.kept
+        else read_log(path)
+    )
+    run = fit(log, base, folder / "run", settings.config(cell), report=False)
     contexts = list(islice(cell.world.contexts(cell.seed, stream="online"), settings.rounds))
     responses = {}
     for name in run.arm_names():
         with run.policy(name, base) as policy:
-            samples = policy.sample(contexts, seed=cell.seed, max_new_tokens=MAX_NEW_TOKENS)
+            samples = policy.sample(contexts, seed=cell.seed, max_new_tokens=cell.world.max_new_tokens)
         responses[name] = [sample.text for sample in samples]
     made = CellResponses(contexts, responses, time.monotonic() - started)
     write_text(folder / "responses.json", json.dumps(vars(made)))

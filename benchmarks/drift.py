@@ -26,6 +26,7 @@ from benchmarks.cells import (
     make_cells,
     play,
 )
+from editloop.edits import get_cost
 from editloop.lab import get_domain
 from editloop.offline.plots import tidy
 from editloop.online import BanditConfig
@@ -107,7 +108,8 @@ def _table(
         over=over,
         seed=seed,
     )
-    return np.hstack([cost_table(made[cell], user, ARMS) for cell in (before, before._replace(shifted=True))])
+    cells, cost = (before, before._replace(shifted=True)), get_cost(domain.cost)
+    return np.hstack([cost_table(made[cell], user, ARMS, cost) for cell in cells])
 
 
 def _learners(tables: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -16,7 +16,7 @@ from rapidfuzz.distance import Levenshtein
 
 from benchmarks.real_rows import LANGUAGES, Fold, mlqe
 from editloop.edits import Record
-from editloop.lab import Domain, base_path, get_domain, make_log
+from editloop.lab import LabDomain, base_path, get_domain, make_log
 from editloop.lab.drafts import KeptDrafts
 from editloop.policy import Policy, load_base
 from editloop.users import User, get_user
@@ -94,7 +94,7 @@ class EditedLog(NamedTuple):
         return self.world if self.is_real else f"{self.world}, {self.user}{visits}"
 
     @property
-    def domain(self) -> Domain:
+    def domain(self) -> LabDomain:
         """The domain of the lab."""
         return get_domain(self.world)
 

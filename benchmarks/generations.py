@@ -44,7 +44,7 @@ from editloop.autopilot.triggers import EARLY_SHARE
 from editloop.autopilot.watch import Round, Watch
 from editloop.edits import Record, get_cost
 from editloop.io import write_json
-from editloop.lab import Domain, base_path, fit_settings, get_domain
+from editloop.lab import LabDomain, base_path, fit_settings, get_domain
 from editloop.lab.folder import claim
 from editloop.lab.grammar import MAX_NEW_TOKENS
 from editloop.lab.settings import COST
@@ -140,7 +140,7 @@ class _Table:
 
     def __init__(self, game: Game, settings: Settings, folder: Path) -> None:
         self.game, self.settings, self.folder = game, settings, folder
-        self.domain: Domain = get_domain(game.domain)
+        self.domain: LabDomain = get_domain(game.domain)
         self.base = load_base(f"lab:{game.domain}")
         self.cost = get_cost(COST)
         kinds = POPULATIONS[game.population]

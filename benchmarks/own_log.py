@@ -25,13 +25,14 @@ import numpy as np
 from benchmarks import WORK
 from benchmarks.balanced_user import BALANCED, get_editor
 from benchmarks.cells import EVALUATION
+from benchmarks.domains import text_domain
 from benchmarks.own_log_exact import STEPS as EXACT_STEPS
 from benchmarks.own_log_exact import exact_generations
 from benchmarks.own_log_page import own_log_figure, own_log_page
 from editloop.edits import Record, read_log, write_log
 from editloop.errors import EmptyViewError
 from editloop.io import write_text
-from editloop.lab import base_path, evaluate_on_users, fit_settings, get_domain, stream_log
+from editloop.lab import base_path, evaluate_on_users, fit_settings, stream_log
 from editloop.lab.folder import claim
 from editloop.lab.settings import COST
 from editloop.offline import FitConfig, fit
@@ -243,7 +244,7 @@ def _follow(chain: Chain) -> list[dict[str, Any]]:
         {
             "way": way._asdict(),
             "user": chain.user,
-            "domain": get_domain(settings.domain).fingerprint,
+            "domain": text_domain(settings.domain).fingerprint,
             # Without `start`, which work of earlier versions does not have.
             "config": settings.config(way.method, way, chain.seed, 1).model_dump(
                 mode="json", exclude={"start"}
@@ -315,7 +316,7 @@ def _fitted(
 def _written(chain: Chain, number: int, policy: Policy, log: Path, name: str) -> dict[str, Any]:
     """What a policy costs on held-out contexts, after it has written its rows of the log."""
     settings, seed = chain.settings, chain.seed
-    domain = get_domain(settings.domain)
+    domain = text_domain(settings.domain)
     # Contexts of their own for every generation, the same for all ways.
     rows = list(
         stream_log(

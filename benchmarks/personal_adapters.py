@@ -23,10 +23,11 @@ import numpy as np
 
 from benchmarks import WORK
 from benchmarks.cells import EVALUATION
+from benchmarks.domains import text_domain
 from benchmarks.personal_adapters_page import personal_figure, personal_page
 from editloop.edits import Record, read_log, write_log
 from editloop.io import write_text
-from editloop.lab import Domain, base_path, evaluate_on_users, fit_settings, get_domain, stream_log
+from editloop.lab import Domain, base_path, evaluate_on_users, fit_settings, stream_log
 from editloop.lab.folder import claim
 from editloop.lab.settings import COST
 from editloop.offline import FitConfig, fit
@@ -168,13 +169,13 @@ def _about(pool: Pool) -> dict[str, Any]:
     settings = pool.settings
     sizes = [settings.pool, settings.pool_rows, settings.held, settings.steps, settings.batch, OWN]
     config = settings.config(pool.seed)
-    domain = get_domain(settings.domain).fingerprint
+    domain = text_domain(settings.domain).fingerprint
     return {"config": config.model_dump(mode="json", exclude=config.added), "sizes": sizes, "domain": domain}
 
 
 def _edits(pool: Pool, key: int, n: int, policy: Policy, name: str) -> list[Record]:
     """Rows of a user, by their key: contexts of their own, drafts of a policy, and the user's edits."""
-    domain = taste(get_domain(pool.settings.domain), key)
+    domain = taste(text_domain(pool.settings.domain), key)
     user = get_user(pool.kind, domain, seed=key)
     rows = stream_log(domain, user, n, key, policy=policy, policy_name=name, chunk=n)
     return [row.model_copy(update={"user": f"{pool.kind} {key}"}) for row in rows]
@@ -220,7 +221,7 @@ def _costs(person: Person, name: str, policy: Policy, own: RunFolder | None = No
     kept, settings = person.folder / f"{name}.json", person.pool.settings
     if not kept.is_file():
         began = time.monotonic()
-        domain, seed = taste(get_domain(settings.domain), person.key), EVALUATION + person.key
+        domain, seed = taste(text_domain(settings.domain), person.key), EVALUATION + person.key
         judges = [get_user(kind, domain, seed=seed) for kind in (person.pool.kind, "strong")]
         judged = evaluate_on_users(policy, domain, judges, settings.held, seed)
         result: dict[str, Any] = {"cost": judged[0].mean, "strong_cost": judged[1].mean}

@@ -29,7 +29,7 @@ from editloop.policy import Policy, RunFolder, load_base
 from editloop.progress import ProgressCallback, WarningCallback, counter
 from editloop.results import machine_name, markdown_table, write_result
 
-__all__ = ["BASE", "DATA_SETS", "DTYPE", "METHODS", "claim_fit", "possible", "run"]
+__all__ = ["BASE", "DATA_SETS", "DTYPE", "METHODS", "Job", "claim_fit", "fit_and_measure", "possible", "run"]
 
 BASE = "smollm2"
 DTYPE = "bfloat16"
@@ -85,7 +85,7 @@ def run(
     ]
     found: dict[tuple[str, int], dict[str, Any]] = {}
     measured: dict[str, Any] = {}
-    for job, result in in_parallel(_fit, jobs, "fits", callback):
+    for job, result in in_parallel(fit_and_measure, jobs, "fits", callback):
         found[job.name, job.place] = result
         measured = {
             "base": base,
@@ -113,7 +113,7 @@ class Job(NamedTuple):
     folder: Path
 
 
-def _fit(job: Job) -> dict[str, Any]:
+def fit_and_measure(job: Job) -> dict[str, Any]:
     """Fit, unless that is done already, and return what the fit did and the figures of each policy."""
     claim_fit(job.folder, job.fold, job.base, job.dtype, job.methods)
     kept = job.folder / "fit.json"

@@ -37,7 +37,7 @@ from editloop.edits import Record, get_cost
 from editloop.edits.cost import DEFAULT_COST, PAPER_COST, charge_unfinished
 from editloop.intervals import NORMAL
 from editloop.io import write_json
-from editloop.lab import Domain, base_path, fit_settings, get_domain, stream_log
+from editloop.lab import LabDomain, base_path, fit_settings, get_domain, stream_log
 from editloop.lab.folder import claim
 from editloop.lab.grammar import MAX_NEW_TOKENS
 from editloop.offline import FitConfig, fit
@@ -115,7 +115,7 @@ class Job(NamedTuple):
         """The folder in which it is kept."""
         return self.settings.folder / f"{self.domain}-{self.kind}-{self.seed}"
 
-    def users(self, world: Domain) -> list[User]:
+    def users(self, world: LabDomain) -> list[User]:
         """Who edits the drafts of each request."""
         users = [get_user(self.kind, world, seed=100 * self.seed + i) for i in range(USERS)]
         return random.Random(self.seed).choices(users, k=self.settings.contexts)
@@ -161,7 +161,7 @@ def _measured(job: Job) -> dict[str, Any]:
     }
 
 
-def _fitted(job: Job, world: Domain, base: Policy) -> dict[str, RunFolder]:
+def _fitted(job: Job, world: LabDomain, base: Policy) -> dict[str, RunFolder]:
     """The runs of the policies that are fitted, by the policies' names."""
     rows, steps, seed = job.settings.rows, job.settings.steps, job.seed
     editor = get_user(job.kind, world, seed=seed)

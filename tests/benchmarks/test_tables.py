@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import drift, sensitivity, tables, tune
 from benchmarks.cells import COLUMNS, Cell, TableSettings, cost_table, incurred_cost, make_cells, play
+from editloop.edits import get_cost
 from editloop.edits.cost import PAPER_COST
 from editloop.errors import RunError
 from editloop.lab import Round, base_path, fit_settings, get_domain, simulate
@@ -140,7 +141,7 @@ def test_a_cell_is_made_once_and_plays_as_the_simulation_does(tmp_path: Path) ->
     with pytest.raises(RunError, match="holds another cell"):
         make_cells([cell], settings._replace(rounds=9), WarningCallback())
     user, arms = get_user("strong", cell.world, seed=9), ("sft", "dpo", "rl", "early")
-    costs = cost_table(made, user, arms)
+    costs = cost_table(made, user, arms, get_cost(PAPER_COST))
     config = BanditConfig(alpha=0.2, cost=PAPER_COST)
     chosen = play(costs, config, made.contexts)
     played: list[Round] = []
