@@ -20,7 +20,7 @@ from site_server import Site, stub_runs
 
 from editloop.autopilot.ledger import write_transitions
 from editloop.autopilot.stages import Lineage, Stage, Transition
-from editloop.edits import redline
+from editloop.edits import reads_as_code, redline
 from editloop.serve.backends.base import BackendUnavailableError
 from editloop.serve.dashboard import pages
 from editloop.serve.loop.commands import StartEpoch
@@ -364,6 +364,39 @@ def test_a_search_and_an_opened_redline(site: Site, open_page: Open) -> None:
     assert [json.loads(line)["id"] for line in lines] == [found]
     page.get_by_label("Status").select_option("expired")
     page.get_by_text("Nothing matches").wait_for()
+
+
+def test_code_is_shown_line_by_line(site: Site, open_page: Open) -> None:
+    code = "def pick(xs):\n    if not xs:\n        return -1\n    return xs[0]"
+    site.ask(f"Fix this.\n{code}", edit=code, user="ada")
+    for size in SIZES:
+        page = open_page("edits", size)
+        page.locator(".edits-list .row").first.click()
+        diff = page.locator(".diff")
+        diff.wait_for()
+        (deleted,) = diff.locator(".deleted").all_inner_texts()
+        assert deleted.startswith("Hello from")
+        assert diff.locator(".inserted").all_inner_texts() == code.split("\n")
+        family = "each => getComputedStyle(each).fontFamily"
+        assert "monospace" in diff.evaluate(family)
+        assert "monospace" in page.locator(".asked .prose").first.evaluate(family)
+        # Each line is one line: a long one is scrolled to, and the page keeps its width.
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_what_reads_as_code_does_so_for_the_server_and_the_page(open_page: Open) -> None:
+    random = Random(1)
+    pieces = ["def f(x):", "    return 1", "Dear Ada,", "", "}", "x = (", "plain text", "\ty;", "- a point"]
+    texts = ["\n".join(random.choices(pieces, k=random.randrange(8))) for _ in range(300)]
+    shown = open_page("edits").evaluate(
+        """async texts => {
+          const { readsAsCode } = await import("/dashboard/redline.js");
+          return texts.map(readsAsCode);
+        }""",
+        texts,
+    )
+    assert shown == [reads_as_code(text) for text in texts]
+    assert 30 < sum(shown) < 270
 
 
 def test_a_redline_while_typing_is_that_of_the_server(open_page: Open) -> None:
