@@ -6,8 +6,8 @@ was trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -32,6 +32,7 @@ class Evaluation:
         edits: The user's edits.
         costs: float64 [n], the cost of each edit.
         well_formed: bool [n], whether the domain could parse the response; of free text, whether it ended.
+        outcomes: What else is known of each response, by name, float64 [n] each: whether its tests pass.
     """
 
     contexts: tuple[str, ...]
@@ -39,6 +40,7 @@ class Evaluation:
     edits: tuple[str, ...]
     costs: NDArray[np.float64]
     well_formed: NDArray[np.bool_]
+    outcomes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -98,8 +100,11 @@ def evaluate_on_users(
     responses = tuple(sample.text for sample in samples)
     well_formed = np.array([domain.is_well_formed(sample) for sample in samples])
     cost = cost or get_cost(domain.cost)
+    known = [domain.outcomes(*pair) for pair in zip(contexts, responses, strict=True)]
+    outcomes = {name: np.array([each[name] for each in known], np.float64) for name in known[0]}
     found = []
     for user in users:
         edits = tuple(edit_all(user, contexts, responses))
-        found.append(Evaluation(contexts, responses, edits, cost(responses, edits), well_formed))
+        costs = cost(responses, edits)
+        found.append(Evaluation(contexts, responses, edits, costs, well_formed, outcomes))
     return found

@@ -45,7 +45,7 @@ def write_demo_page(result: DemoResult, settings: DemoSettings) -> None:
                 "wrong part of a draft, the weak user few, so that the strong user's cost tells more."
             ],
             table=result.table(),
-            notes=_notes(settings.config.methods),
+            notes=_notes(settings.config.methods, tested="pass" in result.table()[0]),
             images=[figure],
         ),
         _before_and_after(result),
@@ -62,7 +62,7 @@ def write_demo_page(result: DemoResult, settings: DemoSettings) -> None:
     write_report(result.report, "EditLoop: the demo", lead, sections, result.verdict)
 
 
-def _notes(names: Sequence[str]) -> dict[str, str]:
+def _notes(names: Sequence[str], *, tested: bool) -> dict[str, str]:
     """The notes that explain the rows of the table."""
     methods = {f"{name}:": METHODS.get(name) for name in names}
     return {
@@ -70,6 +70,7 @@ def _notes(names: Sequence[str]) -> dict[str, str]:
         **{label: f"{method.title}, which {method.summary}." for label, method in methods.items()},
         "late:": "LateEnsemble, a bandit that chooses among these policies while the strong user edits.",
         "Well-formed:": "the share of the drafts that have a form of the domain at all.",
+        **({"Pass:": "the share of the drafts that pass the tests of their request."} if tested else {}),
     }
 
 

@@ -52,12 +52,20 @@ class DemoResult:
     seconds: float
 
     def table(self) -> list[list[str]]:
-        """Return mean cost ± standard error to each user, a row for each policy after the heading."""
-        rows = [["policy", *(f"cost, {user} user" for user in USERS), "well-formed"]]
+        """Return mean cost ± standard error to each user, a row for each policy after the heading.
+
+        What else is known of the drafts, such as how many pass their tests, has a column each.
+        """
+        base = next(iter(self.users[USERS[0]].costs.values()))[EVALUATOR]
+        known = list(base.outcomes)
+        rows = [["policy", *(f"cost, {user} user" for user in USERS), "well-formed", *known]]
         for user, found in self.users.items():
             for name, by_user in found.costs.items():
                 cells = [f"{by_user[u].mean:.3f} ± {by_user[u].standard_error:.3f}" for u in USERS]
                 label = name if name == "base" else f"{name}, {user} log"
-                rows.append([label, *cells, f"{by_user[EVALUATOR].share_well_formed:.0%}"])
-            rows.append([f"late, {user} log", f"{found.online.mean:.3f} by round", "", ""])
+                shares = [f"{by_user[EVALUATOR].outcomes[key].mean():.0%}" for key in known]
+                rows.append([label, *cells, f"{by_user[EVALUATOR].share_well_formed:.0%}", *shares])
+            rows.append(
+                [f"late, {user} log", f"{found.online.mean:.3f} by round", "", "", *[""] * len(known)]
+            )
         return rows
