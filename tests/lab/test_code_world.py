@@ -10,7 +10,7 @@ from itertools import islice
 import pytest
 
 from editloop.errors import ConfigError
-from editloop.lab import make_log
+from editloop.lab import evaluate_on_user, make_log
 from editloop.lab.code.behaviour import passes
 from editloop.lab.code.language import STYLE, parse, render
 from editloop.lab.code.tasks import STRATA, read_task
@@ -102,6 +102,13 @@ def test_a_log_keeps_the_outcome_beside_the_edit():
     for row in log:
         stratum = row.metadata["kind"].split("/")[0]
         assert row.metadata["pass"] is (stratum == "refactor")
+
+
+def test_an_evaluation_says_how_many_responses_pass():
+    found = evaluate_on_user(_Writer(), CODE, get_user("strong", CODE), 30, 0)
+    strata = [CODE.read(context).stratum for context in found.contexts]
+    assert found.outcomes["pass"].tolist() == [float(stratum == "refactor") for stratum in strata]
+    assert found.share_well_formed == 1
 
 
 def test_the_base_is_taught_to_leave_bugs_and_styles_as_they_are():

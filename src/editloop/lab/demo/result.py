@@ -65,7 +65,6 @@ class DemoResult:
                 label = name if name == "base" else f"{name}, {user} log"
                 shares = [f"{by_user[EVALUATOR].outcomes[key].mean():.0%}" for key in known]
                 rows.append([label, *cells, f"{by_user[EVALUATOR].share_well_formed:.0%}", *shares])
-            rows.append(
-                [f"late, {user} log", f"{found.online.mean:.3f} by round", "", "", *[""] * len(known)]
-            )
+            empty = [""] * (2 + len(known))
+            rows.append([f"late, {user} log", f"{found.online.mean:.3f} by round", *empty])
         return rows
