@@ -10,7 +10,7 @@ number of epochs and the adapter were set earlier, from the learning curves of t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,12 +28,16 @@ from editloop.results import markdown_table, plus_minus, write_result
 from editloop.users import get_user
 
 SEED = 0
+ROWS: Mapping[str, int] = {**dict.fromkeys(DOMAINS, LOG_ROWS), "code": 800}
+"""The domains that are tuned, and the rows of a log of each. Functions are twice as long as texts."""
+
 GRIDS: Sequence[tuple[str, dict[str, tuple[Any, ...]]]] = (
     ("sft", {"learning_rate": (5e-4, 1.5e-3)}),
     ("dpo", {"learning_rate": (2e-4, 5e-4, 1e-3), "beta": (1.0, 3.0)}),
     ("rl", {"learning_rate": (1e-3,), "beta": (0.05, 0.1), "kappa": (0.0, 2.0), "loss": ("pairwise",)}),
     ("rl", {"learning_rate": (1e-3,), "beta": (0.05, 0.1), "kappa": (0.0,), "loss": ("weighted",)}),
     ("early", {"learning_rate": (5e-4, 1.5e-3), "beta": (3.0,), "dpo_weight": (1.0, 3.0, 10.0)}),
+    ("cost_gradient", {"learning_rate": (2e-4, 1e-3), "beta": (0.05, 0.3)}),
 )
 """The grids that are tried; the trials of all grids of a method compete with each other."""
 
@@ -56,7 +60,8 @@ def run(
     out: str | Path,
     *,
     work: Path = WORK,
-    rows: int = LOG_ROWS,
+    rows: Mapping[str, int] = ROWS,
+    domains: Sequence[str] = tuple(ROWS),
     methods: Sequence[str] = METHODS,
     changes: Sequence[tuple[str, Any]] = (),
     callback: ProgressCallback | None = None,
@@ -66,8 +71,9 @@ def run(
     Args:
         out: The folder for the results.
         work: Where logs and policies are kept; policies that are kept are not trained again.
-        rows: Rows of each log.
-        methods: The methods to tune; the results of the others are copied from `tune.json` in `out`.
+        rows: Rows of a log, by domain.
+        domains: The domains to tune.
+        methods: The methods to tune. The results of all others are copied from `tune.json` in `out`.
         changes: Changes to the configuration of the fits, for a smaller experiment.
         callback: Receives progress.
     """
@@ -75,21 +81,21 @@ def run(
     # The longest first.
     grids = sorted((i for i, (method, _) in enumerate(GRIDS) if method in methods), reverse=True)
     jobs = [
-        Job(domain, user, i, work / "tune", rows, tuple(changes))
+        Job(domain, user, i, work / "tune" / domain, rows[domain], tuple(changes))
         for i in grids
         for user in TRAINED
-        for domain in DOMAINS
+        for domain in domains
     ]
-    for domain in DOMAINS:
+    for domain in domains:
         for user in TRAINED:
-            _log(domain, user, work / "tune", rows)
+            _log(domain, user, work / "tune" / domain, rows[domain])
     measured = dict(in_parallel(_train, jobs, "trials", callback))
     known = Path(out) / "tune.json"
     kept = json.loads(known.read_text(encoding="utf-8"))["results"] if known.is_file() else []
     results = []
-    for domain in DOMAINS:
+    for domain in ROWS:
         for method in METHODS:
-            if method not in methods:
+            if method not in methods or domain not in domains:
                 results += [each for each in kept if (each["domain"], each["method"]) == (domain, method)]
                 continue
             by_user: dict[str, list[dict[str, Any]]] = {user: [] for user in TRAINED}
@@ -97,8 +103,9 @@ def run(
                 for job, found in measured.items():
                     if (job.domain, job.grid, each) == (domain, i, method):
                         by_user[job.user] += found
-            results.append({"domain": domain, "method": method, **_choose(by_user)})
-    data = {"seed": SEED, "rows": rows, "results": results}
+            about = {"domain": domain, "method": method, "rows": rows[domain]}
+            results.append({**about, **_choose(by_user)})
+    data = {"seed": SEED, "rows": dict(rows), "results": results}
     write_result("tune", data, _markdown(results), out)
     return data
 
