@@ -13,18 +13,29 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from editloop.errors import ConfigError
-from editloop.lab import Domain, Recipe, base_path, get_domain, pretrain, recipe_hash, shipped_recipe
+from editloop.lab import (
+    DOMAINS,
+    Domain,
+    LabDomain,
+    Recipe,
+    base_path,
+    get_domain,
+    pretrain,
+    recipe_hash,
+    shipped_recipe,
+)
 from editloop.lab.pretraining import build_tokenizer, new_model, train
 from editloop.lab.templates import moved
 from editloop.policy import load_base
 
 EMAIL = get_domain("email")
+every = pytest.mark.parametrize("domain", DOMAINS.parts(), ids=lambda domain: domain.name)
 both = pytest.mark.parametrize("domain", [EMAIL, get_domain("summary")], ids=lambda domain: domain.name)
 TINY = Recipe(hidden_size=16, layers=1, heads=2, steps=8, batch_size=4)
 
 
-@both
-def test_the_asset_was_made_by_this_recipe_from_these_tables(domain: Domain) -> None:
+@every
+def test_the_asset_was_made_by_this_recipe_from_these_tables(domain: LabDomain) -> None:
     about = json.loads((base_path(domain.name) / "recipe.json").read_text())
     assert about["hash"] == recipe_hash(domain, shipped_recipe(domain)), (
         "rebuild it by `editloop lab pretrain`"
@@ -38,8 +49,8 @@ def test_another_recipe_or_another_grammar_has_another_hash() -> None:
     assert recipe_hash(other, Recipe()) != recipe_hash(EMAIL, Recipe())
 
 
-@both
-def test_the_asset_is_small_and_loads_by_transformers_alone(domain: Domain) -> None:
+@every
+def test_the_asset_is_small_and_loads_by_transformers_alone(domain: LabDomain) -> None:
     folder = base_path(domain.name)
     assert (folder / "model.safetensors").stat().st_size <= 3_000_000
     model = AutoModelForCausalLM.from_pretrained(folder)
