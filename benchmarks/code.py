@@ -218,7 +218,11 @@ def _chosen(table: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np
 
 def _interval(values: NDArray[np.float64], mask: NDArray[np.bool_]) -> list[float] | None:
     """Mean and 95% interval by bootstrap over seeds and, within each, over requests; None without a value."""
-    seeds = [row[kept] for row, kept in zip(values, mask, strict=True) if not np.isnan(row[kept]).any()]
+    seeds = [
+        row[kept]
+        for row, kept in zip(values, mask, strict=True)
+        if kept.any() and not np.isnan(row[kept]).any()
+    ]
     if not seeds:
         return None
     generator = np.random.default_rng(0)

@@ -68,7 +68,10 @@ def test_pass_at_1_and_costs_by_hand(tmp_path: Path, make_sandbox: Callable[...,
         assert strata["modify"]["dpo"]["pass"][0] == 0.0
         assert strata["all"]["rl"]["pass"][0] == 0.0
         assert strata["all"]["early"]["pass"][0] < strata["all"]["dpo"]["pass"][0]
-        assert strata["all"]["late"]["cost"][0] < strata["all"]["base"]["cost"][0]
+        arms = [strata["all"][arm] for arm in ("sft", "dpo", "rl", "early")]
+        for late in (strata["all"]["late"], strata["all"]["default"]):
+            assert min(arm["cost"][0] for arm in arms) < late["cost"][0] < max(arm["cost"][0] for arm in arms)
+            assert 0 < late["pass"][0] < 1
     assert found["sandbox"]["timeout"] == 24
     assert found["sandbox"]["failed"] == 48  # no Python
     assert found["not of the language"] == [72, 0]

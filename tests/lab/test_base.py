@@ -29,7 +29,7 @@ from editloop.lab.templates import moved
 from editloop.policy import load_base
 
 EMAIL = get_domain("email")
-every = pytest.mark.parametrize("domain", DOMAINS.parts(), ids=lambda domain: domain.name)
+every = pytest.mark.parametrize("domain", list(DOMAINS.parts()), ids=lambda domain: domain.name)
 both = pytest.mark.parametrize("domain", [EMAIL, get_domain("summary")], ids=lambda domain: domain.name)
 TINY = Recipe(hidden_size=16, layers=1, heads=2, steps=8, batch_size=4)
 

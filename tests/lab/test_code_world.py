@@ -141,7 +141,7 @@ def test_the_shipped_base_writes_functions_of_which_about_half_work():
     passing = {stratum: [] for stratum in STRATA}
     for context, sample in zip(asked, samples, strict=True):
         passing[CODE.read(context).stratum].append(CODE.outcomes(context, sample.text)["pass"])
-    # Room to improve on requests to modify, and a behaviour that is mostly kept where only the style is asked.
+    # Room to improve on requests to modify, and behaviour that is mostly kept where only style is asked.
     assert 0.3 < sum(passing["modify"]) / len(passing["modify"]) < 0.6
     assert sum(passing["refactor"]) / len(passing["refactor"]) > 0.7
 
