@@ -55,6 +55,7 @@ def demo(
     for command in ("inspect LOG", "fit LOG --base MODEL --out run", "evaluate run HELD_OUT_LOG"):
         console.print(f"  {called()} {command} \\\n    {columns}")
     console.print("Other users and algorithms, online:")
-    console.print(f"  {called()} simulate {out}/weak --user other --algorithm thompson")
+    console.print(f"  {called()} simulate {out}/weak --domain {domain} \\")
+    console.print("    --user other --algorithm thompson")
     console.print(f"\nReport: {result.report}")
     console.print(result.verdict.headline)

@@ -87,8 +87,8 @@ def _before_and_after(result: DemoResult) -> Section:
         comparisons.append(Comparison(costs["base"][EVALUATOR].contexts[i], drafts))
     note = (
         f"The first {SHOWN} contexts, not selected. The policies learned from the {EVALUATOR} user's log; "
-        f"each draft is shown with the {EVALUATOR} user's edit of it: struck words were deleted, underlined "
-        "words inserted."
+        f"each draft is shown with the {EVALUATOR} user's edit of it: what is struck, or has a minus before "
+        "it, was deleted, and what is underlined, or has a plus, was inserted."
     )
     return Section("Before and after", [note], comparisons=comparisons)
 
