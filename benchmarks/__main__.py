@@ -52,6 +52,7 @@ BENCHMARKS = {
     "rerank": "rerank:run",
     "rerank-real": "rerank_real:run",
     "rl": "rl:run",
+    "sandbox": "sandbox:run",
     "serve": "serving:run",
     "serve-local": "serve_local:run",
     "shadow-bias": "shadow_bias:run",
