@@ -55,6 +55,8 @@ def _by_agreement(rows: Sequence[Record], editor: str, world: LabDomain, base: P
 def _by_prediction(rows: Sequence[Record], editor: str, world: LabDomain, base: Policy) -> Sequence[Record]:
     examples = make_examples(rows, base.encoder).examples
     scored, _ = feature_pass(base, [e.tree for e in examples])
+    if len(examples) != len(rows):
+        raise ValueError("a row could not be encoded, and would shift the others")
     features = np.stack(
         [one.features[e.completions.of("response")] for e, one in zip(examples, scored, strict=True)]
     )

@@ -44,6 +44,9 @@ SIZES, DRAWS, POOL = (10, 30, 100, 300), 20, 900
 SHRUNK = (0.0, 3.0, 10.0, 30.0)
 """For how many rows the weights count toward which the fitted ones are shrunk."""
 
+FLOOR = 0.2
+"""The part of a prior from others' rows that is shared equally by all policies."""
+
 FRESH = 7000
 """Added to the seed of a cell for the fresh rows."""
 
@@ -192,6 +195,8 @@ def _judged(mine: Tables, others: Sequence[Tables], sizes: Sequence[int], draws:
     """The weights of all ways on all sizes: their spread over draws, and what they are worth on the other
     rows."""
     k = len(mine.policies)
+    if any(each.policies != mine.policies for each in others):
+        raise ValueError("the users' runs do not have the same policies")
     pooled = {
         by: fitted(
             np.concatenate([each.log_probs for each in others]),
@@ -206,7 +211,9 @@ def _judged(mine: Tables, others: Sequence[Tables], sizes: Sequence[int], draws:
         whole = fitted(mine.log_probs, mine.costs, Way(by, "uniform", 0.0), np.full(k, 1 / k))
         found["all"][by] = whole.tolist()
     for way in WAYS:
-        prior = pooled[way.by] if way.toward == "pooled" else np.full(k, 1 / k)
+        uniform = np.full(k, 1 / k)
+        # Of others' many rows the cheapest policy has nearly all weight, which as a prior would be final.
+        prior = (1 - FLOOR) * pooled[way.by] + FLOOR * uniform if way.toward == "pooled" else uniform
         found["ways"][way.title] = {str(n): _drawn(mine, way, prior, n, draws) for n in sizes}
     found["single"] = {
         "cost": mine.costs.mean(axis=0).tolist(),

@@ -139,6 +139,8 @@ def _wins(cells: Sequence[tuple[Cell, CellResponses]]) -> dict[str, NDArray[np.f
 def _late(costs: NDArray[np.float64], wins: NDArray[np.float64], cost: str) -> NDArray[np.float64]:
     """The wins of the arms that LateEnsemble plays, mean over the orders of the rounds [T]."""
     arms = np.flatnonzero(~np.isnan(costs).any(axis=0))
+    if not len(arms):
+        return np.full(len(costs), np.nan)
     generator, total = np.random.default_rng(0), np.zeros(len(costs))
     for _ in range(ORDERS):
         order = generator.permutation(len(costs))

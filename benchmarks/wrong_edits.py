@@ -134,7 +134,8 @@ def _markdown(data: Mapping[str, Any]) -> str:
         rows = []
         for policy in NAMES:
             even = found["break-even"].get(policy)
-            last = "" if policy == "base" else "above all" if even is None else f"{even:.0%}"
+            measured = any(each[policy] for each in found["wrong"].values())
+            last = "" if policy == "base" or not measured else "above all" if even is None else f"{even:.0%}"
             rows.append([policy, *(_show(each[policy]) for each in found["wrong"].values()), last])
         parts += [f"## {domain}", markdown_table(headings, rows)]
         if found["filters"]:

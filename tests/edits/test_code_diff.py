@@ -108,5 +108,15 @@ def test_peoples_code_is_code_and_peoples_letters_are_not(data: Path) -> None:
     assert not any(reads_as_code(each["edit"]) for each in letters)
 
 
+def test_a_block_of_many_lines_is_not_compared_pair_by_pair():
+    before, after = ("\n".join(f"    {word}{i} = 1" for i in range(150)) for word in ("a", "b"))
+    lines = diff_lines(before, after) or []
+    assert [line.kind for line in lines] == ["deleted"] * 150 + ["inserted"] * 150
+    assert all(len(line.spans) == 1 for line in lines)
+    # A smaller one is.
+    few = diff_lines("\n".join(before.split("\n")[:50]), "\n".join(after.split("\n")[:50])) or []
+    assert all(len(line.spans) > 1 for line in few)
+
+
 def test_a_long_text_is_left_to_the_redline():
     assert diff_lines("x = (\n" * 3000, "y = (\n" * 3000) is None

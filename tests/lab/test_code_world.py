@@ -90,6 +90,9 @@ def test_the_outcome_of_a_response_is_whether_its_tests_pass():
     other_style = render({**CODE.wanted(context), "names": "short", "form": "comprehension"})
     assert CODE.outcomes(context, other_style) == {"pass": True}
     assert CODE.outcomes(context, "print('hello')") == {"pass": False}
+    # The tests call it by its name.
+    for name in ("zzz", "if"):
+        assert CODE.outcomes(context, other_style.replace("def pick", f"def {name}")) == {"pass": False}
 
 
 class _Writer:

@@ -125,3 +125,51 @@ def test_what_cannot_be_mixed_is_one_line() -> None:
             mix(bad)
     with pytest.raises(ConfigError, match=r"not finite: \['b'\]"):
         mix_by_cost({"a": [1.0], "b": [math.nan]})
+
+
+def test_a_prior_counts_for_as_many_rows_as_it_says() -> None:
+    """Rows of which each is of one policy alone: weights are shares of rows, with those of the prior."""
+    sure, never = 0.0, -1000.0
+    rows = {"a": [sure] * 3 + [never], "b": [never] * 3 + [sure]}
+    assert mix_by_likelihood(rows).weights["a"] == pytest.approx(3 / 4, abs=1e-3)
+    assert mix_by_likelihood(rows, prior_rows=4).weights["a"] == pytest.approx((3 + 2) / 8, abs=1e-3)
+    given = mix_by_likelihood(rows, prior={"a": 0.0, "b": 1.0}, prior_rows=4)
+    assert given.weights["a"] == pytest.approx(3 / 8, abs=1e-3)
+    # With many rows, it hardly matters.
+    many = {name: values * 500 for name, values in rows.items()}
+    assert mix_by_likelihood(many, prior_rows=4).weights["a"] == pytest.approx(3 / 4, abs=2e-3)
+
+
+def test_a_prior_makes_the_weights_of_few_rows_vary_less() -> None:
+    generator = np.random.default_rng(1)
+    tables = [generator.normal(0, 1, (3, 10)) for _ in range(30)]
+
+    def spread(rows: float) -> float:
+        found = [
+            mix_by_likelihood(dict(zip("abc", t.tolist(), strict=True)), prior_rows=rows).weights["a"]
+            for t in tables
+        ]
+        return float(np.std(found))
+
+    assert spread(30) < spread(3) < spread(0)
+
+
+@pytest.mark.parametrize("prior_rows", [1e-6, 1e-3, 0.1, 1.0])
+def test_weights_with_a_prior_are_weights(prior_rows: float) -> None:
+    """A step of EM that is too long overflows, or takes a weight to zero; it is not taken."""
+    generator = np.random.default_rng(0)
+    for scale in (0.01, 1.0, 30.0, 800.0):
+        for n, k in ((1, 2), (4, 3), (20, 6)):
+            table = generator.normal(0, scale, (k, n))
+            log_probs = {str(i): row.tolist() for i, row in enumerate(table)}
+            found = mix_by_likelihood(log_probs, prior_rows=prior_rows)
+            assert np.isfinite(list(found.weights.values())).all()
+            assert sum(found.weights.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "prior", [{"a": 0.5}, {"a": 0.5, "c": 0.5}, {"a": 1.5, "b": -0.5}, {"a": 0.3, "b": 0.3}]
+)
+def test_a_prior_that_is_no_distribution_is_refused(prior: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="the prior of a mixture is no distribution"):
+        mix_by_likelihood({"a": [0.0], "b": [-1.0]}, prior=prior, prior_rows=1)

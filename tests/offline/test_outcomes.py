@@ -28,21 +28,21 @@ def test_discrimination_by_hand():
     examples = [example(i, 2, -5.0) for i in range(4)]
     outcomes = Outcomes("pass", np.array([1.0, 1.0, 0.0, 0.0]), examples)
     shifted = [[-5.0 + shift] for shift in (2.0, 0.0, 1.0, -1.0)]
-    assert outcomes.discrimination(shifted, base=False) == 0.75
+    assert outcomes.discrimination(shifted) == 0.75
     # A tie is half a pair.
-    assert outcomes.discrimination([[-5.0]] * 4, base=False) == 0.5
+    assert outcomes.discrimination([[-4.0]] * 4) == 0.5
 
 
-def test_the_base_is_compared_by_token():
-    examples = [example(0, 4), example(1, 1)]
+def test_the_reference_itself_is_compared_by_token():
+    examples = [example(0, 4, -4.0), example(1, 1, -2.0)]
     outcomes = Outcomes("pass", np.array([1.0, 0.0]), examples)
-    assert outcomes.discrimination([[-4.0], [-2.0]], base=True) == 1.0
+    assert outcomes.discrimination([[-4.0], [-2.0]]) == 1.0
 
 
 def test_what_is_not_known_does_not_count():
     examples = [example(i, 2, -5.0) for i in range(3)]
     outcomes = Outcomes("score", np.array([4.0, np.nan, 1.0]), examples)
-    assert outcomes.discrimination([[-3.0], [9.0], [-4.0]], base=False) == 1.0
+    assert outcomes.discrimination([[-3.0], [9.0], [-4.0]]) == 1.0
     found = outcomes.summary(np.array([0.1, 9.0, 0.5]))
     assert (found["rows"], found["mean"]) == (2, 2.5)
     assert found["cost"]["good"]["mean"] == 0.1
@@ -52,8 +52,14 @@ def test_what_is_not_known_does_not_count():
 def test_drafts_that_all_came_to_the_same_end_tell_nothing():
     examples = [example(i, 2, -5.0) for i in range(2)]
     outcomes = Outcomes("pass", np.array([1.0, 1.0]), examples)
-    assert outcomes.discrimination([[-3.0], [-4.0]], base=False) is None
-    assert outcomes.summary(np.array([0.1, 0.3]))["mean"] == 1.0
+    assert outcomes.discrimination([[-3.0], [-4.0]]) is None
+    found = outcomes.summary(np.array([0.1, 0.3]))
+    assert found["mean"] == 1.0
+    assert found["cost"] == {"good": {"mean": 0.2, "se": pytest.approx(0.1)}}
+    none = Outcomes("pass", np.array([0.0, 0.0]), examples).summary(np.array([0.1, 0.3]))
+    assert list(none["cost"]) == ["other"]
+    scores = Outcomes("score", np.array([7.0, 7.0]), examples).summary(np.array([0.1, 0.3]))
+    assert list(scores["cost"]) == ["good"]
 
 
 def test_outcomes_are_read_from_the_metadata():

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
+import subprocess
+import sys
 import textwrap
+import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -156,6 +161,27 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
+def test_a_program_that_is_ended_while_it_starts_leaves_nothing(sandbox):
+    """Bubblewrap's child is there before it has asked to die with its parent."""
+    marker = f"marker-{uuid.uuid4()}"
+    sandbox = Sandbox()
+    sandbox._command.append(marker)
+    sleeper = Program("import time\ntime.sleep(60)")
+    for milliseconds in range(2, 50, 3):
+        assert sandbox._run(sleeper, milliseconds / 1000).status == "timeout"
+    time.sleep(0.2)
+    assert not [p for p in psutil.process_iter() if marker in _cmdline(p)]
+
+
+def test_memory_that_belongs_to_no_process_is_refused(sandbox):
+    shared = "import ctypes\nreturn ctypes.CDLL(None).shmget(0, 2 ** 28, 0o1666)"
+    assert attempted(sandbox, shared) == "-1"
+    hidden = "import os\nreturn os.memfd_create('x')"
+    assert attempted(sandbox, hidden) == "raised PermissionError"
+    queue = "import ctypes\nreturn ctypes.CDLL(None).msgget(0, 0o1666)"
+    assert attempted(sandbox, queue) == "-1"
+
+
 def test_zombies_and_threads_are_bounded(sandbox):
     zombies = """
     import os
@@ -288,6 +314,8 @@ def test_an_answer_that_is_not_ours_is_no_harm(sandbox):
         b"[" * 60_000,
         b"\xff\xfe",
         b'{"status": "done", "values": 3}',
+        b'{"status": "done", "values": "abc"}',
+        b'{"status": "done", "detail": "a\\\\nb\\\\u001b[2J\\\\ud800", "values": 3}',
     ):
         found = called(sandbox, forged.format(answer))
         assert found.status == "crashed"
@@ -332,6 +360,41 @@ def test_on_another_system_it_refuses(monkeypatch):
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(SandboxError, match="the sandbox needs Linux: 'darwin'"):
         Sandbox()
+
+
+def test_numbers_that_are_not_finite_and_long_values_are_compared(sandbox):
+    found = called(sandbox, "return arguments", float("inf"), float("nan"), "a" * 5000)
+    assert found.gives((repr((float("inf"), float("nan"), "a" * 5000)),))
+    assert not found.gives((repr((float("inf"), float("nan"), "b" * 5000)),))
+
+
+def test_many_open_files_are_no_hindrance(sandbox):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        with ExitStack() as files:
+            for _ in range(1100):
+                files.enter_context(Path(os.devnull).open())
+            assert called(sandbox, "return 1").values == ("1",)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_limits_of_the_parent_that_are_lower_hold(sandbox):
+    code = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 20, 2 ** 20))\n"
+        "from editloop.sandbox import Program, Sandbox\n"
+        "body = 'def f():\\n    import resource\\n    return resource.getrlimit(resource.RLIMIT_FSIZE)'\n"
+        "print(Sandbox().run([Program(body, 'f', ((),))])[0].values)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "(1048576, 1048576)" in done.stdout
+
+
+def test_the_environment_of_the_parent_has_no_influence(monkeypatch, sandbox):
+    monkeypatch.setenv("LD_PRELOAD", "/nonexistent.so")
+    assert called(sandbox, "return 1").values == ("1",)
 
 
 def test_progress_is_counted_in_programs(sandbox: Sandbox, make_sandbox: Callable[..., Sandbox]):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
+import pytest
+
 from editloop.lab.code.language import STYLE, render
 from editloop.lab.domains.code import CODE
 from editloop.users import get_user
@@ -45,6 +49,19 @@ def test_the_style_of_what_fails_is_left_alone():
         assert CODE.passes(CONTEXT, draft) or not styled
     assert any(CODE.passes(CONTEXT, CODE.parse(edit)) for edit in edits)
     assert CURRENT in edits
+
+
+@pytest.mark.parametrize("name", ["weak", "medium", "strong"])
+def test_every_edit_is_of_the_language_and_repairs_no_more_than_there_is(name):
+    someone, everything = get_user(name, CODE), user(1.0)
+    for context in islice(CODE.contexts(8), 150):
+        draft = CODE.read(context).current
+        edit = CODE.parse(someone.edit(context, CODE.render(draft)))
+        assert edit is not None
+        best = CODE.parse(everything.edit(context, CODE.render(draft)))
+        # Each part is as it was or as it is wanted; an operation that lost its operand is gone.
+        for part in ("name", "keep", "change", "gather", "finish", "guard", *STYLE):
+            assert edit[part] in (draft[part], best[part], "none", "early")
 
 
 def test_what_works_is_not_touched_however_it_works():

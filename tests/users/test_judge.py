@@ -70,7 +70,16 @@ def test_nonsense_is_counted_and_the_other_pairs_are_kept(server: Server) -> Non
     assert reasons == ["the judge's verdict is neither A, B nor tie: 'I love both!' (use another model)"]
 
 
-@pytest.mark.parametrize("answer", ["", "  ", "C", "because", "1"])
+@pytest.mark.parametrize(
+    ("first", "second", "wins"),
+    [("Draft A", "draft b", 1.0), ("b.", "*A*", 0.0), ("A tie", "Tie!", 0.5)],
+)
+def test_a_verdict_may_be_said_in_several_ways(server: Server, first: str, second: str, wins: float) -> None:
+    server.answer = lambda prompt: first if "Draft A:\none" in prompt else second
+    assert judge(server).wins("x", "one", "two") == wins
+
+
+@pytest.mark.parametrize("answer", ["", "  ", "C", "because", "1", "A better one is B"])
 def test_what_is_no_verdict_is_refused(server: Server, answer: str) -> None:
     server.answer = lambda _: answer
     with pytest.raises(UserError):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
+
+from rapidfuzz.distance import Indel
 
 from editloop.edits.redline import Span
 
@@ -21,6 +22,9 @@ _CODE_LINE = re.compile(r"^(\s{2,}|\t)\S|[:;{}(\[,]\s*$|^\s*[)}\]]+[;,]?\s*$")
 
 ALIKE = 0.5
 """How alike two lines are at least that are shown as one that changed, from 0 to 1."""
+
+MOST_PAIRS = 10_000
+"""Pairs of lines in a block above which no line in it is compared with another one."""
 
 LONGEST = 2000
 """Lines of a text above which it is not compared line by line, for which the time grows with their square."""
@@ -60,12 +64,25 @@ def diff_lines(response: str, edit: str) -> list[DiffLine] | None:
     if max(len(before), len(after)) > LONGEST:
         return None
     found: list[DiffLine] = []
-    for tag, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if tag == "equal":
-            found += [DiffLine("kept", [Span("kept", line)]) for line in before[a:b]]
-        else:
-            found += _changed(before[a:b], after[c:d])
+    for kept, removed, added in _blocks(before, after):
+        found += [DiffLine("kept", [Span("kept", line)]) for line in kept]
+        found += _changed(removed, added)
     return found
+
+
+def _blocks(before: Sequence[str], after: Sequence[str]) -> Iterator[tuple[list[str], list[str], list[str]]]:
+    """What two sequences have in common, each piece with what follows it in only one of them."""
+    kept, removed, added = list[str](), list[str](), list[str]()
+    for step in Indel.opcodes(before, after):
+        if step.tag == "equal":
+            if removed or added:
+                yield kept, removed, added
+                kept, removed, added = [], [], []
+            kept += before[step.src_start : step.src_end]
+        else:
+            removed += before[step.src_start : step.src_end]
+            added += after[step.dest_start : step.dest_end]
+    yield kept, removed, added
 
 
 def _changed(before: Sequence[str], after: Sequence[str]) -> Iterator[DiffLine]:
@@ -73,8 +90,8 @@ def _changed(before: Sequence[str], after: Sequence[str]) -> Iterator[DiffLine]:
     old = [[Span("deleted", line)] for line in before]
     new = [[Span("inserted", line)] for line in after]
     start = 0
-    for i, line in enumerate(before):
-        ratios = [SequenceMatcher(None, line, other, autojunk=False).ratio() for other in after[start:]]
+    for i, line in enumerate(before if len(before) * len(after) <= MOST_PAIRS else ()):
+        ratios = [Indel.normalized_similarity(line, other) for other in after[start:]]
         best = max(range(len(ratios)), key=ratios.__getitem__, default=0)
         if ratios and ratios[best] >= ALIKE:
             j = start + best
@@ -86,16 +103,14 @@ def _changed(before: Sequence[str], after: Sequence[str]) -> Iterator[DiffLine]:
 
 def _within(line: str, other: str) -> tuple[list[Span], list[Span]]:
     """The pieces of two lines that are alike, each with what is not in the other one."""
-    x, y = _TOKENS.findall(line), _TOKENS.findall(other)
     old: list[Span] = []
     new: list[Span] = []
-    for tag, a, b, c, d in SequenceMatcher(None, x, y, autojunk=False).get_opcodes():
-        if tag == "equal":
-            old.append(Span("kept", "".join(x[a:b])))
-            new.append(Span("kept", "".join(y[c:d])))
-            continue
-        if a < b:
-            old.append(Span("deleted", "".join(x[a:b])))
-        if c < d:
-            new.append(Span("inserted", "".join(y[c:d])))
+    for kept, removed, added in _blocks(_TOKENS.findall(line), _TOKENS.findall(other)):
+        if kept:
+            old.append(Span("kept", "".join(kept)))
+            new.append(Span("kept", "".join(kept)))
+        if removed:
+            old.append(Span("deleted", "".join(removed)))
+        if added:
+            new.append(Span("inserted", "".join(added)))
     return old, new

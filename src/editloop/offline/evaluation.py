@@ -126,7 +126,7 @@ def evaluate(
             weighed = weigh_drafts(held, log_probs, cost, end=base.encoder.end)
             figures |= {"off_policy": weighed.to_json()} if weighed else {}
             if outcomes is not None:
-                figures["outcome"] = outcomes.discrimination(log_probs, name == "base")
+                figures["outcome"] = outcomes.discrimination(log_probs)
             if sampled is not None:
                 drawn = [each for _, each in sorted(known.samples[name].items())]
                 figures |= {

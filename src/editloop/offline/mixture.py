@@ -226,10 +226,12 @@ def _em(table: Floats, pseudo: Floats) -> tuple[Floats, list[float]]:
     for _ in range(ITERATIONS):
         if slope.max() - 1 < TOLERANCE:
             break
-        trial = weights * slope**power
-        trial /= trial.sum()
-        seen, reached, new = at(trial)
-        if reached < value and power > 1:
+        # A step that is too long may overflow, or take a policy's weight below the least number there is.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            trial = weights * slope**power
+            trial /= trial.sum()
+            seen, reached, new = at(trial)
+        if power > 1 and not reached >= value:  # NaN, too
             power = 1.0
             continue
         weights, value, slope, power = trial, reached, new, 2 * power

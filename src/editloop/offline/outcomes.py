@@ -42,51 +42,55 @@ class Outcomes:
             costs: What the edit of each draft cost [n].
         """
         known = ~np.isnan(self.values)
-        good = known & (self.values > self._middle)
-        found = {"good": Estimate.of(costs[good]), "other": Estimate.of(costs[known & ~good])}
+        groups = {"good": known & self._good, "other": known & ~self._good}
+        found = {key: Estimate.of(costs[mask]) for key, mask in groups.items()}
         return {
             "name": self.name,
             "rows": int(known.sum()),
             "mean": float(self.values[known].mean()),
-            "cost": {
-                key: None if each is None else {"mean": each.mean, "se": each.se}
-                for key, each in found.items()
-            },
+            "cost": {key: {"mean": each.mean, "se": each.se} for key, each in found.items() if each},
         }
 
-    def discrimination(self, log_probs: Sequence[Sequence[float]], base: bool) -> float | None:
+    def discrimination(self, log_probs: Sequence[Sequence[float]]) -> float | None:
         """Return how often, of a good and another draft, the good one is likelier: the area under the ROC
         curve.
 
-        Drafts of different contexts are compared by how much likelier than under the base each is; under the
-        base itself, by their log-probability per token.
+        Drafts of different contexts are compared by how much likelier than under the reference each is; where
+        the policy is the reference itself, by their log-probability per token.
 
         Args:
             log_probs: For each example the log-probabilities of the continuations of its tree by the policy
                 [n][K].
-            base: Whether the policy is the base.
 
         Returns:
             The share, a tie being a half; None if all drafts came to the same end.
         """
-        scores = []
-        for example, row in zip(self.examples, log_probs, strict=True):
-            index = example.completions.of(RESPONSE)
-            reference = (example.completions.reference or row)[index]
-            length = max(1, len(example.tree.continuations[index]))
-            scores.append(row[index] / length if base else row[index] - reference)
+        rows = zip(self.examples, log_probs, strict=True)
+        mine = [(e, row, e.completions.of(RESPONSE)) for e, row in rows]
+        own = np.array([row[index] for _, row, index in mine])
+        reference = np.array([(e.completions.reference or row)[index] for e, row, index in mine])
+        lengths = np.array([max(1, len(e.tree.continuations[index])) for e, _, index in mine])
+        scores = own / lengths if np.array_equal(own, reference) else own - reference
         known = ~np.isnan(self.values) & np.isfinite(scores)
-        good = self.values[known] > self._middle
+        good = self._good[known]
         n = int(good.sum())
         if n in (0, len(good)):
             return None
-        ranks = rankdata(np.array(scores)[known])
+        ranks = rankdata(scores[known])
         return float((ranks[good].sum() - n * (n + 1) / 2) / (n * (len(good) - n)))
 
     @property
-    def _middle(self) -> float:
-        """What an outcome must exceed to be good: halfway between the least and the greatest."""
-        return float(np.nanmin(self.values) + np.nanmax(self.values)) / 2
+    def _good(self) -> NDArray[np.bool_]:
+        """Which drafts came to a good end: those above the middle between the least and the greatest outcome.
+
+        Of truth values that is a half, also where all are the same; other numbers that are all the same are
+        good.
+        """
+        least, greatest = float(np.nanmin(self.values)), float(np.nanmax(self.values))
+        binary = bool(np.isin(self.values[~np.isnan(self.values)], (0.0, 1.0)).all())
+        if least == greatest and not binary:
+            return ~np.isnan(self.values)
+        return np.asarray(self.values > (0.5 if binary else (least + greatest) / 2))
 
 
 def read_outcomes(name: str, records: Sequence[Record], examples: Sequence[Example]) -> Outcomes:

@@ -234,11 +234,8 @@ def wins_line(found: Mapping[str, Any]) -> str:
 def outcome_line(found: Mapping[str, Any], policies: Mapping[str, Mapping[str, Any]]) -> str:
     """What an outcome says of the drafts, and how well each policy tells good ones; `found` is its
     summary."""
-    costs = " and ".join(
-        f"{cost['mean']:.3f} where it is {name}"
-        for name, cost in zip(("high", "low"), found["cost"].values(), strict=True)
-        if cost
-    )
+    words = {"good": "where it is high", "other": "where it is low"}
+    costs = " and ".join(f"{cost['mean']:.3f} {words[key]}" for key, cost in found["cost"].items())
     known = {name: figures.get("outcome") for name, figures in policies.items()}
     shares = ", ".join(f"{name} {share:.0%}" for name, share in known.items() if share is not None)
     ranked = f" Of a draft of each kind, the good one is the likelier in: {shares}." if shares else ""

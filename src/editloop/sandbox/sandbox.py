@@ -12,17 +12,19 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from editloop.errors import SandboxError
 from editloop.parallel import cores
 from editloop.sandbox.program import MIB, Execution, Limits, Program, Status
+from editloop.sandbox.syscalls import syscall_filter
 
 __all__ = ["Sandbox", "sandbox_command"]
 
@@ -31,6 +33,12 @@ NOBODY = 65534
 
 SYSTEM = ("/bin", "/lib", "/lib64", "/lib32", "/sbin")
 """Folders of the system beside /usr; on most systems links into it."""
+
+ADVICE = (
+    "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also "
+    "kernel.apparmor_restrict_unprivileged_userns=0, or in a container --security-opt seccomp=unconfined "
+    "--security-opt systempaths=unconfined"
+)
 
 GRACE = 1.0
 """Seconds that a program has to be gone after its answer has ended."""
@@ -93,13 +101,17 @@ class Sandbox:
 
     def __init__(self, limits: Limits | None = None, *, workers: int | None = None) -> None:
         self.limits, self.workers = limits or Limits(), workers or cores()
-        self._command = sandbox_command(self.limits)
-        tried = self._run(Program("def f(x):\n    return x + 1", "f", ((1,),)), STARTED_WITHIN)
+        self._command, self._filter = sandbox_command(self.limits), syscall_filter()
+        try:
+            tried = self._run(Program("def f(x):\n    return x + 1", "f", ((1,),)), STARTED_WITHIN)
+        except OSError as error:
+            raise SandboxError("no sandbox can be made here", seen=str(error)) from error
         if not tried.gives(("2",)):
+            reason = tried.detail or tried.status
+            old = "unknown option" in reason.lower()
             raise SandboxError(
-                f"no sandbox can be made here, {tried.detail or tried.status}",
-                do="allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, or in a "
-                "container --security-opt seccomp=unconfined --security-opt systempaths=unconfined",
+                f"no sandbox can be made here, {reason}",
+                do="install bubblewrap 0.8 or later" if old else ADVICE,
             )
 
     def run(
@@ -128,29 +140,46 @@ class Sandbox:
                 "refused", f"a program of {size // 1024} KiB, where {limits.code_kib} are allowed"
             )
         deadline = started + (seconds or limits.seconds)
-        # The request is a file and not a pipe: a process that does not read cannot make this one wait.
-        with tempfile.TemporaryFile() as request:
-            request.write(program.request(limits))
-            request.seek(0)
-            process = subprocess.Popen(
-                self._command,
-                stdin=request,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        process = self._started(program.request(limits))
         try:
             answer, ending = _read(process, limits.output_kib * 1024, deadline)
             code = None if ending else process.wait(max(deadline - time.monotonic(), GRACE))
         except subprocess.TimeoutExpired:
             answer, ending, code = b"", ("timeout", "it did not end in time"), None
         finally:
-            process.kill()  # all that it started dies with it: its namespace ends
+            # The namespace dies with the process that made it. Before it is made, a child may be there
+            # already that does not know yet that it is to die with its parent, so that the whole session is
+            # ended.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         taken = time.monotonic() - started
         if ending is not None:
             return Execution(*ending, seconds=taken)
         return _understood(answer, code, taken)
+
+    def _started(self, request: bytes) -> subprocess.Popen[bytes]:
+        """Start the interpreter inside, with a request to read."""
+        # The request is a file in memory and not a pipe: a process that does not read cannot make this one
+        # wait. The filter is read to its end by each process, so that each gets one of its own.
+        with (
+            os.fdopen(os.memfd_create("request"), "w+b") as asked,
+            os.fdopen(os.memfd_create("filter"), "w+b") as calls,
+        ):
+            for file, content in ((asked, request), (calls, self._filter)):
+                file.write(content)
+                file.seek(0)
+            place = self._command.index("--")
+            filtered = ["--seccomp", str(calls.fileno())] if self._filter else []
+            return subprocess.Popen(
+                [*self._command[:place], *filtered, *self._command[place:]],
+                stdin=asked,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[calls.fileno()],
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            )
 
 
 def _read(
@@ -160,9 +189,11 @@ def _read(
     assert process.stdout is not None
     parts, length = list[bytes](), 0
     with process.stdout as pipe:
+        waiting = select.poll()  # not `select.select`, which knows the first 1,024 descriptors only
+        waiting.register(pipe, select.POLLIN)
         while True:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+            if left <= 0 or not waiting.poll(1000 * left):
                 return b"", ("timeout", "it did not end in time")
             part = os.read(pipe.fileno(), 65536)
             if not part:
@@ -175,21 +206,30 @@ def _read(
 
 def _understood(answer: bytes, code: int | None, seconds: float) -> Execution:
     """What an answer says. It may be anything, for the code can write to the same place."""
+    # Before it, there may be warnings of the programs that start the interpreter.
+    lines = answer.decode("utf-8", "replace").strip().split("\n")
     try:
-        found = json.loads(answer)
+        found = json.loads(lines[-1])
         status, detail, values = found["status"], found.get("detail", ""), found.get("values", [])
-        if status not in ("done", "failed") or not isinstance(detail, str):
+        strings = isinstance(values, list) and all(isinstance(each, str) for each in (detail, *values))
+        if status not in ("done", "failed") or not strings:
             raise ValueError(status)
-        return Execution(status, detail[:200], tuple(map(str, values)), seconds)
+        return Execution(status, _in_a_line(detail), tuple(values), seconds)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        lines = answer.decode("utf-8", "replace").split("\n")
-        return Execution("crashed", f"{lines[0][:160] or 'no answer'} (exit status {code})", seconds=seconds)
+        detail = f"{_in_a_line(lines[-1]) or 'no answer'} (exit status {code})"
+        return Execution("crashed", detail, seconds=seconds)
+
+
+def _in_a_line(text: str) -> str:
+    """A text that somebody else wrote, so that it can be printed: one line, without control characters."""
+    shown = "".join(each if each.isprintable() else " " for each in text[:1000])
+    return " ".join(shown.split())[:200]
 
 
 def _interpreter() -> Path:
     """This Python if it is part of the system, else the system's own, which nobody is kept from reading."""
     own = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    system = Path("/usr/bin/python3")
+    system = Path("/usr/bin/python3").resolve()  # it may be a link by way of /etc, which is not inside
     return own if own.is_relative_to("/usr") or not system.exists() else system
 
 

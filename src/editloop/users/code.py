@@ -60,6 +60,8 @@ class CodeUser:
         # wrong or not, so that a part's repair does not depend on which others are wrong.
         generator = random.Random(repr((self.seed, round, context, response)))
         draws = {part: generator.random() < self.habits.repair for part in draft}
+        # An operand, `finish_by`, goes with its operation, `finish`: one makes no sense without the other.
+        draws = {part: draws[part.removesuffix("_by")] for part in draft}
         repaired = {**draft, **{part: wanted[part] for part in behaviour if draws[part]}}
         if works or self.domain.passes(context, repaired):
             repaired |= {part: wanted[part] for part in style if draws[part]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,9 +104,8 @@ def _verdict(answer: str) -> float:
     Raises:
         UserError: The answer is none of them.
     """
-    words = answer.strip().strip("*\"'.").lower().split()
-    word = words[0].strip("*\"'.:,") if words else ""
-    verdicts = {"a": 1.0, "b": 0.0, "tie": 0.5}
-    if word not in verdicts:
+    words = " ".join(re.findall(r"[a-z]+", answer.lower())).removeprefix("draft ")
+    verdicts = {"a": 1.0, "b": 0.0, "tie": 0.5, "a tie": 0.5}
+    if words not in verdicts:
         raise UserError("the judge's verdict is neither A, B nor tie", seen=answer, do="use another model")
-    return verdicts[word]
+    return verdicts[words]

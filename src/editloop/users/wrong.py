@@ -41,7 +41,7 @@ def _reverted(domain: SpoilableDomain, context: str, response: str, generator: r
 
 
 def _broken(domain: SpoilableDomain, context: str, response: str, generator: random.Random) -> str:
-    """A word or a line is gone, so that the text is none of the domain any more."""
+    """A word is gone, so that the text is mostly none of the domain any more."""
     pieces = response.split(" ")
     del pieces[generator.randrange(len(pieces))]
     return " ".join(pieces)

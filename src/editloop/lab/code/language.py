@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 
 from editloop.users import Draft
 
@@ -199,17 +200,20 @@ def shape_of(draft: Draft) -> Shape:
 def canonical(draft: Mapping[str, str]) -> dict[str, str]:
     """Return the parts as `parse` finds them: without those that do not show in the text.
 
-    An operation that the shape does not have is none, one that takes no operand has none, a count does not
-    show how items are changed, and without a guard and a finish a function has one exit, however it is
-    written.
+    An operation that the shape does not have is none, and so is one that lacks its operand; one that takes no
+    operand has none, a count does not show how items are changed, and without a guard and a finish a
+    function has one exit, however it is written.
     """
     found, shape = dict(draft), shape_of(draft)
     if found["gather"] == "count":
         found["change"] = NONE
     for name, known in operations(shape).items():
         template = known.get(found[name], "")
+        if "{by}" not in template:
+            found[f"{name}_by"] = NONE
+        elif found[f"{name}_by"] == NONE:
+            template = ""
         found[name] = found[name] if template else NONE
-        found[f"{name}_by"] = found[f"{name}_by"] if "{by}" in template else NONE
     if found["guard"] == NONE and found["finish"] == NONE:
         found["exits"] = "early"
     return found
@@ -243,7 +247,7 @@ def parse(text: str) -> dict[str, str] | None:
     the text is never run.
     """
     head = _HEAD.match(text)
-    if head is None:
+    if head is None or iskeyword(head["name"]):
         return None
     for shape_name, shape in SHAPES.items():
         for naming, (xs, x, r) in shape.names.items():

@@ -128,8 +128,8 @@ def _by_context(examples: Sequence[Example], costs: Floats) -> Floats:
 
     Others, because a baseline that a draft's own cost is part of would take a part of it away.
     """
-    contexts = [repr(example.context) for example in examples]
-    _, group = np.unique(contexts, return_inverse=True)
+    numbers: dict[str, int] = {}
+    group = np.array([numbers.setdefault(repr(e.context), len(numbers)) for e in examples], np.int64)
     sizes, sums = np.bincount(group), np.bincount(group, weights=costs)
     among = (sums[group] - costs) / np.maximum(sizes[group] - 1, 1)
     overall = (costs.sum() - costs) / max(len(costs) - 1, 1)
