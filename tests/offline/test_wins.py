@@ -24,6 +24,12 @@ def test_the_rate_by_hand():
     assert 0 < low < 0.625 < high < 1
 
 
+def test_a_single_verdict_has_no_standard_error():
+    found = win_rate(np.array([1.0]))
+    assert found is not None
+    assert (found["mean"], found["se"], found["n"]) == (1.0, None, 1)
+
+
 def test_without_verdicts_there_is_no_rate():
     assert win_rate(np.array([np.nan, np.nan])) is None
     assert win_rate(np.array([])) is None

@@ -44,6 +44,8 @@ def cost_wins(costs: NDArray[np.float64], others: NDArray[np.float64]) -> NDArra
 def win_rate(wins: NDArray[np.float64]) -> dict[str, Any] | None:
     """Return the mean of wins with its standard error, the number of verdicts and their 95% interval.
 
+    Nothing if there is no verdict; of a single one there is no standard error.
+
     Args:
         wins: 1, 0 or 1/2 for each pair, NaN where there is no verdict [n].
     """
@@ -51,5 +53,5 @@ def win_rate(wins: NDArray[np.float64]) -> dict[str, Any] | None:
     if not len(known):
         return None
     mean = float(known.mean())
-    se = float(known.std(ddof=1) / len(known) ** 0.5) if len(known) > 1 else float("nan")
+    se = float(known.std(ddof=1) / len(known) ** 0.5) if len(known) > 1 else None
     return {"mean": mean, "se": se, "n": len(known), "interval": share_interval(mean, len(known))}
