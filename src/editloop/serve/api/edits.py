@@ -198,6 +198,8 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
     if draft is None:
         raise Problem(404, "no such response", code="response_not_found", seen=response_id)
     response = draft.response or ""
+    # Texts are aligned in a thread: long ones take a while, and other requests do not wait for that.
+    shown = await asyncio.to_thread(lambda: [_revision(row, response) for row in revisions])
     return {
         "response_id": response_id,
         "time": draft.time,
@@ -208,7 +210,7 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
         "context": _parsed(draft.context),
         "response": draft.response,
         "finish": draft.finish,
-        "revisions": [_revision(row, response) for row in revisions],
+        "revisions": shown,
     }
 
 
