@@ -331,5 +331,5 @@ def check_room(base: str | Path, dtype: torch.dtype, device: torch.device, limit
         raise ModelError(
             f"the weights of the base need {show_size(need)} of memory, and {show_size(free)} are {why}",
             seen=str(base),
-            do="choose a smaller base, or --dtype bfloat16",
+            do="choose a smaller base" + (", or --dtype bfloat16" if dtype.itemsize > 2 else ""),
         )
