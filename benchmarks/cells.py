@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -311,18 +311,53 @@ class Late(NamedTuple):
         """
         costs, shares = np.zeros(tables.shape[:2]), np.zeros(tables.shape)
         for seed, table in enumerate(tables):
-            generator, rounds = np.random.default_rng(seed), np.arange(len(table))
-            arms = np.flatnonzero(~np.isnan(table).any(axis=0))
-            if not len(arms):
+            rounds = np.arange(len(table))
+            if np.isnan(table).any(axis=0).all():
                 costs[seed] = np.nan
-                continue
-            for _ in range(ORDERS):
-                order = generator.permutation(len(table))
-                asked = None if contexts is None else [contexts[seed][t] for t in order]
-                chosen = arms[play(table[order][:, arms], config, asked)]
+            asked = None if contexts is None else contexts[seed]
+            for order, chosen in played_orders(table, config, seed, asked):
                 costs[seed] += incurred_cost(table[order], chosen) / ORDERS
                 shares[seed, rounds, chosen] += 1 / ORDERS
         return cls(costs, shares)
+
+
+def played_orders(
+    costs: NDArray[np.float64], config: BanditConfig, seed: int, contexts: Sequence[str] | None = None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield `ORDERS` orders of rounds, each with the arm that is played in its t-th round [T], [T].
+
+    Args:
+        costs: What each round costs with each arm [T, arms]; NaN for an arm that is not there. Without any,
+            nothing is played.
+        config: The bandit's configuration.
+        seed: The seed of the orders.
+        contexts: What is asked in each round [T], for a bandit with features.
+    """
+    generator, arms = np.random.default_rng(seed), np.flatnonzero(~np.isnan(costs).any(axis=0))
+    for _ in range(ORDERS if len(arms) else 0):
+        order = generator.permutation(len(costs))
+        asked = None if contexts is None else [contexts[t] for t in order]
+        yield order, arms[play(costs[order][:, arms], config, asked)]
+
+
+def late_by_request(
+    costs: NDArray[np.float64], values: NDArray[np.float64], config: BanditConfig, seed: int
+) -> NDArray[np.float64]:
+    """Return what the arm gives that is played for each request, mean over the orders [T, ...].
+
+    Args:
+        costs: What each request costs with each arm, by which arms are chosen [T, arms].
+        values: What each arm gives for each request [T, arms, ...].
+        config: The bandit's configuration.
+        seed: The seed of the orders.
+
+    Returns:
+        NaN throughout if there is no arm.
+    """
+    total = np.full_like(values[:, 0], np.nan if np.isnan(costs).any(axis=0).all() else 0.0)
+    for order, chosen in played_orders(costs, config, seed):
+        total[order] += incurred_cost(values[order], chosen) / ORDERS
+    return total
 
 
 def known(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -331,7 +366,7 @@ def known(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def incurred_cost(costs: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the cost of the chosen arm in each round [T]."""
+    """Return the cost, or other values, of the chosen arm in each round [T, ...]."""
     return costs[np.arange(len(costs)), chosen]
 
 

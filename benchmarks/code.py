@@ -27,11 +27,11 @@ from benchmarks.cells import (
     Cell,
     CellResponses,
     TableSettings,
-    incurred_cost,
+    late_by_request,
     make_cells,
-    play,
     strong_costs,
 )
+from benchmarks.tables import ROWS as ROWS_OF_TABLE
 from editloop.io import write_text
 from editloop.lab.code.behaviour import checks_of
 from editloop.lab.code.tasks import STRATA
@@ -49,16 +49,9 @@ ROWS, ROUNDS = 800, 300
 """Rows of a log, and fresh requests of a seed: a hundred of each stratum."""
 
 LATE = {"late": BanditConfig(**ALGORITHM_1, cost=CODE.cost), "default": BanditConfig(cost=CODE.cost)}
-TITLES = {
-    "base": "Base",
-    "sft": "SFT",
-    "dpo": "DPO",
-    "rl": "RL",
-    "early": "EarlyEnsemble",
-    "mixture": "Mixture",
-    "late": "LateEnsemble, Algorithm 1 to the letter",
-    "default": "LateEnsemble, our default",
-}
+TITLES = ROWS_OF_TABLE
+"""The policies in the order of the columns of the tables: those of a cell, then those of `LATE`."""
+
 WRITE_UP = {"sft": 0.568, "dpo": 0.583, "rl": 0.561, "late": 0.612}
 """Pass@1 on mixed requests in the second write-up, where the third is cost-based learning, and the last an
 ensemble."""
@@ -185,12 +178,15 @@ def _answers(
 def _figures(answers: Answers) -> dict[str, Any]:
     """Mean pass@1 and cost with their intervals, by stratum and policy."""
     tables = {"pass": answers.passed, "cost": answers.costs}
-    for name, config in LATE.items():
-        chosen = _choices(answers.costs[:, :, ARM_COLUMNS], config)
-        for key, table in list(tables.items()):
-            played = _chosen(table[:, :, : len(POLICIES)], chosen)
-            tables[key] = np.concatenate([tables[key], played[:, :, None]], axis=2)
-        assert list(TITLES)[tables["pass"].shape[2] - 1] == name
+    arms = np.stack([table[:, :, ARM_COLUMNS] for table in tables.values()], axis=3)
+    for config in LATE.values():
+        played = np.stack(
+            [
+                late_by_request(costs[:, ARM_COLUMNS], arms[seed], config, seed)
+                for seed, costs in enumerate(answers.costs)
+            ]
+        )
+        tables = {key: np.dstack([tables[key], played[:, :, i]]) for i, key in enumerate(tables)}
     found: dict[str, Any] = {}
     for stratum in (*STRATA, "all"):
         mask = np.ones_like(answers.strata, bool) if stratum == "all" else answers.strata == stratum
@@ -199,26 +195,6 @@ def _figures(answers: Answers) -> dict[str, Any]:
             for i, policy in enumerate(TITLES)
         }
     return found
-
-
-def _choices(costs: NDArray[np.float64], config: BanditConfig) -> NDArray[np.int64]:
-    """The arm that a bandit plays for each request, in several orders of the requests [seeds, orders, T]."""
-    found = np.zeros((len(costs), ORDERS, costs.shape[1]), np.int64)
-    for seed, table in enumerate(costs):
-        generator, arms = np.random.default_rng(seed), np.flatnonzero(~np.isnan(table).any(axis=0))
-        for i in range(ORDERS if len(arms) else 0):
-            order = generator.permutation(len(table))
-            found[seed, i, order] = arms[play(table[order][:, arms], config)]
-    return found
-
-
-def _chosen(table: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The mean over the orders of what each request's chosen arm gives [seeds, T]."""
-    arms = table[:, :, ARM_COLUMNS]
-    played = [
-        [incurred_cost(seed, order) for order in orders] for seed, orders in zip(arms, chosen, strict=True)
-    ]
-    return np.asarray(np.mean(played, axis=1), np.float64)
 
 
 def _interval(values: NDArray[np.float64], mask: NDArray[np.bool_]) -> list[float] | None:

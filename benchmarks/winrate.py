@@ -26,9 +26,8 @@ from benchmarks.cells import (
     CellResponses,
     TableSettings,
     cost_table,
-    incurred_cost,
+    late_by_request,
     make_cells,
-    play,
 )
 from benchmarks.editors import get_editor
 from benchmarks.real import BASE, DTYPE, Job, fit_and_measure
@@ -132,21 +131,9 @@ def _wins(cells: Sequence[tuple[Cell, CellResponses]]) -> dict[str, NDArray[np.f
         table = np.where(np.isnan(costs), np.nan, cost_wins(costs, costs[:, :1]))
         for i, name in enumerate(POLICIES[1:], 1):
             wins[name].append(table[:, i])
-        wins["late"].append(_late(costs[:, ARM_COLUMNS], table[:, ARM_COLUMNS], domain.cost))
+        late = BanditConfig(**ALGORITHM_1, cost=domain.cost)
+        wins["late"].append(late_by_request(costs[:, ARM_COLUMNS], table[:, ARM_COLUMNS], late, 0))
     return {name: np.concatenate(each) for name, each in wins.items()}
-
-
-def _late(costs: NDArray[np.float64], wins: NDArray[np.float64], cost: str) -> NDArray[np.float64]:
-    """The wins of the arms that LateEnsemble plays, mean over the orders of the rounds [T]."""
-    arms = np.flatnonzero(~np.isnan(costs).any(axis=0))
-    if not len(arms):
-        return np.full(len(costs), np.nan)
-    generator, total = np.random.default_rng(0), np.zeros(len(costs))
-    for _ in range(ORDERS):
-        order = generator.permutation(len(costs))
-        chosen = play(costs[order][:, arms], BanditConfig(**ALGORITHM_1, cost=cost))
-        total[order] += incurred_cost(wins[order][:, arms], chosen) / ORDERS
-    return total
 
 
 def _lamp(job: Job, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from editloop.lab.code.language import STYLE
+from editloop.lab.code.language import PLAIN
 
-PLAIN = {part: values[0] for part, values in STYLE.items()}
 DRAFT = {
     **PLAIN,
     "shape": "numbers",

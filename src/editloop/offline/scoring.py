@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from editloop.intervals import share_interval
 from editloop.offline.examples import EDIT, RESPONSE, Example
 from editloop.offline.reference import on_all_processes
+from editloop.offline.wins import wins_of
 from editloop.policy import Policy
 
 __all__ = ["DEFAULT_BETA", "Estimate", "Scores", "log_probs_of", "score", "scores_of"]
@@ -114,9 +115,9 @@ class Scores:
 
 
 def _wins(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where a value is positive, 0 where it is negative, 1/2 where it is zero up to rounding [p]."""
+    """Which differences of log-probabilities are positive, a tie being a half [p]."""
     # The same tokens scored in two batches differ by float32's rounding, which must not decide a tie.
-    return (np.sign(np.where(np.abs(values) < 1e-6, 0.0, values)) + 1) / 2
+    return wins_of(values, tie=1e-6)
 
 
 def score(

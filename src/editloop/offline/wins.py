@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from editloop.intervals import share_interval
 
-__all__ = ["Judge", "cost_wins", "win_rate"]
+__all__ = ["Judge", "cost_wins", "win_rate", "wins_of"]
 
 
 class Judge(Protocol):
@@ -37,8 +37,17 @@ def cost_wins(costs: NDArray[np.float64], others: NDArray[np.float64]) -> NDArra
         others: What the edit of the other draft for the same context costs [n].
     """
     # Equal counts of changes may have been divided in another order.
-    difference = np.where(np.isclose(costs, others, rtol=0, atol=1e-9), 0.0, others - costs)
-    return (np.sign(difference) + 1) / 2
+    return wins_of(others - costs, tie=1e-9)
+
+
+def wins_of(differences: NDArray[np.float64], *, tie: float) -> NDArray[np.float64]:
+    """Return 1 where a difference is positive, 0 where it is negative, 1/2 where it is zero up to rounding.
+
+    Args:
+        differences: By how much something is better than what it is compared with [n].
+        tie: The size up to which a difference may be rounding.
+    """
+    return (np.sign(np.where(np.abs(differences) < tie, 0.0, differences)) + 1) / 2
 
 
 def win_rate(wins: NDArray[np.float64]) -> dict[str, Any] | None:

@@ -14,15 +14,16 @@ from typing import Any, NamedTuple
 
 from editloop.lab.code.language import (
     BEHAVIOUR,
+    DIGITS,
     GATHERED,
     GUARDS,
     NONE,
-    OPERANDS,
     OPERATIONS,
     PARAMETERS,
-    STYLE,
+    PLAIN,
     canonical,
     operations,
+    parameters_of,
     render,
     shape_of,
 )
@@ -117,8 +118,7 @@ def mutants(draft: Draft) -> Iterator[dict[str, str]]:
 
 def _operands(draft: Draft) -> tuple[str, ...]:
     """The operands that are in scope in a function."""
-    missing = [each for each in PARAMETERS if f", {each}" not in draft["signature"]]
-    return tuple(each for each in OPERANDS if each not in missing)
+    return (*DIGITS, *parameters_of(draft))
 
 
 Behaviour = tuple[tuple[str, str], ...]
@@ -133,9 +133,8 @@ def _behaviour(draft: Draft) -> Behaviour:
 
 @lru_cache(maxsize=50_000)
 def _compiled(behaviour: Behaviour) -> Callable[..., Any]:
-    plain = {part: values[0] for part, values in STYLE.items()}
     names: dict[str, Any] = {"__builtins__": _BUILTINS}
-    exec(render({**plain, "name": "f", **dict(behaviour)}), names)
+    exec(render({**PLAIN, "name": "f", **dict(behaviour)}), names)
     found: Callable[..., Any] = names["f"]
     return found
 
@@ -143,12 +142,11 @@ def _compiled(behaviour: Behaviour) -> Callable[..., Any]:
 @lru_cache(maxsize=20_000)
 def _tests(behaviour: Behaviour) -> tuple[Check, ...]:
     wanted: Mapping[str, str] = dict(behaviour)
-    plain = {part: values[0] for part, values in STYLE.items()}
     pool = _arguments(wanted)
     expected = [outcome(wanted, each) for each in pool]
     caught = [
         {i for i, each in enumerate(pool) if outcome(mutant, each) != expected[i]}
-        for mutant in mutants({**plain, "name": "f", **wanted})
+        for mutant in mutants({**PLAIN, "name": "f", **wanted})
     ]
     left = [each for each in caught if each]
     chosen = [0]  # the empty collection
@@ -164,8 +162,7 @@ def _tests(behaviour: Behaviour) -> tuple[Check, ...]:
 
 def _arguments(draft: Draft) -> tuple[tuple[Any, ...], ...]:
     """The pool of arguments of a function, of which the first collection is empty."""
-    size = 1 + sum(f", {each}" in draft["signature"] for each in PARAMETERS)
-    return _pool(draft["shape"], size)
+    return _pool(draft["shape"], 1 + len(parameters_of(draft)))
 
 
 @lru_cache

@@ -17,11 +17,11 @@ from editloop.lab.code.language import (
     GUARDS,
     NONE,
     OPERATIONS,
-    PARAMETERS,
     SCALAR,
     SEQUENCE,
     canonical,
     operations,
+    parameters_of,
     shape_of,
 )
 from editloop.users import Draft
@@ -89,7 +89,7 @@ def _swapped(draft: Draft, pairs: tuple[tuple[str, str], ...]) -> Changed:
 
 
 def _variable(draft: Draft) -> Changed:
-    known = [each for each in PARAMETERS if f", {each}" in draft["signature"]]
+    known = parameters_of(draft)
     for name in OPERATIONS:
         if draft[f"{name}_by"] != NONE:
             yield from ({f"{name}_by": each} for each in known if each != draft[f"{name}_by"])
@@ -109,7 +109,7 @@ def faulty(draft: Draft, generator: random.Random) -> dict[str, str]:
     """Return a function with a bug, whose kind is drawn by its share among those that it can have."""
     kinds = dict(FAULTS)
     while kinds:
-        (kind,) = generator.choices(list(kinds), [fault.share for fault in kinds.values()])
+        kind = draw_kind(generator, kinds)
         del kinds[kind]
         if (made := faulty_by(kind, draft, generator)) is not None:
             return made
@@ -124,9 +124,9 @@ def faulty_by(kind: str, draft: Draft, generator: random.Random) -> dict[str, st
     return next((each for each in made if differ(draft, each)), None)
 
 
-def draw_kind(generator: random.Random) -> str:
-    """Draw a kind of bug by its share."""
-    (kind,) = generator.choices(list(FAULTS), [fault.share for fault in FAULTS.values()])
+def draw_kind(generator: random.Random, kinds: Mapping[str, Fault] = FAULTS) -> str:
+    """Draw one of some kinds of bugs by its share among them."""
+    (kind,) = generator.choices(list(kinds), [fault.share for fault in kinds.values()])
     return kind
 
 

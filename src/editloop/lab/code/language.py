@@ -34,6 +34,7 @@ __all__ = [
     "OPERANDS",
     "OPERATIONS",
     "PARAMETERS",
+    "PLAIN",
     "SCALAR",
     "SEQUENCE",
     "SHAPES",
@@ -42,6 +43,7 @@ __all__ = [
     "canonical",
     "operation_of",
     "operations",
+    "parameters_of",
     "parse",
     "render",
     "shape_of",
@@ -71,6 +73,9 @@ STYLE: Mapping[str, tuple[str, ...]] = {
     "hints": ("no", "yes"),
 }
 """The parts on which it depends how a function reads, and the values of each."""
+
+PLAIN: Mapping[str, str] = {part: values[0] for part, values in STYLE.items()}
+"""The first value of each part of style, where style is of no importance."""
 
 GUARDS = {"minus": "-1", "nothing": "None"}
 
@@ -269,10 +274,11 @@ _HEAD = re.compile(r"def (?P<name>[a-z]+)\((?P<collection>[a-z]+)[^\n]*\):\n")
 def _signature(draft: Draft, xs: str, shape: Shape) -> str:
     if draft["hints"] == "no":
         return xs + draft["signature"]
-    return f"{xs}: {shape.hint}" + "".join(f", {each}: int" for each in _parameters(draft))
+    return f"{xs}: {shape.hint}" + "".join(f", {each}: int" for each in parameters_of(draft))
 
 
-def _parameters(draft: Draft) -> list[str]:
+def parameters_of(draft: Draft) -> list[str]:
+    """Return the parameters of a function beside the collection."""
     return draft["signature"].split(", ")[1:]
 
 
