@@ -182,16 +182,11 @@ def test_responses_without_feedback_are_overdue_in_their_window(url: str) -> Non
     store = Store(url)
     store.open()
     with store.transaction() as connection:
-        for seq, (response_id, revision, time) in enumerate(
-            [("a", -1, 1.0), ("b", -1, 2.0), ("b", 1, 2.5), ("c", -1, 3.0), ("c", -2, 3.5), ("d", -1, 4.0)], 1
+        for response_id, revision, time in (
+            *(("a", -1, 1.0), ("b", -1, 2.0), ("b", 1, 2.5)),
+            *(("c", -1, 3.0), ("c", -2, 3.5), ("d", -1, 4.0)),
         ):
-            row = {
-                "seq": seq,
-                "response_id": response_id,
-                "revision": revision,
-                "time": time,
-                "kind": "decided",
-            }
+            row = {"response_id": response_id, "revision": revision, "time": time, "kind": "decided"}
             writes.insert_event(connection, row)
     rows = store.read(lambda c: reads.overdue_decisions(c, 0.0, 3.0, 9))
     assert [(row.response_id, row.time) for row in rows] == [("a", 1.0), ("c", 3.0)]

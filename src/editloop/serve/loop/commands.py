@@ -2,7 +2,9 @@
 
 Three rules hold for every command.
 
-- It is applied in a transaction that excludes all other writers, so what it reads still holds when it writes.
+- It is applied in a transaction that excludes all other writers, or all that write about the same responses,
+  so what it reads still holds when it writes. Commands of every request name what they depend on (`names`).
+  Those without names depend on more: all drafts of a user, the arms, or what is long pending.
 - It refuses before it writes anything, because a refused command shares its transaction with others.
 - Applying it twice has the same effect as applying it once, because a client may send it again, and the spool
   does after a kill or a lost connection.
@@ -12,7 +14,7 @@ The commands for edits are in `edit_commands`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -33,6 +35,8 @@ __all__ = [
     "RecordResponse",
     "RemoveTexts",
     "StartEpoch",
+    "names_of",
+    "of_response",
 ]
 
 T_co = TypeVar("T_co", covariant=True)
@@ -42,12 +46,31 @@ class Command(Protocol[T_co]):
     """Something that the writer can apply."""
 
     def apply(self, appender: EventAppender) -> T_co:
-        """Write to the store, in a transaction that excludes all other writers.
+        """Write to the store, in a transaction that excludes other writers as the command's names say.
 
         Raises:
             Problem: The command is refused, and nothing was written.
         """
         ...
+
+
+def names_of(commands: Iterable[object]) -> frozenset[str] | None:
+    """Return what commands depend on, all together; None if one of them excludes all other writers.
+
+    It is what their attribute `names` says. A command that has none excludes all others.
+    """
+    names: set[str] = set()
+    for command in commands:
+        own: Collection[str] | None = getattr(command, "names", None)
+        if own is None:
+            return None
+        names.update(own)
+    return frozenset(names)
+
+
+def of_response(response_id: str) -> tuple[str, ...]:
+    """Return the names of a command that depends on one response: its decision, draft, edits and shadows."""
+    return (f"response {response_id}",)
 
 
 @dataclass(frozen=True)
@@ -69,6 +92,11 @@ class RecordDecision:
     request: str
     context: str
     metadata: str | None
+
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on."""
+        return of_response(self.decision.response_id)
 
     def apply(self, appender: EventAppender) -> None:
         """Write the event and the draft, without texts if the user has been forgotten in the meantime."""
@@ -102,6 +130,11 @@ class RecordReroute:
     arm: str
     attempt: int
     time: float
+
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on."""
+        return of_response(self.response_id)
 
     def apply(self, appender: EventAppender) -> None:
         """Write the event, and give the draft to the other arm.
@@ -145,6 +178,11 @@ class RecordResponse:
     compared: str | None = None
     seconds: float | None = None
     logprob: float | None = None
+
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on."""
+        return of_response(self.response_id)
 
     def apply(self, appender: EventAppender) -> str | None:
         """Write the text, and the costs of edits that came before it.
