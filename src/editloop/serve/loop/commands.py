@@ -98,11 +98,17 @@ class RecordDecision:
         """What it depends on."""
         return of_response(self.decision.response_id)
 
-    def apply(self, appender: EventAppender) -> None:
-        """Write the event and the draft, without texts if the user has been forgotten in the meantime."""
+    def apply(self, appender: EventAppender) -> str | None:
+        """Write the event and the draft, without texts if the user has been forgotten in the meantime.
+
+        Returns:
+            The arm that is in the store already, if another replica was asked for the same response and has
+            decided first; else None.
+        """
         decision = self.decision
-        if reads.decision(appender.connection, decision.response_id) is not None:
-            return  # a repetition: out of the spool, or of a request that two replicas got
+        found = reads.decision(appender.connection, decision.response_id)
+        if found is not None:
+            return found[1]  # a repetition: out of the spool, or of a request that two replicas got
         forgotten = appender.is_forgotten(self.user, self.time)
         # What a decision knew of its request is removed with the texts.
         event = decision._replace(features=None) if forgotten else decision
@@ -113,6 +119,7 @@ class RecordDecision:
         writes.insert_draft(appender.connection, row, removed=forgotten)
         if forgotten:  # a response without texts takes no edits, so it must not stay pending
             ExpireResponses((decision.response_id,), self.time, "void").apply(appender)
+        return None
 
 
 @dataclass(frozen=True)
@@ -184,13 +191,13 @@ class RecordResponse:
         """What it depends on."""
         return of_response(self.response_id)
 
-    def apply(self, appender: EventAppender) -> str | None:
+    def apply(self, appender: EventAppender) -> tuple[str, str] | None:
         """Write the text, and the costs of edits that came before it.
 
         An application that streams may send an edit before the last part of the response has arrived.
 
         Returns:
-            The text that is in the store already, if another attempt finished first; else None.
+            The text that is in the store already, and its arm, if another attempt finished first; else None.
         """
         connection = appender.connection
         # It updates only a draft without an end, so of several attempts the first to finish is kept.
@@ -206,7 +213,7 @@ class RecordResponse:
         )
         if not finished:
             draft = reads.draft(connection, self.response_id)
-            return None if draft is None else draft.response
+            return None if draft is None or draft.response is None else (draft.response, draft.policy)
         if self.response is None:
             ExpireResponses((self.response_id,), self.time, "void").apply(appender)
             return None

@@ -274,7 +274,7 @@ class FeedbackLoop:
         compared: str | None = None,
         seconds: float | None = None,
         logprob: float | None = None,
-    ) -> str | None:
+    ) -> tuple[str, str] | None:
         """Record how a response ended. No edit is expected of a response without a text.
 
         Args:
@@ -288,7 +288,7 @@ class FeedbackLoop:
             logprob: Its log-probability by the policy that wrote it, in nats.
 
         Returns:
-            The text that is in the store already, if another attempt finished first; else None.
+            The text that is in the store already, and its arm, if another attempt finished first; else None.
         """
         rule = None
         if response is not None:
