@@ -1,8 +1,8 @@
 """Several replicas on one PostgreSQL, of which one after the other is killed or paused under load.
 
 Clients send each attempt of a request to any replica: the edit of a response goes to another one than its
-completion, and what a killed replica has left unanswered is asked of another one. At the end each replica shows
-the same figures, which are those of a fold of the store's events, to the last bit.
+completion, and what a killed replica has left unanswered is asked of another one. At the end each replica has
+to show the figures of a fold of the store's events, to the last bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EARLY = 0.5
 """Share of the kills that come while the last replica that was killed is still starting."""
 
 PAUSED = 0.05
-"""Share of the kills before which the replica is paused, for `PAUSE_SECONDS`: longer than a transaction may idle."""
+"""Share of the kills before which the replica is paused, for longer than its transactions may wait for it."""
 
 PAUSE_SECONDS = 7.0
 

@@ -16,7 +16,6 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import lock_descriptor
 from sqlalchemy import Connection, Engine, RootTransaction, Row, create_engine, event, make_url, select
 from sqlalchemy.exc import (
     ArgumentError,
@@ -30,6 +29,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.pool import QueuePool
 
 from editloop.errors import StoreError, StoreUnreachableError
+from editloop.io import lock_file
 from editloop.store import locks, reads, writes
 from editloop.store.migrate import migrate
 from editloop.store.schema import SALT
@@ -219,22 +219,12 @@ class Store:
         assert self.url.database is not None
         path = Path(self.url.database)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = lock_file(Path(f"{path}.lock"))
         except OSError as error:
             raise StoreError(
                 f"the store cannot be written, {error.strerror}", seen=str(path), do="choose another --store"
             ) from error
-        try:
-            # A lock of the operating system, because it ends with the process, whatever ends that. The file
-            # stays; to remove it would allow two processes to lock two files of one name.
-            is_ours = lock_descriptor(self._lock, blocking=False)
-        except OSError as error:
-            self.close()
-            raise StoreError(
-                f"the store cannot be locked, {error.strerror}", seen=str(path), do="choose another --store"
-            ) from error
-        if not is_ours:
+        if self._lock is None:
             self.close()
             raise StoreError(
                 "another process serves from this store",
