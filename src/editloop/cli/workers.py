@@ -1,8 +1,8 @@
 """`editloop serve --workers N`: processes that share one listening socket, each of them a replica.
 
-The parent opens the socket and answers no request; it starts a worker again that has ended. A connection waits in
-the socket's queue until any worker takes it, so none is lost there with a worker that dies. Each worker runs the
-same command as a child, which ends with its parent, however that ends (`cli.child`).
+The parent opens the socket and answers no request; it starts a worker again that has ended. A connection
+waits in the socket's queue until any worker takes it, so none is lost there with a worker that dies. Each
+worker runs the same command as a child, which ends with its parent, however that ends (`cli.child`).
 """
 
 from __future__ import annotations

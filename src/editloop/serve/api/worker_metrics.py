@@ -1,7 +1,7 @@
 """The metrics of several workers: any one answers for all, because each writes its own into a file.
 
-So whoever scrapes sees all workers at each scrape, whichever has answered: every series has the label `worker`.
-Of the other workers, it is what they had counted a moment ago.
+So whoever scrapes sees all workers at each scrape, whichever has answered; every series has the label
+`worker`. Of the other workers, it is what they had counted a moment ago.
 """
 
 from __future__ import annotations
