@@ -20,7 +20,7 @@ from benchmarks.fault_check import agrees, check, read_tables
 from benchmarks.fault_clients import Account, Clients
 from benchmarks.served import Process, editloop_server
 from editloop.progress import ProgressCallback
-from editloop.store.testing import Postgres, free_port
+from editloop.store.testing import free_port
 
 __all__ = ["killed"]
 
@@ -40,7 +40,7 @@ SETTLE_SECONDS = 30.0
 
 
 async def killed(
-    postgres: Postgres,
+    url: str,
     run: Path,
     upstream: int,
     folder: Path,
@@ -54,7 +54,7 @@ async def killed(
     """Kill replicas at random times, restart each, and compare at the end.
 
     Args:
-        postgres: A running server with an empty database.
+        url: Of an empty database on PostgreSQL.
         run: The run folder whose policies are served.
         upstream: The port of the model server.
         folder: For the replicas' state and output.
@@ -64,7 +64,7 @@ async def killed(
         seed: The seed of the random times.
         callback: Receives progress.
     """
-    servers = [_replica(postgres, run, upstream, folder, number) for number in range(replicas)]
+    servers = [_replica(url, run, upstream, folder, number) for number in range(replicas)]
     account, chance = Account(), random.Random(seed)
     starts: list[float] = []
     try:
@@ -89,15 +89,15 @@ async def killed(
                 await asyncio.to_thread(server.wait)
         finally:
             await clients.stop()
-        return await _compare(servers, account, postgres.url, kills, starts)
+        return await _compare(servers, account, url, kills, starts)
     finally:
         for server in servers:
             server.kill()
 
 
-def _replica(postgres: Postgres, run: Path, upstream: int, folder: Path, number: int) -> Process:
+def _replica(url: str, run: Path, upstream: int, folder: Path, number: int) -> Process:
     state = ["--state", str(folder / f"state-{number}")]
-    return editloop_server(run, postgres.url, upstream, folder / f"serve-{number}.log", state, free_port())
+    return editloop_server(run, url, upstream, folder / f"serve-{number}.log", state, free_port())
 
 
 async def _compare(

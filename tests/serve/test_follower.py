@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from editloop.errors import StoreError
 from editloop.online import Decided
 from editloop.serve.loop import follower as module
 from editloop.serve.loop.events import read_events
 from editloop.serve.loop.follower import EventOrder, Follower
-from editloop.store import locks, writes
+from editloop.store import locks, reads, writes
 from editloop.store.database import Store
 from editloop.store.testing import Postgres
 
@@ -333,6 +334,46 @@ def test_a_replica_that_is_paused_in_a_transaction_stops_the_others_only_for_a_t
             time.sleep(1.2)
             writes.insert_event(connection, row("d"))
         assert looks(follower) == ["c", "d"]
+
+
+def test_a_connection_that_the_database_has_closed_is_replaced(store: Store, postgres: Postgres) -> None:
+    def close_all() -> None:
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            database = store.url.database
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database,)
+            )
+
+    follower = Follower(store, 0)
+    close_all()
+    with store.transaction(["a"]) as connection:
+        writes.insert_event(connection, row("a"))
+    close_all()
+    assert named(follower.follow()) == ["a"]
+    with pytest.raises(StoreError, match="does not answer"), store.transaction(["b"]) as connection:
+        close_all()
+        writes.insert_event(connection, row("b"))
+    assert looks(follower) == []
+
+
+def test_what_is_read_after_a_lock_is_what_its_last_holder_left(postgres: Postgres) -> None:
+    """Whatever isolation the database has by default."""
+    url = postgres.new()
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    with replicas(url, 2) as (a, b):
+        held, found = Hand(a, "a"), []
+
+        def work() -> None:
+            with b.transaction(["a"]) as connection:
+                found.append(reads.last_seq(connection))
+
+        waiting = waits(work)
+        held.insert("a")
+        held.commit()
+        waiting.join(10)
+        assert found == [1]
 
 
 # Many writers at once

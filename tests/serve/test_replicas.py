@@ -15,6 +15,7 @@ from serving import Parrot, Service, run, serving
 from sqlalchemy import select
 from test_commands import RecordingWriter, arms, ask
 
+from editloop.errors import StoreError
 from editloop.online import Bandit, BanditConfig, Decided, Feedback
 from editloop.serve.loop.commands import (
     ExpireResponses,
@@ -258,6 +259,38 @@ def test_all_replicas_fold_the_same(postgres: Postgres, tmp_path: Path, seed: in
             states = [Bandit.replay(each.events).to_json() for each in replicas]  # type: ignore[arg-type]
             assert states[0] == states[1] == states[2] == Bandit.replay(found).to_json()  # type: ignore[arg-type]
             assert replicas[0].store.last() > len(found)
+
+    run(work())
+
+
+class Sleeping:
+    """A command during which the process stands still, as when its machine is paused."""
+
+    names = ("response x",)
+
+    def apply(self, appender: Any) -> None:
+        time.sleep(1.5)
+
+
+def test_a_replica_that_stood_still_loses_nothing(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends its transaction. The decision that was in it waits in the spool, and is written."""
+    monkeypatch.setattr("editloop.store.database.TIMEOUT_SECONDS", 1)
+
+    async def work() -> None:
+        async with writers(postgres, tmp_path) as (a, b):
+            still = a.writer.write(Sleeping(), hurry=False)  # type: ignore[arg-type]
+            decided = a.writer.write(ask("1"))
+            await b.writer.write(ask("2"))
+            with pytest.raises(StoreError, match="does not answer: terminating connection due to idle"):
+                await still
+            assert await decided is None
+            found = await agreed([a, b])
+            while len(found) < 3:
+                await asyncio.sleep(0.1)
+                found = await agreed([a, b])
+            assert {each.response_id for each in found[1:]} == {"1", "2"}  # type: ignore[attr-defined]
 
     run(work())
 

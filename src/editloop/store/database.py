@@ -50,7 +50,13 @@ SCRUB_WAIT = 100
 """Milliseconds for which emptying SQLite's write-ahead log may make writers wait."""
 
 UNREACHABLE = (OperationalError, InterfaceError, NoConnectionError, sqlite3.OperationalError, OSError)
-"""The errors of a database that does not answer. Any other means that the query or the data is wrong."""
+"""The errors of a database that does not answer."""
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether the database does not answer. Any other error means that the query or the data is wrong."""
+    # PostgreSQL ends a transaction that waits for too long with an error of another type.
+    return isinstance(error, UNREACHABLE) or (isinstance(error, DBAPIError) and error.connection_invalidated)
 
 
 @contextmanager
@@ -70,11 +76,11 @@ def store_errors() -> Iterator[None]:
 def as_store_error(error: Exception) -> StoreError:
     """Return an error of the database as an error of one line.
 
-    Whether the store is unreachable is decided by the type alone, because the texts differ by database,
-    version and language.
+    Whether the store is unreachable is not decided by the text, which differs by database, version and
+    language.
     """
     reason = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, UNREACHABLE):
+    if _is_unreachable(error):
         return StoreUnreachableError(f"the store does not answer: {reason}")
     return StoreError(f"the store cannot be used: {reason}")
 
@@ -141,8 +147,11 @@ class Store:
         if not self.is_sqlite:
             timeout = int(1000 * TIMEOUT_SECONDS)
             limits = f"-c statement_timeout={timeout}"
-            if writes:  # whoever waits for its locks began later, so this comes before the timeout there
+            if writes:
+                # Whoever waits for its locks began later, so this comes before the timeout there. And what is
+                # read after a lock was waited for must not be what was there before (`locks`).
                 limits += f" -c idle_in_transaction_session_timeout={timeout}"
+                limits += r" -c default_transaction_isolation=read\ committed"
             options: dict[str, Any] = {
                 "connect_timeout": TIMEOUT_SECONDS,
                 "tcp_user_timeout": timeout,
@@ -189,7 +198,7 @@ class Store:
             self._claim()
         # In one transaction, so that of two processes that open a new database at once the second one finds
         # it migrated, and a kill leaves the old schema.
-        with store_errors(), self.transaction() as connection:
+        with store_errors(), self.transaction(patient=True) as connection:
             before = migrate(connection, str(self))
             if reads.fact(connection, SALT) is None:
                 writes.set_fact(connection, SALT, secrets.token_hex(16))
@@ -296,8 +305,10 @@ class Store:
                 if patient and not self.is_sqlite:
                     connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
                 yield connection
-        except UNREACHABLE as error:
-            raise as_store_error(error) from error
+        except Exception as error:
+            if _is_unreachable(error):
+                raise as_store_error(error) from error
+            raise
 
     def follow(self, query: Callable[[Connection], T]) -> T:
         """Return what a query finds. On PostgreSQL, each of its statements sees what was committed before it.
