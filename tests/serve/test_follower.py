@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editloop.errors import StoreError
+from editloop.errors import StoreError, StoreUnreachableError
 from editloop.online import Decided
 from editloop.serve.loop import follower as module
 from editloop.serve.loop.events import read_events
 from editloop.serve.loop.follower import EventOrder, Follower
 from editloop.store import locks, reads, writes
-from editloop.store.database import Store
+from editloop.store.database import Connection, Store
 from editloop.store.testing import Postgres
 
 
@@ -241,6 +241,28 @@ def test_a_backlog_is_read_in_batches(store: Store, monkeypatch: pytest.MonkeyPa
     assert looks(follower, 2) == []
     undone.abort()
     assert looks(follower) == ["0", "1", "2", "3", "4", "5", "6", "7", "own", "9"]
+
+
+def test_a_store_that_stops_answering_in_between_takes_no_event_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_ROWS", 3)
+    for each in range(5):
+        with store.transaction([str(each)]) as connection:
+            writes.insert_event(connection, row(each))
+    follower, follow, asked = Follower(store, 0), store.follow, []
+
+    def once(query: Callable[[Connection], Any]) -> Any:
+        asked.append(1)
+        if len(asked) == 2:
+            raise StoreUnreachableError("the store does not answer")
+        return follow(query)
+
+    monkeypatch.setattr(store, "follow", once)
+    with pytest.raises(StoreUnreachableError):
+        follower.follow()
+    assert follower.seq == 3
+    assert named(follower.follow()) == ["0", "1", "2", "3", "4"]
 
 
 # Locks

@@ -50,7 +50,6 @@ SCRUB_WAIT = 100
 """Milliseconds for which emptying SQLite's write-ahead log may make writers wait."""
 
 UNREACHABLE = (OperationalError, InterfaceError, NoConnectionError, sqlite3.OperationalError, OSError)
-"""The errors of a database that does not answer."""
 
 
 def _is_unreachable(error: Exception) -> bool:
@@ -76,8 +75,7 @@ def store_errors() -> Iterator[None]:
 def as_store_error(error: Exception) -> StoreError:
     """Return an error of the database as an error of one line.
 
-    Whether the store is unreachable is not decided by the text, which differs by database, version and
-    language.
+    Whether it is unreachable is not decided by the text, which differs by database, version and language.
     """
     reason = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
     if _is_unreachable(error):
@@ -329,16 +327,16 @@ class Store:
 
     def _locked(self, connection: Connection, names: Collection[str] | None) -> RootTransaction:
         """Begin a transaction that has its locks."""
-        transaction = connection.begin()
-        if not self.is_sqlite:  # on SQLite, BEGIN IMMEDIATE is such a lock
+        transaction = connection.begin()  # on SQLite it is such a lock
+        if not self.is_sqlite:
             locks.lock_writers(connection, names)
         return transaction
 
     def _begun(self, work: Callable[[Connection], T]) -> tuple[Connection, T]:
         """Return a connection that writes, and what the first work by it returned.
 
-        The work is tried again if the database has closed the connection, which was idle until then. A ping
-        before each use would find that out, too, and be a part of every commit.
+        It is tried again if the database has closed the connection while that was idle. A ping before each
+        use would find that out, too, as a part of every commit.
         """
         for may_be_closed in (True, False):
             connection = self.writer.connect()

@@ -52,8 +52,9 @@ class EventOrder:
         seq: The number up to which all are settled.
 
     Attributes:
-        seq: As above. highest: The highest number that is known. known: The events behind a number that is
-        not settled, by number. They are None where nothing is folded.
+        seq: As above.
+        highest: The highest number that is known.
+        known: The events behind a number that is not settled, by number; None where nothing is folded.
     """
 
     def __init__(self, seq: int) -> None:
@@ -97,6 +98,7 @@ class Follower:
     def __init__(self, store: Store, seq: int, repriced: int | None = None) -> None:
         self.store, self._repriced = store, repriced
         self._order = EventOrder(seq)
+        self._ready: list[Numbered] = []  # here, so that a store which stops answering in between loses none
         self._blocked_at: int | None = None  # where the last look has ended, before a missing number
         self._suspects: frozenset[str] | None = None  # the transactions that may still bring missing numbers
         self._below = 0  # missing numbers below this are of a suspect, or will never come
@@ -146,10 +148,15 @@ class Follower:
             before: What `read_before` has returned.
         """
         if before is not None:
-            return self._order.add([*map(_read_event, before), *written], settled=math.inf)
-        ready = self._order.add(written)
-        if written and not self._order.known:  # no number is missing, so nobody else has written before
-            self._looked = time.monotonic()
+            self._ready += self._order.add([*map(_read_event, before), *written], settled=math.inf)
+        else:
+            self._ready += self._order.add(written)
+            if written and not self._order.known:  # no number is missing, so nobody else has written before
+                self._looked = time.monotonic()
+        return self._take()
+
+    def _take(self) -> list[Numbered]:
+        ready, self._ready = self._ready, []
         return ready
 
     # Events of others
@@ -161,15 +168,15 @@ class Follower:
             StoreError: The store does not answer, or all edits were measured again.
         """
         self._looked = time.monotonic()
-        order, before = self._order, self._order.highest
-        ready = self._read(0)
-        self._others_write = order.highest > before
-        if order.known and self._blocked_at == self.seq and (settled := self._settled()):
-            ready += self._read(settled)
-        self._blocked_at = self.seq if order.known else None
+        self._others_write = False
+        self._read(0)
+        known = self._order.known
+        if known and self._blocked_at == self.seq and (settled := self._settled()):
+            self._read(settled)
+        self._blocked_at = self.seq if known else None
         if self._blocked_at is None or self.seq + 1 >= self._below:
             self._suspects = None
-        return ready
+        return self._take()
 
     def _settled(self) -> int:
         """The number below which missing ones will never come, unless they can be read now; 0 if none is."""
@@ -181,22 +188,22 @@ class Follower:
             self._suspects, self._below = now, highest
         return 0 if self._suspects & now else self._below
 
-    def _read(self, settled: int) -> list[Numbered]:
-        """Read new events, and return those whose turn it is."""
-        ready: list[Numbered] = []
+    def _read(self, settled: int) -> None:
+        """Read new events."""
         known = self._order.known
         while True:
             rows = self.store.follow(lambda c: reads.new_events(c, self.seq, known, BATCH_ROWS))
             if any(self._repriced not in (None, int(row.repriced or 0)) for row in rows[-1:]):
                 raise measured_again(self.store.fact(COST))
+            self._others_write |= bool(rows)
             is_all = len(rows) < BATCH_ROWS
             # On SQLite there is one writer at a time, and no gap. Behind the last row of a full batch there
             # may be others that were not read.
             limit = math.inf if self.store.is_sqlite else settled
             limit = limit if is_all else min(limit, rows[-1].seq)
-            ready += self._order.add(map(_read_event, rows), settled=limit)
+            self._ready += self._order.add(map(_read_event, rows), settled=limit)
             if is_all:
-                return ready
+                return
 
 
 def _read_event(row: Row[Any]) -> Written:
