@@ -49,6 +49,7 @@ BENCHMARKS = {
     "real-table": "real_table:run",
     "real-trl": "real_trl:run",
     "refuser": "refuser:run",
+    "replicas": "replicas:run",
     "rerank": "rerank:run",
     "rerank-real": "rerank_real:run",
     "rl": "rl:run",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +84,7 @@ class Clients:
         name: The beginning of the ids of their completions.
         mark: Returns a text that is added to the request of a number.
         seed: The seed of their random choices.
+        others: The ports of further replicas of the server: each attempt goes to any of them.
     """
 
     def __init__(
@@ -98,9 +99,10 @@ class Clients:
         name: str = "c",
         mark: Callable[[int], str] = lambda number: "",
         seed: int = 0,
+        others: Sequence[int] = (),
     ) -> None:
         self.account, self.pause, self.edits, self.repeated = account, pause, edits, repeated
-        self._client, self._name, self._mark = Client(port), name, mark
+        self._clients, self._name, self._mark = [*map(Client, (port, *others))], name, mark
         self._random = random.Random(seed)
         self._stopping = asyncio.Event()
         self._number = 0
@@ -110,7 +112,8 @@ class Clients:
         """Let each client finish its current completion and edit."""
         self._stopping.set()
         await asyncio.gather(*self._tasks)
-        self._client.close()
+        for client in self._clients:
+            client.close()
 
     async def _work(self, user: int) -> None:
         while not self._stopping.is_set():
@@ -132,7 +135,8 @@ class Clients:
     async def _try(self, what: str, path: str, body: Any) -> Answer | None:
         """The answer to one attempt; None without an answer."""
         try:
-            answer = await self._client.ask("POST", path, body, timeout=TIMEOUT)
+            client = self._random.choice(self._clients)
+            answer = await client.ask("POST", path, body, timeout=TIMEOUT)
         except TimeoutError:
             self.account.answers[f"{what} timed out"] += 1
         except OSError:

@@ -21,7 +21,7 @@ from typing import Any
 from editloop.errors import RunError
 from editloop.store.testing import free_port
 
-__all__ = ["Process", "editloop_server"]
+__all__ = ["Process", "editloop_server", "processor_seconds"]
 
 PATIENCE = 120.0
 """Seconds in which a server must be ready."""
@@ -116,14 +116,7 @@ class Process:
 
     def processor_seconds(self) -> float | None:
         """The processor seconds that it has used since its start; None if the system does not count them."""
-        if self._process is None:
-            return None
-        with suppress(OSError):
-            # The name of the program, in parentheses, may hold blanks. Behind it, fields 11 and 12 are the
-            # ticks in user mode and in the kernel (14 and 15 in the manual's count).
-            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return None
+        return None if self._process is None else processor_seconds(self._process.pid)
 
     def get(self, path: str) -> Any:
         """The answer to a GET request: a JSON value or a text.
@@ -141,6 +134,21 @@ class Process:
         if answer.status != 200:
             raise RunError("the server refuses", seen=text, do=f"see {self.log}")
         return json.loads(text) if "json" in (answer.getheader("Content-Type") or "") else text
+
+
+def processor_seconds(pid: int, *, ended: bool = False) -> float | None:
+    """The processor seconds that a process has used; None if the system does not count them.
+
+    Args:
+        pid: The process.
+        ended: Whether those of its children that have ended count as well.
+    """
+    with suppress(OSError):
+        # The name of the program, in parentheses, may hold blanks. Behind it, fields 11 and 12 are the ticks
+        # in user mode and in the kernel (14 and 15 in the manual's count); the next two are the children's.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11 : 15 if ended else 13])) / os.sysconf("SC_CLK_TCK")
+    return None
 
 
 def editloop_server(

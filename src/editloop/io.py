@@ -26,12 +26,39 @@ __all__ = [
     "cache_folder",
     "guard_outputs",
     "json_text",
+    "lock_file",
     "parse_json",
     "resolved",
     "write_bytes",
     "write_json",
     "write_text",
 ]
+
+
+def lock_file(path: Path) -> int | None:
+    """Lock a file, which is made if it is not there, for as long as this process lives.
+
+    The lock is the operating system's, because it ends with the process, whatever ends that. The file stays:
+    to remove it would allow two processes to lock two files of one name.
+
+    Returns:
+        A descriptor, which gives the lock back when it is closed; None if another process has the lock.
+
+    Raises:
+        OSError: The file cannot be made or locked.
+    """
+    from filelock import lock_descriptor
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if lock_descriptor(descriptor, blocking=False):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
 
 
 @contextmanager

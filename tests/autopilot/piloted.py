@@ -11,7 +11,7 @@ from editloop.autopilot.lease import Lease
 from editloop.autopilot.ledger import read_stages, write_transitions
 from editloop.autopilot.pilot import Autopilot
 from editloop.autopilot.stages import Stage, Transition
-from editloop.store import Store, reads, writes
+from editloop.store import Store, writes
 from editloop.store.schema import COST, SALT
 
 S = Stage
@@ -54,7 +54,7 @@ class Bench:
         with self.store.transaction() as connection:
             writes.set_fact(connection, COST, "levenshtein:word/longest")
             writes.set_fact(connection, SALT, "salt")  # who is in a canary depends on it
-            row = {"seq": 1, "time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps([champion])}
+            row = {"time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps([champion])}
             writes.insert_event(connection, row)
             place = {"name": "sft", "run": run, "time": 1.0, "metrics": "{}", "read_until": None}
             writes.insert_policy(connection, {"arm": champion, **place})
@@ -89,11 +89,11 @@ class Bench:
         with self.store.transaction() as connection:
             for _ in range(n):
                 self.n += 1
-                name, seq = f"r{self.n}", reads.last_seq(connection) + 1
+                name = f"r{self.n}"
                 about = {"response_id": name, "time": self.now, "arm": arm, "scope": ""}
-                writes.insert_event(connection, {"seq": seq, "kind": "decided", "revision": -1, **about})
+                writes.insert_event(connection, {"kind": "decided", "revision": -1, **about})
                 about |= {"cost": 0.0 if response == edit else 0.5, "kind": "edited"}
-                writes.insert_event(connection, {"seq": seq + 1, "revision": 1, **about})
+                writes.insert_event(connection, {"revision": 1, **about})
                 draft = {"response_id": name, "time": self.now, "user": user or f"u{self.n % users}"}
                 draft |= {"policy": by or arm}
                 text = {"context": '"Write."', "request": f"digest {self.n}", "response": response}

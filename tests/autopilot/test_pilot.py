@@ -273,7 +273,7 @@ def test_a_store_that_goes_away_is_waited_for(bench, monkeypatch, caplog):
 
 def test_a_store_of_a_newer_version_ends_it(bench):
     with bench.store.transaction() as connection:
-        row = {"seq": 2, "time": 1.0, "kind": "stage", "arm": "x@1", "detail": '{"stage": "unheard-of"}'}
+        row = {"time": 1.0, "kind": "stage", "arm": "x@1", "detail": '{"stage": "unheard-of"}'}
         writes.insert_event(connection, row)
     with pytest.raises(AutopilotError, match="a transition cannot be read"):
         bench.pilot.step()

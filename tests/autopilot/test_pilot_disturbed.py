@@ -267,7 +267,7 @@ def test_all_users_who_are_forgotten_between_two_fits_leave_nothing_to_fit(bench
 
 def test_a_store_without_arms_says_that_there_is_no_champion(bench):
     with bench.store.transaction() as connection:
-        row = {"seq": 2, "time": 2.0, "kind": "arms", "epoch": 2, "arms": "[]"}
+        row = {"time": 2.0, "kind": "arms", "epoch": 2, "arms": "[]"}
         writes.insert_event(connection, row)
     assert waits(bench) == "there is no champion yet"
 

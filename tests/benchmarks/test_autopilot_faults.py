@@ -9,7 +9,7 @@ import pytest
 from benchmarks.autopilot_faults import broken
 from editloop.autopilot.ledger import write_transitions
 from editloop.autopilot.stages import Lineage, Stage, Transition
-from editloop.store import Store, reads, writes
+from editloop.store import Store, writes
 
 S = Stage
 
@@ -19,7 +19,7 @@ def store(tmp_path):
     opened = Store(str(tmp_path / "edits.db"))
     opened.open(claim=False)
     with opened.transaction() as connection:
-        row = {"seq": 1, "time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps(["a@1"])}
+        row = {"time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps(["a@1"])}
         writes.insert_event(connection, row)
         write_transitions(connection, [Transition("a@1", None, S.ARM, 2.0)])
     yield opened
@@ -28,7 +28,7 @@ def store(tmp_path):
 
 def add(store: Store, **row: object) -> None:
     with store.transaction() as connection:
-        writes.insert_event(connection, {"seq": reads.last_seq(connection) + 1, "time": 9.0, **row})
+        writes.insert_event(connection, {"time": 9.0, **row})
 
 
 def test_nothing_is_wrong_where_nothing_is(store):

@@ -12,7 +12,7 @@ from benchmarks.learning_speed import measured
 from editloop.autopilot.ledger import write_transitions
 from editloop.autopilot.stages import Lineage, Stage, Transition
 from editloop.errors import RunError
-from editloop.store import Store, reads, writes
+from editloop.store import Store, writes
 
 S = Stage
 OLD, NEW = "sft@1", "sft@2"
@@ -25,7 +25,7 @@ def store(tmp_path):
     opened = Store(str(tmp_path / "edits.db"))
     opened.open(claim=False)
     with opened.transaction() as connection:
-        row = {"seq": 1, "time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps([OLD])}
+        row = {"time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps([OLD])}
         writes.insert_event(connection, row)
         write_transitions(connection, [Transition(OLD, None, S.ARM, 2.0)])
         write_transitions(connection, [Transition(OLD, S.ARM, S.CHAMPION, 3.0)])
@@ -37,7 +37,7 @@ def answer(store: Store, time: float, arm: str, propensity: float | None = 1.0, 
     """A request that is answered after 50 ms and edited after a second."""
     name = f"r{time:g}"
     with store.transaction() as connection:
-        about = {"seq": reads.last_seq(connection) + 1, "time": time, "kind": "decided", "revision": -1}
+        about = {"time": time, "kind": "decided", "revision": -1}
         event = {**about, "response_id": name, "scope": "", "arm": arm, "propensity": propensity}
         writes.insert_event(connection, event)
         draft = {"response_id": name, "time": time, "user": "u", "policy": arm, "request": name}

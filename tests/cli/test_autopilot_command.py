@@ -32,7 +32,7 @@ def store(tmp_path, monkeypatch):
         Transition("early@2", S.SHADOW, S.ROLLED_BACK, 1.3e9, reason="it fails in 12 of 12 rounds"),
     ]
     with opened.transaction() as connection:
-        row = {"seq": 1, "time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps(["sft@1"])}
+        row = {"time": 1.0, "kind": "arms", "epoch": 1, "arms": json.dumps(["sft@1"])}
         writes.insert_event(connection, row)
         place = {"name": "x", "run": "gone", "time": 1.0, "metrics": "{}", "read_until": None}
         write_transitions(connection, steps, [{"arm": "sft@1", **place}, {"arm": "early@2", **place}])

@@ -111,7 +111,7 @@ def test_who_was_forgotten_is_known_in_the_same_transaction(url: str) -> None:
     store = Store(url)
     store.open(claim=False)
     with store.transaction() as connection:
-        appender = EventAppender(connection, 0, lambda response, edit: 0.0, {})
+        appender = EventAppender(connection, lambda response, edit: 0.0, {})
         appender.note_forgotten("zoe", 5.0)
         appender.note_forgotten("bob", 4.0)
         assert appender.is_forgotten("zoe", 4.5)

@@ -10,11 +10,10 @@ from unittest.mock import ANY
 
 import pytest
 from serving import Service, run, serving
-from sqlalchemy import insert
 
 from editloop.serve.api.overview import Sums
 from editloop.serve.problem import store_unavailable
-from editloop.store.schema import events
+from editloop.store import writes
 
 COLUMNS = dict.fromkeys(("response_id", "revision", "arm", "propensity", "cost", "arms"))
 
@@ -24,11 +23,9 @@ async def put(service: Service, *rows: tuple[float, str, str, int, str, float | 
 
     def write() -> None:
         store = service.loop.store
-        last = store.last()
         made: list[dict[str, Any]] = [
             {
                 **COLUMNS,
-                "seq": last + 1 + i,
                 "time": time,
                 "kind": kind,
                 "response_id": response_id,
@@ -38,10 +35,11 @@ async def put(service: Service, *rows: tuple[float, str, str, int, str, float | 
                 "scope": "",
                 "epoch": 1,
             }
-            for i, (time, kind, response_id, revision, arm, cost) in enumerate(rows)
+            for time, kind, response_id, revision, arm, cost in rows
         ]
-        with store.writer.begin() as connection:
-            connection.execute(insert(events), made)
+        with store.transaction() as connection:
+            for row in made:
+                writes.insert_event(connection, row)
 
     await asyncio.to_thread(write)
 

@@ -203,9 +203,8 @@ def test_an_unreadable_transition_stops_nothing(tmp_path):
             store = Store(url)
             store.open(claim=False)
             with store.transaction() as connection:
-                seq = reads.last_seq(connection) + 1
-                row = {"seq": seq, "time": 1.0, "kind": "stage", "arm": "x@1", "detail": "{}"}
-                writes.insert_event(connection, row)
+                row = {"time": 1.0, "kind": "stage", "arm": "x@1", "detail": "{}"}
+                seq = writes.insert_event(connection, row)
             store.close()
             await until(lambda: service.loop.writer.last >= seq)
             assert (await service.ask()).status_code == 200

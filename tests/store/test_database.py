@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, insert, inspect, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from editloop.errors import ConfigError, StoreError, StoreUnreachableError
 from editloop.store import migrate, reads, writes
@@ -182,16 +182,11 @@ def test_responses_without_feedback_are_overdue_in_their_window(url: str) -> Non
     store = Store(url)
     store.open()
     with store.transaction() as connection:
-        for seq, (response_id, revision, time) in enumerate(
-            [("a", -1, 1.0), ("b", -1, 2.0), ("b", 1, 2.5), ("c", -1, 3.0), ("c", -2, 3.5), ("d", -1, 4.0)], 1
+        for response_id, revision, time in (
+            *(("a", -1, 1.0), ("b", -1, 2.0), ("b", 1, 2.5)),
+            *(("c", -1, 3.0), ("c", -2, 3.5), ("d", -1, 4.0)),
         ):
-            row = {
-                "seq": seq,
-                "response_id": response_id,
-                "revision": revision,
-                "time": time,
-                "kind": "decided",
-            }
+            row = {"response_id": response_id, "revision": revision, "time": time, "kind": "decided"}
             writes.insert_event(connection, row)
     rows = store.read(lambda c: reads.overdue_decisions(c, 0.0, 3.0, 9))
     assert [(row.response_id, row.time) for row in rows] == [("a", 1.0), ("c", 3.0)]
@@ -200,8 +195,8 @@ def test_responses_without_feedback_are_overdue_in_their_window(url: str) -> Non
     store.close()
 
 
-@pytest.mark.parametrize("revision", ["1", "2", "3"])
-def test_a_store_of_an_earlier_version_gets_what_it_lacks(url: str, revision: str) -> None:
+def store_of(url: str, revision: str) -> Store:
+    """A store of an earlier version."""
     store = Store(url)
     with store.writer.begin() as connection:
         config = Config()
@@ -209,6 +204,36 @@ def test_a_store_of_an_earlier_version_gets_what_it_lacks(url: str, revision: st
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         assert ScriptDirectory.from_config(config).get_current_head() == migrate.REVISION
+    return store
+
+
+def test_events_are_numbered_after_those_of_an_earlier_version(url: str) -> None:
+    """Which cannot write any more, for it would take the same numbers."""
+    store, earlier = store_of(url, "6"), "INSERT INTO events (seq, time, kind) VALUES ({}, 1.0, 'external')"
+    with store.writer.begin() as connection:
+        for seq in (1, 2, 3):
+            connection.execute(text(earlier.format(seq)))
+    store.open()
+    with store.transaction() as connection:
+        numbers = [writes.insert_event(connection, {"time": 2.0, "kind": "external"}) for _ in range(2)]
+    assert numbers == [4, 5] and store.last() == 5
+    if not store.is_sqlite:
+        with pytest.raises(ProgrammingError, match="GENERATED ALWAYS"), store.writer.begin() as connection:
+            connection.execute(text(earlier.format(6)))
+    store.close()
+
+
+def test_a_new_store_numbers_events_from_1(url: str) -> None:
+    store = Store(url)
+    store.open()
+    with store.transaction() as connection:
+        assert writes.insert_event(connection, {"time": 2.0, "kind": "external"}) == 1
+    store.close()
+
+
+@pytest.mark.parametrize("revision", ["1", "2", "3", "6"])
+def test_a_store_of_an_earlier_version_gets_what_it_lacks(url: str, revision: str) -> None:
+    store = store_of(url, revision)
     store.open()
     for table in metadata.sorted_tables:
         found = inspect(store.reader).get_columns(table.name)

@@ -103,17 +103,14 @@ def write_transitions(
         if policy["arm"] not in known:
             writes.insert_policy(connection, policy)
     written: list[tuple[int, Transition | Arms]] = []
-    seq = reads.last_seq(connection)
     for each in transitions:
-        seq += 1
-        about = {"seq": seq, "time": each.time, "kind": STAGE, "arm": each.subject}
-        writes.insert_event(connection, {**about, "detail": each.to_text()})
-        written.append((seq, each))
+        about = {"time": each.time, "kind": STAGE, "arm": each.subject, "detail": each.to_text()}
+        written.append((writes.insert_event(connection, about), each))
     if wanted != now:
         epoch = wanted._replace(epoch=now.epoch + 1)
-        row_of = {"seq": seq + 1, "time": transitions[-1].time}
-        writes.insert_event(connection, row_of | epoch_columns(epoch, reads.fact(connection, COST)))
-        written.append((seq + 1, epoch))
+        columns = epoch_columns(epoch, reads.fact(connection, COST))
+        seq = writes.insert_event(connection, {"time": transitions[-1].time, **columns})
+        written.append((seq, epoch))
     return written
 
 

@@ -26,6 +26,8 @@ from editloop.online import BanditConfig, resolve_scale
 from editloop.serve.config import DAY, ServeConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from editloop.serve.backends.base import Backend
     from editloop.store import Store
 
@@ -57,14 +59,21 @@ def serve(
 ) -> None:
     """Run the verb. It is long because half of it is its flags."""
     requires("serve")
-    from editloop.cli.learning import autopilot_command, keep_running
+    from editloop.cli.workers import Worker
     from editloop.serve import FeedbackLoop, create_app
     from editloop.serve.api.server import listen, run_server
+    from editloop.serve.loop.state_folder import adopt_spools
     from editloop.store import Store
 
     kept = Store(store)
     folder = state or _state_folder(kept)
+    worker = Worker.of_environment()
+    if worker is not None:
+        folder = worker.folder(folder)
     settings, why = _settings(given, kept, folder)
+    if settings.workers > 1 and worker is None:
+        _serve_by_workers(kept, folder, settings, device, dtype)
+        return
     bandit, host = settings.bandit, settings.host
     loop = FeedbackLoop(
         kept,
@@ -82,31 +91,71 @@ def serve(
     redact = _redaction(settings.redact)
     past_edits = settings.past_edits()
     app = create_app(
-        loop, backend, runs=runs or (), limits=limits, redact=redact, hosts=names, past_edits=past_edits
+        loop,
+        backend,
+        runs=runs or (),
+        limits=limits,
+        redact=redact,
+        hosts=names,
+        past_edits=past_edits,
+        is_worker=worker is not None,
     )
-    with listen(host, settings.port) as listening:
+    with worker.listening() if worker else listen(host, settings.port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, loop.folder):
             raise ServeError(
                 "without keys only this machine may ask", seen=host, do="editloop keys create NAME first"
             )
+        if worker is None:
+            adopt_spools(folder)
+        show = console.print if worker is None or worker.is_first else (lambda _: None)
         address = f"http://{'[::1]' if host == '::1' else host}:{listening.getsockname()[1]}"
-        console.print(f"store {kept}, state in {loop.folder}")
-        console.print(
+        show(f"store {kept}, state in {loop.folder}")
+        show(
             f"{bandit.algorithm}, {bandit.make_algorithm()}, cost {bandit.cost}; scale {bandit.scale:.3g}: "
             f"{why}; scope {settings.scope}"
         )
-        console.print(f"policies by {backend}")
+        show(f"policies by {backend}")
 
         def started() -> None:
-            console.print(f"arms: {', '.join(loop.bandit.arms) or 'none yet (editloop promote RUN)'}")
-            console.print(f"dashboard {address}/, API {address}/v1, its documentation {address}/docs")
+            show(f"arms: {', '.join(loop.bandit.arms) or 'none yet (editloop promote RUN)'}")
+            show(f"dashboard {address}/, API {address}/v1, its documentation {address}/docs")
+            if worker is not None:
+                worker.say_ready()
 
-        beside = None
-        if settings.learn:
-            pilot = autopilot_command(kept, folder, settings.autopilot, device=device, dtype=dtype)
-            beside = partial(keep_running, pilot)
-            console.print(f"an autopilot fits {settings.autopilot.learn_from}; see editloop autopilot status")
+        beside = None if worker else _autopilot(kept, folder, settings, device, dtype)
         run_server(app, listening, started, limits=limits, beside=beside)
+
+
+def _serve_by_workers(store: Store, folder: Path, settings: ServeConfig, device: str, dtype: str) -> None:
+    """Run the workers, and one autopilot beside them."""
+    from editloop.cli.workers import run_workers
+    from editloop.serve.api.server import listen
+    from editloop.serve.loop.state_folder import adopt_spools
+
+    if store.is_sqlite:
+        raise ConfigError(
+            "one process alone can serve from a SQLite file",
+            seen=f"--workers {settings.workers}",
+            do="use --store postgresql://..., or leave out --workers",
+        )
+    with listen(settings.host, settings.port) as listening:
+        adopt_spools(folder, settings.workers)
+        console.print(f"{settings.workers} workers")
+        beside = _autopilot(store, folder, settings, device, dtype)
+        run_workers(settings.workers, listening, beside)
+
+
+def _autopilot(
+    store: Store, folder: Path, settings: ServeConfig, device: str, dtype: str
+) -> Callable[[], Coroutine[Any, Any, None]] | None:
+    """Return what keeps an autopilot running beside the server, if one is asked for."""
+    from editloop.cli.learning import autopilot_command, keep_running
+
+    if not settings.learn:
+        return None
+    pilot = autopilot_command(store, folder, settings.autopilot, device=device, dtype=dtype)
+    console.print(f"an autopilot fits {settings.autopilot.learn_from}; see editloop autopilot status")
+    return partial(keep_running, pilot)
 
 
 def _backend(settings: ServeConfig, device: str, dtype: str, extra: dict[str, str]) -> Backend:

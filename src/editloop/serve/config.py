@@ -39,6 +39,15 @@ class ServeConfig(Configuration):
         common=True,
     )
     port: int = setting(8040, "The port; 0 takes a free one.", section=ADDRESS, common=True, ge=0, le=65535)
+    workers: int = setting(
+        1,
+        "Processes that answer at this address, each a replica with a state folder of its own; more than one "
+        "need a store on PostgreSQL.",
+        section=ADDRESS,
+        common=True,
+        ge=1,
+        le=256,
+    )
     upstream: str | None = setting(
         None,
         "URL, with /v1, of an OpenAI-compatible server that runs the policies, such as vLLM.",

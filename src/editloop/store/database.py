@@ -11,15 +11,15 @@ import os
 import secrets
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import lock_descriptor
-from sqlalchemy import Connection, Engine, Row, create_engine, event, make_url, select, text
+from sqlalchemy import Connection, Engine, RootTransaction, Row, create_engine, event, make_url, select
 from sqlalchemy.exc import (
     ArgumentError,
+    DBAPIError,
     InterfaceError,
     NoSuchModuleError,
     OperationalError,
@@ -29,7 +29,8 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.pool import QueuePool
 
 from editloop.errors import StoreError, StoreUnreachableError
-from editloop.store import reads, writes
+from editloop.io import lock_file
+from editloop.store import locks, reads, writes
 from editloop.store.migrate import migrate
 from editloop.store.schema import SALT
 
@@ -48,15 +49,13 @@ STREAM_ROWS = 1000
 SCRUB_WAIT = 100
 """Milliseconds for which emptying SQLite's write-ahead log may make writers wait."""
 
-WRITER_LOCK = text("SELECT pg_advisory_xact_lock(26011905)")
-"""A lock that a PostgreSQL transaction which writes holds until its end: all replicas have one writer.
-
-The number is arbitrary. Without the lock, two replicas could give two events the same number, or commit them
-in another order than that of their numbers, and whoever follows the events by number would miss one.
-"""
-
 UNREACHABLE = (OperationalError, InterfaceError, NoConnectionError, sqlite3.OperationalError, OSError)
-"""The errors of a database that does not answer. Any other means that the query or the data is wrong."""
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether the database does not answer. Any other error means that the query or the data is wrong."""
+    # PostgreSQL ends a transaction that waits for too long with an error of another type.
+    return isinstance(error, UNREACHABLE) or (isinstance(error, DBAPIError) and error.connection_invalidated)
 
 
 @contextmanager
@@ -76,11 +75,10 @@ def store_errors() -> Iterator[None]:
 def as_store_error(error: Exception) -> StoreError:
     """Return an error of the database as an error of one line.
 
-    Whether the store is unreachable is decided by the type alone, because the texts differ by database,
-    version and language.
+    Whether it is unreachable is not decided by the text, which differs by database, version and language.
     """
     reason = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, UNREACHABLE):
+    if _is_unreachable(error):
         return StoreUnreachableError(f"the store does not answer: {reason}")
     return StoreError(f"the store cannot be used: {reason}")
 
@@ -113,7 +111,7 @@ class Store:
         self._lock: int | None = None  # descriptor of the locked file beside a SQLite database
         self._descriptor: int | None = None  # of the socket to PostgreSQL over which is written
         try:
-            self.reader, self.writer = self._engine("BEGIN"), self._engine("BEGIN IMMEDIATE")
+            self.reader, self.writer = self._engine(writes=False), self._engine(writes=True)
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError("no such kind of database", seen=url, do="use sqlite or postgresql") from error
         self._is_closed = False
@@ -137,23 +135,34 @@ class Store:
     def __str__(self) -> str:
         return self.url.render_as_string(hide_password=True)
 
-    def _engine(self, begin: str) -> Engine:
-        """Return an engine whose transactions begin with the statement `begin` on SQLite.
+    def _engine(self, *, writes: bool) -> Engine:
+        """Return an engine for reading or for writing.
 
-        `BEGIN IMMEDIATE` takes SQLite's write lock at once. A transaction that began by reading could not
-        take it any more once another one has written in between, and would fail instead of waiting.
+        On SQLite, a transaction that writes begins with `BEGIN IMMEDIATE`, which takes the write lock at
+        once. One that began by reading could not take it any more once another one has written in between,
+        and would fail instead of waiting.
         """
         if not self.is_sqlite:
-            options = {
+            timeout = int(1000 * TIMEOUT_SECONDS)
+            limits = f"-c statement_timeout={timeout}"
+            if writes:
+                # Whoever waits for its locks began later, so this comes before the timeout there. And what is
+                # read after a lock was waited for must not be what was there before (`locks`).
+                limits += f" -c idle_in_transaction_session_timeout={timeout}"
+                limits += r" -c default_transaction_isolation=read\ committed"
+            options: dict[str, Any] = {
                 "connect_timeout": TIMEOUT_SECONDS,
-                "tcp_user_timeout": 1000 * TIMEOUT_SECONDS,
-                "options": f"-c statement_timeout={1000 * TIMEOUT_SECONDS}",
+                "tcp_user_timeout": timeout,
+                "options": limits,
             }
-            # A ping before each use replaces connections that the database has closed. Errors do not show the
-            # parameters, because they go to logs, and parameters are users' texts.
-            return create_engine(self.url, connect_args=options, pool_pre_ping=True, hide_parameters=True)
-        timeout = {"timeout": TIMEOUT_SECONDS}
-        engine = create_engine(self.url, connect_args=timeout, poolclass=QueuePool, hide_parameters=True)
+            # A ping before each use replaces connections that the database has closed (`_begun` for those
+            # that write). Errors do not show the parameters, because they go to logs, and parameters are
+            # users' texts.
+            return create_engine(
+                self.url, connect_args=options, pool_pre_ping=not writes, hide_parameters=True
+            )
+        options = {"timeout": TIMEOUT_SECONDS}
+        engine = create_engine(self.url, connect_args=options, poolclass=QueuePool, hide_parameters=True)
 
         @event.listens_for(engine, "connect")
         def settings(connection: Any, _: Any) -> None:
@@ -166,7 +175,7 @@ class Store:
 
         @event.listens_for(engine, "begin")
         def start(connection: Connection) -> None:
-            connection.exec_driver_sql(begin)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
         return engine
 
@@ -187,7 +196,7 @@ class Store:
             self._claim()
         # In one transaction, so that of two processes that open a new database at once the second one finds
         # it migrated, and a kill leaves the old schema.
-        with store_errors(), self.transaction() as connection:
+        with store_errors(), self.transaction(patient=True) as connection:
             before = migrate(connection, str(self))
             if reads.fact(connection, SALT) is None:
                 writes.set_fact(connection, SALT, secrets.token_hex(16))
@@ -217,22 +226,12 @@ class Store:
         assert self.url.database is not None
         path = Path(self.url.database)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = lock_file(Path(f"{path}.lock"))
         except OSError as error:
             raise StoreError(
                 f"the store cannot be written, {error.strerror}", seen=str(path), do="choose another --store"
             ) from error
-        try:
-            # A lock of the operating system, because it ends with the process, whatever ends that. The file
-            # stays; to remove it would allow two processes to lock two files of one name.
-            is_ours = lock_descriptor(self._lock, blocking=False)
-        except OSError as error:
-            self.close()
-            raise StoreError(
-                f"the store cannot be locked, {error.strerror}", seen=str(path), do="choose another --store"
-            ) from error
-        if not is_ours:
+        if self._lock is None:
             self.close()
             raise StoreError(
                 "another process serves from this store",
@@ -280,10 +279,18 @@ class Store:
     # Writing
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Give the connection of a transaction that writes; there is one at a time over all replicas.
+    def transaction(
+        self, names: Collection[str] | None = None, *, patient: bool = False
+    ) -> Iterator[Connection]:
+        """Give the connection of a transaction that writes.
 
-        It is committed when the block ends, and undone if the block raises.
+        It is committed when the block ends, and undone if the block raises. On SQLite it excludes all others.
+
+        Args:
+            names: What it depends on, by names such as those of responses: others that depend on the same
+                wait for its end. None excludes all other writers of all replicas.
+            patient: Whether the block may compute for longer than `TIMEOUT_SECONDS` between two statements.
+                Any other transaction ends then: its process may be paused, and others wait for its locks.
 
         Raises:
             StoreUnreachableError: The database does not answer. Nothing was written, or, if the connection
@@ -291,12 +298,56 @@ class Store:
                 are, because what was written is at fault, not the store.
         """
         try:
-            with self.writer.begin() as connection:
-                if not self.is_sqlite:  # on SQLite, BEGIN IMMEDIATE is such a lock
-                    connection.execute(WRITER_LOCK)
+            connection, transaction = self._begun(lambda made: self._locked(made, names))
+            with connection, transaction:
+                if patient and not self.is_sqlite:
+                    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
                 yield connection
-        except UNREACHABLE as error:
-            raise as_store_error(error) from error
+        except Exception as error:
+            if _is_unreachable(error):
+                raise as_store_error(error) from error
+            raise
+
+    def follow(self, query: Callable[[Connection], T]) -> T:
+        """Return what a query finds. On PostgreSQL, each of its statements sees what was committed before it.
+
+        It uses the connection that writes, so that it can be cut, too (`cut_writer`).
+
+        Raises:
+            StoreError: The database does not answer.
+        """
+        if self.is_sqlite:
+            return self.read(query)
+        with store_errors():
+            connection, found = self._begun(
+                lambda made: query(made.execution_options(isolation_level="AUTOCOMMIT"))
+            )
+            connection.close()
+            return found
+
+    def _locked(self, connection: Connection, names: Collection[str] | None) -> RootTransaction:
+        """Begin a transaction that has its locks."""
+        transaction = connection.begin()  # on SQLite it is such a lock
+        if not self.is_sqlite:
+            locks.lock_writers(connection, names)
+        return transaction
+
+    def _begun(self, work: Callable[[Connection], T]) -> tuple[Connection, T]:
+        """Return a connection that writes, and what the first work by it returned.
+
+        It is tried again if the database has closed the connection while that was idle. A ping before each
+        use would find that out, too, as a part of every commit.
+        """
+        for may_be_closed in (True, False):
+            connection = self.writer.connect()
+            try:
+                return connection, work(connection)
+            except BaseException as error:
+                connection.close()
+                is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+                if not (is_lost and may_be_closed):
+                    raise
+        raise AssertionError("the second attempt returns or raises")
 
     def answers(self) -> bool:
         """Whether the database answers now. Asking may take as long as the timeout."""

@@ -7,14 +7,16 @@ Rows have the columns of the tables in `schema.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, inspect, select
+from sqlalchemy import BigInteger, Connection, Row, bindparam, cast, func, inspect, select
+from sqlalchemy.dialects import postgresql
 
 from editloop.store.schema import (
     DECIDED,
     EXPIRED,
+    REPRICED,
     drafts,
     edits,
     events,
@@ -46,6 +48,7 @@ __all__ = [
     "last_edits",
     "last_epoch",
     "last_seq",
+    "new_events",
     "non_answers",
     "overdue_decisions",
     "policy_locations",
@@ -60,6 +63,26 @@ __all__ = [
 ]
 
 # The queries of every request are built once, because building one takes several times as long as running it.
+_FOLDED = tuple(
+    events.c[name]
+    for name in (
+        *("seq", "kind", "response_id", "revision", "scope", "arm"),
+        *("propensity", "epoch", "cost", "arms", "features", "detail"),
+    )
+)
+"""The columns of an event that its fold depends on."""
+
+_REPRICED = select(facts.c.value).where(facts.c.name == REPRICED).scalar_subquery().label("repriced")
+_NEW_EVENTS = (
+    select(*_FOLDED, _REPRICED)
+    .where(events.c.seq > bindparam("after"))
+    .order_by(events.c.seq)
+    .limit(bindparam("most"))
+)
+# One array and not as many parameters as there are numbers: the database plans the statement once.
+_UNKNOWN_EVENTS = _NEW_EVENTS.where(
+    events.c.seq != func.all(cast(bindparam("known"), postgresql.ARRAY(BigInteger)))
+)
 _LAST_SEQ = select(func.max(events.c.seq))
 _FACT = select(facts.c.value).where(facts.c.name == bindparam("name"))
 _FACTS = select(facts.c.name, facts.c.value).where(facts.c.name.in_(bindparam("names", expanding=True)))
@@ -100,8 +123,25 @@ def facts_named(connection: Connection, names: Iterable[str]) -> dict[str, str]:
 
 
 def events_after(connection: Connection, seq: int) -> Iterator[Row[Any]]:
-    """Yield the events after a number, in their order."""
-    yield from connection.execute(select(events).where(events.c.seq > seq).order_by(events.c.seq))
+    """Yield the events after a number, in their order, with the columns that their fold depends on."""
+    yield from connection.execute(select(*_FOLDED).where(events.c.seq > seq).order_by(events.c.seq))
+
+
+def new_events(connection: Connection, after: int, known: Collection[int], most: int) -> Sequence[Row[Any]]:
+    """Return the first events after a number, in their order, as `events_after`.
+
+    Each row has `repriced`, too: the value of that fact when these costs were read.
+
+    Args:
+        connection: To the store; to PostgreSQL if some are known.
+        after: The number.
+        known: Numbers of events that are left out.
+        most: The most events.
+    """
+    values = {"after": after, "most": most}
+    if not known:
+        return connection.execute(_NEW_EVENTS, values).all()
+    return connection.execute(_UNKNOWN_EVENTS, values | {"known": list(known)}).all()
 
 
 def decision(connection: Connection, response_id: str) -> tuple[str, str] | None:

@@ -8,7 +8,20 @@ are removed, and its features with them. `drafts` and `edits` hold texts, which 
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 __all__ = [
     "COST",
@@ -40,7 +53,9 @@ So `revision <= DECIDED` selects a decision and its reroutes, of which the lowes
 events = Table(
     "events",
     metadata,
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # 1, 2, 3 ..., in the order of commits
+    # In the order of insertion, so an event that follows from another has the larger number. On SQLite there
+    # are no gaps; on PostgreSQL a transaction that was undone leaves one (see `locks`).
+    Column("seq", BigInteger, Identity(always=True), primary_key=True),
     Column("time", Float(53), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("response_id", String(128)),

@@ -107,11 +107,15 @@ class Postgres:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
+        for each in self.processes():
+            os.kill(each, number)
+
+    def processes(self) -> list[int]:
+        """Return the ids of the server's processes; the first one is the parent of all others."""
         assert self._server is not None
         pid = self._server.pid
         own = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
-        for each in (pid, *map(int, own.split())):
-            os.kill(each, number)
+        return [pid, *map(int, own.split())]
 
     def new(self) -> str:
         """Make a database, and return its address."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from editloop.store.schema import DECIDED, drafts, edits, events, facts, keys, policies, preferences, shadows
 
@@ -33,7 +33,10 @@ __all__ = [
 
 # The statements of every request are built once, because building one takes several times as long as running
 # it. SQLAlchemy compiles an insert anew for other columns, so those that a row lacks are filled with None.
-_EVENT, _NO_EVENT = insert(events), dict.fromkeys(events.columns.keys())
+_NO_EVENT = dict.fromkeys(set(events.columns.keys()) - {"seq"})
+_EVENT = insert(events).returning(events.c.seq)
+_NEXT = select(func.coalesce(func.max(events.c.seq), 0) + 1).scalar_subquery()
+_EVENT_ON_SQLITE = insert(events).values(seq=_NEXT).returning(events.c.seq)
 _DRAFT, _NO_DRAFT = insert(drafts), dict.fromkeys(drafts.columns.keys())
 _EDIT, _NO_EDIT = insert(edits), dict.fromkeys(edits.columns.keys())
 _SHADOW, _NO_SHADOW = insert(shadows), dict.fromkeys(shadows.columns.keys())
@@ -62,9 +65,11 @@ _REMOVED: Mapping[str, Any] = {
 """The columns of a draft whose texts are removed. Its time, policy and propensity stay."""
 
 
-def insert_event(connection: Connection, row: Mapping[str, Any]) -> None:
-    """Append an event; columns that `row` does not name are null."""
-    connection.execute(_EVENT, {**_NO_EVENT, **row})
+def insert_event(connection: Connection, row: Mapping[str, Any]) -> int:
+    """Append an event, and return its number; columns that `row` does not name are null."""
+    statement = _EVENT_ON_SQLITE if connection.dialect.name == "sqlite" else _EVENT
+    seq: int = connection.execute(statement, {**_NO_EVENT, **row}).scalar_one()
+    return seq
 
 
 def insert_draft(connection: Connection, row: Mapping[str, Any], *, removed: bool = False) -> None:

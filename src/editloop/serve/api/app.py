@@ -22,6 +22,7 @@ from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
 from editloop.serve.api.middleware import AdmissionMiddleware
 from editloop.serve.api.state import ServerState, get_state
+from editloop.serve.api.worker_metrics import WorkerMetrics
 from editloop.serve.backends.base import Backend
 from editloop.serve.dashboard import pages
 from editloop.serve.in_context.backend import InContextBackend
@@ -43,6 +44,7 @@ def create_app(
     redact: Redact = str,
     hosts: Sequence[str] = (),
     past_edits: InContextOptions | None = None,
+    is_worker: bool = False,
 ) -> FastAPI:
     """Make the server as an ASGI application.
 
@@ -54,6 +56,8 @@ def create_app(
         redact: A function that is applied to each text before it is kept. If it raises, the request fails.
         hosts: Names of the server beside its address, as in `AllowedHosts`.
         past_edits: The in-context policies that are added to the arms, and how they find past edits.
+        is_worker: Whether it is one of several workers behind one address, whose state folders are beside
+            each other.
 
     Raises:
         ConfigError: One of `hosts` is not a valid host name, or `past_edits` names what there is not.
@@ -66,8 +70,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.start()
-        state = app.state.server = _make_state(loop, served, limits, redact, past_edits.names)
+        state = app.state.server = _make_state(loop, served, limits, redact, past_edits.names, is_worker)
         keys.start()
+        writing = asyncio.create_task(state.workers.keep_writing()) if state.workers else None
         try:
             await served.start()
             await _prepare_arms(state, runs)
@@ -76,6 +81,8 @@ def create_app(
         finally:
             # The loop ends last, whatever happens: it writes how the backend's last responses ended, and
             # closes the store that the keys are read from.
+            if writing is not None:
+                writing.cancel()
             try:
                 await asyncio.gather(state.completions.shadows.stop(), keys.stop())
                 await served.stop()
@@ -102,13 +109,15 @@ def _make_state(
     limits: Limits,
     redact: Redact,
     in_context: Sequence[str],
+    is_worker: bool,
 ) -> ServerState:
     """Return the parts of the server, once the loop has started."""
     metrics = Metrics(loop, backend.tallies)
     completions = CompletionService(
         loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
     )
-    return ServerState(loop, completions, backend, limits, metrics, in_context=in_context)
+    workers = WorkerMetrics(metrics, loop.folder) if is_worker else None
+    return ServerState(loop, completions, backend, limits, metrics, in_context=in_context, workers=workers)
 
 
 async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
@@ -158,7 +167,8 @@ def _add_health_routes(app: FastAPI) -> None:
     @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         """Figures in Prometheus' format."""
-        return Response(get_state(request).metrics.text(), media_type="text/plain; version=0.0.4")
+        state = get_state(request)
+        return Response((state.workers or state.metrics).text(), media_type="text/plain; version=0.0.4")
 
 
 async def _answer_problem(_: Request, error: Exception) -> Response:

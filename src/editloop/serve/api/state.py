@@ -10,6 +10,7 @@ from fastapi import Request
 
 from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
+from editloop.serve.api.worker_metrics import WorkerMetrics
 from editloop.serve.in_context.backend import InContextBackend
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
@@ -27,6 +28,7 @@ class ServerState:
         backend: Generates responses.
         limits: The limits on requests.
         metrics: The metrics of this process.
+        workers: Those of all workers, if it is one of several.
         ready: The arms that the backend has been asked to prepare.
         following: Held while arms are prepared or retired, so that two changes of the arms do not overlap. It
             is the event loop's only lock. Its holder may wait for the store or the backend, neither of which
@@ -42,6 +44,7 @@ class ServerState:
     ready: set[str] = field(default_factory=set)
     following: asyncio.Lock = field(default_factory=asyncio.Lock)
     in_context: Sequence[str] = ()
+    workers: WorkerMetrics | None = None
 
 
 def get_state(request: Request) -> ServerState:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from editloop.errors import EditLoopError
 from editloop.serve.backends.base import seconds_left
 from editloop.serve.in_context.base import PastEdit, shortened
 from editloop.serve.loop.appender import EventAppender
-from editloop.serve.loop.commands import Command
+from editloop.serve.loop.commands import Command, of_response
 from editloop.serve.loop.redaction import Redact, redact_text
 from editloop.store import reads, writes
 from editloop.store.database import Connection
@@ -101,6 +101,11 @@ class RecordPreference:
     arm: str
     text: str
     time: float
+
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on."""
+        return of_response(self.response_id)
 
     def apply(self, appender: EventAppender) -> None:
         """Write it, unless the texts that it was taken from were removed in the meantime."""

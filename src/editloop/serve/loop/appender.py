@@ -1,4 +1,4 @@
-"""The event appender, with which commands write: it numbers events, appends them, and remembers them."""
+"""The event appender, with which commands write: it appends events, and remembers them with their numbers."""
 
 from __future__ import annotations
 
@@ -51,36 +51,33 @@ def outcome_of(response: str | None, edit: str | None, *, discarded: bool) -> Ou
 
 
 class EventAppender:
-    """Appends events in a transaction that excludes all other writers.
+    """Appends events in a transaction that excludes other writers, as far as its commands need it.
 
-    One appender serves one transaction, and is thrown away with it after a rollback. So the numbers that it
-    has given are used again, and no event is passed to the fold that is not on the disk.
+    One appender serves one transaction, and is thrown away with it after a rollback. So no event is passed to
+    the fold that is not on the disk.
 
     Args:
         connection: The connection of the transaction.
-        seq: Number of the last event.
         edit_cost: The cost of an edit.
         facts: The facts about the store that commands depend on, as they are in this transaction.
         prices: What costs something whatever the texts are.
 
     Attributes:
         connection: As above.
-        seq: Number of the last event, those that were appended included.
         facts: As above.
-        appended: The events appended so far, with their numbers.
+        appended: The events appended so far, with their numbers; None for one that nobody folds.
     """
 
     def __init__(
         self,
         connection: Connection,
-        seq: int,
         edit_cost: CostFunction,
         facts: Mapping[str, str],
         prices: Prices = PRICES,
     ) -> None:
-        self.connection, self.seq, self.facts = connection, seq, facts
+        self.connection, self.facts = connection, facts
         self._edit_cost, self._prices = edit_cost, prices
-        self.appended: list[tuple[int, Event | Transition]] = []
+        self.appended: list[tuple[int, Event | Transition | None]] = []
 
     def append(
         self, event: Event, time: float, *, revision: int | None = None, scope: str = "", arm: str = ""
@@ -100,8 +97,7 @@ class EventAppender:
         else:
             row |= {"kind": event.outcome, "scope": scope, "arm": arm, "cost": event.cost}
             row |= {"response_id": event.response_id, "revision": event.revision}
-        self._insert(row)
-        self.appended.append((self.seq, event))
+        self._insert(row, event)
 
     def append_transitions(self, transitions: Sequence[Transition]) -> Arms | None:
         """Append transitions of policies, and return the epoch that begins with them, if one does.
@@ -110,8 +106,6 @@ class EventAppender:
             AutopilotError: One does not follow the last one, or no arm would be left. Nothing was written.
         """
         written = write_transitions(self.connection, transitions)
-        if written:
-            self.seq = written[-1][0]
         self.appended += written
         return next((each for _, each in reversed(written) if isinstance(each, Arms)), None)
 
@@ -127,14 +121,13 @@ class EventAppender:
             draft = reads.draft(self.connection, response_id)
             row = {"kind": "external", "response_id": response_id, "time": time, "revision": revision}
             arm = draft.policy if draft is not None else None
-            self._insert({**row, "cost": cost, "arm": arm or "", "scope": ""})
+            self._insert({**row, "cost": cost, "arm": arm or "", "scope": ""}, None)
             return
         feedback = Feedback(response_id, outcome, cost, revision)
         self.append(feedback, time, scope=found[0], arm=found[1])
 
-    def _insert(self, row: Mapping[str, Any]) -> None:
-        self.seq += 1
-        writes.insert_event(self.connection, {"seq": self.seq, **row})
+    def _insert(self, row: Mapping[str, Any], event: Event | None) -> None:
+        self.appended.append((writes.insert_event(self.connection, row), event))
 
     def edit_cost(
         self,

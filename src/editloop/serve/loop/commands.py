@@ -2,7 +2,9 @@
 
 Three rules hold for every command.
 
-- It is applied in a transaction that excludes all other writers, so what it reads still holds when it writes.
+- It is applied in a transaction that excludes all other writers, or all that write about the same responses,
+  so what it reads still holds when it writes. Commands of every request name what they depend on (`names`).
+  Those without names depend on more: all drafts of a user, the arms, or what is long pending.
 - It refuses before it writes anything, because a refused command shares its transaction with others.
 - Applying it twice has the same effect as applying it once, because a client may send it again, and the spool
   does after a kill or a lost connection.
@@ -12,7 +14,7 @@ The commands for edits are in `edit_commands`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -33,6 +35,8 @@ __all__ = [
     "RecordResponse",
     "RemoveTexts",
     "StartEpoch",
+    "names_of",
+    "of_response",
 ]
 
 T_co = TypeVar("T_co", covariant=True)
@@ -42,12 +46,31 @@ class Command(Protocol[T_co]):
     """Something that the writer can apply."""
 
     def apply(self, appender: EventAppender) -> T_co:
-        """Write to the store, in a transaction that excludes all other writers.
+        """Write to the store, in a transaction that excludes other writers as the command's names say.
 
         Raises:
             Problem: The command is refused, and nothing was written.
         """
         ...
+
+
+def names_of(commands: Iterable[object]) -> frozenset[str] | None:
+    """Return what commands depend on, all together; None if one of them excludes all other writers.
+
+    It is what their attribute `names` says. A command that has none excludes all others.
+    """
+    names: set[str] = set()
+    for command in commands:
+        own: Collection[str] | None = getattr(command, "names", None)
+        if own is None:
+            return None
+        names.update(own)
+    return frozenset(names)
+
+
+def of_response(response_id: str) -> tuple[str, ...]:
+    """Return the names of a command that depends on one response: its decision, draft, edits and shadows."""
+    return (f"response {response_id}",)
 
 
 @dataclass(frozen=True)
@@ -70,11 +93,22 @@ class RecordDecision:
     context: str
     metadata: str | None
 
-    def apply(self, appender: EventAppender) -> None:
-        """Write the event and the draft, without texts if the user has been forgotten in the meantime."""
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on."""
+        return of_response(self.decision.response_id)
+
+    def apply(self, appender: EventAppender) -> str | None:
+        """Write the event and the draft, without texts if the user has been forgotten in the meantime.
+
+        Returns:
+            The arm that is in the store already, if another replica was asked for the same response and has
+            decided first; else None.
+        """
         decision = self.decision
-        if reads.decision(appender.connection, decision.response_id) is not None:
-            return  # a repetition: out of the spool, or of a request that two replicas got
+        found = reads.decision(appender.connection, decision.response_id)
+        if found is not None:
+            return found[1]  # a repetition: out of the spool, or of a request that two replicas got
         forgotten = appender.is_forgotten(self.user, self.time)
         # What a decision knew of its request is removed with the texts.
         event = decision._replace(features=None) if forgotten else decision
@@ -85,6 +119,7 @@ class RecordDecision:
         writes.insert_draft(appender.connection, row, removed=forgotten)
         if forgotten:  # a response without texts takes no edits, so it must not stay pending
             ExpireResponses((decision.response_id,), self.time, "void").apply(appender)
+        return None
 
 
 @dataclass(frozen=True)
@@ -102,6 +137,11 @@ class RecordReroute:
     arm: str
     attempt: int
     time: float
+
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on."""
+        return of_response(self.response_id)
 
     def apply(self, appender: EventAppender) -> None:
         """Write the event, and give the draft to the other arm.
@@ -146,13 +186,18 @@ class RecordResponse:
     seconds: float | None = None
     logprob: float | None = None
 
-    def apply(self, appender: EventAppender) -> str | None:
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on."""
+        return of_response(self.response_id)
+
+    def apply(self, appender: EventAppender) -> tuple[str, str] | None:
         """Write the text, and the costs of edits that came before it.
 
         An application that streams may send an edit before the last part of the response has arrived.
 
         Returns:
-            The text that is in the store already, if another attempt finished first; else None.
+            The text that is in the store already, and its arm, if another attempt finished first; else None.
         """
         connection = appender.connection
         # It updates only a draft without an end, so of several attempts the first to finish is kept.
@@ -168,7 +213,7 @@ class RecordResponse:
         )
         if not finished:
             draft = reads.draft(connection, self.response_id)
-            return None if draft is None else draft.response
+            return None if draft is None or draft.response is None else (draft.response, draft.policy)
         if self.response is None:
             ExpireResponses((self.response_id,), self.time, "void").apply(appender)
             return None

@@ -68,7 +68,7 @@ class _Generation:
     Attributes:
         decision: The decision about its arm.
         arm: The arm that generates it now.
-        written: Done once the decision is on the disk.
+        written: Done once the decision is on the disk; its result is that of `RecordDecision`.
         reroutes: How many times another arm took over.
         model_seconds: The time that the arms have taken so far.
     """
@@ -161,7 +161,10 @@ class CompletionService:
         # Another replica was asked for the same response and finished first. Its text is in the log, so that
         # is the text which edits will be compared with, and this client has to see the same.
         if there is not None:
-            completion = Completion(there, completion.finish, {"role": "assistant", "content": there})
+            written, generation.arm = there
+            completion = Completion(written, completion.finish, {"role": "assistant", "content": written})
+        else:
+            await self._take_over(generation)
         if text is not None:
             self.shadows.consider(request, response_id)
         return CompletionResult(response_id, generation.arm, completion, generation.model_seconds)
@@ -195,7 +198,7 @@ class CompletionService:
                 raise BackendUnavailableError("error", "an empty stream") from None
 
         first, rest = await self._attempt(generation, begin)
-        await generation.written
+        await self._take_over(generation)
         # The identity stays reserved after this returns, until the stream has ended.
         chunks = self._recorded(request, response_id, generation.arm, first, rest, reservation.pop_all())
         return CompletionStream(response_id, generation.arm, chunks, generation.model_seconds)
@@ -376,6 +379,12 @@ class CompletionService:
             await generation.written  # a reroute of a decision that is not in the log would have no effect
             generation.arm = others[0]
             await self.loop.reroute(response_id, generation.arm, generation.reroutes)
+
+    async def _take_over(self, generation: _Generation) -> None:
+        """Wait for the decision, and record which arm answers if another replica has chosen another one."""
+        chosen = await generation.written
+        if chosen not in (None, generation.arm) and not generation.reroutes:
+            await self.loop.reroute(generation.decision.response_id, generation.arm, 1)
 
     async def _give_up(self, generation: _Generation) -> None:
         """Record that the response has failed, so that its arm does not wait for an edit of it."""

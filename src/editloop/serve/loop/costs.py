@@ -22,7 +22,7 @@ from editloop.store import reads, writes
 from editloop.store.database import Connection, Store, store_errors
 from editloop.store.schema import COST, REPRICED
 
-__all__ = ["CostVersion", "settle_cost", "usual_cost"]
+__all__ = ["CostVersion", "measured_again", "settle_cost", "usual_cost"]
 
 BATCH_ROWS = 1000
 """Events that are read and measured at a time."""
@@ -44,6 +44,16 @@ class CostVersion(NamedTuple):
     def of(cls, facts: Mapping[str, str]) -> CostVersion | None:
         """The version of a store with these facts; None if they do not name a cost."""
         return None if COST not in facts else cls(facts[COST], int(facts.get(REPRICED, 0)))
+
+
+def measured_again(name: str | None) -> StoreError:
+    """Return the error of a replica that knows costs which its store does not have any more.
+
+    Args:
+        name: The cost by which the store's edits are measured now.
+    """
+    what = f"the costs of the store were measured again, by {name or 'no cost'}"
+    return StoreError(what, do="restart this server")
 
 
 def usual_cost(store: Store, folder: Path) -> str:
@@ -100,7 +110,7 @@ def settle_cost(
     """
     function = get_cost(cost)
     # All in one transaction: a kill in the middle must not leave numbers of two costs in one store.
-    with store_errors(), store.transaction() as connection:
+    with store_errors(), store.transaction(patient=True) as connection:
         version = CostVersion.of(reads.facts_named(connection, (COST, REPRICED)))
         if reprice:
             measured, lost = _reprice(connection, function, prices)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from editloop.online.events import Outcome
 from editloop.serve.loop.appender import EventAppender, outcome_of
+from editloop.serve.loop.commands import of_response
 from editloop.serve.problem import Problem
 from editloop.store import reads, writes
 from editloop.store.database import Connection, Row
@@ -56,6 +58,12 @@ class RecordEdit:
     time: float
     cost: float | None = None
     discarded: bool = False
+
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on: the response, and the edit that has come with the same key."""
+        key = () if self.key is None else (f"key {self.key}",)
+        return (*of_response(self.response_id), *key)
 
     def apply(self, appender: EventAppender) -> EditResult:
         """Write the text and its cost, unless the edit was recorded before.
@@ -179,6 +187,11 @@ class RecordExternal:
     metadata: str | None
     request: str
     time: float
+
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on."""
+        return of_response(self.response_id)
 
     def apply(self, appender: EventAppender) -> None:
         """Write the draft, unless it is there already.

@@ -7,7 +7,7 @@ The store keeps rows and does not know what a bandit is. Here, above both, a row
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from editloop.autopilot.ledger import STAGE, arms_of, transition_of
@@ -17,7 +17,7 @@ from editloop.online import Decided, Event, Feedback, Rerouted
 from editloop.store import reads
 from editloop.store.database import Row, Store
 
-__all__ = ["loop_events", "read_events"]
+__all__ = ["loop_event", "read_events"]
 
 log = logging.getLogger("editloop.serve")
 
@@ -28,18 +28,13 @@ def read_events(store: Store, after: int = 0) -> Iterator[tuple[int, Event | Tra
     Raises:
         StoreError: The database does not answer.
     """
-    yield from loop_events(store.stream(lambda c: reads.events_after(c, after)))
-
-
-def loop_events(rows: Iterable[Row[Any]]) -> Iterator[tuple[int, Event | Transition]]:
-    """The rows that the loop folds, as events with their numbers; the others are left out."""
-    for row in rows:
-        event = _loop_event(row)
+    for row in store.stream(lambda c: reads.events_after(c, after)):
+        event = loop_event(row)
         if event is not None:
             yield row.seq, event
 
 
-def _loop_event(row: Row[Any]) -> Event | Transition | None:
+def loop_event(row: Row[Any]) -> Event | Transition | None:
     """The event that a row holds; None for the cost of a text that no arm wrote."""
     if row.kind == "arms":
         return arms_of(row)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,7 +32,9 @@ from editloop.serve.loop.non_answers import NonAnswers
 from editloop.serve.loop.recovery import recover
 from editloop.serve.loop.scopes import Scope, Scopes
 from editloop.serve.loop.snapshots import Snapshot, Snapshots
+from editloop.serve.loop.spool import SPOOL
 from editloop.serve.loop.state import LoopState
+from editloop.serve.loop.state_folder import claim_folder
 from editloop.serve.loop.writer import Writer
 from editloop.store import reads
 from editloop.store.database import TIMEOUT_SECONDS, Connection, Store
@@ -84,6 +87,7 @@ class FeedbackLoop:
         self._expire_after, self._keep_for, self._reprice = expire_after, keep_for, reprice
         self._cost = get_cost(self.config.cost)
         self._cost_version = CostVersion(self.config.cost, 0)
+        self._claim: int | None = None  # descriptor of the state folder's lock
         self._access: StoreAccess | None = None
         self._maintenance: Maintenance | None = None
         self._snapshotting: asyncio.Task[None] | None = None
@@ -127,14 +131,10 @@ class FeedbackLoop:
                 not answer is no error if there is a snapshot: the loop then starts from the snapshot.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            what = f"the state folder cannot be written, {error.strerror}"
-            raise StoreError(what, seen=str(self.folder), do="choose another --store or --state") from error
-        try:
             self.state, self.scopes.salt, self._cost_version = await asyncio.to_thread(
                 recover, self.store, self.snapshots, self.config, reprice=self._reprice
             )
+            self._claim = claim_folder(self.folder)
         except BaseException:
             await asyncio.to_thread(self.store.close)
             raise
@@ -143,7 +143,7 @@ class FeedbackLoop:
             self.non_answers = NonAnswers((row.policy, row.non_answer, row.n) for row in rows)
         writer = Writer(
             self.store,
-            self.folder / "spool.jsonl",
+            self.folder / SPOOL,
             self.edit_cost,
             self._learn,
             self.state.seq,
@@ -187,6 +187,9 @@ class FeedbackLoop:
             if self._watch is not None:  # only now: without it, a writer that is stuck would never stop
                 self._watch.cancel()
             await asyncio.to_thread(self.store.close)
+            if self._claim is not None:
+                os.close(self._claim)
+                self._claim = None
 
     def take_snapshot(self) -> Snapshot:
         """The fold as it is at this moment."""
@@ -274,7 +277,7 @@ class FeedbackLoop:
         compared: str | None = None,
         seconds: float | None = None,
         logprob: float | None = None,
-    ) -> str | None:
+    ) -> tuple[str, str] | None:
         """Record how a response ended. No edit is expected of a response without a text.
 
         Args:
@@ -288,7 +291,7 @@ class FeedbackLoop:
             logprob: Its log-probability by the policy that wrote it, in nats.
 
         Returns:
-            The text that is in the store already, if another attempt finished first; else None.
+            The text that is in the store already, and its arm, if another attempt finished first; else None.
         """
         rule = None
         if response is not None:

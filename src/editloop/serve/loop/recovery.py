@@ -53,7 +53,10 @@ def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice
         store.open()
         salt = store.fact(SALT)
         costs, note = settle_cost(store, config.cost, reprice=reprice, prices=Prices.of(config))
-        last = store.last()
+        # Within a transaction that excludes all writers: of the numbers so far, those that are missing will
+        # never come. What is written from now on is for the follower.
+        with store.transaction() as connection:
+            last = reads.last_seq(connection)
     except StoreUnreachableError as error:
         if snapshot is None:
             raise
@@ -71,8 +74,9 @@ def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice
         state = LoopState(Bandit((), config), 0, policies)
     snapshots.seq = state.seq
     for seq, event in read_events(store, state.seq):
+        if seq > last:
+            break
         state.fold(event)
-        last = max(last, seq)  # other replicas may have written since `last` was read
     # Not the number of the last event that was folded: costs of external texts have numbers as well, and
     # are not folded.
     state.seq = last

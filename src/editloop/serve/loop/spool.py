@@ -20,9 +20,12 @@ from editloop.journal import append_rows, drop_rows, left_rows, read_rows
 from editloop.online import Decided
 from editloop.serve.loop.commands import RecordDecision, RecordReroute, RecordResponse
 
-__all__ = ["Spool", "SpooledCommand", "spooled_from_json", "spooled_to_json"]
+__all__ = ["SPOOL", "Spool", "SpooledCommand", "spooled_from_json", "spooled_to_json"]
 
 log = logging.getLogger("editloop.serve")
+
+SPOOL = "spool.jsonl"
+"""The name of the file in a state folder."""
 
 SpooledCommand = RecordDecision | RecordReroute | RecordResponse
 """Commands that can wait: those of a response that is under way."""

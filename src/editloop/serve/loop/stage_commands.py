@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from editloop.autopilot.ledger import PAUSED, read_stages
@@ -9,6 +10,7 @@ from editloop.autopilot.stages import Stage
 from editloop.errors import AutopilotError
 from editloop.online import Arms
 from editloop.serve.loop.appender import EventAppender
+from editloop.serve.loop.commands import of_response
 from editloop.serve.problem import Problem
 from editloop.store import reads, writes
 
@@ -81,6 +83,11 @@ class RecordShadow:
     response: str
     finish: str
     time: float
+
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on."""
+        return of_response(self.response_id)
 
     def apply(self, appender: EventAppender) -> None:
         """Write the draft, unless the texts of the response were removed, or it is there already."""

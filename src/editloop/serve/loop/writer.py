@@ -3,14 +3,16 @@
 A durable commit takes about as long for a hundred commands as for one, because it waits for the disk. So the
 writer's thread takes whatever has arrived, at most `MAX_COMMIT_SIZE` commands, and applies it in one
 transaction (a group commit). The busier the server is, the larger its commits become, and a command waits for
-about two commits at most. One thread is enough, and it gives the events one order.
+about two commits at most. One thread is enough. Other replicas write beside it; the thread follows what they
+write, and puts all events into one order (`follower`).
 
 A command is acknowledged when it is on the disk. While the database is down, commands of responses under way
 go into a file, the spool, and from there into the database when it is back; all others are refused. The
 writer does not know what a command means.
 
 There is no lock. The event loop hands commands to the thread by a queue, and the thread hands results back by
-`call_soon_threadsafe`. Both keep their order, so an event reaches the fold before the result of its command.
+`call_soon_threadsafe`. Both keep their order, so an event reaches the fold before the result of its command,
+unless it waits there for events of other replicas.
 What both sides share beside that (`down`, `_commit_began`) is one attribute that is assigned as a whole.
 """
 
@@ -26,13 +28,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from editloop.autopilot.stages import Transition
 from editloop.errors import StoreError
-from editloop.online import Event
 from editloop.serve.loop.appender import PRICES, CostFunction, EventAppender, Prices
-from editloop.serve.loop.commands import Command
-from editloop.serve.loop.costs import CostVersion
-from editloop.serve.loop.events import loop_events
+from editloop.serve.loop.commands import Command, names_of
+from editloop.serve.loop.costs import CostVersion, measured_again
+from editloop.serve.loop.follower import Follower, Numbered
 from editloop.serve.loop.spool import Spool, SpooledCommand, spooled_from_json
 from editloop.serve.problem import Problem
 from editloop.store import reads
@@ -55,19 +55,12 @@ SPOOL_TURN_SECONDS = 1.0
 """Seconds for which the spool is written into a database that is back, before new commands are looked at."""
 
 POLL_INTERVAL = 0.5
-"""Seconds between two polls of the database: whether it is back, and what other replicas have written."""
+"""Seconds between two polls of a database that was down, whether it is back."""
 
 Pending = tuple[Any, "asyncio.Future[Any] | None"]
 """A command, and the future of whoever waits for it."""
 
-OnEvents = Callable[[Sequence[tuple[int, Event | Transition]]], None]
-
-
-class _Poll:
-    """A command that writes nothing. Its transaction finds what other replicas have written."""
-
-    def apply(self, appender: EventAppender) -> None:
-        """Write nothing."""
+OnEvents = Callable[[Sequence[Numbered]], None]
 
 
 class Writer:
@@ -78,13 +71,13 @@ class Writer:
         spool: The file in which commands wait while the store is down.
         edit_cost: The cost of an edit.
         on_events: Called in the event loop with the new events of the store, including those of other
-            replicas. Each event is passed once and in order, before the result of the command that wrote it.
+            replicas. Each event is passed once and in order; where no other replica writes, before the result
+            of the command that wrote it.
         last: Number of the last event that is known.
         cost_version: The cost by which `edit_cost` and all known costs are measured; None skips the check.
         prices: What costs something whatever the texts are.
 
     Attributes:
-        last: Number of the last event that was read or written.
         down: Why the store cannot be written; None if it can.
     """
 
@@ -98,11 +91,12 @@ class Writer:
         cost_version: CostVersion | None = None,
         prices: Prices = PRICES,
     ) -> None:
-        self.store, self.last = store, last
+        self.store = store
         self.down: str | None = None
         self._spool = Spool(spool)
         self._edit_cost, self._on_events, self._cost_version = edit_cost, on_events, cost_version
         self._prices = prices
+        self._follower = Follower(store, last, None if cost_version is None else cost_version.repriced)
         self._held: list[Pending] = []
         self._is_stopped = False
         self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
@@ -111,6 +105,11 @@ class Writer:
         self._is_back = False
         self._probe: threading.Thread | None = None
         self._commit_began: float | None = None
+
+    @property
+    def last(self) -> int:
+        """The number up to which all events were passed on."""
+        return self._follower.seq
 
     # In the event loop
 
@@ -182,8 +181,10 @@ class Writer:
         while True:
             batch, goes_on = self._take()
             try:
-                if batch:
+                if batch or self.down or not self._spool.is_empty():
                     self._write(batch)
+                if not self.down and not self._follower.seconds_left:
+                    self._follow()
             except Exception as error:  # without this thread, every later request would wait forever
                 log.exception("a batch could not be written")
                 self._deliver([], [(future, error) for _, future in batch])
@@ -193,12 +194,13 @@ class Writer:
     def _take(self) -> tuple[list[Pending], bool]:
         """The commands that have arrived by now, and whether more may follow.
 
-        If none has arrived for `POLL_INTERVAL`, the batch is a poll of the database, where one is needed.
-        Only the autopilot and the command write to a SQLite store beside this process.
+        They are none if none arrives until there is something else to do.
         """
         batch: list[Pending] = []
+        is_idle = not self.down and self._spool.is_empty()
+        # For the first command; the others are there already.
+        timeout: float | None = self._follower.seconds_left if is_idle else POLL_INTERVAL
         try:
-            timeout: float | None = POLL_INTERVAL  # for the first command; the others are there already
             while len(batch) < MAX_COMMIT_SIZE:
                 pending = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
                 if pending is None:
@@ -207,19 +209,19 @@ class Writer:
                 timeout = None
         except queue.Empty:
             pass
-        if not batch and (self.down or not self._spool.is_empty() or self._others_wrote()):
-            batch.append((_Poll(), None))
         return batch, True
 
-    def _others_wrote(self) -> bool:
-        """Whether the store may have events that this process has not seen."""
-        if not self.store.is_sqlite:
-            return True
-        # A read, which makes no other process wait, unlike the transaction of a poll.
+    def _follow(self) -> None:
+        """Pass on what other replicas have written, or the autopilot and the command."""
+        self._commit_began = time.monotonic()
         try:
-            return self.store.last() > self.last
-        except StoreError:
-            return True
+            new = self._follower.follow()
+        except StoreError as error:
+            self.down, self._is_back = str(error), False
+        else:
+            self._deliver(new, [])
+        finally:
+            self._commit_began = None
 
     def _write(self, batch: list[Pending]) -> None:
         """Write a batch and deliver its results; or set it aside while the store is down."""
@@ -268,49 +270,45 @@ class Writer:
         else:
             time.sleep(POLL_INTERVAL)
 
-    def _commit(self, commands: Sequence[Any]) -> tuple[list[Any], list[tuple[int, Event | Transition]]]:
+    def _commit(self, commands: Sequence[Any]) -> tuple[list[Any], list[Numbered]]:
         """Apply commands in one transaction.
 
         Returns:
-            What each command returned, or the `Problem` that refused it; and the events that are new since
-            the last commit, those of other replicas first.
+            What each command returned, or the `Problem` that refused it; and the events whose turn it is, of
+            this transaction and of others.
 
         Raises:
             StoreError: The store is down. Either nothing was written, or it is not known whether.
         """
         results: list[Any] = []
+        names = names_of(commands)
         self._commit_began = time.monotonic()
         try:
-            with self.store.transaction() as connection:
-                appender, new = self._appender(connection)
+            with self.store.transaction(names) as connection:
+                appender = self._appender(connection)
                 for command in commands:
                     try:
                         results.append(command.apply(appender))
                     except Problem as refusal:  # needs no savepoint: a refusal comes before any write
                         results.append(refusal)
+                before = None
+                if names is None or self.store.is_sqlite:  # it excludes all other writers
+                    before = self._follower.read_before(connection, appender.appended)
         finally:
             self._commit_began = None
-        # Only after the commit: if that fails, the next transaction reads the same events again.
-        self.last = appender.seq
-        return results, new + appender.appended
+        # Only after the commit: if that fails, the events are read if they are in the store.
+        return results, self._follower.wrote(appender.appended, before)
 
-    def _appender(self, connection: Connection) -> tuple[EventAppender, list[tuple[int, Event | Transition]]]:
-        """What commands write with in this transaction, and the events that other replicas have written.
-
-        The transaction holds the writer's lock over all replicas, so the next free number stays free until
-        its end, and numbers follow the order of commits without gaps.
+    def _appender(self, connection: Connection) -> EventAppender:
+        """What commands write with in this transaction.
 
         Raises:
             StoreError: All edits were measured again since this process learned from their costs.
         """
-        seq = reads.last_seq(connection)
-        new = list(loop_events(reads.events_after(connection, self.last))) if seq > self.last else []
         facts = reads.facts_named(connection, (COST, FORGOTTEN, REPRICED))
         if self._cost_version is not None and (now := CostVersion.of(facts)) != self._cost_version:
-            name = now.name if now else "no cost"
-            what = f"the costs of the store were measured again, by {name}"
-            raise StoreError(what, do="restart this server")
-        return EventAppender(connection, seq, self._edit_cost, facts, self._prices), new
+            raise measured_again(now.name if now else None)
+        return EventAppender(connection, self._edit_cost, facts, self._prices)
 
     # The spool
 
@@ -361,14 +359,14 @@ class Writer:
         refusal = failure or StoreError(reason)
         self._deliver([], [(f, failure if isinstance(c, SpooledCommand) else refusal) for c, f in batch])
 
-    def _deliver(
-        self, new: list[tuple[int, Event | Transition]], results: list[tuple[asyncio.Future[Any] | None, Any]]
-    ) -> None:
+    def _deliver(self, new: list[Numbered], results: list[tuple[asyncio.Future[Any] | None, Any]]) -> None:
         """Hand events, and then results, to the event loop.
 
-        Both go in one callback: whoever gets a result finds its event in the fold, and a snapshot is taken
-        before or after all events of a commit.
+        Both go in one callback: whoever gets a result finds its event in the fold, unless it waits for those
+        of other replicas.
         """
+        if not (new or results):
+            return
 
         def deliver() -> None:
             if new:
