@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from editloop.edits.cost.base import Cost, CostFamily, Tokenize
-from editloop.edits.cost.breakdown import Alignment, UnitPrices, breakdown_by
+from editloop.edits.cost.breakdown import AlignedCost, Alignment, UnitPrices
 from editloop.edits.cost.steps import INVERSE_WEIGHT, alignment_weights
 from editloop.edits.cost.units import UNITS, in_units, plural
 
@@ -61,7 +61,7 @@ def _make(name: str, rest: str, tokenize: Tokenize | None) -> Cost | None:
         scale=1.0,
         bounded=True,
         label=f"share of the draft's {plural(rest)} that were taken away",
-        breakdown=breakdown_by(rest, tokenize, _prices),
+        breakdown=AlignedCost(rest, _prices, tokenize=tokenize),
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from editloop.errors import CostError
 
 if TYPE_CHECKING:
-    from editloop.edits.cost.breakdown import Breakdown
+    from editloop.edits.cost.breakdown import AlignedCost
 
 __all__ = ["Cost", "CostFamily", "CostFunction", "Tokenize"]
 
@@ -50,7 +50,7 @@ class Cost:
     scale: float | None = None
     bounded: bool = False
     label: str = ""
-    breakdown: Callable[[str, str], Breakdown | None] | None = None
+    breakdown: AlignedCost | None = None
 
     def __call__(self, responses: Sequence[str], edits: Sequence[str]) -> NDArray[np.float64]:
         """Return the cost of each pair, float64 [n].

@@ -6,13 +6,14 @@ The parts add up to the cost. A cost that compares meanings, or counts a moved s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from editloop.edits.cost.base import Tokenize
 from editloop.edits.cost.steps import INVERSE_WEIGHT, Step, Weights, alignment_steps
 from editloop.edits.cost.units import UNITS, in_units, plural
 
-__all__ = ["Alignment", "Breakdown", "UnitPrices", "breakdown_by", "count_steps"]
+__all__ = ["AlignedCost", "Alignment", "Breakdown", "UnitPrices", "count_steps"]
 
 MOST_PAIRS = 400_000_000
 """The most pairs of units that are aligned for a reader: about 20,000 words on both sides, or characters."""
@@ -85,33 +86,32 @@ class Breakdown(NamedTuple):
         return sum(self.parts.values())
 
 
-def breakdown_by(
-    unit: str,
-    tokenize: Tokenize | None,
-    prices: Callable[[Alignment], UnitPrices],
-    weights: Weights | None = None,
-) -> Callable[[str, str], Breakdown | None]:
-    """Return the function that breaks the cost of an edit down.
+@dataclass(frozen=True)
+class AlignedCost:
+    """Breaks the cost of an edit down. Called with a response and its edit, it returns their `Breakdown`.
 
-    Args:
-        unit: A name of `UNITS`.
-        tokenize: The policy's tokenizer; only the unit `token` needs it.
+    It returns None for texts that are too long to be aligned.
+
+    Attributes:
+        unit: What is aligned, a name of `UNITS`.
         prices: What one unit of each kind costs, given the counts.
         weights: By which texts are aligned, as of `alignment_steps`.
-
-    Returns:
-        A function of a response and its edit. It returns None for texts that are too long to be aligned.
+        tokenize: The policy's tokenizer; only the unit `token` needs it.
     """
 
-    def breakdown(response: str, edit: str) -> Breakdown | None:
-        draft, text = in_units([response, edit], unit, tokenize)
+    unit: str
+    prices: Callable[[Alignment], UnitPrices]
+    weights: Weights | None = None
+    tokenize: Tokenize | None = None
+
+    def __call__(self, response: str, edit: str) -> Breakdown | None:
+        """Return the parts of the cost of an edit."""
+        draft, text = in_units([response, edit], self.unit, self.tokenize)
         if len(draft) * len(text) > MOST_PAIRS:
             return None
-        steps = alignment_steps(draft, text, weights)
+        steps = alignment_steps(draft, text, self.weights)
         counts = count_steps(steps)
-        return Breakdown(unit, steps, counts, prices(counts))
-
-    return breakdown
+        return Breakdown(self.unit, steps, counts, self.prices(counts))
 
 
 def count_steps(steps: Sequence[Step]) -> Alignment:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.edits.cost.base import Cost, CostFamily, Tokenize
-from editloop.edits.cost.breakdown import Alignment, UnitPrices, breakdown_by
+from editloop.edits.cost.breakdown import AlignedCost, Alignment, UnitPrices
 from editloop.edits.cost.units import UNITS, in_units, plural
 
 __all__ = ["edit_distance_family"]
@@ -69,7 +69,7 @@ def edit_distance_family(
             scale=None if normaliser == "none" else 1.0,
             bounded=normaliser == "longest",
             label=f"{plural(unit)} changed" + (f" per {counted} of {of}" if of else ""),
-            breakdown=breakdown_by(unit, tokenize, prices, (1, 1, 1)) if is_aligned else None,
+            breakdown=AlignedCost(unit, prices, (1, 1, 1), tokenize) if is_aligned else None,
         )
 
     return CostFamily(f"{family}:{'|'.join(units)}/{'|'.join(NORMALISERS)}", make)

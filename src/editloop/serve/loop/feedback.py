@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from editloop.autopilot.stages import Transition
 from editloop.edits import Context, get_cost
@@ -26,6 +26,7 @@ from editloop.serve.loop.appender import Prices
 from editloop.serve.loop.commands import Command, RecordDecision, RecordReroute, RecordResponse
 from editloop.serve.loop.costs import CostVersion
 from editloop.serve.loop.edit_commands import EditResult, RecordEdit
+from editloop.serve.loop.logged_text import token_count
 from editloop.serve.loop.maintenance import Maintenance
 from editloop.serve.loop.non_answers import NonAnswers
 from editloop.serve.loop.recovery import recover
@@ -34,6 +35,7 @@ from editloop.serve.loop.snapshots import Snapshot, Snapshots
 from editloop.serve.loop.state import LoopState
 from editloop.serve.loop.writer import Writer
 from editloop.store import reads
+from editloop.store.audit import AuditEntry
 from editloop.store.database import TIMEOUT_SECONDS, Connection, Store
 
 __all__ = ["FeedbackLoop"]
@@ -58,6 +60,7 @@ class FeedbackLoop:
         reprice: Whether all edits are measured again at the start, by the cost of `config`.
 
     Attributes:
+        cost: The cost of an edit.
         state: What is known: the fold of the store's events, and the decisions in flight.
         non_answers: How often each arm writes drafts that are no answers.
         scopes: Makes the scopes and digests by which users and requests are recognised.
@@ -82,7 +85,7 @@ class FeedbackLoop:
         self.non_answers = NonAnswers()
         self.snapshots = Snapshots(folder / "snapshot.json", self.config)
         self._expire_after, self._keep_for, self._reprice = expire_after, keep_for, reprice
-        self._cost = get_cost(self.config.cost)
+        self.cost = get_cost(self.config.cost)
         self._cost_version = CostVersion(self.config.cost, 0)
         self._access: StoreAccess | None = None
         self._maintenance: Maintenance | None = None
@@ -274,6 +277,7 @@ class FeedbackLoop:
         compared: str | None = None,
         seconds: float | None = None,
         logprob: float | None = None,
+        usage: Mapping[str, Any] | None = None,
     ) -> str | None:
         """Record how a response ended. No edit is expected of a response without a text.
 
@@ -286,6 +290,7 @@ class FeedbackLoop:
             compared: All drafts of which it was chosen, as JSON.
             seconds: The time that the policy took.
             logprob: Its log-probability by the policy that wrote it, in nats.
+            usage: The counts of tokens, as in OpenAI's API.
 
         Returns:
             The text that is in the store already, if another attempt finished first; else None.
@@ -296,7 +301,18 @@ class FeedbackLoop:
                 rule = self.non_answers.examine(arm, response, asked)
             except Exception as error:  # a rule of another package must not lose the response
                 log.warning("%s: the rules for non-answers have failed: %r", response_id, error)
-        command = RecordResponse(response_id, response, reason, time.time(), rule, compared, seconds, logprob)
+        command = RecordResponse(
+            response_id,
+            response,
+            reason,
+            time.time(),
+            rule,
+            compared,
+            seconds,
+            logprob,
+            token_count(usage, "prompt_tokens"),
+            token_count(usage, "completion_tokens"),
+        )
         return await self.write(command)
 
     async def edit(
@@ -307,6 +323,7 @@ class FeedbackLoop:
         revision: int | None = None,
         key: str | None = None,
         discarded: bool = False,
+        reason: str | None = None,
     ) -> EditResult:
         """Record a user's edit of a response.
 
@@ -316,6 +333,7 @@ class FeedbackLoop:
             revision: The revision number that the client gives the edit; None for the next one.
             key: The client's idempotency key.
             discarded: Whether the user threw the response away.
+            reason: Why the user did that.
 
         Raises:
             Problem: As in `RecordEdit`; or 503, the store is down.
@@ -327,7 +345,7 @@ class FeedbackLoop:
             # never changes, so the cost is still right when the command is applied.
             if response is not None:
                 cost = await asyncio.to_thread(self.edit_cost, response, edit)
-        command = RecordEdit(response_id, edit, revision, key, time.time(), cost, discarded)
+        command = RecordEdit(response_id, edit, revision, key, time.time(), cost, discarded, reason)
         return await self.write(command)
 
     async def set_arms(self, command: Command[Arms]) -> Arms:
@@ -336,13 +354,13 @@ class FeedbackLoop:
         await self.look_up_policies()
         return epoch
 
-    async def forget(self, user: str) -> int:
+    async def forget(self, user: str, entry: AuditEntry | None = None) -> int:
         """Remove the texts of a user; see `Maintenance.forget`."""
-        return await self.maintenance.forget(user)
+        return await self.maintenance.forget(user, entry)
 
     def edit_cost(self, response: str, edit: str) -> float:
         """The cost of an edit."""
-        return float(self._cost([response], [edit])[0])
+        return float(self.cost([response], [edit])[0])
 
     # Read
 
