@@ -4,7 +4,7 @@ import { json, withQuery } from "./api.js";
 import { axisTop, chart, interval, share, span } from "./chart.js";
 import { armName, count, empty, h, number, percent, plural, problem, table } from "./dom.js";
 import { addressed, bounds, periodControl, readPeriod } from "./period.js";
-import { usage } from "./usage.js";
+import { sums, usage } from "./usage.js";
 
 export const title = "Overview";
 export const needs = "admin";
@@ -56,11 +56,12 @@ function content(found, signal) {
   const { totals } = found;
   if (!totals) return parts;
   parts.push(figures(totals, found.cost_label));
+  if (totals.responses) parts.push(sums(found.period, totals, signal));
   if (found.alarms.length) parts.push(alarms(found.alarms));
   if (totals.responses + totals.edited + totals.accepted + totals.discarded === 0) parts.push(nothing(totals, found.beliefs));
   else parts.push(charts(found, signal));
   if (found.arms.length) parts.push(arms(found));
-  if (totals.responses) parts.push(...usage(found.period, totals, signal));
+  if (totals.responses) parts.push(usage(found.period, signal));
   return parts;
 }
 

@@ -8,7 +8,7 @@ export function parts(revision, found) {
   if (!revision.parts) {
     return [line, h("p", { class: "hint" }, `Not the sum of these words: ${found.cost} is no sum over an alignment, or the texts are too long for one.`)];
   }
-  const terms = revision.parts.map((each, i) => h("span", { class: "term" }, i ? "+ " : "", `${each.kind} `, h("span", { class: "value" }, number(each.cost))));
+  const terms = revision.parts.map((each, i) => h("span", { class: "term" }, i ? "+ " : "", `${each.n} ${each.kind} `, h("span", { class: "value" }, number(each.cost))));
   const sum = h("p", { class: "sum" }, terms, h("span", { class: "term" }, "= ", h("strong", {}, number(revision.sum))));
   return [line, sum, ...remark(revision, found)];
 }

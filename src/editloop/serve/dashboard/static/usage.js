@@ -3,22 +3,26 @@
 import { json, withQuery } from "./api.js";
 import { armName, count, h, number, plural, problem, table } from "./dom.js";
 
-/** The panels, which are filled as soon as their figures are there. */
-export function usage(period, totals, signal) {
+/** The totals of a period, and the saving, which is filled in as soon as it is there. */
+export function sums(period, totals, signal) {
   const saved = h("dd", {}, h("span", { class: "value" }, "…"));
   const figure = (name, value) => h("div", { class: "figure" }, h("dt", {}, name), h("dd", {}, h("span", { class: "value" }, count(value))));
-  const sums = h("dl", { class: "totals" }, figure("Drafts", totals.responses), figure("Edited", totals.edited), figure("Accepted", totals.accepted),
+  fill(saved, "v1/saving", period, signal, saving);
+  return h("dl", { class: "totals" }, figure("Drafts", totals.responses), figure("Edited", totals.edited), figure("Accepted", totals.accepted),
     figure("Thrown away", totals.discarded), h("div", { class: "figure" }, h("dt", {}, "Saved against the base"), saved));
+}
+
+/** How long drafts take and how many tokens they are; the section is empty until that is there. */
+export function usage(period, signal) {
   const section = h("section", { class: "sheet", "aria-label": "Time and tokens" });
-  fill(saved, "v1/saving", period, signal, (found) => saving(found));
   fill(section, "v1/usage", period, signal, (found) => (found.data.length ? figures(found) : []));
-  return [sums, section];
+  return section;
 }
 
 async function fill(place, path, { since, until }, signal, content) {
   try {
     const found = await json(withQuery(path, { since, until }), { signal });
-    if (!signal.aborted) place.replaceChildren(...content(found));
+    place.replaceChildren(...content(found));
   } catch (error) {
     if (error.name !== "AbortError") place.replaceChildren(problem(error));
   }

@@ -90,7 +90,7 @@ function search(asked, changed) {
 
 function users(rows, forget) {
   const columns = [{ name: "User" }, { name: "Rounds", class: "number" }, { name: "Edits", class: "number" }, { name: "Mean cost", class: "number" },
-    { name: "Scope" }, { name: "Last seen" }, { name: "Action", class: "action" }];
+    { name: "Scope" }, { name: "Last seen", class: "moment" }, { name: "Action", class: "action" }];
   return h("section", { class: "panel" }, table("Users", columns, rows.map((each) => ({
     cells: [
       h("a", { class: "name", dir: "auto", href: `#edits?${new URLSearchParams({ user: each.user })}` }, each.user),
@@ -103,7 +103,7 @@ function users(rows, forget) {
 
 function scope(each) {
   if (each.arms.length) return h("span", {}, "own arms: ", each.arms.map((arm, i) => [i ? ", " : "", armName(arm)]).flat());
-  return each.scope === "own" ? "a bandit of their own" : "the bandit of all";
+  return each.scope === "own" ? "own bandit" : "shared bandit";
 }
 
 function about(found, offset) {
