@@ -52,7 +52,9 @@ def test_the_redline_shows_the_units_of_the_parts(name: str, response: str, edit
     if found.unit == "code":  # a unit that is cut out of its line may read as another one
         return
     shown = {
-        kind: sum(len(list(in_units([span.text], found.unit, None))[0]) for span in spans if span.kind == kind)
+        kind: sum(
+            len(next(iter(in_units([span.text], found.unit, None)))) for span in spans if span.kind == kind
+        )
         for kind in ("deleted", "inserted")
     }
     counts = found.counts
@@ -120,7 +122,7 @@ def test_pieces_make_up_the_text(text: str) -> None:
     for unit in ("word", "char", "code"):
         found = in_pieces(text, unit)
         assert found is not None
-        units = list(in_units([text], unit, None))[0]
+        units = next(iter(in_units([text], unit, None)))
         assert found.units == list(units)
         pairs = zip(found.gaps, found.units, strict=True)
         assert "".join(gap + each for gap, each in pairs) + found.end == text

@@ -101,19 +101,23 @@ def test_what_is_shown_is_exported_as_a_log(tmp_path: Path, format: str) -> None
     async def work() -> None:
         async with serving(sqlite(tmp_path), tmp_path) as service:
             service.backend.says = lambda arm, request: 'Dear "Ada",\r\nhello; you\ttoo = 1'
-            kept = await edited(service, '=1+1,\n"quoted"', reason="Why, \"not\"")
+            kept = await edited(service, '=1+1,\n"quoted"', reason='Why, "not"')
             await edited(service, "")
             chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi, you"}]
             await service.ask(messages=chat, user="ada", metadata={"place": "x"})
             await service.ask("Of another user", user="bob")
             answer = await service.http.get("/v1/edits", params={"format": format, "user": "ada"})
-            assert answer.headers["content-type"].startswith(f"{'text' if format == 'csv' else 'application'}/")
+            assert answer.headers["content-type"].startswith(
+                f"{'text' if format == 'csv' else 'application'}/"
+            )
             path = tmp_path / f"export.{'jsonl' if format == 'ndjson' else 'csv'}"
             path.write_bytes(answer.content)
             records = {record.id: record for record in read_log(path)}
             from_store = {record.id: record for record in read_log(f"{sqlite(tmp_path)}", user=["ada"])}
             assert records == from_store and len(records) == 3
-            assert records[kept].edit == '=1+1,\n"quoted"' and records[kept].metadata["reason"] == 'Why, "not"'
+            assert (
+                records[kept].edit == '=1+1,\n"quoted"' and records[kept].metadata["reason"] == 'Why, "not"'
+            )
             query = {"format": format, "q": "no such text"}
             nothing = (await service.http.get("/v1/edits", params=query)).text.splitlines()
             assert len(nothing) == (1 if format == "csv" else 0)

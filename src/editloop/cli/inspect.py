@@ -102,7 +102,9 @@ def print_redline(record: Record, cost: Cost) -> None:
     incurred = float(cost([record.response], [record.edit])[0])
     console.print()
     console.print(text)
-    counts = parts.counts.in_words(parts.unit) if parts else count_changes(record.response, record.edit).in_words()
+    counts = (
+        parts.counts.in_words(parts.unit) if parts else count_changes(record.response, record.edit).in_words()
+    )
     console.print(f"{counts}; cost {incurred:.3f}")
 
 

@@ -44,12 +44,12 @@ def redline(response: str, edit: str, breakdown: Breakdown | None = None) -> lis
     before, after = in_pieces(response, unit), in_pieces(edit, unit)
     if before is None or after is None:
         return redline(response, edit)
-    steps = (
-        alignment_steps(before.units, after.units) if breakdown is None else breakdown.steps
-    )
+    steps = alignment_steps(before.units, after.units) if breakdown is None else breakdown.steps
     pieces: list[_Piece] = []
     for step in steps:
-        gaps = ["" if i is None else side.gaps[i] for i, side in ((step.response, before), (step.edit, after))]
+        gaps = [
+            "" if i is None else side.gaps[i] for i, side in ((step.response, before), (step.edit, after))
+        ]
         old = "" if step.response is None else before.units[step.response]
         new = "" if step.edit is None else after.units[step.edit]
         if old and new:

@@ -1,4 +1,4 @@
-"""What admins did: who by the name of a key, when, and to what. An entry never holds a text or a user's name."""
+"""What admins did: who by the name of a key, when, and to what. No entry holds a text or a user's name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from editloop.store.schema import audit
 
 __all__ = ["ACTIONS", "COMMAND_LINE", "Action", "AuditEntry", "AuditFilter", "audit_page"]
 
-Action = Literal["promote", "retire", "move", "pause", "resume", "forget", "annotate", "create key", "revoke key"]
+Action = Literal[
+    "promote", "retire", "move", "pause", "resume", "forget", "annotate", "create key", "revoke key"
+]
 """What an entry can be about. A roll back is a `move`, whose detail names the stage."""
 
 ACTIONS: tuple[Action, ...] = get_args(Action)

@@ -1,4 +1,4 @@
-"""How long drafts of a period took, and how many tokens they are: the rows from which figures are computed."""
+"""How long drafts of a period took, and how many tokens they are: the rows for the figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editloop.store.schema import drafts
 __all__ = ["MAX_DRAFTS", "newest_drafts"]
 
 MAX_DRAFTS = 20_000
-"""The most drafts that are looked at, the newest ones of a period. A median of as many is known to a percent."""
+"""The most drafts that are looked at, the newest ones of a period."""
 
 
 def newest_drafts(connection: Connection, since: float, until: float) -> Sequence[Any]:

@@ -1,8 +1,8 @@
 """The users of a period, a page at a time: their rounds, when they were last seen, and what their edits cost.
 
-A round is a draft for a user whose name is kept, or a text from elsewhere that this user has edited. Rounds are
-counted in an index that has no texts in it, and the costs of those users alone are looked up who are on the
-page, unless users are sorted by cost. At most `MAX_ROUNDS` rounds are looked at, the newest ones.
+A round is a draft for a user whose name is kept, or a text from elsewhere that this user has edited. Rounds
+are counted in an index that has no texts in it, and costs are looked up for the users of the page alone, unless
+users are sorted by cost. At most `MAX_ROUNDS` rounds are looked at, the newest ones.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _rounds(which: UserFilter, names: Sequence[str] | None = None) -> Select[Any
 
 
 def _costs(which: UserFilter, names: Sequence[str] | None = None) -> Select[Any]:
-    """The edits of each user whose cost is known, of each round the last one: their number and summed cost."""
+    """The last edits of each user's rounds whose cost is known: their number and their summed cost."""
     later = events.alias()
     last = select(func.max(later.c.revision)).where(later.c.response_id == drafts.c.response_id)
     edits, cost = func.count().label("edits"), func.sum(events.c.cost).label("cost")

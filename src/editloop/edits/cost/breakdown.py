@@ -1,4 +1,4 @@
-"""What the parts of an edit cost: the units that it replaced, deleted and inserted, by the cost's own alignment.
+"""What the parts of an edit cost: the units replaced, deleted and inserted, by the cost's own alignment.
 
 The parts add up to the cost. A cost that compares meanings, or counts a moved stretch as one edit, has none.
 """

@@ -60,7 +60,7 @@ def in_units(texts: Sequence[str], unit: str, tokenize: Tokenize | None) -> Iter
 
 
 def in_pieces(text: str, unit: str) -> Pieces | None:
-    """Return a text in units and what is between them; None for the unit `token`, whose places are unknown."""
+    """Return a text in units, with what is between them; None for tokens, whose places are not known."""
     if unit not in _PATTERNS:
         return None
     gaps, units, end = list[str](), list[str](), 0

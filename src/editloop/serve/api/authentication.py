@@ -97,7 +97,7 @@ class KeyCache:
                 await asyncio.wait_for(self._is_ending.wait(), REFRESH_INTERVAL)
 
     async def _write_uses(self) -> None:
-        """Note in the store when keys were used; while it is down, the times are kept for the next attempt."""
+        """Note in the store when keys were used; while it is down, the times wait for the next attempt."""
         self._noted, noted = time.monotonic(), dict(self.uses)
         with suppress(Problem):
             if noted:

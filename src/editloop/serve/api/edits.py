@@ -208,7 +208,14 @@ def _revision(row: Row[Any], response: str, cost: Cost) -> dict[str, Any]:
     about = {"revision": row.revision, "time": row.time, "cost": row.cost, "reason": row.reason}
     about |= {"discarded": bool(row.discarded)}
     if row.discarded:
-        return about | {"edit": None, "redline": [], "lines": None, "changes": None, "parts": None, "sum": None}
+        return about | {
+            "edit": None,
+            "redline": [],
+            "lines": None,
+            "changes": None,
+            "parts": None,
+            "sum": None,
+        }
     edit = response if row.edit is None else row.edit
     found = cost.breakdown and cost.breakdown(response, edit)
     counts, unit = (found.counts, found.unit) if found else (count_changes(response, edit), "word")

@@ -1,8 +1,8 @@
 """`/v1/usage`: how long the policies' drafts took and how many tokens they are; and what they saved.
 
-The saving is what the base alone would have cost, less what the drafts did cost. The base answers some requests
-itself, drawn with probabilities that are known, and from these the rest is estimated (doubly robust; see
-`editloop.online.off_policy`). Where that is not possible, there is no figure.
+The saving is what the base alone would have cost, less what the drafts did cost. The base answers some
+requests itself, drawn with probabilities that are known, and from these the rest is estimated (doubly robust;
+see `editloop.online.off_policy`). Where that is not possible, there is no figure.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ async def saving(request: Request, since: Since = None, until: Until = None) -> 
     usable = [
         row
         for row in found
-        if row.cost is not None and row.propensity is not None and row.chosen == row.arm and row.propensity > 0
+        if row.cost is not None
+        and row.propensity is not None
+        and row.chosen == row.arm
+        and row.propensity > 0
     ]
     known = _Rounds(
         [row.arm for row in usable], [row.propensity for row in usable], [row.cost for row in usable]
@@ -93,7 +96,9 @@ def estimate_saving(known: _Rounds, bases: set[str]) -> dict[str, Any]:
     arms = sorted(set(known.arms))
     played = [arm for arm in arms if arm in bases]
     if not played:
-        return none | {"reason": "the base itself has answered no request of this period whose edit came back"}
+        return none | {
+            "reason": "the base itself has answered no request of this period whose edit came back"
+        }
     if len(arms) == 1:
         return none | {"base": arms[0], "reason": "only the base has answered"}
     base = max(played, key=known.arms.count)

@@ -29,7 +29,7 @@ async def show(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
 ) -> dict[str, Any]:
-    """Show a page of the users of a period: rounds, the cost of their edits, their scope and their own arms."""
+    """Show a page of the users of a period: rounds, cost of their edits, scope and own arms."""
     check_text(q)
     loop, which = get_state(request).loop, UserFilter(q, since, until)
     page = await loop.read(
