@@ -1,8 +1,8 @@
 """The users of a period, a page at a time: their rounds, when they were last seen, and what their edits cost.
 
 A round is a draft for a user whose name is kept, or a text from elsewhere that this user has edited. Rounds
-are counted in an index that has no texts in it, and costs are looked up for the users of the page alone, unless
-users are sorted by cost. At most `MAX_ROUNDS` rounds are looked at, the newest ones.
+are counted in an index that has no texts in it, and costs are looked up for the users of the page alone,
+unless users are sorted by cost. At most `MAX_ROUNDS` rounds are looked at, the newest ones.
 """
 
 from __future__ import annotations

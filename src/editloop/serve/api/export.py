@@ -32,7 +32,7 @@ def as_ndjson(records: Iterable[Record]) -> Iterator[str]:
 
 
 def as_csv(records: Iterable[Record]) -> Iterator[str]:
-    """Yield a header and the rows as `write_log` writes them: chats and metadata as JSON, times as numbers."""
+    """Yield a header and the rows as `write_log` writes them, with chats and metadata as JSON."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\r\n")
 
