@@ -26,6 +26,7 @@ BENCHMARKS = {
     "costs": "costs:run",
     "defaults": "defaults:run",
     "costs-real": "costs_real:run",
+    "dashboard": "dashboard:run",
     "diagnosis": "diagnosis:run",
     "drift": "drift:run",
     "edit-losses": "edit_losses:run",

@@ -132,7 +132,7 @@ def valid(response_id: str) -> dict[str, list[dict[str, Any]]]:
         "tools": [{"type": "function", "function": {"name": "f"}}],
     }
     whole = {name: chat[name] for name in ("model", "messages", "user", "metadata")}
-    own = {"response_id": response_id, "edit": "Mine.", "revision": 3, "key": "k"}
+    own = {"response_id": response_id, "edit": "Mine.", "revision": 3, "key": "k", "reason": "#tone"}
     elsewhere = {
         "context": [message],
         "response": "Dear all,",
@@ -148,6 +148,7 @@ def valid(response_id: str) -> dict[str, list[dict[str, Any]]]:
         "/v1/arms": [run],
         "/v1/stages": [{"subject": "nobody@1", "stage": "arm", "reason": "Try it."}],
         "/v1/autopilot": [{"paused": False}],
+        "/v1/keys": [{"name": "shop", "role": "app"}],  # refused: the first key would close the server
     }
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from browsing import LOADED, PAGES, SIZES, Open
 from fuzzing import body_requests
 from serving import key_of, run, serving, sqlite
 from site_server import Site, stub_runs
@@ -26,88 +24,6 @@ from editloop.serve.dashboard import pages
 from editloop.serve.loop.commands import StartEpoch
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.store.keys import create_key
-
-SWITCHES = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PAGES = ("overview", "edits", "try", "policies", "learning", "api")
-SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """Debian's Chromium, for this module only: while Playwright runs, no other event loop can run here."""
-    missing = []
-    path = shutil.which("chromium")
-    if path is None:
-        missing.append("chromium is not installed")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        missing.append("playwright is not installed")
-    if missing:
-        if os.environ.get("EDITLOOP_TEST_ALL"):
-            pytest.fail("; ".join(missing))
-        pytest.skip("; ".join(missing))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
-        yield browser
-        browser.close()
-
-
-Open = Callable[..., Any]
-
-
-@pytest.fixture
-def open_page(chromium: Any, site: Site) -> Iterator[Open]:
-    """Opens a page at a size. At the end, no page may have written to its console."""
-    said: list[str] = []
-    contexts = []
-
-    def opened(name: str = "overview", size: str = "desktop", expected: str = "") -> Any:
-        width, height = SIZES[size]
-        context = chromium.new_context(viewport={"width": width, "height": height})
-        context.set_default_timeout(15_000)
-        contexts.append(context)
-        page = context.new_page()
-
-        def hear(message: Any) -> None:
-            if not (expected and re.search(expected, message.text)):
-                said.append(message.text)
-
-        page.on("console", hear)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(f"a dialog: {dialog.message}"))
-        page.goto(f"{site.url}/#{name}")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert said == []
-
-
-LOADED = {
-    "overview": "svg .dot",
-    "edits": ".edits-list .row",
-    "try": ".beliefs table",
-    "policies": ".promote button",
-    "learning": ".empty-title",
-    "api": "details",
-}
 
 
 def test_pages_are_open_and_sent_with_a_policy(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def check_all(site: Site) -> int:
     """Check that all pages and answers are valid; return how many responses are kept."""
     for path in ("/", "/dashboard/main.js", "/healthz", "/readyz", "/metrics"):
         assert site.http.get(path).status_code == 200, path
-    for path in ("/v1/overview", "/v1/arms", "/v1/models", "/openapi.json"):
+    shown = ("overview", "arms", "models", "users", "usage", "saving", "keys", "me", "audit", "stages")
+    for path in (*(f"/v1/{name}" for name in shown), "/openapi.json"):
         answer = site.http.get(path)
         assert answer.status_code == 200, path
         parse_json(answer.content)

@@ -86,7 +86,8 @@ def print_redline(record: Record, cost: Cost) -> None:
     assert record.edit is not None
     text = Text()
     lines = diff_lines(record.response, record.edit)
-    shown = redline(record.response, record.edit)
+    parts = cost.breakdown and cost.breakdown(record.response, record.edit)
+    shown = redline(record.response, record.edit, parts)
     pieces = [("", shown)] if lines is None else [(line.kind, line.spans) for line in lines]
     for line, spans in pieces:
         text.append(LINE_MARKS[line])
@@ -101,7 +102,10 @@ def print_redline(record: Record, cost: Cost) -> None:
     incurred = float(cost([record.response], [record.edit])[0])
     console.print()
     console.print(text)
-    console.print(f"{count_changes(record.response, record.edit).in_words()}; cost {incurred:.3f}")
+    counts = (
+        parts.counts.in_words(parts.unit) if parts else count_changes(record.response, record.edit).in_words()
+    )
+    console.print(f"{counts}; cost {incurred:.3f}")
 
 
 def print_summary(summary: LogSummary) -> None:

@@ -76,21 +76,29 @@ class Client(ClientBase):
         except httpx.HTTPError as error:
             raise ServeError("the server does not answer", seen=str(error)) from error
 
-    def edit(self, response_id: str, edit: str, *, revision: int | None = None) -> EditReceipt:
+    def edit(
+        self, response_id: str, edit: str, *, revision: int | None = None, reason: str | None = None
+    ) -> EditReceipt:
         """Send what the user made of a response; if the server does not answer, put the edit into the spool.
+
+        Args:
+            response_id: The response.
+            edit: The text as the user left it.
+            revision: The number of the revision; by default the next one.
+            reason: Why the user edited it, in words or as tags.
 
         Raises:
             ServeError: The server rejects the edit; or it does not answer, and there is no spool.
         """
-        return self._send(self._edit(response_id, edit=edit, revision=revision))
+        return self._send(self._edit(response_id, edit=edit, revision=revision, reason=reason))
 
-    def accept(self, response_id: str) -> EditReceipt:
+    def accept(self, response_id: str, *, reason: str | None = None) -> EditReceipt:
         """Report that the user accepted a response unchanged; as `edit` otherwise."""
-        return self._send(self._edit(response_id, accepted=True))
+        return self._send(self._edit(response_id, accepted=True, reason=reason))
 
-    def discard(self, response_id: str) -> EditReceipt:
+    def discard(self, response_id: str, *, reason: str | None = None) -> EditReceipt:
         """Report that the user threw a response away, wrote their own or asked again; as `edit` otherwise."""
-        return self._send(self._edit(response_id, discarded=True))
+        return self._send(self._edit(response_id, discarded=True, reason=reason))
 
     def _send(self, body: dict[str, Any]) -> EditReceipt:
         try:
@@ -161,17 +169,19 @@ class AsyncClient(ClientBase):
         except httpx.HTTPError as error:
             raise ServeError("the server does not answer", seen=str(error)) from error
 
-    async def edit(self, response_id: str, edit: str, *, revision: int | None = None) -> EditReceipt:
+    async def edit(
+        self, response_id: str, edit: str, *, revision: int | None = None, reason: str | None = None
+    ) -> EditReceipt:
         """See `Client.edit`."""
-        return await self._send(self._edit(response_id, edit=edit, revision=revision))
+        return await self._send(self._edit(response_id, edit=edit, revision=revision, reason=reason))
 
-    async def accept(self, response_id: str) -> EditReceipt:
+    async def accept(self, response_id: str, *, reason: str | None = None) -> EditReceipt:
         """See `Client.accept`."""
-        return await self._send(self._edit(response_id, accepted=True))
+        return await self._send(self._edit(response_id, accepted=True, reason=reason))
 
-    async def discard(self, response_id: str) -> EditReceipt:
+    async def discard(self, response_id: str, *, reason: str | None = None) -> EditReceipt:
         """See `Client.discard`."""
-        return await self._send(self._edit(response_id, discarded=True))
+        return await self._send(self._edit(response_id, discarded=True, reason=reason))
 
     async def _send(self, body: dict[str, Any]) -> EditReceipt:
         try:

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple, get_args
 
 from editloop.errors import ConfigError
 from editloop.store import reads, writes
-from editloop.store.database import Store, store_errors
+from editloop.store.audit import COMMAND_LINE, AuditEntry
+from editloop.store.database import Connection, Store, store_errors
 
-__all__ = ["Key", "Role", "create_key", "digest", "list_keys", "revoke_key"]
+__all__ = ["Key", "Role", "add_key", "create_key", "digest", "list_keys", "revoke_key"]
 
 Role = Literal["app", "admin"]
 """`app` may request drafts and send edits; `admin` may also read and remove texts and change the arms."""
@@ -25,6 +26,7 @@ class Key(NamedTuple):
     role: Role
     created: float
     revoked: float | None
+    last_used: float | None = None
 
 
 def digest(key: str) -> str:
@@ -42,18 +44,28 @@ def create_key(store: Store, name: str, role: Role = "app") -> str:
     Raises:
         ConfigError: The name is taken, empty or too long, or there is no such role.
     """
+    key = f"el-{secrets.token_urlsafe(32)}"
+    entry = AuditEntry.now(COMMAND_LINE, "create key", name, role=role)
+    with store_errors(), store.transaction() as connection:
+        add_key(connection, key, name, role)
+        writes.insert_audit(connection, entry._asdict())
+    return key
+
+
+def add_key(connection: Connection, key: str, name: str, role: Role) -> None:
+    """Write a key in a transaction that excludes other writers: its name cannot be taken in between.
+
+    Raises:
+        ConfigError: As of `create_key`.
+    """
     if role not in get_args(Role):
         raise ConfigError("no such role", seen=role, do=f"choose one of {', '.join(get_args(Role))}")
     if not 0 < len(name) <= 64:
         raise ConfigError("a key's name has 1 to 64 characters", seen=name)
-    key = f"el-{secrets.token_urlsafe(32)}"
+    if any(each.name == name for each in reads.all_keys(connection)):
+        raise ConfigError("there is a key of this name", seen=name, do="choose another name")
     row = {"name": name, "digest": digest(key), "role": role, "created": time.time()}
-    with store_errors(), store.transaction() as connection:
-        # In the transaction, which excludes other writers: the name cannot be taken in between.
-        if any(each.name == name for each in reads.all_keys(connection)):
-            raise ConfigError("there is a key of this name", seen=name, do="choose another name")
-        writes.insert_key(connection, row)
-    return key
+    writes.insert_key(connection, row)
 
 
 def list_keys(store: Store) -> list[Key]:
@@ -67,6 +79,8 @@ def revoke_key(store: Store, name: str) -> None:
     Raises:
         ConfigError: There is no key of this name, or it is revoked already.
     """
+    entry = AuditEntry.now(COMMAND_LINE, "revoke key", name)
     with store_errors(), store.transaction() as connection:
         if not writes.revoke_key(connection, name, time.time()):
             raise ConfigError("no such key", seen=name)
+        writes.insert_audit(connection, entry._asdict())

@@ -122,6 +122,7 @@ class DatabaseLog:
                 rows = [row for row in found if self.part == ALL or self._has(row.get("context"))]
                 rows = rows if in_bounds else [row for row in rows if self._contains(row["time"])]
                 if is_store:
+                    _add_reasons(rows)
                     _add_revisions(rows, reads.revision_texts(other, [row["id"] for row in rows]))
                 yield from rows
 
@@ -179,6 +180,14 @@ class DatabaseLog:
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise LogError(f"the log cannot be read, {reason}", seen=str(self)) from error
+
+
+def _add_reasons(rows: list[dict[str, Any]]) -> None:
+    """Move the reasons of edits into the metadata of a server's rows, where a record keeps them."""
+    for row in rows:
+        reason, metadata = row.pop("reason", None), row.get("metadata") or {}
+        if reason is not None and isinstance(metadata, dict):
+            row["metadata"] = {**metadata, "reason": reason}
 
 
 def _add_revisions(rows: list[dict[str, Any]], texts: Mapping[str, list[str]]) -> None:

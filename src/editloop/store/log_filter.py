@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, or_, select
 
 from editloop.store.schema import log_view
 
@@ -26,7 +26,8 @@ class LogFilter:
         status: `edited`, `accepted`, `discarded`, `pending` or `expired`.
         since: The rows are of this time or later, in seconds since 1970.
         until: The rows are of an earlier time.
-        text: A text that the context, the response or the edit contains; upper and lower case are the same.
+        text: A text that the context, the response, the edit or its reason contains; upper and lower case are
+            the same.
     """
 
     user: str | None = None
@@ -47,9 +48,9 @@ class LogFilter:
         if self.until is not None:
             query = query.where(log_view.c.time < self.until)
         if self.text:
-            columns = [log_view.c[name] for name in ("context", "response", "edit")]
+            columns = [log_view.c[name] for name in ("context", "response", "edit", "reason")]
             found = [column.icontains(self.text, autoescape=True) for column in columns]
-            query = query.where(found[0] | found[1] | found[2])
+            query = query.where(or_(*found))
         return query
 
 

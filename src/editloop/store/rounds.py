@@ -61,8 +61,10 @@ def _changed(query: Select[Any]) -> Select[Any]:
     return query.select_from(joined).where(edits.c.edit.is_not(None), edits.c.edit != drafts.c.response)
 
 
-def rounds(connection: Connection, since: float, limit: int = MAX_ROUNDS) -> Sequence[Any]:
-    """Return the newest rounds whose decision is of a time or later, the oldest of them first.
+def rounds(
+    connection: Connection, since: float, limit: int = MAX_ROUNDS, *, until: float | None = None
+) -> Sequence[Any]:
+    """Return the newest rounds whose decision is of a time [since, until), the oldest of them first.
 
     A row has `seq` (the number of the decision), `response_id`, `user` (null if not known or removed),
     `chosen` (the arm that was chosen), `arm` (the one that answered), `propensity`, `time`, `kind` (the last
@@ -98,6 +100,7 @@ def rounds(connection: Connection, since: float, limit: int = MAX_ROUNDS) -> Seq
         .order_by(events.c.time.desc(), events.c.response_id)
         .limit(limit)
     )
+    query = query if until is None else query.where(events.c.time < until)
     return connection.execute(query).all()[::-1]
 
 

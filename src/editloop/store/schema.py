@@ -30,6 +30,7 @@ __all__ = [
     "FORGOTTEN",
     "REPRICED",
     "SALT",
+    "audit",
     "drafts",
     "edits",
     "events",
@@ -95,10 +96,12 @@ drafts = Table(
     Column("finish", String(16)),  # null while it is being generated; `removed` once its texts are
     Column("non_answer", String(32)),  # the rule by which it is no answer; null if it is one
     Column("compared", Text),  # JSON: all drafts of which it was chosen; null if it is the only one
-    Column("seconds", Float(53)),  # that the policy took; null if that is not known
+    Column("seconds", Float(53)),  # that the policy took, of a stream until its end; null if not known
     Column("logprob", Float(53)),  # log μ(y|x), in nats, by the policy that wrote it; null if not known
+    Column("prompt_tokens", Integer),  # by the usage that came with the response; null if none came
+    Column("completion_tokens", Integer),
     Index("drafts_time", "time"),
-    Index("drafts_user", "user", "time"),
+    Index("drafts_user", "user", "time", "response_id"),
 )
 
 edits = Table(
@@ -110,6 +113,7 @@ edits = Table(
     Column("edit", Text),  # null for a draft that was accepted unchanged, and after its removal
     Column("key", String(128)),  # the client's idempotency key
     Column("discarded", Boolean),  # true for a draft that was thrown away; it has no edit
+    Column("reason", Text),  # why it was edited, in the words of the application or of an admin
     Index("edits_key", "key", unique=True),
     Index("edits_time", "time"),
 )
@@ -155,10 +159,11 @@ log_view = Table(
     Column("logprob", Float(53)),
     Column("time", Float(53)),
     Column("metadata", Text),
+    Column("reason", Text),
 )
 """The rows of a log (see `editloop.edits.Record`), each with the last revision of its edit.
 
-The view, in `migrations/versions/fifth.py`, is where a row's status is defined: `discarded` if the last
+The view, in `migrations/versions/eighth.py`, is where a row's status is defined: `discarded` if the last
 revision says that the draft was thrown away, `accepted` if it equals the response, `edited` if it differs,
 `expired` if no edit is expected any more, and else `pending`. Drafts without a response (still being
 generated, failed or removed) are not in it. The log-probability of a draft that was cut is not in it either:
@@ -173,7 +178,22 @@ keys = Table(
     Column("role", String(16), nullable=False),
     Column("created", Float(53), nullable=False),
     Column("revoked", Float(53)),
+    Column("last_used", Float(53)),  # to a minute or so; null if it never was
 )
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", String(32), primary_key=True),  # random, so that an entry that is sent twice is there once
+    Column("time", Float(53), nullable=False),
+    Column("by", String(64), nullable=False),  # the key's name; empty without keys, on the server's machine
+    Column("action", String(16), nullable=False),
+    Column("subject", String(256), nullable=False),  # a policy, a run, a key, a response, or a user's digest
+    Column("detail", Text),  # JSON: figures and names
+    Index("audit_time", "time"),
+)
+"""What admins did. It holds no texts and no users' names, and nothing is removed from it."""
+
 
 facts = Table(
     "facts",

@@ -11,10 +11,22 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from editloop.store.schema import DECIDED, drafts, edits, events, facts, keys, policies, preferences, shadows
+from editloop.store.schema import (
+    DECIDED,
+    audit,
+    drafts,
+    edits,
+    events,
+    facts,
+    keys,
+    policies,
+    preferences,
+    shadows,
+)
 
 __all__ = [
     "finish_draft",
+    "insert_audit",
     "insert_draft",
     "insert_edit",
     "insert_event",
@@ -23,12 +35,14 @@ __all__ = [
     "insert_shadow",
     "move_policy",
     "name_costs",
+    "note_key_use",
     "remove_texts",
     "reroute_draft",
     "revoke_key",
     "set_costs",
     "set_fact",
     "set_preference",
+    "set_reason",
 ]
 
 # The statements of every request are built once, because building one takes several times as long as running
@@ -50,6 +64,8 @@ _FINISH = (
         compared=bindparam("others"),
         seconds=bindparam("took"),
         logprob=bindparam("log_mu"),
+        prompt_tokens=bindparam("tokens_in"),
+        completion_tokens=bindparam("tokens_out"),
     )
 )
 _COST = (
@@ -87,10 +103,13 @@ def finish_draft(
     compared: str | None = None,
     seconds: float | None = None,
     logprob: float | None = None,
+    prompt_tokens: int | None = None,
+    completion_tokens: int | None = None,
 ) -> bool:
     """Write the text of a draft that is not finished yet; returns whether there was such a draft."""
     values: dict[str, Any] = {"id": response_id, "text": response, "reason": reason}
     values |= {"rule": non_answer, "others": compared, "took": seconds, "log_mu": logprob}
+    values |= {"tokens_in": prompt_tokens, "tokens_out": completion_tokens}
     return bool(connection.execute(_FINISH, values).rowcount)
 
 
@@ -103,6 +122,12 @@ def reroute_draft(connection: Connection, response_id: str, arm: str) -> None:
 def insert_edit(connection: Connection, row: Mapping[str, Any]) -> None:
     """Write a revision of an edit."""
     connection.execute(_EDIT, {**_NO_EDIT, **row})
+
+
+def set_reason(connection: Connection, response_id: str, revision: int, reason: str | None) -> None:
+    """Write why a draft was edited; None takes the reason away."""
+    which = (edits.c.response_id == response_id) & (edits.c.revision == revision)
+    connection.execute(update(edits).where(which).values(reason=reason))
 
 
 def insert_shadow(connection: Connection, row: Mapping[str, Any]) -> None:
@@ -164,3 +189,16 @@ def revoke_key(connection: Connection, name: str, moment: float) -> bool:
     """Revoke a key; returns whether there was one of that name that was not revoked yet."""
     which = (keys.c.name == name) & keys.c.revoked.is_(None)
     return bool(connection.execute(update(keys).where(which).values(revoked=moment)).rowcount)
+
+
+def note_key_use(connection: Connection, digest: str, moment: float) -> None:
+    """Write when a key was used, unless a later use is known."""
+    earlier = keys.c.last_used.is_(None) | (keys.c.last_used < moment)
+    statement = update(keys).where(keys.c.digest == digest, earlier)
+    connection.execute(statement.values(last_used=moment))
+
+
+def insert_audit(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Write what an admin did, unless it is written already."""
+    if connection.execute(select(audit.c.id).where(audit.c.id == row["id"])).first() is None:
+        connection.execute(insert(audit).values(**row))

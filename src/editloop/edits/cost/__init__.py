@@ -12,6 +12,7 @@ loads no tokenizer; whoever asks for a cost with the unit `token` gives one.
 """
 
 from editloop.edits.cost.base import Cost, CostFamily, CostFunction, Tokenize
+from editloop.edits.cost.breakdown import AlignedCost, Alignment, Breakdown, UnitPrices
 from editloop.edits.cost.names import (
     COSTS,
     DEFAULT_COST,
@@ -26,10 +27,14 @@ __all__ = [
     "COSTS",
     "DEFAULT_COST",
     "PAPER_COST",
+    "AlignedCost",
+    "Alignment",
+    "Breakdown",
     "Cost",
     "CostFamily",
     "CostFunction",
     "Tokenize",
+    "UnitPrices",
     "charge_unfinished",
     "describe_cost",
     "get_cost",

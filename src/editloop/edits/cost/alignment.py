@@ -9,56 +9,18 @@ what the model could not know leaves the rest as it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from editloop.edits.cost.base import Cost, CostFamily, Tokenize
-from editloop.edits.cost.normalised import UNITS, in_units, plural
+from editloop.edits.cost.breakdown import AlignedCost, Alignment, UnitPrices
+from editloop.edits.cost.steps import INVERSE_WEIGHT, alignment_weights
+from editloop.edits.cost.units import UNITS, in_units, plural
 
-__all__ = ["ALIGNMENT", "Alignment", "align", "alignment_weights"]
-
-INVERSE_WEIGHT = 4
-"""1 / w: how many inserted units weigh as much as one that was taken away."""
-
-
-class Alignment(NamedTuple):
-    """How many units of a draft and its edit are kept, replaced, deleted and inserted."""
-
-    kept: int
-    replaced: int
-    deleted: int
-    inserted: int
-
-    @property
-    def cost(self) -> float:
-        """(S + D + w I) / (|y| + w I), in [0, 1]; 0 if both texts are empty."""
-        taken = INVERSE_WEIGHT * (self.replaced + self.deleted) + self.inserted
-        return taken / (INVERSE_WEIGHT * self.kept + taken) if taken else 0.0
-
-    def in_words(self) -> str:
-        """The counts in a line: `2 replaced, 1 deleted, 3 inserted of 40 words`, those of the draft."""
-        words = self.kept + self.replaced + self.deleted
-        return (
-            f"{self.replaced} replaced, {self.deleted} deleted, {self.inserted} inserted of "
-            f"{words} word{'' if words == 1 else 's'}"
-        )
-
-
-def alignment_weights(shorter: int) -> tuple[int, int, int]:
-    """Return what an insertion, a deletion and a replacement weigh in whole numbers.
-
-    An insertion weighs a quarter of the others. Each weight is multiplied by more than the number of
-    replacements S can be, and a replacement weighs 1 more: the least total T then also has the least S, and
-    one number holds both, T M + S.
-
-    Args:
-        shorter: The length of the shorter sequence.
-    """
-    above = shorter + 1
-    return above, INVERSE_WEIGHT * above, INVERSE_WEIGHT * above + 1
+__all__ = ["ALIGNMENT", "Alignment", "align"]
 
 
 def align(response: Sequence[Any], edit: Sequence[Any]) -> Alignment:
@@ -74,6 +36,13 @@ def align(response: Sequence[Any], edit: Sequence[Any]) -> Alignment:
     total, replaced = divmod(Levenshtein.distance(response, edit, weights=weights), weights[0])
     kept = (INVERSE_WEIGHT * len(response) + len(edit) - replaced - total) // (INVERSE_WEIGHT + 1)
     return Alignment(kept, replaced, len(response) - kept - replaced, len(edit) - kept - replaced)
+
+
+def _prices(found: Alignment) -> UnitPrices:
+    """Return what a unit costs that was replaced, deleted or inserted: 1 and w, over |y| + w I."""
+    lengths = INVERSE_WEIGHT * (found.kept + found.replaced + found.deleted) + found.inserted
+    taken = INVERSE_WEIGHT / lengths if lengths else 0.0
+    return UnitPrices(taken, taken, taken / INVERSE_WEIGHT)
 
 
 def _make(name: str, rest: str, tokenize: Tokenize | None) -> Cost | None:
@@ -92,6 +61,7 @@ def _make(name: str, rest: str, tokenize: Tokenize | None) -> Cost | None:
         scale=1.0,
         bounded=True,
         label=f"share of the draft's {plural(rest)} that were taken away",
+        breakdown=AlignedCost(rest, _prices, tokenize=tokenize),
     )
 
 

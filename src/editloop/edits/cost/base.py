@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from editloop.errors import CostError
+
+if TYPE_CHECKING:
+    from editloop.edits.cost.breakdown import AlignedCost
 
 __all__ = ["Cost", "CostFamily", "CostFunction", "Tokenize"]
 
@@ -35,6 +39,8 @@ class Cost:
             costs; None if it depends on the log.
         bounded: Whether no cost exceeds `scale`.
         label: What the numbers are, for the axis of a plot. If it is empty, the name is shown.
+        breakdown: Breaks the cost of a response and its edit down into its parts, for a redline; it returns
+            None for texts that are too long. None if the cost is no sum over an alignment.
     """
 
     name: str
@@ -44,6 +50,7 @@ class Cost:
     scale: float | None = None
     bounded: bool = False
     label: str = ""
+    breakdown: AlignedCost | None = None
 
     def __call__(self, responses: Sequence[str], edits: Sequence[str]) -> NDArray[np.float64]:
         """Return the cost of each pair, float64 [n].

@@ -8,4 +8,6 @@ from editloop.edits.cost.normalised import edit_distance_family
 
 __all__ = ["LEVENSHTEIN"]
 
-LEVENSHTEIN = edit_distance_family("levenshtein", Levenshtein.distance, ("token", "word", "char", "code"))
+LEVENSHTEIN = edit_distance_family(
+    "levenshtein", Levenshtein.distance, ("token", "word", "char", "code"), is_aligned=True
+)

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from editloop.edits.cost.base import Cost, CostFamily, Tokenize
-from editloop.errors import CostError
+from editloop.edits.cost.breakdown import AlignedCost, Alignment, UnitPrices
+from editloop.edits.cost.units import UNITS, in_units, plural
 
-__all__ = ["UNITS", "edit_distance_family", "in_units", "plural"]
+__all__ = ["edit_distance_family"]
 
 Distance = Callable[[Sequence[Any], Sequence[Any]], int]
 """The number of edits between two sequences of units."""
 
-UNITS = {"word": "word", "char": "character", "token": "token", "code": "token of code"}
-"""The units: in the names of costs, and as people call them."""
-
-NORMALISERS: Mapping[str, tuple[Distance, str]] = {
-    "response": (lambda response, edit: len(response) or 1, "the draft"),
-    "edit": (lambda response, edit: len(edit) or 1, "the edit"),
-    "longest": (lambda response, edit: max(len(response), len(edit), 1), "the longer text"),
+NORMALISERS: Mapping[str, tuple[Callable[[int, int], int], str]] = {
+    "response": (lambda response, edit: response or 1, "the draft"),
+    "edit": (lambda response, edit: edit or 1, "the edit"),
+    "longest": (lambda response, edit: max(response, edit, 1), "the longer text"),
     "none": (lambda response, edit: 1, ""),
 }
-"""What a distance is divided by, which is at least 1, and what a label calls it."""
+"""What a distance is divided by, given the lengths of draft and edit; and what a label calls it."""
 
 
-def edit_distance_family(family: str, distance: Distance, units: Sequence[str]) -> CostFamily:
+def edit_distance_family(
+    family: str, distance: Distance, units: Sequence[str], *, is_aligned: bool = False
+) -> CostFamily:
     """Return the costs `FAMILY:UNIT/NORMALISER` of one distance.
 
     Args:
@@ -37,6 +36,8 @@ def edit_distance_family(family: str, distance: Distance, units: Sequence[str]) 
         distance: Counts the edits between two sequences. It is never more than the length of the longer one,
             which makes `longest` a bounded cost.
         units: The names of `UNITS` that it can count.
+        is_aligned: Whether each edit is a unit that is replaced, deleted or inserted in its place, so that
+            the parts of a cost can be shown.
     """
 
     def make(name: str, rest: str, tokenize: Tokenize | None) -> Cost | None:
@@ -52,8 +53,12 @@ def edit_distance_family(family: str, distance: Distance, units: Sequence[str]) 
             pairs = zip(in_units(responses, unit, tokenize), in_units(edits, unit, tokenize), strict=True)
             for response, edit in pairs:
                 counts.append(distance(response, edit))
-                divisors.append(divisor(response, edit))
+                divisors.append(divisor(len(response), len(edit)))
             return np.array(counts, np.float64) / np.array(divisors, np.float64)
+
+        def prices(found: Alignment) -> UnitPrices:
+            each = 1 / divisor(found.in_response, found.in_edit)
+            return UnitPrices(each, each, each)
 
         counted = UNITS[unit]
         return Cost(
@@ -64,35 +69,7 @@ def edit_distance_family(family: str, distance: Distance, units: Sequence[str]) 
             scale=None if normaliser == "none" else 1.0,
             bounded=normaliser == "longest",
             label=f"{plural(unit)} changed" + (f" per {counted} of {of}" if of else ""),
+            breakdown=AlignedCost(unit, prices, (1, 1, 1), tokenize) if is_aligned else None,
         )
 
     return CostFamily(f"{family}:{'|'.join(units)}/{'|'.join(NORMALISERS)}", make)
-
-
-_CODE = re.compile(r"\n *|\w+|[^\w\s]")
-"""A name or a number, a mark, or a line break with the indentation after it."""
-
-
-def plural(unit: str) -> str:
-    """Return what several of a unit are called."""
-    first, *rest = UNITS[unit].split(" ")
-    return " ".join([f"{first}s", *rest])
-
-
-def in_units(texts: Sequence[str], unit: str, tokenize: Tokenize | None) -> Iterable[Sequence[Any]]:
-    """Return the texts as sequences of units; a string is a sequence of its characters already.
-
-    Raises:
-        CostError: The unit is `token`, and there is no tokenizer.
-    """
-    if unit == "word":
-        return map(str.split, texts)
-    if unit == "char":
-        return texts
-    if unit == "code":
-        return map(_CODE.findall, texts)
-    if tokenize is None:
-        raise CostError(
-            "the unit token needs the policy's tokenizer", do="give tokenize=, or use the unit word"
-        )
-    return tokenize(list(texts))

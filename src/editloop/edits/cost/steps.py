@@ -1,9 +1,9 @@
 """Which units of a draft an edit kept, replaced, deleted and inserted: the alignment itself, not its counts.
 
-`align` computes the counts only, which is many times faster. Where several alignments have the same counts,
-the one that is shown is chosen here: what both texts begin and end with is kept, and in between a unit is
-kept, else replaced, else deleted, else inserted, decided from the end. The dashboard's `redline.js` does the
-same for a text that is being typed.
+`align` computes the counts only, which is many times faster. Where several alignments cost the same, the one
+that is shown is chosen here: what both texts begin and end with is kept, and in between a unit is kept, else
+replaced, else deleted, else inserted, decided from the end. The dashboard's `redline.js` does the same for a
+text that is being typed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.edits.cost.alignment import alignment_weights
+__all__ = ["INVERSE_WEIGHT", "Step", "Weights", "alignment_steps", "alignment_weights"]
 
-__all__ = ["Step", "alignment_steps"]
+INVERSE_WEIGHT = 4
+"""1 / w: how many inserted units weigh as much as one that was taken away."""
 
 MOST_CELLS = 4_000_000
 """The most cells of a table of distances, 32 MB; longer texts are halved first."""
 
 Ids = NDArray[np.int64]
+
+Weights = tuple[int, int, int]
+"""What an insertion, a deletion and a replacement weigh."""
 
 
 class Step(NamedTuple):
@@ -39,12 +43,29 @@ class Step(NamedTuple):
     kept: bool = False
 
 
-def alignment_steps(response: Sequence[Any], edit: Sequence[Any]) -> list[Step]:
-    """Return the steps of the alignment that takes away least, in reading order.
+def alignment_weights(shorter: int) -> Weights:
+    """Return the weights of the alignment cost, in whole numbers.
+
+    An insertion weighs a quarter of the others. Each weight is multiplied by more than the number of
+    replacements S can be, and a replacement weighs 1 more: the least total T then also has the least S, and
+    one number holds both, T M + S.
+
+    Args:
+        shorter: The length of the shorter sequence.
+    """
+    above = shorter + 1
+    return above, INVERSE_WEIGHT * above, INVERSE_WEIGHT * above + 1
+
+
+def alignment_steps(
+    response: Sequence[Any], edit: Sequence[Any], weights: Weights | None = None
+) -> list[Step]:
+    """Return the steps of the alignment that weighs least, in reading order.
 
     Args:
         response: The units of the draft.
         edit: The units of the edit.
+        weights: What the steps weigh; by default as in the alignment cost, which is what is taken away.
     """
     ids: dict[Any, int] = {}
     draft, text = (
@@ -57,7 +78,9 @@ def alignment_steps(response: Sequence[Any], edit: Sequence[Any]) -> list[Step]:
     differs = np.flatnonzero(draft[::-1][:rest] != text[::-1][:rest])
     end = int(differs[0]) if len(differs) else rest
     middle = _steps(
-        draft[start : len(draft) - end], text[start : len(text) - end], alignment_weights(shorter)
+        draft[start : len(draft) - end],
+        text[start : len(text) - end],
+        weights or alignment_weights(shorter),
     )
     return [
         *(Step(i, i, kept=True) for i in range(start)),
@@ -66,7 +89,7 @@ def alignment_steps(response: Sequence[Any], edit: Sequence[Any]) -> list[Step]:
     ]
 
 
-def _steps(draft: Ids, text: Ids, weights: tuple[int, int, int]) -> list[Step]:
+def _steps(draft: Ids, text: Ids, weights: Weights) -> list[Step]:
     """Return the steps between two sequences, by one table, or by halves if that would be too large."""
     if (len(draft) + 1) * (len(text) + 1) <= MOST_CELLS or len(draft) < 2:
         return _traced(draft, text, weights)
@@ -82,7 +105,7 @@ def _steps(draft: Ids, text: Ids, weights: tuple[int, int, int]) -> list[Step]:
     ]
 
 
-def _rows(draft: Ids, text: Ids, weights: tuple[int, int, int]) -> Iterator[Ids]:
+def _rows(draft: Ids, text: Ids, weights: Weights) -> Iterator[Ids]:
     """Yield the rows i of the table: the distances of the first i units and the first j, int64 [|y'| + 1]."""
     insertion, deletion, replacement = weights
     inserted = insertion * np.arange(len(text) + 1)
@@ -98,7 +121,7 @@ def _rows(draft: Ids, text: Ids, weights: tuple[int, int, int]) -> Iterator[Ids]
         yield row
 
 
-def _traced(draft: Ids, text: Ids, weights: tuple[int, int, int]) -> list[Step]:
+def _traced(draft: Ids, text: Ids, weights: Weights) -> list[Step]:
     """Return the steps by the whole table, from its last cell back to its first."""
     _, deletion, replacement = weights
     table = list(_rows(draft, text, weights))

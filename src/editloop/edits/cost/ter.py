@@ -1,7 +1,8 @@
 """The translation edit rate: as Levenshtein, but a moved stretch of words counts as one edit (by sacrebleu).
 
 The shifts are found greedily, as is usual for TER (Snover et al. 2006), so the count is an upper bound on the
-least number of edits. `ter:word/edit` is HTER.
+least number of edits. `ter:word/edit` is HTER. A moved stretch has no place in an alignment in reading order,
+so the parts of this cost are not shown in a redline.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from editloop import __version__
 from editloop.autopilot.stages import Transition
 from editloop.online import Arms, Event
-from editloop.serve.api import arms, chat, edits, in_context, overview, stages
+from editloop.serve.api import arms, audit, chat, edits, in_context, keys, overview, stages, usage, users
 from editloop.serve.api.authentication import KeyCache
 from editloop.serve.api.hosts import AllowedHosts
 from editloop.serve.api.limits import Limits
@@ -27,6 +27,7 @@ from editloop.serve.backends.base import Backend
 from editloop.serve.dashboard import pages
 from editloop.serve.in_context.backend import InContextBackend
 from editloop.serve.in_context.base import InContextOptions
+from editloop.serve.loop.admin_commands import NoteKeyUses
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.redaction import Redact
@@ -65,13 +66,19 @@ def create_app(
     allowed_hosts = AllowedHosts(hosts)
     limits, past_edits = limits or Limits(), past_edits or InContextOptions()
     served = InContextBackend(backend, loop, past_edits, redact=redact)
-    keys = KeyCache(loop.store, loop.folder / "keys.json")
+
+    async def note_uses(uses: Mapping[str, float]) -> None:
+        await loop.write(NoteKeyUses(uses), hurry=False)
+
+    key_cache = KeyCache(loop.store, loop.folder / "keys.json", note_uses)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.start()
-        state = app.state.server = _make_state(loop, served, limits, redact, past_edits.names, is_worker)
-        keys.start()
+        state = app.state.server = _make_state(
+            loop, served, limits, redact, key_cache, past_edits.names, is_worker
+        )
+        key_cache.start()
         writing = asyncio.create_task(state.workers.keep_writing()) if state.workers else None
         try:
             await served.start()
@@ -84,7 +91,7 @@ def create_app(
             if writing is not None:
                 writing.cancel()
             try:
-                await asyncio.gather(state.completions.shadows.stop(), keys.stop())
+                await asyncio.gather(state.completions.shadows.stop(), key_cache.stop())
                 await served.stop()
             finally:
                 await loop.stop()
@@ -99,7 +106,7 @@ def create_app(
         redirect_slashes=False,  # a redirect would lead to whatever Host the request named
     )
     _add_routes(app)
-    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, hosts=allowed_hosts)
+    app.add_middleware(AdmissionMiddleware, keys=key_cache, limits=limits, hosts=allowed_hosts)
     return app
 
 
@@ -108,6 +115,7 @@ def _make_state(
     backend: InContextBackend,
     limits: Limits,
     redact: Redact,
+    key_cache: KeyCache,
     in_context: Sequence[str],
     is_worker: bool,
 ) -> ServerState:
@@ -117,7 +125,9 @@ def _make_state(
         loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
     )
     workers = WorkerMetrics(metrics, loop.folder) if is_worker else None
-    return ServerState(loop, completions, backend, limits, metrics, in_context=in_context, workers=workers)
+    return ServerState(
+        loop, completions, backend, limits, metrics, key_cache, in_context=in_context, workers=workers
+    )
 
 
 async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
@@ -140,8 +150,8 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
 
 
 def _add_routes(app: FastAPI) -> None:
-    for part in (chat.router, edits.router, arms.router, stages.router, overview.router, pages.router):
-        app.include_router(part)
+    for part in (chat, edits, users, arms, stages, overview, usage, keys, audit, pages):
+        app.include_router(part.router)
     _add_health_routes(app)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_invalid)

@@ -18,14 +18,16 @@ from editloop.errors import EditLoopError, RunError, ServeError
 from editloop.online import Arms
 from editloop.policy.catalog import objection
 from editloop.serve.api.schemas import PromoteRequest, check_texts, documented, parse
-from editloop.serve.api.state import ServerState, get_state
+from editloop.serve.api.state import ServerState, audit_entry, get_state
 from editloop.serve.backends.base import ServedPolicy
 from editloop.serve.backends.time_limit import within_time_limit
 from editloop.serve.in_context.catalog import find_policies, validation
+from editloop.serve.loop.admin_commands import Audited
 from editloop.serve.loop.commands import StartEpoch
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.problem import Problem
 from editloop.store import reads
+from editloop.store.audit import AuditEntry
 
 __all__ = ["follow", "promote", "router"]
 
@@ -67,8 +69,23 @@ async def add(request: Request) -> dict[str, Any]:
     state = get_state(request)
     asked = parse(PromoteRequest, await request.body())
     check_texts(asked, 4096)
+    entry = audit_entry(
+        request,
+        "promote",
+        asked.run,
+        policies=asked.policies,
+        replace=asked.replace,
+        force=asked.force,
+        for_one_user=asked.user is not None,
+    )
     done = await promote(
-        state, asked.run, asked.policies, replace=asked.replace, force=asked.force, user=asked.user
+        state,
+        asked.run,
+        asked.policies,
+        replace=asked.replace,
+        force=asked.force,
+        user=asked.user,
+        entry=entry,
     )
     if not (asked.replace and state.in_context):
         return done
@@ -87,6 +104,7 @@ async def promote(
     replace: bool = False,
     force: bool = False,
     user: str | None = None,
+    entry: AuditEntry | None = None,
 ) -> dict[str, Any]:
     """Make policies of a run arms; they are ready to answer before the epoch begins.
 
@@ -97,6 +115,7 @@ async def promote(
         replace: Whether all other arms are retired.
         force: Whether they become arms even if offline evaluation advises against it.
         user: Whose arms they are, in place of those that this user had; None for everybody.
+        entry: What is written about it, if an admin has asked for it.
 
     Raises:
         Problem: 400 if there is no such run or policy; 409 if offline evaluation advises against one, or one
@@ -119,7 +138,7 @@ async def promote(
     async with state.following:
         await _prepare(state, served)
         command = StartEpoch(change, rows, time.time(), heirs, dict.fromkeys(new, owner))
-        epoch = await state.loop.set_arms(command)
+        epoch = await state.loop.set_arms(command if entry is None else Audited(command, entry))
     return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms), "against": against}
 
 
@@ -194,7 +213,7 @@ async def retire(request: Request, arm: str) -> dict[str, Any]:
     if arm not in loop.bandit.arms:
         raise Problem(404, "no such arm is played", code="arm_not_found", seen=arm)
     command = StartEpoch(lambda now: tuple(each for each in now.arms if each != arm), (), time.time())
-    epoch = await loop.set_arms(command)
+    epoch = await loop.set_arms(Audited(command, audit_entry(request, "retire", arm)))
     return {"object": "epoch", "epoch": epoch.epoch, "arms": list(epoch.arms)}
 
 

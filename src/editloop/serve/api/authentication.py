@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,7 +24,12 @@ log = logging.getLogger("editloop.serve")
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 """Paths that are open to anyone. So are the files of the dashboard, which hold nobody's data."""
 
-APP_ROUTES = (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("POST", "/v1/edits"))
+APP_ROUTES = (
+    ("POST", "/v1/chat/completions"),
+    ("GET", "/v1/models"),
+    ("POST", "/v1/edits"),
+    ("GET", "/v1/me"),
+)
 """The requests that a key of the role `app` may send."""
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -31,6 +37,17 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 REFRESH_INTERVAL = 1.0
 """Seconds between two readings of the keys, and so the time until a revoked key is refused."""
+
+
+USES_INTERVAL = 30.0
+"""Seconds between two notes of when keys were used."""
+
+NoteUses = Callable[[Mapping[str, float]], Awaitable[None]]
+"""Writes when keys were used, by their digests; it raises a problem if the store is down."""
+
+
+async def _forget_uses(uses: Mapping[str, float]) -> None:
+    """Write nothing."""
 
 
 class KeyCache:
@@ -42,10 +59,16 @@ class KeyCache:
     Args:
         store: The store.
         file: Where digests of the keys are kept, for a start while the store is down.
+        note_uses: Writes when keys were used; by default nothing does.
+
+    Attributes:
+        uses: When keys were used, by their digests, as far as it is not in the store yet.
     """
 
-    def __init__(self, store: Store, file: Path) -> None:
+    def __init__(self, store: Store, file: Path, note_uses: NoteUses = _forget_uses) -> None:
         self.store, self.file = store, file
+        self.uses: dict[str, float] = {}
+        self._note_uses, self._noted = note_uses, time.monotonic()
         self._known: dict[str, Key] | None = None
         self._was_read, self._is_ending = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -61,15 +84,29 @@ class KeyCache:
         if self._task is not None:
             with suppress(TimeoutError):  # not cancelled: a thread that reads would use a closed store
                 await asyncio.wait_for(self._task, TIMEOUT_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._write_uses(), TIMEOUT_SECONDS)
 
     async def _keep_reading(self) -> None:
         while not self._is_ending.is_set():
-            await self._refresh()
+            await self.refresh()
             self._was_read.set()
+            if time.monotonic() - self._noted > USES_INTERVAL:
+                await self._write_uses()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_ending.wait(), REFRESH_INTERVAL)
 
-    async def _refresh(self) -> None:
+    async def _write_uses(self) -> None:
+        """Note in the store when keys were used; while it is down, the times wait for the next attempt."""
+        self._noted, noted = time.monotonic(), dict(self.uses)
+        with suppress(Problem):
+            if noted:
+                await self._note_uses(noted)
+            # A key that was used in the meantime stays.
+            self.uses = {key: at for key, at in self.uses.items() if at != noted.get(key)}
+
+    async def refresh(self) -> None:
+        """Read the keys; while the store is down, those that are known stay valid."""
         try:
             found = await asyncio.to_thread(list_keys, self.store)
         except StoreError:
@@ -118,6 +155,7 @@ class KeyCache:
             raise Problem(
                 401, what, code="invalid_api_key", do="send Authorization: Bearer KEY of editloop keys create"
             )
+        self.uses[key.digest] = time.time()
         return key
 
 

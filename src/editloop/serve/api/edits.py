@@ -1,12 +1,11 @@
-"""`/v1/edits`: recording, finding and exporting users' edits; and `/v1/users`, to forget a user."""
+"""`/v1/edits`: recording, finding and exporting users' edits, and saying why a draft was edited."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import islice
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -15,8 +14,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from editloop.edits import count_changes, diff_lines, redline
-from editloop.serve.api.schemas import EditRequest, check_texts, documented, parse
-from editloop.serve.api.state import ServerState, get_state
+from editloop.edits.cost import Breakdown, Cost
+from editloop.serve.api.export import EXPORTS, MEDIA_TYPES, Export
+from editloop.serve.api.parameters import Before, check_text, cursor_of, parse_cursor
+from editloop.serve.api.schemas import EditRequest, ReasonRequest, check_texts, documented, parse
+from editloop.serve.api.state import ServerState, audit_entry, get_state
+from editloop.serve.loop.admin_commands import Audited, SetReason
 from editloop.serve.loop.edit_commands import RecordExternal
 from editloop.serve.loop.logged_text import logged_context, logged_metadata
 from editloop.serve.loop.redaction import redact_text
@@ -50,8 +53,15 @@ async def record(request: Request) -> dict[str, Any]:
         response_id = await _record_external(state, asked, key)
     assert response_id is not None
     edit = None if asked.edit is None else redact_text(asked.edit, state.completions.redact)
-    discarded = bool(asked.discarded)
-    result = await state.loop.edit(response_id, edit, revision=asked.revision, key=key, discarded=discarded)
+    reason = None if asked.reason is None else redact_text(asked.reason, state.completions.redact)
+    result = await state.loop.edit(
+        response_id,
+        edit,
+        revision=asked.revision,
+        key=key,
+        discarded=bool(asked.discarded),
+        reason=reason,
+    )
     return {
         "object": "edit",
         "response_id": result.response_id,
@@ -102,45 +112,25 @@ async def find(
     since: Annotated[float | None, Query(description="Seconds since 1970", allow_inf_nan=False)] = None,
     until: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     q: Annotated[str | None, Query(max_length=200, description="Words in a text")] = None,
-    before: Annotated[str | None, Query(max_length=160, description="`next` of the previous page")] = None,
+    before: Before = None,
     limit: Annotated[int, Query(ge=1, le=500)] = PAGE_ROWS,
-    format: Annotated[Literal["json", "ndjson"], Query(description="ndjson: all rows, as a log")] = "json",
+    format: Annotated[
+        Literal["json", "ndjson", "csv"], Query(description="ndjson, csv: all rows, as a log")
+    ] = "json",
 ) -> Response:
-    """Find responses and their edits: a page of them, the newest first, or all of them as a log (NDJSON)."""
+    """Find responses and their edits: a page of them, the newest first, or all of them as a log."""
     state = get_state(request)
-    for text in (user, policy, q):
-        if text is not None and "\0" in text:
-            raise Problem(400, "a filter is not valid text", code="invalid_text")
+    check_text(user, policy, q)
     which = LogFilter(user, policy, status, since, until, q)
-    if format == "ndjson":
-        return StreamingResponse(_lines(state, which), media_type="application/x-ndjson")
-    begin = None if before is None else _cursor(before)
+    if format != "json":
+        return StreamingResponse(_lines(state, which, format), media_type=MEDIA_TYPES[format])
+    begin = parse_cursor(before)
     # One row more than the page shows whether there is a next page.
     rows = await state.loop.read(lambda c: _with_costs(c, log_page(c, which, limit + 1, begin)))
     page = rows[:limit]
-    following = f"{page[-1]['time']!r}:{page[-1]['id']}" if len(rows) > limit else None
+    following = cursor_of(page[-1]["time"], page[-1]["id"]) if len(rows) > limit else None
     body = json.dumps({"object": "list", "data": page, "next": following}, allow_nan=False)
     return Response(body, media_type="application/json")
-
-
-def _cursor(text: str) -> tuple[float, str]:
-    """The time and the identity of the row at which the previous page ended.
-
-    A cursor and not an offset: new rows at the front would shift the pages.
-
-    Raises:
-        Problem: 400, the text is not `next` of a page.
-    """
-    moment_text, colon, response_id = text.partition(":")
-    try:
-        moment = float(moment_text)
-        if not colon or math.isnan(moment) or "\0" in response_id:  # no row comes before or after NaN
-            raise ValueError
-    except ValueError:
-        raise Problem(
-            400, "not the end of a page", code="invalid_request", param="before", do="give a page's `next`"
-        ) from None
-    return moment, response_id
 
 
 def _record(row: Row[Any]) -> dict[str, Any]:
@@ -173,15 +163,10 @@ def _with_costs(connection: Connection, rows: Sequence[Row[Any]]) -> list[dict[s
     return found
 
 
-async def _lines(state: ServerState, which: LogFilter) -> AsyncIterator[str]:
+async def _lines(state: ServerState, which: LogFilter, format: Export) -> AsyncIterator[str]:
     """The rows as lines of a log, read in a thread as they are sent, so that no export is in memory whole."""
-
-    def lines() -> Iterator[str]:
-        for row in state.loop.store.stream(lambda c: log_rows(c, which)):
-            kept = {name: value for name, value in _record(row).items() if value is not None}
-            yield json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n"
-
-    source = lines()
+    rows = state.loop.store.stream(lambda c: log_rows(c, which))
+    source = EXPORTS[format](map(_record, rows))
     while part := await asyncio.to_thread(lambda: list(islice(source, STREAM_LINES))):
         yield "".join(part)
 
@@ -197,9 +182,9 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
     )
     if draft is None:
         raise Problem(404, "no such response", code="response_not_found", seen=response_id)
-    response = draft.response or ""
+    response, cost = draft.response or "", state.loop.cost
     # Texts are aligned in a thread: long ones take a while, and other requests do not wait for that.
-    shown = await asyncio.to_thread(lambda: [_revision(row, response) for row in revisions])
+    shown = await asyncio.to_thread(lambda: [_revision(row, response, cost) for row in revisions])
     return {
         "response_id": response_id,
         "time": draft.time,
@@ -207,41 +192,59 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
         "policy": draft.policy,
         "propensity": draft.propensity,
         "logprob": draft.logprob,
+        "seconds": draft.seconds,
+        "prompt_tokens": draft.prompt_tokens,
+        "completion_tokens": draft.completion_tokens,
         "context": _parsed(draft.context),
         "response": draft.response,
         "finish": draft.finish,
+        "non_answer": draft.non_answer,
+        "cost": cost.name,
         "revisions": shown,
     }
 
 
-def _revision(row: Row[Any], response: str) -> dict[str, Any]:
-    about = {"revision": row.revision, "time": row.time, "cost": row.cost, "discarded": bool(row.discarded)}
+def _revision(row: Row[Any], response: str, cost: Cost) -> dict[str, Any]:
+    about = {"revision": row.revision, "time": row.time, "cost": row.cost, "reason": row.reason}
+    about |= {"discarded": bool(row.discarded)}
     if row.discarded:
-        return about | {"edit": None, "redline": [], "lines": None, "changes": None}
+        return about | {
+            "edit": None,
+            "redline": [],
+            "lines": None,
+            "changes": None,
+            "parts": None,
+            "sum": None,
+        }
     edit = response if row.edit is None else row.edit
-    changes = count_changes(response, edit).in_words()
-    shown = {"redline": redline(response, edit), "lines": diff_lines(response, edit)}
-    return about | {"edit": edit, **shown, "changes": changes}
+    found = cost.breakdown and cost.breakdown(response, edit)
+    counts, unit = (found.counts, found.unit) if found else (count_changes(response, edit), "word")
+    return about | {
+        "edit": edit,
+        "redline": redline(response, edit, found),
+        "lines": diff_lines(response, edit),
+        "changes": counts.in_words(unit),
+        "parts": found and _parts(found),
+        "sum": found and found.cost,
+    }
 
 
-@router.delete("/v1/users/{user:path}", tags=["edits"])
-async def forget(request: Request, user: str) -> dict[str, Any]:
-    """Remove a user's texts. The costs of edits stay, without a name, and so do policies trained on them."""
-    loop = get_state(request).loop
-    if "\0" in user:
-        raise Problem(404, "no such user", code="user_not_found")
+def _parts(found: Breakdown) -> list[dict[str, Any]]:
+    """What was replaced, deleted and inserted: how many units, and what they cost together."""
+    return [
+        {"kind": kind, "n": getattr(found.counts, kind), "cost": part} for kind, part in found.parts.items()
+    ]
 
-    # Before the removal, after which the store no longer knows when this user was first seen.
-    def trained(connection: Connection) -> list[str]:
-        first = reads.first_seen(connection, user, loop.scopes.of(user))
-        if first is None:
-            return []
-        # Also the runs whose policies never became an arm, and the one that is being fitted.
-        begun = [each.lineage for each in loop.state.stages.history if each.lineage]
-        others = {each.run for each in begun if each.owner not in ("", loop.scopes.key(user))}
-        runs = {each.run for each in begun if each.until >= first}
-        return sorted(runs.union(reads.runs_trained_since(connection, first)) - others)
 
-    runs = await loop.read(trained)
-    removed = await loop.forget(user)
-    return {"object": "user.deleted", "user": user, "removed": removed, "trained": runs}
+@router.put("/v1/edits/{response_id}/reason", tags=["edits"], openapi_extra=documented(ReasonRequest))
+async def annotate(request: Request, response_id: str) -> dict[str, Any]:
+    """Say why a draft was edited, for the last revision of its edit; an application says it with the edit."""
+    state = get_state(request)
+    asked = parse(ReasonRequest, await request.body())
+    check_texts(asked, state.limits.text)
+    if "\0" in response_id:
+        raise Problem(404, "no edit of such a response", code="edit_not_found")
+    reason = None if asked.reason is None else redact_text(asked.reason, state.completions.redact)
+    command = Audited(SetReason(response_id, reason), audit_entry(request, "annotate", response_id))
+    revision = await state.loop.write(command)
+    return {"object": "reason", "response_id": response_id, "revision": revision, "reason": reason}

@@ -90,6 +90,7 @@ class AdmissionMiddleware:
         if key is None:
             check_local(headers, scope.get("client"))
         check_role(key, scope["method"], path)
+        scope.setdefault("state", {})["key"] = key  # what routes know as `request.state.key`
         name = key.name if key else None
         self._rate.take(name or "")  # after the key is known to be valid: guesses use up nobody's rate
         size = headers.get(b"content-length", b"0")

@@ -22,6 +22,7 @@ from fastapi import APIRouter, Query, Request
 
 from editloop.edits.cost import describe_cost
 from editloop.intervals import mean_interval
+from editloop.serve.api.parameters import Since, Until
 from editloop.serve.api.state import get_state
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.problem import Problem
@@ -33,9 +34,6 @@ __all__ = ["Sums", "router"]
 router = APIRouter()
 
 BINS, MAX_BINS = 30, 400
-LATEST = 1e11
-"""Seconds since 1970 at which a period may end at most: in the year 5138."""
-
 DAY = 86_400.0
 
 
@@ -90,19 +88,18 @@ class Sums(NamedTuple):
 @router.get("/v1/overview", tags=["policies"])
 async def overview(
     request: Request,
-    since: Annotated[
-        float | None, Query(ge=0, le=LATEST, allow_inf_nan=False, description="By default the first event")
-    ] = None,
-    until: Annotated[
-        float | None, Query(ge=0, le=LATEST, allow_inf_nan=False, description="By default now")
-    ] = None,
+    since: Since = None,
+    until: Until = None,
     bins: Annotated[int, Query(ge=1, le=MAX_BINS)] = BINS,
     trim: Annotated[bool, Query(description="Begin with the period's first event")] = False,
     user: Annotated[
         str | None, Query(max_length=256, description="The user for whom beliefs are shown")
     ] = None,
 ) -> dict[str, Any]:
-    """Show what the edits of a period cost, by time and by arm, and what is believed of the arms now."""
+    """Show what the edits of a period cost, by time and by arm, and what is believed of the arms now.
+
+    By default the period begins with the first event, and ends now.
+    """
     loop = get_state(request).loop
     if user is not None and "\0" in user:
         raise Problem(400, "a user's name is not valid text", code="invalid_text", param="user")

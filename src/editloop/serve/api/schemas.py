@@ -10,12 +10,15 @@ from pydantic_core import PydanticCustomError
 from editloop.autopilot.stages import Stage
 from editloop.io import UnsafeJSONError, parse_json
 from editloop.serve.problem import Problem
+from editloop.store.keys import Role
 
 __all__ = [
     "ChatRequest",
     "EditRequest",
+    "KeyRequest",
     "PauseRequest",
     "PromoteRequest",
+    "ReasonRequest",
     "StageRequest",
     "check_texts",
     "documented",
@@ -88,6 +91,9 @@ class EditRequest(_Request):
     policy: str | None = Field(None, max_length=200, description="What wrote it")
     user: str | None = Field(None, min_length=1, max_length=256)
     metadata: dict[str, Any] | None = None
+    reason: str | None = Field(
+        None, min_length=1, max_length=1000, description="Why the user did that, in words or as tags"
+    )
 
     @field_validator("response")
     @classmethod
@@ -124,6 +130,28 @@ class PauseRequest(_Request):
     """Whether the autopilot is paused."""
 
     paused: bool
+
+
+class ReasonRequest(_Request):
+    """Why a draft was edited."""
+
+    reason: str | None = Field(
+        None, min_length=1, max_length=1000, description="In words or as tags; null takes it away"
+    )
+
+
+class KeyRequest(_Request):
+    """A new key."""
+
+    name: str = Field(min_length=1, max_length=64, description="By which it is shown and revoked")
+    role: Role = Field("app", description="app may ask for drafts and send edits; admin may do everything")
+
+    @field_validator("name")
+    @classmethod
+    def _visible(cls, name: str) -> str:
+        if name != name.strip() or not name.isprintable():
+            raise PydanticCustomError("name", "a name has visible characters, and no blanks at its ends")
+        return name
 
 
 class PromoteRequest(_Request):

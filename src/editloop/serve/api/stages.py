@@ -11,7 +11,8 @@ from editloop.autopilot.ledger import PAUSED, SOMEBODY
 from editloop.autopilot.stages import Stages, Transition
 from editloop.serve.api.arms import follow
 from editloop.serve.api.schemas import PauseRequest, StageRequest, check_texts, documented, parse
-from editloop.serve.api.state import get_state
+from editloop.serve.api.state import audit_entry, get_state
+from editloop.serve.loop.admin_commands import Audited
 from editloop.serve.loop.stage_commands import ChangeStage, PauseAutopilot
 from editloop.store import reads
 
@@ -87,7 +88,8 @@ async def move(request: Request) -> dict[str, Any]:
     asked = parse(StageRequest, await request.body())
     check_texts(asked, 4096)
     command = ChangeStage(asked.subject, asked.stage, time.time(), SOMEBODY, asked.reason or "")
-    epoch = await state.loop.write(command)
+    entry = audit_entry(request, "move", asked.subject, stage=asked.stage)
+    epoch = await state.loop.write(Audited(command, entry))
     await follow(state)
     arms = state.loop.bandit.arms if epoch is None else epoch.arms
     return {"object": "stage", "subject": asked.subject, "stage": asked.stage, "arms": list(arms)}
@@ -98,5 +100,6 @@ async def pause(request: Request) -> dict[str, Any]:
     """Pause the autopilot, or let it go on. A fit that is under way goes on."""
     asked = parse(PauseRequest, await request.body())
     note = f"{time.time():.0f} by {SOMEBODY}" if asked.paused else ""
-    await get_state(request).loop.write(PauseAutopilot(note))
+    entry = audit_entry(request, "pause" if asked.paused else "resume", "autopilot")
+    await get_state(request).loop.write(Audited(PauseAutopilot(note), entry))
     return {"object": "autopilot", "paused": asked.paused}

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from editloop.serve.backends.base import PromptedRequest
+from editloop.serve.loop.logged_text import token_count
 
 __all__ = ["CHARACTERS_PER_TOKEN", "PromptTallies", "PromptTally", "added_tokens", "used_tokens"]
 
@@ -61,7 +62,7 @@ def added_tokens(prompt: PromptedRequest, usage: Mapping[str, Any] | None, count
     if counted is not None:
         return counted
     whole, asked = characters(prompt["messages"]), characters(prompt.asked["messages"])
-    tokens = _number(usage, "prompt_tokens")
+    tokens = token_count(usage, "prompt_tokens")
     if tokens is None or whole == 0:
         return round((whole - asked) / CHARACTERS_PER_TOKEN)
     return round(tokens * (whole - asked) / whole)
@@ -69,7 +70,7 @@ def added_tokens(prompt: PromptedRequest, usage: Mapping[str, Any] | None, count
 
 def used_tokens(messages: Any, answer: str | None, usage: Mapping[str, Any] | None) -> int:
     """Return the tokens of a prompt and its answer."""
-    tokens = _number(usage, "total_tokens")
+    tokens = token_count(usage, "total_tokens")
     if tokens is not None:
         return tokens
     return round((characters(messages) + len(answer or "")) / CHARACTERS_PER_TOKEN)
@@ -84,9 +85,3 @@ def characters(messages: Any) -> int:
         texts = (part.get("text") for part in parts if isinstance(part, Mapping))
         total += sum(len(text) for text in texts if isinstance(text, str))
     return total
-
-
-def _number(usage: Mapping[str, Any] | None, name: str) -> int | None:
-    """A count of tokens of another server, which may write anything there."""
-    found = (usage or {}).get(name)
-    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None

@@ -175,6 +175,8 @@ class RecordResponse:
         compared: All drafts of which it was chosen, as JSON; None if it is the only one.
         seconds: The time that the policy took; None if it is not known.
         logprob: Its log-probability by the policy that wrote it, in nats; None if it is not known.
+        prompt_tokens: The tokens of what was asked; None if the backend did not say.
+        completion_tokens: The tokens of the response; None if the backend did not say.
     """
 
     response_id: str
@@ -185,6 +187,8 @@ class RecordResponse:
     compared: str | None = None
     seconds: float | None = None
     logprob: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
     @property
     def names(self) -> Collection[str]:
@@ -210,6 +214,8 @@ class RecordResponse:
             compared=self.compared,
             seconds=self.seconds,
             logprob=self.logprob,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
         )
         if not finished:
             draft = reads.draft(connection, self.response_id)

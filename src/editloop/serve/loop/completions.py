@@ -30,7 +30,6 @@ from editloop.serve.backends.base import (
     BackendUnavailableError,
     Chunk,
     Completion,
-    Draft,
     attempt_timeout,
     note_user,
 )
@@ -154,6 +153,7 @@ class CompletionService:
             asked=request.characters(),
             compared=compared,
             seconds=generation.model_seconds,
+            usage=completion.usage,
             # Of a text that the redaction has changed, it is not known.
             logprob=completion.logprob if text is not None and text == completion.text else None,
         )
@@ -200,14 +200,14 @@ class CompletionService:
         first, rest = await self._attempt(generation, begin)
         await self._take_over(generation)
         # The identity stays reserved after this returns, until the stream has ended.
-        chunks = self._recorded(request, response_id, generation.arm, first, rest, reservation.pop_all())
+        chunks = self._recorded(request, response_id, generation, first, rest, reservation.pop_all())
         return CompletionStream(response_id, generation.arm, chunks, generation.model_seconds)
 
     async def _recorded(
         self,
         request: CompletionRequest,
         response_id: str,
-        arm: str,
+        generation: _Generation,
         first: Chunk,
         rest: AsyncIterator[Chunk],
         reservation: ExitStack,
@@ -218,18 +218,21 @@ class CompletionService:
         """
         parts: list[str] = []
         finish, is_text = "", True
+        began = time.perf_counter() - generation.model_seconds
 
-        async def record(reason: str, drafts: tuple[Draft, ...] = (), logprob: float | None = None) -> str:
+        async def record(reason: str, last: Chunk) -> str:
             written = "".join(parts)
             text = logged_response(written, self.redact) if is_text else None
             await self.loop.finish(
                 response_id,
                 text,
                 reason,
-                arm=arm,
+                arm=generation.arm,
                 asked=request.characters(),
-                compared=logged_drafts(drafts, self.redact),
-                logprob=logprob if text == written else None,
+                compared=logged_drafts(last.drafts, self.redact),
+                seconds=time.perf_counter() - began,
+                usage=last.usage,
+                logprob=last.logprob if text == written else None,
             )
             if text is not None:
                 self.shadows.consider(request, response_id)
@@ -241,9 +244,9 @@ class CompletionService:
                     parts.append(str(content))
                 is_text = is_text and not chunk.delta.get("tool_calls")
                 if chunk.finish and not finish:
-                    finish = await record(finish_reason(chunk.finish), chunk.drafts, chunk.logprob)
+                    finish = await record(finish_reason(chunk.finish), chunk)
                 yield chunk
-            finish = finish or await record("stop")
+            finish = finish or await record("stop", Chunk({}))
         except BaseException:  # also when the client has disconnected: then the generator is closed here
             if not finish:
                 with suppress(Problem):

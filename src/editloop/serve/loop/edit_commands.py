@@ -49,6 +49,7 @@ class RecordEdit:
         time: When, in seconds since 1970.
         cost: The cost of the edit by the two texts, if it was computed before this command is applied.
         discarded: Whether the user threw the response away.
+        reason: Why the user did that; None if it is not known.
     """
 
     response_id: str
@@ -58,6 +59,7 @@ class RecordEdit:
     time: float
     cost: float | None = None
     discarded: bool = False
+    reason: str | None = None
 
     @property
     def names(self) -> Collection[str]:
@@ -91,6 +93,7 @@ class RecordEdit:
         revision = self.revision or max(there, default=0) + 1
         row = {"response_id": self.response_id, "revision": revision, "time": self.time}
         row |= {"edit": self.edit, "key": self.key, "discarded": self.discarded or None}
+        row |= {"reason": self.reason}
         writes.insert_edit(connection, row)
         cost, outcome = None, outcome_of(draft.response, self.edit, discarded=self.discarded)
         if draft.response is not None:  # otherwise `RecordResponse` computes the cost when the text is there

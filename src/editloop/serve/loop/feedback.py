@@ -13,10 +13,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from editloop.autopilot.stages import Transition
 from editloop.edits import Context, get_cost
@@ -27,6 +27,7 @@ from editloop.serve.loop.appender import Prices
 from editloop.serve.loop.commands import Command, RecordDecision, RecordReroute, RecordResponse
 from editloop.serve.loop.costs import CostVersion
 from editloop.serve.loop.edit_commands import EditResult, RecordEdit
+from editloop.serve.loop.logged_text import token_count
 from editloop.serve.loop.maintenance import Maintenance
 from editloop.serve.loop.non_answers import NonAnswers
 from editloop.serve.loop.recovery import recover
@@ -37,6 +38,7 @@ from editloop.serve.loop.state import LoopState
 from editloop.serve.loop.state_folder import claim_folder
 from editloop.serve.loop.writer import Writer
 from editloop.store import reads
+from editloop.store.audit import AuditEntry
 from editloop.store.database import TIMEOUT_SECONDS, Connection, Store
 
 __all__ = ["FeedbackLoop"]
@@ -61,6 +63,7 @@ class FeedbackLoop:
         reprice: Whether all edits are measured again at the start, by the cost of `config`.
 
     Attributes:
+        cost: The cost of an edit.
         state: What is known: the fold of the store's events, and the decisions in flight.
         non_answers: How often each arm writes drafts that are no answers.
         scopes: Makes the scopes and digests by which users and requests are recognised.
@@ -85,7 +88,7 @@ class FeedbackLoop:
         self.non_answers = NonAnswers()
         self.snapshots = Snapshots(folder / "snapshot.json", self.config)
         self._expire_after, self._keep_for, self._reprice = expire_after, keep_for, reprice
-        self._cost = get_cost(self.config.cost)
+        self.cost = get_cost(self.config.cost)
         self._cost_version = CostVersion(self.config.cost, 0)
         self._claim: int | None = None  # descriptor of the state folder's lock
         self._access: StoreAccess | None = None
@@ -277,6 +280,7 @@ class FeedbackLoop:
         compared: str | None = None,
         seconds: float | None = None,
         logprob: float | None = None,
+        usage: Mapping[str, Any] | None = None,
     ) -> tuple[str, str] | None:
         """Record how a response ended. No edit is expected of a response without a text.
 
@@ -289,6 +293,7 @@ class FeedbackLoop:
             compared: All drafts of which it was chosen, as JSON.
             seconds: The time that the policy took.
             logprob: Its log-probability by the policy that wrote it, in nats.
+            usage: The counts of tokens, as in OpenAI's API.
 
         Returns:
             The text that is in the store already, and its arm, if another attempt finished first; else None.
@@ -299,7 +304,18 @@ class FeedbackLoop:
                 rule = self.non_answers.examine(arm, response, asked)
             except Exception as error:  # a rule of another package must not lose the response
                 log.warning("%s: the rules for non-answers have failed: %r", response_id, error)
-        command = RecordResponse(response_id, response, reason, time.time(), rule, compared, seconds, logprob)
+        command = RecordResponse(
+            response_id,
+            response,
+            reason,
+            time.time(),
+            rule,
+            compared,
+            seconds,
+            logprob,
+            token_count(usage, "prompt_tokens"),
+            token_count(usage, "completion_tokens"),
+        )
         return await self.write(command)
 
     async def edit(
@@ -310,6 +326,7 @@ class FeedbackLoop:
         revision: int | None = None,
         key: str | None = None,
         discarded: bool = False,
+        reason: str | None = None,
     ) -> EditResult:
         """Record a user's edit of a response.
 
@@ -319,6 +336,7 @@ class FeedbackLoop:
             revision: The revision number that the client gives the edit; None for the next one.
             key: The client's idempotency key.
             discarded: Whether the user threw the response away.
+            reason: Why the user did that.
 
         Raises:
             Problem: As in `RecordEdit`; or 503, the store is down.
@@ -330,7 +348,7 @@ class FeedbackLoop:
             # never changes, so the cost is still right when the command is applied.
             if response is not None:
                 cost = await asyncio.to_thread(self.edit_cost, response, edit)
-        command = RecordEdit(response_id, edit, revision, key, time.time(), cost, discarded)
+        command = RecordEdit(response_id, edit, revision, key, time.time(), cost, discarded, reason)
         return await self.write(command)
 
     async def set_arms(self, command: Command[Arms]) -> Arms:
@@ -339,13 +357,13 @@ class FeedbackLoop:
         await self.look_up_policies()
         return epoch
 
-    async def forget(self, user: str) -> int:
+    async def forget(self, user: str, entry: AuditEntry | None = None) -> int:
         """Remove the texts of a user; see `Maintenance.forget`."""
-        return await self.maintenance.forget(user)
+        return await self.maintenance.forget(user, entry)
 
     def edit_cost(self, response: str, edit: str) -> float:
         """The cost of an edit."""
-        return float(self._cost([response], [edit])[0])
+        return float(self.cost([response], [edit])[0])
 
     # Read
 

@@ -17,11 +17,15 @@ __all__ = [
     "logged_metadata",
     "logged_response",
     "spoken_text",
+    "token_count",
 ]
 
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "function_call", "content_filter")
 """Why a response ends, in the words of OpenAI's API."""
+
+MAX_TOKENS = 2**31
+"""Counts from here on do not fit the store's column, and no request has as many tokens."""
 
 
 def logged_context(messages: Any, redact: Redact) -> Any:
@@ -80,3 +84,10 @@ def logged_drafts(drafts: Sequence[Draft], redact: Redact) -> str | None:
 def finish_reason(reason: str) -> str:
     """Return why a response ended, as it is kept: a word of OpenAI's API, `stop` for an unknown one."""
     return reason if reason in FINISH_REASONS else "stop"
+
+
+def token_count(usage: Mapping[str, Any] | None, name: str) -> int | None:
+    """A count of tokens by a model's server, which may write anything there; None if it does not say."""
+    found = (usage or {}).get(name)
+    is_count = isinstance(found, int) and not isinstance(found, bool) and 0 < found < MAX_TOKENS
+    return int(found) if found is not None and is_count else None

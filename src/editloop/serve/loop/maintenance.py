@@ -11,9 +11,11 @@ from typing import Any
 
 from editloop.errors import StoreError
 from editloop.serve.loop.access import StoreAccess
+from editloop.serve.loop.admin_commands import Audited
 from editloop.serve.loop.commands import ExpireResponses, ForgetUser, RemoveTexts
 from editloop.serve.problem import Problem, store_unavailable
 from editloop.store import reads
+from editloop.store.audit import AuditEntry
 from editloop.store.database import TIMEOUT_SECONDS
 
 __all__ = ["Maintenance"]
@@ -96,11 +98,15 @@ class Maintenance:
         self._expired_until = until
         return expired
 
-    async def forget(self, user: str) -> int:
+    async def forget(self, user: str, entry: AuditEntry | None = None) -> int:
         """Remove the texts of a user from the database and its files; return from how many responses.
 
         What is in this process's spool is written first, and removed with the rest. What is in the spools of
         other replicas is written without texts when it arrives.
+
+        Args:
+            user: Who is forgotten.
+            entry: What is written about it, if an admin has asked for it.
 
         Raises:
             Problem: 503, the store is down, or a reader still sees the texts.
@@ -108,7 +114,9 @@ class Maintenance:
         # The note comes before the removal: what arrives between the two is either written without texts, or
         # in the database already and found by the removal. A kill after the note leaves texts, but the
         # request was not acknowledged, and the client has to send it again.
-        await _retry(lambda: self.access.write(ForgetUser(user, time.time())), self._is_down)
+        forget = ForgetUser(user, time.time())
+        command = forget if entry is None else Audited(forget, entry)
+        await _retry(lambda: self.access.write(command), self._is_down)
         removed = await self._remove(user=user)
         self._is_scrubbed = False
         await _retry(self._scrub, self._is_down)

@@ -73,6 +73,19 @@ export async function json(path, options) {
   return (await request(path, options)).json();
 }
 
+let who = null; // what the key may do, as a promise that all pages share
+
+document.addEventListener("key", () => { who = null; });
+
+/** What the key in use may do, and the cost of edits: `{key, role, is_admin, routes, cost, cost_label, alignment}`. */
+export function me() {
+  who ??= json("v1/me").catch((error) => {
+    who = null;
+    throw error;
+  });
+  return who;
+}
+
 /** A path with a query of those parameters that have a value. */
 export function withQuery(path, parameters) {
   const query = new URLSearchParams();
@@ -83,8 +96,24 @@ export function withQuery(path, parameters) {
   return text ? `${path}?${text}` : path;
 }
 
+/** A link that saves what a path returns as a file, with the key if there is one; `failed` is called with an error. */
+export function exportLink(label, name, failed) {
+  const link = document.createElement("a");
+  Object.assign(link, { className: "button", download: name, textContent: label });
+  link.addEventListener("click", async (event) => {
+    if (!key.get()) return; // without a key, the link itself works, and needs no memory for the file
+    event.preventDefault();
+    try {
+      await save(link.href, name);
+    } catch (error) {
+      failed(error);
+    }
+  });
+  return link;
+}
+
 /** Save what a path returns as a file. It goes through a blob, because a link could not send the key. */
-export async function save(path, name) {
+async function save(path, name) {
   const address = URL.createObjectURL(await (await request(path)).blob());
   const link = document.createElement("a");
   link.href = address;

@@ -61,10 +61,10 @@ const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(
 export function chart({ title, unit, points, since, until, height, max, format = number, describe, hint = "", signal }) {
   const drawing = h("div", { class: "drawing" });
   const readout = h("p", { class: "readout", role: "status" });
-  const figure = h("figure", { class: "chart" },
-    h("figcaption", {}, h("span", { class: "chart-title" }, title), h("span", { class: "unit" }, unit)), drawing, readout);
   const known = points.filter((point) => point.value !== null);
-  const top = max ?? scale(known);
+  const axis = max ? { top: max, cut: 0 } : scale(known);
+  const figure = h("figure", { class: "chart" },
+    h("figcaption", {}, h("span", { class: "chart-title" }, title), h("span", { class: "unit" }, unit), cutNote(axis, format)), drawing, readout);
   let chosen = null;
   let mark = () => {};
 
@@ -74,12 +74,11 @@ export function chart({ title, unit, points, since, until, height, max, format =
     mark(i);
   }
 
-  function draw() {
-    const width = Math.max(drawing.clientWidth, 240);
+  function draw(width) {
     const inner = { w: width - EDGE.left - EDGE.right, h: height - EDGE.top - EDGE.bottom };
     const bin = (until - since) / points.length;
     const x = (t) => EDGE.left + ((t - since) / (until - since)) * inner.w;
-    const grid = ticks(top, height > 160 ? 4 : 2);
+    const grid = ticks(axis.top, height > 160 ? 4 : 2);
     const last = max ?? grid.values.at(-1);
     const y = (value) => EDGE.top + inner.h * (1 - Math.min(value, last) / last);
     const middle = (point) => x(point.time + bin / 2);
@@ -94,7 +93,7 @@ export function chart({ title, unit, points, since, until, height, max, format =
     for (const { t, label } of moments(since, until, inner.w / 62)) {
       svg.append(s("line", { class: "notch", x1: x(t), x2: x(t), y1: height - EDGE.bottom, y2: height - EDGE.bottom + 5 }));
       const near = x(t) < EDGE.left + 18 ? "start" : x(t) > width - EDGE.right - 22 ? "end" : "middle";
-      svg.append(s("text", { class: "tick", x: x(t), y: height - 7, "text-anchor": near }, label));
+      svg.append(s("text", { class: "tick along", x: x(t), y: height - 7, "text-anchor": near }, label));
     }
     for (const stretch of stretches(points)) {
       const banded = stretch.map((p) => ({ ...p, low: p.low ?? p.value, high: p.high ?? p.value }));
@@ -104,7 +103,11 @@ export function chart({ title, unit, points, since, until, height, max, format =
       else svg.append(s("line", { class: "whisker", x1: above[0][0], x2: above[0][0], y1: above[0][1], y2: below[0][1] }));
       svg.append(s("path", { class: "line", d: path(stretch.map((p) => [middle(p), y(p.value)])) }));
     }
-    for (const point of known) svg.append(s("circle", { class: "dot", cx: middle(point), cy: y(point.value), r: 2.6 }));
+    for (const point of known) {
+      // A value beyond the axis is an arrow at its top.
+      svg.append(point.value > last * 1.001 ? s("path", { class: "dot cut", d: `M${middle(point) - 5} ${EDGE.top + 6}h10l-5 -8z` })
+        : s("circle", { class: "dot", cx: middle(point), cy: y(point.value), r: 2.6 }));
+    }
     const cursor = s("line", { class: "cursor", y1: EDGE.top, y2: height - EDGE.bottom, visibility: "hidden" });
     const ring = s("circle", { class: "ring", r: 5, visibility: "hidden" });
     svg.append(cursor, ring);
@@ -130,36 +133,74 @@ export function chart({ title, unit, points, since, until, height, max, format =
       choose(Math.min(points.length - 1, Math.max(0, from + step)));
     });
     drawing.replaceChildren(svg);
+    withoutOverlap(svg);
     choose(null);
   }
 
-  let drawn = 0;
-  // Drawn anew at each width, not scaled, so that text and lines keep their size. The first call draws the chart.
-  const watch = new ResizeObserver(() => {
-    if (drawing.clientWidth === drawn) return; // the drawing itself changes the height, which must not draw again
-    drawn = drawing.clientWidth;
-    requestAnimationFrame(draw);
-  });
-  watch.observe(drawing);
-  signal?.addEventListener("abort", () => watch.disconnect());
+  fitted(drawing, draw, signal);
   return figure;
 }
 
-/** The largest value to be shown. A band that is wide because there are few edits must not flatten the line. */
-function scale(points) {
-  const mean = Math.max(0, ...points.map((point) => point.value));
-  const high = Math.max(0, ...points.map((point) => Math.min(point.high ?? 0, 2 * mean)));
-  return Math.max(mean, high) || 1;
+/**
+ * The top of an axis from 0 for these values, and which of them are beyond it: `{top, cut, highest}`.
+ *
+ * A few values that are more than three times the next lower one, at most a tenth of all, are cut, so that the others
+ * can still be told apart. The chart has to say so (`cutNote`).
+ */
+export function axisTop(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const n = sorted.length;
+  for (let cut = n < 3 ? 0 : Math.max(1, Math.floor(n / 10)); cut > 0; cut -= 1) {
+    const next = sorted[n - cut - 1];
+    if (next > 0 && sorted[n - cut] > 3 * next) return { top: next, cut, highest: sorted[n - 1] };
+  }
+  return { top: sorted[n - 1] || 1, cut: 0, highest: sorted[n - 1] ?? 0 };
 }
 
-/** A mean and its interval as a dot and a line, on a scale from 0 to `max`. */
+/** What is said beside a chart some of whose values are beyond its axis. */
+export function cutNote({ cut, highest }, format = number) {
+  return cut ? h("span", { class: "cut-note" }, `${cut} ${cut === 1 ? "value is" : "values are"} above the axis, up to ${format(highest)}`) : null;
+}
+
+/** The axis of points with bands. A band that is wide because there are few edits must not flatten the line. */
+function scale(points) {
+  const axis = axisTop(points.map((point) => point.value));
+  const high = Math.max(0, ...points.filter((point) => point.value <= axis.top).map((point) => Math.min(point.high ?? 0, 2 * axis.top)));
+  return { ...axis, top: Math.max(axis.top, high) };
+}
+
+/** Call `draw` with the width of a place, at once and whenever it changes, until `signal` ends that. */
+export function fitted(place, draw, signal) {
+  let drawn = 0;
+  // Drawn anew at each width, not scaled, so that text and lines keep their size.
+  const watch = new ResizeObserver(() => {
+    if (place.clientWidth === drawn) return; // the drawing itself changes the height, which must not draw again
+    drawn = place.clientWidth;
+    requestAnimationFrame(() => draw(Math.max(drawn, 240)));
+  });
+  watch.observe(place);
+  signal?.addEventListener("abort", () => watch.disconnect());
+}
+
+/** Remove labels along the axis that would touch the one before; the drawing has to be in the page. */
+export function withoutOverlap(svg) {
+  let end = -Infinity;
+  for (const label of svg.querySelectorAll("text.along")) {
+    const { x, width } = label.getBBox();
+    if (x < end + 8) label.remove();
+    else end = x + width;
+  }
+}
+
+/** A mean and its interval as a dot and a line, on a scale from 0 to `max`; an arrow if the mean is beyond it. */
 export function interval(mean, reach, max) {
   const x = (value) => 4 + 152 * Math.min(value / max, 1);
   const svg = s("svg", { class: "interval", viewBox: "0 0 160 16", width: 160, height: 16, "aria-hidden": "true" },
     s("line", { class: "grid", x1: 4, x2: 156, y1: 8, y2: 8 }));
   if (mean === null) return svg;
   if (reach) svg.append(s("line", { class: "reach", x1: x(reach[0]), x2: x(reach[1]), y1: 8, y2: 8 }));
-  svg.append(s("circle", { class: "dot", cx: x(mean), cy: 8, r: 4 }));
+  if (mean > max * 1.001) svg.append(s("path", { class: "dot", d: "M150 3v10l8 -5z" }));
+  else svg.append(s("circle", { class: "dot", cx: x(mean), cy: 8, r: 4 }));
   return svg;
 }
 

@@ -1,46 +1,45 @@
 // The edits: finding them, reading each as a redline, exporting them as a log.
 
-import { json, key, save, withQuery } from "./api.js";
+import { exportLink, json, withQuery } from "./api.js";
 import { armName, empty, h, number, plural, problem, time } from "./dom.js";
+import { parts } from "./parts.js";
+import { addressed, bounds, periodControl, readPeriod } from "./period.js";
+import { reason } from "./reason.js";
 import { diff, readsAsCode, redline } from "./redline.js";
 
 export const title = "Edits";
+export const needs = "admin";
 
 const FILTERS = ["q", "user", "policy", "status"];
 const STATUS = { edited: "Edited", accepted: "Kept", discarded: "Thrown away", pending: "Waiting", expired: "Expired" };
 const PAGE = 25;
 
 export async function show(place, { parameters, signal }) {
+  readPeriod(parameters);
   const filters = Object.fromEntries(FILTERS.map((name) => [name, parameters.get(name) ?? ""]));
   const list = h("ol", { class: "edits-list" });
   const below = h("div", { class: "below" });
   const status = h("p", { class: "hint", role: "status" });
   const trouble = h("div");
-  const exporting = h("a", { class: "button", download: "edits.ndjson" }, "Export as NDJSON");
+  const failed = (error) => trouble.replaceChildren(problem(error));
+  const exports = { ndjson: exportLink("Export as NDJSON", "edits.ndjson", failed), csv: exportLink("Export as CSV", "edits.csv", failed) };
   let current = 0;
-  exporting.addEventListener("click", async (event) => {
-    if (!key.get()) return; // without a key, the link itself works, and needs no memory for the file
-    event.preventDefault();
-    trouble.replaceChildren();
-    try {
-      await save(exporting.href, "edits.ndjson");
-    } catch (error) {
-      trouble.replaceChildren(problem(error));
-    }
-  });
+  let period = null;
 
   async function load(before) {
     const turn = (current += before ? 0 : 1); // an answer for earlier filters may arrive after that for the present ones
-    exporting.href = withQuery("v1/edits", { ...filters, format: "ndjson" });
+    if (!before) period = bounds("all"); // further pages are of the same moment's period
+    const shown = { ...filters, since: period.since, until: period.until };
+    for (const [format, link] of Object.entries(exports)) link.href = withQuery("v1/edits", { ...shown, format });
     trouble.replaceChildren();
     try {
-      const found = await json(withQuery("v1/edits", { ...filters, limit: PAGE, before }), { signal });
+      const found = await json(withQuery("v1/edits", { ...shown, limit: PAGE, before }), { signal });
       if (turn !== current) return;
       if (!before) list.replaceChildren();
       list.append(...found.data.map((each) => row(each, signal)));
-      const shown = list.childElementCount;
-      status.textContent = shown ? `${plural(shown, "draft")} shown, the newest first${found.next ? "" : "; there are no more"}.` : "";
-      below.replaceChildren(...(found.next ? [more(found.next)] : shown ? [] : [none(filters)]));
+      const rows = list.childElementCount;
+      status.textContent = rows ? `${plural(rows, "draft")} shown, the newest first${found.next ? "" : "; there are no more"}.` : "";
+      below.replaceChildren(...(found.next ? [more(found.next)] : rows ? [] : [none({ ...filters, ...addressed() })]));
     } catch (error) {
       if (error.name !== "AbortError" && turn === current) trouble.replaceChildren(problem(error));
     }
@@ -58,11 +57,12 @@ export async function show(place, { parameters, signal }) {
     return button;
   }
 
-  place.append(h("div", { class: "headline" }, h("h1", {}, title), exporting),
-    search(filters, () => {
-      history.replaceState(null, "", withQuery("#edits", filters));
-      return load();
-    }), trouble, status, list, below);
+  const changed = () => {
+    history.replaceState(null, "", withQuery("#edits", { ...filters, ...addressed() }));
+    return load();
+  };
+  place.append(h("div", { class: "headline" }, h("h1", {}, title), periodControl("all", changed)), search(filters, changed),
+    h("div", { class: "actions" }, exports.ndjson, exports.csv), trouble, status, list, below);
   await load();
 }
 
@@ -113,7 +113,8 @@ function row(each, signal) {
     h("span", { class: `status ${each.status}` }, STATUS[each.status] ?? each.status),
     h("span", { class: "cost" }, each.cost === null ? "" : number(each.cost)),
     h("span", { class: "snippet" }, h("span", { class: "context" }, brief(each.context).slice(0, 200) || "no context"),
-      h("span", { class: "text" }, (each.edit ?? each.response).slice(0, 300))),
+      h("span", { class: "text" }, (each.edit ?? each.response).slice(0, 300)),
+      each.reason ? h("span", { class: "why-edited" }, `Why: ${each.reason.slice(0, 200)}`) : null),
     h("span", { class: "who" }, who.map((name) => h("span", {}, name))),
     h("span", { class: "when" }, time(each.time)));
   button.addEventListener("click", async () => {
@@ -122,7 +123,7 @@ function row(each, signal) {
     panel.hidden = !open;
     if (!open || panel.childElementCount) return; // loaded when it is opened for the first time
     try {
-      panel.replaceChildren(...detail(await json(`v1/edits/${encodeURIComponent(each.id)}`, { signal })));
+      panel.replaceChildren(...detail(await json(`v1/edits/${encodeURIComponent(each.id)}`, { signal }), signal));
     } catch (error) {
       if (error.name !== "AbortError") panel.replaceChildren(problem(error));
     }
@@ -130,33 +131,45 @@ function row(each, signal) {
   return h("li", {}, button, panel);
 }
 
-function detail(found) {
+function detail(found, signal) {
   const { revisions } = found;
-  const body = h("div");
+  const body = h("div", { class: "column" });
   const fact = (name, ...value) => h("div", {}, h("dt", {}, name), h("dd", {}, ...value));
   const cost = h("dd", {});
   const showRevision = (which) => {
     const one = revisions[which];
     cost.replaceChildren(one ? number(one.cost) : "not known yet");
-    if (!one) body.replaceChildren(redline([["kept", found.response ?? ""]]), h("p", { class: "hint" }, "No edit has come in yet."));
-    else if (one.discarded) body.replaceChildren(redline([["kept", found.response ?? ""]]), h("p", { class: "hint" }, "Thrown away."));
-    else if (one.edit === found.response) body.replaceChildren(shown(one), h("p", { class: "hint" }, "Kept as it was."));
-    else body.replaceChildren(shown(one), h("p", { class: "hint" },
-      `${one.changes}${one.cost === null ? "" : `; cost ${number(one.cost)}`}`));
+    const draft = redline([["kept", found.response ?? ""]]);
+    if (!one) body.replaceChildren(draft, h("p", { class: "hint" }, "No edit has come in yet."));
+    else if (one.discarded) body.replaceChildren(draft, h("p", { class: "hint" }, "Thrown away."));
+    else if (one.edit === found.response) body.replaceChildren(...views(one), h("p", { class: "hint" }, "Kept as it was."));
+    else body.replaceChildren(...views(one), ...parts(one, found));
   };
   const facts = h("dl", { class: "facts" }, h("div", {}, h("dt", {}, "Cost"), cost), fact("User", found.user ?? "–"),
     fact("Policy", found.policy ? armName(found.policy) : "–"),
     found.propensity === null ? null : fact("Chance of being chosen", number(found.propensity, 2)),
+    found.seconds === null ? null : fact("Time", `${number(found.seconds)} s`),
+    found.completion_tokens === null ? null : fact("Tokens", `${number(found.completion_tokens, 0)} written`),
     fact("Response", h("code", {}, found.response_id)));
-  const parts = [facts];
-  if (revisions.length > 1) parts.push(chooser(revisions, showRevision));
+  const all = [facts];
+  if (revisions.length > 1) all.push(chooser(revisions, showRevision));
   showRevision(revisions.length - 1);
-  parts.push(body, context(found.context));
-  return parts;
+  all.push(body, ...(revisions.length ? [reason(found, signal)] : []), context(found.context));
+  return all;
 }
 
-function shown(revision) {
-  return revision.lines ? diff(revision.lines) : redline(revision.redline);
+/** A revision as a redline; code line by line, or with the units that the cost counts, as the reader chooses. */
+function views(revision) {
+  const counted = redline(revision.redline);
+  if (!revision.lines) return [counted];
+  const lines = diff(revision.lines);
+  const name = `view-${Math.random().toString(36).slice(2)}`;
+  counted.hidden = true;
+  const choice = (label, isLines) => h("label", {}, h("input", { type: "radio", name, checked: isLines, onchange: () => {
+    lines.hidden = !isLines;
+    counted.hidden = isLines;
+  } }), h("span", {}, label));
+  return [h("fieldset", { class: "segments view" }, h("legend", { class: "unseen" }, "View"), choice("Line by line", true), choice("As the cost counts", false)), lines, counted];
 }
 
 function chooser(revisions, changed) {

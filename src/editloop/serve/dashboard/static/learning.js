@@ -1,9 +1,12 @@
 // Learning: where each policy stands between its fit and the champion, the cost by generation, and how to undo.
 
 import { json } from "./api.js";
-import { armName, count, empty, h, number, problem, s, table, time } from "./dom.js";
+import { confirmed } from "./dialog.js";
+import { armName, count, empty, h, number, problem, table, time } from "./dom.js";
+import { generations } from "./generations.js";
 
 export const title = "Learning";
+export const needs = "admin";
 
 const EVERY = 5000; // milliseconds between two looks
 const PLAYED = new Set(["arm", "champion", "canary", "shadow"]);
@@ -20,6 +23,7 @@ export async function show(place, { signal }) {
   const list = h("div");
   const past = h("div");
   let seen = "";
+  let shown = new AbortController(); // its signal ends the chart that a newer one replaces
 
   async function load() {
     const found = await json("v1/stages", { signal });
@@ -33,7 +37,9 @@ export async function show(place, { signal }) {
       list.replaceChildren(empty("No policy has a stage yet", "An autopilot fits from the edits of this server, and tries what it fits: ", h("code", {}, "editloop serve --learn"), "."));
       return;
     }
-    curve.replaceChildren(generations(found.generations));
+    shown.abort();
+    shown = new AbortController();
+    curve.replaceChildren(generations(found.generations, PLAYED, shown.signal));
     list.replaceChildren(stages(found, move));
     past.replaceChildren(history(found, move));
   }
@@ -51,7 +57,9 @@ export async function show(place, { signal }) {
   }
 
   async function move(subject, stage, reason) {
-    if (!(await confirmed(subject, stage))) return;
+    const verb = VERBS[stage] ?? stage;
+    const text = [armName(subject), ` becomes: ${stage}. Users see the change with their next request, and it can be undone.`];
+    if (!(await confirmed({ title: `${verb}?`, text, verb, danger: stage === "rolled back" || stage === "retired" }))) return;
     await act(() => json("v1/stages", { method: "POST", body: { subject, stage, reason }, signal }), `${subject} is now: ${stage}.`);
   }
 
@@ -62,45 +70,10 @@ export async function show(place, { signal }) {
     if (error.name !== "AbortError") list.replaceChildren(problem(error));
   }
   const timer = setInterval(() => load().catch(() => {}), EVERY);
-  signal.addEventListener("abort", () => clearInterval(timer));
-}
-
-/** The mean cost of each policy while users had it, by generation. */
-function generations(rows) {
-  if (!rows.length) return h("div");
-  const best = new Map();
-  for (const row of rows) {
-    const before = best.get(row.generation);
-    if (!before || row.cost < before.cost) best.set(row.generation, row);
-  }
-  const line = [...best.values()].sort((a, b) => a.generation - b.generation);
-  const last = line.at(-1);
-  // Drawn for the width that there is, so that the text keeps its size.
-  const width = matchMedia("(max-width: 40rem)").matches ? 320 : 640;
-  const [height, left, right, top, bottom] = [220, 46, 16, 12, 40];
-  const most = Math.max(...rows.map((row) => row.cost)) * 1.1 || 1;
-  const numbers = Math.max(1, last.generation);
-  const x = (generation) => left + ((width - left - right) * generation) / numbers;
-  const y = (cost) => top + (height - top - bottom) * (1 - cost / most);
-  const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, class: "generations", role: "img", "aria-label": `Cost by generation: ${line.map((row) => `${row.generation}: ${number(row.cost)}`).join(", ")}` });
-  for (const value of [0, most / 2.2, most / 1.1]) {
-    svg.append(s("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
-      s("text", { class: "tick", x: left - 8, y: y(value) + 4, "text-anchor": "end" }, number(value, 2)));
-  }
-  const step = Math.ceil((numbers + 1) / (width / 50));
-  for (let each = 0; each <= numbers; each += step) {
-    svg.append(s("text", { class: "tick", x: x(each), y: height - 20, "text-anchor": "middle" }, each ? String(each) : "first"));
-  }
-  svg.append(s("text", { class: "tick", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "generation"));
-  svg.append(s("path", { class: "line", d: line.map((row, i) => `${i ? "L" : "M"}${x(row.generation).toFixed(1)} ${y(row.cost).toFixed(1)}`).join("") }));
-  for (const row of rows) {
-    svg.append(s("circle", { class: PLAYED.has(row.stage) ? "dot" : "dot past", cx: x(row.generation), cy: y(row.cost), r: 4 },
-      s("title", {}, `${row.arm}: ${number(row.cost)} over ${count(row.n)} edits (${row.stage})`)));
-  }
-  return h("section", { class: "panel" },
-    h("figure", { class: "chart" }, h("figcaption", {}, h("span", { class: "chart-title" }, "Cost by generation"),
-      h("span", { class: "unit" }, "mean cost of an edit while users had the policy")), svg,
-    h("p", { class: "readout" }, `Generation ${last.generation ? last.generation : "0, the first policies"}: ${number(last.cost)} over ${count(last.n)} edits. Pale dots are policies that are out again.`)));
+  signal.addEventListener("abort", () => {
+    clearInterval(timer);
+    shown.abort();
+  });
 }
 
 function stages(found, move) {
@@ -172,21 +145,4 @@ function lineage(found) {
   return [["generation", count(found.generation)], ["parents", found.parents.join(", ") || "none"], ["began at", found.start || "not known"], ["rows", found.rows ? count(found.rows) : "not known"],
     ["fit", found.minutes ? `${number(found.minutes)} minutes` : "under way"], ["run folder", found.run],
     ...(found.owner ? [["for", "one user alone"]] : [])];
-}
-
-/** Whether the reader confirms a move. */
-function confirmed(subject, stage) {
-  return new Promise((resolve) => {
-    const dialog = h("dialog", { "aria-labelledby": "move-title" }, h("h2", { id: "move-title" }, `${VERBS[stage] ?? stage}?`),
-      h("p", {}, armName(subject), ` becomes: ${stage}. Users see the change with their next request, and it can be undone.`),
-      h("div", { class: "actions" },
-        h("button", { type: "button", class: stage === "rolled back" || stage === "retired" ? "danger" : "primary", onclick: () => dialog.close("yes") }, VERBS[stage] ?? stage),
-        h("button", { type: "button", autofocus: true, onclick: () => dialog.close("no") }, "Cancel")));
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve(dialog.returnValue === "yes");
-    });
-    document.body.append(dialog);
-    dialog.showModal();
-  });
 }

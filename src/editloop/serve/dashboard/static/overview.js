@@ -1,34 +1,33 @@
 // The overview: what edits cost over time, how many drafts are kept, and what each policy does.
 
 import { json, withQuery } from "./api.js";
-import { chart, interval, share, span } from "./chart.js";
+import { axisTop, chart, interval, share, span } from "./chart.js";
 import { armName, count, empty, h, number, percent, plural, problem, table } from "./dom.js";
+import { addressed, bounds, periodControl, readPeriod } from "./period.js";
+import { sums, usage } from "./usage.js";
 
 export const title = "Overview";
+export const needs = "admin";
 
 const REFRESH_INTERVAL = 60_000; // milliseconds
-const PERIODS = {
-  day: { name: "24 hours", seconds: 86_400, bins: 24 },
-  week: { name: "7 days", seconds: 7 * 86_400, bins: 28 },
-  month: { name: "30 days", seconds: 30 * 86_400, bins: 30 },
-  all: { name: "All", seconds: null, bins: 40 },
-};
-let chosen = "week"; // here and not in `show`, so that it is remembered while other pages are open
 
-export async function show(place, { signal }) {
+export async function show(place, { parameters, signal }) {
+  readPeriod(parameters);
   const body = h("div", { "aria-live": "off" });
   const fresh = h("p", { class: "hint" });
-  place.append(h("div", { class: "headline" }, h("h1", {}, title), periods(() => load())), body, fresh);
+  place.append(h("div", { class: "headline" }, h("h1", {}, title), periodControl("week", () => {
+    history.replaceState(null, "", withQuery("#overview", addressed()));
+    return load();
+  })), body, fresh);
 
   let current = 0;
   let shown = new AbortController(); // its signal ends the charts that a refresh replaces
 
   async function load() {
     const turn = (current += 1); // a slow answer for another period must not replace that for the chosen one
-    const { seconds, bins } = PERIODS[chosen];
-    const since = seconds && Date.now() / 1000 - seconds;
+    const { since, until, bins } = bounds("week");
     try {
-      const found = await json(withQuery("v1/overview", { since, bins, trim: true }), { signal });
+      const found = await json(withQuery("v1/overview", { since, until, bins, trim: true }), { signal });
       if (turn !== current) return;
       shown.abort(); // each chart watches its width; without this, all charts of a page open for days would stay in memory
       shown = new AbortController();
@@ -51,24 +50,18 @@ export async function show(place, { signal }) {
   await load();
 }
 
-function periods(changed) {
-  return h("fieldset", { class: "segments" }, h("legend", { class: "unseen" }, "Period"),
-    Object.entries(PERIODS).map(([id, { name }]) =>
-      h("label", {},
-        h("input", { type: "radio", name: "period", value: id, checked: id === chosen, onchange: () => { chosen = id; changed(); } }),
-        h("span", {}, name))));
-}
-
 function content(found, signal) {
   const parts = [];
   if (found.down) parts.push(down(found.down));
   const { totals } = found;
   if (!totals) return parts;
   parts.push(figures(totals, found.cost_label));
+  if (totals.responses) parts.push(sums(found.period, totals, signal));
   if (found.alarms.length) parts.push(alarms(found.alarms));
   if (totals.responses + totals.edited + totals.accepted + totals.discarded === 0) parts.push(nothing(totals, found.beliefs));
   else parts.push(charts(found, signal));
   if (found.arms.length) parts.push(arms(found));
+  if (totals.responses) parts.push(usage(found.period, signal));
   return parts;
 }
 
@@ -126,7 +119,7 @@ function charts(found, signal) {
 }
 
 function arms(found) {
-  const max = Math.max(...found.arms.map((each) => each.lifetime.interval?.[1] ?? each.lifetime.mean ?? 0)) || 1;
+  const max = axisTop(found.arms.map((each) => each.lifetime.interval?.[1] ?? each.lifetime.mean ?? 0)).top;
   const columns = [{ name: "Policy" }, { name: "Mean edit cost" }, { name: "Since it was first played" }, { name: "Edits", class: "number" },
     { name: "Share of drafts" }, { name: "Waiting", class: "number" }];
   const rows = found.arms.map((each) => ({
@@ -144,7 +137,7 @@ function arms(found) {
   return h("section", { class: "panel" }, h("h2", {}, "Policies in this period"),
     table("What each policy's drafts cost in this period", columns, rows),
     h("p", { class: "hint" }, `Epoch ${found.epoch}. The 95% interval of a period is for one look at it. That since the first play `
-      + `holds however often you look, so it may be acted on at any time; the bars share one scale, from 0 to ${number(max)}.`));
+      + `holds however often you look, so it may be acted on at any time; the bars share one scale, from 0 to ${number(max)}, and an arrow is a mean beyond it.`));
 }
 
 /** The share of an arm's drafts that are no answers, if there are any. */

@@ -1,9 +1,11 @@
 // The policies: which are played and what their fits measured; promoting a run, and retiring a policy.
 
 import { json } from "./api.js";
+import { confirmed } from "./dialog.js";
 import { armName, count, empty, h, number, problem, table, time } from "./dom.js";
 
 export const title = "Policies";
+export const needs = "admin";
 
 export async function show(place, { signal }) {
   const list = h("div");
@@ -21,7 +23,8 @@ export async function show(place, { signal }) {
   }
 
   async function retire(arm) {
-    if (!(await confirmed(arm))) return;
+    const text = "It writes no more drafts. What was learned of it stays, and it can be promoted again.";
+    if (!(await confirmed({ title: ["Retire ", armName(arm), "?"], text, verb: "Retire", danger: true }))) return;
     status.replaceChildren();
     try {
       const done = await json(`v1/arms/${encodeURIComponent(arm)}`, { method: "DELETE", signal });
@@ -90,23 +93,6 @@ function seen(each) {
 function alarms(measured) {
   const alarms = measured?.alarms ?? [];
   return alarms.length ? h("ul", { class: "alarms" }, alarms.map((each) => h("li", {}, String(each)))) : "none";
-}
-
-/** Whether the reader confirms that an arm is retired. */
-function confirmed(arm) {
-  return new Promise((resolve) => {
-    const dialog = h("dialog", { "aria-labelledby": "retire-title" }, h("h2", { id: "retire-title" }, "Retire ", armName(arm), "?"),
-      h("p", {}, "It writes no more drafts. What was learned of it stays, and it can be promoted again."),
-      h("div", { class: "actions" },
-        h("button", { type: "button", class: "danger", onclick: () => dialog.close("yes") }, "Retire"),
-        h("button", { type: "button", autofocus: true, onclick: () => dialog.close("no") }, "Cancel")));
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve(dialog.returnValue === "yes");
-    });
-    document.body.append(dialog);
-    dialog.showModal();
-  });
 }
 
 function promotion(done, signal) {

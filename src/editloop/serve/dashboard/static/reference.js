@@ -5,7 +5,7 @@ import { h, table } from "./dom.js";
 
 export const title = "API";
 
-const GROUPS = { chat: "Responses", edits: "Edits", policies: "Policies", health: "The server" };
+const GROUPS = { chat: "Responses", edits: "Edits", policies: "Policies", users: "Users", access: "Access", health: "The server" };
 
 export async function show(place, { signal }) {
   place.append(

@@ -1,13 +1,13 @@
 // Try it: ask for a draft, edit it, and see what the bandit learns from that.
 
-import { json, request, stream, withQuery } from "./api.js";
+import { json, me, request, stream, withQuery } from "./api.js";
 import { armName, count, h, number, problem, table } from "./dom.js";
 import { difference, redline } from "./redline.js";
 
 export const title = "Try it";
 
 export async function show(place, { signal }) {
-  const turn = { id: null, arm: null, draft: "", user: "", sent: null, before: null };
+  const turn = { id: null, arm: null, draft: "", user: "", sent: null, before: null, alignment: null };
   const asked = h("textarea", { id: "ask", rows: 4, required: true, placeholder: "Write a short note to Ada: the demo moves to Friday, 14:00." });
   const user = h("input", { id: "ask-user", autocomplete: "off", spellcheck: "false", maxlength: 256, "aria-describedby": "ask-user-hint" });
   const ask = h("button", { type: "submit", class: "primary" }, "Ask");
@@ -25,6 +25,9 @@ export async function show(place, { signal }) {
 
   async function beliefs() {
     try {
+      const who = await me();
+      turn.alignment = who.alignment;
+      if (!who.is_admin) return { needsAdmin: who };
       return await json(withQuery("v1/overview", { user: turn.user, since: Date.now() / 1000 - 60, bins: 1 }), { signal });
     } catch (error) {
       if (error.name === "AbortError") throw error;
@@ -105,7 +108,7 @@ function draftPanel(turn, signal, onEdit) {
 
   function compare() {
     const changed = area.value !== turn.draft;
-    preview.replaceChildren(...(watch.checked && changed && !area.readOnly ? [redline(difference(turn.draft, area.value))] : []));
+    preview.replaceChildren(...(watch.checked && changed && !area.readOnly ? [redline(difference(turn.draft, area.value, turn.alignment))] : []));
     submit.disabled = area.readOnly || !changed || area.value === turn.sent;
     accept.disabled = discard.disabled = area.readOnly;
   }
@@ -164,9 +167,10 @@ function draftPanel(turn, signal, onEdit) {
 function believed(turn, now, done) {
   const whose = turn.user ? `For ${turn.user}` : "For requests without a user";
   const parts = [h("h2", {}, "What the bandit believes")];
-  if (now.error) {
-    const more = now.error.code === "permission_denied" ? "An admin key shows it; drafts and edits work all the same." : null;
-    return [...parts, problem(now.error, more && h("p", {}, more))];
+  if (now.error) return [...parts, problem(now.error)];
+  if (now.needsAdmin) {
+    const { key, role } = now.needsAdmin;
+    return [...parts, h("p", { class: "hint" }, `An admin key shows it. The key “${key}” has the role ${role}: drafts and edits work all the same.`)];
   }
   if (done) {
     parts.push(h("p", { class: "result" }, h("span", { class: "value" }, number(done.cost)),

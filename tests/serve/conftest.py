@@ -1,0 +1,71 @@
+"""Fixtures of the dashboard's tests: a server on loopback, and pages of a real Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import SIZES, SWITCHES, Open
+from site_server import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, for this module only: while Playwright runs, no other event loop can run here."""
+    missing = []
+    path = shutil.which("chromium")
+    if path is None:
+        missing.append("chromium is not installed")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        missing.append("playwright is not installed")
+    if missing:
+        if os.environ.get("EDITLOOP_TEST_ALL"):
+            pytest.fail("; ".join(missing))
+        pytest.skip("; ".join(missing))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any, site: Site) -> Iterator[Open]:
+    """Opens a page at a size. At the end, no page may have written to its console."""
+    said: list[str] = []
+    contexts = []
+
+    def opened(name: str = "overview", size: str = "desktop", expected: str = "", **options: Any) -> Any:
+        width, height = SIZES[size]
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        page = context.new_page()
+
+        def hear(message: Any) -> None:
+            if not (expected and re.search(expected, message.text)):
+                said.append(message.text)
+
+        page.on("console", hear)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(f"a dialog: {dialog.message}"))
+        page.goto(f"{site.url}/#{name}")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []
