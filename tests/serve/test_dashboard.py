@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -14,6 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from browsers import launched
 from fuzzing import body_requests
 from serving import key_of, run, serving, sqlite
 from site_server import Site, stub_runs
@@ -27,15 +26,6 @@ from editloop.serve.loop.commands import StartEpoch
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.store.keys import create_key
 
-SWITCHES = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PAGES = ("overview", "edits", "try", "policies", "learning", "api")
 SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
 
@@ -49,23 +39,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, for this module only: while Playwright runs, no other event loop can run here."""
-    missing = []
-    path = shutil.which("chromium")
-    if path is None:
-        missing.append("chromium is not installed")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        missing.append("playwright is not installed")
-    if missing:
-        if os.environ.get("EDITLOOP_TEST_ALL"):
-            pytest.fail("; ".join(missing))
-        pytest.skip("; ".join(missing))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 Open = Callable[..., Any]

@@ -44,6 +44,12 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="Another name of the server, such as a proxy's; may be repeated."),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN", help="A site whose pages may ask, https://app.example; may be repeated."
+        ),
+    ] = None,
     backend_option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="An option for an installed backend; may be repeated."),
@@ -81,8 +87,17 @@ def serve(
     names = [*(host_name or ()), *([] if host in ("0.0.0.0", "::") else [host])]
     redact = _redaction(settings.redact)
     past_edits = settings.past_edits()
+    origins = allow_origin or ()
     app = create_app(
-        loop, backend, runs=runs or (), limits=limits, redact=redact, hosts=names, past_edits=past_edits
+        loop,
+        backend,
+        runs=runs or (),
+        limits=limits,
+        redact=redact,
+        hosts=names,
+        past_edits=past_edits,
+        origins=origins,
+        edit_tokens=60 * settings.edit_token_minutes if settings.edit_tokens or origins else None,
     )
     with listen(host, settings.port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, loop.folder):
@@ -96,6 +111,8 @@ def serve(
             f"{why}; scope {settings.scope}"
         )
         console.print(f"policies by {backend}")
+        if origins:
+            console.print(f"pages of {', '.join(origins)} may ask, and send edits with edit tokens")
 
         def started() -> None:
             console.print(f"arms: {', '.join(loop.bandit.arms) or 'none yet (editloop promote RUN)'}")

@@ -19,8 +19,9 @@ __all__ = ["DAY", "ServeConfig"]
 DAY = 86_400.0
 """Seconds."""
 
-ADDRESS, RUNNING, PAST_EDITS, KEPT, LEARNING, LIMITS = (
+ADDRESS, BROWSER, RUNNING, PAST_EDITS, KEPT, LEARNING, LIMITS = (
     "Address",
+    "Edits from a browser",
     "Where policies run",
     "Past edits in prompts",
     "What is learned and kept",
@@ -39,6 +40,15 @@ class ServeConfig(Configuration):
         common=True,
     )
     port: int = setting(8040, "The port; 0 takes a free one.", section=ADDRESS, common=True, ge=0, le=65535)
+    edit_tokens: bool = setting(
+        False,
+        "Give an edit token with each response, with which a web page sends its edit without a key. "
+        "--allow-origin implies it.",
+        section=BROWSER,
+    )
+    edit_token_minutes: float = setting(
+        60.0, "Minutes for which an edit token is valid.", section=BROWSER, gt=0, le=10_080
+    )
     upstream: str | None = setting(
         None,
         "URL, with /v1, of an OpenAI-compatible server that runs the policies, such as vLLM.",

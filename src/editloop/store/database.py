@@ -31,7 +31,7 @@ from sqlalchemy.pool import QueuePool
 from editloop.errors import StoreError, StoreUnreachableError
 from editloop.store import reads, writes
 from editloop.store.migrate import migrate
-from editloop.store.schema import SALT
+from editloop.store.schema import SALT, TOKEN_SECRET
 
 __all__ = ["TIMEOUT_SECONDS", "Connection", "Row", "Store", "as_store_error", "store_errors"]
 
@@ -191,6 +191,8 @@ class Store:
             before = migrate(connection, str(self))
             if reads.fact(connection, SALT) is None:
                 writes.set_fact(connection, SALT, secrets.token_hex(16))
+            if reads.fact(connection, TOKEN_SECRET) is None:
+                writes.set_fact(connection, TOKEN_SECRET, secrets.token_hex(32))
         if self.is_sqlite and before == "1":
             self._rebuild()
 

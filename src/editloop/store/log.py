@@ -86,7 +86,8 @@ class DatabaseLog:
         """Yield the rows within the bounds, in the order of time.
 
         A server keeps all revisions of an edit. Those before the last are in `metadata["revisions"]`, the
-        oldest first. The bounds have no effect on a log without a column `time`.
+        oldest first; the seconds of work on them are in `metadata["edit_seconds"]`. The bounds have no effect
+        on a log without a column `time`.
 
         Raises:
             LogError: The database does not answer.
@@ -123,6 +124,7 @@ class DatabaseLog:
                 rows = rows if in_bounds else [row for row in rows if self._contains(row["time"])]
                 if is_store:
                     _add_revisions(rows, reads.revision_texts(other, [row["id"] for row in rows]))
+                    _add_seconds(rows)
                 yield from rows
 
     def open(self) -> Source:
@@ -191,6 +193,14 @@ def _add_revisions(rows: list[dict[str, Any]], texts: Mapping[str, list[str]]) -
             last = len(revisions) - 1 - revisions[::-1].index(row["edit"])
             if last:
                 row["metadata"] = {**metadata, "revisions": revisions[:last]}
+
+
+def _add_seconds(rows: list[dict[str, Any]]) -> None:
+    """Move the seconds of work on each edit to the metadata of a server's rows."""
+    for row in rows:
+        seconds, metadata = row.pop("edit_seconds", None), row.get("metadata") or {}
+        if seconds is not None and isinstance(metadata, dict):
+            row["metadata"] = {**metadata, "edit_seconds": seconds}
 
 
 def _parsed(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from starlette.exceptions import HTTPException
 from editloop import __version__
 from editloop.autopilot.stages import Transition
 from editloop.online import Arms, Event
-from editloop.serve.api import arms, chat, edits, in_context, overview, stages
+from editloop.serve.api import arms, chat, client_script, edits, in_context, overview, stages
 from editloop.serve.api.authentication import KeyCache
-from editloop.serve.api.hosts import AllowedHosts
+from editloop.serve.api.edit_tokens import EditTokens
+from editloop.serve.api.hosts import AllowedHosts, HostMiddleware
 from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
 from editloop.serve.api.middleware import AdmissionMiddleware
+from editloop.serve.api.origins import CrossOriginMiddleware, allowed_origins
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.backends.base import Backend
 from editloop.serve.dashboard import pages
@@ -29,7 +31,7 @@ from editloop.serve.in_context.base import InContextOptions
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.redaction import Redact
-from editloop.serve.problem import Problem
+from editloop.serve.problem import Problem, internal_error
 
 __all__ = ["create_app"]
 
@@ -43,6 +45,8 @@ def create_app(
     redact: Redact = str,
     hosts: Sequence[str] = (),
     past_edits: InContextOptions | None = None,
+    origins: Sequence[str] = (),
+    edit_tokens: float | None = None,
 ) -> FastAPI:
     """Make the server as an ASGI application.
 
@@ -54,19 +58,23 @@ def create_app(
         redact: A function that is applied to each text before it is kept. If it raises, the request fails.
         hosts: Names of the server beside its address, as in `AllowedHosts`.
         past_edits: The in-context policies that are added to the arms, and how they find past edits.
+        origins: The origins whose pages may ask, as in `allowed_origins`.
+        edit_tokens: Seconds for which the edit token of a response is valid; None gives none.
 
     Raises:
-        ConfigError: One of `hosts` is not a valid host name, or `past_edits` names what there is not.
+        ConfigError: One of `hosts` or `origins` is not valid, or `past_edits` names what there is not.
     """
-    allowed_hosts = AllowedHosts(hosts)
+    allowed_hosts, pages_of = AllowedHosts(hosts), allowed_origins(origins)
     limits, past_edits = limits or Limits(), past_edits or InContextOptions()
     served = InContextBackend(backend, loop, past_edits, redact=redact)
+    tokens = EditTokens(edit_tokens, limits)
     keys = KeyCache(loop.store, loop.folder / "keys.json")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.start()
-        state = app.state.server = _make_state(loop, served, limits, redact, past_edits.names)
+        tokens.secret = loop.token_secret
+        state = app.state.server = _make_state(loop, served, limits, tokens, redact, past_edits.names)
         keys.start()
         try:
             await served.start()
@@ -92,7 +100,11 @@ def create_app(
         redirect_slashes=False,  # a redirect would lead to whatever Host the request named
     )
     _add_routes(app)
-    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, hosts=allowed_hosts)
+    # From the last to the first that a request meets.
+    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, tokens=tokens, origins=pages_of)
+    if pages_of:
+        app.add_middleware(CrossOriginMiddleware, origins=pages_of)
+    app.add_middleware(HostMiddleware, hosts=allowed_hosts)
     return app
 
 
@@ -100,15 +112,16 @@ def _make_state(
     loop: FeedbackLoop,
     backend: InContextBackend,
     limits: Limits,
+    tokens: EditTokens,
     redact: Redact,
     in_context: Sequence[str],
 ) -> ServerState:
     """Return the parts of the server, once the loop has started."""
-    metrics = Metrics(loop, backend.tallies)
+    metrics = Metrics(loop, backend.tallies, tokens.refusals)
     completions = CompletionService(
         loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
     )
-    return ServerState(loop, completions, backend, limits, metrics, in_context=in_context)
+    return ServerState(loop, completions, backend, limits, metrics, tokens, in_context=in_context)
 
 
 async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
@@ -131,8 +144,9 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
 
 
 def _add_routes(app: FastAPI) -> None:
-    for part in (chat.router, edits.router, arms.router, stages.router, overview.router, pages.router):
-        app.include_router(part)
+    parts = (chat, edits, arms, stages, overview, pages, client_script)
+    for part in parts:
+        app.include_router(part.router)
     _add_health_routes(app)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
@@ -182,4 +196,4 @@ async def _answer_http_error(_: Request, error: Exception) -> Response:
 
 
 async def _answer_unexpected(_: Request, error: Exception) -> Response:
-    return JSONResponse(Problem(500, "an internal error of the server", code="internal_error").body(), 500)
+    return JSONResponse(internal_error().body(), 500)

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -15,6 +16,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from editloop.edits import count_changes, diff_lines, redline
+from editloop.serve.api.edit_tokens import MAX_REVISIONS, admitted_for
 from editloop.serve.api.schemas import EditRequest, check_texts, documented, parse
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.loop.edit_commands import RecordExternal
@@ -41,6 +43,7 @@ async def record(request: Request) -> dict[str, Any]:
     """Record what a user made of a response. It is on the disk when this is answered."""
     state = get_state(request)
     asked = parse(EditRequest, await request.body())
+    only = admitted_for(request, asked, state.tokens)
     check_texts(asked, state.limits.text)
     key = asked.key or request.headers.get("Idempotency-Key")
     if key is not None and len(key) > 128:
@@ -50,8 +53,16 @@ async def record(request: Request) -> dict[str, Any]:
         response_id = await _record_external(state, asked, key)
     assert response_id is not None
     edit = None if asked.edit is None else redact_text(asked.edit, state.completions.redact)
-    discarded = bool(asked.discarded)
-    result = await state.loop.edit(response_id, edit, revision=asked.revision, key=key, discarded=discarded)
+    with state.tokens.counted() if only else nullcontext():
+        result = await state.loop.edit(
+            response_id,
+            edit,
+            revision=asked.revision,
+            key=key,
+            discarded=bool(asked.discarded),
+            seconds=asked.seconds,
+            limit=MAX_REVISIONS if only else None,
+        )
     return {
         "object": "edit",
         "response_id": result.response_id,
@@ -149,6 +160,8 @@ def _record(row: Row[Any]) -> dict[str, Any]:
     record["context"] = _parsed(record["context"])
     metadata = _parsed(record["metadata"]) or {}
     record["metadata"] = metadata if isinstance(metadata, dict) else {"unreadable": metadata}
+    if (seconds := record.pop("edit_seconds")) is not None:
+        record["metadata"]["edit_seconds"] = seconds
     return record
 
 
@@ -216,6 +229,7 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
 
 def _revision(row: Row[Any], response: str) -> dict[str, Any]:
     about = {"revision": row.revision, "time": row.time, "cost": row.cost, "discarded": bool(row.discarded)}
+    about |= {"seconds": row.seconds}
     if row.discarded:
         return about | {"edit": None, "redline": [], "lines": None, "changes": None}
     edit = response if row.edit is None else row.edit

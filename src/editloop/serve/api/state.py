@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from editloop.serve.api.edit_tokens import EditTokens
 from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
 from editloop.serve.in_context.backend import InContextBackend
@@ -27,6 +28,7 @@ class ServerState:
         backend: Generates responses.
         limits: The limits on requests.
         metrics: The metrics of this process.
+        tokens: The edit tokens.
         ready: The arms that the backend has been asked to prepare.
         following: Held while arms are prepared or retired, so that two changes of the arms do not overlap. It
             is the event loop's only lock. Its holder may wait for the store or the backend, neither of which
@@ -39,6 +41,7 @@ class ServerState:
     backend: InContextBackend
     limits: Limits
     metrics: Metrics
+    tokens: EditTokens
     ready: set[str] = field(default_factory=set)
     following: asyncio.Lock = field(default_factory=asyncio.Lock)
     in_context: Sequence[str] = ()
