@@ -163,6 +163,23 @@ async function post(letter: Letter): Promise<Receipt> {
 }
 
 /**
+ * The text in an element that is edited. `innerText` would not do: browsers put each new line into a block of its own,
+ * with a line break where it is empty, and it counts both.
+ */
+function textOf(element: Node): string {
+  let text = "";
+  let isBroken = false; // whether a line has ended, so that whatever follows begins another one
+  element.childNodes.forEach((node) => {
+    const isBlock = node instanceof Element && !/^(inline|contents)/.test(getComputedStyle(node).display);
+    if (isBroken || (isBlock && node.previousSibling)) text += "\n";
+    isBroken = isBlock;
+    if (node.nodeName !== "BR") text += node instanceof Text ? node.data : textOf(node);
+    else isBroken = !!node.nextSibling; // the last one only gives an empty line its height
+  });
+  return text;
+}
+
+/**
  * Put a draft into an element, watch what its user makes of it, and send that: when its form is submitted, when the
  * page goes away (see `onLeave`), or by the methods of what this returns. After a reload, the element has the text that
  * it had.
@@ -178,8 +195,7 @@ export function attach(element: HTMLElement, options: Options): Attached {
   const watched = new AbortController();
   const kept = storage && load<Kept>(storage, KEPT + responseId);
 
-  // An editor that was emptied still has a line break, without which browsers show no line at all.
-  const read = () => (field ? field.value : element.innerText.replace(/^\n$/, ""));
+  const read = () => (field ? field.value : textOf(element));
   const write = (text: string) => {
     if (field) field.value = text;
     else element.innerText = text;
