@@ -29,7 +29,9 @@ def check(wheel: str, sdist: str) -> None:
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.html")}
     if missing := sorted(wanted - names):
         raise SystemExit(f"the source distribution lacks {missing}")
-    if built := sorted(name for name in names if name.startswith(("clients/js/node_modules", "clients/js/dist"))):
+    if built := sorted(
+        name for name in names if name.startswith(("clients/js/node_modules", "clients/js/dist"))
+    ):
         raise SystemExit(f"the source distribution has {built[0]}")
 
 

@@ -1,4 +1,4 @@
-"""The script that is served is what the source in `clients/js` builds to. Needs Node.js, and `npm ci` there."""
+"""The script that is served is what the source in `clients/js` builds to; needs Node.js and `npm ci`."""
 
 from __future__ import annotations
 

@@ -93,14 +93,8 @@ def test_a_page_sends_the_edit_of_its_response_and_nothing_else(url: str, tmp_pa
             assert json.loads(exported.text)["metadata"] == {"edit_seconds": 15.5}
 
     run(work())
-    (record,) = [each for each in read_log(_address(url)) if each.edit]
+    (record,) = [each for each in read_log(url) if each.edit]
     assert record.metadata == {"edit_seconds": 15.5, "revisions": ["Mine."]}
-
-
-def _address(url: str) -> Any:
-    from editloop.edits import locate
-
-    return locate(url)
 
 
 @pytest.mark.parametrize("outcome", [{"accepted": True}, {"discarded": True}])

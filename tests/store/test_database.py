@@ -200,7 +200,7 @@ def test_responses_without_feedback_are_overdue_in_their_window(url: str) -> Non
     store.close()
 
 
-@pytest.mark.parametrize("revision", ["1", "2", "3"])
+@pytest.mark.parametrize("revision", ["1", "2", "3", "6"])
 def test_a_store_of_an_earlier_version_gets_what_it_lacks(url: str, revision: str) -> None:
     store = Store(url)
     with store.writer.begin() as connection:

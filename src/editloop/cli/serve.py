@@ -23,7 +23,7 @@ from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError, ServeError, StoreError
 from editloop.extras import requires
 from editloop.online import BanditConfig, resolve_scale
-from editloop.serve.config import DAY, ServeConfig
+from editloop.serve.config import BROWSER, DAY, ServeConfig
 
 if TYPE_CHECKING:
     from editloop.serve.backends.base import Backend
@@ -47,7 +47,9 @@ def serve(
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ORIGIN", help="A site whose pages may ask, https://app.example; may be repeated."
+            metavar="ORIGIN",
+            rich_help_panel=BROWSER,
+            help="A site whose pages may ask, such as https://app.example; may be repeated.",
         ),
     ] = None,
     backend_option: Annotated[

@@ -14,7 +14,7 @@ from editloop.serve.in_context.base import InContextOptions
 from editloop.serve.in_context.name import InContextName
 from editloop.serve.in_context.similarity import SIMILARITIES
 
-__all__ = ["DAY", "ServeConfig"]
+__all__ = ["BROWSER", "DAY", "ServeConfig"]
 
 DAY = 86_400.0
 """Seconds."""

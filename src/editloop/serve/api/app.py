@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -90,7 +90,18 @@ def create_app(
             finally:
                 await loop.stop()
 
-    app = FastAPI(
+    app = _empty_app(lifespan)
+    _add_routes(app)
+    # From the last to the first that a request meets.
+    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, tokens=tokens, origins=pages_of)
+    if pages_of:
+        app.add_middleware(CrossOriginMiddleware, origins=pages_of)
+    app.add_middleware(HostMiddleware, hosts=allowed_hosts)
+    return app
+
+
+def _empty_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    return FastAPI(
         title="EditLoop",
         version=__version__,
         summary="Policies that learn from edits, behind an OpenAI-compatible endpoint.",
@@ -99,13 +110,6 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead to whatever Host the request named
     )
-    _add_routes(app)
-    # From the last to the first that a request meets.
-    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, tokens=tokens, origins=pages_of)
-    if pages_of:
-        app.add_middleware(CrossOriginMiddleware, origins=pages_of)
-    app.add_middleware(HostMiddleware, hosts=allowed_hosts)
-    return app
 
 
 def _make_state(
