@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -64,11 +64,10 @@ def create_app(
     Raises:
         ConfigError: One of `hosts` or `origins` is not valid, or `past_edits` names what there is not.
     """
-    allowed_hosts, pages_of = AllowedHosts(hosts), allowed_origins(origins)
+    names, pages_of = AllowedHosts(hosts), allowed_origins(origins)
     limits, past_edits = limits or Limits(), past_edits or InContextOptions()
     served = InContextBackend(backend, loop, past_edits, redact=redact)
-    tokens = EditTokens(edit_tokens, limits)
-    keys = KeyCache(loop.store, loop.folder / "keys.json")
+    keys, tokens = KeyCache(loop.store, loop.folder / "keys.json"), EditTokens(edit_tokens, limits)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -92,11 +91,7 @@ def create_app(
 
     app = _empty_app(lifespan)
     _add_routes(app)
-    # From the last to the first that a request meets.
-    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, tokens=tokens, origins=pages_of)
-    if pages_of:
-        app.add_middleware(CrossOriginMiddleware, origins=pages_of)
-    app.add_middleware(HostMiddleware, hosts=allowed_hosts)
+    _add_middleware(app, keys, limits, tokens, names, pages_of)
     return app
 
 
@@ -145,6 +140,21 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
             task.add_done_callback(tasks.discard)
 
     state.loop.subscribers.append(on_event)
+
+
+def _add_middleware(
+    app: FastAPI,
+    keys: KeyCache,
+    limits: Limits,
+    tokens: EditTokens,
+    hosts: AllowedHosts,
+    origins: Collection[str],
+) -> None:
+    """Add the middleware; the last one that is added is the first that a request meets."""
+    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, tokens=tokens, origins=origins)
+    if origins:
+        app.add_middleware(CrossOriginMiddleware, origins=origins)
+    app.add_middleware(HostMiddleware, hosts=hosts)
 
 
 def _add_routes(app: FastAPI) -> None:
