@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 from browsers import launched, static_site
+from serving import key_of, sqlite
 from site_server import Site
 
 from editloop.serve.api import edit_tokens
 
 PAGE = Path(__file__).parent / "edit_page.html"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "edits_from_a_page.html"
 DRAFT = "Hello from a@1"
 
 
@@ -263,6 +266,40 @@ def test_a_page_of_another_origin_is_refused(
     assert revisions(site, draft["responseId"], 0) == []
 
 
+def test_with_keys_a_page_needs_only_its_token(tmp_path: Path, pages: str, context: Any) -> None:
+    key = key_of(sqlite(tmp_path), "admin")
+    site = Site(tmp_path, origins=[pages], edit_tokens=3600.0)
+    try:
+        site.http.headers["Authorization"] = f"Bearer {key}"  # the application's
+        request = {"model": "editloop", "messages": [{"role": "user", "content": "Write."}]}
+        body = site.http.post("/v1/chat/completions", json=request).json()
+        draft = {"responseId": body["id"], "token": body["edit_token"], "draft": DRAFT}
+        context.add_init_script(f"sessionStorage.setItem('draft', {json.dumps(json.dumps(draft))})")
+        page = context.new_page()
+        page.goto(f"{pages}/page.html?server={site.url}&element=textarea&stay")
+        page.wait_for_selector("[data-ready]")
+        page.fill("#textarea", "Mine.")
+        page.click("text=Send")
+        assert [each["status"] for each in wait_until_sent(page)] == ["edited"]
+        assert revisions(site, body["id"], 1) == [("Mine.", False)]
+        for token in ("elt-x.9999999999.r", None):  # forged, and none
+            call = "(token) => client.accepted({ ...options, token }).catch((error) => [error.status, error.code])"
+            expected = [401, "invalid_edit_token" if token else "invalid_api_key"]
+            assert page.evaluate(call, token) == expected
+        with static_site(tmp_path / "pages") as elsewhere:
+            page.goto(f"{elsewhere}/none.html")
+            what = {"response_id": body["id"], "token": body["edit_token"], "edit": "Stolen."}
+            page.evaluate(
+                "([url, body]) => fetch(url, { method: 'POST', body: JSON.stringify(body), mode: 'no-cors' })",
+                [f"{site.url}/v1/edits", what],
+            )
+        assert revisions(site, body["id"], 1) == [("Mine.", False)]
+        refused = 'editloop_edit_token_refusals_total{code="origin_not_allowed"} 1.0'
+        assert refused in site.http.get("/metrics").text
+    finally:
+        site.close()
+
+
 @pytest.mark.parametrize(
     ("text", "status", "code"),
     [
@@ -293,3 +330,30 @@ def test_an_edit_of_a_response_that_was_removed(site: Site, open_page: Open) -> 
     page.click("text=Send")
     assert wait_until_sent(page) == ["response_removed"]
     assert left(page) == []
+
+
+@pytest.mark.parametrize(("width", "button"), [(1280, "Send"), (390, "Throw away")])
+def test_the_page_of_the_examples(
+    tmp_path: Path, site: Site, context: Any, pages: str, width: int, button: str
+) -> None:
+    shutil.copy(EXAMPLE, tmp_path / "pages")
+    page, said = context.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"{pages}/{EXAMPLE.name}?server={site.url}")
+    page.click("text=Write a draft")
+    page.wait_for_selector("#edit:visible")
+    assert page.input_value("#text") == DRAFT
+    page.fill("#text", "Mine.")
+    page.reload()
+    page.wait_for_selector("#edit:visible")
+    assert page.input_value("#text") == "Mine."
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.click(f"text={button}")
+    page.wait_for_selector("#edit", state="hidden")
+    outcome = {"Send": "edited", "Throw away": "discarded"}[button]
+    page.wait_for_function(f"document.getElementById('status').textContent.includes('{outcome}')")
+    (row,) = site.http.get("/v1/edits").json()["data"]
+    assert row["status"] == outcome and row["metadata"]["edit_seconds"] > 0
+    assert left(page) == [] and said == []
