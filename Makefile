@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?=
 NAME ?= cost-speed
 
-.PHONY: demo demo-real serve-demo test coverage check docs dist bench clean
+.PHONY: demo demo-real serve-demo test coverage check client docs dist bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/editloop demo $(DEMO)
@@ -37,6 +37,14 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_house.py
 	$(BIN)/python docs/generate.py --check
+
+# The client for web pages, which the server sends as /client.js. Needs Node.js.
+client: clients/js/node_modules
+	cd clients/js && npm run --silent build
+
+clients/js/node_modules: clients/js/package-lock.json
+	cd clients/js && npm ci --no-fund --no-audit
+	touch $@
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
@@ -74,4 +82,4 @@ $(VENV)/.installed-system: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build demo dist site
+	rm -rf $(VENV) build demo dist site clients/js/node_modules clients/js/dist

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def test_a_wrong_start_is_told_in_a_line(editloop, tmp_path, monkeypatch):
     assert "scope: Input should be 'user' or 'all': 'team'" in line(editloop("serve", "--scope", "team"))
     assert "unknown cost" in line(editloop("serve", "--cost", "nonsense"))
     assert "not the URL" in line(editloop("serve", "--upstream", "127.0.0.1:8000"))
+    assert "not an origin: 'https://*.example'" in line(
+        editloop(
+            "serve", "--allow-origin", "https://app.example", "--allow-origin", "https://*.example", *upstream
+        )
+    )
+    assert "edit_token_minutes: " in line(editloop("serve", "--edit-token-minutes", "0", *upstream))
     assert "redaction cannot be used" in line(editloop("serve", "--redact", "nowhere:none"))
     assert "not a run folder" in line(editloop("serve", "missing", *upstream))
     assert "cannot be written" in line(editloop("serve", "--store", "/proc/none/edits.db", *upstream))
@@ -83,6 +90,10 @@ def test_a_server_is_started_changed_and_stopped(editloop, tmp_path):
     run = RunFolder(make_run(tmp_path / "run"))
     with stub_server(tmp_path / "stub.log") as port:
         command = ["serve", str(run.path), "--upstream", f"http://127.0.0.1:{port}/v1", "--port", "0"]
+        (tmp_path / "serve.yaml").write_text(
+            "allow-origin: [https://app.example, 'http://localhost:3000']\nedit-token-minutes: 5\n"
+        )
+        command += ["--config", str(tmp_path / "serve.yaml")]
         _drive(editloop, run, command)
 
 
@@ -98,7 +109,13 @@ def _drive(editloop, run, command):
         arms = re.findall(r"\w+@[0-9a-f]{8}", shown[-2])
         assert len(arms) == len(run.policy_names()) >= 2
         body = {"model": "editloop", "messages": [{"role": "user", "content": "Hi"}]}
-        assert httpx.post(f"{url}/v1/chat/completions", json=body).json()["model"] in arms
+        page = {"Origin": "http://localhost:3000"}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=page)
+        assert answer.json()["model"] in arms
+        assert answer.headers["Access-Control-Allow-Origin"] == page["Origin"]
+        end = int(answer.json()["edit_token"].split(".")[1])
+        assert 200 < end - time.time() <= 300
+        assert any("pages of https://app.example, http://localhost:3000 may ask" in each for each in shown)
         assert "Edits" in httpx.get(url).text
         status, out, _ = editloop("retire", arms[0], "--server", url)
         assert status == 0 and out == f"epoch 2: {', '.join(arms[1:])}\n"

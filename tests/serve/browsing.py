@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["LOADED", "PAGES", "SIZES", "SWITCHES", "Open"]
+__all__ = ["LOADED", "PAGES", "SIZES", "Open"]
 
-SWITCHES = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
 LOADED = {
     "overview": "svg .dot",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import SIZES, SWITCHES, Open
+from browsers import launched
+from browsing import SIZES, Open
 from site_server import Site
 
 
@@ -23,23 +22,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, for this module only: while Playwright runs, no other event loop can run here."""
-    missing = []
-    path = shutil.which("chromium")
-    if path is None:
-        missing.append("chromium is not installed")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        missing.append("playwright is not installed")
-    if missing:
-        if os.environ.get("EDITLOOP_TEST_ALL"):
-            pytest.fail("; ".join(missing))
-        pytest.skip("; ".join(missing))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

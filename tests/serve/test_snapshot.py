@@ -22,7 +22,7 @@ from editloop.serve.loop.snapshots import Snapshot, Snapshots
 
 
 def snapshot_of(seq: int) -> Snapshot:
-    return Snapshot(Bandit(("a@1", "b@2")), seq, "salt", 0, {}, CostIntervals(1.0), Stages())
+    return Snapshot(Bandit(("a@1", "b@2")), seq, "salt", "secret", 0, {}, CostIntervals(1.0), Stages())
 
 
 def test_a_snapshot_of_a_busy_loop_knows_what_it_lacks(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError, ServeError, StoreError
 from editloop.extras import requires
 from editloop.online import BanditConfig, resolve_scale
-from editloop.serve.config import DAY, ServeConfig
+from editloop.serve.config import BROWSER, DAY, ServeConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -45,6 +45,14 @@ def serve(
     host_name: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Another name of the server, such as a proxy's; may be repeated."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            rich_help_panel=BROWSER,
+            help="A site whose pages may ask, such as https://app.example; may be repeated.",
+        ),
     ] = None,
     backend_option: Annotated[
         list[str] | None,
@@ -90,6 +98,7 @@ def serve(
     names = [*(host_name or ()), *([] if host in ("0.0.0.0", "::") else [host])]
     redact = _redaction(settings.redact)
     past_edits = settings.past_edits()
+    origins = allow_origin or ()
     app = create_app(
         loop,
         backend,
@@ -99,6 +108,8 @@ def serve(
         hosts=names,
         past_edits=past_edits,
         is_worker=worker is not None,
+        origins=origins,
+        edit_tokens=60 * settings.edit_token_minutes if settings.edit_tokens or origins else None,
     )
     with worker.listening() if worker else listen(host, settings.port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, loop.folder):
@@ -115,6 +126,8 @@ def serve(
             f"{why}; scope {settings.scope}"
         )
         show(f"policies by {backend}")
+        if origins:
+            show(f"pages of {', '.join(origins)} may ask, and send edits with edit tokens")
 
         def started() -> None:
             show(f"arms: {', '.join(loop.bandit.arms) or 'none yet (editloop promote RUN)'}")

@@ -14,13 +14,14 @@ from editloop.serve.in_context.base import InContextOptions
 from editloop.serve.in_context.name import InContextName
 from editloop.serve.in_context.similarity import SIMILARITIES
 
-__all__ = ["DAY", "ServeConfig"]
+__all__ = ["BROWSER", "DAY", "ServeConfig"]
 
 DAY = 86_400.0
 """Seconds."""
 
-ADDRESS, RUNNING, PAST_EDITS, KEPT, LEARNING, LIMITS = (
+ADDRESS, BROWSER, RUNNING, PAST_EDITS, KEPT, LEARNING, LIMITS = (
     "Address",
+    "Edits from a browser",
     "Where policies run",
     "Past edits in prompts",
     "What is learned and kept",
@@ -47,6 +48,15 @@ class ServeConfig(Configuration):
         common=True,
         ge=1,
         le=256,
+    )
+    edit_tokens: bool = setting(
+        False,
+        "Give an edit token with each response, with which a web page sends its edit without a key. "
+        "--allow-origin implies it.",
+        section=BROWSER,
+    )
+    edit_token_minutes: float = setting(
+        60.0, "Minutes for which an edit token is valid.", section=BROWSER, gt=0, le=10_080
     )
     upstream: str | None = setting(
         None,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editloop.errors import ServeError
 
-__all__ = ["Problem", "store_unavailable"]
+if TYPE_CHECKING:
+    from starlette.types import Send
+
+__all__ = ["Problem", "answer_problem", "internal_error", "store_unavailable"]
 
 
 class Problem(ServeError):
@@ -61,3 +65,21 @@ class Problem(ServeError):
 def store_unavailable(reason: object) -> Problem:
     """The problem of a request that needs the store while that is down."""
     return Problem(503, str(reason), code="store_unavailable", retry_after=2)
+
+
+def internal_error() -> Problem:
+    """The problem of a request that the server fails at."""
+    return Problem(500, "an internal error of the server", code="internal_error")
+
+
+async def answer_problem(problem: Problem, send: Send) -> None:
+    """Answer a request with a problem."""
+    body = json.dumps(problem.body(), allow_nan=False).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **problem.headers()}
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if problem.status == 408:
+        headers["Connection"] = "close"  # bytes of the body that arrive later must not be read as a request
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})

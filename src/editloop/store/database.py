@@ -32,7 +32,7 @@ from editloop.errors import StoreError, StoreUnreachableError
 from editloop.io import lock_file
 from editloop.store import locks, reads, writes
 from editloop.store.migrate import migrate
-from editloop.store.schema import SALT
+from editloop.store.schema import SALT, TOKEN_SECRET
 
 __all__ = ["TIMEOUT_SECONDS", "Connection", "Row", "Store", "as_store_error", "store_errors"]
 
@@ -198,8 +198,9 @@ class Store:
         # it migrated, and a kill leaves the old schema.
         with store_errors(), self.transaction(patient=True) as connection:
             before = migrate(connection, str(self))
-            if reads.fact(connection, SALT) is None:
-                writes.set_fact(connection, SALT, secrets.token_hex(16))
+            for name, size in ((SALT, 16), (TOKEN_SECRET, 32)):
+                if reads.fact(connection, name) is None:
+                    writes.set_fact(connection, name, secrets.token_hex(size))
         if self.is_sqlite and before == "1":
             self._rebuild()
 
@@ -212,11 +213,8 @@ class Store:
             try:
                 connection.cursor().execute("VACUUM")
             except sqlite3.Error as error:  # a full disk, for example; the store can be used all the same
-                log.warning(
-                    "removed texts may still be in the free space of %s, because VACUUM failed: %s",
-                    self,
-                    error,
-                )
+                what = "removed texts may still be in the free space of %s, because VACUUM failed: %s"
+                log.warning(what, self, error)
 
     def _claim(self) -> None:
         """Lock a file beside a SQLite database, for as long as this process lives or until `close`.

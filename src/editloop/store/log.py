@@ -122,7 +122,7 @@ class DatabaseLog:
                 rows = [row for row in found if self.part == ALL or self._has(row.get("context"))]
                 rows = rows if in_bounds else [row for row in rows if self._contains(row["time"])]
                 if is_store:
-                    _add_reasons(rows)
+                    rows = list(map(as_log_row, rows))
                     _add_revisions(rows, reads.revision_texts(other, [row["id"] for row in rows]))
                 yield from rows
 
@@ -182,12 +182,17 @@ class DatabaseLog:
             raise LogError(f"the log cannot be read, {reason}", seen=str(self)) from error
 
 
-def _add_reasons(rows: list[dict[str, Any]]) -> None:
-    """Move the reasons of edits into the metadata of a server's rows, where a record keeps them."""
-    for row in rows:
-        reason, metadata = row.pop("reason", None), row.get("metadata") or {}
-        if reason is not None and isinstance(metadata, dict):
-            row["metadata"] = {**metadata, "reason": reason}
+def as_log_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of the view `log` with its edit's reason and seconds of work where a record keeps them.
+
+    That is its metadata.
+    """
+    found = dict(row)
+    more = {name: found.pop(name, None) for name in ("reason", "edit_seconds")}
+    metadata = found.get("metadata") or {}
+    if isinstance(metadata, dict):
+        found["metadata"] = {**metadata, **{k: v for k, v in more.items() if v is not None}}
+    return found
 
 
 def _add_revisions(rows: list[dict[str, Any]], texts: Mapping[str, list[str]]) -> None:

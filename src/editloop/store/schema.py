@@ -30,6 +30,7 @@ __all__ = [
     "FORGOTTEN",
     "REPRICED",
     "SALT",
+    "TOKEN_SECRET",
     "audit",
     "drafts",
     "edits",
@@ -114,6 +115,7 @@ edits = Table(
     Column("key", String(128)),  # the client's idempotency key
     Column("discarded", Boolean),  # true for a draft that was thrown away; it has no edit
     Column("reason", Text),  # why it was edited, in the words of the application or of an admin
+    Column("seconds", Float(53)),  # of work on it since the last revision; null if not known
     Index("edits_key", "key", unique=True),
     Index("edits_time", "time"),
 )
@@ -160,14 +162,16 @@ log_view = Table(
     Column("time", Float(53)),
     Column("metadata", Text),
     Column("reason", Text),
+    Column("edit_seconds", Float(53)),
 )
 """The rows of a log (see `editloop.edits.Record`), each with the last revision of its edit.
 
-The view, in `migrations/versions/eighth.py`, is where a row's status is defined: `discarded` if the last
+The view, in `migrations/versions/ninth.py`, is where a row's status is defined: `discarded` if the last
 revision says that the draft was thrown away, `accepted` if it equals the response, `edited` if it differs,
 `expired` if no edit is expected any more, and else `pending`. Drafts without a response (still being
 generated, failed or removed) are not in it. The log-probability of a draft that was cut is not in it either:
-its text would have gone on.
+its text would have gone on. The seconds of work on an edit are the sum over its revisions; whoever reads the
+view moves them to the metadata.
 """
 
 keys = Table(
@@ -205,6 +209,9 @@ facts = Table(
 
 SALT = "salt"
 """The fact with the random salt of all scopes and digests. It is made once, and differs between stores."""
+
+TOKEN_SECRET = "edit_token_secret"
+"""The fact with the key by which edit tokens are signed. The salt would not do: run folders name it."""
 
 COST, REPRICED = "cost", "repriced"
 """Two facts: the cost by which all edits are measured, and how often all of them were measured anew."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -15,12 +15,26 @@ from starlette.exceptions import HTTPException
 from editloop import __version__
 from editloop.autopilot.stages import Transition
 from editloop.online import Arms, Event
-from editloop.serve.api import arms, audit, chat, edits, in_context, keys, overview, stages, usage, users
+from editloop.serve.api import (
+    arms,
+    audit,
+    chat,
+    client_script,
+    edits,
+    in_context,
+    keys,
+    overview,
+    stages,
+    usage,
+    users,
+)
 from editloop.serve.api.authentication import KeyCache
-from editloop.serve.api.hosts import AllowedHosts
+from editloop.serve.api.edit_tokens import EditTokens
+from editloop.serve.api.hosts import AllowedHosts, HostMiddleware
 from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
 from editloop.serve.api.middleware import AdmissionMiddleware
+from editloop.serve.api.origins import CrossOriginMiddleware, allowed_origins
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.api.worker_metrics import WorkerMetrics
 from editloop.serve.backends.base import Backend
@@ -31,7 +45,7 @@ from editloop.serve.loop.admin_commands import NoteKeyUses
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.redaction import Redact
-from editloop.serve.problem import Problem
+from editloop.serve.problem import Problem, internal_error
 
 __all__ = ["create_app"]
 
@@ -45,6 +59,8 @@ def create_app(
     redact: Redact = str,
     hosts: Sequence[str] = (),
     past_edits: InContextOptions | None = None,
+    origins: Sequence[str] = (),
+    edit_tokens: float | None = None,
     is_worker: bool = False,
 ) -> FastAPI:
     """Make the server as an ASGI application.
@@ -57,13 +73,15 @@ def create_app(
         redact: A function that is applied to each text before it is kept. If it raises, the request fails.
         hosts: Names of the server beside its address, as in `AllowedHosts`.
         past_edits: The in-context policies that are added to the arms, and how they find past edits.
+        origins: The origins whose pages may ask, as in `allowed_origins`.
+        edit_tokens: Seconds for which the edit token of a response is valid; None gives none.
         is_worker: Whether it is one of several workers behind one address, whose state folders are beside
             each other.
 
     Raises:
-        ConfigError: One of `hosts` is not a valid host name, or `past_edits` names what there is not.
+        ConfigError: One of `hosts` or `origins` is not valid, or `past_edits` names what there is not.
     """
-    allowed_hosts = AllowedHosts(hosts)
+    names, pages_of = AllowedHosts(hosts), allowed_origins(origins)
     limits, past_edits = limits or Limits(), past_edits or InContextOptions()
     served = InContextBackend(backend, loop, past_edits, redact=redact)
 
@@ -71,12 +89,14 @@ def create_app(
         await loop.write(NoteKeyUses(uses), hurry=False)
 
     key_cache = KeyCache(loop.store, loop.folder / "keys.json", note_uses)
+    tokens = EditTokens(edit_tokens, limits)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.start()
+        tokens.secret = loop.token_secret
         state = app.state.server = _make_state(
-            loop, served, limits, redact, key_cache, past_edits.names, is_worker
+            loop, served, limits, tokens, redact, key_cache, past_edits.names, is_worker
         )
         key_cache.start()
         writing = asyncio.create_task(state.workers.keep_writing()) if state.workers else None
@@ -96,7 +116,14 @@ def create_app(
             finally:
                 await loop.stop()
 
-    app = FastAPI(
+    app = _empty_app(lifespan)
+    _add_routes(app)
+    _add_middleware(app, key_cache, limits, tokens, names, pages_of)
+    return app
+
+
+def _empty_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    return FastAPI(
         title="EditLoop",
         version=__version__,
         summary="Policies that learn from edits, behind an OpenAI-compatible endpoint.",
@@ -105,28 +132,26 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead to whatever Host the request named
     )
-    _add_routes(app)
-    app.add_middleware(AdmissionMiddleware, keys=key_cache, limits=limits, hosts=allowed_hosts)
-    return app
 
 
 def _make_state(
     loop: FeedbackLoop,
     backend: InContextBackend,
     limits: Limits,
+    tokens: EditTokens,
     redact: Redact,
     key_cache: KeyCache,
     in_context: Sequence[str],
     is_worker: bool,
 ) -> ServerState:
     """Return the parts of the server, once the loop has started."""
-    metrics = Metrics(loop, backend.tallies)
+    metrics = Metrics(loop, backend.tallies, tokens.refusals)
     completions = CompletionService(
         loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
     )
     workers = WorkerMetrics(metrics, loop.folder) if is_worker else None
     return ServerState(
-        loop, completions, backend, limits, metrics, key_cache, in_context=in_context, workers=workers
+        loop, completions, backend, limits, metrics, key_cache, tokens, in_context=in_context, workers=workers
     )
 
 
@@ -149,8 +174,24 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
     state.loop.subscribers.append(on_event)
 
 
+def _add_middleware(
+    app: FastAPI,
+    keys: KeyCache,
+    limits: Limits,
+    tokens: EditTokens,
+    hosts: AllowedHosts,
+    origins: Collection[str],
+) -> None:
+    """Add the middleware; the last one that is added is the first that a request meets."""
+    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, tokens=tokens, origins=origins)
+    if origins:
+        app.add_middleware(CrossOriginMiddleware, origins=origins)
+    app.add_middleware(HostMiddleware, hosts=hosts)
+
+
 def _add_routes(app: FastAPI) -> None:
-    for part in (chat, edits, users, arms, stages, overview, usage, keys, audit, pages):
+    parts = (chat, edits, users, arms, stages, overview, usage, keys, audit, pages, client_script)
+    for part in parts:
         app.include_router(part.router)
     _add_health_routes(app)
     app.add_exception_handler(Problem, _answer_problem)
@@ -202,4 +243,4 @@ async def _answer_http_error(_: Request, error: Exception) -> Response:
 
 
 async def _answer_unexpected(_: Request, error: Exception) -> Response:
-    return JSONResponse(Problem(500, "an internal error of the server", code="internal_error").body(), 500)
+    return JSONResponse(internal_error().body(), 500)

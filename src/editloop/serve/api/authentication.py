@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,11 +17,11 @@ from editloop.serve.problem import Problem
 from editloop.store.database import TIMEOUT_SECONDS, Store
 from editloop.store.keys import Key, digest, list_keys
 
-__all__ = ["KeyCache", "check_local", "check_role", "is_open"]
+__all__ = ["KeyCache", "check_local", "check_origin", "check_role", "is_open", "origin_problem"]
 
 log = logging.getLogger("editloop.serve")
 
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico", "/client.js")
 """Paths that are open to anyone. So are the files of the dashboard, which hold nobody's data."""
 
 APP_ROUTES = (
@@ -127,27 +127,23 @@ class KeyCache:
             return None
         return {key.digest: key for key in found}
 
-    async def find(self, header: str | None) -> Key | None:
-        """The key of an Authorization header; None if the store has no keys at all.
+    async def exist(self) -> bool:
+        """Whether the store has keys. Revoked ones count: revoking the last key must not open the server.
+
+        Raises:
+            Problem: 503, the keys cannot be read.
+        """
+        return bool(await self._all())
+
+    async def find(self, header: str | None) -> Key:
+        """The key of an Authorization header.
 
         Raises:
             Problem: 401 if the key is missing, unknown or revoked; 503 if the keys cannot be read.
         """
-        if self._known is None:  # at the start: wait for the first reading, but not for a store that hangs
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TIMEOUT_SECONDS):
-                    await self._was_read.wait()
-            self._known = self._from_file() if self._known is None else self._known
-        known = self._known
-        if known is None:  # without the keys, the server must not be open to everybody
-            raise Problem(
-                503, "the keys are not known yet", code="store_unavailable", retry_after=REFRESH_INTERVAL
-            )
-        # Revoking the last key must not open the server, so revoked keys count as keys here.
-        if not any(key.revoked is None for key in known.values()):
-            if known:
-                raise Problem(401, "all keys are revoked", code="invalid_api_key")
-            return None
+        known = await self._all()
+        if all(key.revoked is not None for key in known.values()):
+            raise Problem(401, "all keys are revoked", code="invalid_api_key")
         scheme, _, token = (header or "").partition(" ")
         key = known.get(digest(token.strip())) if scheme.lower() == "bearer" else None
         if key is None or key.revoked is not None:
@@ -158,28 +154,51 @@ class KeyCache:
         self.uses[key.digest] = time.time()
         return key
 
+    async def _all(self) -> dict[str, Key]:
+        """The keys, by digest.
+
+        Raises:
+            Problem: 503, the keys cannot be read.
+        """
+        if self._known is None:  # at the start: wait for the first reading, but not for a store that hangs
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    await self._was_read.wait()
+            self._known = self._from_file() if self._known is None else self._known
+        if self._known is None:  # without the keys, the server must not be open to everybody
+            raise Problem(
+                503, "the keys are not known yet", code="store_unavailable", retry_after=REFRESH_INTERVAL
+            )
+        return self._known
+
 
 def is_open(path: str) -> bool:
     """Whether a path is open to anyone."""
     return path in OPEN_PATHS or path.startswith("/dashboard/")
 
 
-def check_role(key: Key | None, method: str, path: str) -> None:
-    """Check that a key's role permits a request. The key is None if the server has no keys.
+def check_role(key: Key, route: tuple[str, str]) -> None:
+    """Check that a key's role permits a request, of which the method and the path are given.
 
     Raises:
         Problem: 403, the role does not permit it.
     """
-    if key is None or key.role == "admin" or (method, path) in APP_ROUTES:
+    if key.role == "admin" or route in APP_ROUTES:
         return
     raise Problem(403, "this key may not do that", code="permission_denied", do="use an admin key")
 
 
-def check_local(headers: Mapping[bytes, bytes], client: tuple[str, int] | None) -> None:
+def check_local(
+    route: tuple[str, str],
+    headers: Mapping[bytes, bytes],
+    client: tuple[str, int] | None,
+    origins: Collection[str] = (),
+) -> None:
     """Check a request to a server without keys: it must come from this machine, not from another site's page.
 
     The address alone does not show that, because a browser on this machine sends the requests of any page
-    that is open in it. Such a request has the page's site as its Origin.
+    that is open in it. Such a request has the page's site as its Origin. Pages of `origins` may do what a key
+    of the role `app` may.
 
     Raises:
         Problem: 403, it comes from elsewhere.
@@ -189,8 +208,34 @@ def check_local(headers: Mapping[bytes, bytes], client: tuple[str, int] | None) 
     is_foreign = client is not None and not _is_loopback(client[0])
     if is_foreign or (host.rpartition(":")[0] not in LOCAL_NAMES and host not in LOCAL_NAMES):
         raise Problem(403, "without keys only this machine may ask", code="not_local", seen=host)
-    if origin and origin.partition("://")[2] != host:  # `null`, of a page in a sandbox, is another one, too
+    if _is_foreign_page(headers) and not (origin in origins and route in APP_ROUTES):
         raise Problem(403, "without keys no other site may ask", code="not_local", seen=origin)
+
+
+def check_origin(headers: Mapping[bytes, bytes], origins: Collection[str]) -> None:
+    """Check a request with an edit token, which pages of `origins` and of this server may send.
+
+    A browser sends a simple request of any page, and only hides the answer from it. So the server has to
+    refuse it.
+
+    Raises:
+        Problem: 403, it comes from another page.
+    """
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    if _is_foreign_page(headers) and origin not in origins:
+        raise origin_problem(origin)
+
+
+def origin_problem(origin: str) -> Problem:
+    """The problem of a request by a page of an origin that is not allowed."""
+    what = "pages of this origin may not ask"
+    return Problem(403, what, code="origin_not_allowed", seen=origin, do="--allow-origin adds one")
+
+
+def _is_foreign_page(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a page of another site sent a request; `null`, of a page in a sandbox, is another one, too."""
+    origin = headers.get(b"origin", b"")
+    return bool(origin) and origin.partition(b"://")[2] != headers.get(b"host", b"")
 
 
 def _is_loopback(address: str) -> bool:

@@ -56,15 +56,17 @@ async def complete(request: Request) -> Response:
             stream = await state.completions.stream(wanted)
             state.metrics.count_completion(time.perf_counter() - started - stream.model_seconds)
             with_usage = bool((asked.stream_options or {}).get("include_usage"))
-            events = _events(stream, with_usage=with_usage)
-            return StreamingResponse(events, headers=_headers(stream), media_type="text/event-stream")
+            token = state.tokens.issue(stream.response_id)
+            events = _events(stream, token, with_usage=with_usage)
+            return StreamingResponse(events, headers=_headers(stream, token), media_type="text/event-stream")
         result = await state.completions.complete(wanted)
     except UpstreamRejectedError as error:  # passed on as the model's server wrote it
         body = error.body if isinstance(error.body, dict) else {"error": {"message": str(error.body)}}
         wait = {"Retry-After": error.retry_after} if error.retry_after else None
         return JSONResponse(body, error.status, wait)
     state.metrics.count_completion(time.perf_counter() - started - result.model_seconds)
-    return JSONResponse(_body(result), headers=_headers(result))
+    token = state.tokens.issue(result.response_id)
+    return JSONResponse(_body(result, token), headers=_headers(result, token))
 
 
 def _arm(state: ServerState, model: str, user: str | None) -> str | None:
@@ -92,14 +94,15 @@ def _arm(state: ServerState, model: str, user: str | None) -> str | None:
     return named[-1]
 
 
-def _headers(answer: CompletionResult | CompletionStream) -> dict[str, str]:
-    return {"X-EditLoop-Policy": answer.arm, "X-EditLoop-Response-Id": answer.response_id}
+def _headers(answer: CompletionResult | CompletionStream, token: str | None) -> dict[str, str]:
+    headers = {"X-EditLoop-Policy": answer.arm, "X-EditLoop-Response-Id": answer.response_id}
+    return headers | ({} if token is None else {"X-EditLoop-Edit-Token": token})
 
 
-def _body(result: CompletionResult) -> dict[str, Any]:
+def _body(result: CompletionResult, token: str | None) -> dict[str, Any]:
     completion = result.completion
     choice = {"index": 0, "message": completion.message, "finish_reason": completion.finish}
-    return {
+    body = {
         "id": result.response_id,
         "object": "chat.completion",
         "created": int(time.time()),
@@ -107,13 +110,16 @@ def _body(result: CompletionResult) -> dict[str, Any]:
         "choices": [choice | {"logprobs": completion.logprobs}],
         "usage": completion.usage or {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
     }
+    return body | ({} if token is None else {"edit_token": token})
 
 
-async def _events(stream: CompletionStream, *, with_usage: bool) -> AsyncIterator[str]:
-    """A stream's chunks as server-sent events. If the stream breaks off, its last event holds the error.
+async def _events(stream: CompletionStream, token: str | None, *, with_usage: bool) -> AsyncIterator[str]:
+    """A stream's chunks as server-sent events, of which the first has the edit token, if there is one.
 
-    The status was 200 when the stream began and cannot be changed any more.
+    If the stream breaks off, its last event holds the error. The status was 200 when the stream began and
+    cannot be changed any more.
     """
+    first = {} if token is None else {"edit_token": token}
     frame = {
         "id": stream.response_id,
         "object": "chat.completion.chunk",
@@ -130,7 +136,8 @@ async def _events(stream: CompletionStream, *, with_usage: bool) -> AsyncIterato
             usage = chunk.usage or usage
             if chunk.delta or chunk.finish:
                 choice = {"index": 0, "delta": chunk.delta, "finish_reason": chunk.finish}
-                yield event({**frame, "choices": [choice | {"logprobs": chunk.logprobs}]})
+                yield event({**frame, "choices": [choice | {"logprobs": chunk.logprobs}], **first})
+                first = {}
     except (BackendUnavailableError, Problem) as error:
         if isinstance(error, BackendUnavailableError):
             error = backend_problem(error, stream.arm, stream.response_id)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -15,6 +16,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from editloop.edits import count_changes, diff_lines, redline
 from editloop.edits.cost import Breakdown, Cost
+from editloop.serve.api.edit_tokens import MAX_REVISIONS, admitted_for
 from editloop.serve.api.export import EXPORTS, MEDIA_TYPES, Export
 from editloop.serve.api.parameters import Before, check_text, cursor_of, parse_cursor
 from editloop.serve.api.schemas import EditRequest, ReasonRequest, check_texts, documented, parse
@@ -44,6 +46,7 @@ async def record(request: Request) -> dict[str, Any]:
     """Record what a user made of a response. It is on the disk when this is answered."""
     state = get_state(request)
     asked = parse(EditRequest, await request.body())
+    only = admitted_for(request, asked, state.tokens)
     check_texts(asked, state.limits.text)
     key = asked.key or request.headers.get("Idempotency-Key")
     if key is not None and len(key) > 128:
@@ -54,14 +57,17 @@ async def record(request: Request) -> dict[str, Any]:
     assert response_id is not None
     edit = None if asked.edit is None else redact_text(asked.edit, state.completions.redact)
     reason = None if asked.reason is None else redact_text(asked.reason, state.completions.redact)
-    result = await state.loop.edit(
-        response_id,
-        edit,
-        revision=asked.revision,
-        key=key,
-        discarded=bool(asked.discarded),
-        reason=reason,
-    )
+    with state.tokens.counted() if only else nullcontext():
+        result = await state.loop.edit(
+            response_id,
+            edit,
+            revision=asked.revision,
+            key=key,
+            discarded=bool(asked.discarded),
+            reason=reason,
+            seconds=asked.seconds,
+            limit=MAX_REVISIONS if only else None,
+        )
     return {
         "object": "edit",
         "response_id": result.response_id,
@@ -206,7 +212,7 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
 
 def _revision(row: Row[Any], response: str, cost: Cost) -> dict[str, Any]:
     about = {"revision": row.revision, "time": row.time, "cost": row.cost, "reason": row.reason}
-    about |= {"discarded": bool(row.discarded)}
+    about |= {"seconds": row.seconds, "discarded": bool(row.discarded)}
     if row.discarded:
         return about | {
             "edit": None,

@@ -9,25 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from editloop.edits.formats.flat import OWN_COLUMNS
+from editloop.store.log import as_log_row
 
-__all__ = ["EXPORTS", "MEDIA_TYPES", "Export", "as_csv", "as_ndjson", "with_reason"]
+__all__ = ["EXPORTS", "MEDIA_TYPES", "Export", "as_csv", "as_ndjson"]
 
 Export = Literal["ndjson", "csv"]
 
 Record = Mapping[str, Any]
 
 
-def with_reason(record: Record) -> dict[str, Any]:
-    """A row whose reason is in its metadata, where a record of a log keeps it."""
-    found = dict(record)
-    reason = found.pop("reason", None)
-    return found if reason is None else found | {"metadata": {**found["metadata"], "reason": reason}}
-
-
 def as_ndjson(records: Iterable[Record]) -> Iterator[str]:
     """Yield each row as a line of JSON, without the values that are not known."""
     for record in records:
-        kept = {name: value for name, value in with_reason(record).items() if value is not None}
+        kept = {name: value for name, value in as_log_row(record).items() if value is not None}
         yield json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -44,7 +38,7 @@ def as_csv(records: Iterable[Record]) -> Iterator[str]:
 
     yield line(OWN_COLUMNS)
     for record in records:
-        row = with_reason(record)
+        row = as_log_row(record)
         is_text = isinstance(row["context"], str)
         row["messages"] = None if is_text else json.dumps(row["context"], ensure_ascii=False)
         row["context"] = row["context"] if is_text else None

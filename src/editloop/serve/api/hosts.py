@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from editloop.errors import ConfigError
-from editloop.serve.problem import Problem
+from editloop.serve.problem import Problem, answer_problem
 
-__all__ = ["AllowedHosts"]
+__all__ = ["AllowedHosts", "HostMiddleware"]
 
 NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
@@ -62,6 +62,28 @@ class AllowedHosts:
         raise Problem(
             421, "not a name of this server", code="unknown_host", seen=name, do="--host-name adds one"
         )
+
+
+class HostMiddleware:
+    """ASGI middleware in front of all others: it refuses requests for another host, on every path.
+
+    Args:
+        app: The application behind it.
+        hosts: The names of this server.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it."""
+        if scope["type"] == "http":
+            try:
+                self.hosts.check(scope)
+            except Problem as problem:
+                await answer_problem(problem, send)
+                return
+        await self.app(scope, receive, send)
 
 
 Address = IPv4Address | IPv6Address

@@ -25,9 +25,10 @@ class Metrics:
     Args:
         loop: The feedback loop; it is subscribed to.
         prompts: What was counted of the prompts of in-context policies.
+        further: Metrics that are counted elsewhere.
     """
 
-    def __init__(self, loop: FeedbackLoop, prompts: PromptTallies | None = None) -> None:
+    def __init__(self, loop: FeedbackLoop, prompts: PromptTallies | None = None, *further: Collector) -> None:
         # A registry of its own: the library's global one would refuse a second server in one process.
         self.registry = registry = CollectorRegistry()
         self._loop = loop
@@ -58,6 +59,8 @@ class Metrics:
         self._up = Gauge("editloop_store_up", "1 if the store can be written, else 0.", registry=registry)
         if prompts is not None:
             registry.register(_Prompts(prompts))
+        for metric in further:
+            registry.register(metric)
         loop.subscribers.append(self._on_event)
 
     def count_completion(self, overhead: float) -> None:

@@ -1,27 +1,30 @@
-"""The middleware in front of all routes: who may send a request, by which name, how often, and how large."""
+"""The middleware in front of all routes: who may send a request, how often, and how large."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
 from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from editloop.serve.api.authentication import KeyCache, check_local, check_role, is_open
-from editloop.serve.api.hosts import AllowedHosts
+from editloop.serve.api.authentication import KeyCache, check_local, check_origin, check_role, is_open
+from editloop.serve.api.edit_tokens import EDIT_ROUTE, EditTokens
 from editloop.serve.api.limits import Limits
 from editloop.serve.api.quotas import PendingBodies, Quota, RateLimit
-from editloop.serve.problem import Problem
+from editloop.serve.problem import Problem, answer_problem
 
 __all__ = ["AdmissionMiddleware", "route_path"]
+
+TOKENS = ""
+"""The name by which the quotas of all edit tokens together are counted; a key's name is not empty."""
 
 
 class AdmissionMiddleware:
     """ASGI middleware that admits a request, or answers it with the reason why not.
 
-    The checks go from cheap to expensive, and each relies on those before it: first the host, also for open
-    paths; then the key, its role and its rate; then the length that is announced; then the body, as it
-    arrives; and at last the number of requests that are being answered.
+    The checks go from cheap to expensive, and each relies on those before it: first the key or the edit
+    token, what it permits and its rate; then the length that is announced; then the body, as it arrives; and
+    at last the number of requests that are being answered.
 
     A request's body is read here, before any route sees the request. Only when it has arrived does the
     request count as being answered, so that slow clients cannot take the places of others.
@@ -30,13 +33,14 @@ class AdmissionMiddleware:
         app: The application behind it.
         keys: The keys of those who may send requests.
         limits: The limits on requests.
-        hosts: The names of this server.
+        tokens: The edit tokens.
+        origins: The origins whose pages may ask a server without keys.
     """
 
     def __init__(
-        self, app: ASGIApp, keys: KeyCache, limits: Limits, hosts: AllowedHosts | None = None
+        self, app: ASGIApp, keys: KeyCache, limits: Limits, tokens: EditTokens, origins: Collection[str] = ()
     ) -> None:
-        self.app, self.keys, self.limits, self.hosts = app, keys, limits, hosts or AllowedHosts()
+        self.app, self.keys, self.limits, self.tokens, self.origins = app, keys, limits, tokens, origins
         share = limits.share
         self._rate = RateLimit(limits.rate, limits.burst)
         self._under_way = Quota(
@@ -51,11 +55,6 @@ class AdmissionMiddleware:
             await self.app(scope, receive, send)
             return
         path = route_path(scope)
-        try:
-            self.hosts.check(scope)
-        except Problem as problem:
-            await answer_problem(problem, send)
-            return
         if not path or is_open(path):
             await self.app(scope, receive, send)
             return
@@ -86,13 +85,7 @@ class AdmissionMiddleware:
             _Disconnected: The client has gone.
         """
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        key = await self.keys.find(headers.get(b"authorization", b"").decode("latin-1") or None)
-        if key is None:
-            check_local(headers, scope.get("client"))
-        check_role(key, scope["method"], path)
-        scope.setdefault("state", {})["key"] = key  # what routes know as `request.state.key`
-        name = key.name if key else None
-        self._rate.take(name or "")  # after the key is known to be valid: guesses use up nobody's rate
+        name = await self._identify(scope, path, headers)
         size = headers.get(b"content-length", b"0")
         if size.isdigit() and int(size) > self.limits.body:
             raise self._too_large()
@@ -105,6 +98,35 @@ class AdmissionMiddleware:
             raise Problem(408, what, code="body_timeout") from None
         admission.enter_context(self._under_way.one(name))
         return body.replay(receive)
+
+    async def _identify(self, scope: Scope, path: str, headers: dict[bytes, bytes]) -> str | None:
+        """Who sends a request, by the name that its quotas are counted for; None on a server without keys.
+
+        A request for an edit that has no Authorization header has to have an edit token in its body, which
+        only the route can read.
+
+        Raises:
+            Problem: 401 or 403, it is not permitted; 429, it comes too soon after others.
+        """
+        header = headers.get(b"authorization", b"").decode("latin-1") or None
+        route, token = (scope["method"], path), self.tokens.in_header(header)
+        edits_of = None if token is None else self.tokens.admit(token, route)
+        name, key = None, None
+        if not await self.keys.exist():
+            check_local(route, headers, scope.get("client"), self.origins)
+        elif token is not None or (header is None and self.tokens.are_on and route == EDIT_ROUTE):
+            with self.tokens.counted():
+                check_origin(headers, self.origins)
+            edits_of, name = edits_of or "", TOKENS
+        else:
+            key = await self.keys.find(header)
+            check_role(key, route)
+            name = key.name
+        if name != TOKENS:  # a token's rate is that of its response
+            self._rate.take(name or "")  # after the key is known to be valid: guesses use up nobody's rate
+        # What routes know as `request.state.key` and `request.state.edits_of`.
+        scope.setdefault("state", {}).update(key=key, edits_of=edits_of)
+        return name
 
     async def _read(self, body: _Body, receive: Receive) -> None:
         """Read a request's body to its end.
@@ -184,16 +206,3 @@ def route_path(scope: Scope) -> str:
         return path
     below = path[len(prefix) :]
     return below if not below or below.startswith("/") else path
-
-
-async def answer_problem(problem: Problem, send: Send) -> None:
-    """Answer a request with a problem."""
-    body = json.dumps(problem.body(), allow_nan=False).encode()
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **problem.headers()}
-    if problem.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if problem.status == 408:
-        headers["Connection"] = "close"  # bytes of the body that arrive later must not be read as a request
-    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": problem.status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body})

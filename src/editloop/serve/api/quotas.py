@@ -16,6 +16,9 @@ from editloop.serve.problem import Problem
 
 __all__ = ["PendingBodies", "Quota", "RateLimit"]
 
+MAX_BUCKETS = 10_000
+"""The number of buckets at which those that are full are dropped, of keys that have not asked for long."""
+
 
 class Quota:
     """A count with a limit over all keys, and one for each key.
@@ -130,6 +133,7 @@ class RateLimit:
     def __init__(self, rate: float | None, burst: int) -> None:
         self.rate, self.burst = rate, burst
         self._buckets: dict[str, tuple[float, float]] = {}  # by key: its tokens, and when they were counted
+        self._limit = MAX_BUCKETS
 
     def take(self, key: str) -> None:
         """Take a token.
@@ -140,9 +144,21 @@ class RateLimit:
         if self.rate is None:
             return
         now = time.monotonic()
+        if len(self._buckets) >= self._limit:
+            self._drop_full(now)
         tokens, then = self._buckets.get(key, (float(self.burst), now))
         tokens = min(float(self.burst), tokens + (now - then) * self.rate)
         if tokens < 1:
             self._buckets[key] = (tokens, now)
             raise Problem(429, "too many requests", code="rate_limit", retry_after=(1 - tokens) / self.rate)
         self._buckets[key] = (tokens - 1, now)
+
+    def _drop_full(self, now: float) -> None:
+        """Drop the buckets that are full by now: a new one would be, too."""
+        assert self.rate is not None
+        self._buckets = {
+            key: (tokens, then)
+            for key, (tokens, then) in self._buckets.items()
+            if tokens + (now - then) * self.rate < self.burst
+        }
+        self._limit = max(MAX_BUCKETS, 2 * len(self._buckets))  # rarely again, however many are left

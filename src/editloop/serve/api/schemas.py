@@ -86,6 +86,12 @@ class EditRequest(_Request):
     )
     revision: int | None = Field(None, ge=1, le=1_000_000, description="By default the next one")
     key: str | None = Field(None, min_length=1, max_length=128, description="Idempotency key")
+    seconds: float | None = Field(
+        None, ge=0, le=1e7, allow_inf_nan=False, description="Of work on it since the last revision"
+    )
+    token: str | None = Field(
+        None, min_length=1, max_length=300, description="Edit token of the response, in place of a key"
+    )
     context: str | list[ChatMessage] | None = Field(None, description="Of a response from elsewhere")
     response: str | None = Field(None, description="Of a response from elsewhere")
     policy: str | None = Field(None, max_length=200, description="What wrote it")

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 
 from editloop.serve.api.authentication import KeyCache
+from editloop.serve.api.edit_tokens import EditTokens
 from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
 from editloop.serve.api.worker_metrics import WorkerMetrics
@@ -33,6 +34,7 @@ class ServerState:
         limits: The limits on requests.
         metrics: The metrics of this process.
         keys: The keys of those who may send requests.
+        tokens: The edit tokens.
         ready: The arms that the backend has been asked to prepare.
         following: Held while arms are prepared or retired, so that two changes of the arms do not overlap. It
             is the event loop's only lock. Its holder may wait for the store or the backend, neither of which
@@ -47,6 +49,7 @@ class ServerState:
     limits: Limits
     metrics: Metrics
     keys: KeyCache
+    tokens: EditTokens
     ready: set[str] = field(default_factory=set)
     following: asyncio.Lock = field(default_factory=asyncio.Lock)
     in_context: Sequence[str] = ()

@@ -50,6 +50,8 @@ class RecordEdit:
         cost: The cost of the edit by the two texts, if it was computed before this command is applied.
         discarded: Whether the user threw the response away.
         reason: Why the user did that; None if it is not known.
+        seconds: The seconds of work on it since the last revision; None if they are not known.
+        limit: The revisions that the response may have; None sets no limit.
     """
 
     response_id: str
@@ -60,6 +62,8 @@ class RecordEdit:
     cost: float | None = None
     discarded: bool = False
     reason: str | None = None
+    seconds: float | None = None
+    limit: int | None = None
 
     @property
     def names(self) -> Collection[str]:
@@ -74,7 +78,7 @@ class RecordEdit:
 
         Raises:
             Problem: 404 for an unknown response, 410 for one without a text, 409 for a key or a revision
-                that belongs to another edit.
+                that belongs to another edit, or for one revision too many.
         """
         connection = appender.connection
         if self.key is not None and (known := reads.edit_by_key(connection, self.key)) is not None:
@@ -90,10 +94,12 @@ class RecordEdit:
         repeated = self._find_repeated(there, draft.response)
         if repeated is not None:
             return self._repeated(connection, repeated)
+        if self.limit is not None and len(there) >= self.limit:
+            raise Problem(409, f"this response has {len(there)} revisions", code="too_many_revisions")
         revision = self.revision or max(there, default=0) + 1
         row = {"response_id": self.response_id, "revision": revision, "time": self.time}
         row |= {"edit": self.edit, "key": self.key, "discarded": self.discarded or None}
-        row |= {"reason": self.reason}
+        row |= {"reason": self.reason, "seconds": self.seconds}
         writes.insert_edit(connection, row)
         cost, outcome = None, outcome_of(draft.response, self.edit, discarded=self.discarded)
         if draft.response is not None:  # otherwise `RecordResponse` computes the cost when the text is there

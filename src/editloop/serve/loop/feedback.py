@@ -67,6 +67,7 @@ class FeedbackLoop:
         state: What is known: the fold of the store's events, and the decisions in flight.
         non_answers: How often each arm writes drafts that are no answers.
         scopes: Makes the scopes and digests by which users and requests are recognised.
+        token_secret: The store's key for edit tokens, from `start` on; empty if it is not known yet.
         subscribers: Called with each event that enters the fold.
     """
 
@@ -85,6 +86,7 @@ class FeedbackLoop:
         self.config = config or BanditConfig()
         self.subscribers: list[Callable[[Event | Transition], None]] = []
         self.state, self.scopes = LoopState(Bandit((), self.config)), Scopes(scope)
+        self.token_secret = ""
         self.non_answers = NonAnswers()
         self.snapshots = Snapshots(folder / "snapshot.json", self.config)
         self._expire_after, self._keep_for, self._reprice = expire_after, keep_for, reprice
@@ -134,7 +136,7 @@ class FeedbackLoop:
                 not answer is no error if there is a snapshot: the loop then starts from the snapshot.
         """
         try:
-            self.state, self.scopes.salt, self._cost_version = await asyncio.to_thread(
+            self.state, self.scopes.salt, self.token_secret, self._cost_version = await asyncio.to_thread(
                 recover, self.store, self.snapshots, self.config, reprice=self._reprice
             )
             self._claim = claim_folder(self.folder)
@@ -201,6 +203,7 @@ class FeedbackLoop:
             state.bandit,
             state.seq,
             self.scopes.salt,
+            self.token_secret,
             self._cost_version.repriced,
             state.policies,
             state.intervals,
@@ -327,6 +330,8 @@ class FeedbackLoop:
         key: str | None = None,
         discarded: bool = False,
         reason: str | None = None,
+        seconds: float | None = None,
+        limit: int | None = None,
     ) -> EditResult:
         """Record a user's edit of a response.
 
@@ -337,6 +342,8 @@ class FeedbackLoop:
             key: The client's idempotency key.
             discarded: Whether the user threw the response away.
             reason: Why the user did that.
+            seconds: The seconds of work on it since the last revision; None if they are not known.
+            limit: The revisions that the response may have; None sets no limit.
 
         Raises:
             Problem: As in `RecordEdit`; or 503, the store is down.
@@ -348,7 +355,9 @@ class FeedbackLoop:
             # never changes, so the cost is still right when the command is applied.
             if response is not None:
                 cost = await asyncio.to_thread(self.edit_cost, response, edit)
-        command = RecordEdit(response_id, edit, revision, key, time.time(), cost, discarded, reason)
+        command = RecordEdit(
+            response_id, edit, revision, key, time.time(), cost, discarded, reason, seconds, limit
+        )
         return await self.write(command)
 
     async def set_arms(self, command: Command[Arms]) -> Arms:

@@ -14,7 +14,7 @@ from editloop.serve.loop.snapshots import Snapshot, Snapshots
 from editloop.serve.loop.state import LoopState
 from editloop.store import reads
 from editloop.store.database import Store
-from editloop.store.schema import SALT
+from editloop.store.schema import SALT, TOKEN_SECRET
 
 __all__ = ["Recovered", "recover"]
 
@@ -27,11 +27,13 @@ class Recovered(NamedTuple):
     Attributes:
         state: The fold.
         salt: The store's.
+        token_secret: The store's; empty if it is not known yet.
         costs: The cost by which the store's edits are measured, and its version.
     """
 
     state: LoopState
     salt: str
+    token_secret: str
     costs: CostVersion
 
 
@@ -51,7 +53,7 @@ def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice
     snapshot = snapshots.read()
     try:
         store.open()
-        salt = store.fact(SALT)
+        salt, token_secret = store.fact(SALT), store.fact(TOKEN_SECRET)
         costs, note = settle_cost(store, config.cost, reprice=reprice, prices=Prices.of(config))
         # Within a transaction that excludes all writers: of the numbers so far, those that are missing will
         # never come. What is written from now on is for the follower.
@@ -62,7 +64,8 @@ def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice
             raise
         log.warning("%s; starting from the snapshot", error)
         costs = CostVersion(config.cost, snapshot.repriced)
-        return Recovered(_state_of(snapshot, snapshot.policies), snapshot.salt, costs)
+        state = _state_of(snapshot, snapshot.policies)
+        return Recovered(state, snapshot.salt, snapshot.token_secret, costs)
     if note is not None:
         log.warning("%s", note)
     policies = store.read(reads.policy_locations)
@@ -80,7 +83,7 @@ def recover(store: Store, snapshots: Snapshots, config: BanditConfig, *, reprice
     # Not the number of the last event that was folded: costs of external texts have numbers as well, and
     # are not folded.
     state.seq = last
-    return Recovered(state, salt, costs)
+    return Recovered(state, salt, token_secret, costs)
 
 
 def _state_of(snapshot: Snapshot, policies: dict[str, tuple[str, str]]) -> LoopState:

@@ -40,6 +40,7 @@ class Snapshot(NamedTuple):
         bandit: The fold.
         seq: Number of the last event.
         salt: The store's salt, which identifies it.
+        token_secret: The store's key for edit tokens.
         repriced: How many times all costs of the store had been measured again.
         policies: Run folder and name of each policy, by arm.
         intervals: Intervals for the arms' mean costs.
@@ -49,6 +50,7 @@ class Snapshot(NamedTuple):
     bandit: Bandit
     seq: int
     salt: str
+    token_secret: str
     repriced: int
     policies: dict[str, tuple[str, str]]
     intervals: CostIntervals
@@ -85,7 +87,10 @@ class Snapshots:
             intervals = CostIntervals.from_json(row["intervals"], bandit.config.bound)
             # An earlier version knew no stages, and its store had none.
             stages = Stages(map(Transition.from_text, row.get("stages", ())))
-            return Snapshot(bandit, int(row["seq"]), str(row["salt"]), repriced, policies, intervals, stages)
+            salt, token_secret = str(row["salt"]), str(row.get("token_secret", ""))
+            return Snapshot(
+                bandit, int(row["seq"]), salt, token_secret, repriced, policies, intervals, stages
+            )
         except (OSError, ValueError, KeyError, TypeError, EditLoopError):
             return None  # a snapshot is only a cache: whatever is wrong with it, the events are there
 
@@ -100,6 +105,7 @@ class Snapshots:
         started = time.perf_counter()
         row = {"seq": snapshot.seq, "salt": snapshot.salt, "policies": snapshot.policies}
         row |= {"repriced": snapshot.repriced, "bandit": snapshot.bandit.to_json()}
+        row |= {"token_secret": snapshot.token_secret}
         row |= {"intervals": snapshot.intervals.to_json()}
         row |= {"stages": [each.to_text() for each in snapshot.stages.history]}
         busy = time.perf_counter() - started
