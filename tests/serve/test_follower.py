@@ -338,7 +338,6 @@ def test_a_replica_that_is_paused_in_a_transaction_stops_the_others_only_for_a_t
         paused.insert("a")
         with stores[1].transaction(["b"]) as connection:  # others go on at once
             writes.insert_event(connection, row("b"))
-        assert looks(follower) == []
         with stores[1].transaction(["a"]):  # and who needs the same, a little later
             pass
         assert looks(follower) == ["b"]

@@ -44,8 +44,8 @@ TIMEOUT_SECONDS = 5
 """A database that does not answer within so many seconds is treated as down."""
 
 IDLE_SECONDS = 4
-"""A transaction that writes is ended if its process does nothing for so many seconds; it may be paused. This is
-less than the timeout of whoever waits for its locks."""
+"""A transaction that writes is ended if its process does nothing for so many seconds; it may be paused. These
+are fewer than the timeout of whoever waits for its locks."""
 
 STREAM_ROWS = 1000
 """The number of rows that a stream fetches at a time."""
