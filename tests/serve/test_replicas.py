@@ -276,7 +276,7 @@ def test_a_replica_that_stood_still_loses_nothing(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL ends its transaction. The decision that was in it waits in the spool, and is written."""
-    monkeypatch.setattr("editloop.store.database.TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("editloop.store.database.IDLE_SECONDS", 1)
 
     async def work() -> None:
         async with writers(postgres, tmp_path) as (a, b):

@@ -118,7 +118,11 @@ def serve(
             )
         if worker is None:
             adopt_spools(folder)
-        show = console.print if worker is None or worker.is_first else (lambda _: None)
+
+        def show(line: str) -> None:
+            if worker is None or worker.is_first:
+                console.print(line)
+
         address = f"http://{'[::1]' if host == '::1' else host}:{listening.getsockname()[1]}"
         show(f"store {kept}, state in {loop.folder}")
         show(

@@ -45,12 +45,12 @@ class Worker(NamedTuple):
 
     Attributes:
         number: Its number, from 1.
-        socket: The descriptor of the listening socket.
+        listens: The descriptor of the listening socket.
         pipe: The descriptor of the pipe by which it says that it is ready.
     """
 
     number: int
-    socket: int
+    listens: int
     pipe: int
 
     @classmethod
@@ -70,7 +70,7 @@ class Worker(NamedTuple):
 
     def listening(self) -> socket.socket:
         """The socket at which all workers listen."""
-        return socket.socket(fileno=self.socket)
+        return socket.socket(fileno=self.listens)
 
     def say_ready(self) -> None:
         """Tell the parent that requests are answered."""
@@ -98,9 +98,11 @@ def run_workers(
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
         first = asyncio.Event()  # the others need not repeat what it has done, nor why it failed
-        tasks = [asyncio.create_task(_keep(number, listening, first)) for number in range(1, count + 1)]
-        tasks += [asyncio.create_task(beside())] if beside is not None else []
-        tasks.append(asyncio.create_task(ended.wait()))
+        work: list[Coroutine[Any, Any, object]] = [
+            _keep(number, listening, first) for number in range(1, count + 1)
+        ]
+        work += [ended.wait()] if beside is None else [ended.wait(), beside()]
+        tasks = [asyncio.create_task(each) for each in work]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()

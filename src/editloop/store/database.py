@@ -43,6 +43,10 @@ log = logging.getLogger("editloop.store")
 TIMEOUT_SECONDS = 5
 """A database that does not answer within so many seconds is treated as down."""
 
+IDLE_SECONDS = 4
+"""A transaction that writes is ended if its process does nothing for so many seconds; it may be paused. These
+are fewer than the timeout of whoever waits for its locks."""
+
 STREAM_ROWS = 1000
 """The number of rows that a stream fetches at a time."""
 
@@ -143,16 +147,13 @@ class Store:
         and would fail instead of waiting.
         """
         if not self.is_sqlite:
-            timeout = int(1000 * TIMEOUT_SECONDS)
-            limits = f"-c statement_timeout={timeout}"
-            if writes:
-                # Whoever waits for its locks began later, so this comes before the timeout there. And what is
-                # read after a lock was waited for must not be what was there before (`locks`).
-                limits += f" -c idle_in_transaction_session_timeout={timeout}"
+            limits = f"-c statement_timeout={1000 * TIMEOUT_SECONDS}"
+            if writes:  # what is read after a lock was waited for must not be what was there before (`locks`)
+                limits += f" -c idle_in_transaction_session_timeout={1000 * IDLE_SECONDS}"
                 limits += r" -c default_transaction_isolation=read\ committed"
             options: dict[str, Any] = {
                 "connect_timeout": TIMEOUT_SECONDS,
-                "tcp_user_timeout": timeout,
+                "tcp_user_timeout": 1000 * TIMEOUT_SECONDS,
                 "options": limits,
             }
             # A ping before each use replaces connections that the database has closed (`_begun` for those
@@ -287,8 +288,7 @@ class Store:
         Args:
             names: What it depends on, by names such as those of responses: others that depend on the same
                 wait for its end. None excludes all other writers of all replicas.
-            patient: Whether the block may compute for longer than `TIMEOUT_SECONDS` between two statements.
-                Any other transaction ends then: its process may be paused, and others wait for its locks.
+            patient: Whether the block may compute for longer than `IDLE_SECONDS` between two statements.
 
         Raises:
             StoreUnreachableError: The database does not answer. Nothing was written, or, if the connection

@@ -73,11 +73,9 @@ _FOLDED = tuple(
 """The columns of an event that its fold depends on."""
 
 _REPRICED = select(facts.c.value).where(facts.c.name == REPRICED).scalar_subquery().label("repriced")
+_NEW: tuple[Any, ...] = (*_FOLDED, _REPRICED)
 _NEW_EVENTS = (
-    select(*_FOLDED, _REPRICED)
-    .where(events.c.seq > bindparam("after"))
-    .order_by(events.c.seq)
-    .limit(bindparam("most"))
+    select(*_NEW).where(events.c.seq > bindparam("after")).order_by(events.c.seq).limit(bindparam("most"))
 )
 # One array and not as many parameters as there are numbers: the database plans the statement once.
 _UNKNOWN_EVENTS = _NEW_EVENTS.where(

@@ -58,7 +58,7 @@ class WorkerMetrics(Collector):
 
     def text(self) -> bytes:
         """The metrics of all workers, in Prometheus' text format."""
-        return generate_latest(self)  # type: ignore[arg-type]
+        return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric with the samples of all workers."""
