@@ -26,9 +26,10 @@ def test_the_store_has_the_rounds(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "edits.db"))
     store.open()
     dashboard.fill(store, 200, 5, 0, WarningCallback())
+    tables = (drafts, edits, events)
     count = {
-        table.name: store.read(lambda c, t=table: c.scalar(select(func.count()).select_from(t)))
-        for table in (drafts, edits, events)
+        each.name: store.read(lambda c, table=each: c.scalar(select(func.count()).select_from(table)))
+        for each in tables
     }
     assert count["drafts"] == 200 and count["events"] == 200 + count["edits"] > 350
     page = store.read(lambda c: user_page(c, UserFilter(), limit=10))

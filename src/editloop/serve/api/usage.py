@@ -113,5 +113,5 @@ def estimate_saving(known: KnownRounds, bases: set[str]) -> dict[str, Any]:
         return none | {"base": base, "reason": str(error)}
     by_base, _ = ESTIMATORS["dr"](log, arm_means(log))
     saved = by_base - cost
-    mean, error = float(saved.mean()), float(saved.std(ddof=1) / np.sqrt(len(saved)))
-    return none | {"base": base, "mean": mean, "interval": mean_interval(mean, error, len(saved))}
+    mean, se = float(saved.mean()), float(saved.std(ddof=1) / np.sqrt(len(saved)))
+    return none | {"base": base, "mean": mean, "interval": mean_interval(mean, se, len(saved))}
