@@ -12,7 +12,7 @@ import pytest
 from serving import Parrot, Service, error, run, serving, sqlite
 from sqlalchemy import insert, select
 
-from editloop.serve.api.usage import _Rounds, estimate_saving
+from editloop.serve.api.usage import KnownRounds, estimate_saving
 from editloop.serve.backends.base import Completion
 from editloop.serve.loop.logged_text import token_count
 from editloop.store.schema import drafts, events, policies
@@ -97,10 +97,10 @@ def test_counts_of_another_server(usage: dict[str, Any] | None, expected: int | 
     assert token_count(usage, "n") == expected
 
 
-def drawn(n: int, effect: float, seed: int) -> _Rounds:
+def drawn(n: int, effect: float, seed: int) -> KnownRounds:
     """Rounds of requests of two kinds: the better arm is drawn more often for the kind that costs less."""
     rng = np.random.default_rng(seed)
-    found = _Rounds([], [], [])
+    found = KnownRounds([], [], [])
     for _ in range(n):
         easy = rng.random() < 0.5
         chance = 0.9 if easy else 0.3
@@ -133,10 +133,10 @@ def test_the_interval_of_a_saving_holds_the_truth() -> None:
 def test_where_there_is_no_saving_to_tell() -> None:
     rounds = drawn(100, 0.1, 0)
     assert "has answered no request" in estimate_saving(rounds, set())["reason"]
-    assert "has answered no request" in estimate_saving(_Rounds([], [], []), {"base@0"})["reason"]
-    alone = _Rounds(["base@0"] * 3, [1.0] * 3, [0.1] * 3)
+    assert "has answered no request" in estimate_saving(KnownRounds([], [], []), {"base@0"})["reason"]
+    alone = KnownRounds(["base@0"] * 3, [1.0] * 3, [0.1] * 3)
     assert estimate_saving(alone, {"base@0"})["reason"] == "only the base has answered"
-    few = _Rounds(rounds.arms[:12], rounds.propensity[:12], rounds.cost[:12])
+    few = KnownRounds(rounds.arms[:12], rounds.propensity[:12], rounds.cost[:12])
     found = estimate_saving(few, {"base@0"})
     assert found["mean"] is None and "too little overlap" in found["reason"]
 

@@ -86,7 +86,7 @@ def print_redline(record: Record, cost: Cost) -> None:
     assert record.edit is not None
     text = Text()
     lines = diff_lines(record.response, record.edit)
-    parts = cost.breakdown and cost.breakdown(record.response, record.edit)
+    parts = None if cost.breakdown is None else cost.breakdown(record.response, record.edit)
     shown = redline(record.response, record.edit, parts)
     pieces = [("", shown)] if lines is None else [(line.kind, line.spans) for line in lines]
     for line, spans in pieces:

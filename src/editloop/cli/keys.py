@@ -37,13 +37,14 @@ def create(
 @keys.command("list", help="List names, roles and dates.")
 def list_all(store: StoreUrl = "edits.db", config: Config = None) -> None:
     """Run the verb."""
-    rows = [["name", "role", "created", "revoked"]]
+    rows = [["name", "role", "created", "last used", "revoked"]]
     with closing(opened_store(store)) as opened:
         from editloop.store import list_keys
 
         found = list_keys(opened)
     for key in found:
-        rows.append([key.name, key.role, _date(key.created), _date(key.revoked) if key.revoked else ""])
+        dates = [_date(each) if each else "" for each in (key.created, key.last_used, key.revoked)]
+        rows.append([key.name, key.role, *dates])
     show_table(rows)
 
 

@@ -46,7 +46,7 @@ NoteUses = Callable[[Mapping[str, float]], Awaitable[None]]
 """Writes when keys were used, by their digests; it raises a problem if the store is down."""
 
 
-async def _forget_uses(uses: Mapping[str, float]) -> None:
+async def _write_nothing(uses: Mapping[str, float]) -> None:
     """Write nothing."""
 
 
@@ -65,10 +65,11 @@ class KeyCache:
         uses: When keys were used, by their digests, as far as it is not in the store yet.
     """
 
-    def __init__(self, store: Store, file: Path, note_uses: NoteUses = _forget_uses) -> None:
+    def __init__(self, store: Store, file: Path, note_uses: NoteUses = _write_nothing) -> None:
         self.store, self.file = store, file
         self.uses: dict[str, float] = {}
         self._note_uses, self._noted = note_uses, time.monotonic()
+        self._turn = asyncio.Lock()
         self._known: dict[str, Key] | None = None
         self._was_read, self._is_ending = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -107,6 +108,10 @@ class KeyCache:
 
     async def refresh(self) -> None:
         """Read the keys; while the store is down, those that are known stay valid."""
+        async with self._turn:  # a reading that began earlier must not end later, with keys as they were
+            await self._read()
+
+    async def _read(self) -> None:
         try:
             found = await asyncio.to_thread(list_keys, self.store)
         except StoreError:

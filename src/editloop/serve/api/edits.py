@@ -223,7 +223,7 @@ def _revision(row: Row[Any], response: str, cost: Cost) -> dict[str, Any]:
             "sum": None,
         }
     edit = response if row.edit is None else row.edit
-    found = cost.breakdown and cost.breakdown(response, edit)
+    found = None if cost.breakdown is None else cost.breakdown(response, edit)
     counts, unit = (found.counts, found.unit) if found else (count_changes(response, edit), "word")
     return about | {
         "edit": edit,

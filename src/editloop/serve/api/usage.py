@@ -25,7 +25,7 @@ from editloop.store.database import Connection
 from editloop.store.rounds import MAX_ROUNDS, rounds
 from editloop.store.usage import MAX_DRAFTS, newest_drafts
 
-__all__ = ["router"]
+__all__ = ["KnownRounds", "estimate_saving", "router"]
 
 router = APIRouter()
 
@@ -53,7 +53,7 @@ def _figures(rows: Sequence[Any]) -> dict[str, Any]:
     return found
 
 
-class _Rounds(NamedTuple):
+class KnownRounds(NamedTuple):
     """Rounds whose cost is known, with the arm that answered and the probability with which it was chosen."""
 
     arms: list[str]
@@ -79,13 +79,13 @@ async def saving(request: Request, since: Since = None, until: Until = None) -> 
         and row.chosen == row.arm
         and row.propensity > 0
     ]
-    known = _Rounds(
+    known = KnownRounds(
         [row.arm for row in usable], [row.propensity for row in usable], [row.cost for row in usable]
     )
     return {"object": "saving", "cut": len(found) == MAX_ROUNDS, **estimate_saving(known, bases)}
 
 
-def estimate_saving(known: _Rounds, bases: set[str]) -> dict[str, Any]:
+def estimate_saving(known: KnownRounds, bases: set[str]) -> dict[str, Any]:
     """The mean saving of a draft with its 95% interval (Student's), or the reason why there is none.
 
     Args:
@@ -113,5 +113,5 @@ def estimate_saving(known: _Rounds, bases: set[str]) -> dict[str, Any]:
         return none | {"base": base, "reason": str(error)}
     by_base, _ = ESTIMATORS["dr"](log, arm_means(log))
     saved = by_base - cost
-    mean, error = float(saved.mean()), float(saved.std(ddof=1) / np.sqrt(len(saved)))
-    return none | {"base": base, "mean": mean, "interval": mean_interval(mean, error, len(saved))}
+    mean, se = float(saved.mean()), float(saved.std(ddof=1) / np.sqrt(len(saved)))
+    return none | {"base": base, "mean": mean, "interval": mean_interval(mean, se, len(saved))}

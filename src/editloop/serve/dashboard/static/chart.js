@@ -145,7 +145,7 @@ export function chart({ title, unit, points, since, until, height, max, format =
  * The top of an axis from 0 for these values, and which of them are beyond it: `{top, cut, highest}`.
  *
  * A few values that are more than three times the next lower one, at most a tenth of all, are cut, so that the others
- * can still be told apart. The chart has to say so (`cutNote`).
+ * still differ visibly. The chart has to say so (`cutNote`).
  */
 export function axisTop(values) {
   const sorted = [...values].sort((a, b) => a - b);
