@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
@@ -69,8 +69,21 @@ class Played:
         page.clock.pause_at(1_700_000_001)
         page.goto(self.address)
         page.wait_for_selector("[data-ready]")
+        # The pauses of the script in milliseconds: the clock is moved on only once it is waited for.
+        page.evaluate(
+            """() => {
+              const { setTimeout } = window;
+              window.pauses = [];
+              window.setTimeout = (run, pause) => setTimeout(run, pause, pauses.push(pause));
+            }"""
+        )
         self.page = page
         return page
+
+    def wait_for_pauses(self, number: int) -> list[float]:
+        self.page.wait_for_function(f"pauses.length >= {number}")
+        found: list[float] = self.page.evaluate("pauses")
+        return found
 
     def _answer(self, route: Any) -> None:
         self.requests.append(route.request)
@@ -201,7 +214,7 @@ def test_the_time_goes_on_after_a_reload(played: Played) -> None:
     played.page.wait_for_selector("[data-ready]")
     played.page.evaluate("attach('text', 'The draft.') && null")
     # A textarea without a form: the reload has put it into the outbox, with the time up to then.
-    wait_for(played, lambda: len(played.received) == 1)
+    wait_for(played, 1)
     assert (played.received[0]["edit"], played.received[0]["seconds"]) == ("Mine", 8)
     assert played.page.input_value("#text") == "Mine"
     played.pass_time(3)
@@ -262,22 +275,20 @@ def test_what_may_pass_is_tried_again_ever_more_rarely(played: Played, status: i
     problem = {"error": {"message": "Come again.", "code": "x"}}
     played.answers = [(status, problem)] * 4 + [(200, RECEIPT)]
     played.page.evaluate("(client.accepted(target, 2).then((receipt) => (window.done = receipt)), null)")
-    expect = 1
-    for pause in (1, 2, 4, 8):
-        wait_for(played, lambda n=expect: len(played.received) == n)
-        played.page.wait_for_timeout(50)
+    for number, pause in enumerate((1, 2, 4, 8), start=1):
+        assert played.wait_for_pauses(number)[-1] == 1000 * pause
         played.pass_time(pause - 0.01)
-        assert len(played.received) == expect
+        assert len(played.received) == number
         played.pass_time(0.02)
-        expect += 1
     played.page.wait_for_function("window.done")
     assert len({each["key"] for each in played.received}) == 1 and len(played.received) == 5
     assert played.left() == []
 
 
-def wait_for(played: Played, holds: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if holds():
+def wait_for(played: Played, number: int) -> None:
+    """Wait until the server has received so many requests."""
+    for _ in range(1000):
+        if len(played.received) >= number:
             return
         played.page.wait_for_timeout(10)
     raise AssertionError(f"{len(played.received)} requests")
@@ -286,12 +297,9 @@ def wait_for(played: Played, holds: Callable[[], bool]) -> None:
 def test_the_server_says_when_to_come_again(played: Played) -> None:
     played.answers = [(429, {"wait": "20"}), (200, RECEIPT)]
     played.page.evaluate("(client.accepted(target), null)")
-    wait_for(played, lambda: len(played.received) == 1)
-    played.page.wait_for_timeout(50)
-    played.pass_time(19.9)
-    assert len(played.received) == 1
-    played.pass_time(0.2)
-    wait_for(played, lambda: len(played.received) == 2)
+    assert played.wait_for_pauses(1) == [20_000]
+    played.pass_time(20)
+    wait_for(played, 2)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 409, 410, 413])
@@ -316,6 +324,7 @@ def test_revisions_of_a_response_arrive_in_their_order(played: Played) -> None:
     played.page.evaluate("(client.edited(target, 'first'), client.edited(target, 'second'), null)")
     other = "client.edited({ ...target, responseId: 'r2' }, 'other')"
     played.page.evaluate(other)  # of another response, which does not wait
+    played.wait_for_pauses(1)
     played.pass_time(1.1)
     played.page.wait_for_function("!localStorage.length")
     assert [each["edit"] for each in played.received] == ["first", "other", "first", "second"]
@@ -330,7 +339,10 @@ def test_an_old_edit_is_given_up(played: Played) -> None:
             "(letter) => localStorage.setItem('editloop:send:k', JSON.stringify(letter))", old
         )
         played.page.evaluate("client.resend()")
-        played.page.wait_for_timeout(200)
+        if kept:
+            played.wait_for_pauses(1)
+        else:
+            played.page.wait_for_function("!localStorage.length")
         assert len(played.left()) == kept
         played.open()
 

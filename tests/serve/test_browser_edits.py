@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from editloop.serve.api import edit_tokens
 PAGE = Path(__file__).parent / "edit_page.html"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "edits_from_a_page.html"
 DRAFT = "Hello from a@1"
+POST = "([url, body]) => fetch(url, { method: 'POST', mode: 'no-cors', body }).then(() => 'sent')"
+"""What a page of any origin can do: send a request, whose answer it may not read."""
 
 
 @pytest.fixture(scope="module")
@@ -250,17 +253,12 @@ def test_a_page_of_another_origin_is_refused(
     draft = open_page().evaluate("draft")
     with static_site(tmp_path / "pages") as elsewhere:
         page = context.new_page()
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.goto(f"{elsewhere}/page.html?server={site.url}&element=textarea")
-        page.wait_for_timeout(300)
+        refused = "Access to script at .*client.js.* blocked by CORS policy"
+        with page.expect_console_message(lambda message: re.search(refused, message.text)):
+            page.goto(f"{elsewhere}/page.html?server={site.url}&element=textarea")
         assert page.query_selector("[data-ready]") is None  # not even the script
-        assert any("client.js" in text and "CORS policy" in text for text in said)
         body = {"response_id": draft["responseId"], "token": draft["token"], "edit": "Stolen."}
-        page.evaluate(
-            "([url, body]) => fetch(url, { method: 'POST', body: JSON.stringify(body), mode: 'no-cors' })",
-            [f"{site.url}/v1/edits", body],
-        )
+        page.evaluate(POST, [f"{site.url}/v1/edits", json.dumps(body)])
         page.close()
     time.sleep(0.2)
     assert revisions(site, draft["responseId"], 0) == []
@@ -283,16 +281,13 @@ def test_with_keys_a_page_needs_only_its_token(tmp_path: Path, pages: str, conte
         assert [each["status"] for each in wait_until_sent(page)] == ["edited"]
         assert revisions(site, body["id"], 1) == [("Mine.", False)]
         for token in ("elt-x.9999999999.r", None):  # forged, and none
-            call = "(token) => client.accepted({ ...options, token }).catch((error) => [error.status, error.code])"
-            expected = [401, "invalid_edit_token" if token else "invalid_api_key"]
-            assert page.evaluate(call, token) == expected
+            send = "(token) => client.accepted({ ...options, token }).catch((e) => [e.status, e.code])"
+            code = "invalid_edit_token" if token else "invalid_api_key"
+            assert page.evaluate(send, token) == [401, code]
         with static_site(tmp_path / "pages") as elsewhere:
             page.goto(f"{elsewhere}/none.html")
             what = {"response_id": body["id"], "token": body["edit_token"], "edit": "Stolen."}
-            page.evaluate(
-                "([url, body]) => fetch(url, { method: 'POST', body: JSON.stringify(body), mode: 'no-cors' })",
-                [f"{site.url}/v1/edits", what],
-            )
+            page.evaluate(POST, [f"{site.url}/v1/edits", json.dumps(what)])
         assert revisions(site, body["id"], 1) == [("Mine.", False)]
         refused = 'editloop_edit_token_refusals_total{code="origin_not_allowed"} 1.0'
         assert refused in site.http.get("/metrics").text

@@ -111,12 +111,16 @@ def test_a_server_starts_from_its_snapshot_while_the_database_is_down(
     async def work() -> None:
         async with serving(url, tmp_path) as service:
             await service.edit((await service.ask()).json()["id"], "Hi")
-            known = service.loop.bandit.to_json()
+            known, secret = service.loop.bandit.to_json(), service.loop.store.fact("edit_token_secret")
         await asyncio.to_thread(postgres.stop, at_once=True)
         try:
-            async with serving(url, tmp_path, arms=()) as service:
+            async with serving(url, tmp_path, arms=(), app_options={"edit_tokens": 60.0}) as service:
                 assert service.loop.bandit.to_json() == known
-                assert (await service.ask(id="down")).status_code == 200
+                answer = await service.ask(id="down")
+                assert answer.status_code == 200
+                # Tokens are signed by the secret of the store, which the snapshot has, too.
+                tokens = service.app.state.server.tokens
+                assert tokens.secret == secret and tokens.check(answer.json()["edit_token"]) == "down"
             with pytest.raises(StoreError, match="does not answer"):
                 async with serving(url, tmp_path / "elsewhere", arms=()):
                     pass
