@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, bindparam, func, inspect, select
 from editloop.store.schema import (
     DECIDED,
     EXPIRED,
+    UNSTORED,
     drafts,
     edits,
     events,
@@ -34,6 +35,8 @@ __all__ = [
     "decision",
     "decision_events",
     "draft",
+    "drafts_by_client_key",
+    "drafts_of",
     "edit_by_key",
     "events_after",
     "fact",
@@ -57,6 +60,7 @@ __all__ = [
     "revisions",
     "revisions_with_costs",
     "runs_trained_since",
+    "text_and_digest",
 ]
 
 # The queries of every request are built once, because building one takes several times as long as running it.
@@ -193,6 +197,24 @@ def draft(connection: Connection, response_id: str) -> Row[Any] | None:
     return connection.execute(_DRAFT, {"id": response_id}).first()
 
 
+def drafts_of(connection: Connection, response_ids: Sequence[str]) -> dict[str, Row[Any]]:
+    """Return the drafts of these responses by response, without those that there are not."""
+    rows = connection.execute(select(drafts).where(drafts.c.response_id.in_(response_ids)))
+    return {row.response_id: row for row in rows}
+
+
+def drafts_by_client_key(connection: Connection, key: str, limit: int) -> Sequence[Row[Any]]:
+    """Return the ids of the responses with a client's key, the newest first, those without a text last.
+
+    A response has no text if it has failed or is a tool call, so nobody can edit it (`editable`).
+    """
+    editable = drafts.c.finish.is_(None) | drafts.c.response.is_not(None) | (drafts.c.finish == UNSTORED)
+    query = select(drafts.c.response_id, editable.label("editable")).where(drafts.c.client_key == key)
+    return connection.execute(
+        query.order_by(editable.desc(), drafts.c.time.desc(), drafts.c.response_id).limit(limit)
+    ).all()
+
+
 def has_shadow(connection: Connection, response_id: str, arm: str) -> bool:
     """Whether a policy's draft that nobody saw is kept for a response."""
     which = (shadows.c.response_id == response_id) & (shadows.c.arm == arm)
@@ -205,6 +227,12 @@ def response_text(connection: Connection, response_id: str) -> str | None:
         select(drafts.c.response).where(drafts.c.response_id == response_id)
     )
     return found
+
+
+def text_and_digest(connection: Connection, response_id: str) -> Row[Any] | None:
+    """Return the `response` of a draft and, if its text is not kept, `text_digest`; None without a draft."""
+    query = select(drafts.c.response, drafts.c.text_digest).where(drafts.c.response_id == response_id)
+    return connection.execute(query).first()
 
 
 def revisions(connection: Connection, response_id: str) -> Sequence[Row[Any]]:

@@ -47,6 +47,8 @@ _FINISH = (
         compared=bindparam("others"),
         seconds=bindparam("took"),
         logprob=bindparam("log_mu"),
+        message=bindparam("said"),
+        text_digest=bindparam("digest"),
     )
 )
 _COST = (
@@ -57,6 +59,7 @@ _COST = (
 
 _REMOVED: Mapping[str, Any] = {
     **dict.fromkeys(("user", "request", "context", "response", "metadata", "compared", "logprob")),
+    **dict.fromkeys(("client_key", "message", "text_digest")),
     "finish": "removed",
 }
 """The columns of a draft whose texts are removed. Its time, policy and propensity stay."""
@@ -82,10 +85,13 @@ def finish_draft(
     compared: str | None = None,
     seconds: float | None = None,
     logprob: float | None = None,
+    message: str | None = None,
+    text_digest: str | None = None,
 ) -> bool:
     """Write the text of a draft that is not finished yet; returns whether there was such a draft."""
     values: dict[str, Any] = {"id": response_id, "text": response, "reason": reason}
     values |= {"rule": non_answer, "others": compared, "took": seconds, "log_mu": logprob}
+    values |= {"said": message, "digest": text_digest}
     return bool(connection.execute(_FINISH, values).rowcount)
 
 

@@ -15,14 +15,15 @@ from starlette.exceptions import HTTPException
 from editloop import __version__
 from editloop.autopilot.stages import Transition
 from editloop.online import Arms, Event
-from editloop.serve.api import arms, chat, edits, in_context, overview, stages
+from editloop.serve.api import arms, chat, edits, in_context, models, overview, stages
 from editloop.serve.api.authentication import KeyCache
 from editloop.serve.api.hosts import AllowedHosts
 from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
 from editloop.serve.api.middleware import AdmissionMiddleware
+from editloop.serve.api.responses import routes as responses
 from editloop.serve.api.state import ServerState, get_state
-from editloop.serve.backends.base import Backend
+from editloop.serve.backends.base import Backend, UpstreamRejectedError
 from editloop.serve.dashboard import pages
 from editloop.serve.in_context.backend import InContextBackend
 from editloop.serve.in_context.base import InContextOptions
@@ -131,10 +132,11 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
 
 
 def _add_routes(app: FastAPI) -> None:
-    for part in (chat.router, edits.router, arms.router, stages.router, overview.router, pages.router):
-        app.include_router(part)
+    for part in (chat, responses, models, edits, arms, stages, overview, pages):
+        app.include_router(part.router)
     _add_health_routes(app)
     app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(UpstreamRejectedError, _answer_rejected)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_unexpected)
@@ -164,6 +166,14 @@ def _add_health_routes(app: FastAPI) -> None:
 async def _answer_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return JSONResponse(error.body(), error.status, error.headers())
+
+
+async def _answer_rejected(_: Request, error: Exception) -> Response:
+    """Pass on what the model's server wrote."""
+    assert isinstance(error, UpstreamRejectedError)
+    body = error.body if isinstance(error.body, dict) else {"error": {"message": str(error.body)}}
+    wait = {"Retry-After": error.retry_after} if error.retry_after else None
+    return JSONResponse(body, error.status, wait)
 
 
 async def _answer_invalid(_: Request, error: Exception) -> Response:

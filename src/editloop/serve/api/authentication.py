@@ -23,8 +23,16 @@ log = logging.getLogger("editloop.serve")
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 """Paths that are open to anyone. So are the files of the dashboard, which hold nobody's data."""
 
-APP_ROUTES = (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("POST", "/v1/edits"))
+APP_ROUTES = (
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/responses"),
+    ("GET", "/v1/models"),
+    ("POST", "/v1/edits"),
+)
 """The requests that a key of the role `app` may send."""
+
+APP_PREFIXES = (("GET", "/v1/responses/"), ("GET", "/v1/models/"))
+"""The beginnings of more such requests. Who knows the id of a response may read that response again."""
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine."""
@@ -133,6 +141,8 @@ def check_role(key: Key | None, method: str, path: str) -> None:
         Problem: 403, the role does not permit it.
     """
     if key is None or key.role == "admin" or (method, path) in APP_ROUTES:
+        return
+    if any(method == allowed and path.startswith(begin) for allowed, begin in APP_PREFIXES):
         return
     raise Problem(403, "this key may not do that", code="permission_denied", do="use an admin key")
 

@@ -17,9 +17,11 @@ from fastapi.responses import Response, StreamingResponse
 from editloop.edits import count_changes, diff_lines, redline
 from editloop.serve.api.schemas import EditRequest, check_texts, documented, parse
 from editloop.serve.api.state import ServerState, get_state
+from editloop.serve.loop.completion import CLIENT_KEY
 from editloop.serve.loop.edit_commands import RecordExternal
 from editloop.serve.loop.logged_text import logged_context, logged_metadata
 from editloop.serve.loop.redaction import redact_text
+from editloop.serve.loop.unstored import Texts
 from editloop.serve.problem import Problem
 from editloop.store import reads
 from editloop.store.database import Connection, Row
@@ -46,12 +48,23 @@ async def record(request: Request) -> dict[str, Any]:
     if key is not None and len(key) > 128:
         raise Problem(400, "a key has at most 128 characters", code="invalid_request", param="key")
     response_id = asked.response_id
-    if asked.response is not None:
+    if asked.is_external:
         response_id = await _record_external(state, asked, key)
+    elif asked.client_key is not None:
+        response_id = await _find_by_key(state, asked.client_key, key)
     assert response_id is not None
-    edit = None if asked.edit is None else redact_text(asked.edit, state.completions.redact)
-    discarded = bool(asked.discarded)
-    result = await state.loop.edit(response_id, edit, revision=asked.revision, key=key, discarded=discarded)
+    edit, texts = None, None
+    if asked.edit is not None:
+        edit = redact_text(asked.edit, state.completions.redact)
+        texts = Texts(None if asked.is_external else asked.response, asked.edit)
+    result = await state.loop.edit(
+        response_id,
+        edit,
+        revision=asked.revision,
+        key=key,
+        discarded=bool(asked.discarded),
+        texts=texts,
+    )
     return {
         "object": "edit",
         "response_id": result.response_id,
@@ -61,6 +74,43 @@ async def record(request: Request) -> dict[str, Any]:
         "policy": result.policy,
         "repeated": result.repeated,
     }
+
+
+async def _find_by_key(state: ServerState, client_key: str, key: str | None) -> str:
+    """The response that has a client's key in its metadata.
+
+    Where several have it, the one that can be edited is meant: a tool call before the answer has no text. A
+    request that is sent again, with the idempotency key of an edit, finds the response of that edit.
+
+    Raises:
+        Problem: 404, there is none; 409, there are several.
+    """
+
+    def look(connection: Connection) -> list[str]:
+        rows = reads.drafts_by_client_key(connection, client_key, 2)
+        if len(rows) == 2 and rows[0].editable == rows[1].editable:
+            known = None if key is None else reads.edit_by_key(connection, key)
+            draft = None if known is None else reads.draft(connection, known.response_id)
+            if draft is None or draft.client_key != client_key:
+                return [row.response_id for row in rows]
+            return [draft.response_id]
+        return [row.response_id for row in rows[:1]]
+
+    found, param = await state.loop.read(look), f"metadata.{CLIENT_KEY}"
+    if not found:
+        raise Problem(
+            404, "no response has this key", code="response_not_found", param=param, seen=client_key
+        )
+    if len(found) > 1:
+        raise Problem(
+            409,
+            "several responses have this key",
+            code="key_ambiguous",
+            param=param,
+            seen=client_key,
+            do="send the response_id, or give each request a key of its own",
+        )
+    return found[0]
 
 
 async def _record_external(state: ServerState, asked: EditRequest, key: str | None) -> str:

@@ -59,16 +59,22 @@ class RecordDecision:
         time: When it was made, in seconds since 1970.
         user: Who asked.
         request: Digest of the request, by which a repetition is recognised.
-        context: The prompt or the messages, as JSON.
+        context: The prompt or the messages, as JSON; None if they are not kept.
         metadata: What the client wants to be kept with the response, as JSON.
+        client_key: By which the client finds the response.
+        has_instructions: As of `CompletionRequest`.
+        store: Whether texts are kept.
     """
 
     decision: Decided
     time: float
     user: str | None
     request: str
-    context: str
+    context: str | None
     metadata: str | None
+    client_key: str | None = None
+    has_instructions: bool | None = None
+    store: bool = True
 
     def apply(self, appender: EventAppender) -> None:
         """Write the event and the draft, without texts if the user has been forgotten in the meantime."""
@@ -76,12 +82,14 @@ class RecordDecision:
         if reads.decision(appender.connection, decision.response_id) is not None:
             return  # a repetition: out of the spool, or of a request that two replicas got
         forgotten = appender.is_forgotten(self.user, self.time)
-        # What a decision knew of its request is removed with the texts.
-        event = decision._replace(features=None) if forgotten else decision
+        # What a decision knew of its request goes with the texts.
+        event = decision._replace(features=None) if forgotten or not self.store else decision
         appender.append(event, self.time, revision=DECIDED)
         row = {"response_id": decision.response_id, "time": self.time, "user": self.user}
         row |= {"policy": decision.arm, "propensity": decision.propensity}
         row |= {"request": self.request, "context": self.context, "metadata": self.metadata}
+        row |= {"client_key": self.client_key, "has_instructions": self.has_instructions}
+        row |= {"text_digest": None if self.store else ""}
         writes.insert_draft(appender.connection, row, removed=forgotten)
         if forgotten:  # a response without texts takes no edits, so it must not stay pending
             ExpireResponses((decision.response_id,), self.time, "void").apply(appender)
@@ -135,6 +143,8 @@ class RecordResponse:
         compared: All drafts of which it was chosen, as JSON; None if it is the only one.
         seconds: The time that the policy took; None if it is not known.
         logprob: Its log-probability by the policy that wrote it, in nats; None if it is not known.
+        message: The assistant's message as JSON, if it is a tool call.
+        text_digest: Digest of its text, which is not kept; None if there is no text, or it is kept.
     """
 
     response_id: str
@@ -145,6 +155,8 @@ class RecordResponse:
     compared: str | None = None
     seconds: float | None = None
     logprob: float | None = None
+    message: str | None = None
+    text_digest: str | None = None
 
     def apply(self, appender: EventAppender) -> str | None:
         """Write the text, and the costs of edits that came before it.
@@ -165,17 +177,19 @@ class RecordResponse:
             compared=self.compared,
             seconds=self.seconds,
             logprob=self.logprob,
+            message=self.message,
+            text_digest=self.text_digest,
         )
         if not finished:
             draft = reads.draft(connection, self.response_id)
             return None if draft is None else draft.response
-        if self.response is None:
+        if self.response is None and self.text_digest is None:
             ExpireResponses((self.response_id,), self.time, "void").apply(appender)
             return None
         for row in reads.revisions(connection, self.response_id):
             discarded = bool(row.discarded)
             cost = appender.edit_cost(
-                self.response, row.edit, discarded=discarded, non_answer=self.non_answer
+                self.response or "", row.edit, discarded=discarded, non_answer=self.non_answer
             )
             outcome = outcome_of(self.response, row.edit, discarded=discarded)
             appender.append_edit_cost(self.response_id, row.revision, row.time, cost, outcome)

@@ -10,6 +10,7 @@ from editloop.serve.loop.appender import EventAppender, outcome_of
 from editloop.serve.problem import Problem
 from editloop.store import reads, writes
 from editloop.store.database import Connection, Row
+from editloop.store.schema import UNSTORED
 
 __all__ = ["EditResult", "RecordEdit", "RecordExternal"]
 
@@ -47,6 +48,7 @@ class RecordEdit:
         time: When, in seconds since 1970.
         cost: The cost of the edit by the two texts, if it was computed before this command is applied.
         discarded: Whether the user threw the response away.
+        outcome: What the user did, if `edit` does not show it, because it is not kept.
     """
 
     response_id: str
@@ -56,6 +58,7 @@ class RecordEdit:
     time: float
     cost: float | None = None
     discarded: bool = False
+    outcome: Outcome | None = None
 
     def apply(self, appender: EventAppender) -> EditResult:
         """Write the text and its cost, unless the edit was recorded before.
@@ -77,17 +80,19 @@ class RecordEdit:
             row.revision: (row.edit, bool(row.discarded))
             for row in reads.revisions(connection, self.response_id)
         }
-        repeated = self._find_repeated(there, draft.response)
+        # Without texts, only a key or a number shows a repetition; without these, the cost replaces itself.
+        comparable = draft.finish != UNSTORED or self.revision is not None
+        repeated = self._find_repeated(there, draft.response) if comparable else None
         if repeated is not None:
             return self._repeated(connection, repeated)
         revision = self.revision or max(there, default=0) + 1
         row = {"response_id": self.response_id, "revision": revision, "time": self.time}
         row |= {"edit": self.edit, "key": self.key, "discarded": self.discarded or None}
         writes.insert_edit(connection, row)
-        cost, outcome = None, outcome_of(draft.response, self.edit, discarded=self.discarded)
-        if draft.response is not None:  # otherwise `RecordResponse` computes the cost when the text is there
+        cost, outcome = None, self.outcome or outcome_of(draft.response, self.edit, discarded=self.discarded)
+        if draft.finish is not None:  # otherwise `RecordResponse` computes the cost when the text is there
             cost = appender.edit_cost(
-                draft.response,
+                draft.response or "",
                 self.edit,
                 discarded=self.discarded,
                 non_answer=draft.non_answer,
@@ -107,7 +112,7 @@ class RecordEdit:
             raise Problem(
                 404, "no such response", code="response_not_found", param="response_id", seen=self.response_id
             )
-        if draft.response is None and draft.finish is not None:
+        if draft.response is None and draft.finish not in (None, UNSTORED):
             what = {"removed": "was removed", "failed": "has failed"}.get(draft.finish, "has no text")
             raise Problem(410, f"this response {what}", code=f"response_{draft.finish}", param="response_id")
         return draft

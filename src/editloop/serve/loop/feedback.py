@@ -21,17 +21,20 @@ from editloop.autopilot.stages import Transition
 from editloop.edits import Context, get_cost
 from editloop.errors import EditLoopError, StoreError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
+from editloop.online.events import Outcome
 from editloop.serve.loop.access import StoreAccess
 from editloop.serve.loop.appender import Prices
 from editloop.serve.loop.commands import Command, RecordDecision, RecordReroute, RecordResponse
 from editloop.serve.loop.costs import CostVersion
 from editloop.serve.loop.edit_commands import EditResult, RecordEdit
+from editloop.serve.loop.ending import Ending
 from editloop.serve.loop.maintenance import Maintenance
 from editloop.serve.loop.non_answers import NonAnswers
 from editloop.serve.loop.recovery import recover
 from editloop.serve.loop.scopes import Scope, Scopes
 from editloop.serve.loop.snapshots import Snapshot, Snapshots
 from editloop.serve.loop.state import LoopState
+from editloop.serve.loop.unstored import Texts, text_sent_back
 from editloop.serve.loop.writer import Writer
 from editloop.store import reads
 from editloop.store.database import TIMEOUT_SECONDS, Connection, Store
@@ -266,37 +269,42 @@ class FeedbackLoop:
     async def finish(
         self,
         response_id: str,
-        response: str | None,
-        reason: str,
+        ending: Ending,
         *,
         arm: str = "",
         asked: int = 0,
-        compared: str | None = None,
         seconds: float | None = None,
-        logprob: float | None = None,
     ) -> str | None:
         """Record how a response ended. No edit is expected of a response without a text.
 
         Args:
             response_id: The response.
-            response: Its text; None if there is none that could be edited.
-            reason: Why it ended.
+            ending: How it ended.
             arm: Who wrote it.
             asked: The characters of the request.
-            compared: All drafts of which it was chosen, as JSON.
             seconds: The time that the policy took.
-            logprob: Its log-probability by the policy that wrote it, in nats.
 
         Returns:
             The text that is in the store already, if another attempt finished first; else None.
         """
         rule = None
-        if response is not None:
+        if ending.response is not None:
             try:
-                rule = self.non_answers.examine(arm, response, asked)
+                rule = self.non_answers.examine(arm, ending.response, asked)
             except Exception as error:  # a rule of another package must not lose the response
                 log.warning("%s: the rules for non-answers have failed: %r", response_id, error)
-        command = RecordResponse(response_id, response, reason, time.time(), rule, compared, seconds, logprob)
+        command = RecordResponse(
+            response_id,
+            ending.response if ending.text_digest is None else None,
+            ending.finish,
+            time.time(),
+            rule,
+            ending.compared,
+            seconds,
+            ending.logprob,
+            ending.message,
+            ending.text_digest,
+        )
         return await self.write(command)
 
     async def edit(
@@ -307,6 +315,7 @@ class FeedbackLoop:
         revision: int | None = None,
         key: str | None = None,
         discarded: bool = False,
+        texts: Texts | None = None,
     ) -> EditResult:
         """Record a user's edit of a response.
 
@@ -317,18 +326,28 @@ class FeedbackLoop:
             key: The client's idempotency key.
             discarded: Whether the user threw the response away.
 
+            texts: The same edit with the response's text, by which it is priced if texts are not kept.
+
         Raises:
-            Problem: As in `RecordEdit`; or 503, the store is down.
+            Problem: As in `RecordEdit` and `text_sent_back`; or 503, the store is down.
         """
-        cost = None
+        cost: float | None = None
+        outcome: Outcome | None = None
         if edit is not None:
-            response = await self.read(lambda c: reads.response_text(c, response_id))
+            base = await self.read(lambda c: reads.text_and_digest(c, response_id))
+            response, compared = None if base is None else base.response, edit
+            if base is not None and base.text_digest is not None:
+                response = text_sent_back(response_id, texts, base.text_digest, self.scopes.digest)
+                compared = edit if texts is None else texts.edit
+                outcome = "accepted" if compared == response else "edited"
+                edit = None  # of a response whose text is not kept, that of its edit is not, either
             # Computed here, so that a slow cost does not hold up the commits of the writer. A finished text
             # never changes, so the cost is still right when the command is applied.
             if response is not None:
-                cost = await asyncio.to_thread(self.edit_cost, response, edit)
-        command = RecordEdit(response_id, edit, revision, key, time.time(), cost, discarded)
-        return await self.write(command)
+                cost = await asyncio.to_thread(self.edit_cost, response, compared)
+        return await self.write(
+            RecordEdit(response_id, edit, revision, key, time.time(), cost, discarded, outcome)
+        )
 
     async def set_arms(self, command: Command[Arms]) -> Arms:
         """Begin an epoch."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from editloop.serve.backends.base import Chunk, Completion
 
-__all__ = ["chained", "last_of", "replayed"]
+__all__ = ["abandon", "chained", "last_of", "merged", "replayed"]
 
 
 async def chained(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
@@ -20,6 +21,57 @@ async def chained(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chu
     finally:
         if hasattr(rest, "aclose"):
             await rest.aclose()
+
+
+async def abandon(chunks: AsyncIterator[Chunk]) -> None:
+    """End a stream of which nothing was read. A generator can clean up only if it has begun."""
+    with suppress(Exception):
+        await anext(chunks)
+        if hasattr(chunks, "aclose"):
+            await chunks.aclose()
+
+
+async def merged(streams: Sequence[AsyncIterator[Chunk]]) -> AsyncIterator[tuple[int, Chunk]]:
+    """The chunks of several streams as they come, each with the number of its stream.
+
+    If one stream breaks off, or nobody reads any more, all are closed.
+    """
+    if len(streams) == 1:
+        async for chunk in streams[0]:
+            yield 0, chunk
+        return
+    # Each stream waits until its last chunk is taken, as a single one does.
+    arrived: asyncio.Queue[tuple[int, Chunk | Exception | None]] = asyncio.Queue(1)
+    tasks = [asyncio.create_task(_read(number, each, arrived)) for number, each in enumerate(streams)]
+    left = len(tasks)
+    try:
+        while left:
+            number, chunk = await arrived.get()
+            if isinstance(chunk, Exception):
+                raise chunk
+            if chunk is None:
+                left -= 1
+            else:
+                yield number, chunk
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read(
+    number: int, chunks: AsyncIterator[Chunk], into: asyncio.Queue[tuple[int, Chunk | Exception | None]]
+) -> None:
+    """Put the chunks of a stream into a queue, and at last None or the error with which it breaks off."""
+    try:
+        async for chunk in chunks:
+            await into.put((number, chunk))
+        await into.put((number, None))
+    except Exception as error:
+        await into.put((number, error))
+    finally:
+        if hasattr(chunks, "aclose"):
+            await chunks.aclose()
 
 
 async def last_of(*work: Awaitable[Any]) -> Any:
