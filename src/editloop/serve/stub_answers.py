@@ -53,8 +53,8 @@ def _message(asked: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if tools and choice != "none" and (not has_result or choice == "required" or isinstance(choice, dict)):
         function = tools[0]["function"]
         arguments = json.dumps(instance(function.get("parameters") or {}))
-        call = {"id": "call_0", "type": "function"}
-        call["function"] = {"name": function["name"], "arguments": arguments}
+        called = {"name": function["name"], "arguments": arguments}
+        call = {"id": "call_0", "type": "function", "function": called}
         return {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
     form = asked.get("response_format") or {}
     if form.get("type") == "json_schema":

@@ -229,7 +229,7 @@ def response_text(connection: Connection, response_id: str) -> str | None:
     return found
 
 
-def text_and_digest(connection: Connection, response_id: str) -> Row[Any] | None:
+def text_and_digest(connection: Connection, response_id: str) -> Any:
     """Return the `response` of a draft and, if its text is not kept, `text_digest`; None without a draft."""
     query = select(drafts.c.response, drafts.c.text_digest).where(drafts.c.response_id == response_id)
     return connection.execute(query).first()

@@ -46,13 +46,13 @@ async def merged(streams: Sequence[AsyncIterator[Chunk]]) -> AsyncIterator[tuple
     left = len(tasks)
     try:
         while left:
-            number, chunk = await arrived.get()
-            if isinstance(chunk, Exception):
-                raise chunk
-            if chunk is None:
+            number, found = await arrived.get()
+            if isinstance(found, Exception):
+                raise found
+            if found is None:
                 left -= 1
             else:
-                yield number, chunk
+                yield number, found
     finally:
         for task in tasks:
             task.cancel()

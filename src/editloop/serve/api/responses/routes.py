@@ -101,7 +101,7 @@ def _frame(response_id: str, arm: str, created: float | None = None) -> dict[str
 
 def _standing(about: Mapping[str, Any], status: str, **more: Any) -> dict[str, Any]:
     """A response as it stands."""
-    nothing = {"error": None, "incomplete_details": None, "output": [], "usage": None}
+    nothing: dict[str, Any] = {"error": None, "incomplete_details": None, "output": [], "usage": None}
     return {**about, "status": status, **nothing, **more}
 
 
@@ -128,7 +128,7 @@ def _whole(
 
 async def _events(stream: CompletionStream, echoed: Mapping[str, Any]) -> AsyncIterator[str]:
     """A stream as server-sent events. The last one holds the whole response, or the error that ended it."""
-    about = _frame(stream.response_id, stream.arm) | echoed
+    about = {**_frame(stream.response_id, stream.arm), **echoed}
     output, numbers = Output(stream.response_id), count()
 
     def event(kind: str, says: Mapping[str, Any]) -> str:
