@@ -23,7 +23,7 @@ def check(wheel: str, sdist: str) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "constraints.txt", "mkdocs.yml"}
-    for folder in ("benchmarks", "docs", "examples", "tests"):
+    for folder in ("benchmarks", "clients/python", "docs", "examples", "tests"):
         wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py")}
     if missing := sorted(wanted - names):
         raise SystemExit(f"the source distribution lacks {missing}")
