@@ -1,8 +1,8 @@
 """Which features of a server work with which clients of OpenAI's API, each tried with the real client.
 
-The scripts are in `clients/`, and their libraries in environments of their own, which `make clients` installs: the
-newest versions of all clients cannot be in one environment. One process tries all features of one client on a
-server that runs as a user starts it, in front of the stub model server.
+The scripts are in `clients/`, and their libraries in environments of their own, which `make clients` makes:
+the newest versions of all clients cannot be in one environment. One process tries all features of one client
+on a server that runs as a user starts it, in front of the stub model server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from editloop.serve.testing import make_run, stub_server
 
 __all__ = ["SCRIPTS", "Script", "page", "run", "server_for_clients", "try_client"]
 
-SECONDS = 180.0
+SECONDS = 280.0
 """Seconds in which one client must be done."""
 
 FEATURES = {
@@ -60,7 +60,9 @@ class Script(NamedTuple):
 
 def _python(environment: str, *names: str) -> list[Script]:
     python = f".venv-clients/{environment}/bin/python"
-    return [Script(f"{name} ({environment})", (python, f"clients/python/use_{name}.py"), python) for name in names]
+    return [
+        Script(f"{name} ({environment})", (python, f"clients/python/use_{name}.py"), python) for name in names
+    ]
 
 
 SCRIPTS = (
@@ -141,7 +143,9 @@ def page(measured: Mapping[str, Any]) -> str:
     rows: list[Sequence[str]] = []
     for each in measured["clients"]:
         found = [each["features"].get(name, "") for name in features]
-        rows.append([f"{each['client']} {each['version']}", *("yes" if one == "ok" else one for one in found)])
+        rows.append(
+            [f"{each['client']} {each['version']}", *("yes" if one == "ok" else one for one in found)]
+        )
     ids = [[f"{each['client']} {each['version']}", f"`{each['id']}`"] for each in measured["clients"]]
     return "\n\n".join(
         [

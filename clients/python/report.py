@@ -1,8 +1,8 @@
-"""What the scripts here share: each tries the features of one client on a server, and prints what became of them.
+"""What the scripts here share: each tries the features of one client on a server, and reports what works.
 
-A feature is a function that uses the client and returns the response's id as that client gives it, or None if it
-shows something else. The id is good if the server takes an edit under it. Clients that ask the server to keep no
-text (`store: false`) return the text, too, which is sent with the edit.
+A feature is a function that uses the client and returns the response's id as that client gives it, or None if
+it shows something else. The id is good if the server takes an edit under it. Clients that ask the server to
+keep no text (`store: false`) return the text, too, which is sent with the edit.
 """
 
 from __future__ import annotations

@@ -55,9 +55,7 @@ def tools() -> None:
         """The weather in a city."""
         return f"12 degrees in {city}"
 
-    found = asyncio.run(
-        model().apredict_and_call([FunctionTool.from_defaults(weather)], user_msg=ASKED)
-    )
+    found = asyncio.run(model().apredict_and_call([FunctionTool.from_defaults(weather)], user_msg=ASKED))
     check(found.response == "12 degrees in Ada", f"the tool gave {found.response}")
 
 

@@ -85,9 +85,12 @@ def tools() -> str:
 
 
 def responses_tools() -> str:
-    asked = {"model": "editloop", "tools": [{"type": "function", "name": "weather", "parameters": parameters}]}
+    asked = {
+        "model": "editloop",
+        "tools": [{"type": "function", "name": "weather", "parameters": parameters}],
+    }
     with client.responses.stream(input=ASKED, **asked) as stream:
-        first = [event for event in stream][-1].response
+        first = list(stream)[-1].response
     (call,) = first.output
     check((call.type, json.loads(call.arguments)) == ("function_call", {"city": "Ada"}), "another call")
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "12 degrees"}
