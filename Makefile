@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
 DEMO ?=
 NAME ?= cost-speed
 
-.PHONY: demo demo-real serve-demo test coverage check client docs dist bench clean
+.PHONY: demo demo-real serve-demo test clients coverage check client docs dist bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/editloop demo $(DEMO)
@@ -23,28 +24,29 @@ serve-demo: $(VENV)/.installed-serve
 	$(BIN)/editloop serve-demo
 
 # One worker a core and one torch thread a worker: together the number of cores.
-test: $(VENV)/.installed-dev $(VENV)/.installed-system
+test: $(VENV)/.installed-dev $(VENV)/.installed-system clients
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
+# Clients of OpenAI's API, which the server is tried with, in environments of their own: their newest versions
+# need different versions of one another. Where they cannot be installed, the tests that need them are skipped.
+clients: $(CLIENTS)/current/.installed $(CLIENTS)/openai2/.installed clients/node/node_modules/.installed \
+	clients/js/node_modules/.installed
+
 # How much of the code the tests run, by room. Fails below 90% of edits, online, offline or policy.
-coverage: $(VENV)/.installed-dev $(VENV)/.installed-system
+coverage: $(VENV)/.installed-dev $(VENV)/.installed-system clients
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --cov --cov-report=
 	$(BIN)/python tests/coverage_by_room.py
 
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff check src tests benchmarks docs examples .ci
-	$(BIN)/ruff format --check src tests benchmarks docs examples .ci
+	$(BIN)/ruff check src tests benchmarks clients docs examples .ci
+	$(BIN)/ruff format --check src tests benchmarks clients docs examples .ci
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_house.py
 	$(BIN)/python docs/generate.py --check
 
 # The client for web pages, which the server sends as /client.js. Needs Node.js.
-client: clients/js/node_modules
+client: clients/js/node_modules/.installed
 	cd clients/js && npm run --silent build
-
-clients/js/node_modules: clients/js/package-lock.json
-	cd clients/js && npm ci --no-fund --no-audit
-	touch $@
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
@@ -81,5 +83,16 @@ $(VENV)/.installed-system: $(VENV)/.installed
 	|| echo "... which failed: the tests that need them are skipped"; fi
 	@touch $@
 
+# The lists are whole, so nothing has to be resolved. A list is made anew by installing its `.in` and `pip freeze`.
+$(CLIENTS)/%/.installed: clients/python/%.txt
+	@echo "Installing the clients of $< ..."
+	@($(PYTHON) -m venv $(CLIENTS)/$* && $(CLIENTS)/$*/bin/pip install -q --no-deps -r $< && touch $@) \
+	|| echo "... which failed: the tests that need them are skipped"
+
+clients/%/node_modules/.installed: clients/%/package-lock.json
+	@if command -v npm >/dev/null; then echo "Installing what clients/$* needs ..."; \
+	(npm ci --prefix clients/$* --engine-strict=false --ignore-scripts --no-audit --no-fund --silent && touch $@) \
+	|| echo "... which failed: the tests that need them are skipped"; fi
+
 clean:
-	rm -rf $(VENV) build demo dist site clients/js/node_modules clients/js/dist
+	rm -rf $(VENV) $(CLIENTS) build demo dist site clients/*/node_modules clients/js/dist

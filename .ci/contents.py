@@ -23,15 +23,15 @@ def check(wheel: str, sdist: str) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "constraints.txt", "mkdocs.yml"}
-    for folder in ("benchmarks", "docs", "examples", "tests"):
+    for folder in ("benchmarks", "clients/python", "docs", "examples", "tests"):
         wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py")}
     wanted |= {f"clients/js/{name}" for name in ("package.json", "package-lock.json", "src/client.ts")}
+    wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "clients/node").glob("*.mjs")}
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.html")}
     if missing := sorted(wanted - names):
         raise SystemExit(f"the source distribution lacks {missing}")
-    if built := sorted(
-        name for name in names if name.startswith(("clients/js/node_modules", "clients/js/dist"))
-    ):
+    made = ("clients/js/node_modules", "clients/js/dist", "clients/node/node_modules")
+    if built := sorted(name for name in names if name.startswith(made)):
         raise SystemExit(f"the source distribution has {built[0]}")
 
 

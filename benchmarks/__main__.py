@@ -21,6 +21,7 @@ BENCHMARKS = {
     "alpha": "sensitivity:alpha",
     "autopilot-faults": "autopilot_faults:run",
     "bandits": "bandits:run",
+    "clients": "clients:run",
     "code": "code:run",
     "cost-speed": "cost_speed:run",
     "costs": "costs:run",

@@ -133,6 +133,32 @@ def valid(response_id: str) -> dict[str, list[dict[str, Any]]]:
     }
     whole = {name: chat[name] for name in ("model", "messages", "user", "metadata")}
     own = {"response_id": response_id, "edit": "Mine.", "revision": 3, "key": "k", "reason": "#tone"}
+    by_key = {"metadata": {"editloop_key": "fuzz"}, "edit": "Mine.", "response": "Hello"}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    response = {
+        "model": "editloop",
+        "input": [
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Write."}]},
+            call,
+            {"type": "function_call_output", "call_id": "c", "output": "x"},
+        ],
+        "instructions": "Be kind.",
+        "stream": True,
+        "store": False,
+        "temperature": 1.0,
+        "top_logprobs": 0,
+        "max_output_tokens": 5,
+        "text": {"format": {"type": "json_schema", "name": "n", "schema": {}}},
+        "tools": [{"type": "function", "name": "f", "parameters": {}}],
+        "tool_choice": {"type": "function", "name": "f"},
+        "reasoning": {"effort": "low"},
+        "include": ["message.output_text.logprobs"],
+        "user": "ada",
+        "metadata": {"editloop_key": "fuzz"},
+        "id": "mine-2",
+    }
+    continued = {"model": "editloop", "input": "More.", "previous_response_id": response_id, "user": "ada"}
+    reference = {"type": "item_reference", "id": f"msg_{response_id}~0"}
     elsewhere = {
         "context": [message],
         "response": "Dear all,",
@@ -144,7 +170,8 @@ def valid(response_id: str) -> dict[str, list[dict[str, Any]]]:
     run = {"run": "/nowhere", "policies": ["sft"], "replace": False, "force": False}
     return {
         "/v1/chat/completions": [chat, whole],
-        "/v1/edits": [own, {"response_id": response_id, "accepted": True}, elsewhere],
+        "/v1/responses": [response, continued, {**continued, "input": [reference]}],
+        "/v1/edits": [own, {"response_id": response_id, "accepted": True}, elsewhere, by_key],
         "/v1/arms": [run],
         "/v1/stages": [{"subject": "nobody@1", "stage": "arm", "reason": "Try it."}],
         "/v1/autopilot": [{"paused": False}],

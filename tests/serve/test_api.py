@@ -104,6 +104,25 @@ def test_a_quick_response_shares_the_commit_of_its_decision(tmp_path: Path) -> N
     run(work())
 
 
+def test_a_chat_completion_reads_nothing_from_the_store(tmp_path: Path) -> None:
+    """Beside its own commit, a request waits for no round trip to the database."""
+
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service:
+
+            async def read(*_: Any) -> None:
+                raise AssertionError("a read")
+
+            service.loop.access.read = read  # type: ignore[method-assign,assignment]
+            more = {"user": "ada", "metadata": {"editloop_key": "k"}}
+            for n, stream in ((1, False), (1, True), (3, False), (3, True)):
+                assert (await service.ask(n=n, stream=stream, **more)).status_code == 200
+            body = {"model": "editloop", "input": "Write."}
+            assert (await service.http.post("/v1/responses", json=body)).status_code == 200
+
+    run(work())
+
+
 def test_a_stream_is_what_a_whole_response_is(url: str, tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(url, tmp_path) as service:
@@ -143,6 +162,19 @@ def test_parts_leave_as_they_come(tmp_path: Path) -> None:
             rest = [chunk async for chunk in streamed.chunks]
             assert [chunk.finish for chunk in rest] == ["stop", None]
             assert (await service.edit(streamed.response_id)).json()["status"] == "accepted"
+
+    run(work())
+
+
+def test_a_model_is_shown_by_its_name(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path) as service:
+            for name, shown in (("editloop", "editloop"), ("a@1", "a@1"), ("a", "a@1")):
+                model = (await service.http.get(f"/v1/models/{name}")).json()
+                assert (model["id"], model["object"]) == (shown, "model")
+            for name in ("nobody", "a/b", "%00", "a@2"):
+                found = error(await service.http.get(f"/v1/models/{name}"), 404, "model_not_found")
+                assert found["param"] == "model" and "a@1" in found["message"]
 
     run(work())
 
@@ -381,7 +413,8 @@ BAD_CHATS: list[tuple[dict[str, Any], str]] = [
     ({"messages": "hi"}, "messages"),
     ({"messages": [{"content": "hi"}]}, "messages.0.role"),
     ({"temperature": 3}, "temperature"),
-    ({"n": 2}, "n"),
+    ({"n": 9}, "n"),
+    ({"n": 0}, "n"),
     ({"id": "no spaces"}, "id"),
     ({"model": ""}, "model"),
     ({"messages": [{"role": "user", "content": "nul \0"}]}, "messages.0.content"),

@@ -63,7 +63,7 @@ def test_what_cannot_be_done_is_named_and_leaves_no_trace(tmp_path: Path, stream
             "cannot do `tool_calls` of a message",
         ),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0.content", "a message without a text"),
-        ({"n": 2}, "n", "does not support `n` above 1"),
+        ({"n": 9}, "n", "at most 8 choices"),
     ]
 
     async def work() -> None:

@@ -204,3 +204,8 @@ def test_an_edit_reaches_a_response_that_another_replica_has_spooled(
             assert [each["edit"] for each in shown["revisions"]] == ["Hi from a@1", "Hi from me"]
 
     run(work())
+
+
+def test_a_draft_is_one_choice() -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(ServeError, match="one choice: 3"):
+        client.complete("Write.", n=3)

@@ -39,7 +39,7 @@ from editloop.serve.in_context import preferences as preferences_module
 from editloop.serve.in_context.base import InContextOptions, PastEdit, with_paragraph
 from editloop.serve.in_context.preferences import QUESTION
 from editloop.serve.in_context.similarity import SIMILARITIES
-from editloop.serve.stub import RESPONSE
+from editloop.serve.stub_answers import RESPONSE
 from editloop.serve.testing import stub_server
 from small_run import make_run
 

@@ -82,6 +82,11 @@ def test_keys_open_what_they_may(url: str, tmp_path: Path, monkeypatch: pytest.M
             response_id = (await service.ask()).json()["id"]
             assert (await service.edit(response_id)).status_code == 200
             assert (await http.get("/v1/models")).status_code == 200
+            assert (await http.get("/v1/models/a@1")).status_code == 200
+            body = {"model": "editloop", "input": "Write."}
+            made = (await http.post("/v1/responses", json=body)).json()["id"]
+            assert (await http.get(f"/v1/responses/{made}")).status_code == 200
+            error(await http.delete(f"/v1/responses/{made}"), 403, "permission_denied")
             for method, path in (("GET", "/v1/edits"), ("DELETE", "/v1/users/ada"), ("GET", "/metrics")):
                 error(await http.request(method, path), 403, "permission_denied")
             http.headers["Authorization"] = f"Bearer {admin}"

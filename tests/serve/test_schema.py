@@ -14,8 +14,8 @@ from site_server import served
 def test_no_request_is_answered_by_a_server_error(tmp_path: Path) -> None:
     with served(tmp_path) as (url, _):
         document = httpx.get(f"{url}/openapi.json").json()
-        for path, method in (("/v1/chat/completions", "post"), ("/v1/edits", "post"), ("/v1/arms", "post")):
-            body = document["paths"][path][method]["requestBody"]["content"]["application/json"]
+        for path in ("/v1/chat/completions", "/v1/responses", "/v1/edits", "/v1/arms"):
+            body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
             assert body["schema"]["properties"]
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--seed", "1"]
         command += ["--checks", "not_a_server_error", "--max-examples", "25", "--phases", "coverage,fuzzing"]

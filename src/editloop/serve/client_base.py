@@ -127,8 +127,15 @@ class ClientBase:
         self._lock = Lock()
 
     def _chat(self, messages: Messages, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The request for a response.
+
+        Raises:
+            ServeError: It asks for several choices, of which all but the first would be lost.
+        """
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
+        if options.get("n") not in (None, 1):
+            raise ServeError("a draft is one choice", seen=options["n"], do="ask for n=1 several times")
         return {"model": "editloop", "messages": list(messages), **options}
 
     def _draft(self, answer: httpx.Response) -> Draft:

@@ -1,9 +1,10 @@
 """A stub model server: it has no model and answers at once, so that what is in front of it can be tested.
 
 `python -m editloop.serve.stub` prints its port and runs; `editloop.serve.testing.stub_server` does that. It
-implements only what its clients need of HTTP. A request with a mark such as `[hang 7]` in its text is never
-answered when it arrives for the first time, as if the server had been killed in the meantime. `/v1/received`
-shows the last requests for completions, so that a test sees what a model would have got.
+implements only what its clients need of HTTP; what it says is in `stub_answers`. A request with a mark such
+as `[hang 7]` in its text is never answered when it arrives for the first time, as if the server had been
+killed in the meantime. `/v1/received` shows the last requests for completions, so that a test sees what a
+model would have got.
 """
 
 from __future__ import annotations
@@ -15,14 +16,9 @@ from collections import deque
 from contextlib import suppress
 from typing import cast
 
-__all__ = ["RESPONSE"]
+from editloop.serve.stub_answers import body_of
 
-RESPONSE = (
-    "Dear Ada, I would like to invite you to the demo of our new editor on Friday at ten. It takes half an "
-    "hour, and there will be time for questions afterwards. Please let me know whether you can come, so "
-    "that I can reserve a seat for you. Kind regards, Bob"
-)
-"""The text of every response."""
+__all__: list[str] = []
 
 HANG = re.compile(rb"\[hang \d+\]")
 
@@ -45,26 +41,12 @@ class _Models:
                 if mark not in self.hanging:
                     self.hanging.add(mark)
                     return None
-            return COMPLETION
+            return body_of(body)
         if path.endswith(b"/models"):
             return json.dumps({"data": [{"id": name, "object": "model"} for name in self.names]}).encode()
         if path.endswith(b"/load_lora_adapter"):
             self.names.append(json.loads(body)["lora_name"])
         return b"{}"
-
-
-COMPLETION = json.dumps(
-    {
-        "id": "chatcmpl-0",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "stub",
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": RESPONSE}, "finish_reason": "stop"}
-        ],
-        "usage": {"prompt_tokens": 60, "completion_tokens": 50, "total_tokens": 110},
-    }
-).encode()
 
 
 class _Connection(asyncio.Protocol):

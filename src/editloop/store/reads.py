@@ -1,8 +1,8 @@
 """What is read from the store, with one function for each query.
 
-The rows of the view `log` are read in `log_filter`, and sums over time in `sums`. A function takes a
-connection first, so that it can run in `Store.read`, in `Store.stream` or within a transaction that writes.
-Rows have the columns of the tables in `schema.py`.
+The rows of the view `log` are read in `log_filter`, sums over time in `sums`, and what a request refers to in
+`references`. A function takes a connection first, so that it can run in `Store.read`, in `Store.stream` or
+within a transaction that writes. Rows have the columns of the tables in `schema.py`.
 """
 
 from __future__ import annotations

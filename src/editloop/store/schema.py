@@ -31,6 +31,7 @@ __all__ = [
     "REPRICED",
     "SALT",
     "TOKEN_SECRET",
+    "UNSTORED",
     "audit",
     "drafts",
     "edits",
@@ -101,8 +102,18 @@ drafts = Table(
     Column("logprob", Float(53)),  # log μ(y|x), in nats, by the policy that wrote it; null if not known
     Column("prompt_tokens", Integer),  # by the usage that came with the response; null if none came
     Column("completion_tokens", Integer),
+    Column("client_key", String(128)),  # by which the client finds it: `editloop_key` of its metadata
+    Column("has_instructions", Boolean),  # true if the first message is of this response alone
+    Column("message", Text),  # JSON: the assistant's message, of a tool call, which is no text
+    Column("text_digest", String(32)),  # of a response whose text is not kept; empty until it has one
     Index("drafts_time", "time"),
     Index("drafts_user", "user", "time", "response_id"),
+    Index(
+        "drafts_client_key",
+        "client_key",
+        sqlite_where=text("client_key IS NOT NULL"),
+        postgresql_where=text("client_key IS NOT NULL"),
+    ),
 )
 
 edits = Table(
@@ -206,6 +217,9 @@ facts = Table(
     Column("value", Text, nullable=False),
 )
 """Facts about the whole store, by name: its salt, its cost, and when which users were forgotten."""
+
+UNSTORED = "unstored"
+"""The `finish` of a draft whose text was not kept, as the client wished; of its edits the cost is kept."""
 
 SALT = "salt"
 """The fact with the random salt of all scopes and digests. It is made once, and differs between stores."""

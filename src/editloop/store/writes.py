@@ -66,6 +66,8 @@ _FINISH = (
         logprob=bindparam("log_mu"),
         prompt_tokens=bindparam("tokens_in"),
         completion_tokens=bindparam("tokens_out"),
+        message=bindparam("said"),
+        text_digest=bindparam("digest"),
     )
 )
 _COST = (
@@ -76,6 +78,7 @@ _COST = (
 
 _REMOVED: Mapping[str, Any] = {
     **dict.fromkeys(("user", "request", "context", "response", "metadata", "compared", "logprob")),
+    **dict.fromkeys(("client_key", "message", "text_digest")),
     "finish": "removed",
 }
 """The columns of a draft whose texts are removed. Its time, policy and propensity stay."""
@@ -105,11 +108,14 @@ def finish_draft(
     logprob: float | None = None,
     prompt_tokens: int | None = None,
     completion_tokens: int | None = None,
+    message: str | None = None,
+    text_digest: str | None = None,
 ) -> bool:
     """Write the text of a draft that is not finished yet; returns whether there was such a draft."""
     values: dict[str, Any] = {"id": response_id, "text": response, "reason": reason}
     values |= {"rule": non_answer, "others": compared, "took": seconds, "log_mu": logprob}
     values |= {"tokens_in": prompt_tokens, "tokens_out": completion_tokens}
+    values |= {"said": message, "digest": text_digest}
     return bool(connection.execute(_FINISH, values).rowcount)
 
 

@@ -23,6 +23,7 @@ from editloop.serve.api import (
     edits,
     in_context,
     keys,
+    models,
     overview,
     stages,
     usage,
@@ -35,9 +36,10 @@ from editloop.serve.api.limits import Limits
 from editloop.serve.api.metrics import Metrics
 from editloop.serve.api.middleware import AdmissionMiddleware
 from editloop.serve.api.origins import CrossOriginMiddleware, allowed_origins
+from editloop.serve.api.responses import routes as responses
 from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.api.worker_metrics import WorkerMetrics
-from editloop.serve.backends.base import Backend
+from editloop.serve.backends.base import Backend, UpstreamRejectedError
 from editloop.serve.dashboard import pages
 from editloop.serve.in_context.backend import InContextBackend
 from editloop.serve.in_context.base import InContextOptions
@@ -190,11 +192,13 @@ def _add_middleware(
 
 
 def _add_routes(app: FastAPI) -> None:
-    parts = (chat, edits, users, arms, stages, overview, usage, keys, audit, pages, client_script)
-    for part in parts:
+    of_apps = (chat, responses, models, edits)
+    of_admins = (users, arms, stages, overview, usage, keys, audit)
+    for part in (*of_apps, *of_admins, pages, client_script):
         app.include_router(part.router)
     _add_health_routes(app)
     app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(UpstreamRejectedError, _answer_rejected)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_unexpected)
@@ -225,6 +229,14 @@ def _add_health_routes(app: FastAPI) -> None:
 async def _answer_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return JSONResponse(error.body(), error.status, error.headers())
+
+
+async def _answer_rejected(_: Request, error: Exception) -> Response:
+    """Pass on what the model's server wrote."""
+    assert isinstance(error, UpstreamRejectedError)
+    body = error.body if isinstance(error.body, dict) else {"error": {"message": str(error.body)}}
+    wait = {"Retry-After": error.retry_after} if error.retry_after else None
+    return JSONResponse(body, error.status, wait)
 
 
 async def _answer_invalid(_: Request, error: Exception) -> Response:

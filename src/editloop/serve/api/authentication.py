@@ -26,11 +26,15 @@ OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ic
 
 APP_ROUTES = (
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/responses"),
     ("GET", "/v1/models"),
     ("POST", "/v1/edits"),
     ("GET", "/v1/me"),
 )
 """The requests that a key of the role `app` may send."""
+
+APP_PREFIXES = (("GET", "/v1/responses/"), ("GET", "/v1/models/"))
+"""The beginnings of more such requests. Who knows the id of a response may read that response again."""
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine."""
@@ -188,9 +192,15 @@ def check_role(key: Key, route: tuple[str, str]) -> None:
     Raises:
         Problem: 403, the role does not permit it.
     """
-    if key.role == "admin" or route in APP_ROUTES:
-        return
-    raise Problem(403, "this key may not do that", code="permission_denied", do="use an admin key")
+    if key.role != "admin" and not _is_of_app(route):
+        raise Problem(403, "this key may not do that", code="permission_denied", do="use an admin key")
+
+
+def _is_of_app(route: tuple[str, str]) -> bool:
+    method, path = route
+    return route in APP_ROUTES or any(
+        method == allowed and path.startswith(begin) for allowed, begin in APP_PREFIXES
+    )
 
 
 def check_local(
@@ -213,7 +223,7 @@ def check_local(
     is_foreign = client is not None and not _is_loopback(client[0])
     if is_foreign or (host.rpartition(":")[0] not in LOCAL_NAMES and host not in LOCAL_NAMES):
         raise Problem(403, "without keys only this machine may ask", code="not_local", seen=host)
-    if _is_foreign_page(headers) and not (origin in origins and route in APP_ROUTES):
+    if _is_foreign_page(headers) and not (origin in origins and _is_of_app(route)):
         raise Problem(403, "without keys no other site may ask", code="not_local", seen=origin)
 
 

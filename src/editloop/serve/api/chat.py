@@ -1,41 +1,31 @@
-"""`/v1/chat/completions` and `/v1/models`: the routes that an OpenAI client uses."""
+"""`/v1/chat/completions`: the route that most clients of OpenAI's API use."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from editloop.serve.api.models import arm_named
 from editloop.serve.api.schemas import ChatRequest, check_texts, documented, parse
-from editloop.serve.api.state import ServerState, get_state
-from editloop.serve.backends.base import BackendUnavailableError, UpstreamRejectedError
+from editloop.serve.api.state import get_state
+from editloop.serve.backends.base import BackendUnavailableError
+from editloop.serve.loop.choices import complete_choices, stream_choices
 from editloop.serve.loop.completion import CompletionRequest, CompletionResult, CompletionStream
 from editloop.serve.loop.completions import backend_problem
+from editloop.serve.loop.streams import merged
 from editloop.serve.problem import Problem
 
-__all__ = ["ANY_ARM", "router"]
+__all__ = ["router"]
 
-ANY_ARM = "editloop"
-"""The name of the model that lets the bandit choose the arm."""
-
-OWN_FIELDS = ("id", "user", "metadata")
+OWN_FIELDS = ("id", "user", "metadata", "n")
 """Fields of a request that are not passed on to the model."""
 
 router = APIRouter()
-
-
-@router.get("/v1/models", tags=["chat"])
-async def models(request: Request) -> dict[str, Any]:
-    """The names that a request may use as its model."""
-    names = [ANY_ARM, *get_state(request).loop.bandit.arms_of("")]
-    return {
-        "object": "list",
-        "data": [{"id": name, "object": "model", "created": 0, "owned_by": "editloop"} for name in names],
-    }
 
 
 @router.post("/v1/chat/completions", tags=["chat"], openapi_extra=documented(ChatRequest))
@@ -48,101 +38,111 @@ async def complete(request: Request) -> Response:
         {key: value for key, value in given.items() if key not in OWN_FIELDS},
         asked.id,
         asked.user,
-        _arm(state, asked.model, asked.user),
+        arm_named(state, asked.model, asked.user),
         asked.metadata,
     )
-    try:
-        if asked.stream:
-            stream = await state.completions.stream(wanted)
-            state.metrics.count_completion(time.perf_counter() - started - stream.model_seconds)
-            with_usage = bool((asked.stream_options or {}).get("include_usage"))
-            token = state.tokens.issue(stream.response_id)
-            events = _events(stream, token, with_usage=with_usage)
-            return StreamingResponse(events, headers=_headers(stream, token), media_type="text/event-stream")
-        result = await state.completions.complete(wanted)
-    except UpstreamRejectedError as error:  # passed on as the model's server wrote it
-        body = error.body if isinstance(error.body, dict) else {"error": {"message": str(error.body)}}
-        wait = {"Retry-After": error.retry_after} if error.retry_after else None
-        return JSONResponse(body, error.status, wait)
-    state.metrics.count_completion(time.perf_counter() - started - result.model_seconds)
-    token = state.tokens.issue(result.response_id)
-    return JSONResponse(_body(result, token), headers=_headers(result, token))
-
-
-def _arm(state: ServerState, model: str, user: str | None) -> str | None:
-    """The arm that a model's name stands for; None if the bandit chooses.
-
-    A name without its hash, such as `sft`, stands for the arm of that name that was promoted last. An arm of
-    another user is as if it were not there.
-
-    Raises:
-        Problem: 404, there is no such arm.
-    """
-    arms = state.loop.bandit.arms_of(state.loop.scope_of(user))
-    if model == ANY_ARM:
-        return None
-    named = [arm for arm in arms if arm == model or arm.partition("@")[0] == model]
-    if not named:
-        raise Problem(
-            404,
-            "no such model",
-            code="model_not_found",
-            param="model",
-            seen=model,
-            do=f"use {', '.join([ANY_ARM, *arms])}",
+    if asked.stream:
+        streams = await stream_choices(state.completions, wanted, asked.n or 1)
+        waited = max(each.model_seconds for each in streams)
+        state.metrics.count_completion(time.perf_counter() - started - waited)
+        with_usage = bool((asked.stream_options or {}).get("include_usage"))
+        tokens = [state.tokens.issue(each.response_id) for each in streams]
+        events = _events(streams, tokens, with_usage=with_usage)
+        return StreamingResponse(
+            events, headers=headers(streams[0], tokens[0]), media_type="text/event-stream"
         )
-    return named[-1]
+    results = await complete_choices(state.completions, wanted, asked.n or 1)
+    waited = max(each.model_seconds for each in results)
+    state.metrics.count_completion(time.perf_counter() - started - waited)
+    tokens = [state.tokens.issue(each.response_id) for each in results]
+    return JSONResponse(_body(results, tokens), headers=headers(results[0], tokens[0]))
 
 
-def _headers(answer: CompletionResult | CompletionStream, token: str | None) -> dict[str, str]:
-    headers = {"X-EditLoop-Policy": answer.arm, "X-EditLoop-Response-Id": answer.response_id}
-    return headers | ({} if token is None else {"X-EditLoop-Edit-Token": token})
+def headers(answer: CompletionResult | CompletionStream, token: str | None) -> dict[str, str]:
+    """The headers by which a client learns which policy answered, and with what edits are sent."""
+    about = {"X-EditLoop-Policy": answer.arm, "X-EditLoop-Response-Id": answer.response_id}
+    return about | ({} if token is None else {"X-EditLoop-Edit-Token": token})
 
 
-def _body(result: CompletionResult, token: str | None) -> dict[str, Any]:
-    completion = result.completion
-    choice = {"index": 0, "message": completion.message, "finish_reason": completion.finish}
-    body = {
-        "id": result.response_id,
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": result.arm,
-        "choices": [choice | {"logprobs": completion.logprobs}],
-        "usage": completion.usage or {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
-    }
-    return body | ({} if token is None else {"edit_token": token})
+def token_field(token: str | None) -> dict[str, str]:
+    """The edit token as a field of a body; none if there is no token."""
+    return {} if token is None else {"edit_token": token}
 
 
-async def _events(stream: CompletionStream, token: str | None, *, with_usage: bool) -> AsyncIterator[str]:
-    """A stream's chunks as server-sent events, of which the first has the edit token, if there is one.
+def _frame(answer: CompletionResult | CompletionStream, kind: str) -> dict[str, Any]:
+    """What the body and every chunk begin with, from the first choice.
 
-    If the stream breaks off, its last event holds the error. The status was 200 when the stream began and
-    cannot be changed any more.
+    Some frameworks drop the id and keep the fingerprint, which therefore holds it, too.
     """
-    first = {} if token is None else {"edit_token": token}
-    frame = {
-        "id": stream.response_id,
-        "object": "chat.completion.chunk",
+    return {
+        "id": answer.response_id,
+        "object": kind,
         "created": int(time.time()),
-        "model": stream.arm,
+        "model": answer.arm,
+        "system_fingerprint": answer.response_id,
     }
+
+
+def _choice(index: int, answer: CompletionResult | CompletionStream) -> dict[str, Any]:
+    return {"index": index, "response_id": answer.response_id, "policy": answer.arm}
+
+
+def _body(results: Sequence[CompletionResult], tokens: Sequence[str | None]) -> dict[str, Any]:
+    choices = [
+        _choice(index, each)
+        | {
+            "message": each.completion.message,
+            "finish_reason": each.completion.finish,
+            "logprobs": each.completion.logprobs,
+        }
+        | token_field(token)
+        for index, (each, token) in enumerate(zip(results, tokens, strict=True))
+    ]
+    usage = _usage([each.completion.usage for each in results]) or NO_USAGE
+    frame = _frame(results[0], "chat.completion")
+    return {**frame, "choices": choices, "usage": usage, **token_field(tokens[0])}
+
+
+NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+def _usage(found: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    """The tokens of all choices. The prompt counts as often as it was sent, once for each choice."""
+    if len(found) == 1:
+        return found[0]
+    known = [each for each in found if each is not None]
+    return {name: sum(each.get(name) or 0 for each in known) for name in NO_USAGE} if known else None
+
+
+async def _events(
+    streams: Sequence[CompletionStream], tokens: Sequence[str | None], *, with_usage: bool
+) -> AsyncIterator[str]:
+    """Streams' chunks as server-sent events; the first chunk of each choice has its edit token.
+
+    If a stream breaks off, the last event holds the error. The status was 200 when they began and cannot be
+    changed any more.
+    """
+    frame, first = _frame(streams[0], "chat.completion.chunk"), token_field(tokens[0])
+    tokens = list(tokens)
+    choices = [_choice(index, each) for index, each in enumerate(streams)]
+    usages: list[dict[str, Any] | None] = [None] * len(streams)
 
     def event(body: dict[str, Any]) -> str:
         return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"
 
-    usage = None
     try:
-        async for chunk in stream.chunks:
-            usage = chunk.usage or usage
+        async for index, chunk in merged([each.chunks for each in streams]):
+            usages[index] = chunk.usage or usages[index]
             if chunk.delta or chunk.finish:
-                choice = {"index": 0, "delta": chunk.delta, "finish_reason": chunk.finish}
-                yield event({**frame, "choices": [choice | {"logprobs": chunk.logprobs}], **first})
-                first = {}
+                part = {"delta": chunk.delta, "finish_reason": chunk.finish, "logprobs": chunk.logprobs}
+                choice = {**choices[index], **part, **token_field(tokens[index])}
+                yield event({**frame, "choices": [choice], **first})
+                first, tokens[index] = {}, None
     except (BackendUnavailableError, Problem) as error:
         if isinstance(error, BackendUnavailableError):
-            error = backend_problem(error, stream.arm, stream.response_id)
+            error = backend_problem(error, streams[0].arm, streams[0].response_id)
         yield event(error.body())
         return
     if with_usage:
-        yield event({**frame, "choices": [], "usage": usage})
+        yield event({**frame, "choices": [], "usage": _usage(usages)})
     yield "data: [DONE]\n\n"

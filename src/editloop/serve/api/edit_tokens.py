@@ -140,7 +140,7 @@ def admitted_for(request: Request, asked: EditRequest, tokens: EditTokens) -> st
     with tokens.counted():
         if not response_id:
             raise Problem(401, "no key and no edit token", code="invalid_api_key", do="send one of them")
-        if asked.response is not None or asked.response_id != response_id:
+        if asked.is_external or asked.response_id != response_id:
             what = "this edit token is for another response"
             raise Problem(403, what, code="edit_token_mismatch", param="response_id", seen=asked.response_id)
     return response_id

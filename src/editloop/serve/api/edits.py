@@ -22,11 +22,13 @@ from editloop.serve.api.parameters import Before, check_text, cursor_of, parse_c
 from editloop.serve.api.schemas import EditRequest, ReasonRequest, check_texts, documented, parse
 from editloop.serve.api.state import ServerState, audit_entry, get_state
 from editloop.serve.loop.admin_commands import Audited, SetReason
+from editloop.serve.loop.completion import CLIENT_KEY
 from editloop.serve.loop.edit_commands import RecordExternal
 from editloop.serve.loop.logged_text import logged_context, logged_metadata
 from editloop.serve.loop.redaction import redact_text
+from editloop.serve.loop.unstored import Texts
 from editloop.serve.problem import Problem
-from editloop.store import reads
+from editloop.store import reads, references
 from editloop.store.database import Connection, Row
 from editloop.store.log_filter import LogFilter, log_page, log_rows
 
@@ -52,10 +54,15 @@ async def record(request: Request) -> dict[str, Any]:
     if key is not None and len(key) > 128:
         raise Problem(400, "a key has at most 128 characters", code="invalid_request", param="key")
     response_id = asked.response_id
-    if asked.response is not None:
+    if asked.is_external:
         response_id = await _record_external(state, asked, key)
+    elif asked.client_key is not None:
+        response_id = await _find_by_key(state, asked.client_key, key)
     assert response_id is not None
-    edit = None if asked.edit is None else redact_text(asked.edit, state.completions.redact)
+    edit, texts = None, None
+    if asked.edit is not None:
+        edit = redact_text(asked.edit, state.completions.redact)
+        texts = Texts(None if asked.is_external else asked.response, asked.edit)
     reason = None if asked.reason is None else redact_text(asked.reason, state.completions.redact)
     with state.tokens.counted() if only else nullcontext():
         result = await state.loop.edit(
@@ -67,6 +74,7 @@ async def record(request: Request) -> dict[str, Any]:
             reason=reason,
             seconds=asked.seconds,
             limit=MAX_REVISIONS if only else None,
+            texts=texts,
         )
     return {
         "object": "edit",
@@ -77,6 +85,43 @@ async def record(request: Request) -> dict[str, Any]:
         "policy": result.policy,
         "repeated": result.repeated,
     }
+
+
+async def _find_by_key(state: ServerState, client_key: str, key: str | None) -> str:
+    """The response that has a client's key in its metadata.
+
+    Where several have it, the one that can be edited is meant: a tool call before the answer has no text. A
+    request that is sent again, with the idempotency key of an edit, finds the response of that edit.
+
+    Raises:
+        Problem: 404, there is none; 409, there are several.
+    """
+
+    def look(connection: Connection) -> list[str]:
+        rows = references.drafts_by_client_key(connection, client_key, 2)
+        if len(rows) == 2 and rows[0].editable == rows[1].editable:
+            known = None if key is None else reads.edit_by_key(connection, key)
+            draft = None if known is None else reads.draft(connection, known.response_id)
+            if draft is None or draft.client_key != client_key:
+                return [row.response_id for row in rows]
+            return [draft.response_id]
+        return [row.response_id for row in rows[:1]]
+
+    found, param = await state.loop.read(look), f"metadata.{CLIENT_KEY}"
+    if not found:
+        raise Problem(
+            404, "no response has this key", code="response_not_found", param=param, seen=client_key
+        )
+    if len(found) > 1:
+        raise Problem(
+            409,
+            "several responses have this key",
+            code="key_ambiguous",
+            param=param,
+            seen=client_key,
+            do="send the response_id, or give each request a key of its own",
+        )
+    return found[0]
 
 
 async def _record_external(state: ServerState, asked: EditRequest, key: str | None) -> str:

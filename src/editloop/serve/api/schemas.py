@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from editloop.autopilot.stages import Stage
 from editloop.io import UnsafeJSONError, parse_json
+from editloop.serve.loop.choices import MAX_CHOICES
+from editloop.serve.loop.completion import CLIENT_KEY
 from editloop.serve.problem import Problem
 from editloop.store.keys import Role
 
@@ -20,6 +22,7 @@ __all__ = [
     "PromoteRequest",
     "ReasonRequest",
     "StageRequest",
+    "check_client_key",
     "check_texts",
     "documented",
     "parse",
@@ -31,6 +34,18 @@ MAX_DEPTH = 64
 """Maximum number of nested arrays and objects; the code behind this walks through them recursively."""
 
 ID = r"^[A-Za-z0-9._:\-]{1,128}$"
+
+
+def check_client_key(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Metadata, after a check of the key in it by which the client will find the response.
+
+    Raises:
+        PydanticCustomError: The key is no text of 1 to 128 characters.
+    """
+    key = (metadata or {}).get(CLIENT_KEY, "unused")
+    if not isinstance(key, str) or not 1 <= len(key) <= 128:
+        raise PydanticCustomError("key", f"{CLIENT_KEY} is a text of 1 to 128 characters")
+    return metadata
 
 
 class _Request(BaseModel):
@@ -59,7 +74,7 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    n: int | None = Field(None, ge=1, description="1: each response has an id of its own")
+    n: int | None = Field(None, ge=1, description="Choices, at most 8, each with an id of its own")
     stop: str | list[str] | None = None
     user: str | None = Field(
         None, min_length=1, max_length=256, description="Who edits; it counts in the choice"
@@ -69,16 +84,21 @@ class ChatRequest(BaseModel):
 
     @field_validator("n")
     @classmethod
-    def _one(cls, n: int | None) -> int | None:
-        if n is not None and n > 1:
-            raise PydanticCustomError("one", "EditLoop does not support `n` above 1: send several requests")
+    def _few(cls, n: int | None) -> int | None:
+        if n is not None and n > MAX_CHOICES:
+            what = "a request has at most {most} choices: send several requests"
+            raise PydanticCustomError("few", what, {"most": MAX_CHOICES})
         return n
+
+    _key = field_validator("metadata")(check_client_key)
 
 
 class EditRequest(_Request):
     """What a user made of a response, which is one of this server's or comes from elsewhere."""
 
-    response_id: str | None = Field(None, pattern=ID)
+    response_id: str | None = Field(
+        None, pattern=ID, description=f"Or, in its place, `metadata` with the response's own `{CLIENT_KEY}`"
+    )
     edit: str | None = Field(None, description="The text as the user left it")
     accepted: Literal[True] | None = Field(None, description="Instead of `edit`: it was left unchanged")
     discarded: Literal[True] | None = Field(
@@ -93,13 +113,17 @@ class EditRequest(_Request):
         None, min_length=1, max_length=300, description="Edit token of the response, in place of a key"
     )
     context: str | list[ChatMessage] | None = Field(None, description="Of a response from elsewhere")
-    response: str | None = Field(None, description="Of a response from elsewhere")
+    response: str | None = Field(
+        None, description="Of a response from elsewhere; or the text as it was generated, if it was not kept"
+    )
     policy: str | None = Field(None, max_length=200, description="What wrote it")
     user: str | None = Field(None, min_length=1, max_length=256)
     metadata: dict[str, Any] | None = None
     reason: str | None = Field(
         None, min_length=1, max_length=1000, description="Why the user did that, in words or as tags"
     )
+
+    _key = field_validator("metadata")(check_client_key)
 
     @field_validator("response")
     @classmethod
@@ -112,16 +136,33 @@ class EditRequest(_Request):
     def _check(self) -> EditRequest:
         if [self.edit, self.accepted, self.discarded].count(None) != 2:
             raise PydanticCustomError("either", "give one of edit, accepted: true and discarded: true")
-        if (self.context is None) != (self.response is None):
-            raise PydanticCustomError("both", "a response from elsewhere has a context and a response")
-        if self.response is None:
-            if self.response_id is None:
-                raise PydanticCustomError("which", "give a response_id, or context and response")
-            if self.policy is not None or self.user is not None or self.metadata is not None:
-                raise PydanticCustomError(
-                    "known", "leave out user, policy and metadata: the server knows them for this response"
-                )
+        if self.is_external:
+            if self.response is None:
+                raise PydanticCustomError("both", "a response from elsewhere has a context and a response")
+            return self
+        named = self.response_id or self.client_key
+        if self.response is not None and (self.edit is None or not named):
+            raise PydanticCustomError("both", "give a response with the context, or beside the edit of it")
+        if not named:
+            raise PydanticCustomError(
+                "which", f"give a response_id, metadata with {CLIENT_KEY} alone, or context and response"
+            )
+        if self.policy is not None or self.user is not None or (self.metadata and not self.client_key):
+            raise PydanticCustomError(
+                "known", "leave out user, policy and metadata: the server knows them for this response"
+            )
         return self
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the response comes from elsewhere."""
+        return self.context is not None
+
+    @property
+    def client_key(self) -> str | None:
+        """The client's key of the response, if that takes the place of its id."""
+        by_key = self.response_id is None and set(self.metadata or ()) == {CLIENT_KEY}
+        return self.metadata[CLIENT_KEY] if by_key and self.metadata is not None else None
 
 
 class StageRequest(_Request):

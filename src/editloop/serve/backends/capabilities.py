@@ -126,7 +126,7 @@ def check_request(request: Mapping[str, Any], table: Mapping[str, Check]) -> Non
         if name not in table:
             raise rejection(f"this backend does not know `{name[:64]}`", name[:64], "unsupported_parameter")
         for objection in table[name](name, value):
-            what = f"this backend cannot do {objection.what} (a server behind --upstream may)"
+            what = f"this backend cannot do {objection.what} (serve the policies by --upstream)"
             raise rejection(what, objection.param, "unsupported_parameter")
 
 

@@ -73,7 +73,9 @@ def completion_of(body: bytes) -> Completion:
         usage, logprobs = parsed.get("usage"), choice.get("logprobs")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BackendUnavailableError("error", "not a chat completion") from error
-    return Completion(text if isinstance(text, str) else None, finish, message, usage, logprobs)
+    # Beside a tool call, some servers give an empty text in place of none.
+    is_text = isinstance(text, str) and not message.get("tool_calls")
+    return Completion(text if is_text else None, finish, message, usage, logprobs)
 
 
 async def lines_of(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:

@@ -82,16 +82,22 @@ class RecordDecision:
         time: When it was made, in seconds since 1970.
         user: Who asked.
         request: Digest of the request, by which a repetition is recognised.
-        context: The prompt or the messages, as JSON.
+        context: The prompt or the messages, as JSON; None if they are not kept.
         metadata: What the client wants to be kept with the response, as JSON.
+        client_key: By which the client finds the response.
+        has_instructions: As of `CompletionRequest`.
+        store: Whether texts are kept.
     """
 
     decision: Decided
     time: float
     user: str | None
     request: str
-    context: str
+    context: str | None
     metadata: str | None
+    client_key: str | None = None
+    has_instructions: bool | None = None
+    store: bool = True
 
     @property
     def names(self) -> Collection[str]:
@@ -110,12 +116,14 @@ class RecordDecision:
         if found is not None:
             return found[1]  # a repetition: out of the spool, or of a request that two replicas got
         forgotten = appender.is_forgotten(self.user, self.time)
-        # What a decision knew of its request is removed with the texts.
-        event = decision._replace(features=None) if forgotten else decision
+        # What a decision knew of its request goes with the texts.
+        event = decision._replace(features=None) if forgotten or not self.store else decision
         appender.append(event, self.time, revision=DECIDED)
         row = {"response_id": decision.response_id, "time": self.time, "user": self.user}
         row |= {"policy": decision.arm, "propensity": decision.propensity}
         row |= {"request": self.request, "context": self.context, "metadata": self.metadata}
+        row |= {"client_key": self.client_key, "has_instructions": self.has_instructions}
+        row |= {"text_digest": None if self.store else ""}
         writes.insert_draft(appender.connection, row, removed=forgotten)
         if forgotten:  # a response without texts takes no edits, so it must not stay pending
             ExpireResponses((decision.response_id,), self.time, "void").apply(appender)
@@ -177,6 +185,8 @@ class RecordResponse:
         logprob: Its log-probability by the policy that wrote it, in nats; None if it is not known.
         prompt_tokens: The tokens of what was asked; None if the backend did not say.
         completion_tokens: The tokens of the response; None if the backend did not say.
+        message: The assistant's message as JSON, if it is a tool call.
+        text_digest: Digest of its text, which is not kept; None if there is no text, or it is kept.
     """
 
     response_id: str
@@ -189,6 +199,8 @@ class RecordResponse:
     logprob: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    message: str | None = None
+    text_digest: str | None = None
 
     @property
     def names(self) -> Collection[str]:
@@ -216,17 +228,19 @@ class RecordResponse:
             logprob=self.logprob,
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
+            message=self.message,
+            text_digest=self.text_digest,
         )
         if not finished:
             draft = reads.draft(connection, self.response_id)
             return None if draft is None or draft.response is None else (draft.response, draft.policy)
-        if self.response is None:
+        if self.response is None and self.text_digest is None:
             ExpireResponses((self.response_id,), self.time, "void").apply(appender)
             return None
         for row in reads.revisions(connection, self.response_id):
             discarded = bool(row.discarded)
             cost = appender.edit_cost(
-                self.response, row.edit, discarded=discarded, non_answer=self.non_answer
+                self.response or "", row.edit, discarded=discarded, non_answer=self.non_answer
             )
             outcome = outcome_of(self.response, row.edit, discarded=discarded)
             appender.append_edit_cost(self.response_id, row.revision, row.time, cost, outcome)

@@ -8,7 +8,10 @@ from typing import Any
 
 from editloop.serve.backends.base import Chunk, Completion
 
-__all__ = ["CompletionRequest", "CompletionResult", "CompletionStream"]
+__all__ = ["CLIENT_KEY", "CompletionRequest", "CompletionResult", "CompletionStream"]
+
+CLIENT_KEY = "editloop_key"
+"""The entry of the metadata by which a client that loses the response's id finds the response."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,10 @@ class CompletionRequest:
         user: Who asks.
         arm: The arm that the client asked for; None lets the bandit choose.
         metadata: What is kept with the response.
+        store: Whether texts are kept. If not, the decision and the costs of edits are all that is.
+        has_instructions: Whether the first message is of this response alone, so that a response that goes on
+            from it leaves it out.
+        prefix: The beginning of an identity that the server chooses.
     """
 
     body: Mapping[str, Any]
@@ -28,6 +35,14 @@ class CompletionRequest:
     user: str | None = None
     arm: str | None = None
     metadata: Mapping[str, Any] | None = None
+    store: bool = True
+    has_instructions: bool | None = None
+    prefix: str = "chatcmpl-"
+
+    @property
+    def client_key(self) -> str | None:
+        """By which the client finds the response; None if it gave no key."""
+        return (self.metadata or {}).get(CLIENT_KEY)
 
     def content(self) -> list[Any]:
         """What identifies a repeated request. One of the two may be streamed and the other not."""

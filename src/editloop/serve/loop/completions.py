@@ -35,18 +35,13 @@ from editloop.serve.backends.base import (
 )
 from editloop.serve.loop.commands import RecordDecision
 from editloop.serve.loop.completion import CompletionRequest, CompletionResult, CompletionStream
+from editloop.serve.loop.ending import FAILED, Ending, ending_of
 from editloop.serve.loop.feedback import FeedbackLoop
-from editloop.serve.loop.logged_text import (
-    finish_reason,
-    logged_context,
-    logged_drafts,
-    logged_metadata,
-    logged_response,
-    spoken_text,
-)
+from editloop.serve.loop.logged_text import logged_context, logged_metadata, spoken_text
 from editloop.serve.loop.redaction import Redact
 from editloop.serve.loop.shadows import ShadowDrafts
-from editloop.serve.loop.streams import chained, last_of, replayed
+from editloop.serve.loop.streams import Gathered, chained, last_of, replayed
+from editloop.serve.loop.unstored import unstored_ending
 from editloop.serve.problem import Problem, store_unavailable
 from editloop.store import reads
 
@@ -140,22 +135,16 @@ class CompletionService:
             generation, lambda arm: self.backend.complete(arm, request.body, response_id)
         )
         try:
-            text = None if completion.text is None else logged_response(completion.text, self.redact)
-            compared = logged_drafts(completion.drafts, self.redact)
+            ending = self._ending(request, completion)
         except BaseException:  # the redaction failed: the text is not kept, so no edit can be expected
             await asyncio.shield(self._give_up(generation))
             raise
         finished = self.loop.finish(
             response_id,
-            text,
-            finish_reason(completion.finish),
+            ending,
             arm=generation.arm,
             asked=request.characters(),
-            compared=compared,
             seconds=generation.model_seconds,
-            usage=completion.usage,
-            # Of a text that the redaction has changed, it is not known.
-            logprob=completion.logprob if text is not None and text == completion.text else None,
         )
         there = await last_of(generation.written, finished)
         # Another replica was asked for the same response and finished first. Its text is in the log, so that
@@ -165,8 +154,7 @@ class CompletionService:
             completion = Completion(written, completion.finish, {"role": "assistant", "content": written})
         else:
             await self._take_over(generation)
-        if text is not None:
-            self.shadows.consider(request, response_id)
+        self._consider_shadow(request, response_id, ending)
         return CompletionResult(response_id, generation.arm, completion, generation.model_seconds)
 
     # Streams
@@ -216,46 +204,48 @@ class CompletionService:
 
         So a client that has seen the end of a response can rely on the server knowing its text.
         """
-        parts: list[str] = []
-        finish, is_text = "", True
+        gathered, finish = Gathered(), ""
         began = time.perf_counter() - generation.model_seconds
 
-        async def record(reason: str, last: Chunk) -> str:
-            written = "".join(parts)
-            text = logged_response(written, self.redact) if is_text else None
+        async def record(last: Chunk) -> str:
+            ending = self._ending(request, gathered.completion(last))
             await self.loop.finish(
                 response_id,
-                text,
-                reason,
+                ending,
                 arm=generation.arm,
                 asked=request.characters(),
-                compared=logged_drafts(last.drafts, self.redact),
                 seconds=time.perf_counter() - began,
-                usage=last.usage,
-                logprob=last.logprob if text == written else None,
             )
-            if text is not None:
-                self.shadows.consider(request, response_id)
-            return reason
+            self._consider_shadow(request, response_id, ending)
+            return ending.finish
 
         try:
             async for chunk in chained(first, rest):
-                if content := chunk.delta.get("content"):
-                    parts.append(str(content))
-                is_text = is_text and not chunk.delta.get("tool_calls")
+                gathered.add(chunk)
                 if chunk.finish and not finish:
-                    finish = await record(finish_reason(chunk.finish), chunk)
+                    finish = await record(chunk)
                 yield chunk
-            finish = finish or await record("stop", Chunk({}))
+            finish = finish or await record(Chunk({}))
         except BaseException:  # also when the client has disconnected: then the generator is closed here
             if not finish:
                 with suppress(Problem):
-                    await asyncio.shield(self.loop.finish(response_id, None, "failed"))
+                    await asyncio.shield(self.loop.finish(response_id, FAILED))
             raise
         finally:
             reservation.close()
 
     # Both
+
+    def _ending(self, request: CompletionRequest, completion: Completion) -> Ending:
+        """How a response ended, as it is kept."""
+        if not request.store:
+            return unstored_ending(completion, self.loop.scopes.digest)
+        return ending_of(completion, self.redact)
+
+    def _consider_shadow(self, request: CompletionRequest, response_id: str, ending: Ending) -> None:
+        """Have shadow drafts drawn, whose texts are compared with an edit, if texts are kept."""
+        if request.store and ending.response is not None:
+            self.shadows.consider(request, response_id)
 
     @contextmanager
     def _exclusively(self, response_id: str | None) -> Iterator[ExitStack]:
@@ -320,7 +310,7 @@ class CompletionService:
             hurry: Whether the decision is written at once, because a stream waits for it. Otherwise it may
                 share a commit with its own response, if that comes within milliseconds.
         """
-        response_id = request.response_id or f"chatcmpl-{uuid4().hex}"
+        response_id = request.response_id or f"{request.prefix}{uuid4().hex}"
         loop, redact = self.loop, self.redact
         written: asyncio.Future[Any]
         if arm is not None:  # the log has the decision; this one is never written, so its numbers are dummies
@@ -328,14 +318,24 @@ class CompletionService:
             written = asyncio.get_running_loop().create_future()
             written.set_result(None)
             return response_id, _Generation(decision, arm, written)
-        metadata = logged_metadata(request.metadata, redact)
+        metadata = logged_metadata(request.metadata, redact) if request.store else None
         messages = logged_context(request.body["messages"], redact)
-        context = json.dumps(messages, ensure_ascii=False, allow_nan=False)
+        context = json.dumps(messages, ensure_ascii=False, allow_nan=False) if request.store else None
         digest = loop.scopes.digest(request.content())
         # The choice comes last: a decision is in flight until it is written, so nothing that may fail, such
         # as the redaction, may come between the choice and the writing.
         decision = loop.choose(response_id, request.user, request.arm, spoken_text(messages))
-        command = RecordDecision(decision, time.time(), request.user, digest, context, metadata)
+        command = RecordDecision(
+            decision,
+            time.time(),
+            request.user if request.store else None,
+            digest,
+            context,
+            metadata,
+            client_key=request.client_key,
+            has_instructions=request.has_instructions,
+            store=request.store,
+        )
         written = asyncio.ensure_future(loop.write(command, hurry=hurry))
         return response_id, _Generation(decision, decision.arm, written)
 
@@ -393,4 +393,4 @@ class CompletionService:
         """Record that the response has failed, so that its arm does not wait for an edit of it."""
         with suppress(Problem):  # if it cannot be recorded, the response expires later
             await generation.written
-            await self.loop.finish(generation.decision.response_id, None, "failed")
+            await self.loop.finish(generation.decision.response_id, FAILED)

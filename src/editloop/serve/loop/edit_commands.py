@@ -12,6 +12,7 @@ from editloop.serve.loop.commands import of_response
 from editloop.serve.problem import Problem
 from editloop.store import reads, writes
 from editloop.store.database import Connection, Row
+from editloop.store.schema import UNSTORED
 
 __all__ = ["EditResult", "RecordEdit", "RecordExternal"]
 
@@ -52,6 +53,7 @@ class RecordEdit:
         reason: Why the user did that; None if it is not known.
         seconds: The seconds of work on it since the last revision; None if they are not known.
         limit: The revisions that the response may have; None sets no limit.
+        outcome: What the user did, if `edit` does not show it, because it is not kept.
     """
 
     response_id: str
@@ -64,6 +66,7 @@ class RecordEdit:
     reason: str | None = None
     seconds: float | None = None
     limit: int | None = None
+    outcome: Outcome | None = None
 
     @property
     def names(self) -> Collection[str]:
@@ -91,7 +94,9 @@ class RecordEdit:
             row.revision: (row.edit, bool(row.discarded))
             for row in reads.revisions(connection, self.response_id)
         }
-        repeated = self._find_repeated(there, draft.response)
+        # Without texts, only a key or a number shows a repetition; without these, the cost replaces itself.
+        comparable = draft.finish != UNSTORED or self.revision is not None
+        repeated = self._find_repeated(there, draft.response) if comparable else None
         if repeated is not None:
             return self._repeated(connection, repeated)
         if self.limit is not None and len(there) >= self.limit:
@@ -99,12 +104,13 @@ class RecordEdit:
         revision = self.revision or max(there, default=0) + 1
         row = {"response_id": self.response_id, "revision": revision, "time": self.time}
         row |= {"edit": self.edit, "key": self.key, "discarded": self.discarded or None}
-        row |= {"reason": self.reason, "seconds": self.seconds}
+        # A reason is a text, too.
+        row |= {"reason": None if draft.finish == UNSTORED else self.reason, "seconds": self.seconds}
         writes.insert_edit(connection, row)
-        cost, outcome = None, outcome_of(draft.response, self.edit, discarded=self.discarded)
-        if draft.response is not None:  # otherwise `RecordResponse` computes the cost when the text is there
+        cost, outcome = None, self.outcome or outcome_of(draft.response, self.edit, discarded=self.discarded)
+        if draft.finish is not None:  # otherwise `RecordResponse` computes the cost when the text is there
             cost = appender.edit_cost(
-                draft.response,
+                draft.response or "",
                 self.edit,
                 discarded=self.discarded,
                 non_answer=draft.non_answer,
@@ -124,7 +130,7 @@ class RecordEdit:
             raise Problem(
                 404, "no such response", code="response_not_found", param="response_id", seen=self.response_id
             )
-        if draft.response is None and draft.finish is not None:
+        if draft.response is None and draft.finish not in (None, UNSTORED):
             what = {"removed": "was removed", "failed": "has failed"}.get(draft.finish, "has no text")
             raise Problem(410, f"this response {what}", code=f"response_{draft.finish}", param="response_id")
         return draft

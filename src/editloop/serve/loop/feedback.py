@@ -13,21 +13,22 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from editloop.autopilot.stages import Transition
 from editloop.edits import Context, get_cost
 from editloop.errors import EditLoopError, StoreError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
+from editloop.online.events import Outcome
 from editloop.serve.loop.access import StoreAccess
 from editloop.serve.loop.appender import Prices
 from editloop.serve.loop.commands import Command, RecordDecision, RecordReroute, RecordResponse
 from editloop.serve.loop.costs import CostVersion
 from editloop.serve.loop.edit_commands import EditResult, RecordEdit
-from editloop.serve.loop.logged_text import token_count
+from editloop.serve.loop.ending import Ending
 from editloop.serve.loop.maintenance import Maintenance
 from editloop.serve.loop.non_answers import NonAnswers
 from editloop.serve.loop.recovery import recover
@@ -36,8 +37,9 @@ from editloop.serve.loop.snapshots import Snapshot, Snapshots
 from editloop.serve.loop.spool import SPOOL
 from editloop.serve.loop.state import LoopState
 from editloop.serve.loop.state_folder import claim_folder
+from editloop.serve.loop.unstored import Texts, text_sent_back
 from editloop.serve.loop.writer import Writer
-from editloop.store import reads
+from editloop.store import reads, references
 from editloop.store.audit import AuditEntry
 from editloop.store.database import TIMEOUT_SECONDS, Connection, Store
 
@@ -275,49 +277,43 @@ class FeedbackLoop:
     async def finish(
         self,
         response_id: str,
-        response: str | None,
-        reason: str,
+        ending: Ending,
         *,
         arm: str = "",
         asked: int = 0,
-        compared: str | None = None,
         seconds: float | None = None,
-        logprob: float | None = None,
-        usage: Mapping[str, Any] | None = None,
     ) -> tuple[str, str] | None:
         """Record how a response ended. No edit is expected of a response without a text.
 
         Args:
             response_id: The response.
-            response: Its text; None if there is none that could be edited.
-            reason: Why it ended.
+            ending: How it ended.
             arm: Who wrote it.
             asked: The characters of the request.
-            compared: All drafts of which it was chosen, as JSON.
             seconds: The time that the policy took.
-            logprob: Its log-probability by the policy that wrote it, in nats.
-            usage: The counts of tokens, as in OpenAI's API.
 
         Returns:
             The text that is in the store already, and its arm, if another attempt finished first; else None.
         """
         rule = None
-        if response is not None:
+        if ending.response is not None:
             try:
-                rule = self.non_answers.examine(arm, response, asked)
+                rule = self.non_answers.examine(arm, ending.response, asked)
             except Exception as error:  # a rule of another package must not lose the response
                 log.warning("%s: the rules for non-answers have failed: %r", response_id, error)
         command = RecordResponse(
             response_id,
-            response,
-            reason,
+            ending.response if ending.text_digest is None else None,
+            ending.finish,
             time.time(),
             rule,
-            compared,
+            ending.compared,
             seconds,
-            logprob,
-            token_count(usage, "prompt_tokens"),
-            token_count(usage, "completion_tokens"),
+            ending.logprob,
+            ending.prompt_tokens,
+            ending.completion_tokens,
+            ending.message,
+            ending.text_digest,
         )
         return await self.write(command)
 
@@ -332,6 +328,7 @@ class FeedbackLoop:
         reason: str | None = None,
         seconds: float | None = None,
         limit: int | None = None,
+        texts: Texts | None = None,
     ) -> EditResult:
         """Record a user's edit of a response.
 
@@ -344,19 +341,27 @@ class FeedbackLoop:
             reason: Why the user did that.
             seconds: The seconds of work on it since the last revision; None if they are not known.
             limit: The revisions that the response may have; None sets no limit.
+            texts: The same edit with the response's text, by which it is priced if texts are not kept.
 
         Raises:
-            Problem: As in `RecordEdit`; or 503, the store is down.
+            Problem: As in `RecordEdit` and `text_sent_back`; or 503, the store is down.
         """
-        cost = None
+        cost: float | None = None
+        outcome: Outcome | None = None
         if edit is not None:
-            response = await self.read(lambda c: reads.response_text(c, response_id))
+            base = await self.read(lambda c: references.text_and_digest(c, response_id))
+            response, compared = None if base is None else base.response, edit
+            if base is not None and base.text_digest is not None:
+                response = text_sent_back(response_id, texts, base.text_digest, self.scopes.digest)
+                compared = edit if texts is None else texts.edit
+                outcome = "accepted" if compared == response else "edited"
+                edit = None  # of a response whose text is not kept, that of its edit is not, either
             # Computed here, so that a slow cost does not hold up the commits of the writer. A finished text
             # never changes, so the cost is still right when the command is applied.
             if response is not None:
-                cost = await asyncio.to_thread(self.edit_cost, response, edit)
+                cost = await asyncio.to_thread(self.edit_cost, response, compared)
         command = RecordEdit(
-            response_id, edit, revision, key, time.time(), cost, discarded, reason, seconds, limit
+            response_id, edit, revision, key, time.time(), cost, discarded, reason, seconds, limit, outcome
         )
         return await self.write(command)
 
