@@ -127,6 +127,7 @@ class ServeConfig(Configuration):
         30.0, "Seconds in which the body of a request must arrive.", section=LIMITS, ge=0.1
     )
     max_body: int = setting(2 * 2**20, "Maximum bytes of a request.", section=LIMITS, ge=1)
+    max_batch: int = setting(256 * 2**20, "Maximum bytes of a batch of edits.", section=LIMITS, ge=1)
     max_text: int = setting(200_000, "Maximum characters of a text.", section=LIMITS, ge=1)
 
     @field_validator("in_context")
@@ -153,6 +154,7 @@ class ServeConfig(Configuration):
         """
         return Limits(
             body=self.max_body,
+            batch=self.max_batch,
             text=self.max_text,
             rate=self.rate,
             concurrency=self.concurrency,

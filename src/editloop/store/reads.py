@@ -53,6 +53,7 @@ __all__ = [
     "preferences_of",
     "removable_drafts",
     "response_text",
+    "response_texts",
     "revision_texts",
     "revisions",
     "revisions_with_costs",
@@ -70,6 +71,9 @@ _DECISION = (
     .limit(1)
 )
 _DRAFT = select(drafts).where(drafts.c.response_id == bindparam("id"))
+_TEXTS = select(drafts.c.response_id, drafts.c.response).where(
+    drafts.c.response_id.in_(bindparam("ids", expanding=True)), drafts.c.response.is_not(None)
+)
 _REVISIONS = select(edits).where(edits.c.response_id == bindparam("id")).order_by(edits.c.revision)
 _EDIT_BY_KEY = select(edits).where(edits.c.key == bindparam("key"))
 _FEEDBACK = select(events.c.seq).where(events.c.response_id == bindparam("id"), events.c.revision >= EXPIRED)
@@ -201,10 +205,13 @@ def has_shadow(connection: Connection, response_id: str, arm: str) -> bool:
 
 def response_text(connection: Connection, response_id: str) -> str | None:
     """Return the text of a response; None if it is unknown, unfinished or removed."""
-    found: str | None = connection.scalar(
-        select(drafts.c.response).where(drafts.c.response_id == response_id)
-    )
-    return found
+    return response_texts(connection, [response_id]).get(response_id)
+
+
+def response_texts(connection: Connection, response_ids: Iterable[str]) -> dict[str, str]:
+    """Return the texts of responses, without those that are unknown, unfinished or removed."""
+    rows = connection.execute(_TEXTS, {"ids": list(response_ids)})
+    return {row.response_id: row.response for row in rows}
 
 
 def revisions(connection: Connection, response_id: str) -> Sequence[Row[Any]]:

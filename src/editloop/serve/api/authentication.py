@@ -23,7 +23,12 @@ log = logging.getLogger("editloop.serve")
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 """Paths that are open to anyone. So are the files of the dashboard, which hold nobody's data."""
 
-APP_ROUTES = (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("POST", "/v1/edits"))
+APP_ROUTES = (
+    ("POST", "/v1/chat/completions"),
+    ("GET", "/v1/models"),
+    ("POST", "/v1/edits"),
+    ("POST", "/v1/edits:batch"),
+)
 """The requests that a key of the role `app` may send."""
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")

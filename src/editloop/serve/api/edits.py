@@ -15,11 +15,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from editloop.edits import count_changes, diff_lines, redline
+from editloop.serve.api.recording import edit_command, receipt
 from editloop.serve.api.schemas import EditRequest, check_texts, documented, parse
 from editloop.serve.api.state import ServerState, get_state
-from editloop.serve.loop.edit_commands import RecordExternal
-from editloop.serve.loop.logged_text import logged_context, logged_metadata
-from editloop.serve.loop.redaction import redact_text
 from editloop.serve.problem import Problem
 from editloop.store import reads
 from editloop.store.database import Connection, Row
@@ -45,52 +43,13 @@ async def record(request: Request) -> dict[str, Any]:
     key = asked.key or request.headers.get("Idempotency-Key")
     if key is not None and len(key) > 128:
         raise Problem(400, "a key has at most 128 characters", code="invalid_request", param="key")
-    response_id = asked.response_id
-    if asked.response is not None:
-        response_id = await _record_external(state, asked, key)
-    assert response_id is not None
-    edit = None if asked.edit is None else redact_text(asked.edit, state.completions.redact)
-    discarded = bool(asked.discarded)
-    result = await state.loop.edit(response_id, edit, revision=asked.revision, key=key, discarded=discarded)
-    return {
-        "object": "edit",
-        "response_id": result.response_id,
-        "revision": result.revision,
-        "status": result.outcome,
-        "cost": result.cost,
-        "policy": result.policy,
-        "repeated": result.repeated,
-    }
-
-
-async def _record_external(state: ServerState, asked: EditRequest, key: str | None) -> str:
-    """Keep a response from elsewhere as a draft, and return its identity.
-
-    This and the edit are two commands. After a kill between them, a repeated request has to find the draft
-    that the first one made. So a request with an idempotency key and without an identity gets an identity
-    that is computed from its content.
-    """
-    redact = state.completions.redact
-    assert asked.response is not None
-    messages = asked.model_dump(include={"context"}, exclude_unset=True)["context"]
-    is_text = isinstance(messages, str)
-    context = redact_text(messages, redact) if is_text else logged_context(messages, redact)
-    response = redact_text(asked.response, redact)
-    digest = state.loop.scopes.digest([context, response, asked.user, asked.policy])
-    response_id = asked.response_id or f"ext-{digest if key else uuid4().hex}"
-    await state.loop.write(
-        RecordExternal(
-            response_id,
-            asked.user,
-            asked.policy,
-            json.dumps(context, ensure_ascii=False, allow_nan=False),
-            response,
-            logged_metadata(asked.metadata, redact),
-            digest,
-            time.time(),
-        )
-    )
-    return response_id
+    # Without a key nothing says that a text from elsewhere was sent before, so it counts as another one.
+    new_id = None if key else f"ext-{uuid4().hex}"
+    command = edit_command(state, asked, key=key, moment=time.time(), new_id=new_id)
+    (result,) = await state.loop.edits([command])
+    if isinstance(result, Problem):
+        raise result
+    return receipt(result)
 
 
 @router.get("/v1/edits", tags=["edits"])

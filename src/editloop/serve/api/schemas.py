@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -14,6 +15,7 @@ from editloop.serve.problem import Problem
 __all__ = [
     "ChatRequest",
     "EditRequest",
+    "EditRow",
     "PauseRequest",
     "PromoteRequest",
     "StageRequest",
@@ -26,6 +28,8 @@ Asked = TypeVar("Asked", bound=BaseModel)
 
 MAX_DEPTH = 64
 """Maximum number of nested arrays and objects; the code behind this walks through them recursively."""
+
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 ID = r"^[A-Za-z0-9._:\-]{1,128}$"
 
@@ -110,6 +114,25 @@ class EditRequest(_Request):
                     "known", "leave out user, policy and metadata: the server knows them for this response"
                 )
         return self
+
+
+class EditRow(EditRequest):
+    """A row of a batch: an edit, and when it was made."""
+
+    time: datetime | None = Field(
+        None, description="When the edit was made: seconds since 1970, or ISO 8601 [when the row arrives]"
+    )
+
+    @field_validator("time")
+    @classmethod
+    def _past(cls, time: datetime | None) -> datetime | None:
+        if time is None:
+            return None
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+        # A clock may be fast; but an edit of tomorrow would be missing from every log that is read until now.
+        if not EPOCH <= time <= datetime.now(UTC) + timedelta(days=1):
+            raise PydanticCustomError("time", "a time lies between 1970 and now")
+        return time
 
 
 class StageRequest(_Request):
@@ -218,7 +241,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def documented(kind: type[BaseModel]) -> dict[str, Any]:
+def documented(kind: type[BaseModel], content: str = "application/json") -> dict[str, Any]:
     """A request's body for the OpenAPI document.
 
     Routes read their bodies themselves, with a stricter parser than FastAPI's, so FastAPI cannot describe
@@ -232,4 +255,4 @@ def documented(kind: type[BaseModel]) -> dict[str, Any]:
             return whole(parts[value["$ref"]]) if "$ref" in value else {k: whole(v) for k, v in value.items()}
         return [whole(each) for each in value] if isinstance(value, list) else value
 
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole(schema)}}}}
+    return {"requestBody": {"required": True, "content": {content: {"schema": whole(schema)}}}}

@@ -47,6 +47,7 @@ class RecordEdit:
         time: When, in seconds since 1970.
         cost: The cost of the edit by the two texts, if it was computed before this command is applied.
         discarded: Whether the user threw the response away.
+        draft: The response, if it comes from elsewhere with the edit.
     """
 
     response_id: str
@@ -56,6 +57,7 @@ class RecordEdit:
     time: float
     cost: float | None = None
     discarded: bool = False
+    draft: RecordExternal | None = None
 
     def apply(self, appender: EventAppender) -> EditResult:
         """Write the text and its cost, unless the edit was recorded before.
@@ -72,6 +74,8 @@ class RecordEdit:
             if (known.response_id, known.edit, bool(known.discarded)) == same:
                 return self._repeated(connection, known.revision)
             raise Problem(409, "this key belongs to another edit", code="key_reused", seen=self.key)
+        if self.draft is not None:
+            self.draft.apply(appender)
         draft = self._draft(connection)
         there = {
             row.revision: (row.edit, bool(row.discarded))

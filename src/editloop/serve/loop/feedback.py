@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +34,7 @@ from editloop.serve.loop.scopes import Scope, Scopes
 from editloop.serve.loop.snapshots import Snapshot, Snapshots
 from editloop.serve.loop.state import LoopState
 from editloop.serve.loop.writer import Writer
+from editloop.serve.problem import Problem
 from editloop.store import reads
 from editloop.store.database import TIMEOUT_SECONDS, Connection, Store
 
@@ -299,36 +301,45 @@ class FeedbackLoop:
         command = RecordResponse(response_id, response, reason, time.time(), rule, compared, seconds, logprob)
         return await self.write(command)
 
-    async def edit(
-        self,
-        response_id: str,
-        edit: str | None,
-        *,
-        revision: int | None = None,
-        key: str | None = None,
-        discarded: bool = False,
-    ) -> EditResult:
-        """Record a user's edit of a response.
+    async def edits(self, given: Sequence[RecordEdit]) -> list[EditResult | Problem]:
+        """Record users' edits, in their order, in as few commits as possible.
 
         Args:
-            response_id: The response.
-            edit: The text that the user left; None if the response was accepted unchanged, or thrown away.
-            revision: The revision number that the client gives the edit; None for the next one.
-            key: The client's idempotency key.
-            discarded: Whether the user threw the response away.
+            given: The edits. Their costs are computed here, so that a slow cost does not hold up the commits of
+                the writer. A finished text never changes, so a cost is still right when it is written.
+
+        Returns:
+            What became of each, or the reason why it was refused, as in `RecordEdit`.
 
         Raises:
-            Problem: As in `RecordEdit`; or 503, the store is down.
+            Problem: 503, the store is down. Some of the edits may have been recorded.
         """
-        cost = None
-        if edit is not None:
-            response = await self.read(lambda c: reads.response_text(c, response_id))
-            # Computed here, so that a slow cost does not hold up the commits of the writer. A finished text
-            # never changes, so the cost is still right when the command is applied.
-            if response is not None:
-                cost = await asyncio.to_thread(self.edit_cost, response, edit)
-        command = RecordEdit(response_id, edit, revision, key, time.time(), cost, discarded)
-        return await self.write(command)
+        there = {each.response_id for each in given if each.draft is None and each.edit is not None}
+        texts = await self.read(lambda c: reads.response_texts(c, there)) if there else {}
+        commands = await asyncio.to_thread(self._measured, given, texts)
+        # Each is handed to the writer when its task begins, and tasks begin in the order of their making.
+        results = await asyncio.gather(*map(self.write, commands), return_exceptions=True)
+        found: list[EditResult | Problem] = []
+        for each in results:
+            if isinstance(each, BaseException) and not (isinstance(each, Problem) and each.status < 500):
+                raise each
+            found.append(each)
+        return found
+
+    def _measured(self, given: Sequence[RecordEdit], texts: Mapping[str, str]) -> list[RecordEdit]:
+        """Return edits with their costs, where their responses are known."""
+        responses = [each.draft.response if each.draft else texts.get(each.response_id) for each in given]
+        pairs = [
+            (i, response, each.edit)
+            for i, (response, each) in enumerate(zip(responses, given, strict=True))
+            if response is not None and each.edit is not None
+        ]
+        commands = list(given)
+        if pairs:
+            rows, before, after = zip(*pairs, strict=True)
+            for i, cost in zip(rows, self._cost(before, after), strict=True):
+                commands[i] = replace(given[i], cost=float(cost))
+        return commands
 
     async def set_arms(self, command: Command[Arms]) -> Arms:
         """Begin an epoch."""
