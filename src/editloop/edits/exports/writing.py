@@ -30,6 +30,13 @@ EXPORTS: Registry[Export] = Registry(
         "trl-dpo": "editloop.edits.exports.trl:dpo",
         "trl-kto": "editloop.edits.exports.trl:kto",
         "costs": "editloop.edits.exports.costs:costs",
+        "openai-chat": "editloop.edits.exports.openai:chat",
+        "openai-preference": "editloop.edits.exports.openai:preference",
+        "langfuse": "editloop.edits.exports.langfuse:langfuse",
+        "phoenix": "editloop.edits.exports.phoenix:phoenix",
+        "langsmith": "editloop.edits.exports.langsmith:langsmith",
+        "argilla": "editloop.edits.exports.argilla:argilla",
+        "label-studio": "editloop.edits.exports.label_studio:label_studio",
     },
 )
 
