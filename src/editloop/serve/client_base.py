@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from uuid import uuid4
 
 import httpx
 
+from editloop.edits.contexts import context_json
+from editloop.edits.record import Record
 from editloop.errors import ServeError
 from editloop.io import parse_json
 from editloop.journal import append_rows, drop_rows, read_rows
@@ -31,6 +34,7 @@ __all__ = [
     "SpoolPass",
     "batches",
     "checked",
+    "edit_row",
     "request_of",
 ]
 
@@ -39,6 +43,9 @@ REJECTIONS = (400, 404, 409, 410, 413, 422)
 
 MISSING_SINCE = "missing_since"
 """Field of a row of the spool: when the server first answered that it does not know the response."""
+
+ID = r"[A-Za-z0-9._:\-]{1,128}"
+"""What the identity of a response is made of."""
 
 BATCH_ROWS, BATCH_BYTES = 2000, 8 * 2**20
 """Where a request with many edits ends, whichever comes first."""
@@ -118,6 +125,23 @@ def batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[Batch]:
         size += len(line)
     if lines:
         yield Batch(b"".join(lines), begin)
+
+
+def edit_row(record: Record) -> dict[str, Any] | None:
+    """Return a record as a row of a batch; None if no edit of it was seen, so that there is nothing to record.
+
+    A propensity, a log-probability and earlier revisions are left behind: the server has those of its own.
+    """
+    if record.edit is None and record.status != "discarded":
+        return None
+    row: dict[str, Any] = {"context": context_json(record.context), "response": record.response}
+    row |= {"discarded": True} if record.status == "discarded" else {"edit": record.edit}
+    if re.fullmatch(ID, record.id):
+        row["response_id"] = record.id
+    given = {"user": record.user, "policy": record.policy, "metadata": record.metadata or None}
+    if record.time is not None:
+        given["time"] = record.time.isoformat()
+    return row | {name: value for name, value in given.items() if value is not None}
 
 
 class _MissingResponseError(ServeError):

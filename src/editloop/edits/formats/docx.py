@@ -95,8 +95,8 @@ def _row(number: int, path: Path, name: Path) -> RawRow:
     title = None if core is None else core.findtext(f".//{TITLE}")
     columns = {
         "context": title or name.stem,
-        "response": "".join(piece.text for piece in pieces if not piece.inserted).strip("\n"),
-        "edit": "".join(piece.text for piece in pieces if not piece.deleted).strip("\n"),
+        "response": "".join(piece.text for piece in pieces if not piece.inserted).removesuffix("\n"),
+        "edit": "".join(piece.text for piece in pieces if not piece.deleted).removesuffix("\n"),
         "user": authors.most_common(1)[0][0] if authors else None,
         "time": max(times, default=None),
         "metadata": {"file": name.name, "authors": sorted(authors)},

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from editloop.autopilot.stages import Stage
 from editloop.io import UnsafeJSONError, parse_json
+from editloop.serve.client_base import ID as PLAIN_ID
 from editloop.serve.problem import Problem
 
 __all__ = [
@@ -31,7 +32,7 @@ MAX_DEPTH = 64
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 
-ID = r"^[A-Za-z0-9._:\-]{1,128}$"
+ID = rf"^{PLAIN_ID}$"
 
 
 class _Request(BaseModel):
