@@ -60,6 +60,10 @@ EXTRAS = {
             "uvicorn",
         ),
     ),
+    "otel": Extra(
+        "OpenTelemetry",
+        ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "opentelemetry.proto"),
+    ),
     "embeddings": Extra("features by embeddings", ("wordllama",)),
     "llm": Extra("a user played by an LLM", ("openai",)),
     "semantic": Extra("the semantic cost", ("sentence_transformers",)),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 from calling import fails
 from editloop.edits import Record, read_log, write_log
+from editloop.serve.api.app import create_app
+from editloop.serve.backends.upstream import UpstreamBackend
+from editloop.serve.loop.feedback import FeedbackLoop
+from editloop.store.database import Store
+from listening import listening
 
 ROWS = [
     {"input": {"messages": [{"role": "user", "content": f"q{i}"}]}}
@@ -71,29 +73,12 @@ def test_mistakes_are_one_line_and_write_nothing(editloop, pairs: Path, tmp_path
 
 
 def test_records_are_sent_to_a_server_and_count_once(editloop, pairs: Path, tmp_path: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))
-    import uvicorn
-    from serving import Parrot, sqlite
-
-    from editloop.serve.api.app import create_app
-    from editloop.serve.api.server import listen
-    from editloop.serve.loop.feedback import FeedbackLoop
-    from editloop.store.database import Store
-
-    store = Store(sqlite(tmp_path))
-    app = create_app(FeedbackLoop(store, tmp_path / "state"), Parrot())
-    with listen("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=asyncio.run, args=(server.serve([listening]),))
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            sent = ["import", pairs, "--format", "openai-preference", "--server", url]
-            status, out, err = editloop(*sent)
-            assert (status, err) == (0, "") and f"sent to {url}: 4 recorded" in out
-            assert f"sent to {url}: 4 there before" in editloop(*sent)[1]
-        finally:
-            server.should_exit = True
-            thread.join()
+    store = Store(f"sqlite:///{tmp_path}/edits.db")
+    app = create_app(FeedbackLoop(store, tmp_path / "state"), UpstreamBackend("http://127.0.0.1:9/v1"))
+    with listening(app) as url:
+        sent = ["import", pairs, "--format", "openai-preference", "--server", url]
+        status, out, err = editloop(*sent)
+        assert (status, err) == (0, "") and f"sent to {url}: 4 recorded" in out
+        assert f"sent to {url}: 4 there before" in editloop(*sent)[1]
     log = read_log(f"sqlite:///{tmp_path}/edits.db")
     assert sorted(record.edit or "" for record in log) == [f"a{i} x" for i in range(4)]

@@ -8,7 +8,7 @@ from editloop.errors import StoreError
 
 __all__ = ["REVISION", "migrate"]
 
-REVISION = "6"
+REVISION = "7"
 """The newest revision of the schema, the last in `editloop.store.migrations.versions`."""
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, bindparam, func, inspect, select
 from editloop.store.schema import (
     DECIDED,
     EXPIRED,
+    aliases,
     drafts,
     edits,
     events,
@@ -26,6 +27,7 @@ from editloop.store.schema import (
 )
 
 __all__ = [
+    "aliased",
     "all_keys",
     "arm_names",
     "costed_events",
@@ -74,6 +76,7 @@ _DRAFT = select(drafts).where(drafts.c.response_id == bindparam("id"))
 _TEXTS = select(drafts.c.response_id, drafts.c.response).where(
     drafts.c.response_id.in_(bindparam("ids", expanding=True)), drafts.c.response.is_not(None)
 )
+_ALIASES = select(aliases).where(aliases.c.alias.in_(bindparam("names", expanding=True)))
 _REVISIONS = select(edits).where(edits.c.response_id == bindparam("id")).order_by(edits.c.revision)
 _EDIT_BY_KEY = select(edits).where(edits.c.key == bindparam("key"))
 _FEEDBACK = select(events.c.seq).where(events.c.response_id == bindparam("id"), events.c.revision >= EXPIRED)
@@ -212,6 +215,12 @@ def response_texts(connection: Connection, response_ids: Iterable[str]) -> dict[
     """Return the texts of responses, without those that are unknown, unfinished or removed."""
     rows = connection.execute(_TEXTS, {"ids": list(response_ids)})
     return {row.response_id: row.response for row in rows}
+
+
+def aliased(connection: Connection, names: Iterable[str]) -> dict[str, str]:
+    """Return the ids of the responses that have these other names, by name."""
+    rows = connection.execute(_ALIASES, {"names": list(names)})
+    return {row.alias: row.response_id for row in rows}
 
 
 def revisions(connection: Connection, response_id: str) -> Sequence[Row[Any]]:

@@ -11,10 +11,22 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, update
 
-from editloop.store.schema import DECIDED, drafts, edits, events, facts, keys, policies, preferences, shadows
+from editloop.store.schema import (
+    DECIDED,
+    aliases,
+    drafts,
+    edits,
+    events,
+    facts,
+    keys,
+    policies,
+    preferences,
+    shadows,
+)
 
 __all__ = [
     "finish_draft",
+    "insert_alias",
     "insert_draft",
     "insert_edit",
     "insert_event",
@@ -93,6 +105,11 @@ def reroute_draft(connection: Connection, response_id: str, arm: str) -> None:
     """Give a draft to another arm. The probability of that is unknown, so the propensity becomes null."""
     statement = update(drafts).where(drafts.c.response_id == response_id)
     connection.execute(statement.values(policy=arm, propensity=None))
+
+
+def insert_alias(connection: Connection, alias: str, response_id: str) -> None:
+    """Give a response another name."""
+    connection.execute(insert(aliases).values(alias=alias, response_id=response_id))
 
 
 def insert_edit(connection: Connection, row: Mapping[str, Any]) -> None:

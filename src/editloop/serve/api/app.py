@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from editloop import __version__
 from editloop.autopilot.stages import Transition
 from editloop.online import Arms, Event
-from editloop.serve.api import arms, batch, chat, edits, in_context, overview, stages
+from editloop.serve.api import arms, batch, chat, edits, in_context, overview, stages, traces
 from editloop.serve.api.authentication import KeyCache
 from editloop.serve.api.hosts import AllowedHosts
 from editloop.serve.api.limits import Limits
@@ -131,7 +131,7 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
 
 
 def _add_routes(app: FastAPI) -> None:
-    for part in (chat.router, batch.router, edits.router, arms.router, stages.router, overview.router, pages.router):
+    for part in (chat.router, batch.router, edits.router, traces.router, arms.router, stages.router, overview.router, pages.router):
         app.include_router(part)
     _add_health_routes(app)
     app.add_exception_handler(Problem, _answer_problem)

@@ -28,6 +28,7 @@ APP_ROUTES = (
     ("GET", "/v1/models"),
     ("POST", "/v1/edits"),
     ("POST", "/v1/edits:batch"),
+    ("POST", "/v1/traces"),
 )
 """The requests that a key of the role `app` may send."""
 

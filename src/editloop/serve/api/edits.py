@@ -151,16 +151,19 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
     state = get_state(request)
     if "\0" in response_id:
         raise Problem(404, "no such response", code="response_not_found")
-    draft, revisions = await state.loop.read(
-        lambda c: (reads.draft(c, response_id), reads.revisions_with_costs(c, response_id))
-    )
+
+    def found(connection: Connection) -> tuple[Row[Any] | None, Sequence[Row[Any]]]:
+        known = reads.aliased(connection, [response_id]).get(response_id, response_id)
+        return reads.draft(connection, known), reads.revisions_with_costs(connection, known)
+
+    draft, revisions = await state.loop.read(found)
     if draft is None:
         raise Problem(404, "no such response", code="response_not_found", seen=response_id)
     response = draft.response or ""
     # Texts are aligned in a thread: long ones take a while, and other requests do not wait for that.
     shown = await asyncio.to_thread(lambda: [_revision(row, response) for row in revisions])
     return {
-        "response_id": response_id,
+        "response_id": draft.response_id,
         "time": draft.time,
         "user": draft.user,
         "policy": draft.policy,

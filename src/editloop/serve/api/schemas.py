@@ -20,7 +20,9 @@ __all__ = [
     "PauseRequest",
     "PromoteRequest",
     "StageRequest",
+    "ID",
     "check_texts",
+    "check_value",
     "documented",
     "parse",
 ]
@@ -212,8 +214,13 @@ def check_texts(request: BaseModel, longest: int) -> dict[str, Any]:
         Problem: 413 for a text that is too long; 400 for one with NUL or with half of a surrogate pair.
     """
     given = request.model_dump(exclude_unset=True)
-    _check(given, longest, ())
+    check_value(given, longest)
     return given
+
+
+def check_value(value: dict[str, Any], longest: int) -> None:
+    """Check that all texts in a value can be stored; see `check_texts`."""
+    _check(value, longest, ())
 
 
 def _check(value: Any, longest: int, path: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from editloop.serve.problem import Problem
 from editloop.store import reads, writes
 from editloop.store.database import Connection, Row
 
-__all__ = ["EditResult", "RecordEdit", "RecordExternal"]
+__all__ = ["EditResult", "RecordEdit", "RecordExternal", "RecordSpan"]
 
 
 @dataclass(frozen=True)
@@ -195,3 +195,30 @@ class RecordExternal:
             writes.insert_draft(appender.connection, asdict(self) | {"finish": "external"})
         elif there.request != self.request:
             raise Problem(409, "another response has this id", code="id_reused", seen=self.response_id)
+
+
+@dataclass(frozen=True)
+class RecordSpan:
+    """A response that was generated elsewhere, which a span reports.
+
+    Attributes:
+        draft: The response.
+        alias: The other name of the response, that of the span.
+    """
+
+    draft: RecordExternal
+    alias: str
+
+    def apply(self, appender: EventAppender) -> bool:
+        """Write the draft and its other name, and return whether the draft is new.
+
+        A response that is there already only gets the name: an application's spans report the responses that
+        it had from this server, too.
+        """
+        connection, response_id = appender.connection, self.draft.response_id
+        is_new = reads.draft(connection, response_id) is None
+        if is_new:
+            self.draft.apply(appender)
+        if self.alias != response_id and not reads.aliased(connection, [self.alias]):
+            writes.insert_alias(connection, self.alias, response_id)
+        return is_new

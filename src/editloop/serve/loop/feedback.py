@@ -314,9 +314,10 @@ class FeedbackLoop:
         Raises:
             Problem: 503, the store is down. Some of the edits may have been recorded.
         """
-        there = {each.response_id for each in given if each.draft is None and each.edit is not None}
-        texts = await self.read(lambda c: reads.response_texts(c, there)) if there else {}
-        commands = await asyncio.to_thread(self._measured, given, texts)
+        there = {each.response_id for each in given if each.draft is None}
+        texts, names = await self.read(lambda c: _look_up(c, there)) if there else ({}, {})
+        named = [replace(each, response_id=names.get(each.response_id, each.response_id)) for each in given]
+        commands = await asyncio.to_thread(self._measured, named, texts)
         # Each is handed to the writer when its task begins, and tasks begin in the order of their making.
         results = await asyncio.gather(*map(self.write, commands), return_exceptions=True)
         found: list[EditResult | Problem] = []
@@ -368,3 +369,10 @@ class FeedbackLoop:
     async def look_up_policies(self) -> None:
         """Read from the store in which run folders the policies of all arms are."""
         self.state.policies = await self.read(reads.policy_locations)
+
+
+def _look_up(connection: Connection, response_ids: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the texts of responses by id, and the ids of those that were referred to by another name."""
+    texts = reads.response_texts(connection, response_ids)
+    names = reads.aliased(connection, response_ids - texts.keys()) if len(texts) < len(response_ids) else {}
+    return texts | (reads.response_texts(connection, names.values()) if names else {}), names
