@@ -60,6 +60,7 @@ def serve(
     from editloop.cli.learning import autopilot_command, keep_running
     from editloop.serve import FeedbackLoop, create_app
     from editloop.serve.api.server import listen, run_server
+    from editloop.serve.telemetry.spans import make_spans
     from editloop.store import Store
 
     kept = Store(store)
@@ -82,7 +83,14 @@ def serve(
     redact = _redaction(settings.redact)
     past_edits = settings.past_edits()
     app = create_app(
-        loop, backend, runs=runs or (), limits=limits, redact=redact, hosts=names, past_edits=past_edits
+        loop,
+        backend,
+        runs=runs or (),
+        limits=limits,
+        redact=redact,
+        hosts=names,
+        past_edits=past_edits,
+        spans=make_spans(settings.otel_endpoint),
     )
     with listen(host, settings.port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, loop.folder):

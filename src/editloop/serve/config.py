@@ -118,6 +118,12 @@ class ServeConfig(Configuration):
         common=True,
     )
     autopilot: AutopilotConfig = setting(AutopilotConfig(), "What the autopilot does.", section=LEARNING)
+    otel_endpoint: str | None = setting(
+        None,
+        "The address of an OpenTelemetry collector (OTLP over HTTP, without /v1/traces), which gets a span of each "
+        "completion and each edit [$OTEL_EXPORTER_OTLP_ENDPOINT].",
+        section=KEPT,
+    )
     rate: float | None = setting(None, "Maximum requests per second of a key.", section=LIMITS, ge=0.001)
     concurrency: int = setting(512, "Maximum requests that are answered at once.", section=LIMITS, ge=1)
     key_share: float = setting(

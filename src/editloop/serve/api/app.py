@@ -30,6 +30,7 @@ from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.redaction import Redact
 from editloop.serve.problem import Problem
+from editloop.serve.telemetry.spans import Spans
 
 __all__ = ["create_app"]
 
@@ -43,6 +44,7 @@ def create_app(
     redact: Redact = str,
     hosts: Sequence[str] = (),
     past_edits: InContextOptions | None = None,
+    spans: Spans | None = None,
 ) -> FastAPI:
     """Make the server as an ASGI application.
 
@@ -54,6 +56,7 @@ def create_app(
         redact: A function that is applied to each text before it is kept. If it raises, the request fails.
         hosts: Names of the server beside its address, as in `AllowedHosts`.
         past_edits: The in-context policies that are added to the arms, and how they find past edits.
+        spans: Emits spans of completions and edits.
 
     Raises:
         ConfigError: One of `hosts` is not a valid host name, or `past_edits` names what there is not.
@@ -66,7 +69,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.start()
-        state = app.state.server = _make_state(loop, served, limits, redact, past_edits.names)
+        state = app.state.server = _make_state(loop, served, limits, redact, past_edits.names, spans)
         keys.start()
         try:
             await served.start()
@@ -81,6 +84,8 @@ def create_app(
                 await served.stop()
             finally:
                 await loop.stop()
+                if spans is not None:
+                    await spans.stop()
 
     app = FastAPI(
         title="EditLoop",
@@ -102,13 +107,16 @@ def _make_state(
     limits: Limits,
     redact: Redact,
     in_context: Sequence[str],
+    spans: Spans | None,
 ) -> ServerState:
     """Return the parts of the server, once the loop has started."""
     metrics = Metrics(loop, backend.tallies)
     completions = CompletionService(
         loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
     )
-    return ServerState(loop, completions, backend, limits, metrics, in_context=in_context)
+    if spans is not None:
+        loop.subscribers.append(spans.on_event)
+    return ServerState(loop, completions, backend, limits, metrics, spans, in_context=in_context)
 
 
 async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:

@@ -16,6 +16,7 @@ from editloop.serve.backends.base import BackendUnavailableError, UpstreamReject
 from editloop.serve.loop.completion import CompletionRequest, CompletionResult, CompletionStream
 from editloop.serve.loop.completions import backend_problem
 from editloop.serve.problem import Problem
+from editloop.serve.telemetry.spans import CompletionSpan
 
 __all__ = ["ANY_ARM", "router"]
 
@@ -51,19 +52,29 @@ async def complete(request: Request) -> Response:
         _arm(state, asked.model, asked.user),
         asked.metadata,
     )
+    span = None if state.spans is None else state.spans.begin(asked.model, request.headers)
     try:
         if asked.stream:
             stream = await state.completions.stream(wanted)
             state.metrics.count_completion(time.perf_counter() - started - stream.model_seconds)
             with_usage = bool((asked.stream_options or {}).get("include_usage"))
-            events = _events(stream, with_usage=with_usage)
+            events = _events(stream, span, with_usage=with_usage)
             return StreamingResponse(events, headers=_headers(stream), media_type="text/event-stream")
         result = await state.completions.complete(wanted)
     except UpstreamRejectedError as error:  # passed on as the model's server wrote it
+        if span is not None:
+            span.fail(str(error.status))
         body = error.body if isinstance(error.body, dict) else {"error": {"message": str(error.body)}}
         wait = {"Retry-After": error.retry_after} if error.retry_after else None
         return JSONResponse(body, error.status, wait)
+    except BaseException as error:
+        if span is not None:
+            span.fail(error.code if isinstance(error, Problem) else type(error).__name__)
+        raise
     state.metrics.count_completion(time.perf_counter() - started - result.model_seconds)
+    if span is not None:
+        completion = result.completion
+        span.end(result.response_id, result.arm, completion.usage, completion.finish)
     return JSONResponse(_body(result), headers=_headers(result))
 
 
@@ -109,7 +120,9 @@ def _body(result: CompletionResult) -> dict[str, Any]:
     }
 
 
-async def _events(stream: CompletionStream, *, with_usage: bool) -> AsyncIterator[str]:
+async def _events(
+    stream: CompletionStream, span: CompletionSpan | None, *, with_usage: bool
+) -> AsyncIterator[str]:
     """A stream's chunks as server-sent events. If the stream breaks off, its last event holds the error.
 
     The status was 200 when the stream began and cannot be changed any more.
@@ -124,18 +137,24 @@ async def _events(stream: CompletionStream, *, with_usage: bool) -> AsyncIterato
     def event(body: dict[str, Any]) -> str:
         return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"
 
-    usage = None
+    usage, finish, failed = None, None, "cancelled"  # by a client that has gone, unless the end is reached
     try:
         async for chunk in stream.chunks:
-            usage = chunk.usage or usage
+            usage, finish = chunk.usage or usage, chunk.finish or finish
             if chunk.delta or chunk.finish:
                 choice = {"index": 0, "delta": chunk.delta, "finish_reason": chunk.finish}
                 yield event({**frame, "choices": [choice | {"logprobs": chunk.logprobs}]})
     except (BackendUnavailableError, Problem) as error:
         if isinstance(error, BackendUnavailableError):
             error = backend_problem(error, stream.arm, stream.response_id)
+        failed = error.code
         yield event(error.body())
         return
+    else:
+        failed = ""
+    finally:
+        if span is not None:
+            span.end(stream.response_id, stream.arm, usage, finish, failed)
     if with_usage:
         yield event({**frame, "choices": [], "usage": usage})
     yield "data: [DONE]\n\n"

@@ -13,6 +13,7 @@ from editloop.serve.api.metrics import Metrics
 from editloop.serve.in_context.backend import InContextBackend
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
+from editloop.serve.telemetry.spans import Spans
 
 __all__ = ["ServerState", "get_state"]
 
@@ -31,6 +32,7 @@ class ServerState:
         following: Held while arms are prepared or retired, so that two changes of the arms do not overlap. It
             is the event loop's only lock. Its holder may wait for the store or the backend, neither of which
             ever waits for it.
+        spans: Emits spans of completions; None if nobody wants them.
         in_context: The in-context policies of the configuration, which are arms whatever is promoted.
     """
 
@@ -39,6 +41,7 @@ class ServerState:
     backend: InContextBackend
     limits: Limits
     metrics: Metrics
+    spans: Spans | None = None
     ready: set[str] = field(default_factory=set)
     following: asyncio.Lock = field(default_factory=asyncio.Lock)
     in_context: Sequence[str] = ()
