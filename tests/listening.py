@@ -1,4 +1,4 @@
-"""A server that listens on a port of this machine while a test runs, for clients with sockets of their own."""
+"""A server that listens on a port of this machine while a test runs, for clients with sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`editloop import` and `editloop export`: what they print, write and send, and one line for every mistake."""
+"""`editloop import` and `export`: what they print, write and send, and one line for every mistake."""
 
 from __future__ import annotations
 

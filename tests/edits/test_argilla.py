@@ -1,4 +1,4 @@
-"""Argilla. Records are made by hand as `GenericIO` of the package `argilla` 2.8 writes them, nested and flat."""
+"""Argilla. Records are made by hand as `GenericIO` of the package `argilla` 2.8 writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Git: histories that are made here by git itself, and a repository that would run a program if it were let."""
+"""Git: histories that git itself makes here, and a repository that would run a program if it were let."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def repository(tmp_path: Path) -> Repository:
 
 def test_a_person_who_changes_what_the_agent_wrote_edits_it(repository: Repository, tmp_path: Path) -> None:
     repository.commit(ANN, "start", a_py="one\ntwo\n")
-    drafted = repository.commit(AGENT, "Add three\n\nAs asked.", a_py="one\ntwo\ntree\n", b_py="x\n", c_py="y\n")
+    drafted = repository.commit(
+        AGENT, "Add three\n\nAs asked.", a_py="one\ntwo\ntree\n", b_py="x\n", c_py="y\n"
+    )
     fixed = repository.commit(ANN, "spelling", a_py="one\ntwo\nthree\n", b_py="x\nmore\n", c_py=None)
     log = imported(repository.path, None, "git", options={"agent_author": "bot@x"})
     changed, added_to, removed = log
@@ -70,7 +72,7 @@ def test_what_is_no_edit_is_counted(repository: Repository) -> None:
     large = "x" * (LARGEST_FILE + 1)
     repository.commit(ANN, "start", a_py="one\ntwo\nthree\n")
     repository.commit(AGENT, "1", a_py="one\ntwo\n3\n", b_bin=b"\0\1", c_txt=large, d_txt="d\n", e_txt="e\n")
-    os.symlink("a.py", repository.path / "link")
+    (repository.path / "link").symlink_to("a.py")
     repository.commit(AGENT, "2", e_txt="ee\n")
     repository.commit(ANN, "3", a_py="1\ntwo\n3\n", b_bin=b"\0\2", c_txt=large + "y")
     repository.git("checkout", "-q", "-b", "side", "HEAD~1")

@@ -1,4 +1,4 @@
-"""Google Docs. Documents are made by hand from the Docs API's reference (Document, TextRun) and its guide to suggestions."""
+"""Google Docs. Documents are made by hand from the Docs API's reference and its guide to suggestions."""
 
 from __future__ import annotations
 

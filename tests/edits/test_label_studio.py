@@ -1,4 +1,4 @@
-"""Label Studio. Tasks are made by hand from labelstud.io/guide/task_format and the package `label-studio-sdk` 2.1."""
+"""Label Studio. Tasks are made by hand from labelstud.io/guide/task_format and `label-studio-sdk` 2.1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Langfuse. The rows are made by hand from the models of the package `langfuse` 5.0.4 (api/commons, api/scores)."""
+"""Langfuse. Rows are made by hand from the models of the package `langfuse` 5.0.4 (api/commons, scores)."""
 
 from __future__ import annotations
 
@@ -162,7 +162,9 @@ def test_snake_case_pages_version_3_and_folders(tmp_path: Path) -> None:
 
 def test_csv_has_json_in_its_cells(tmp_path: Path) -> None:
     text = "id,traceId,type,name,startTime,input,output\n"
-    text += 'o,t,GENERATION,n,2026-03-04,"[{""role"": ""user"", ""content"": ""q""}]","{""content"": ""a, b""}"\n'
+    text += (
+        'o,t,GENERATION,n,2026-03-04,"[{""role"": ""user"", ""content"": ""q""}]","{""content"": ""a, b""}"\n'
+    )
     (record,) = imported(tmp_path / "rows.csv", text, "langfuse")
     assert record.response == "a, b" and record.context[0].content == "q"  # type: ignore[union-attr]
 

@@ -87,7 +87,10 @@ def test_there_and_back(tmp_path: Path) -> None:
         ("a", "a"),
         ("", ""),
         ({"role": "assistant", "content": "a"}, "a"),
-        ({"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab"),
+        (
+            {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            "ab",
+        ),
         ({"role": "assistant", "content": [{"type": "image_url", "image_url": {}}]}, None),
         ({"choices": [{"message": {"role": "assistant", "content": "a"}}]}, "a"),
         ({"messages": [{"type": "human", "content": "q"}, {"type": "ai", "content": "a"}]}, "a"),

@@ -1,4 +1,4 @@
-"""OpenAI's files for fine-tuning. Rows are made by hand from the guides on supervised fine-tuning and on DPO."""
+"""OpenAI's files for fine-tuning. Rows are made by hand from its guides on fine-tuning and on DPO."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def test_a_preference_is_an_edit(tmp_path: Path) -> None:
 
 def test_there_and_back_keeps_the_texts(tmp_path: Path) -> None:
     records = [
-        Record(context=context, response="a b", edit=edit) for context in ("q", CHAT) for edit in ("a x", "a b")
+        Record(context=context, response="a b", edit=edit)
+        for context in ("q", CHAT)
+        for edit in ("a x", "a b")
     ]
     export(records, tmp_path / "chats.jsonl", "openai-chat")
     kept = read_log(tmp_path / "chats.jsonl", format="openai-chat", keep_duplicates=True)

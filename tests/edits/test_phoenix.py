@@ -1,4 +1,4 @@
-"""Phoenix. Rows are made by hand from `arize-phoenix-client` 3.5 (Span, SpanAnnotation) and OpenInference's attributes."""
+"""Phoenix. Rows are made by hand from `arize-phoenix-client` 3.5 and OpenInference's attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preference data sets, by hand from TRL's page on dataset formats and from rows of the forms that are on the hub."""
+"""Preference data sets, by hand from TRL's page on dataset formats and the forms that are on the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of other tools' formats share: writing an export, importing it, and the way there and back."""
+"""What the tests of other tools' formats share: importing an export, and the way there and back."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ def imported(path: Path, rows: Any, format: str, **options: Any) -> Log:
     log = read_log(path, format=format, max_bad_share=1.0, **options)
     report = log.report
     counted = report.records + report.bad_rows + report.dropped_duplicates + report.left_out.total()
-    assert report.rows_read == counted == len(log) + report.dropped_duplicates + report.bad_rows + (
-        report.left_out.total()
+    assert (
+        report.rows_read
+        == counted
+        == len(log) + report.dropped_duplicates + report.bad_rows + (report.left_out.total())
     )
     return log
 

@@ -1,4 +1,4 @@
-"""`POST /v1/edits:batch`: what each row answers, repetitions, bad rows, limits, and bodies that arrive in pieces."""
+"""`POST /v1/edits:batch`: what each row answers, repetitions, bad rows, limits, bodies in pieces."""
 
 from __future__ import annotations
 
@@ -269,8 +269,18 @@ def test_a_client_that_goes_away_leaves_what_was_recorded(tmp_path: Path) -> Non
                 sent.append(message)
 
             request = httpx.Request("POST", "http://localhost/v1/edits:batch")
-            scope = {"type": "http", "method": "POST", "path": request.url.path, "headers": [(b"host", b"localhost")]}
-            scope |= {"query_string": b"", "client": ("127.0.0.1", 1), "scheme": "http", "http_version": "1.1"}
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": request.url.path,
+                "headers": [(b"host", b"localhost")],
+            }
+            scope |= {
+                "query_string": b"",
+                "client": ("127.0.0.1", 1),
+                "scheme": "http",
+                "http_version": "1.1",
+            }
             scope |= {"server": ("localhost", 80), "root_path": "", "asgi": {"version": "3.0"}}
             await service.app(scope, receive, send)
             assert await counts(service) == (64, 64)

@@ -53,7 +53,9 @@ class Collector:
         found = []
         for body in self.bodies:
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                assert {each.key: each.value.string_value for each in resource.resource.attributes}["service.name"]
+                assert {each.key: each.value.string_value for each in resource.resource.attributes}[
+                    "service.name"
+                ]
                 found += [span for scope in resource.scope_spans for span in scope.spans]
         return sorted(found, key=lambda span: span.start_time_unix_nano)
 
@@ -161,7 +163,7 @@ def test_streams_tokens_and_failures(collector: Collector, tmp_path: Path) -> No
 def test_a_collector_that_hangs_slows_no_request_and_not_the_end(
     collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The collector never answers. The waits of the exporter (10 s) and of the test's own answer are far longer."""
+    """The collector never answers; the exporter itself would wait for 10 s."""
     monkeypatch.setattr(spans, "STOP_SECONDS", 0.1)
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "2")
@@ -180,7 +182,9 @@ def test_a_collector_that_hangs_slows_no_request_and_not_the_end(
     assert collector.bodies == []
 
 
-def test_only_the_last_responses_are_remembered(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_last_responses_are_remembered(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from editloop.online import Feedback
 
     monkeypatch.setattr(spans, "REMEMBERED", 2)
@@ -203,7 +207,7 @@ def test_nothing_is_sent_or_imported_unless_a_collector_is_named(
         monkeypatch.delenv(name, raising=False)
     assert make_spans(None) is None
     code = "import sys, editloop.serve.api.app\nfrom editloop.serve.telemetry.spans import make_spans\n"
-    code += "make_spans(None); print('LOADED', [name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
+    code += "make_spans(None); print('LOADED', [n for n in sys.modules if n.startswith('opentelemetry.sdk')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "LOADED []"
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")

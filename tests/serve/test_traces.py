@@ -1,7 +1,8 @@
-"""`POST /v1/traces`: GenAI spans in today's and in older conventions, in JSON and protobuf, and edits that refer to them.
+"""`POST /v1/traces`: GenAI spans of today's and of older conventions, and edits that refer to them.
 
-Spans are made by hand from the semantic conventions for GenAI (the package `opentelemetry-semantic-conventions` 0.66b2
-has the names of the attributes) and from OTLP's specification; one test sends them by the real SDK.
+Spans are made by hand from the semantic conventions for GenAI (the package
+`opentelemetry-semantic-conventions` 0.66b2 has the names of the attributes) and from OTLP's specification;
+one test sends them by the real SDK.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from listening import listening
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 ASKED = [{"role": "user", "parts": [{"type": "text", "content": "Invite Ada."}]}]
-SAID = [{"role": "assistant", "parts": [{"type": "text", "content": "Dear Ada, come"}], "finish_reason": "stop"}]
+SAID = [
+    {"role": "assistant", "parts": [{"type": "text", "content": "Dear Ada, come"}], "finish_reason": "stop"}
+]
 CHAT = {
     "gen_ai.operation.name": "chat",
     "gen_ai.provider.name": "openai",
@@ -51,7 +54,9 @@ def pairs(given: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"key": name, "value": value(each)} for name, each in given.items()]
 
 
-def span(attributes: dict[str, Any], *events: Any, span_id: str = SPAN, trace_id: str = TRACE) -> dict[str, Any]:
+def span(
+    attributes: dict[str, Any], *events: Any, span_id: str = SPAN, trace_id: str = TRACE
+) -> dict[str, Any]:
     about = {"traceId": trace_id, "spanId": span_id, "name": "chat gpt-x", "kind": 3}
     about |= {"startTimeUnixNano": "1772600000000000000", "endTimeUnixNano": "1772600001500000000"}
     held = [{"name": name, "timeUnixNano": "0", "attributes": pairs(each)} for name, each in events]
@@ -86,7 +91,9 @@ def test_a_span_becomes_a_draft_that_edits_refer_to_by_either_name(url: str, tmp
             about = {"trace_id": TRACE, "span_id": SPAN, "service": "letters"}
             assert json.loads(draft.metadata) == about
             first = await service.edit(f"{TRACE}-{SPAN}", "Hi Ada, come")
-            assert first.json()["response_id"] == "chatcmpl-1" and first.json()["cost"] == pytest.approx(1 / 3)
+            assert first.json()["response_id"] == "chatcmpl-1" and first.json()["cost"] == pytest.approx(
+                1 / 3
+            )
             again = await service.edit("chatcmpl-1", "Hi Ada, come")
             assert again.json()["repeated"]
             accepted = await service.edit(f"{TRACE}-{SPAN}", key="k")
@@ -132,7 +139,9 @@ WANTED = ([USER], "Dear Ada")
                     "gen_ai.client.inference.operation.details",
                     {
                         "gen_ai.input.messages": ASKED,
-                        "gen_ai.output.messages": [{"role": "assistant", "parts": [{"type": "text", "content": "Dear Ada"}]}],
+                        "gen_ai.output.messages": [
+                            {"role": "assistant", "parts": [{"type": "text", "content": "Dear Ada"}]}
+                        ],
                     },
                 )
             ],
@@ -148,7 +157,10 @@ WANTED = ([USER], "Dear Ada")
             BASE,
             [
                 ("gen_ai.content.prompt", {"gen_ai.prompt": json.dumps([USER])}),
-                ("gen_ai.content.completion", {"gen_ai.completion": '[{"role": "assistant", "content": "Dear Ada"}]'}),
+                (
+                    "gen_ai.content.completion",
+                    {"gen_ai.completion": '[{"role": "assistant", "content": "Dear Ada"}]'},
+                ),
             ],
         ),
         (  # numbered attributes
@@ -168,12 +180,23 @@ def test_older_conventions_say_the_same(attributes: dict[str, Any], events: list
 
 
 def test_instructions_thoughts_choices_and_texts_that_are_no_messages() -> None:
-    parts = [{"type": "reasoning", "content": "hm"}, {"type": "text", "content": "A"}, {"type": "text", "content": "B"}]
-    outputs = [{"role": "assistant", "parts": parts}, {"role": "assistant", "parts": [{"type": "text", "content": "C"}]}]
+    parts = [
+        {"type": "reasoning", "content": "hm"},
+        {"type": "text", "content": "A"},
+        {"type": "text", "content": "B"},
+    ]
+    outputs = [
+        {"role": "assistant", "parts": parts},
+        {"role": "assistant", "parts": [{"type": "text", "content": "C"}]},
+    ]
     system = {"gen_ai.system_instructions": json.dumps([{"type": "text", "content": "Be kind."}])}
     found = parsed({**CHAT, **system, "gen_ai.output.messages": json.dumps(outputs)})
     assert found == ([{"role": "system", "content": "Be kind."}, USER], "AB")
-    plain = BASE | {"gen_ai.operation.name": "text_completion", "gen_ai.prompt": "q", "gen_ai.completion": "a"}
+    plain = BASE | {
+        "gen_ai.operation.name": "text_completion",
+        "gen_ai.prompt": "q",
+        "gen_ai.completion": "a",
+    }
     assert parsed(plain) == ("q", "a")
 
 
@@ -254,7 +277,11 @@ def test_a_body_of_50_mb_is_refused_before_it_is_read(tmp_path: Path) -> None:
             error(answer, 413, "request_too_large")
             assert sent == 0
             del headers["Content-Length"]
-            error(await service.http.post("/v1/traces", content=pieces(), headers=headers), 413, "request_too_large")
+            error(
+                await service.http.post("/v1/traces", content=pieces(), headers=headers),
+                413,
+                "request_too_large",
+            )
             assert sent <= 4
 
     run(work())
@@ -284,7 +311,9 @@ def test_the_real_exporter_sends_protobuf(compression: str, tmp_path: Path) -> N
     store = Store(sqlite(tmp_path))
     with listening(create_app(FeedbackLoop(store, tmp_path / "state"), Parrot())) as url:  # type: ignore[arg-type]
         exporter = OTLPSpanExporter(f"{url}/v1/traces", compression=Compression(compression), timeout=10)
-        provider = TracerProvider(resource=Resource.create({"service.name": "letters"}), shutdown_on_exit=False)
+        provider = TracerProvider(
+            resource=Resource.create({"service.name": "letters"}), shutdown_on_exit=False
+        )
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         with provider.get_tracer("test").start_as_current_span("chat gpt-x", attributes=CHAT) as made:
             made.add_event("gen_ai.content.prompt", {"gen_ai.prompt": "ignored: messages are newer"})

@@ -1,4 +1,4 @@
-"""`editloop import SOURCE [OUT] --format NAME`: the export of another tool as a log, or as records of a server."""
+"""`editloop import LOG [OUT] --format NAME`: the export of another tool as a log, or sent to a server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ SHOWN = 10
 """The most reasons that are shown, each in a line of its own."""
 
 
-# Of another tool's export any share may be bad: what gives no record is said here, row by row in the quarantine.
+# Of another tool's export any share may be bad: what gives no record is said here, row by row in the
+# quarantine.
 @partial(reads, max_bad_share=1.0)
 def import_(
     log: LogPath,

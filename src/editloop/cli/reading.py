@@ -159,7 +159,7 @@ def reads(verb: Verb, **defaults: Any) -> Verb:
         verb: The verb.
         defaults: Other defaults of some flags than those of `Reading`.
 
-    
+
     Typer finds the flags of a verb in its signature, so the signature is replaced. LOG becomes optional
     there, because `--parallel` names the files instead.
     """

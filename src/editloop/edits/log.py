@@ -20,7 +20,8 @@ __all__ = ["Log", "ReadReport", "RecordStream", "hash_log"]
 class ReadReport:
     """What happened while a log was read. It is complete once all records have been taken.
 
-    Every row is accounted for: `rows_read == records + bad_rows + dropped_duplicates + other_users + left_out.total()`.
+    Every row is accounted for: `rows_read` is the sum of `records`, `bad_rows`, `dropped_duplicates`,
+    `other_users` and `left_out.total()`.
 
     Attributes:
         path: The log.

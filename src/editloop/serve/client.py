@@ -103,7 +103,7 @@ class Client(ClientBase):
             rows: Each as in the body of `POST /v1/edits`, and with `time` if it was not made just now.
 
         Yields:
-            The number of the row, from 1, with `response_id`, `status`, `cost` and `repeated`, or with `error`.
+            The number of each row, from 1, with `response_id`, `status`, `cost` and `repeated`, or `error`.
 
         Raises:
             ServeError: The server refuses a batch, or does not answer. These rows are not put into the spool.

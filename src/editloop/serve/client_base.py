@@ -115,7 +115,8 @@ class Batch(NamedTuple):
 
 def batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[Batch]:
     """Yield rows in batches of at most `BATCH_ROWS` rows and, but for a longer row, `BATCH_BYTES` bytes."""
-    lines, size, begin = [], 0, 0
+    lines: list[bytes] = []
+    size, begin = 0, 0
     for row in rows:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         if lines and (len(lines) == BATCH_ROWS or size + len(line) > BATCH_BYTES):
@@ -128,7 +129,7 @@ def batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[Batch]:
 
 
 def edit_row(record: Record) -> dict[str, Any] | None:
-    """Return a record as a row of a batch; None if no edit of it was seen, so that there is nothing to record.
+    """Return a record as a row of a batch; None if no edit of it was seen: there is nothing to record.
 
     A propensity, a log-probability and earlier revisions are left behind: the server has those of its own.
     """

@@ -120,8 +120,8 @@ class ServeConfig(Configuration):
     autopilot: AutopilotConfig = setting(AutopilotConfig(), "What the autopilot does.", section=LEARNING)
     otel_endpoint: str | None = setting(
         None,
-        "The address of an OpenTelemetry collector (OTLP over HTTP, without /v1/traces), which gets a span of each "
-        "completion and each edit [$OTEL_EXPORTER_OTLP_ENDPOINT].",
+        "The address of an OpenTelemetry collector (OTLP over HTTP, without /v1/traces), which gets a span "
+        "of each completion and each edit [$OTEL_EXPORTER_OTLP_ENDPOINT].",
         section=KEPT,
     )
     rate: float | None = setting(None, "Maximum requests per second of a key.", section=LIMITS, ge=0.001)

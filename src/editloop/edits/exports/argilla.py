@@ -1,4 +1,4 @@
-"""Argilla: each record with its response as a suggestion, and its edit as a response to the question `edit`."""
+"""Argilla: each response as a suggestion for the question `edit`, and each edit as a response to it."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ def export(records: Iterable[Record], path: str | Path, to: str, *, cost: Cost |
         records: They are taken once.
         path: The file, which is replaced if it is there.
         to: `trl-sft` (prompt, completion), `trl-dpo` (prompt, chosen, rejected), `trl-kto` (prompt,
-            completion, label), `costs` (context, response, cost), the name of another tool, such as `langfuse`
-            or `openai-preference`, or another format in `EXPORTS`.
+            completion, label), `costs` (context, response, cost), the name of another tool, such as
+            `langfuse` or `openai-preference`, or another format in `EXPORTS`.
         cost: The cost of an edit, for `costs`; by default `alignment:word`.
 
     Raises:

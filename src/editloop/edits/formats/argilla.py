@@ -1,8 +1,9 @@
 """Argilla: records with suggestions and responses, as `Dataset.records` exports them.
 
-The suggestion for a question is a draft, and each response to it is what somebody made of that. Nested records are
-those of `to_list` and `to_json`, flat ones those of `to_datasets` (argilla 2.8, `argilla/records/_io`). Where several
-questions have suggestions of text, a map says which one is meant; see docs/logs.md.
+The suggestion for a question is a draft, and each response to it is what somebody made of that. Nested
+records are those of `to_list` and `to_json`, flat ones those of `to_datasets` (argilla 2.8,
+`argilla/records/_io`). Where several questions have suggestions of text, a map says which one is meant; see
+docs/logs.md.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class _Argilla(ToolFormat):
         suggestions = record.get("suggestions") or {}
         texts = {name: s for name, s in suggestions.items() if isinstance((s or {}).get("value"), str)}
         if len(texts) != 1:
-            yield LeftOut("no suggestion of text" if not texts else "suggestions of text for several questions")
+            yield LeftOut(
+                "no suggestion of text" if not texts else "suggestions of text for several questions"
+            )
             return
         ((question, suggestion),) = texts.items()
         fields = {name: value for name, value in record["fields"].items() if value is not None}

@@ -1,7 +1,7 @@
 """What a record says beyond the fields of another tool, in the tool's own metadata.
 
-An export puts it there under one key, and reading the export again takes it back. So a log that went through another
-tool is the same log.
+An export puts it there under one key, and reading the export again takes it back. So a log that went through
+another tool is the same log.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def carried(record: Record, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
 def restored(columns: dict[str, Any], metadata: Any) -> dict[str, Any]:
     """Return the columns of a draft with what its metadata carries.
 
-    Who edited and when is what the tool says, where it knows, and so is the status where there is an edit: it may
-    have been made in the tool.
+    Who edited and when is what the tool says, where it knows, and so is the status where there is an edit: it
+    may have been made in the tool.
     """
     kept = metadata.get(CARRIED) if isinstance(metadata, Mapping) else None
     if not isinstance(kept, Mapping):

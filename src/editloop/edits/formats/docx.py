@@ -1,8 +1,9 @@
 """Word: documents with tracked changes (.docx), one or a folder of them.
 
-Without the insertions (`w:ins`, `w:moveTo`) the text is the draft, without the deletions (`w:del`, `w:moveFrom`) the
-edit (ECMA-376, part 1, 17.13.5). Changes of format are no changes of text. Headers, footers, notes and comments are not
-read. The file is foreign: it is measured before it is unpacked, and XML with a DTD is refused.
+Without the insertions (`w:ins`, `w:moveTo`) the text is the draft, without the deletions (`w:del`,
+`w:moveFrom`) the edit (ECMA-376, part 1, 17.13.5). Changes of format are no changes of text. Headers,
+footers, notes and comments are not read. The file is foreign: it is measured before it is unpacked, and XML
+with a DTD is refused.
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ def _part(path: Path, name: Path, part: str, *, is_needed: bool = True) -> Eleme
 def _pieces(document: Element, authors: Counter[str], times: list[str]) -> Iterator[_Piece]:
     """Yield the text of a document, and count who changed it.
 
-    Elements are visited by a stack and not recursively: how deep they are nested is up to whoever wrote the file.
+    Elements are visited by a stack and not recursively: how deep they are nested is up to whoever wrote the
+    file.
     """
     stack: list[tuple[Any, bool, bool]] = [(document, False, False)]
     while stack:

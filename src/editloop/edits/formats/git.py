@@ -1,9 +1,10 @@
 """Git: what people change in files that an agent has committed.
 
-A draft is a file as a commit of an agent left it. Its edit is the same file after the next commit that changes it, if
-that one is by a person and changes lines that the agent has written; if it removes the file, the draft was thrown away.
-The context is the message of the agent's commit, the file's name, and the file before. Commits are matched by the
-contents of files and not by their order, so branches need no linear history; merges have no changes of their own here.
+A draft is a file as a commit of an agent left it. Its edit is the same file after the next commit that
+changes it, if that one is by a person and changes lines that the agent has written; if it removes the file,
+the draft was thrown away. The context is the message of the agent's commit, the file's name, and the file
+before. Commits are matched by the contents of files and not by their order, so branches need no linear
+history; merges have no changes of their own here.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class _Git(LogFormat):
             raise LogFormatError("this folder is no git repository", seen=str(log.name), do="check the path")
         agent = log.options.get("agent_author", "").casefold()
         if not agent:
-            raise ConfigError("whose commits are drafts?", do="give --agent-author, a part of the agent's name")
+            raise ConfigError(
+                "whose commits are drafts?", do="give --agent-author, a part of the agent's name"
+            )
         repository = Repository(log.path)
         authors, head, commits = repository.authors()
         if not any(agent in names.casefold() for names in authors):

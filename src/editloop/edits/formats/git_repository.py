@@ -1,7 +1,7 @@
 """A git repository as a sequence of commits with the files that they change, and the contents of these files.
 
-The repository is foreign: its configuration may name programs, so no command here runs a hook, a filter, a pager or a
-monitor, nor fetches what a partial clone lacks.
+The repository is foreign: its configuration may name programs, so no command here runs a hook, a filter, a
+pager or a monitor, nor fetches what a partial clone lacks.
 """
 
 from __future__ import annotations

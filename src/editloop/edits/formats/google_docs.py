@@ -1,8 +1,8 @@
 """Google Docs: documents with suggestions, as `documents.get` of the Docs API gives them.
 
 developers.google.com/docs/api/how-tos/suggestions: with the view SUGGESTIONS_INLINE a run of text has
-`suggestedInsertionIds` or `suggestedDeletionIds`. Without the insertions it is the draft, without the deletions the
-edit. The API does not say who suggested what.
+`suggestedInsertionIds` or `suggestedDeletionIds`. Without the insertions it is the draft, without the
+deletions the edit. The API does not say who suggested what.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A file that is one JSON array, or that holds JSON documents over several lines, as JSON lines.
 
-It is read in pieces, so the memory that it takes grows with its longest element and not with the file. Elements
-are only measured here, by a decoder that is less strict than the reader of lines, and copied as text.
+It is read in pieces, so the memory that it takes grows with its longest element and not with the file.
+Elements are only measured here, by a decoder that is less strict than the reader of lines, and copied as
+text.
 """
 
 from __future__ import annotations
@@ -113,13 +114,13 @@ class _Window:
         return _encoded(self._text[self.at :])
 
     def broken(self) -> LogFormatError:
-        """The error for what is at this place. For a text that ends too early, the last line with text counts."""
+        """The error for what is at this place; for a text that ends too early, its last line with text."""
         line = self._lines + self._text.count("\n", 0, min(self.at, len(self._text.rstrip()))) + 1
         what = f"{self._what} is broken at line {line}"
         return LogFormatError(what, seen=self._name, do="check what wrote it")
 
     def _read(self) -> bool:
-        """Read on, and forget what is before `at`. The window doubles, so that no value is tried too often."""
+        """Read on, and forget what is before `at`. The window doubles, so no value is tried often."""
         if len(self._text) - self.at > LONGEST_LINE:
             what = f"{self._what} is broken, or has a value of more than {LONGEST_LINE // 2**20} MiB"
             raise LogFormatError(what, seen=self._name, do="write smaller values")

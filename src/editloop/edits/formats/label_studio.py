@@ -1,7 +1,8 @@
 """Label Studio: tasks with predictions and annotations, as its JSON export has them.
 
-The text of a TextArea in a prediction is a draft, and the text of the same TextArea in an annotation is what somebody
-made of it (labelstud.io/guide/task_format; the fields are those of the package `label-studio-sdk` 2.1).
+The text of a TextArea in a prediction is a draft, and the text of the same TextArea in an annotation is what
+somebody made of it (labelstud.io/guide/task_format; the fields are those of the package `label-studio-sdk`
+2.1).
 """
 
 from __future__ import annotations
@@ -44,9 +45,7 @@ class _LabelStudio(ToolFormat):
                 else:
                     yield LeftOut("an annotation without the TextArea of its prediction")
 
-    def _draft(
-        self, task: Row, prediction: Row, name: str, text: str, answer: tuple[Row, str] | None
-    ) -> Row:
+    def _draft(self, task: Row, prediction: Row, name: str, text: str, answer: tuple[Row, str] | None) -> Row:
         """Return the columns of a record.
 
         Args:
@@ -76,7 +75,7 @@ def _objects(value: Any) -> list[Row]:
 
 
 def _texts(part: Row) -> dict[str, str]:
-    """The texts of a prediction or an annotation, by the name of their TextArea; several entries are its lines."""
+    """The texts of a prediction or an annotation by their TextArea; several entries are lines of one."""
 
     def entries() -> Iterator[tuple[str, str]]:
         for each in _objects(part.get("result")):

@@ -1,8 +1,9 @@
 """Langfuse: traces, observations, scores and dataset items, as its API and its exports give them.
 
-A corrected output is a score of the type CORRECTION (langfuse.com/docs/observability/features/corrections), of a
-trace or of an observation. The `expectedOutput` of a dataset item that was made from one corrects it, too. Field names
-are those of the models of the package `langfuse` 5.0; an export to a bucket has them in snake case.
+A corrected output is a score of the type CORRECTION (langfuse.com/docs/observability/features/corrections),
+of a trace or of an observation. The `expectedOutput` of a dataset item that was made from one corrects it,
+too. Field names are those of the models of the package `langfuse` 5.0; an export to a bucket has them in
+snake case.
 """
 
 from __future__ import annotations

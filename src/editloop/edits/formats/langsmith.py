@@ -1,7 +1,7 @@
 """LangSmith: runs, feedback with corrections, and examples of data sets, as its API and client give them.
 
-The fields are those of `langsmith.schemas` 0.15 (Run, Feedback, Example). An example that was made from a run corrects
-it with its outputs.
+The fields are those of `langsmith.schemas` 0.15 (Run, Feedback, Example). An example that was made from a run
+corrects it with its outputs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """OpenAI's files for fine-tuning: chats, and preferences between two answers.
 
-developers.openai.com/api/docs/guides/supervised-fine-tuning and .../direct-preference-optimization. A chat holds only
-the text that was kept, so it is an accepted draft; of a preference the other answer is the draft.
+developers.openai.com/api/docs/guides/supervised-fine-tuning and .../direct-preference-optimization. A chat
+holds only the text that was kept, so it is an accepted draft; of a preference the other answer is the draft.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ class _Chat(ToolFormat):
         elif last.get("weight") == 0:
             yield LeftOut("the last message has the weight 0")
         else:
-            yield {"context": _prompt(messages[:-1]), "response": answer, "edit": answer, "status": "accepted"}
+            yield {
+                "context": _prompt(messages[:-1]),
+                "response": answer,
+                "edit": answer,
+                "status": "accepted",
+            }
 
 
 class _Preference(ToolFormat):

@@ -1,8 +1,8 @@
 """Phoenix (Arize): spans and their annotations, as its API and its data frames give them.
 
-Attributes are OpenInference's. Phoenix has no field for a corrected output; an annotation whose name says that it is one
-(`correction`, `corrected_output` or `edit`) has it as its explanation, or else as its label. The fields are those of the
-package `arize-phoenix-client` 3.5 (Span, SpanAnnotation).
+Attributes are OpenInference's. Phoenix has no field for a corrected output; an annotation whose name says
+that it is one (`correction`, `corrected_output` or `edit`) has it as its explanation, or else as its label.
+The fields are those of the package `arize-phoenix-client` 3.5 (Span, SpanAnnotation).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _name(row: Row) -> str:
 
 
 def _at(row: Row, path: str) -> Any:
-    """The value at a path whose dots lead into objects, or are a part of a name: data frames have flat names."""
+    """The value at a path whose dots lead into objects, or belong to a name, as in data frames."""
     if path in row:
         return row[path]
     for i, letter in enumerate(path):
@@ -92,7 +92,7 @@ def _object(value: Any) -> Any:
 
 
 def _messages(row: Row, which: str) -> list[Row]:
-    """The messages of an attribute, which is a list of objects, or has a name for each part of each message."""
+    """The messages of an attribute: a list of objects, or a name for each part of each message."""
     listed = _at(row, f"attributes.llm.{which}")
     if isinstance(listed, list):
         inner = [each.get("message") if isinstance(each.get("message"), dict) else each for each in listed]

@@ -1,8 +1,8 @@
 """What the exports of other tools have in common: rows of drafts, and rows that correct them.
 
-An export may be a file or a folder of files, in JSON lines, JSON, CSV, Parquet or a folder of `datasets`. A tool's
-format says which rows are its own, which draft a row is about, and which columns of a record a draft becomes. What
-it does not use is counted, with a reason.
+An export may be a file or a folder of files, in JSON lines, JSON, CSV, Parquet or a folder of `datasets`. A
+tool's format says which rows are its own, which draft a row is about, and which columns of a record a draft
+becomes. What it does not use is counted, with a reason.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Preference data sets on the Hugging Face hub, as TRL reads them: prompt, chosen and rejected.
 
-huggingface.co/docs/trl/dataset_formats. Each is a text or a list of messages; where there is no prompt, it is what the
-two conversations have in common. The export of the same name writes them.
+huggingface.co/docs/trl/dataset_formats. Each is a text or a list of messages; where there is no prompt, it is
+what the two conversations have in common. The export of the same name writes them.
 """
 
 from __future__ import annotations

@@ -139,7 +139,16 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
 
 
 def _add_routes(app: FastAPI) -> None:
-    for part in (chat.router, batch.router, edits.router, traces.router, arms.router, stages.router, overview.router, pages.router):
+    for part in (
+        chat.router,
+        batch.router,
+        edits.router,
+        traces.router,
+        arms.router,
+        stages.router,
+        overview.router,
+        pages.router,
+    ):
         app.include_router(part)
     _add_health_routes(app)
     app.add_exception_handler(Problem, _answer_problem)

@@ -146,8 +146,8 @@ class _Disconnected(Exception):
 class _Pieces:
     """The body of a batch, as it arrives.
 
-    Only the time that is spent waiting for the client counts. It may be as long as for other requests, once for
-    each `limits.body` bytes: a client that sends a byte now and then must not keep its place.
+    Only the time that is spent waiting for the client counts. It may be as long as for other requests, once
+    for each `limits.body` bytes: a client that sends a byte now and then must not keep its place.
     """
 
     def __init__(self, receive: Receive, limits: Limits) -> None:

@@ -14,13 +14,13 @@ from editloop.serve.client_base import ID as PLAIN_ID
 from editloop.serve.problem import Problem
 
 __all__ = [
+    "ID",
     "ChatRequest",
     "EditRequest",
     "EditRow",
     "PauseRequest",
     "PromoteRequest",
     "StageRequest",
-    "ID",
     "check_texts",
     "check_value",
     "documented",

@@ -64,9 +64,13 @@ def _command(state: ServerState, span: Span, generation: Generation) -> RecordSp
     check_value(generation._asdict(), state.limits.text)
     redact, alias = state.completions.redact, f"{span.trace_id}-{span.span_id}"
     is_text = isinstance(generation.context, str)
-    context = redact_text(generation.context, redact) if is_text else logged_context(generation.context, redact)
+    context = (
+        redact_text(generation.context, redact) if is_text else logged_context(generation.context, redact)
+    )
     response = redact_text(generation.response, redact)
-    user, model = (text and text[:length] for text, length in ((generation.user, 256), (generation.model, 200)))
+    user, model = (
+        text and text[:length] for text, length in ((generation.user, 256), (generation.model, 200))
+    )
     named = generation.response_id
     about = {"trace_id": span.trace_id, "span_id": span.span_id}
     if service := span.attributes.get("service.name"):

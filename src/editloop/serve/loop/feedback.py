@@ -305,8 +305,8 @@ class FeedbackLoop:
         """Record users' edits, in their order, in as few commits as possible.
 
         Args:
-            given: The edits. Their costs are computed here, so that a slow cost does not hold up the commits of
-                the writer. A finished text never changes, so a cost is still right when it is written.
+            given: The edits. Their costs are computed here, so that a slow cost does not hold up the writer.
+                A finished text never changes, so a cost is still right when it is written.
 
         Returns:
             What became of each, or the reason why it was refused, as in `RecordEdit`.

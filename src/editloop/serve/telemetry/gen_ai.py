@@ -2,8 +2,8 @@
 
 opentelemetry.io/docs/specs/semconv/gen-ai. Texts are in `gen_ai.input.messages`, `gen_ai.output.messages` and
 `gen_ai.system_instructions`, of the span or of its event `gen_ai.client.inference.operation.details`. Older
-instrumentations have them as events (`gen_ai.content.prompt` and `.completion`, or one for each message), or as the
-attributes `gen_ai.prompt` and `gen_ai.completion`, whole or by number.
+instrumentations have them as events (`gen_ai.content.prompt` and `.completion`, or one for each message), or
+as the attributes `gen_ai.prompt` and `gen_ai.completion`, whole or by number.
 """
 
 from __future__ import annotations
@@ -50,9 +50,17 @@ def generation_of(span: Span) -> Generation | None:
     """Return the response that a span reports; None if it is of another kind, or without its texts."""
     fields = dict(span.attributes)
     for _, attributes in span.events:
-        fields |= {name: attributes[name] for name in (INPUT, OUTPUT, SYSTEM, PROMPT, COMPLETION) if name in attributes}
+        fields |= {
+            name: attributes[name]
+            for name in (INPUT, OUTPUT, SYSTEM, PROMPT, COMPLETION)
+            if name in attributes
+        }
     operation = fields.get("gen_ai.operation.name")
-    is_gen_ai = operation in OPERATIONS if operation else "gen_ai.system" in fields or "gen_ai.provider.name" in fields
+    is_gen_ai = (
+        operation in OPERATIONS
+        if operation
+        else "gen_ai.system" in fields or "gen_ai.provider.name" in fields
+    )
     if not is_gen_ai:
         return None
     context, response = _context(span, fields), _response(span, fields)

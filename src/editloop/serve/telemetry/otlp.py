@@ -1,7 +1,7 @@
 """OTLP over HTTP: the body of `POST /v1/traces` as spans, and its answer.
 
-opentelemetry.io/docs/specs/otlp: protobuf or JSON, which may be compressed by gzip. Protobuf is turned into the JSON of
-the same message, so that the rest knows one form. It needs the extra `otel`; JSON does not.
+opentelemetry.io/docs/specs/otlp: protobuf or JSON, which may be compressed by gzip. Protobuf is turned into
+the JSON of the same message, so that the rest knows one form. It needs the extra `otel`; JSON does not.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
         limit: The most bytes of the result.
 
     Raises:
-        Problem: 415 for another encoding than gzip; 400 for a body that is damaged; 413 for one that is too long.
+        Problem: 415 for another encoding than gzip; 400 for a body that is damaged; 413 for one that is too
+        long.
     """
     if encoding in ("", "identity"):
         return body
@@ -131,7 +132,10 @@ def _from_protobuf(body: bytes) -> Mapping[str, Any]:
     for resource_spans in found.get("resourceSpans", ()):
         for scope_spans in resource_spans.get("scopeSpans", ()):
             for span in scope_spans.get("spans", ()):
-                for name in ("traceId", "spanId"):  # bytes, which are base64 here and hexadecimal in OTLP's JSON
+                for name in (
+                    "traceId",
+                    "spanId",
+                ):  # bytes, which are base64 here and hexadecimal in OTLP's JSON
                     span[name] = base64.b64decode(span.get(name, "")).hex()
     return found
 

@@ -1,8 +1,8 @@
-"""This server's completions as GenAI spans, and the cost of each edit as a later span that is linked to its completion.
+"""This server's completions as GenAI spans, and the cost of each edit as a later span that is linked to one.
 
-Spans have no texts and no names of users. They are handed to a queue, from which a thread of OpenTelemetry's SDK sends
-them; if the collector hangs, the queue overflows and spans are lost, and no request waits. OpenTelemetry's libraries are
-imported by `make_spans` only.
+Spans have no texts and no names of users. They are handed to a queue, from which a thread of OpenTelemetry's
+SDK sends them; if the collector hangs, the queue overflows and spans are lost, and no request waits.
+OpenTelemetry's libraries are imported by `make_spans` only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 """The environment variables that name a collector, for any program with OpenTelemetry."""
 
 REMEMBERED = 10_000
-"""Responses whose spans a later edit can be linked to; beyond it, and after a restart, an edit has no span."""
+"""Responses whose edits are linked to them; of an older one, and after a restart, an edit has no span."""
 
 STOP_SECONDS = 5.0
 """Seconds for which the end of the server waits for the last spans to be sent."""
