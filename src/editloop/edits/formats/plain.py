@@ -154,13 +154,18 @@ def make_plain(
     if found is not None and codecs.lookup(found).name != "utf-8":
         plain.take(found, _decoded(plain.path, found))
         head = _head(plain.path)
-    start = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if _may_be_array(plain.name, format):
+        _divide(plain, head.removeprefix(codecs.BOM_UTF8).lstrip())
+    return plain
+
+
+def _divide(plain: Plain, start: bytes) -> None:
+    """Make lines of a JSON array, or of documents of several lines, if that is what a file begins with."""
     is_array = start.startswith(b"[")
-    if (is_array or INDENTED.match(start)) and _may_be_array(plain.name, format):
+    if is_array or INDENTED.match(start):
         step, divide = ("JSON array", array_elements) if is_array else ("JSON documents", documents)
         plain.take(step, divide(plain.path, plain.name))
         plain.name += ".jsonl"
-    return plain
 
 
 def _may_be_array(name: str, format: str | None) -> bool:

@@ -77,15 +77,7 @@ def create_app(
             await in_context.add_arms(state, past_edits.names)
             yield
         finally:
-            # The loop ends last, whatever happens: it writes how the backend's last responses ended, and
-            # closes the store that the keys are read from.
-            try:
-                await asyncio.gather(state.completions.shadows.stop(), keys.stop())
-                await served.stop()
-            finally:
-                await loop.stop()
-                if spans is not None:
-                    await spans.stop()
+            await _stop(state, keys)
 
     app = FastAPI(
         title="EditLoop",
@@ -99,6 +91,21 @@ def create_app(
     _add_routes(app)
     app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, hosts=allowed_hosts)
     return app
+
+
+async def _stop(state: ServerState, keys: KeyCache) -> None:
+    """End the parts of the server.
+
+    The loop ends after them, whatever happens: it writes how the backend's last responses ended, and closes
+    the store that the keys are read from. The spans of what it has learned at last are sent behind it.
+    """
+    try:
+        await asyncio.gather(state.completions.shadows.stop(), keys.stop())
+        await state.backend.stop()
+    finally:
+        await state.loop.stop()
+        if state.spans is not None:
+            await state.spans.stop()
 
 
 def _make_state(
