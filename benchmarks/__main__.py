@@ -32,6 +32,7 @@ BENCHMARKS = {
     "drift": "drift:run",
     "edit-losses": "edit_losses:run",
     "edit-sizes": "edit_sizes:run",
+    "edits-batch": "edits_batch:run",
     "estimate": "estimate:run",
     "faults": "faults:run",
     "generations": "generations:run",

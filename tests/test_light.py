@@ -20,13 +20,19 @@ from small_run import make_run
 
 ALL = {module for extra in EXTRAS.values() for module in extra.modules}
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DISTRIBUTIONS = {"prometheus_client": "prometheus-client", "sentence_transformers": "sentence-transformers"}
+DISTRIBUTIONS = {
+    "prometheus_client": "prometheus-client",
+    "sentence_transformers": "sentence-transformers",
+    "opentelemetry.sdk": "opentelemetry-sdk",
+    "opentelemetry.proto": "opentelemetry-proto",
+    "opentelemetry.exporter.otlp.proto.http": "opentelemetry-exporter-otlp-proto-http",
+}
 BROUGHT_BY_OTHERS = {"starlette"}  # by fastapi
 
 HEAVY_NAMES = {"Policy", "Sample", "evaluate", "fit", "load_base"}
 """The names of the package that need `train`."""
 
-LIGHT_VERBS = {"inspect", "diagnose", "estimate", "export"}
+LIGHT_VERBS = {"inspect", "diagnose", "estimate", "export", "import"}
 
 
 ROOMS = (

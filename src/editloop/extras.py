@@ -38,6 +38,7 @@ class Extra(NamedTuple):
 EXTRAS = {
     "parquet": Extra("reading and writing Parquet and zstd", ("pyarrow",)),
     "datasets": Extra("reading and writing data sets in Hugging Face format", ("datasets",)),
+    "docx": Extra("reading Word documents", ("defusedxml",)),
     "plots": Extra("drawing", ("matplotlib",)),
     "theory": Extra("the exact lab", ("scipy",)),
     "ter": Extra("the translation edit rate", ("sacrebleu",)),
@@ -58,6 +59,10 @@ EXTRAS = {
             "starlette",
             "uvicorn",
         ),
+    ),
+    "otel": Extra(
+        "OpenTelemetry",
+        ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "opentelemetry.proto"),
     ),
     "embeddings": Extra("features by embeddings", ("wordllama",)),
     "llm": Extra("a user played by an LLM", ("openai",)),

@@ -19,6 +19,7 @@ from editloop.cli import (
     evaluate,
     export,
     fit,
+    importing,
     inspect,
     keys,
     lab,
@@ -55,13 +56,15 @@ VERBS: dict[Callable[..., None], str] = {
     serve.serve_demo: "The live loop with simulated people, for a first look.",
     arms.promote: "Make a run's policies arms of a server.",
     arms.retire: "Stop playing an arm of a server.",
+    importing.import_: "Make a log, or records of a server, from the export of another tool.",
     export.export: "Write a view of a log in another tool's format.",
     demo.demo: "The whole loop on the embedded lab: logs, policies, their costs, a report.",
     demo_real.demo_real: "The whole loop on a real base, SmolLM2: drafts, edits, policies, before and after.",
     theory.theory: f"The paper's claims in worlds where everything is known: {', '.join(theory.CLAIMS)}.",
 }
 for verb, help_line in VERBS.items():
-    app.command(help=help_line, cls=SectionedCommand)(guarded(verb))
+    name = verb.__name__.rstrip("_").replace("_", "-")  # `import` is a word of Python
+    app.command(name, help=help_line, cls=SectionedCommand)(guarded(verb))
 app.add_typer(autopilot.autopilot, name="autopilot")
 app.add_typer(keys.keys, name="keys")
 app.add_typer(lab.lab, name="lab")

@@ -23,7 +23,9 @@ def export(
         typer.Option(help=f"The format: {', '.join(EXPORTS.built_in)}, or one of an installed package."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The JSONL file [LOG.FORMAT.jsonl]."), Place.WRITTEN
+        Path | None,
+        typer.Option(help="The file: JSONL, or an array if it ends in .json [LOG.FORMAT.jsonl]."),
+        Place.WRITTEN,
     ] = None,
     cost: CostName = None,
     config: Config = None,

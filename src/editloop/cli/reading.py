@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from editloop.cli.places import Place, files_of
+from editloop.edits.formats.names import FORMATS
 from editloop.io import guard_outputs
 from editloop.progress import ProgressCallback
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Reading", "reading_line", "reads"]
 
 Verb = Callable[..., None]
+
+TABLES = ("jsonl", "csv", "tsv", "parquet", "dataset", "database")
+TOOLS = [name for name in FORMATS.built_in if name not in TABLES]
+"""The formats that only `--format` names, beside those that name or contents show."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Reading:
     format: Annotated[
         str | None,
         typer.Option(
-            help="The format, if name and contents do not show it: jsonl, csv, tsv, parquet, dataset."
+            help="The format, if name and contents do not show it: jsonl, csv, tsv, parquet, dataset; or the "
+            f"tool whose export it is: {', '.join(TOOLS)}."
         ),
     ] = None
     empty: Annotated[
@@ -71,6 +77,10 @@ class Reading:
             help="Three files whose lines belong together, in place of LOG.",
         ),
         Place.READ,
+    ] = None
+    agent_author: Annotated[
+        str | None,
+        typer.Option(help="Of a git repository: a part of the agent's name or address, as (co-)author."),
     ] = None
     quarantine: Annotated[
         Path | None,
@@ -122,6 +132,7 @@ class Reading:
         parallel = (self.parallel or ())[1:]
         guard_outputs([*files_of(log), *parallel, quarantine], writes or [out])
         options: dict[str, Any] = vars(self) | {"quarantine": quarantine, "parallel": parallel}
+        options["options"] = {"agent_author": options.pop("agent_author")}
         options["user"] = self.user or None  # the command gives an empty list where none was named
         if self.delimiter is not None:
             options["delimiter"] = self.delimiter.replace("\\t", "\t")  # a tab is hard to type in a shell
@@ -141,8 +152,13 @@ class Reading:
         return Log(records, stream.report)
 
 
-def reads(verb: Verb) -> Verb:
+def reads(verb: Verb, **defaults: Any) -> Verb:
     """Replace a verb's parameter of the type `Reading` by its flags.
+
+    Args:
+        verb: The verb.
+        defaults: Other defaults of some flags than those of `Reading`.
+
 
     Typer finds the flags of a verb in its signature, so the signature is replaced. LOG becomes optional
     there, because `--parallel` names the files instead.
@@ -150,7 +166,10 @@ def reads(verb: Verb) -> Verb:
     hints = get_type_hints(Reading, include_extras=True)
     flags = [
         inspect.Parameter(
-            each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name]
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(each.name, each.default),
+            annotation=hints[each.name],
         )
         for each in fields(Reading)
     ]
@@ -181,6 +200,8 @@ def reading_line(report: ReadReport) -> str:
         worst = [f"{count} {reason}" for reason, count in report.reasons.most_common(3)]
         more = ["..."] if len(report.reasons) > len(worst) else []
         line += f" ({', '.join(worst + more)}; see {report.quarantine})"
+    if report.left_out:
+        line += f"; {report.left_out.total()} are no drafts"
     if report.other_users:
         line += f"; {report.other_users} of other users"
     if report.empty_edits:

@@ -71,6 +71,7 @@ def serve(
     from editloop.serve import FeedbackLoop, create_app
     from editloop.serve.api.server import listen, run_server
     from editloop.serve.loop.state_folder import adopt_spools
+    from editloop.serve.telemetry.spans import make_spans
     from editloop.store import Store
 
     kept = Store(store)
@@ -107,9 +108,10 @@ def serve(
         redact=redact,
         hosts=names,
         past_edits=past_edits,
-        is_worker=worker is not None,
         origins=origins,
         edit_tokens=60 * settings.edit_token_minutes if settings.edit_tokens or origins else None,
+        spans=make_spans(settings.otel_endpoint),
+        is_worker=worker is not None,
     )
     with worker.listening() if worker else listen(host, settings.port) as listening:
         if host not in ("127.0.0.1", "::1", "localhost") and not _has_keys(kept, loop.folder):

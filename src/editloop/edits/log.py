@@ -20,18 +20,22 @@ __all__ = ["Log", "ReadReport", "RecordStream", "hash_log"]
 class ReadReport:
     """What happened while a log was read. It is complete once all records have been taken.
 
-    Every row is accounted for: `rows_read == records + bad_rows + dropped_duplicates + other_users`.
+    Every row is accounted for: `rows_read` is the sum of `records`, `bad_rows`, `dropped_duplicates`,
+    `other_users` and `left_out.total()`.
 
     Attributes:
         path: The log.
         format: The name of the format that it was read as.
         read_as: How it was read, for people: `gzip`, `UTF-16`, `CSV`, `semicolon`, `quoted`.
-        rows_read: The rows of the log: records, bad rows, dropped duplicates and rows of other users.
+        rows_read: The rows of the log: records, bad rows, dropped duplicates, rows of other users, and rows
+            that are no drafts.
         records: The rows that became records.
         bad_rows: The rows that did not, because something is wrong with them.
         duplicates: The rows with the context, response, edit and user of an earlier one.
         dropped_duplicates: Those duplicates that did not become records.
         other_users: The rows of users who were not asked for, which did not become records.
+        left_out: The rows of another tool's export that are no drafts, by what they are. They are in the
+            quarantine, too, but not bad.
         users: The users whose rows were asked for; empty for all.
         times_dropped: The records that have no time because it could not be read.
         empty_edits: The rows of CSV and TSV with an empty edit that no status explains (see `empty` of
@@ -55,6 +59,7 @@ class ReadReport:
     duplicates: int = 0
     dropped_duplicates: int = 0
     other_users: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
     users: tuple[str, ...] = ()
     times_dropped: int = 0
     empty_edits: int = 0
@@ -70,6 +75,7 @@ class ReadReport:
         """Return the report as JSON types."""
         quarantine = None if self.quarantine is None else str(self.quarantine)
         counts = {"reasons": dict(self.reasons.most_common()), "suspicious": dict(self.suspicious)}
+        counts |= {"left_out": dict(self.left_out.most_common())}
         named = {"path": str(self.path), "read_as": list(self.read_as), "quarantine": quarantine}
         named |= {"users": list(self.users)}
         return {**vars(self), **counts, **named}

@@ -39,6 +39,10 @@ class Quarantine:
         """Count a bad row and write it to the file."""
         self.reasons[reason] += 1
         self.first = self.first or f"line {line}: {reason}"
+        self.write(line, reason, row)
+
+    def write(self, line: int, reason: str, row: str) -> None:
+        """Write a row to the file, although it is not bad."""
         if self._wanted is None or self.problem is not None:
             return
         try:

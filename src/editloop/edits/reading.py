@@ -14,7 +14,16 @@ from typing import get_args
 
 from editloop.edits.columns import TARGETS, check_map, first_parts, parse_map
 from editloop.edits.duplicates import Duplicates
-from editloop.edits.formats import Dialect, LogAddress, RawRow, Source, check_readable, locate, open_source
+from editloop.edits.formats import (
+    Dialect,
+    LogAddress,
+    RawRow,
+    Source,
+    check_readable,
+    locate,
+    looks_like,
+    open_source,
+)
 from editloop.edits.formats.lines import NOT_UTF8
 from editloop.edits.formats.plain import STANDARD_INPUT, Plain, make_plain
 from editloop.edits.log import Log, ReadReport, RecordStream, hash_log
@@ -45,6 +54,7 @@ def read_log(
     columns: Sequence[str] | str | None = None,
     encoding: str | None = None,
     parallel: Sequence[str | Path] = (),
+    options: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Log:
     """Read a whole log into memory. `iter_records` streams it, and describes the arguments and errors."""
@@ -62,6 +72,7 @@ def read_log(
         columns=columns,
         encoding=encoding,
         parallel=parallel,
+        options=options,
         progress=progress,
     )
     return Log(tuple(stream), stream.report)
@@ -82,6 +93,7 @@ def iter_records(
     columns: Sequence[str] | str | None = None,
     encoding: str | None = None,
     parallel: Sequence[str | Path] = (),
+    options: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> RecordStream:
     """Stream the records of a log; in one piece because most of it describes the arguments.
@@ -119,6 +131,7 @@ def iter_records(
         columns: Names for the columns of a CSV or TSV file without a header: a list, or a text with commas.
         encoding: The encoding of a text file that is not in UTF-8 and has no byte-order mark.
         parallel: Two files whose lines are the responses and the edits; the contexts are the lines of `path`.
+        options: The options of the format, by name; few formats have any.
         progress: Called with what has been read and the total, every 1,000 rows and at the end.
 
     Raises:
@@ -139,7 +152,8 @@ def iter_records(
     log = log if isinstance(log, Path) else log.now()
     plain = _as_plain(log, format, encoding, parallel, quarantine)
     wanted = {*TARGETS, *first_parts(mapped)}
-    source = open_source(log, format, wanted, plain=plain, dialect=Dialect(delimiter, quote, names))
+    dialect = Dialect(delimiter, quote, names)
+    source = open_source(log, format, wanted, plain=plain, dialect=dialect, options=options)
     bad = Quarantine(None if quarantine is None else Path(quarantine))
     read_as = (*(plain.steps if plain else ()), source.format.name.upper(), *source.dialect)
     users = None if user is None else {user} if isinstance(user, str) else set(user)
@@ -148,7 +162,7 @@ def iter_records(
     )
     is_flat = source.format.is_flat or bool(parallel)  # an empty line of parallel files is an empty cell
     reader = RowReader(report, source.format, mapped, is_flat, empty)
-    rows = check_columns(source, mapped, log)
+    rows = check_columns(source, mapped, log, lambda: [] if plain is None else looks_like(plain.file()))
 
     def records() -> Iterator[Record]:
         # This closure also keeps `plain` alive, whose temporary files are deleted when it is collected.
@@ -156,11 +170,12 @@ def iter_records(
             yield from _records(rows, reader, report, bad, source, keep_duplicates, users, progress)
         report.first_bad, report.quarantine, report.problem = bad.first, bad.path, bad.problem
         if isinstance(log, Path):  # at the end, so that the first record does not wait for another reading
-            report.sha256 = hash_log(*(plain.sources if plain is not None else (log,)))
+            report.sha256 = source.sha256 or hash_log(*(plain.sources if plain is not None else (log,)))
         if progress is not None:
             progress(source.total, source.total)
         _refuse_if_too_many(report, max_bad_share)
-        if users is not None and report.rows_read == report.bad_rows + report.other_users:
+        left = report.bad_rows + report.left_out.total()
+        if users is not None and report.rows_read == left + report.other_users:
             raise LogError("the log has no row of this user", seen=report.users, do="check --user and --map")
         if report.empty_edits and empty is None:
             raise LogFormatError(
@@ -208,6 +223,10 @@ def _records(
             progress(raw.done, source.total)
         if not is_file:  # a database has no file to hash, or one that other tables change, too
             digest.update(json.dumps(raw.columns, sort_keys=True, default=str).encode())
+        if not raw.is_draft:
+            report.left_out[raw.reason] += 1
+            bad.write(raw.line, raw.reason, raw.text)
+            continue
         record, reason = reader.read(raw)
         if users is not None and record is not None and record.user not in users:
             report.other_users += 1
@@ -230,13 +249,14 @@ def _records(
 
 
 def _refuse_if_too_many(report: ReadReport, max_bad_share: float) -> None:
-    if report.bad_rows <= max_bad_share * report.rows_read:
+    judged = report.rows_read - report.left_out.total()
+    if report.bad_rows <= max_bad_share * judged:
         return
     where = f"see {report.quarantine}" if report.quarantine else "name a --quarantine file to see them"
     if report.reasons[NOT_UTF8]:
         where += "; name the text's encoding by --encoding, cp1252 for example"
     raise TooManyBadRows(
-        f"{report.bad_rows} of {report.rows_read} rows are bad, more than {max_bad_share:.0%}; "
+        f"{report.bad_rows} of {judged} rows are bad, more than {max_bad_share:.0%}; "
         f"the first at {report.first_bad}",
         do=f"{where}; raise --max-bad-share to leave them out",
     )

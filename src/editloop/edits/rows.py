@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,12 @@ TEXTS = ("context", "response", "edit")
 """The fields in which an empty cell may be an empty text."""
 
 
-def check_columns(source: Source, columns: Mapping[str, str], path: Path | LogAddress) -> Iterator[RawRow]:
+def check_columns(
+    source: Source,
+    columns: Mapping[str, str],
+    path: Path | LogAddress,
+    others: Callable[[], Sequence[str]] = tuple,
+) -> Iterator[RawRow]:
     """Check the log's head for the columns that it must have, and return all of its rows.
 
     The head is the first 1,000 rows or 8 MB. One row is not enough, because in JSON lines the first rows may
@@ -39,6 +44,7 @@ def check_columns(source: Source, columns: Mapping[str, str], path: Path | LogAd
         source: The opened log.
         columns: The map of fields to columns.
         path: The log, for messages.
+        others: Returns the names of formats that the log looks like; asked if columns are missing.
 
     Raises:
         LogFormatError: The log has no rows, a mapped column is missing from its head, or a field that every
@@ -70,9 +76,11 @@ def check_columns(source: Source, columns: Mapping[str, str], path: Path | LogAd
         if "messages" in given and "context" in missing:
             missing.remove("context")
         if missing:
+            exports = [name for name in others() if name != source.format.name]
+            looks = f"it looks like {', '.join(exports)}: --format {exports[0]}; or " if exports else ""
             raise LogFormatError(
                 f"the log has no {' and no '.join(missing)} column; its columns are {', '.join(there)}",
-                do=f"name them: --map {','.join(f'{each}=COLUMN' for each in missing)}",
+                do=f"{looks}name them: --map {','.join(f'{each}=COLUMN' for each in missing)}",
             )
     return chain(head, source.rows)
 

@@ -10,6 +10,7 @@ idempotency key, so that it counts once.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from editloop.serve.client_base import (
     EditReceipt,
     Messages,
     SpoolPass,
+    batches,
     checked,
     request_of,
 )
@@ -99,6 +101,26 @@ class Client(ClientBase):
     def discard(self, response_id: str, *, reason: str | None = None) -> EditReceipt:
         """Report that the user threw a response away, wrote their own or asked again; as `edit` otherwise."""
         return self._send(self._edit(response_id, discarded=True, reason=reason))
+
+    def edits(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Send many edits, and yield what became of each, as soon as the server has answered for it.
+
+        Rows that were recorded before count once, so after an error all of them may be sent again.
+
+        Args:
+            rows: Each as in the body of `POST /v1/edits`, and with `time` if it was not made just now.
+
+        Yields:
+            The number of each row, from 1, with `response_id`, `status`, `cost` and `repeated`, or `error`.
+
+        Raises:
+            ServeError: The server refuses a batch, or does not answer. These rows are not put into the spool.
+        """
+        for batch in batches(rows):
+            try:
+                yield from batch.results(self.http.post("/v1/edits:batch", content=batch.body))
+            except httpx.HTTPError as error:
+                raise ServeError("the server does not answer", seen=str(error)) from error
 
     def _send(self, body: dict[str, Any]) -> EditReceipt:
         try:
@@ -182,6 +204,16 @@ class AsyncClient(ClientBase):
     async def discard(self, response_id: str, *, reason: str | None = None) -> EditReceipt:
         """See `Client.discard`."""
         return await self._send(self._edit(response_id, discarded=True, reason=reason))
+
+    async def edits(self, rows: Iterable[Mapping[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+        """See `Client.edits`."""
+        for batch in batches(rows):
+            try:
+                answer = await self.http.post("/v1/edits:batch", content=batch.body)
+                for result in batch.results(answer):
+                    yield result
+            except httpx.HTTPError as error:
+                raise ServeError("the server does not answer", seen=str(error)) from error
 
     async def _send(self, body: dict[str, Any]) -> EditReceipt:
         try:

@@ -7,9 +7,11 @@ also the last one to be recorded.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -17,17 +19,36 @@ from uuid import uuid4
 
 import httpx
 
+from editloop.edits.contexts import context_json
+from editloop.edits.record import Record
 from editloop.errors import ServeError
 from editloop.io import parse_json
 from editloop.journal import append_rows, drop_rows, read_rows
 
-__all__ = ["ClientBase", "Draft", "EditReceipt", "Messages", "SpoolPass", "checked", "request_of"]
+__all__ = [
+    "Batch",
+    "ClientBase",
+    "Draft",
+    "EditReceipt",
+    "Messages",
+    "SpoolPass",
+    "batches",
+    "checked",
+    "edit_row",
+    "request_of",
+]
 
 REJECTIONS = (400, 404, 409, 410, 413, 422)
 """Statuses of a request that would be rejected again. After others it may pass: a key can be replaced."""
 
 MISSING_SINCE = "missing_since"
 """Field of a row of the spool: when the server first answered that it does not know the response."""
+
+ID = r"[A-Za-z0-9._:\-]{1,128}"
+"""What the identity of a response is made of."""
+
+BATCH_ROWS, BATCH_BYTES = 2000, 8 * 2**20
+"""Where a request with many edits ends, whichever comes first."""
 
 Messages = str | Sequence[Mapping[str, Any]]
 
@@ -61,6 +82,67 @@ class EditReceipt(NamedTuple):
     spooled: bool
     cost: float | None = None
     revision: int | None = None
+
+
+class Batch(NamedTuple):
+    """Many edits that are sent in one request.
+
+    Attributes:
+        body: A line of JSON for each.
+        begin: How many rows were in the batches before.
+    """
+
+    body: bytes
+    begin: int
+
+    def results(self, answer: httpx.Response) -> list[dict[str, Any]]:
+        """Return what became of each row, which are counted over all batches.
+
+        Raises:
+            ServeError: The server refuses the batch.
+            httpx.HTTPError: As in `checked`.
+        """
+        if answer.is_error:
+            checked(answer)
+        try:
+            found = [parse_json(line) for line in answer.content.splitlines()]
+            return [{**row, "row": self.begin + row["row"]} for row in found]
+        except (ValueError, KeyError, TypeError) as error:
+            raise httpx.DecodingError(
+                "not the answer of an EditLoop server", request=answer.request
+            ) from error
+
+
+def batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[Batch]:
+    """Yield rows in batches of at most `BATCH_ROWS` rows and, but for a longer row, `BATCH_BYTES` bytes."""
+    lines: list[bytes] = []
+    size, begin = 0, 0
+    for row in rows:
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        if lines and (len(lines) == BATCH_ROWS or size + len(line) > BATCH_BYTES):
+            yield Batch(b"".join(lines), begin)
+            lines, size, begin = [], 0, begin + len(lines)
+        lines.append(line)
+        size += len(line)
+    if lines:
+        yield Batch(b"".join(lines), begin)
+
+
+def edit_row(record: Record) -> dict[str, Any] | None:
+    """Return a record as a row of a batch; None if no edit of it was seen: there is nothing to record.
+
+    A propensity, a log-probability and earlier revisions are left behind: the server has those of its own.
+    """
+    if record.edit is None and record.status != "discarded":
+        return None
+    row: dict[str, Any] = {"context": context_json(record.context), "response": record.response}
+    row |= {"discarded": True} if record.status == "discarded" else {"edit": record.edit}
+    if re.fullmatch(ID, record.id):
+        row["response_id"] = record.id
+    given = {"user": record.user, "policy": record.policy, "metadata": record.metadata or None}
+    if record.time is not None:
+        given["time"] = record.time.isoformat()
+    return row | {name: value for name, value in given.items() if value is not None}
 
 
 class _MissingResponseError(ServeError):

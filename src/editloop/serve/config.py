@@ -137,6 +137,12 @@ class ServeConfig(Configuration):
         common=True,
     )
     autopilot: AutopilotConfig = setting(AutopilotConfig(), "What the autopilot does.", section=LEARNING)
+    otel_endpoint: str | None = setting(
+        None,
+        "The address of an OpenTelemetry collector (OTLP over HTTP, without /v1/traces), which gets a span "
+        "of each completion and each edit [$OTEL_EXPORTER_OTLP_ENDPOINT].",
+        section=KEPT,
+    )
     rate: float | None = setting(None, "Maximum requests per second of a key.", section=LIMITS, ge=0.001)
     concurrency: int = setting(512, "Maximum requests that are answered at once.", section=LIMITS, ge=1)
     key_share: float = setting(
@@ -146,6 +152,7 @@ class ServeConfig(Configuration):
         30.0, "Seconds in which the body of a request must arrive.", section=LIMITS, ge=0.1
     )
     max_body: int = setting(2 * 2**20, "Maximum bytes of a request.", section=LIMITS, ge=1)
+    max_batch: int = setting(256 * 2**20, "Maximum bytes of a batch of edits.", section=LIMITS, ge=1)
     max_text: int = setting(200_000, "Maximum characters of a text.", section=LIMITS, ge=1)
 
     @field_validator("in_context")
@@ -172,6 +179,7 @@ class ServeConfig(Configuration):
         """
         return Limits(
             body=self.max_body,
+            batch=self.max_batch,
             text=self.max_text,
             rate=self.rate,
             concurrency=self.concurrency,

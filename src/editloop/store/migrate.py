@@ -8,7 +8,7 @@ from editloop.errors import StoreError
 
 __all__ = ["REVISION", "migrate"]
 
-REVISION = "10"
+REVISION = "11"
 """The newest revision of the schema, the last in `editloop.store.migrations.versions`."""
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "SALT",
     "TOKEN_SECRET",
     "UNSTORED",
+    "aliases",
     "audit",
     "drafts",
     "edits",
@@ -163,6 +164,14 @@ policies = Table(
     Column("metrics", Text, nullable=False),  # JSON
     Column("read_until", Float(53)),  # time up to which the run read this store's log, if it did
 )
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("alias", String(128), primary_key=True),
+    Column("response_id", String(128), nullable=False),
+)
+"""Other names of responses: those of a span, `TRACE-SPAN`, by which an edit may refer to its response."""
 
 log_view = Table(
     "log",

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from editloop.store.schema import (
     DECIDED,
+    aliases,
     audit,
     drafts,
     edits,
@@ -26,6 +27,7 @@ from editloop.store.schema import (
 
 __all__ = [
     "finish_draft",
+    "insert_alias",
     "insert_audit",
     "insert_draft",
     "insert_edit",
@@ -123,6 +125,11 @@ def reroute_draft(connection: Connection, response_id: str, arm: str) -> None:
     """Give a draft to another arm. The probability of that is unknown, so the propensity becomes null."""
     statement = update(drafts).where(drafts.c.response_id == response_id)
     connection.execute(statement.values(policy=arm, propensity=None))
+
+
+def insert_alias(connection: Connection, alias: str, response_id: str) -> None:
+    """Give a response another name."""
+    connection.execute(insert(aliases).values(alias=alias, response_id=response_id))
 
 
 def insert_edit(connection: Connection, row: Mapping[str, Any]) -> None:

@@ -30,6 +30,13 @@ EXPORTS: Registry[Export] = Registry(
         "trl-dpo": "editloop.edits.exports.trl:dpo",
         "trl-kto": "editloop.edits.exports.trl:kto",
         "costs": "editloop.edits.exports.costs:costs",
+        "openai-chat": "editloop.edits.exports.openai:chat",
+        "openai-preference": "editloop.edits.exports.openai:preference",
+        "langfuse": "editloop.edits.exports.langfuse:langfuse",
+        "phoenix": "editloop.edits.exports.phoenix:phoenix",
+        "langsmith": "editloop.edits.exports.langsmith:langsmith",
+        "argilla": "editloop.edits.exports.argilla:argilla",
+        "label-studio": "editloop.edits.exports.label_studio:label_studio",
     },
 )
 
@@ -48,13 +55,14 @@ class Exported:
 
 
 def export(records: Iterable[Record], path: str | Path, to: str, *, cost: Cost | None = None) -> Exported:
-    """Write one view of the records as JSONL. The records are streamed.
+    """Write one view of the records as JSONL, or as an array to a file `.json`. The records are streamed.
 
     Args:
         records: They are taken once.
         path: The file, which is replaced if it is there.
         to: `trl-sft` (prompt, completion), `trl-dpo` (prompt, chosen, rejected), `trl-kto` (prompt,
-            completion, label), `costs` (context, response, cost), or another format in `EXPORTS`.
+            completion, label), `costs` (context, response, cost), the name of another tool, such as
+            `langfuse` or `openai-preference`, or another format in `EXPORTS`.
         cost: The cost of an edit, for `costs`; by default `alignment:word`.
 
     Raises:
@@ -67,14 +75,17 @@ def export(records: Iterable[Record], path: str | Path, to: str, *, cost: Cost |
     guard_source(records, Path(path))
     records = iter(records)
     done = Exported()
+    is_array = Path(path).suffix.lower() == ".json"
+    begin, between, end = ("[\n", ",\n", "\n]\n") if is_array else ("", "\n", "\n")
     with atomic_file(path, LogError) as unfinished:
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
             while batch := list(islice(records, BATCH_ROWS)):
                 rows, dropped = exported(batch, cost)
                 done.dropped += dropped
                 for row in rows:
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    file.write((between if done.rows else begin) + json.dumps(row, ensure_ascii=False))
                     done.rows += 1
+            file.write(end)
         if not done.rows:  # inside the block, so that an earlier file is not replaced by an empty one
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in done.dropped.most_common())
             raise EmptyViewError(f"no record is left for {to}", seen=reasons or "an empty log")

@@ -7,7 +7,14 @@ a format knows one kind of file only.
 """
 
 from editloop.edits.formats.base import Dialect, LogAddress, LogFile, LogFormat, RawRow, Source, readable
-from editloop.edits.formats.names import FORMATS, check_readable, format_of_suffix, locate, open_source
+from editloop.edits.formats.names import (
+    FORMATS,
+    check_readable,
+    format_of_suffix,
+    locate,
+    looks_like,
+    open_source,
+)
 
 __all__ = [
     "FORMATS",
@@ -20,6 +27,7 @@ __all__ = [
     "check_readable",
     "format_of_suffix",
     "locate",
+    "looks_like",
     "open_source",
     "readable",
 ]

@@ -6,8 +6,9 @@ what the columns mean: `editloop.edits.reading` makes records from them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from editloop.errors import ConfigError, LogError, LogFormatError
@@ -30,6 +31,8 @@ class RawRow(NamedTuple):
     """Why the row cannot be parsed, or what is suspicious about one that can."""
     text: str = ""
     """The beginning of a row that cannot be parsed."""
+    is_draft: bool = True
+    """False for a row that is nothing wrong but no draft, such as the span of a tool; it has a `reason`."""
 
 
 class Source(NamedTuple):
@@ -41,6 +44,7 @@ class Source(NamedTuple):
         total: The size of the log in the unit of `RawRow.done`; 0 where it is not known.
         rows: The rows, which can be taken once.
         dialect: How a delimited log is written, in words for people: `semicolon`, `quoted`, `no header`.
+        sha256: What identifies the content, as 64 hexadecimal digits; None for the hash of its files.
     """
 
     format: LogFormat
@@ -48,6 +52,7 @@ class Source(NamedTuple):
     total: int
     rows: Iterator[RawRow]
     dialect: tuple[str, ...] = ()
+    sha256: str | None = None
 
 
 class Dialect(NamedTuple):
@@ -91,6 +96,7 @@ class LogFile(NamedTuple):
         head: The first 4,096 bytes; nothing for a folder.
         wanted: The columns that are needed, for formats that can read some without the others; None for all.
         dialect: How the cells are written, for delimited formats.
+        options: The options of its format, by name.
     """
 
     path: Path
@@ -98,6 +104,7 @@ class LogFile(NamedTuple):
     head: bytes = b""
     wanted: Collection[str] | None = None
     dialect: Dialect = Dialect()
+    options: Mapping[str, str] = MappingProxyType({})
 
 
 class LogAddress(Protocol):
@@ -152,6 +159,9 @@ class LogFormat:
         magic: The bytes with which every file of the format begins, if it has such bytes.
         schemes: The schemes of addresses: `sqlite` for `sqlite:///edits.db`.
         is_folder: Whether a log is a folder.
+        is_export: Whether it is another tool's meaning of a table's columns. Such a format has to be named.
+        takes_folders: Whether a log may also be a folder.
+        options: What can be said about how a log is read, by name, each with its help.
         is_flat: Whether cells are texts, so that an empty cell can stand for an empty text or for nothing.
         has_dialect: Whether cells are separated by a delimiter.
         takes_arrays: Whether a text file that is one JSON array is of this format; it becomes lines first.
@@ -164,6 +174,9 @@ class LogFormat:
     magic: bytes = b""
     schemes: tuple[str, ...] = ()
     is_folder: bool = False
+    is_export: bool = False
+    takes_folders: bool = False
+    options: Mapping[str, str] = MappingProxyType({})
     is_flat: bool = False
     has_dialect: bool = False
     takes_arrays: bool = False

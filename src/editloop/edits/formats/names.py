@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,15 @@ from editloop.registry import Registry
 if TYPE_CHECKING:
     from editloop.edits.formats.plain import Plain
 
-__all__ = ["FORMATS", "check_readable", "format_of_suffix", "locate", "open_source"]
+__all__ = [
+    "FORMATS",
+    "check_readable",
+    "format_of_suffix",
+    "locate",
+    "looks_like",
+    "open_source",
+    "open_table",
+]
 
 FORMATS: Registry[LogFormat] = Registry(
     "format",
@@ -25,6 +33,17 @@ FORMATS: Registry[LogFormat] = Registry(
         "tsv": "editloop.edits.formats.delimited:TSV",
         "parquet": "editloop.edits.formats.parquet:PARQUET",
         "dataset": "editloop.edits.formats.dataset:DATASET",
+        "langfuse": "editloop.edits.formats.langfuse:LANGFUSE",
+        "phoenix": "editloop.edits.formats.phoenix:PHOENIX",
+        "langsmith": "editloop.edits.formats.langsmith:LANGSMITH",
+        "argilla": "editloop.edits.formats.argilla:ARGILLA",
+        "label-studio": "editloop.edits.formats.label_studio:LABEL_STUDIO",
+        "openai-chat": "editloop.edits.formats.openai:CHAT",
+        "openai-preference": "editloop.edits.formats.openai:PREFERENCE",
+        "trl-dpo": "editloop.edits.formats.trl:DPO",
+        "git": "editloop.edits.formats.git:GIT",
+        "google-docs": "editloop.edits.formats.google_docs:GOOGLE_DOCS",
+        "docx": "editloop.edits.formats.docx:DOCX",
         # The store is a room above this one, so it is only named here. Its module imports no database library
         # at its top, so that looking through all formats needs no extra.
         "database": "editloop.store.log:DATABASE",
@@ -69,6 +88,7 @@ def open_source(
     *,
     plain: Plain | None = None,
     dialect: Dialect | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Source:
     """Open a log. Its format is found from the name, or else from the contents.
 
@@ -78,8 +98,10 @@ def open_source(
         wanted: The columns to read, in formats that can read some without the others; None for all.
         plain: The plain file that was made of the log, if it is not `path` itself.
         dialect: How cells are written, for CSV and TSV.
+        options: The options of its format.
 
     Raises:
+        ConfigError: Its format has no such option.
         LogError: There is no such file, or it cannot be read.
         LogFormatError: It is empty, of no known format, or not of the format that its name implies.
     """
@@ -90,7 +112,8 @@ def open_source(
     log = LogFile(plain.path if plain is not None else path, name, b"", wanted, dialect or Dialect())
     try:
         if log.path.is_dir():
-            return _folder_format(log, given).open(log)
+            found = _folder_format(log, given)
+            return found.open(log._replace(options=_checked(options, found)))
         with log.path.open("rb") as file:
             log = log._replace(head=file.read(4096))
     except OSError as error:
@@ -98,6 +121,7 @@ def open_source(
     if not log.head.removeprefix(BOM).strip():
         raise LogFormatError("the log is empty", seen=str(name), do="check what wrote it")
     found = given or format_of_suffix(name.suffix) or _recognised(log)
+    log = log._replace(options=_checked(options, found))
     if log.dialect.is_given and not found.has_dialect:
         raise LogFormatError(
             "only CSV and TSV have delimiters, quotes and named columns", seen=found.name, do="give --format"
@@ -109,15 +133,47 @@ def open_source(
     # A binary file under a text format's name is refused here, because every line of it would be a bad row. A
     # format with first bytes of its own says itself what is wrong.
     actual = next((each for each in FORMATS.parts() if each.magic and log.head.startswith(each.magic)), found)
-    if actual is not found and not found.magic:
+    if actual is not found and not found.magic and not found.is_export:
         raise LogFormatError(
             f"the log is not {found.name.upper()}", seen=str(name), do="give its true --format"
         )
     return found.open(log)
 
 
+def open_table(log: LogFile) -> Source:
+    """Open a file or folder as rows of columns, for a format that knows what another tool's columns mean.
+
+    Raises:
+        LogError: As in `open_source`.
+        LogFormatError: As in `open_source`.
+    """
+    if log.path.is_dir():
+        return _folder_format(log, None).open(log)
+    return (format_of_suffix(log.name.suffix) or _recognised(log)).open(log)
+
+
+def looks_like(log: LogFile) -> list[str]:
+    """Return the names of the formats that a log may be in: those of other tools, or else one of a table."""
+    found = [each for each in FORMATS.parts() if each.recognises(log)]
+    exports = [each.name for each in found if each.is_export]
+    return exports or [each.name for each in found[:1]]
+
+
+def _checked(options: Mapping[str, str] | None, format: LogFormat) -> Mapping[str, str]:
+    """Return the options that were given for a format.
+
+    Raises:
+        ConfigError: It does not have one of them.
+    """
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    for name in given:
+        if name not in format.options:
+            raise ConfigError(f"the format {format.name} has no such option", seen=name, do="leave it out")
+    return given
+
+
 def _folder_format(log: LogFile, given: LogFormat | None) -> LogFormat:
-    if given is not None and given.is_folder:
+    if given is not None and (given.is_folder or given.takes_folders):
         return given
     found = next((each for each in FORMATS.parts() if each.is_folder and each.recognises(log)), None)
     if found is None:
@@ -135,7 +191,7 @@ def _recognised(log: LogFile) -> LogFormat:
     Raises:
         LogFormatError: No format recognises it.
     """
-    files = [each for each in FORMATS.parts() if not each.is_folder]
+    files = [each for each in FORMATS.parts() if not each.is_folder and not each.is_export]
     # Formats with fixed first bytes come first, because binary data may contain a tab or a brace anywhere.
     by_magic = [each for each in files if each.magic and log.head.startswith(each.magic)]
     found = next(iter(by_magic), None) or next((each for each in files if each.recognises(log)), None)

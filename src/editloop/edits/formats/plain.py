@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import lzma
+import re
 import shutil
 import sys
 import tempfile
@@ -20,8 +21,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from editloop.edits.formats.base import LogFile
 from editloop.edits.formats.compression import compression_of
-from editloop.edits.formats.json_array import array_elements
+from editloop.edits.formats.json_array import array_elements, documents
 from editloop.edits.formats.names import FORMATS, format_of_suffix
 from editloop.errors import ConfigError, LogError, LogFormatError
 
@@ -32,6 +34,9 @@ STANDARD_INPUT = "-"
 
 PARALLEL = ("context", "response", "edit")
 """The fields whose values parallel files hold, in the order of the files."""
+
+INDENTED = re.compile(rb'\{[ \t]*\r?\n\s*"')
+"""The beginning of a JSON document of several lines; a line of a log is a whole document."""
 
 BLOCK = 2**20
 """Bytes, or characters, that are copied at a time."""
@@ -60,6 +65,10 @@ class Plain:
         self.name = path.name
         self.steps: list[str] = []
         self._folder: Path | None = None
+
+    def file(self) -> LogFile:
+        """Return the file for a format to open."""
+        return LogFile(self.path, Path(self.name), _head(self.path))
 
     def next_file(self) -> Path:
         """Return the path of a temporary file for the next step. It is deleted with this object."""
@@ -145,10 +154,18 @@ def make_plain(
     if found is not None and codecs.lookup(found).name != "utf-8":
         plain.take(found, _decoded(plain.path, found))
         head = _head(plain.path)
-    if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[") and _may_be_array(plain.name, format):
-        plain.take("JSON array", array_elements(plain.path, plain.name))
-        plain.name += ".jsonl"
+    if _may_be_array(plain.name, format):
+        _divide(plain, head.removeprefix(codecs.BOM_UTF8).lstrip())
     return plain
+
+
+def _divide(plain: Plain, start: bytes) -> None:
+    """Make lines of a JSON array, or of documents of several lines, if that is what a file begins with."""
+    is_array = start.startswith(b"[")
+    if is_array or INDENTED.match(start):
+        step, divide = ("JSON array", array_elements) if is_array else ("JSON documents", documents)
+        plain.take(step, divide(plain.path, plain.name))
+        plain.name += ".jsonl"
 
 
 def _may_be_array(name: str, format: str | None) -> bool:

@@ -18,6 +18,7 @@ from editloop.online import Arms, Event
 from editloop.serve.api import (
     arms,
     audit,
+    batch,
     chat,
     client_script,
     edits,
@@ -26,6 +27,7 @@ from editloop.serve.api import (
     models,
     overview,
     stages,
+    traces,
     usage,
     users,
 )
@@ -48,6 +50,7 @@ from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
 from editloop.serve.loop.redaction import Redact
 from editloop.serve.problem import Problem, internal_error
+from editloop.serve.telemetry.spans import Spans
 
 __all__ = ["create_app"]
 
@@ -63,6 +66,7 @@ def create_app(
     past_edits: InContextOptions | None = None,
     origins: Sequence[str] = (),
     edit_tokens: float | None = None,
+    spans: Spans | None = None,
     is_worker: bool = False,
 ) -> FastAPI:
     """Make the server as an ASGI application.
@@ -77,6 +81,7 @@ def create_app(
         past_edits: The in-context policies that are added to the arms, and how they find past edits.
         origins: The origins whose pages may ask, as in `allowed_origins`.
         edit_tokens: Seconds for which the edit token of a response is valid; None gives none.
+        spans: Emits spans of completions and edits.
         is_worker: Whether it is one of several workers behind one address, whose state folders are beside
             each other.
 
@@ -86,42 +91,55 @@ def create_app(
     names, pages_of = AllowedHosts(hosts), allowed_origins(origins)
     limits, past_edits = limits or Limits(), past_edits or InContextOptions()
     served = InContextBackend(backend, loop, past_edits, redact=redact)
-
-    async def note_uses(uses: Mapping[str, float]) -> None:
-        await loop.write(NoteKeyUses(uses), hurry=False)
-
-    key_cache = KeyCache(loop.store, loop.folder / "keys.json", note_uses)
-    tokens = EditTokens(edit_tokens, limits)
+    key_cache, tokens = _key_cache(loop), EditTokens(edit_tokens, limits)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.start()
         tokens.secret = loop.token_secret
-        state = app.state.server = _make_state(
-            loop, served, limits, tokens, redact, key_cache, past_edits.names, is_worker
+        app.state.server = _make_state(
+            loop, served, limits, key_cache, tokens, redact, past_edits.names, spans, is_worker
         )
-        key_cache.start()
-        writing = asyncio.create_task(state.workers.keep_writing()) if state.workers else None
-        try:
-            await served.start()
-            await _prepare_arms(state, runs)
-            await in_context.add_arms(state, past_edits.names)
+        async with _running(app.state.server, runs):
             yield
-        finally:
-            # The loop ends last, whatever happens: it writes how the backend's last responses ended, and
-            # closes the store that the keys are read from.
-            if writing is not None:
-                writing.cancel()
-            try:
-                await asyncio.gather(state.completions.shadows.stop(), key_cache.stop())
-                await served.stop()
-            finally:
-                await loop.stop()
 
     app = _empty_app(lifespan)
     _add_routes(app)
     _add_middleware(app, key_cache, limits, tokens, names, pages_of)
     return app
+
+
+def _key_cache(loop: FeedbackLoop) -> KeyCache:
+    async def note_uses(uses: Mapping[str, float]) -> None:
+        await loop.write(NoteKeyUses(uses), hurry=False)
+
+    return KeyCache(loop.store, loop.folder / "keys.json", note_uses)
+
+
+@asynccontextmanager
+async def _running(state: ServerState, runs: Sequence[str | Path]) -> AsyncIterator[None]:
+    """Run the parts of the server within the block, once the loop has started.
+
+    The loop ends after them, whatever happens: it writes how the backend's last responses ended, and closes
+    the store that the keys are read from. The spans of what it has learned at last are sent behind it.
+    """
+    state.keys.start()
+    writing = asyncio.create_task(state.workers.keep_writing()) if state.workers else None
+    try:
+        await state.backend.start()
+        await _prepare_arms(state, runs)
+        await in_context.add_arms(state, state.in_context)
+        yield
+    finally:
+        if writing is not None:
+            writing.cancel()
+        try:
+            await asyncio.gather(state.completions.shadows.stop(), state.keys.stop())
+            await state.backend.stop()
+        finally:
+            await state.loop.stop()
+            if state.spans is not None:
+                await state.spans.stop()
 
 
 def _empty_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
@@ -140,10 +158,11 @@ def _make_state(
     loop: FeedbackLoop,
     backend: InContextBackend,
     limits: Limits,
+    keys: KeyCache,
     tokens: EditTokens,
     redact: Redact,
-    key_cache: KeyCache,
     in_context: Sequence[str],
+    spans: Spans | None,
     is_worker: bool,
 ) -> ServerState:
     """Return the parts of the server, once the loop has started."""
@@ -152,8 +171,19 @@ def _make_state(
         loop, backend, redact=redact, on_failure=metrics.count_failure, seconds=limits.answer_seconds
     )
     workers = WorkerMetrics(metrics, loop.folder) if is_worker else None
+    if spans is not None:
+        loop.subscribers.append(spans.on_event)
     return ServerState(
-        loop, completions, backend, limits, metrics, key_cache, tokens, in_context=in_context, workers=workers
+        loop,
+        completions,
+        backend,
+        limits,
+        metrics,
+        keys,
+        tokens,
+        spans,
+        in_context=in_context,
+        workers=workers,
     )
 
 
@@ -192,7 +222,7 @@ def _add_middleware(
 
 
 def _add_routes(app: FastAPI) -> None:
-    of_apps = (chat, responses, models, edits)
+    of_apps = (chat, responses, models, edits, batch, traces)
     of_admins = (users, arms, stages, overview, usage, keys, audit)
     for part in (*of_apps, *of_admins, pages, client_script):
         app.include_router(part.router)

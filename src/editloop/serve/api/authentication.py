@@ -29,6 +29,8 @@ APP_ROUTES = (
     ("POST", "/v1/responses"),
     ("GET", "/v1/models"),
     ("POST", "/v1/edits"),
+    ("POST", "/v1/edits:batch"),
+    ("POST", "/v1/traces"),
     ("GET", "/v1/me"),
 )
 """The requests that a key of the role `app` may send."""

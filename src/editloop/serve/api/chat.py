@@ -12,13 +12,14 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from editloop.serve.api.models import arm_named
 from editloop.serve.api.schemas import ChatRequest, check_texts, documented, parse
-from editloop.serve.api.state import get_state
+from editloop.serve.api.state import ServerState, get_state
 from editloop.serve.backends.base import BackendUnavailableError
 from editloop.serve.loop.choices import complete_choices, stream_choices
 from editloop.serve.loop.completion import CompletionRequest, CompletionResult, CompletionStream
 from editloop.serve.loop.completions import backend_problem
 from editloop.serve.loop.streams import merged
 from editloop.serve.problem import Problem
+from editloop.serve.telemetry.spans import CompletionSpan, begin_span
 
 __all__ = ["router"]
 
@@ -41,21 +42,33 @@ async def complete(request: Request) -> Response:
         arm_named(state, asked.model, asked.user),
         asked.metadata,
     )
+    span = begin_span(state.spans, asked.model, request.headers)
     if asked.stream:
-        streams = await stream_choices(state.completions, wanted, asked.n or 1)
-        waited = max(each.model_seconds for each in streams)
-        state.metrics.count_completion(time.perf_counter() - started - waited)
+        with span.ended_by_errors():
+            streams = await stream_choices(state.completions, wanted, asked.n or 1)
+        _count(state, streams, started)
         with_usage = bool((asked.stream_options or {}).get("include_usage"))
         tokens = [state.tokens.issue(each.response_id) for each in streams]
-        events = _events(streams, tokens, with_usage=with_usage)
+        events = _events(streams, tokens, span, with_usage=with_usage)
         return StreamingResponse(
             events, headers=headers(streams[0], tokens[0]), media_type="text/event-stream"
         )
-    results = await complete_choices(state.completions, wanted, asked.n or 1)
-    waited = max(each.model_seconds for each in results)
-    state.metrics.count_completion(time.perf_counter() - started - waited)
+    with span.ended_by_errors():
+        results = await complete_choices(state.completions, wanted, asked.n or 1)
+    _count(state, results, started)
     tokens = [state.tokens.issue(each.response_id) for each in results]
-    return JSONResponse(_body(results, tokens), headers=headers(results[0], tokens[0]))
+    done = [each.completion for each in results]
+    usage = _usage([each.usage for each in done])
+    span.end(results, usage, [each.finish for each in done])
+    return JSONResponse(_body(results, tokens, usage), headers=headers(results[0], tokens[0]))
+
+
+def _count(
+    state: ServerState, answers: Sequence[CompletionResult | CompletionStream], started: float
+) -> None:
+    """Count a request, with the time that it took apart from the model's."""
+    waited = max(each.model_seconds for each in answers)
+    state.metrics.count_completion(time.perf_counter() - started - waited)
 
 
 def headers(answer: CompletionResult | CompletionStream, token: str | None) -> dict[str, str]:
@@ -87,7 +100,9 @@ def _choice(index: int, answer: CompletionResult | CompletionStream) -> dict[str
     return {"index": index, "response_id": answer.response_id, "policy": answer.arm}
 
 
-def _body(results: Sequence[CompletionResult], tokens: Sequence[str | None]) -> dict[str, Any]:
+def _body(
+    results: Sequence[CompletionResult], tokens: Sequence[str | None], usage: Mapping[str, Any] | None
+) -> dict[str, Any]:
     choices = [
         _choice(index, each)
         | {
@@ -98,9 +113,8 @@ def _body(results: Sequence[CompletionResult], tokens: Sequence[str | None]) -> 
         | token_field(token)
         for index, (each, token) in enumerate(zip(results, tokens, strict=True))
     ]
-    usage = _usage([each.completion.usage for each in results]) or NO_USAGE
     frame = _frame(results[0], "chat.completion")
-    return {**frame, "choices": choices, "usage": usage, **token_field(tokens[0])}
+    return {**frame, "choices": choices, "usage": usage or NO_USAGE, **token_field(tokens[0])}
 
 
 NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -115,7 +129,11 @@ def _usage(found: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | Non
 
 
 async def _events(
-    streams: Sequence[CompletionStream], tokens: Sequence[str | None], *, with_usage: bool
+    streams: Sequence[CompletionStream],
+    tokens: Sequence[str | None],
+    span: CompletionSpan,
+    *,
+    with_usage: bool,
 ) -> AsyncIterator[str]:
     """Streams' chunks as server-sent events; the first chunk of each choice has its edit token.
 
@@ -126,6 +144,8 @@ async def _events(
     tokens = list(tokens)
     choices = [_choice(index, each) for index, each in enumerate(streams)]
     usages: list[dict[str, Any] | None] = [None] * len(streams)
+    finishes: list[str | None] = [None] * len(streams)
+    failed = "cancelled"  # by a client that has gone, unless the end is reached
 
     def event(body: dict[str, Any]) -> str:
         return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"
@@ -133,6 +153,7 @@ async def _events(
     try:
         async for index, chunk in merged([each.chunks for each in streams]):
             usages[index] = chunk.usage or usages[index]
+            finishes[index] = chunk.finish or finishes[index]
             if chunk.delta or chunk.finish:
                 part = {"delta": chunk.delta, "finish_reason": chunk.finish, "logprobs": chunk.logprobs}
                 choice = {**choices[index], **part, **token_field(tokens[index])}
@@ -141,8 +162,13 @@ async def _events(
     except (BackendUnavailableError, Problem) as error:
         if isinstance(error, BackendUnavailableError):
             error = backend_problem(error, streams[0].arm, streams[0].response_id)
+        failed = error.code
         yield event(error.body())
         return
+    else:
+        failed = ""
+    finally:
+        span.end(streams, _usage(usages), finishes, failed)
     if with_usage:
         yield event({**frame, "choices": [], "usage": _usage(usages)})
     yield "data: [DONE]\n\n"

@@ -19,14 +19,11 @@ from editloop.edits.cost import Breakdown, Cost
 from editloop.serve.api.edit_tokens import MAX_REVISIONS, admitted_for
 from editloop.serve.api.export import EXPORTS, MEDIA_TYPES, Export
 from editloop.serve.api.parameters import Before, check_text, cursor_of, parse_cursor
+from editloop.serve.api.recording import edit_command, receipt
 from editloop.serve.api.schemas import EditRequest, ReasonRequest, check_texts, documented, parse
 from editloop.serve.api.state import ServerState, audit_entry, get_state
 from editloop.serve.loop.admin_commands import Audited, SetReason
-from editloop.serve.loop.completion import CLIENT_KEY
-from editloop.serve.loop.edit_commands import RecordExternal
-from editloop.serve.loop.logged_text import logged_context, logged_metadata
 from editloop.serve.loop.redaction import redact_text
-from editloop.serve.loop.unstored import Texts
 from editloop.serve.problem import Problem
 from editloop.store import reads, references
 from editloop.store.database import Connection, Row
@@ -53,105 +50,15 @@ async def record(request: Request) -> dict[str, Any]:
     key = asked.key or request.headers.get("Idempotency-Key")
     if key is not None and len(key) > 128:
         raise Problem(400, "a key has at most 128 characters", code="invalid_request", param="key")
-    response_id = asked.response_id
-    if asked.is_external:
-        response_id = await _record_external(state, asked, key)
-    elif asked.client_key is not None:
-        response_id = await _find_by_key(state, asked.client_key, key)
-    assert response_id is not None
-    edit, texts = None, None
-    if asked.edit is not None:
-        edit = redact_text(asked.edit, state.completions.redact)
-        texts = Texts(None if asked.is_external else asked.response, asked.edit)
-    reason = None if asked.reason is None else redact_text(asked.reason, state.completions.redact)
+    # Without a key nothing says that a text from elsewhere was sent before, so it counts as another one.
+    new_id = None if key else f"ext-{uuid4().hex}"
     with state.tokens.counted() if only else nullcontext():
-        result = await state.loop.edit(
-            response_id,
-            edit,
-            revision=asked.revision,
-            key=key,
-            discarded=bool(asked.discarded),
-            reason=reason,
-            seconds=asked.seconds,
-            limit=MAX_REVISIONS if only else None,
-            texts=texts,
-        )
-    return {
-        "object": "edit",
-        "response_id": result.response_id,
-        "revision": result.revision,
-        "status": result.outcome,
-        "cost": result.cost,
-        "policy": result.policy,
-        "repeated": result.repeated,
-    }
-
-
-async def _find_by_key(state: ServerState, client_key: str, key: str | None) -> str:
-    """The response that has a client's key in its metadata.
-
-    Where several have it, the one that can be edited is meant: a tool call before the answer has no text. A
-    request that is sent again, with the idempotency key of an edit, finds the response of that edit.
-
-    Raises:
-        Problem: 404, there is none; 409, there are several.
-    """
-
-    def look(connection: Connection) -> list[str]:
-        rows = references.drafts_by_client_key(connection, client_key, 2)
-        if len(rows) == 2 and rows[0].editable == rows[1].editable:
-            known = None if key is None else reads.edit_by_key(connection, key)
-            draft = None if known is None else reads.draft(connection, known.response_id)
-            if draft is None or draft.client_key != client_key:
-                return [row.response_id for row in rows]
-            return [draft.response_id]
-        return [row.response_id for row in rows[:1]]
-
-    found, param = await state.loop.read(look), f"metadata.{CLIENT_KEY}"
-    if not found:
-        raise Problem(
-            404, "no response has this key", code="response_not_found", param=param, seen=client_key
-        )
-    if len(found) > 1:
-        raise Problem(
-            409,
-            "several responses have this key",
-            code="key_ambiguous",
-            param=param,
-            seen=client_key,
-            do="send the response_id, or give each request a key of its own",
-        )
-    return found[0]
-
-
-async def _record_external(state: ServerState, asked: EditRequest, key: str | None) -> str:
-    """Keep a response from elsewhere as a draft, and return its identity.
-
-    This and the edit are two commands. After a kill between them, a repeated request has to find the draft
-    that the first one made. So a request with an idempotency key and without an identity gets an identity
-    that is computed from its content.
-    """
-    redact = state.completions.redact
-    assert asked.response is not None
-    messages = asked.model_dump(include={"context"}, exclude_unset=True)["context"]
-    is_text = isinstance(messages, str)
-    context = redact_text(messages, redact) if is_text else logged_context(messages, redact)
-    response = redact_text(asked.response, redact)
-    digest = state.loop.scopes.digest([context, response, asked.user, asked.policy])
-    response_id = asked.response_id or f"ext-{digest if key else uuid4().hex}"
-    await state.loop.write(
-        RecordExternal(
-            response_id,
-            asked.user,
-            asked.policy,
-            json.dumps(context, ensure_ascii=False, allow_nan=False),
-            response,
-            logged_metadata(asked.metadata, redact),
-            digest,
-            time.time(),
-        )
-    )
-    return response_id
+        limit = MAX_REVISIONS if only else None
+        command = await edit_command(state, asked, key=key, moment=time.time(), new_id=new_id, limit=limit)
+        (result,) = await state.loop.edits([command])
+        if isinstance(result, Problem):
+            raise result
+    return receipt(result)
 
 
 @router.get("/v1/edits", tags=["edits"])
@@ -228,16 +135,19 @@ async def show(request: Request, response_id: str) -> dict[str, Any]:
     state = get_state(request)
     if "\0" in response_id:
         raise Problem(404, "no such response", code="response_not_found")
-    draft, revisions = await state.loop.read(
-        lambda c: (reads.draft(c, response_id), reads.revisions_with_costs(c, response_id))
-    )
+
+    def found(connection: Connection) -> tuple[Row[Any] | None, Sequence[Row[Any]]]:
+        known = references.aliased(connection, [response_id]).get(response_id, response_id)
+        return reads.draft(connection, known), reads.revisions_with_costs(connection, known)
+
+    draft, revisions = await state.loop.read(found)
     if draft is None:
         raise Problem(404, "no such response", code="response_not_found", seen=response_id)
     response, cost = draft.response or "", state.loop.cost
     # Texts are aligned in a thread: long ones take a while, and other requests do not wait for that.
     shown = await asyncio.to_thread(lambda: [_revision(row, response, cost) for row in revisions])
     return {
-        "response_id": response_id,
+        "response_id": draft.response_id,
         "time": draft.time,
         "user": draft.user,
         "policy": draft.policy,

@@ -13,6 +13,7 @@ class Limits:
 
     Attributes:
         body: Bytes of a request.
+        batch: Bytes of a batch of edits, which is read row by row.
         text: Characters of one text.
         rate: Requests per second of one key, on average; None sets no limit.
         burst: Requests of one key that may arrive at once.
@@ -24,12 +25,13 @@ class Limits:
         share: Share of `concurrency` and of `held` that one key may have, so that whatever it does, the
             others can go on.
         head_seconds: Seconds in which the line and the headers of a request must arrive.
-        body_seconds: Seconds in which its body must arrive.
+        body_seconds: Seconds in which its body must arrive; of a batch, each `body` bytes.
         answer_seconds: Seconds in which a request must be answered, or its stream must begin, however many
             arms are tried; None sets no limit.
     """
 
     body: int = 2 * 2**20
+    batch: int = 256 * 2**20
     text: int = 200_000
     rate: float | None = None
     burst: int = 100

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Collection
 from contextlib import ExitStack
 
@@ -18,6 +20,9 @@ __all__ = ["AdmissionMiddleware", "route_path"]
 TOKENS = ""
 """The name by which the quotas of all edit tokens together are counted; a key's name is not empty."""
 
+BATCH_PATH = "/v1/edits:batch"
+"""The one route that reads its own body."""
+
 
 class AdmissionMiddleware:
     """ASGI middleware that admits a request, or answers it with the reason why not.
@@ -27,7 +32,8 @@ class AdmissionMiddleware:
     at last the number of requests that are being answered.
 
     A request's body is read here, before any route sees the request. Only when it has arrived does the
-    request count as being answered, so that slow clients cannot take the places of others.
+    request count as being answered, so that slow clients cannot take the places of others. The exception is a
+    batch of edits, whose route takes the body as it arrives: it counts from its beginning.
 
     Args:
         app: The application behind it.
@@ -87,8 +93,14 @@ class AdmissionMiddleware:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         name = await self._identify(scope, path, headers)
         size = headers.get(b"content-length", b"0")
-        if size.isdigit() and int(size) > self.limits.body:
-            raise self._too_large()
+        longest = self.limits.batch if path == BATCH_PATH else self.limits.body
+        if size.isdigit() and int(size) > longest:
+            raise _too_large(longest)
+        if path == BATCH_PATH:
+            admission.enter_context(self._under_way.using(name))
+            # The rows of one group, and the piece of the body that has just arrived.
+            admission.enter_context(self._held.using(name, 2 * self.limits.body))
+            return _Pieces(receive, self.limits).receive
         body = admission.enter_context(_Body(self._held, name))
         try:
             async with self._pending.one(name):
@@ -96,7 +108,7 @@ class AdmissionMiddleware:
         except TimeoutError:
             what = f"the request's body did not arrive in {self.limits.body_seconds:g} s, or lost its place"
             raise Problem(408, what, code="body_timeout") from None
-        admission.enter_context(self._under_way.one(name))
+        admission.enter_context(self._under_way.using(name))
         return body.replay(receive)
 
     async def _identify(self, scope: Scope, path: str, headers: dict[bytes, bytes]) -> str | None:
@@ -141,16 +153,52 @@ class AdmissionMiddleware:
                 raise _Disconnected
             body.add(message.get("body", b""))
             if body.size > self.limits.body:  # the announced length was wrong, or there was none (chunked)
-                raise self._too_large()
+                raise _too_large(self.limits.body)
             if not message.get("more_body", False):
                 return
 
-    def _too_large(self) -> Problem:
-        return Problem(413, f"the request is longer than {self.limits.body} bytes", code="request_too_large")
+
+def _too_large(longest: int) -> Problem:
+    return Problem(413, f"the request is longer than {longest} bytes", code="request_too_large")
 
 
 class _Disconnected(Exception):
     """The client has disconnected, so nobody waits for an answer."""
+
+
+class _Pieces:
+    """The body of a batch, as it arrives.
+
+    Only the time that is spent waiting for the client counts. It may be as long as for other requests, once
+    for each `limits.body` bytes: a client that sends a byte now and then must not keep its place.
+    """
+
+    def __init__(self, receive: Receive, limits: Limits) -> None:
+        self._receive, self._limits = receive, limits
+        self._size, self._waited, self._has_ended = 0, 0.0, False
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            Problem: 413 if the body is too long, 408 if it arrives too slowly.
+        """
+        if self._has_ended:  # what follows says only that the client has gone
+            return await self._receive()
+        limits, began = self._limits, time.monotonic()
+        allowed = limits.body_seconds * (1 + self._size // limits.body) - self._waited
+        try:
+            async with asyncio.timeout(max(allowed, 0.0)):
+                message = await self._receive()
+        except TimeoutError:
+            what = f"the batch arrives too slowly, less than {limits.body} bytes in {limits.body_seconds:g} s"
+            raise Problem(408, what, code="body_timeout") from None
+        self._waited += time.monotonic() - began
+        self._size += len(message.get("body", b""))
+        if self._size > limits.batch:
+            raise _too_large(limits.batch)
+        self._has_ended = not message.get("more_body", False)
+        return message
 
 
 class _Body:

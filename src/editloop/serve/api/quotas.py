@@ -60,17 +60,17 @@ class Quota:
             del self._used[key]
 
     @contextmanager
-    def one(self, key: str | None) -> Iterator[None]:
-        """Use one unit within the block.
+    def using(self, key: str | None, n: int = 1) -> Iterator[None]:
+        """Use `n` units within the block.
 
         Raises:
             Problem: As in `acquire`.
         """
-        self.acquire(key)
+        self.acquire(key, n)
         try:
             yield
         finally:
-            self.release(key)
+            self.release(key, n)
 
 
 class PendingBodies:

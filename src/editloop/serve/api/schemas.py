@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -9,14 +10,17 @@ from pydantic_core import PydanticCustomError
 
 from editloop.autopilot.stages import Stage
 from editloop.io import UnsafeJSONError, parse_json
+from editloop.serve.client_base import ID as PLAIN_ID
 from editloop.serve.loop.choices import MAX_CHOICES
 from editloop.serve.loop.completion import CLIENT_KEY
 from editloop.serve.problem import Problem
 from editloop.store.keys import Role
 
 __all__ = [
+    "ID",
     "ChatRequest",
     "EditRequest",
+    "EditRow",
     "KeyRequest",
     "PauseRequest",
     "PromoteRequest",
@@ -24,6 +28,7 @@ __all__ = [
     "StageRequest",
     "check_client_key",
     "check_texts",
+    "check_value",
     "documented",
     "parse",
 ]
@@ -33,7 +38,9 @@ Asked = TypeVar("Asked", bound=BaseModel)
 MAX_DEPTH = 64
 """Maximum number of nested arrays and objects; the code behind this walks through them recursively."""
 
-ID = r"^[A-Za-z0-9._:\-]{1,128}$"
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+ID = rf"^{PLAIN_ID}$"
 
 
 def check_client_key(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -165,6 +172,25 @@ class EditRequest(_Request):
         return self.metadata[CLIENT_KEY] if by_key and self.metadata is not None else None
 
 
+class EditRow(EditRequest):
+    """A row of a batch: an edit, and when it was made."""
+
+    time: datetime | None = Field(
+        None, description="When the edit was made: seconds since 1970, or ISO 8601 [when the row arrives]"
+    )
+
+    @field_validator("time")
+    @classmethod
+    def _past(cls, time: datetime | None) -> datetime | None:
+        if time is None:
+            return None
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+        # A clock may be fast; but an edit of tomorrow would be missing from every log that is read until now.
+        if not EPOCH <= time <= datetime.now(UTC) + timedelta(days=1):
+            raise PydanticCustomError("time", "a time lies between 1970 and now")
+        return time
+
+
 class StageRequest(_Request):
     """A move of a policy to another stage."""
 
@@ -263,8 +289,13 @@ def check_texts(request: BaseModel, longest: int) -> dict[str, Any]:
         Problem: 413 for a text that is too long; 400 for one with NUL or with half of a surrogate pair.
     """
     given = request.model_dump(exclude_unset=True)
-    _check(given, longest, ())
+    check_value(given, longest)
     return given
+
+
+def check_value(value: dict[str, Any], longest: int) -> None:
+    """Check that all texts in a value can be stored; see `check_texts`."""
+    _check(value, longest, ())
 
 
 def _check(value: Any, longest: int, path: tuple[str, ...]) -> None:
@@ -293,7 +324,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def documented(kind: type[BaseModel]) -> dict[str, Any]:
+def documented(kind: type[BaseModel], content: str = "application/json") -> dict[str, Any]:
     """A request's body for the OpenAPI document.
 
     Routes read their bodies themselves, with a stricter parser than FastAPI's, so FastAPI cannot describe
@@ -307,4 +338,4 @@ def documented(kind: type[BaseModel]) -> dict[str, Any]:
             return whole(parts[value["$ref"]]) if "$ref" in value else {k: whole(v) for k, v in value.items()}
         return [whole(each) for each in value] if isinstance(value, list) else value
 
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole(schema)}}}}
+    return {"requestBody": {"required": True, "content": {content: {"schema": whole(schema)}}}}

@@ -17,6 +17,7 @@ from editloop.serve.api.worker_metrics import WorkerMetrics
 from editloop.serve.in_context.backend import InContextBackend
 from editloop.serve.loop.completions import CompletionService
 from editloop.serve.loop.feedback import FeedbackLoop
+from editloop.serve.telemetry.spans import Spans
 from editloop.store.audit import Action, AuditEntry
 from editloop.store.keys import Key
 
@@ -35,6 +36,7 @@ class ServerState:
         metrics: The metrics of this process.
         keys: The keys of those who may send requests.
         tokens: The edit tokens.
+        spans: Emits spans of completions; None if nobody wants them.
         ready: The arms that the backend has been asked to prepare.
         following: Held while arms are prepared or retired, so that two changes of the arms do not overlap. It
             is the event loop's only lock. Its holder may wait for the store or the backend, neither of which
@@ -50,6 +52,7 @@ class ServerState:
     metrics: Metrics
     keys: KeyCache
     tokens: EditTokens
+    spans: Spans | None = None
     ready: set[str] = field(default_factory=set)
     following: asyncio.Lock = field(default_factory=asyncio.Lock)
     in_context: Sequence[str] = ()

@@ -9,12 +9,13 @@ from typing import Any
 from editloop.online.events import Outcome
 from editloop.serve.loop.appender import EventAppender, outcome_of
 from editloop.serve.loop.commands import of_response
+from editloop.serve.loop.unstored import Texts
 from editloop.serve.problem import Problem
-from editloop.store import reads, writes
+from editloop.store import reads, references, writes
 from editloop.store.database import Connection, Row
 from editloop.store.schema import UNSTORED
 
-__all__ = ["EditResult", "RecordEdit", "RecordExternal"]
+__all__ = ["EditResult", "RecordEdit", "RecordExternal", "RecordSpan"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class RecordEdit:
         reason: Why the user did that; None if it is not known.
         seconds: The seconds of work on it since the last revision; None if they are not known.
         limit: The revisions that the response may have; None sets no limit.
+        draft: The response, if it comes from elsewhere with the edit.
         outcome: What the user did, if `edit` does not show it, because it is not kept.
+        texts: The texts by which it is priced if those of the response are not kept. They are never written.
     """
 
     response_id: str
@@ -66,7 +69,9 @@ class RecordEdit:
     reason: str | None = None
     seconds: float | None = None
     limit: int | None = None
+    draft: RecordExternal | None = None
     outcome: Outcome | None = None
+    texts: Texts | None = None
 
     @property
     def names(self) -> Collection[str]:
@@ -89,6 +94,8 @@ class RecordEdit:
             if (known.response_id, known.edit, bool(known.discarded)) == same:
                 return self._repeated(connection, known.revision)
             raise Problem(409, "this key belongs to another edit", code="key_reused", seen=self.key)
+        if self.draft is not None:
+            self.draft.apply(appender)
         draft = self._draft(connection)
         there = {
             row.revision: (row.edit, bool(row.discarded))
@@ -219,3 +226,35 @@ class RecordExternal:
             writes.insert_draft(appender.connection, asdict(self) | {"finish": "external"})
         elif there.request != self.request:
             raise Problem(409, "another response has this id", code="id_reused", seen=self.response_id)
+
+
+@dataclass(frozen=True)
+class RecordSpan:
+    """A response that was generated elsewhere, which a span reports.
+
+    Attributes:
+        draft: The response.
+        alias: The other name of the response, that of the span.
+    """
+
+    draft: RecordExternal
+    alias: str
+
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on: the response, and whatever else is to have the other name."""
+        return (*self.draft.names, f"alias {self.alias}")
+
+    def apply(self, appender: EventAppender) -> bool:
+        """Write the draft and its other name, and return whether the draft is new.
+
+        A response that is there already only gets the name: an application's spans report the responses that
+        it had from this server, too.
+        """
+        connection, response_id = appender.connection, self.draft.response_id
+        is_new = reads.draft(connection, response_id) is None
+        if is_new:
+            self.draft.apply(appender)
+        if self.alias != response_id and not references.aliased(connection, [self.alias]):
+            writes.insert_alias(connection, self.alias, response_id)
+        return is_new

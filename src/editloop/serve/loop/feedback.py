@@ -22,12 +22,12 @@ from editloop.autopilot.stages import Transition
 from editloop.edits import Context, get_cost
 from editloop.errors import EditLoopError, StoreError
 from editloop.online import Arms, Bandit, BanditConfig, Decided, Event
-from editloop.online.events import Outcome
 from editloop.serve.loop.access import StoreAccess
 from editloop.serve.loop.appender import Prices
 from editloop.serve.loop.commands import Command, RecordDecision, RecordReroute, RecordResponse
 from editloop.serve.loop.costs import CostVersion
 from editloop.serve.loop.edit_commands import EditResult, RecordEdit
+from editloop.serve.loop.edit_costs import Known, look_up, priced
 from editloop.serve.loop.ending import Ending
 from editloop.serve.loop.maintenance import Maintenance
 from editloop.serve.loop.non_answers import NonAnswers
@@ -37,9 +37,9 @@ from editloop.serve.loop.snapshots import Snapshot, Snapshots
 from editloop.serve.loop.spool import SPOOL
 from editloop.serve.loop.state import LoopState
 from editloop.serve.loop.state_folder import claim_folder
-from editloop.serve.loop.unstored import Texts, text_sent_back
 from editloop.serve.loop.writer import Writer
-from editloop.store import reads, references
+from editloop.serve.problem import Problem
+from editloop.store import reads
 from editloop.store.audit import AuditEntry
 from editloop.store.database import TIMEOUT_SECONDS, Connection, Store
 
@@ -317,53 +317,31 @@ class FeedbackLoop:
         )
         return await self.write(command)
 
-    async def edit(
-        self,
-        response_id: str,
-        edit: str | None,
-        *,
-        revision: int | None = None,
-        key: str | None = None,
-        discarded: bool = False,
-        reason: str | None = None,
-        seconds: float | None = None,
-        limit: int | None = None,
-        texts: Texts | None = None,
-    ) -> EditResult:
-        """Record a user's edit of a response.
+    async def edits(self, given: Sequence[RecordEdit]) -> list[EditResult | Problem]:
+        """Record users' edits, in their order, in as few commits as possible.
 
         Args:
-            response_id: The response.
-            edit: The text that the user left; None if the response was accepted unchanged, or thrown away.
-            revision: The revision number that the client gives the edit; None for the next one.
-            key: The client's idempotency key.
-            discarded: Whether the user threw the response away.
-            reason: Why the user did that.
-            seconds: The seconds of work on it since the last revision; None if they are not known.
-            limit: The revisions that the response may have; None sets no limit.
-            texts: The same edit with the response's text, by which it is priced if texts are not kept.
+            given: The edits. Those of responses of which the costs can be known get them here.
+
+        Returns:
+            What became of each, or the reason why it was refused, as in `RecordEdit` and `text_sent_back`.
 
         Raises:
-            Problem: As in `RecordEdit` and `text_sent_back`; or 503, the store is down.
+            Problem: 503, the store is down. Some of the edits may have been recorded.
         """
-        cost: float | None = None
-        outcome: Outcome | None = None
-        if edit is not None:
-            base = await self.read(lambda c: references.text_and_digest(c, response_id))
-            response, compared = None if base is None else base.response, edit
-            if base is not None and base.text_digest is not None:
-                response = text_sent_back(response_id, texts, base.text_digest, self.scopes.digest)
-                compared = edit if texts is None else texts.edit
-                outcome = "accepted" if compared == response else "edited"
-                edit = None  # of a response whose text is not kept, that of its edit is not, either
-            # Computed here, so that a slow cost does not hold up the commits of the writer. A finished text
-            # never changes, so the cost is still right when the command is applied.
-            if response is not None:
-                cost = await asyncio.to_thread(self.edit_cost, response, compared)
-        command = RecordEdit(
-            response_id, edit, revision, key, time.time(), cost, discarded, reason, seconds, limit, outcome
-        )
-        return await self.write(command)
+        there = {each.response_id for each in given if each.draft is None}
+        known = await self.read(lambda c: look_up(c, there)) if there else Known({}, {})
+        commands = await asyncio.to_thread(priced, given, known, self.cost, self.scopes.digest)
+        # Each is handed to the writer when its task begins, and tasks begin in the order of their making.
+        written = [self.write(each) for each in commands if not isinstance(each, Problem)]
+        results = iter(await asyncio.gather(*written, return_exceptions=True))
+        found: list[EditResult | Problem] = []
+        for command in commands:
+            each = command if isinstance(command, Problem) else next(results)
+            if isinstance(each, BaseException) and not (isinstance(each, Problem) and each.status < 500):
+                raise each
+            found.append(each)
+        return found
 
     async def set_arms(self, command: Command[Arms]) -> Arms:
         """Begin an epoch."""

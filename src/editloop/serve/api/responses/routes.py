@@ -29,6 +29,7 @@ from editloop.serve.backends.base import BackendUnavailableError, Chunk, Upstrea
 from editloop.serve.loop.completion import CompletionRequest, CompletionStream
 from editloop.serve.loop.completions import backend_problem
 from editloop.serve.problem import Problem
+from editloop.serve.telemetry.spans import CompletionSpan, begin_span
 from editloop.store import reads
 
 __all__ = ["router"]
@@ -43,18 +44,22 @@ async def create(request: Request) -> Response:
     asked = parse(ResponsesRequest, await request.body())
     given = check_texts(asked, state.limits.text)
     wanted = await _completion_request(state, asked, given)
+    span = begin_span(state.spans, asked.model, request.headers)
     try:
         if asked.stream:
-            stream = await state.completions.stream(wanted)
+            with span.ended_by_errors():
+                stream = await state.completions.stream(wanted)
             state.metrics.count_completion(time.perf_counter() - started - stream.model_seconds)
             token = state.tokens.issue(stream.response_id)
-            events = _events(stream, echo(asked) | token_field(token))
+            events = _events(stream, echo(asked) | token_field(token), span)
             return StreamingResponse(events, headers=headers(stream, token), media_type="text/event-stream")
-        result = await state.completions.complete(wanted)
+        with span.ended_by_errors():
+            result = await state.completions.complete(wanted)
     except UpstreamRejectedError as error:
         raise _renamed(error) from error
     state.metrics.count_completion(time.perf_counter() - started - result.model_seconds)
     done = result.completion
+    span.end([result], done.usage, [done.finish])
     output = _whole(result.response_id, done.message, done.finish, done.logprobs)
     token = state.tokens.issue(result.response_id)
     about = _frame(result.response_id, result.arm) | echo(asked) | token_field(token)
@@ -128,7 +133,9 @@ def _whole(
     return output
 
 
-async def _events(stream: CompletionStream, echoed: Mapping[str, Any]) -> AsyncIterator[str]:
+async def _events(
+    stream: CompletionStream, echoed: Mapping[str, Any], span: CompletionSpan
+) -> AsyncIterator[str]:
     """A stream as server-sent events. The last one holds the whole response, or the error that ended it."""
     about = {**_frame(stream.response_id, stream.arm), **echoed}
     output, numbers = Output(stream.response_id), count()
@@ -139,7 +146,7 @@ async def _events(stream: CompletionStream, echoed: Mapping[str, Any]) -> AsyncI
 
     yield event("response.created", {"response": _standing(about, "in_progress")})
     yield event("response.in_progress", {"response": _standing(about, "in_progress")})
-    usage, finish = None, "stop"
+    usage, finish, failed = None, "stop", "cancelled"  # by a client that has gone, unless the end is reached
     try:
         async for chunk in stream.chunks:
             usage, finish = chunk.usage or usage, chunk.finish or finish
@@ -148,10 +155,15 @@ async def _events(stream: CompletionStream, echoed: Mapping[str, Any]) -> AsyncI
     except (BackendUnavailableError, Problem) as error:
         if isinstance(error, BackendUnavailableError):
             error = backend_problem(error, stream.arm, stream.response_id)
+        failed = error.code
         failure = {"code": "server_error", "message": error.body()["error"]["message"]}
-        failed = _standing(about, "failed", error=failure, output=output.items)
-        yield event("response.failed", {"response": failed})
+        broken = _standing(about, "failed", error=failure, output=output.items)
+        yield event("response.failed", {"response": broken})
         return
+    else:
+        failed = ""
+    finally:
+        span.end([stream], usage, [finish], failed)
     status, _ = status_of(finish)
     for each in output.end(status):
         yield event(*each)

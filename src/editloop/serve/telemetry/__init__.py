@@ -1,0 +1,1 @@
+"""OpenTelemetry: other systems' GenAI spans as drafts, and this server's completions as GenAI spans."""
