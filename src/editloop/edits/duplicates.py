@@ -2,12 +2,14 @@
 
 Logs are streamed and may be larger than the memory, so 64-bit hashes are kept instead of the rows. By the
 birthday bound, n² / 2 / 2^64, the chance that any two of a million different rows have one hash is 3 in 10^8.
+Where it is known which rows may be repeated (`on_disk.py`), only theirs are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Container
 from typing import Literal
 
 from editloop.edits.record import Record, fingerprint
@@ -63,18 +65,30 @@ def hash64(text: str) -> int:
 
 
 class Duplicates:
-    """The rows of a log that were seen so far: their contents, and the ids that came with them."""
+    """The rows of a log that were seen so far: their contents, and the ids that came with them.
 
-    def __init__(self) -> None:
+    Args:
+        suspects: The numbers of the rows, from 0, that may have the content or the id of another one; None if
+            any row may.
+    """
+
+    def __init__(self, suspects: Container[int] | None = None) -> None:
+        self._suspects = suspects
         self._contents = HashSet()
         self._ids = HashSet()
 
-    def see(self, record: Record) -> Literal["new", "duplicate", "conflict"]:
+    def see(self, record: Record, row: int = 0) -> Literal["new", "duplicate", "conflict"]:
         """Add a record, and return whether it is new, an exact duplicate, or in conflict.
 
         In a conflict, an earlier record with other content has the same id. The record is not added then, so
         that a later record with the same content is still new.
+
+        Args:
+            record: The record.
+            row: The number of its row.
         """
+        if self._suspects is not None and row not in self._suspects:
+            return "new"
         content = fingerprint(record)
         key = int(content[:16], 16)
         if key in self._contents:

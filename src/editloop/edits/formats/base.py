@@ -6,13 +6,15 @@ what the columns mean: `editloop.edits.reading` makes records from them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from editloop.errors import ConfigError, LogError, LogFormatError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from editloop.edits.record import Record
 
 __all__ = ["Dialect", "LogAddress", "LogFile", "LogFormat", "RawRow", "Source", "readable"]
@@ -41,6 +43,8 @@ class Source(NamedTuple):
         total: The size of the log in the unit of `RawRow.done`; 0 where it is not known.
         rows: The rows, which can be taken once.
         dialect: How a delimited log is written, in words for people: `semicolon`, `quoted`, `no header`.
+        scan: Reads some columns of all rows once more, as Arrow batches in the order of the rows, where the
+            format can; `line` of a row is then its number.
     """
 
     format: LogFormat
@@ -48,6 +52,7 @@ class Source(NamedTuple):
     total: int
     rows: Iterator[RawRow]
     dialect: tuple[str, ...] = ()
+    scan: Callable[[Sequence[str]], Iterator[pa.RecordBatch]] | None = None
 
 
 class Dialect(NamedTuple):
@@ -101,7 +106,7 @@ class LogFile(NamedTuple):
 
 
 class LogAddress(Protocol):
-    """Where a log in a database is, as a format with `schemes` located it."""
+    """Where a log is that is no single file or folder here, as a format with `schemes` located it."""
 
     @property
     def until(self) -> float | None:
@@ -135,8 +140,17 @@ class LogAddress(Protocol):
         """Return the run folder of each policy of a server and its name there, by the name in the log."""
         ...
 
-    def open(self) -> Source:
-        """Open the log."""
+    @property
+    def has_files(self) -> bool:
+        """Whether it has files of its own, by which it is recognised; otherwise its rows are hashed."""
+        ...
+
+    def sha256(self) -> str:
+        """Return the hash of its files, as 64 hexadecimal digits; it is asked for only if there are any."""
+        ...
+
+    def open(self, wanted: Collection[str] | None = None) -> Source:
+        """Open the log, for these columns if it has some without the others."""
         ...
 
 
@@ -152,6 +166,7 @@ class LogFormat:
         magic: The bytes with which every file of the format begins, if it has such bytes.
         schemes: The schemes of addresses: `sqlite` for `sqlite:///edits.db`.
         is_folder: Whether a log is a folder.
+        takes_globs: Whether a log may be named by a pattern that several files have.
         is_flat: Whether cells are texts, so that an empty cell can stand for an empty text or for nothing.
         has_dialect: Whether cells are separated by a delimiter.
         takes_arrays: Whether a text file that is one JSON array is of this format; it becomes lines first.
@@ -164,6 +179,7 @@ class LogFormat:
     magic: bytes = b""
     schemes: tuple[str, ...] = ()
     is_folder: bool = False
+    takes_globs: bool = False
     is_flat: bool = False
     has_dialect: bool = False
     takes_arrays: bool = False
