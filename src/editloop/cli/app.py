@@ -24,6 +24,7 @@ from editloop.cli import (
     lab,
     serve,
     simulate,
+    split,
     sweep,
     theory,
 )
@@ -58,6 +59,7 @@ VERBS: dict[Callable[..., None], str] = {
     arms.promote: "Make a run's policies arms of a server.",
     arms.retire: "Stop playing an arm of a server.",
     export.export: "Write a view of a log in another tool's format.",
+    split.split: "Write the train, validation and test parts of a log.",
     demo.demo: "The whole loop on the embedded lab: logs, policies, their costs, a report.",
     demo_real.demo_real: "The whole loop on a real base, SmolLM2: drafts, edits, policies, before and after.",
     theory.theory: f"The paper's claims in worlds where everything is known: {', '.join(theory.CLAIMS)}.",
