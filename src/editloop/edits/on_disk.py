@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LARGE_ROWS", "Suspects", "database", "find_suspects", "is_installed"]
 
-LARGE_ROWS = 4_000_000
-"""From so many rows on, hashes of rows are kept on the disk: in memory they take 64 MB for a million."""
+LARGE_ROWS = 1_000_000
+"""From so many rows on, hashes of rows are kept on the disk: in memory, a million rows take 32 to 64 MB."""
 
 MEMORY = "512MB"
 """The most memory that DuckDB takes; what is beyond it goes to the temporary folder."""
