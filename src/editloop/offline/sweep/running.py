@@ -130,12 +130,21 @@ class Pool:
                 for place, (name, process) in list(running.items()):
                     if (status := process.poll()) is not None:
                         del running[place]
+                        _end(process)
                         yield name, status
         finally:  # an interrupt, too, and a caller who takes no further result
             for _, process in running.values():
                 process.terminate()
             for _, process in running.values():
-                process.wait()
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a process, and close the pipe to it."""
+    process.wait()
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def markdown(lines: Sequence[Line], failed: Mapping[str, str], runs: int) -> str
         table.append(
             [*values, line.method, str(len(line.losses)), cost, loss, chosen, "best" if line.is_best else ""]
         )
-    rows = ["| " + " | ".join(cell.replace("|", "\\\\|") for cell in row) + " |" for row in table]
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
     done = f"{runs - len(failed)} of {runs} fits are done. All figures are of the fits' validation parts"
     said = [f"- {name} failed: {reason}" for name, reason in failed.items()]
     seeds = "; ± is the standard error over seeds, each of which has a validation part of its own."
