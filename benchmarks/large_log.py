@@ -1,9 +1,9 @@
 """How fast logs that are larger than memory are read, and what a columnar engine adds.
 
-A synthetic log of short rows is written in Parquet files of a million rows. Engines do the same work on them:
-reading rows, and finding repeated ones. Then the verbs' own functions run on a quarter of the files and on all of
-them, each in a process of its own, so that a memory that grows with the log shows. Rates are rows per second of
-processor time, since other programs may use the machine meanwhile.
+A synthetic log of short rows is written in Parquet files of up to a million rows. Engines do the same work
+on them: reading rows, and finding repeated ones. Then the verbs' own functions run on a quarter of the files
+and on all of them, each in a process of its own, so that a memory that grows with the log shows. Rates are rows
+per second of processor time, since other programs may use the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def run(
         free = shutil.disk_usage(temporary).free
         if rows * ROW_BYTES > free / 2:
             raise ConfigError(
-                "the log would take more than half of the free disk", seen=rows, do=f"at most {free // 2 // ROW_BYTES}"
+                "the log would take more than half of the free disk",
+                seen=rows,
+                do=f"at most {free // 2 // ROW_BYTES}",
             )
         whole, quarter = Path(temporary) / "whole", Path(temporary) / "quarter"
         files = _write_log(whole, rows, callback)
@@ -78,7 +80,7 @@ def run(
 
 
 def _write_log(folder: Path, rows: int, callback: ProgressCallback) -> list[Path]:
-    """Write a log of made-up sentences: 15% of the rows are unedited, 5% pending, and 1% repeat an earlier row."""
+    """Write a log of made-up sentences: 15% of the rows are unedited, 5% pending, 1% repeat another."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -87,12 +89,16 @@ def _write_log(folder: Path, rows: int, callback: ProgressCallback) -> list[Path
     letters = np.array(list("etaoinshrdlucmfw"))
     words = ["".join(letters[random.integers(0, 16, random.integers(2, 9))]) for _ in range(5000)]
     phrases = [
-        pa.array([" ".join([words[i] for i in row]) for row in random.integers(0, 5000, (20_000, length)).tolist()])
+        pa.array(
+            [" ".join([words[i] for i in row]) for row in random.integers(0, 5000, (20_000, length)).tolist()]
+        )
         for length in (4, 4, 5, 5, 5)
     ]
     folder.mkdir()
     files = []
-    size = min(FILE_ROWS, -(-rows // FILES))  # a short log has as many files, of which a quarter is measured, too
+    size = min(
+        FILE_ROWS, -(-rows // FILES)
+    )  # a short log has as many files, of which a quarter is measured, too
     for begin in range(0, rows, size):
         count = min(size, rows - begin)
         number = np.arange(begin, begin + count)
@@ -106,7 +112,9 @@ def _write_log(folder: Path, rows: int, callback: ProgressCallback) -> list[Path
         kind = mixed % 100
         edit = pc.if_else(pa.array(kind < 20), response, changed)
         columns = {
-            "id": pc.binary_join_element_wise("row", pa.array(np.arange(begin, begin + count).astype(str)), "-"),
+            "id": pc.binary_join_element_wise(
+                "row", pa.array(np.arange(begin, begin + count).astype(str)), "-"
+            ),
             "context": pc.binary_join_element_wise(picked[0], picked[1], " "),
             "response": response,
             "edit": pc.if_else(pa.array(kind < 5), pa.scalar(None, pa.string()), edit),
@@ -157,7 +165,7 @@ def job(name: str, folder: str, temporary: str) -> None:
 
 
 Job = Callable[[str], tuple[int, int]]
-"""Takes the log's folder, and returns how many rows were read and a number that all engines have to agree on."""
+"""Takes the log's folder; returns how many rows were read, and a number that all engines have to agree on."""
 
 
 def _engine_jobs() -> Mapping[str, Job]:
@@ -168,7 +176,9 @@ def _engine_jobs() -> Mapping[str, Job]:
     from editloop.edits.on_disk import database
     from editloop.edits.reading import iter_records
 
-    repeated = "SELECT sum(n), sum(n - 1) FROM (SELECT count(*) AS n FROM {} GROUP BY hash(response, context))"
+    repeated = (
+        "SELECT sum(n), sum(n - 1) FROM (SELECT count(*) AS n FROM {} GROUP BY hash(response, context))"
+    )
 
     def counted(rows: Any) -> tuple[int, int]:
         count = sum(1 for _ in rows)
@@ -200,10 +210,9 @@ def _engine_jobs() -> Mapping[str, Job]:
         return int(found[0]), int(found[1])
 
     def today_repeated(folder: str) -> tuple[int, int]:
-        seen, count, more = Duplicates(), 0, 0
-        for count, record in enumerate(iter_records(folder, keep_duplicates=True), 1):
-            more += seen.see(record) == "duplicate"
-        return count, more
+        seen, records = Duplicates(), iter_records(folder, keep_duplicates=True)
+        more = sum(seen.see(record) == "duplicate" for record in records)
+        return records.report.rows_read, more
 
     return {
         "read: today": lambda folder: counted(open_source(Path(folder), wanted=COLUMNS).rows),
@@ -253,13 +262,13 @@ def _markdown(measured: Mapping[str, Any]) -> str:
     rows = measured["rows"]
     lines = [
         f"A synthetic log of {rows:,} short rows in {measured['files']} Parquet files, "
-        f"{measured['bytes'] / 1e6:,.0f} MB. Rates are rows per second of processor time of one process; where an "
-        "engine has threads, the time of all of them counts. "
+        f"{measured['bytes'] / 1e6:,.0f} MB. Rates are rows per second of processor time of one process; where "
+        "an engine has threads, the time of all of them counts. "
         "",
         "All of it goes the way of a log that is larger than memory, whatever its size.",
         "",
-        "What the engines do with the files: rows as Python objects, and the number of rows whose context and "
-        "response an earlier row has. Today's way to find repeated rows makes records first.",
+        "What the engines do with the files: rows as Python objects, and the number of rows whose context "
+        "and response an earlier row has. Today's way to find repeated rows makes records first.",
         "",
         "| | rows per second | peak memory |",
         "|---|--:|--:|",
@@ -267,7 +276,9 @@ def _markdown(measured: Mapping[str, Any]) -> str:
     for task, title in (("read", "rows of six columns"), ("repeated", "repeated rows")):
         for engine in ENGINES:
             each = found[f"{task}: {engine}, whole"]
-            name = {"today": "pyarrow" if task == "read" else "records and a set of hashes"}.get(engine, engine)
+            name = {"today": "pyarrow" if task == "read" else "records and a set of hashes"}.get(
+                engine, engine
+            )
             lines.append(f"| {title}: {name} | {each['rows_per_second']:,.0f} | {each['peak_mb']:,.0f} MB |")
     lines += [
         "",

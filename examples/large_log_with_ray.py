@@ -1,8 +1,10 @@
-"""What a log on many machines costs by user, and its pairs for TRL: python examples/large_log_with_ray.py FOLDER OUT
+"""What the edits of each user cost in a log that many machines read, and its pairs in TRL's format.
 
-FOLDER has Parquet files, here or in an object store (s3://bucket/log); OUT receives the pairs as JSONL. Ray Data
-reads the files, moves the rows and adds the sums up; what a row and an edit cost is EditLoop's, in each worker.
-Run it on one machine (pip install 'ray[data]'), or on a cluster: ray job submit -- python ...
+    python examples/large_log_with_ray.py FOLDER OUT
+
+FOLDER has Parquet files, here or in an object store (s3://bucket/log); OUT receives the pairs as JSONL. Ray
+Data (pip install 'ray[data]') reads the files, moves the rows and adds up; EditLoop, in each worker, makes
+records and counts what an edit costs. On a cluster: ray job submit -- python ... FOLDER OUT
 """
 
 import sys

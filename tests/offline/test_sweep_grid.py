@@ -22,7 +22,10 @@ def runs(grid: dict[str, Any], rest: tuple[str, ...] = (), **inputs: str) -> lis
 def test_every_combination_is_a_command_line_with_a_folder_of_its_own() -> None:
     grid = parse_grid(["seed=0,1", "dpo.beta=0.1,1"])
     assert runs(grid, ("--epochs", "2")) == [
-        (name, f"fit edits.jsonl --base model --out out/{name} --seed {seed} --set dpo.beta={beta} --epochs 2")
+        (
+            name,
+            f"fit edits.jsonl --base model --out out/{name} --seed {seed} --set dpo.beta={beta} --epochs 2",
+        )
         for seed in (0, 1)
         for beta in ("0.1", "1")
         for name in [f"seed={seed},dpo.beta={beta}"]
@@ -74,9 +77,7 @@ def test_a_grid_without_a_log_is_refused() -> None:
         make_runs({"seed": ("1",)}, {"log": "", "base": "model"}, Path("out"), ())
 
 
-@pytest.mark.parametrize(
-    ("content", "word"), [("- 1", "mapping"), ("a: [", "YAML"), (None, "cannot read")]
-)
+@pytest.mark.parametrize(("content", "word"), [("- 1", "mapping"), ("a: [", "YAML"), (None, "cannot read")])
 def test_a_file_that_is_no_grid_is_refused(tmp_path: Path, content: str | None, word: str) -> None:
     file = tmp_path / "grid.yaml"
     if content is not None:

@@ -32,10 +32,11 @@ def test_a_pool_runs_all_and_gives_each_its_place(tmp_path: Path) -> None:
 
 
 def test_no_more_fits_run_at_a_time_than_there_are_places(tmp_path: Path) -> None:
+    # The folder of a place that is taken is there already, and `mkdir` fails.
     program = (
-        "import os, pathlib, time; here = pathlib.Path('{0}', os.environ['PLACE']); here.mkdir(); "
+        f"import os, pathlib, time; here = pathlib.Path('{tmp_path}', os.environ['PLACE']); here.mkdir(); "
         "time.sleep(.3); here.rmdir()"
-    ).format(tmp_path)  # the folder of a place that is taken is there already, and `mkdir` fails
+    )
     found = dict(pool(2).run(fits(tmp_path, **{f"run{i}": program for i in range(5)})))
     assert set(found.values()) == {0}
 
@@ -46,8 +47,10 @@ def test_a_killed_fit_is_told_and_the_others_finish(tmp_path: Path) -> None:
 
 
 def test_fits_end_with_their_pool(tmp_path: Path) -> None:
-    program = f"import os, time, pathlib; pathlib.Path('{tmp_path}/pid').write_text(str(os.getpid())); time.sleep(60)"
-    running = pool(2).run(fits(tmp_path, long=program, short="import time; time.sleep(1)"))
+    file = f"pathlib.Path('{tmp_path}/pid')"
+    long = f"import os, time, pathlib; {file}.write_text(str(os.getpid())); time.sleep(600)"
+    short = f"import time, pathlib\nwhile not {file}.exists() or not {file}.read_text(): time.sleep(.1)"
+    running = pool(2).run(fits(tmp_path, long=long, short=short))
     assert next(running) == ("short", 0)
     number = int((tmp_path / "pid").read_text())
     running.close()

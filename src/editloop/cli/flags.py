@@ -29,8 +29,8 @@ LogPath = Annotated[
     typer.Argument(
         metavar="LOG",
         parser=_located,
-        help="JSONL, CSV, TSV, Parquet, a folder or glob of Parquet files, s3://bucket/log, a datasets folder, "
-        "- for standard input, or a server's store: sqlite:///edits.db",
+        help="JSONL, CSV, TSV, Parquet, a folder or glob of Parquet files, s3://bucket/log, a datasets "
+        "folder, - for standard input, or a server's store: sqlite:///edits.db",
     ),
     Place.READ,
 ]

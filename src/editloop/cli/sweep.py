@@ -34,8 +34,9 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="FIELD=VALUES",
-            help="A field of a fit and its values, such as seed=0,1,2, lora.rank=8,16 or dpo.beta=0.1,1; also log "
-            "and base. Values that hold commas are divided by semicolons: methods=sft;sft,dpo. May be repeated.",
+            help="A field of a fit and its values, such as seed=0,1,2, lora.rank=8,16 or dpo.beta=0.1,1; "
+            "also log and base. Values that hold commas are divided by semicolons: methods=sft;sft,dpo. May "
+            "be repeated.",
         ),
     ] = None,
     grid_file: Annotated[
@@ -43,7 +44,9 @@ def sweep(
     ] = None,
     more: Annotated[
         str,
-        typer.Option("--with", metavar="FLAGS", help="Further flags of every fit, as one text: '--epochs 1'."),
+        typer.Option(
+            "--with", metavar="FLAGS", help="Further flags of every fit, as one text: '--epochs 1'."
+        ),
     ] = "",
     out: Annotated[
         Path,
@@ -61,8 +64,8 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="A parameter of submitit, such as timeout_min=600, gpus_per_node=1, slurm_partition=gpu. May be "
-            "repeated.",
+            help="A parameter of submitit, such as timeout_min=600, gpus_per_node=1, slurm_partition=gpu. "
+            "May be repeated.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command lines, and end.")] = False,
@@ -122,9 +125,7 @@ def _options(texts: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def _pool(
-    jobs: int | None, rest: Sequence[str], callback: ProgressCallback
-) -> tuple[Pool, list[str]]:
+def _pool(jobs: int | None, rest: Sequence[str], callback: ProgressCallback) -> tuple[Pool, list[str]]:
     """Return the pool of this machine and the flags of its fits, and say what each fit gets of it."""
     import torch
 
@@ -143,7 +144,7 @@ def _pool(
     if gpus:
         line += f", on {len(gpus)} GPU{'s' * (len(gpus) > 1)}"
     elif "--memory" not in rest:
-        # A fit takes its share of what it finds free, and what the others are about to take is still free then.
+        # A fit takes a share of what it finds free, and what the others are about to take is still free then.
         free, why = free_memory(choose_device("cpu")[0])
         own = ["--memory", f"{SHARE * free / jobs / 1e6:.0f}MB"]
         line += f", {show_size(SHARE * free / jobs)} of memory each ({SHARE:.0%} of {show_size(free)} {why})"
@@ -215,4 +216,6 @@ def _show(out: Path, runs: Sequence[SweepRun], failed: Mapping[str, str]) -> Non
         show_table(rows)
     console.print(f"\nWritten to {out}: sweep.md, results.json" + (", sweep.png" if lines else ""))
     if failed:
-        fail(f"{len(failed)} of {len(runs)} fits failed; the same command runs them again from where they were")
+        fail(
+            f"{len(failed)} of {len(runs)} fits failed; the same command runs them again from where they were"
+        )

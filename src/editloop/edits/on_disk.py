@@ -1,8 +1,8 @@
 """What a log needs beside its rows, kept on the disk where it would not fit into memory: by DuckDB.
 
-Two questions cannot be answered from one row: whether an earlier row has the same content or id, and to which
-part of a split it belongs. Both need a number or two for each row, and sorting or grouping all of them. DuckDB
-does that within a limit of memory, and writes the rest to a temporary folder (`TMPDIR`).
+Two questions cannot be answered from one row: whether an earlier row has the same content or id, and to
+which part of a split it belongs. Both need a number or two for each row, and sorting or grouping all of them.
+DuckDB does that within a limit of memory, and writes the rest to a temporary folder (`TMPDIR`).
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def find_suspects(source: Source, columns: Mapping[str, str]) -> Suspects | None
     if context in there and not columns.get("messages", "messages" in there):
         wanted.append(context)
     identity = columns.get("id", "id")
-    if identity and identity not in there and "id" in columns:  # a path into a column, which is not compared here
+    if (
+        identity and identity not in there and "id" in columns
+    ):  # a path into a column, which is not compared here
         return None
     has_id = identity in there
     batches = source.scan([*wanted, identity] if has_id else wanted)
@@ -96,7 +98,7 @@ def find_suspects(source: Source, columns: Mapping[str, str]) -> Suspects | None
 
 
 def _as_texts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield the batches with texts in all columns, called t0, t1 ...: files may have them in several types."""
+    """Yield batches with texts in all columns, called t0, t1 ...: files may have them in several types."""
     import pyarrow as pa
 
     for batch in batches:
@@ -166,5 +168,3 @@ def columns_of(connection: Any, query: str) -> Iterator[Sequence[NDArray[Any]]]:
     """Yield the columns of a query's result as arrays, some rows at a time."""
     for batch in connection.sql(query).to_arrow_reader(100_000):
         yield [column.to_numpy(zero_copy_only=False) for column in batch.columns]
-
-

@@ -1,7 +1,7 @@
 """Splitting a log that is larger than memory into files: the parts of `split`, record for record.
 
-The log is read twice. The first time only a key of each record is kept, on the disk (`on_disk.py`), from whose
-order the parts follow; the second time the records are written.
+The log is read twice. The first time only a key of each record is kept, on the disk (`on_disk.py`), from
+whose order the parts follow; the second time the records are written.
 """
 
 from __future__ import annotations
@@ -118,7 +118,10 @@ def _batches(
     rows = iter(rows)
     while some := [values(row) for row in islice(rows, BATCH_ROWS)]:
         yield pa.RecordBatch.from_arrays(
-            [pa.array(column, field.type) for column, field in zip(zip(*some, strict=True), schema, strict=True)],
+            [
+                pa.array(column, field.type)
+                for column, field in zip(zip(*some, strict=True), schema, strict=True)
+            ],
             schema=schema,
         )
 

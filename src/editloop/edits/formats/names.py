@@ -127,7 +127,9 @@ def _folder_format(log: LogFile, given: LogFormat | None) -> LogFormat:
     found = next((each for each in FORMATS.parts() if each.is_folder and each.recognises(log)), None)
     if found is None:
         raise LogFormatError(
-            "this folder is no dataset, and has no Parquet file" if any(log.path.iterdir()) else "an empty folder",
+            "this folder is no dataset, and has no Parquet file"
+            if any(log.path.iterdir())
+            else "an empty folder",
             seen=str(log.path),
             do="give a file, a folder of Parquet files, or one that save_to_disk wrote",
         )

@@ -38,9 +38,7 @@ class _Parquet(LogFormat):
         names = file.schema_arrow.names
         kept = [name for name in names if log.wanted is None or name in log.wanted]
         batches = file.iter_batches(batch_size=READ_ROWS, columns=kept, use_threads=False)
-        return Source(
-            self, names, file.metadata.num_rows, rows_of(batches), scan=partial(_scan, log.path)
-        )
+        return Source(self, names, file.metadata.num_rows, rows_of(batches), scan=partial(_scan, log.path))
 
     def write(self, records: Iterator[Record], path: Path) -> None:
         requires("parquet")

@@ -1,4 +1,4 @@
-"""A log in many Parquet files: a folder, a glob, hive partitions; on a disk or, by fsspec, in an object store.
+"""A log in many Parquet files: a folder, a glob, hive partitions; here or, by fsspec, in an object store.
 
 The files are read one after the other, in the order of their names, so that the memory does not grow with
 their number. What they all must have is compared before the first row is read, in their footers.
@@ -138,7 +138,21 @@ class _Partitioned(LogFormat):
     name = "parquet-files"
     is_folder = True
     takes_globs = True
-    schemes = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "http", "https", "hf", "memory")
+    schemes = (
+        "s3",
+        "s3a",
+        "gs",
+        "gcs",
+        "az",
+        "abfs",
+        "abfss",
+        "adl",
+        "hdfs",
+        "http",
+        "https",
+        "hf",
+        "memory",
+    )
 
     def recognises(self, log: LogFile) -> bool:
         return any(_data_files(log.path))
@@ -167,8 +181,9 @@ def _local_files(address: str) -> list[str]:
     Raises:
         LogError: There is none.
     """
-    found = [Path(each) for each in glob.glob(address, recursive=True)] if glob.has_magic(address) else []
-    found = found or [Path(address)]
+    found = [Path(address)]
+    if glob.has_magic(address):  # not by `Path.glob`, which takes no pattern with a root
+        found = [Path(each) for each in glob.glob(address, recursive=True)] or found  # noqa: PTH207
     files = {str(file) for path in found for file in (_data_files(path) if path.is_dir() else [path])}
     there = sorted(path for path in files if Path(path).is_file())
     if not there:
@@ -197,7 +212,9 @@ def _remote_files(address: str) -> tuple[Any, list[str]]:
         else:
             paths = [path for path in system.find(root) if PurePosixPath(path).suffix.lower() in SUFFIXES]
     except ImportError as error:
-        raise ConfigError(f"{scheme}:// needs a library that is not installed, {error}", seen=address) from error
+        raise ConfigError(
+            f"{scheme}:// needs a library that is not installed, {error}", seen=address
+        ) from error
     except Exception as error:  # the libraries of the object stores raise exceptions of their own
         raise LogError(f"the log cannot be listed, {_line(error)}", seen=address) from error
     if not paths:
@@ -254,7 +271,9 @@ def _kind(type: pa.DataType) -> str:
         return _kind(type.value_type)
     kinds = {
         "": types.is_null,
-        "texts": lambda each: types.is_string(each) or types.is_large_string(each) or types.is_string_view(each),
+        "texts": lambda each: (
+            types.is_string(each) or types.is_large_string(each) or types.is_string_view(each)
+        ),
         "integers": types.is_integer,
         "numbers": types.is_floating,
         "times": types.is_timestamp,

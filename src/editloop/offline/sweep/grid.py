@@ -106,8 +106,8 @@ def make_runs(grid: Grid, inputs: Mapping[str, str], out: Path, rest: Sequence[s
         rest: Further arguments of every fit.
 
     Raises:
-        ConfigError: A field does not exist or has no values, a value is wrong, or a run would have no log or no
-            base.
+        ConfigError: A field does not exist or has no values, a value is wrong, or a run would have no log or
+            no base.
     """
     if not grid:
         raise ConfigError("the grid is empty", do="--grid FIELD=VALUE,VALUE or --grid-file FILE")
@@ -120,7 +120,9 @@ def make_runs(grid: Grid, inputs: Mapping[str, str], out: Path, rest: Sequence[s
         values = dict(zip(grid, point, strict=True))
         given = {**inputs, **{name: str(values[name]) for name in INPUTS if name in values}}
         if lacking := [name for name in INPUTS if not given.get(name)]:
-            raise ConfigError(f"the fits have no {lacking[0]}", do="give LOG and --base, or put them into the grid")
+            raise ConfigError(
+                f"the fits have no {lacking[0]}", do="give LOG and --base, or put them into the grid"
+            )
         flags = [flag for name, value in values.items() if name not in INPUTS for flag in _flags(name, value)]
         name = _name(values)
         where = ("--base", given["base"], "--out", str(out / name))
@@ -141,7 +143,9 @@ def _check(name: str) -> None:
         known += [f"{method}.{each}" for each in METHODS.get(method).hyperparameters.model_fields]
     near = get_close_matches(name, known, 3)
     raise ConfigError(
-        "no such field of a fit", seen=name, do=f"perhaps {' or '.join(near)}" if near else "see fit --help-all"
+        "no such field of a fit",
+        seen=name,
+        do=f"perhaps {' or '.join(near)}" if near else "see fit --help-all",
     )
 
 

@@ -1,7 +1,7 @@
 """Running the fits of a sweep: in processes here, or as jobs of Slurm by submitit.
 
-Each is a command line of its own that goes on where it was stopped, so a sweep is resumed by starting it again:
-what is done is not begun, and a fit that was killed continues from its last checkpoint.
+Each is a command line of its own that goes on where it was stopped, so a sweep is resumed by starting it
+again: what is done is not begun, and a fit that was killed continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Fitter:
     output: Path
 
     def __call__(self) -> int:
+        """Run the fit, and return its exit status."""
         with self.launch() as process:
             return process.wait()
 
@@ -58,8 +59,8 @@ class Fitter:
         try:
             self.output.parent.mkdir(parents=True, exist_ok=True)
             with self.output.open("ab") as file:
-                # Its standard input is a pipe whose other end closes with this process: a fit that outlived its
-                # sweep would go on beside the one that the next sweep begins in the same folder.
+                # Its standard input is a pipe whose other end closes with this process: a fit that outlived
+                # its sweep would go on beside the one that the next sweep begins in the same folder.
                 return subprocess.Popen(
                     [*self.command, *self.arguments],
                     stdin=subprocess.PIPE,
@@ -87,7 +88,7 @@ def open_sweep(out: Path, runs: Sequence[SweepRun]) -> None:
     """Note the command lines of the runs in the sweep's folder, beside those that are there.
 
     Raises:
-        RunError: A run of the same values was begun there with other arguments, or the folder cannot be written.
+        RunError: A run of the same values was begun there with other arguments, or it cannot be written.
     """
     file, known = out / RECORD, dict[str, Any]()
     if file.is_file():
@@ -118,7 +119,7 @@ class Pool:
     environment: Callable[[int], Mapping[str, str]]
 
     def run(self, fits: Mapping[str, Fitter]) -> Iterator[tuple[str, int]]:
-        """Yield each fit's name and exit status, in the order in which they end; that of a signal is negative."""
+        """Yield each fit's name and exit status in the order of their ends; that of a signal is negative."""
         waiting, running = list(fits.items()), dict[int, tuple[str, subprocess.Popen[bytes]]]()
         try:
             while waiting or running:
@@ -166,7 +167,7 @@ class Slurm:
     def run(self, fits: Mapping[str, Fitter]) -> Iterator[tuple[str, int]]:
         """Yield each fit's name and exit status, in the order in which they end.
 
-        A job that an earlier sweep submitted and that still waits or runs is waited for, and not submitted anew.
+        A job that an earlier sweep submitted and that still waits or runs is waited for, not submitted anew.
 
         Raises:
             ConfigError: There is no such cluster here, or no such option.

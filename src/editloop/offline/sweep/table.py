@@ -1,7 +1,7 @@
 """What a sweep found: a table of all its fits by what they validated, as Markdown, JSON and a figure.
 
-Fits are compared on their validation parts alone. Those of one setting with different seeds are one line, with
-the standard error of their mean.
+Fits are compared on their validation parts alone. Those of one setting with different seeds are one line,
+with the standard error of their mean.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def compare(out: Path, runs: Sequence[SweepRun]) -> list[Line]:
     """Return what the finished fits of a sweep validated, the best lines marked.
 
     The validation cost decides if every fit has one, because it means the same for all methods. Losses are
-    compared within a method only, and not at all if the lines differ in anything that changes the loss itself.
+    compared within a method only, and not at all if the lines differ in what changes the loss itself.
 
     Args:
         out: The sweep's folder.
@@ -198,4 +198,3 @@ def figure(lines: Sequence[Line]) -> Figure:
         axes.invert_yaxis()
         tidy(axes, method, "validation cost" if by_cost else "validation loss")
     return made
-
