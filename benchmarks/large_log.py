@@ -2,8 +2,8 @@
 
 A synthetic log of short rows is written in Parquet files of up to a million rows. Engines do the same work
 on them: reading rows, and finding repeated ones. Then the verbs' own functions run on a quarter of the files
-and on all of them, each in a process of its own, so that a memory that grows with the log shows. Rates are rows
-per second of processor time, since other programs may use the machine meanwhile.
+and on all of them, each in a process of its own, so that a memory that grows with the log shows. Rates are
+rows per second of processor time, since other programs may use the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -262,8 +262,8 @@ def _markdown(measured: Mapping[str, Any]) -> str:
     rows = measured["rows"]
     lines = [
         f"A synthetic log of {rows:,} short rows in {measured['files']} Parquet files, "
-        f"{measured['bytes'] / 1e6:,.0f} MB. Rates are rows per second of processor time of one process; where "
-        "an engine has threads, the time of all of them counts. "
+        f"{measured['bytes'] / 1e6:,.0f} MB. Rates are rows per second of processor time of one process; "
+        "where an engine has threads, the time of all of them counts. "
         "",
         "All of it goes the way of a log that is larger than memory, whatever its size.",
         "",

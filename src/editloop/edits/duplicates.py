@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Container
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from editloop.edits.record import Record, fingerprint
 
@@ -64,6 +66,23 @@ def hash64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+class Suspects:
+    """The rows whose content or id another row may have, too: a bit for each row of the log.
+
+    Only these have to be compared with each other. A row that is not among them is new.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._bits = np.zeros(rows // 8 + 1, np.uint8)
+
+    def add(self, rows: NDArray[np.int64]) -> None:
+        """Mark rows, by their numbers from 0."""
+        np.bitwise_or.at(self._bits, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
+
+    def __contains__(self, row: int) -> bool:
+        return bool(self._bits[row >> 3] >> (row & 7) & 1)
+
+
 class Duplicates:
     """The rows of a log that were seen so far: their contents, and the ids that came with them.
 
@@ -72,7 +91,7 @@ class Duplicates:
             any row may.
     """
 
-    def __init__(self, suspects: Container[int] | None = None) -> None:
+    def __init__(self, suspects: Suspects | None = None) -> None:
         self._suspects = suspects
         self._contents = HashSet()
         self._ids = HashSet()

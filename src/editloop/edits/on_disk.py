@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from editloop.edits.duplicates import Suspects
 from editloop.edits.formats import Source
 from editloop.errors import LogError, MissingExtraError
 from editloop.extras import requires
@@ -25,30 +25,13 @@ from editloop.parallel import cores
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["LARGE_ROWS", "Suspects", "database", "find_suspects", "is_installed"]
+__all__ = ["LARGE_ROWS", "add_batches", "columns_of", "database", "find_suspects", "is_installed"]
 
 LARGE_ROWS = 1_000_000
 """From so many rows on, hashes of rows are kept on the disk: in memory, a million rows take 32 to 64 MB."""
 
 MEMORY = "512MB"
 """The most memory that DuckDB takes; what is beyond it goes to the temporary folder."""
-
-
-class Suspects:
-    """The rows whose content or id another row may have, too: a bit for each row of the log.
-
-    Only these have to be compared with each other. A row that is not among them is new.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self._bits = np.zeros(rows // 8 + 1, np.uint8)
-
-    def add(self, rows: NDArray[np.int64]) -> None:
-        """Mark rows, by their numbers from 0."""
-        np.bitwise_or.at(self._bits, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
-
-    def __contains__(self, row: int) -> bool:
-        return bool(self._bits[row >> 3] >> (row & 7) & 1)
 
 
 def find_suspects(source: Source, columns: Mapping[str, str]) -> Suspects | None:

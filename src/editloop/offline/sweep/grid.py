@@ -111,23 +111,26 @@ def make_runs(grid: Grid, inputs: Mapping[str, str], out: Path, rest: Sequence[s
     """
     if not grid:
         raise ConfigError("the grid is empty", do="--grid FIELD=VALUE,VALUE or --grid-file FILE")
-    for name, values in grid.items():
+    for name, several in grid.items():
         _check(name)
-        if not values or len({str(value) for value in values}) != len(values):
+        if not several or len({str(value) for value in several}) != len(several):
             raise ConfigError("a field of the grid needs values, each once", seen=name)
-    runs = []
-    for point in itertools.product(*grid.values()):
-        values = dict(zip(grid, point, strict=True))
-        given = {**inputs, **{name: str(values[name]) for name in INPUTS if name in values}}
-        if lacking := [name for name in INPUTS if not given.get(name)]:
-            raise ConfigError(
-                f"the fits have no {lacking[0]}", do="give LOG and --base, or put them into the grid"
-            )
-        flags = [flag for name, value in values.items() if name not in INPUTS for flag in _flags(name, value)]
-        name = _name(values)
-        where = ("--base", given["base"], "--out", str(out / name))
-        runs.append(SweepRun(name, values, ("fit", given["log"], *where, *flags, *rest)))
-    return runs
+    points = (dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values()))
+    return [_make_run(values, inputs, out, rest) for values in points]
+
+
+def _make_run(
+    values: Mapping[str, Any], inputs: Mapping[str, str], out: Path, rest: Sequence[str]
+) -> SweepRun:
+    """Return the run of one point of a grid."""
+    given = {**inputs, **{name: str(values[name]) for name in INPUTS if name in values}}
+    if lacking := [name for name in INPUTS if not given.get(name)]:
+        raise ConfigError(
+            f"the fits have no {lacking[0]}", do="give LOG and --base, or put them into the grid"
+        )
+    name, where = _name(values), ("--base", given["base"], "--out")
+    flags = [flag for field, value in values.items() if field not in INPUTS for flag in _flags(field, value)]
+    return SweepRun(name, values, ("fit", given["log"], *where, str(out / name), *flags, *rest))
 
 
 def _check(name: str) -> None:
