@@ -88,10 +88,12 @@ def sweep(
     options = _options(cluster_set or [])
     open_sweep(out, runs)
     with shown_progress() as callback:
+        here: Pool | Slurm
+        own: list[str] = []
         if cluster is None:
             here, own = _pool(jobs, rest, callback)
         else:
-            here, own = _cluster(out, cluster, jobs, options), []
+            here = _cluster(out, cluster, jobs, options)
         failed = _run(out, runs, here, own, callback)
     _show(out, runs, failed)
 
