@@ -91,7 +91,7 @@ def sweep(
         here: Pool | Slurm
         own: list[str] = []
         if cluster is None:
-            here, own = _pool(jobs, rest, callback)
+            here, own = _pool(jobs, runs, callback)
         else:
             here = _cluster(out, cluster, jobs, options)
         failed = _run(out, runs, here, own, callback)
@@ -127,7 +127,7 @@ def _options(texts: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def _pool(jobs: int | None, rest: Sequence[str], callback: ProgressCallback) -> tuple[Pool, list[str]]:
+def _pool(jobs: int | None, runs: Sequence[SweepRun], callback: ProgressCallback) -> tuple[Pool, list[str]]:
     """Return the pool of this machine and the flags of its fits, and say what each fit gets of it."""
     import torch
 
@@ -145,7 +145,7 @@ def _pool(jobs: int | None, rest: Sequence[str], callback: ProgressCallback) -> 
     environment = {"OMP_NUM_THREADS": str(threads)}
     if gpus:
         line += f", on {len(gpus)} GPU{'s' * (len(gpus) > 1)}"
-    elif "--memory" not in rest:
+    elif not any(each.startswith("--memory") for run in runs for each in run.arguments):
         # A fit takes a share of what it finds free, and what the others are about to take is still free then.
         free, why = free_memory(choose_device("cpu")[0])
         own = ["--memory", f"{SHARE * free / jobs / 1e6:.0f}MB"]

@@ -150,14 +150,12 @@ def iter_records(
     is_flat = source.format.is_flat or bool(parallel)  # an empty line of parallel files is an empty cell
     reader = RowReader(report, source.format, mapped, is_flat, empty)
     rows = check_columns(source, mapped, log)
-    suspects = find_suspects(source, mapped)
 
     def records() -> Iterator[Record]:
         # This closure also keeps `plain` alive, whose temporary files are deleted when it is collected.
+        seen = Duplicates(find_suspects(source, mapped))
         with bad:
-            yield from _records(
-                rows, reader, report, bad, source, Duplicates(suspects), keep_duplicates, users, progress
-            )
+            yield from _records(rows, reader, report, bad, source, seen, keep_duplicates, users, progress)
         report.first_bad, report.quarantine, report.problem = bad.first, bad.path, bad.problem
         if isinstance(log, Path):  # at the end, so that the first record does not wait for another reading
             report.sha256 = hash_log(*(plain.sources if plain is not None else (log,)))

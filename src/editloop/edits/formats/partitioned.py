@@ -124,13 +124,13 @@ class PartitionedLog:
             LogError: No file is there, or one cannot be read.
             LogFormatError: A file is not Parquet, or its columns are not those of the others.
         """
-        requires("parquet")
         if "://" not in self.address:
             paths = _local_files(self.address)
             openers = [partial(open, path, "rb") for path in paths]
         else:
             system, paths = _remote_files(self.address)
             openers = [partial(system.open, path, "rb") for path in paths]
+        requires("parquet")
         return _source(paths, openers, self.address, wanted)
 
 
