@@ -228,6 +228,20 @@ class TestLarge:
         log = read_log(tmp_path, map="response=a.text")
         assert (len(log), log.report.duplicates) == (1, 1)
 
+    @pytest.mark.parametrize("begin", [8, 150_000])
+    def test_a_damaged_file_is_one_line_where_it_is_scanned(self, tmp_path: Path, begin: int) -> None:
+        write(tmp_path / "a.parquet", [row(0)])
+        rows = [row(i, response=f"{i * 7919 % 104729:x} {i}") for i in range(30_000)]
+        whole = bytearray(write(tmp_path / "b.parquet", rows).read_bytes())
+        whole[begin : begin + 4000] = b"\xff" * 4000
+        (tmp_path / "b.parquet").write_bytes(whole)
+        fails(tmp_path, "damaged")
+
+    def test_a_column_that_holds_no_texts_is_compared_in_memory(self, tmp_path: Path) -> None:
+        write(tmp_path / "a.parquet", [row(0, response=["r"]), row(1, response=["r"])])
+        log = read_log(tmp_path, max_bad_share=1)
+        assert log.report.bad_rows == 2
+
     def test_a_full_disk_is_one_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import duckdb
 

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,18 +67,32 @@ def find_suspects(source: Source, columns: Mapping[str, str]) -> Suspects | None
     ):  # a path into a column, which is not compared here
         return None
     has_id = identity in there
-    batches = source.scan([*wanted, identity] if has_id else wanted)
+    batches = _readable(source.scan([*wanted, identity] if has_id else wanted))
+    first = next(batches, None)
+    if first is None or not all(_has_texts(column.type) for column in first.columns):
+        return None  # most of its rows are no records
+    batches = _as_texts(chain([first], batches))
     found = Suspects(source.total)
     with database() as connection:
         content = f"hash({', '.join(f't{i}' for i in range(len(wanted)))})"
         own = f"t{len(wanted)}" if has_id else "NULL"
         hashes = f"SELECT {content} AS content, CASE WHEN {own} IS NOT NULL THEN hash({own}) END AS id"
-        add_batches(connection, f"CREATE TABLE rows AS {hashes} FROM batches", _as_texts(batches))
+        add_batches(connection, f"CREATE TABLE rows AS {hashes} FROM batches", batches)
         for key in ("content", "id") if has_id else ("content",):
             repeated = f"SELECT {key} FROM rows WHERE {key} IS NOT NULL GROUP BY {key} HAVING count(*) > 1"
             for (numbers,) in columns_of(connection, f"SELECT rowid FROM rows WHERE {key} IN ({repeated})"):
                 found.add(numbers)
     return found
+
+
+def _has_texts(type: pa.DataType) -> bool:
+    """Whether the values of a column can be compared as texts."""
+    import pyarrow.types as types
+
+    if types.is_dictionary(type):
+        return _has_texts(type.value_type)
+    kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_null)
+    return any(is_kind(type) for is_kind in kinds)
 
 
 def _as_texts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -87,6 +102,21 @@ def _as_texts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         columns = [column.cast(pa.string()) for column in batch.columns]
         yield pa.RecordBatch.from_arrays(columns, names=[f"t{i}" for i in range(len(columns))])
+
+
+def _readable(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches.
+
+    Raises:
+        LogError: A file is damaged.
+    """
+    import pyarrow as pa
+
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        what = str(error).strip().partition("\n")[0]
+        raise LogError(f"the log is damaged, {what}", do="write it again") from error
 
 
 def is_installed() -> bool:
@@ -119,8 +149,6 @@ def database() -> Iterator[Any]:
             with duckdb.connect(str(Path(folder) / "rows.duckdb"), config=settings) as connection:
                 yield connection
         except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
-            if isinstance(error, LogError):
-                raise
             line = str(error).strip().partition("\n")[0]
             raise LogError(
                 f"the rows cannot be kept in the temporary folder, {line}",
@@ -130,20 +158,34 @@ def database() -> Iterator[Any]:
 
 
 def add_batches(connection: Any, query: str, batches: Iterator[pa.RecordBatch]) -> None:
-    """Run a query on Arrow batches, which it calls `batches`. Their order becomes that of the rows."""
+    """Run a query on Arrow batches, which it calls `batches`. Their order becomes that of the rows.
+
+    An error of whoever gives the batches is raised as it is.
+    """
     import pyarrow as pa
 
     first = next(batches, None)
     if first is None:
         raise LogError("the log has no rows", do="check what wrote it")
 
+    failures: list[BaseException] = []
+
     def all_of_them() -> Iterator[pa.RecordBatch]:
         yield first
-        yield from batches
+        try:
+            yield from batches
+        except BaseException as error:  # an interrupt, too: DuckDB would make it an error of its own
+            failures.append(error)
+            raise
 
     reader = pa.RecordBatchReader.from_batches(first.schema, all_of_them())
     connection.register("batches", reader)
-    connection.execute(query)
+    try:
+        connection.execute(query)
+    except Exception:
+        if failures:
+            raise failures[0] from None
+        raise
     connection.unregister("batches")
 
 

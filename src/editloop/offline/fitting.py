@@ -221,7 +221,7 @@ def _check_base(policy: Policy, config: FitConfig) -> None:
     """Refuse a base that this process cannot train.
 
     Raises:
-        ConfigError: It is on another GPU; the launcher asks for FSDP; or all weights should be trained, and it
+        ConfigError: It is on another GPU; the launcher asks for FSDP; or all weights should be trained and it
             is quantised, or not in float32.
     """
     check_device(policy.device, processes(policy.device))
