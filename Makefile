@@ -52,9 +52,9 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# make bench NAME=train-speed BASE=smollm2
+# make bench NAME=train-speed BASE=smollm2, or NAME=large-log ROWS=100000000
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks $(NAME) $(if $(BASE),--base $(BASE))
+	$(BIN)/python -m benchmarks $(NAME) $(if $(BASE),--base $(BASE)) $(if $(ROWS),--rows $(ROWS))
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -38,6 +38,7 @@ BENCHMARKS = {
     "generations": "generations:run",
     "in-context": "in_context:run",
     "inheritance": "inheritance:run",
+    "large-log": "large_log:run",
     "learners": "learners:run",
     "learning-speed": "learning_speed:run",
     "log-scale": "log_scale:run",
@@ -77,6 +78,7 @@ def bench(
     sizes: Annotated[
         str | None, typer.Option(help="The bases of train-speed on a GPU, such as 0.5b,3b.")
     ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="The rows of log-scale and large-log.")] = None,
     base: Annotated[
         str | None, typer.Option(help="The base of train-speed and real-trl: a folder, a hub name, smollm2.")
     ] = None,
@@ -87,7 +89,8 @@ def bench(
     module, _, function = BENCHMARKS[name].partition(":")
     run = getattr(import_module(f"benchmarks.{module}"), function)
     named = [size.strip() for size in (sizes or "").split(",") if size.strip()]
-    options: dict[str, Any] = ({"sizes": named} if named else {}) | ({"base": base} if base else {})
+    given = {"sizes": named or None, "base": base, "rows": rows}
+    options: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
     for option, value in options.items():
         if option not in inspect.signature(run).parameters:
             raise ConfigError(f"{name} takes no --{option}", seen=value, do="leave it out")

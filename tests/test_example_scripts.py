@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import editloop
+from editloop.edits import write_log
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
@@ -42,7 +43,14 @@ def served(run: Path, folder: Path) -> Iterator[str]:
 
 
 def test_examples_are_short_and_all_are_run_here() -> None:
-    assert SCRIPTS == ["application", "choose_among_arms", "custom_cost", "fit_and_evaluate", "read_a_log"]
+    assert SCRIPTS == [
+        "application",
+        "choose_among_arms",
+        "custom_cost",
+        "fit_and_evaluate",
+        "large_log_with_ray",
+        "read_a_log",
+    ]
     for script in SCRIPTS:
         text = (EXAMPLES / f"{script}.py").read_text(encoding="utf-8")
         assert len(text.splitlines()) < 60 and f"python examples/{script}.py" in text
@@ -64,6 +72,24 @@ def test_choose_among_arms(tmp_path: Path) -> None:
     assert sum(plays.values()) == 200
     assert plays["friendly"] > 150  # the arm whose edits cost least
     assert re.search(r"with probability (0\.\d+|1\.00)", said)
+
+
+def test_a_large_log_with_ray(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not among the tests' libraries: pip install 'ray[data]'")
+    rows = [("ann", "a b c d", "a b c x"), ("ann", "a b", "a b"), ("bob", "a b", "x y"), ("bob", "a b", None)]
+    for part in range(2):
+        log = [
+            editloop.Record(context=f"{part} {i}", response=response, edit=edit, user=user)
+            for i, (user, response, edit) in enumerate(rows)
+        ]
+        (tmp_path / "log").mkdir(exist_ok=True)
+        write_log(log, tmp_path / "log" / f"{part}.parquet")
+    said = run("large_log_with_ray", tmp_path, "log", str(tmp_path / "pairs"))
+    # By hand: one word of four is replaced and nothing of the other draft; two words of two are.
+    assert re.search(r"ann +4 edits cost 0\.1250 on average", said)
+    assert re.search(r"bob +2 edits cost 1\.0000 on average", said)
+    lines = [line for file in (tmp_path / "pairs").iterdir() for line in file.read_text().splitlines()]
+    assert sorted(json.loads(line)["chosen"] for line in lines) == ["a b c x"] * 2 + ["x y"] * 2
 
 
 def test_custom_cost(tmp_path: Path) -> None:

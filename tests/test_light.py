@@ -32,7 +32,7 @@ BROUGHT_BY_OTHERS = {"starlette"}  # by fastapi
 HEAVY_NAMES = {"Policy", "Sample", "evaluate", "fit", "load_base"}
 """The names of the package that need `train`."""
 
-LIGHT_VERBS = {"inspect", "diagnose", "estimate", "export", "import"}
+LIGHT_VERBS = {"inspect", "diagnose", "estimate", "export", "import", "split"}
 
 
 ROOMS = (
@@ -164,6 +164,7 @@ for verb in {VERBS!r}:
 
 ARGUMENTS = {
     ("fit",): (["log.jsonl", "--base", "nowhere"], "train"),
+    ("sweep",): (["log.jsonl", "--base", "nowhere", "--grid", "seed=0"], "train"),
     ("simulate",): (["."], "train"),
     ("evaluate",): (["run", "log.jsonl"], "train"),
     ("serve",): (["."], "serve"),
@@ -216,6 +217,8 @@ def test_the_light_verbs_work(log: Path) -> None:
     exported = command(["export", "log.jsonl", "--to", "trl-dpo", "--out", "pairs.jsonl"], ALL, log.parent)
     assert exported.returncode == 0, exported.stderr
     assert len((log.parent / "pairs.jsonl").read_text(encoding="utf-8").splitlines()) == 12
+    divided = command(["split", "log.jsonl", "--validation", "0.25"], ALL, log.parent)
+    assert divided.returncode == 0 and "9 in train.jsonl, 3 in validation.jsonl" in divided.stdout
     asked = command(["retire", "sft@1a2b3c4d", "--server", "http://127.0.0.1:9"], ALL, log.parent)
     assert asked.returncode == 1 and "does not answer" in asked.stderr
 
@@ -225,6 +228,7 @@ CALLS = {
     "editloop.read_log('there.parquet')": "parquet",
     "editloop.read_log('there.jsonl.zst')": "parquet",
     "editloop.write_log(log, 'out', format='dataset')": "datasets",
+    "editloop.read_log('s3://bucket/log')": "large",
     "editloop.read_log('postgresql://localhost/edits')": "serve",
     "editloop.get_cost('ter:word/edit')(['a b'], ['b a'])": "ter",
     "editloop.get_cost('semantic:encoder')(['a b'], ['b a'])": "semantic",

@@ -37,6 +37,8 @@ class Extra(NamedTuple):
 
 EXTRAS = {
     "parquet": Extra("reading and writing Parquet and zstd", ("pyarrow",)),
+    "large": Extra("logs that are larger than memory, or in an object store,", ("duckdb", "fsspec")),
+    "s3": Extra("logs in S3", ("s3fs",)),
     "datasets": Extra("reading and writing data sets in Hugging Face format", ("datasets",)),
     "docx": Extra("reading Word documents", ("defusedxml",)),
     "plots": Extra("drawing", ("matplotlib",)),
@@ -68,6 +70,7 @@ EXTRAS = {
     "llm": Extra("a user played by an LLM", ("openai",)),
     "semantic": Extra("the semantic cost", ("sentence_transformers",)),
     "smollm2": Extra("reading a GGUF file", ("gguf",)),
+    "slurm": Extra("running jobs by Slurm", ("submitit",)),
     "quantized": Extra("a base in 4 bits", ("bitsandbytes",)),
 }
 """The extras of pyproject.toml by name; a test compares the two."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from editloop.edits import register_cost
+from editloop.errors import ConfigError
 from editloop.offline import FitConfig, fit
 from editloop.policy import RunFolder, load_base
 from small_log import small_log
@@ -145,4 +146,12 @@ def test_an_error_in_two_processes_ends_both(base: Any, tmp_path: Path) -> None:
     done = launch(tmp_path, str(base(chat=True)), tmp_path / "run", max_length=8)
     assert done.returncode != 0
     assert "EmptyViewError" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_launch_with_fsdp_is_refused(base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = load_base(str(base(chat=True)), device="cpu")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch --use_fsdp` sets it
+    with pytest.raises(ConfigError, match=r"\(FSDP\)"):
+        fit(small_log(42), policy, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -25,6 +25,8 @@ from editloop.cli import (
     lab,
     serve,
     simulate,
+    split,
+    sweep,
     theory,
 )
 from editloop.cli.configured import SectionedCommand
@@ -49,6 +51,7 @@ VERBS: dict[Callable[..., None], str] = {
     inspect.inspect: "Check a log and show what is in it.",
     diagnose.diagnose: "What a log says about its users, and which method to train.",
     fit.fit: "Train policies from a log.",
+    sweep.sweep: "A grid of fits, here or by Slurm, and one table of what they validated.",
     simulate.simulate: "The online phase: choose among a run's policies while a user edits.",
     evaluate.evaluate: "Held-out likelihood and accuracies of a run's policies.",
     estimate.estimate: "What other rules of choice would have cost, from a log of decisions.",
@@ -58,6 +61,7 @@ VERBS: dict[Callable[..., None], str] = {
     arms.retire: "Stop playing an arm of a server.",
     importing.import_: "Make a log, or records of a server, from the export of another tool.",
     export.export: "Write a view of a log in another tool's format.",
+    split.split: "Write the train, validation and test parts of a log.",
     demo.demo: "The whole loop on the embedded lab: logs, policies, their costs, a report.",
     demo_real.demo_real: "The whole loop on a real base, SmolLM2: drafts, edits, policies, before and after.",
     theory.theory: f"The paper's claims in worlds where everything is known: {', '.join(theory.CLAIMS)}.",
@@ -73,7 +77,7 @@ app.add_typer(lab.lab, name="lab")
 INTERRUPTED = 130
 """The exit status after Ctrl-C: 128 and the number of the signal, as shells have it."""
 
-GOES_ON = ("fit", "demo", "demo-real", "simulate", "serve-demo")
+GOES_ON = ("fit", "sweep", "demo", "demo-real", "simulate", "serve-demo")
 """Verbs that, run again, continue what was interrupted."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")

@@ -59,13 +59,17 @@ def configured(
             keyword = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             parameters += flags if name == "given" else [keyword]
 
+        def configuration(typed: Mapping[str, Any]) -> Any:
+            """Return the configuration that the flags make, by the parameters of the verb."""
+            values = _values(own, typed)
+            return make(values | {name: typed[name] for name in nested if typed[name]})
+
         @wraps(verb)
         def expanded(**options: Any) -> None:
             typed = {flag.name: options.pop(flag.name) for flag in flags}
-            values = _values(own, typed)
-            values |= {name: typed[name] for name in nested if typed[name]}
-            verb(given=make(values), **options)
+            verb(given=configuration(typed), **options)
 
+        expanded.configuration = configuration  # type: ignore[attr-defined]
         expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         expanded.common_flags = {field.flag for field in own if field.common} | {*nested}  # type: ignore[attr-defined]
         expanded.flag_of_path = {field.path: field.flag for field in own}  # type: ignore[attr-defined]

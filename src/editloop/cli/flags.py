@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from glob import has_magic
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,8 @@ from editloop.errors import ConfigError
 
 
 def _located(log: str) -> Any:
-    """Return the path of a log, or its address in a database, from the text of a flag."""
-    if "://" not in log:  # without the import below, which takes a while, for the usual case
+    """Return the path of a log, or its address, from the text of a flag."""
+    if "://" not in log and not has_magic(log):  # without the import below, which takes a while
         return Path(log)
     from editloop.edits import locate
 
@@ -28,8 +29,8 @@ LogPath = Annotated[
     typer.Argument(
         metavar="LOG",
         parser=_located,
-        help="JSONL, CSV, TSV, Parquet, a datasets folder, - for standard input, or a server's store: "
-        "sqlite:///edits.db",
+        help="JSONL, CSV, TSV, Parquet, a folder or glob of Parquet files, s3://bucket/log, a datasets "
+        "folder, - for standard input, or a server's store: sqlite:///edits.db",
     ),
     Place.READ,
 ]

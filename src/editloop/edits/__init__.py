@@ -17,6 +17,7 @@ from editloop.edits.record import Context, Message, Record, Status, context_text
 from editloop.edits.redline import Span, count_changes, redline
 from editloop.edits.seen import row_hashes
 from editloop.edits.split import Split, SplitBy, split
+from editloop.edits.splitting import split_log
 from editloop.edits.summary import LogSummary, summarize
 from editloop.edits.tally import Group
 from editloop.edits.views import (
@@ -27,6 +28,7 @@ from editloop.edits.views import (
     costs,
     preferences,
     supervision,
+    view_batches,
 )
 from editloop.edits.writing import write_log
 
@@ -75,7 +77,9 @@ __all__ = [
     "register_cost",
     "row_hashes",
     "split",
+    "split_log",
     "summarize",
     "supervision",
+    "view_batches",
     "write_log",
 ]

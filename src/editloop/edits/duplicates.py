@@ -2,6 +2,7 @@
 
 Logs are streamed and may be larger than the memory, so 64-bit hashes are kept instead of the rows. By the
 birthday bound, n² / 2 / 2^64, the chance that any two of a million different rows have one hash is 3 in 10^8.
+Where it is known which rows may be repeated (`on_disk.py`), only theirs are kept.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import hashlib
 from array import array
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from editloop.edits.record import Record, fingerprint
 
@@ -62,19 +66,48 @@ def hash64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-class Duplicates:
-    """The rows of a log that were seen so far: their contents, and the ids that came with them."""
+class Suspects:
+    """The rows whose content or id another row may have, too: a bit for each row of the log.
 
-    def __init__(self) -> None:
+    Only these have to be compared with each other. A row that is not among them is new.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._bits = np.zeros(rows // 8 + 1, np.uint8)
+
+    def add(self, rows: NDArray[np.int64]) -> None:
+        """Mark rows, by their numbers from 0."""
+        np.bitwise_or.at(self._bits, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
+
+    def __contains__(self, row: int) -> bool:
+        return bool(self._bits[row >> 3] >> (row & 7) & 1)
+
+
+class Duplicates:
+    """The rows of a log that were seen so far: their contents, and the ids that came with them.
+
+    Args:
+        suspects: The numbers of the rows, from 0, that may have the content or the id of another one; None if
+            any row may.
+    """
+
+    def __init__(self, suspects: Suspects | None = None) -> None:
+        self._suspects = suspects
         self._contents = HashSet()
         self._ids = HashSet()
 
-    def see(self, record: Record) -> Literal["new", "duplicate", "conflict"]:
+    def see(self, record: Record, row: int = 0) -> Literal["new", "duplicate", "conflict"]:
         """Add a record, and return whether it is new, an exact duplicate, or in conflict.
 
         In a conflict, an earlier record with other content has the same id. The record is not added then, so
         that a later record with the same content is still new.
+
+        Args:
+            record: The record.
+            row: The number of its row.
         """
+        if self._suspects is not None and row not in self._suspects:
+            return "new"
         content = fingerprint(record)
         key = int(content[:16], 16)
         if key in self._contents:

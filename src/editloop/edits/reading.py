@@ -27,6 +27,7 @@ from editloop.edits.formats import (
 from editloop.edits.formats.lines import NOT_UTF8
 from editloop.edits.formats.plain import STANDARD_INPUT, Plain, make_plain
 from editloop.edits.log import Log, ReadReport, RecordStream, hash_log
+from editloop.edits.on_disk import find_suspects
 from editloop.edits.quarantine import Quarantine
 from editloop.edits.record import Record
 from editloop.edits.rows import Empty, RowReader, check_columns
@@ -166,11 +167,14 @@ def iter_records(
 
     def records() -> Iterator[Record]:
         # This closure also keeps `plain` alive, whose temporary files are deleted when it is collected.
+        seen = Duplicates(find_suspects(source, mapped))
         with bad:
-            yield from _records(rows, reader, report, bad, source, keep_duplicates, users, progress)
+            yield from _records(rows, reader, report, bad, source, seen, keep_duplicates, users, progress)
         report.first_bad, report.quarantine, report.problem = bad.first, bad.path, bad.problem
         if isinstance(log, Path):  # at the end, so that the first record does not wait for another reading
             report.sha256 = source.sha256 or hash_log(*(plain.sources if plain is not None else (log,)))
+        elif log.has_files:
+            report.sha256 = log.sha256()
         if progress is not None:
             progress(source.total, source.total)
         _refuse_if_too_many(report, max_bad_share)
@@ -210,18 +214,19 @@ def _records(
     report: ReadReport,
     bad: Quarantine,
     source: Source,
+    seen: Duplicates,
     keep_duplicates: bool,
     users: Collection[str] | None,
     progress: Progress | None,
 ) -> Iterator[Record]:
     """Yield the records of rows; rows that give none are counted in the report and go to quarantine."""
-    seen, digest = Duplicates(), hashlib.sha256()
-    is_file = isinstance(report.path, Path)
+    digest = hashlib.sha256()
+    has_files = isinstance(report.path, Path) or report.path.has_files
     for raw in rows:
         report.rows_read += 1
         if progress is not None and report.rows_read % 1000 == 0:
             progress(raw.done, source.total)
-        if not is_file:  # a database has no file to hash, or one that other tables change, too
+        if not has_files:  # a database has no file to hash, or one that other tables change, too
             digest.update(json.dumps(raw.columns, sort_keys=True, default=str).encode())
         if not raw.is_draft:
             report.left_out[raw.reason] += 1
@@ -231,7 +236,7 @@ def _records(
         if users is not None and record is not None and record.user not in users:
             report.other_users += 1
             continue
-        novelty = seen.see(record) if record is not None else "new"
+        novelty = seen.see(record, raw.line - 1) if record is not None else "new"
         if novelty == "conflict":
             record, reason = None, "id: belongs to an earlier row with other content"
         report.duplicates += novelty == "duplicate"
@@ -244,7 +249,7 @@ def _records(
             yield record
         else:
             report.dropped_duplicates += 1
-    if not is_file:
+    if not has_files:
         report.sha256 = digest.hexdigest()
 
 

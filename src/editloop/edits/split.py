@@ -51,26 +51,32 @@ def split(
         LogError: By user, a record has no user, or there are fewer users than parts. By time, a record has no
             time.
     """
+    check_split(by, validation, test)
+    records = tuple(records)
+    keys = _context_keys(records) if by == "context" else [key_of(record, by) for record in records]
+    # The order of the hashes, not that of the rows, so that the same records give the same parts. Keys are
+    # split, not records, so that records of one user, or with one id, are in one part.
+    ranked = sorted(set(keys), key=None if by == "time" else lambda key: seeded_hash(key, seed))
+    n_train, n_validation = part_sizes(len(ranked), by, validation, test)
+    part = {key: (i >= n_train) + (i >= n_train + n_validation) for i, key in enumerate(ranked)}
+    chosen: tuple[list[Record], ...] = ([], [], [])
+    for record, key in zip(records, keys, strict=True):
+        chosen[part[key]].append(record)
+    return Split(*map(tuple, chosen))
+
+
+def check_split(by: SplitBy, validation: float, test: float) -> None:
+    """Refuse a split that is none.
+
+    Raises:
+        ConfigError: Unknown `by`, or the shares leave nothing for train.
+    """
     if by not in get_args(SplitBy):
         raise ConfigError("unknown split", seen=by, do=f"split by {', '.join(get_args(SplitBy))}")
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ConfigError(
             "validation and test shares must leave some for train", seen=(validation, test), do="lower them"
         )
-    records = tuple(records)
-    keys = _context_keys(records) if by == "context" else [_key(record, by) for record in records]
-    # The order of the hashes, not that of the rows, so that the same records give the same parts. Keys are
-    # split, not records, so that records of one user, or with one id, are in one part.
-    ranked = sorted(set(keys), key=None if by == "time" else lambda key: _hash(key, seed))
-    parts = 1 + (validation > 0) + (test > 0)
-    if by == "user" and len(ranked) < parts:
-        raise LogError("fewer users than parts to split into", seen=len(ranked), do="split by record")
-    n_train, n_validation = _sizes(len(ranked), validation, test)
-    part = {key: (i >= n_train) + (i >= n_train + n_validation) for i, key in enumerate(ranked)}
-    chosen: tuple[list[Record], ...] = ([], [], [])
-    for record, key in zip(records, keys, strict=True):
-        chosen[part[key]].append(record)
-    return Split(*map(tuple, chosen))
 
 
 def _context_keys(records: Sequence[Record]) -> list[str]:
@@ -84,8 +90,16 @@ def _context_keys(records: Sequence[Record]) -> list[str]:
     return [least[record.context] for record in records]
 
 
-def _key(record: Record, by: SplitBy) -> str:
-    """Return the key that is split: records with equal keys stay together."""
+def key_of(record: Record, by: SplitBy) -> str:
+    """Return the key that is split: records with equal keys stay together.
+
+    Args:
+        record: The record.
+        by: Not `context`, whose keys are those of all its records.
+
+    Raises:
+        LogError: By user, it has no user; by time, no time.
+    """
     if by == "user":
         if record.user is None:
             raise LogError("a record without a user", seen=record.id, do="split by record, or map user")
@@ -99,15 +113,21 @@ def _key(record: Record, by: SplitBy) -> str:
     return record.id
 
 
-def _hash(key: str, seed: int) -> bytes:
+def seeded_hash(key: str, seed: int) -> bytes:
+    """Return the hash of a key by which keys are put in order."""
     return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()
 
 
-def _sizes(n: int, validation: float, test: float) -> tuple[int, int]:
-    """Return how many of n go to train and to validation; the rest is test.
+def part_sizes(n: int, by: SplitBy, validation: float, test: float) -> tuple[int, int]:
+    """Return how many of n keys go to train and to validation; the rest is test.
 
     Each part that is wanted gets at least one, as long as that leaves one for each part before it.
+
+    Raises:
+        LogError: By user, there are fewer users than parts.
     """
+    if by == "user" and n < 1 + (validation > 0) + (test > 0):
+        raise LogError("fewer users than parts to split into", seen=n, do="split by record")
     n_test = min(max(1, round(test * n)), max(0, n - 1 - (validation > 0))) if test else 0
     n_validation = min(max(1, round(validation * n)), max(0, n - 1 - n_test)) if validation else 0
     return n - n_validation - n_test, n_validation

@@ -7,8 +7,9 @@ why. Whether an empty view is an error is decided by those who need its rows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Generic, TypeVar
 
 from editloop.edits.cost import Cost
@@ -98,6 +99,21 @@ def costs(records: Iterable[Record], cost: Cost) -> View[CostObservation]:
         for (record, _), value in zip(seen, values.tolist(), strict=True)
     )
     return View(tuple(rows), dropped)
+
+
+def view_batches(
+    records: Iterable[Record], view: Callable[[Sequence[Record]], View[Row]], *, rows: int = 1000
+) -> Iterator[View[Row]]:
+    """Yield the view of so many records at a time, for a log that is larger than memory.
+
+    Args:
+        records: The records, such as `iter_records` streams them.
+        view: `supervision`, `preferences`, or `costs` with its cost.
+        rows: The records of a batch.
+    """
+    records = iter(records)
+    while batch := list(islice(records, rows)):
+        yield view(batch)
 
 
 def _observed(records: Iterable[Record], dropped: Counter[str]) -> Iterator[tuple[Record, str]]:

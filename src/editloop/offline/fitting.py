@@ -8,6 +8,7 @@ says why).
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -220,10 +221,17 @@ def _check_base(policy: Policy, config: FitConfig) -> None:
     """Refuse a base that this process cannot train.
 
     Raises:
-        ConfigError: It is on another GPU; or all weights should be trained, and it is quantised, or not in
-            float32.
+        ConfigError: It is on another GPU; the launcher asks for FSDP; or all weights should be trained and it
+            is quantised, or not in float32.
     """
     check_device(policy.device, processes(policy.device))
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        # Each process scores rows of its own, so their forwards are not the same in number, and those of a
+        # divided base would wait for each other.
+        raise ConfigError(
+            "a base is not divided among processes (FSDP), because each of them reads rows of its own",
+            do="launch without FSDP; --quantize 4bit and --gradient-checkpointing take less memory",
+        )
     if config.full and policy.quantize is not None:
         raise ConfigError(
             "the weights of a quantised base cannot be trained",

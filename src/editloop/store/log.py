@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -126,7 +126,16 @@ class DatabaseLog:
                     _add_revisions(rows, reads.revision_texts(other, [row["id"] for row in rows]))
                 yield from rows
 
-    def open(self) -> Source:
+    @property
+    def has_files(self) -> bool:
+        """False: other tables change the file of a database, too."""
+        return False
+
+    def sha256(self) -> str:
+        """Refuse: the hash of a database comes from its rows."""
+        raise NotImplementedError
+
+    def open(self, wanted: Collection[str] | None = None) -> Source:
         """Open the log; nothing is read before the first row is taken."""
         numbered = enumerate(self.rows(), start=1)
         return Source(DATABASE, None, 0, (RawRow(number, number, row) for number, row in numbered))

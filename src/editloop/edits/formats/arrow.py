@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -26,22 +26,34 @@ WRITTEN_ROWS = 1000
 OUT_OF_RANGE = "a value out of range: a time before the year 1 or after 9999, for example"
 
 
-def rows_of(batches: Iterator[pa.RecordBatch]) -> Iterator[RawRow]:
+def rows_of(
+    batches: Iterator[pa.RecordBatch], before: int = 0, more: Mapping[str, Any] | None = None
+) -> Iterator[RawRow]:
     """Yield the rows of record batches.
+
+    Args:
+        batches: The batches of one file.
+        before: The rows of the log's files before this one.
+        more: Columns that all rows of the file have, whatever is in it.
 
     Raises:
         LogError: The file is damaged.
     """
     import pyarrow as pa
 
-    number = 0
+    number = before
     try:
         for batch in batches:
             for row, reason, text in _python_rows(batch):
                 number += 1
+                if more and row is not None:
+                    row = {**more, **row}
                 yield RawRow(number, number, row, reason, text)
     except (pa.ArrowException, OSError) as error:
-        raise LogError(f"the log is damaged after row {number:,}, {error}", do="write it again") from error
+        what = str(error).strip().partition("\n")[0]
+        raise LogError(
+            f"the log is damaged after row {number - before:,}, {what}", do="write it again"
+        ) from error
 
 
 def _python_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str, str]]:

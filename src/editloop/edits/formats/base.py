@@ -6,7 +6,7 @@ what the columns mean: `editloop.edits.reading` makes records from them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from editloop.errors import ConfigError, LogError, LogFormatError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from editloop.edits.record import Record
 
 __all__ = ["Dialect", "LogAddress", "LogFile", "LogFormat", "RawRow", "Source", "readable"]
@@ -45,6 +47,8 @@ class Source(NamedTuple):
         rows: The rows, which can be taken once.
         dialect: How a delimited log is written, in words for people: `semicolon`, `quoted`, `no header`.
         sha256: What identifies the content, as 64 hexadecimal digits; None for the hash of its files.
+        scan: Reads some columns of all rows once more, as Arrow batches in the order of the rows, where the
+            format can; `line` of a row is then its number.
     """
 
     format: LogFormat
@@ -53,6 +57,7 @@ class Source(NamedTuple):
     rows: Iterator[RawRow]
     dialect: tuple[str, ...] = ()
     sha256: str | None = None
+    scan: Callable[[Sequence[str]], Iterator[pa.RecordBatch]] | None = None
 
 
 class Dialect(NamedTuple):
@@ -108,7 +113,7 @@ class LogFile(NamedTuple):
 
 
 class LogAddress(Protocol):
-    """Where a log in a database is, as a format with `schemes` located it."""
+    """Where a log is that is no single file or folder here, as a format with `schemes` located it."""
 
     @property
     def until(self) -> float | None:
@@ -142,8 +147,17 @@ class LogAddress(Protocol):
         """Return the run folder of each policy of a server and its name there, by the name in the log."""
         ...
 
-    def open(self) -> Source:
-        """Open the log."""
+    @property
+    def has_files(self) -> bool:
+        """Whether it has files of its own, by which it is recognised; otherwise its rows are hashed."""
+        ...
+
+    def sha256(self) -> str:
+        """Return the hash of its files, as 64 hexadecimal digits; it is asked for only if there are any."""
+        ...
+
+    def open(self, wanted: Collection[str] | None = None) -> Source:
+        """Open the log, for these columns if it has some without the others."""
         ...
 
 
@@ -161,6 +175,7 @@ class LogFormat:
         is_folder: Whether a log is a folder.
         is_export: Whether it is another tool's meaning of a table's columns. Such a format has to be named.
         takes_folders: Whether a log may also be a folder.
+        takes_globs: Whether a log may be named by a pattern that several files have.
         options: What can be said about how a log is read, by name, each with its help.
         is_flat: Whether cells are texts, so that an empty cell can stand for an empty text or for nothing.
         has_dialect: Whether cells are separated by a delimiter.
@@ -176,6 +191,7 @@ class LogFormat:
     is_folder: bool = False
     is_export: bool = False
     takes_folders: bool = False
+    takes_globs: bool = False
     options: Mapping[str, str] = MappingProxyType({})
     is_flat: bool = False
     has_dialect: bool = False

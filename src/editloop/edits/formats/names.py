@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ FORMATS: Registry[LogFormat] = Registry(
         "tsv": "editloop.edits.formats.delimited:TSV",
         "parquet": "editloop.edits.formats.parquet:PARQUET",
         "dataset": "editloop.edits.formats.dataset:DATASET",
+        "parquet-files": "editloop.edits.formats.partitioned:PARTITIONED",
         "langfuse": "editloop.edits.formats.langfuse:LANGFUSE",
         "phoenix": "editloop.edits.formats.phoenix:PHOENIX",
         "langsmith": "editloop.edits.formats.langsmith:LANGSMITH",
@@ -54,10 +56,11 @@ FORMATS: Registry[LogFormat] = Registry(
 
 
 def locate(log: str | Path | LogAddress) -> Path | LogAddress:
-    """Return a log's path, or where it is in a database.
+    """Return a log's path, or where it is if it is no single file or folder here.
 
     Args:
-        log: A path, an address such as `sqlite:///edits.db`, or what this function returned.
+        log: A path, a glob, an address such as `sqlite:///edits.db` or `s3://bucket/log`, or what this
+            function returned.
 
     Raises:
         ConfigError: No format knows such an address, or it is not well formed.
@@ -67,7 +70,9 @@ def locate(log: str | Path | LogAddress) -> Path | LogAddress:
         return log
     scheme, separator, _ = log.partition("://")
     if not separator:
-        return Path(log)
+        if not glob.has_magic(log) or Path(log).exists():  # a file's name may have a bracket in it
+            return Path(log)
+        return next(each for each in FORMATS.parts() if each.takes_globs).locate(log)
     known: list[str] = []
     for format in FORMATS.parts():
         if scheme.partition("+")[0] in format.schemes:  # SQLAlchemy's `postgresql+psycopg` names a driver
@@ -107,7 +112,7 @@ def open_source(
     """
     given = None if format is None else FORMATS.get(format)
     if not isinstance(path, Path):
-        return path.open()
+        return path.open(wanted)
     name = Path(plain.name) if plain is not None else path
     log = LogFile(plain.path if plain is not None else path, name, b"", wanted, dialect or Dialect())
     try:
@@ -178,9 +183,11 @@ def _folder_format(log: LogFile, given: LogFormat | None) -> LogFormat:
     found = next((each for each in FORMATS.parts() if each.is_folder and each.recognises(log)), None)
     if found is None:
         raise LogFormatError(
-            "this folder is no dataset",
+            "this folder is no dataset, and has no Parquet file"
+            if any(log.path.iterdir())
+            else "an empty folder",
             seen=str(log.path),
-            do="give a file, or a folder that save_to_disk wrote",
+            do="give a file, a folder of Parquet files, or one that save_to_disk wrote",
         )
     return found
 
