@@ -175,7 +175,8 @@ def _measured(store: Store, query: Query) -> dict[str, float]:
 def _markdown(measured: dict[str, Any]) -> str:
     head = (
         f"A synthetic store on SQLite: {measured['rounds']:,} rounds of {measured['users']:,} users over "
-        f"{DAYS} days, {measured['bytes'] / 1e6:,.0f} MB. The median of {REPEATS} runs of each query."
+        f"{DAYS} days, {measured['bytes'] / 1e6:,.0f} MB. The median of {REPEATS} runs of each query. "
+        "The clock also counts the time in which other processes had the processor."
     )
     rows = [
         f"| {name} | {1000 * each['seconds']:,.0f} ms | {1000 * each['processor']:,.0f} ms |"
