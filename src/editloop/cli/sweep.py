@@ -71,7 +71,7 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command lines, and end.")] = False,
     config: Config = None,
 ) -> None:
-    """Run the verb."""
+    """Run the verb. Long because it names every flag."""
     from editloop.offline.sweep.grid import make_runs, parse_grid, read_grid
     from editloop.offline.sweep.running import open_sweep
 
