@@ -2,7 +2,7 @@
 
     python examples/large_log_with_daft.py FOLDER OUT
 
-FOLDER has Parquet files, here or in an object store (s3://bucket/log); OUT receives the pairs in TRL's format.
+FOLDER has Parquet files, here or in an object store (s3://bucket/log); OUT receives pairs in TRL's format.
 Daft (pip install daft) reads, drops repeated rows, groups and writes, on all cores of one machine; with
 DAFT_RUNNER=ray the same script runs on a Ray cluster. What an edit costs is EditLoop's, in each worker.
 """
