@@ -48,7 +48,7 @@ def test_examples_are_short_and_all_are_run_here() -> None:
         "choose_among_arms",
         "custom_cost",
         "fit_and_evaluate",
-        "large_log_with_ray",
+        "large_log_with_daft",
         "read_a_log",
     ]
     for script in SCRIPTS:
@@ -74,22 +74,26 @@ def test_choose_among_arms(tmp_path: Path) -> None:
     assert re.search(r"with probability (0\.\d+|1\.00)", said)
 
 
-def test_a_large_log_with_ray(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is not among the tests' libraries: pip install 'ray[data]'")
+def test_a_large_log_with_daft(tmp_path: Path) -> None:
+    pytest.importorskip("daft")
     rows = [("ann", "a b c d", "a b c x"), ("ann", "a b", "a b"), ("bob", "a b", "x y"), ("bob", "a b", None)]
-    for part in range(2):
+    for part in range(3):
         log = [
-            editloop.Record(context=f"{part} {i}", response=response, edit=edit, user=user)
+            editloop.Record(context=f"{part % 2} {i}", response=response, edit=edit, user=user)
             for i, (user, response, edit) in enumerate(rows)
         ]
         (tmp_path / "log").mkdir(exist_ok=True)
-        write_log(log, tmp_path / "log" / f"{part}.parquet")
-    said = run("large_log_with_ray", tmp_path, "log", str(tmp_path / "pairs"))
+        write_log(log, tmp_path / "log" / f"{part}.parquet")  # the third file repeats the first
+    said = run("large_log_with_daft", tmp_path, "log", "pairs")
     # By hand: one word of four is replaced and nothing of the other draft; two words of two are.
     assert re.search(r"ann +4 edits cost 0\.1250 on average", said)
     assert re.search(r"bob +2 edits cost 1\.0000 on average", said)
-    lines = [line for file in (tmp_path / "pairs").iterdir() for line in file.read_text().splitlines()]
-    assert sorted(json.loads(line)["chosen"] for line in lines) == ["a b c x"] * 2 + ["x y"] * 2
+    import pyarrow.dataset as ds
+
+    pairs = ds.dataset(tmp_path / "pairs", partitioning="hive").to_table().to_pylist()
+    assert sorted(pair["chosen"] for pair in pairs) == ["a b c x"] * 2 + ["x y"] * 2
+    users = [{pair["part"] for pair in pairs if pair["chosen"] == edit} for edit in ("a b c x", "x y")]
+    assert [len(parts) for parts in users] == [1, 1]  # a user is in one part
 
 
 def test_custom_cost(tmp_path: Path) -> None:

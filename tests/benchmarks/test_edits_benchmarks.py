@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cost_speed, log_scale
+from benchmarks import cost_speed, large_log, log_scale
 from editloop.edits import Record
-from editloop.errors import EditLoopError
+from editloop.errors import ConfigError, EditLoopError
 from editloop.results import hardware, write_result
 
 
@@ -37,6 +37,28 @@ def test_log_scale(tmp_path: Path) -> None:
     assert measured["rows"] == 3000 == measured["records"] + measured["duplicates"] + measured["bad_rows"]
     assert measured["duplicates"] > 0 and 0 < measured["peak_mb"] < log_scale.GOAL_MB
     assert json.loads((tmp_path / "log-scale.json").read_text())["rows_per_second"] > 0
+
+
+def test_large_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("duckdb")
+    pytest.importorskip("polars")
+    monkeypatch.setattr(large_log, "VERBS", ("split by user",))  # the others take as long to start
+    measured = large_log.run(tmp_path, rows=800)
+    found = measured["measured"]
+    assert measured["files"] == 4
+    repeated = {found[f"repeated: {engine}, whole"]["seen"] for engine in large_log.ENGINES}
+    assert (
+        len(repeated) == 1 and 0 < repeated.pop() < 40
+    )  # all engines find the same rows, about one in a hundred
+    assert {found[f"read: {engine}, whole"]["rows"] for engine in large_log.ENGINES} == {800}
+    assert 0 < found["split by user, quarter"]["rows"] <= 200 < found["split by user, whole"]["rows"] <= 800
+    assert "| split by user |" in (tmp_path / "large-log.md").read_text(encoding="utf-8")
+
+
+def test_a_log_that_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="half of the free disk"):
+        large_log.run(tmp_path, rows=10**12)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_log_scale_reports_a_failed_inspection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def test_header_without_rows(write: Write) -> None:
 
 
 def test_directories(tmp_path: Path) -> None:
-    assert "this folder is no dataset" in refused(tmp_path)
+    assert "an empty folder" in refused(tmp_path)
     (tmp_path / "dataset_dict.json").write_text("{}")
     (tmp_path / "train").mkdir()
     assert "holds several datasets: ['train'] (name one of them)" in refused(tmp_path)

@@ -28,7 +28,7 @@ SHARE = 0.8
 
 
 def sweep(
-    log: Annotated[str | None, typer.Argument(metavar="LOG", help="The log of all fits.")] = None,
+    named: Annotated[str | None, typer.Argument(metavar="LOG", help="The log of all fits.")] = None,
     base: Annotated[str | None, typer.Option(help="The base of all fits.")] = None,
     grid: Annotated[
         list[str] | None,
@@ -71,14 +71,14 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command lines, and end.")] = False,
     config: Config = None,
 ) -> None:
-    """Run the verb."""
+    """Run the verb. Long because it names every flag."""
     from editloop.offline.sweep.grid import make_runs, parse_grid, read_grid
     from editloop.offline.sweep.running import open_sweep
 
     requires("train")
     fields: dict[str, Any] = {**(read_grid(grid_file) if grid_file else {}), **parse_grid(grid or [])}
     rest = shlex.split(more)
-    runs = make_runs(fields, {"log": log or "", "base": base or ""}, out, rest)
+    runs = make_runs(fields, {"log": named or "", "base": base or ""}, out, rest)
     for run in runs:
         _check(run)
     if dry_run:

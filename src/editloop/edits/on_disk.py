@@ -21,7 +21,6 @@ from editloop.edits.duplicates import Suspects
 from editloop.edits.formats import Source
 from editloop.errors import LogError, MissingExtraError
 from editloop.extras import requires
-from editloop.parallel import cores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,7 +141,7 @@ def database() -> Iterator[Any]:
         settings = {
             "memory_limit": MEMORY,
             "temp_directory": folder,
-            "threads": str(int(os.environ.get("OMP_NUM_THREADS") or 0) or cores()),
+            **({"threads": threads} if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit() else {}),
             "autoinstall_known_extensions": "false",
         }
         try:
