@@ -105,7 +105,7 @@ class _Window:
                 if not self._read():
                     raise self.broken() from None
             else:
-                # A number at the end of the window may go on; `1.` is read as 1 until its next digit is there.
+                # A number at the end of the window may go on, and `1.` is 1 until its next digit is there.
                 if self._text[end : end + LONGEST_NUMBER].strip(NUMBER) or not self._read():
                     break
         # Between JSON values a line break is a space, and inside a string it would be an error.
