@@ -112,10 +112,9 @@ def _markdown(measured: Mapping[str, Any]) -> str:
         ]
         for name, each in measured["results"].items()
     ]
+    headings = ["sent", "edits", "seconds", "edits a second", "processor time of the server, ms each"]
     return (
         f"Edits of responses from elsewhere, of {measured['words']} words each, by one client to a server "
         "with a SQLite store on the same machine. Each is on the disk when it is acknowledged.\n\n"
-        + markdown_table(
-            ["sent", "edits", "seconds", "edits a second", "the server's processor time for each, ms"], table
-        )
+        + markdown_table(headings, table)
     )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from editloop.edits import Record, iter_records, read_log
+from editloop.edits.formats import json_array
 from editloop.errors import ConfigError, LogError, LogFormatError
 
 Write = Any
@@ -170,3 +171,72 @@ def test_temporary_files_go_with_the_stream(tmp_path: Path, monkeypatch: pytest.
     assert len(list((tmp_path / "tmp").iterdir())) == 1
     del stream
     assert not list((tmp_path / "tmp").iterdir())
+
+
+VALUES = [
+    1234567,
+    -0.5e-3,
+    'a, ] } " \\ é',
+    {"a": [1, {"b": "x" * 40}], "c": None},
+    [],
+    True,
+    "z",
+]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7, 64])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_is_read_in_pieces_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int, indent: int | None
+) -> None:
+    monkeypatch.setattr(json_array, "PIECE", piece)
+    path = tmp_path / "a.json"
+    path.write_text("\ufeff  " + json.dumps(VALUES, ensure_ascii=False, indent=indent) + " \n{}", "utf-8")
+    lines = list(json_array.array_elements(path, "a.json"))
+    elements, behind = lines[: len(VALUES)], lines[len(VALUES) :]
+    assert [json.loads(line) for line in elements] == VALUES
+    assert all(line.count(b"\n") == 1 and line.endswith(b"\n") for line in elements)
+    assert b"".join(behind) == b" \n{}"  # nothing behind the array is lost
+    path.write_text("\n".join(json.dumps(each, indent=indent) for each in VALUES))
+    assert [json.loads(line) for line in json_array.documents(path, "a.json")] == VALUES
+
+
+def test_the_memory_of_an_array_is_that_of_its_longest_element(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_array, "PIECE", 100)
+    path, windows = tmp_path / "a.json", []
+    path.write_text(json.dumps([{"x": "y" * 150}] * 300))
+
+    class Watched(json_array._Window):
+        def value(self) -> bytes:
+            windows.append(len(self._text))
+            return super().value()
+
+    monkeypatch.setattr(json_array, "_Window", Watched)
+    assert len(list(json_array.array_elements(path, "a.json"))) == 301  # and nothing behind them
+    assert max(windows) < 1000 < path.stat().st_size
+
+
+@pytest.mark.parametrize(("text", "line"), [('[1,\n2,\n{"a": }\n]', 3), ("[1,\n\n\n2 3]", 4)])
+def test_where_an_array_is_broken_is_said_across_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: int
+) -> None:
+    monkeypatch.setattr(json_array, "PIECE", 2)
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(LogFormatError, match=f"broken at line {line}"):
+        list(json_array.array_elements(tmp_path / "a.json", "a.json"))
+
+
+def test_a_value_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_array, "PIECE", 10)
+    monkeypatch.setattr(json_array, "LONGEST_LINE", 100)
+    (tmp_path / "a.json").write_text(json.dumps(["x" * 1000]))
+    with pytest.raises(LogFormatError, match="or has a value of more than"):
+        list(json_array.array_elements(tmp_path / "a.json", "a.json"))
+
+
+def test_documents_of_several_lines_are_rows(write: Write) -> None:
+    text = "\n".join(json.dumps(line, indent=2) for line in LINES)
+    log = read_log(write(text, name="a.json"))
+    assert log.records == RECORDS and log.report.read_as == ("JSON documents", "JSONL")

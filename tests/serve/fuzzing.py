@@ -104,6 +104,14 @@ RAW = ("%ff", "%ed%a0%80", "%00", "%2e%2e%2f", "%")
 """Texts as they are written in a URL; some are not UTF-8."""
 
 
+GEN_AI = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.response.id": "chatcmpl-1",
+    "gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "text", "content": "Write."}]}]',
+    "gen_ai.output.messages": '[{"role": "assistant", "parts": [{"type": "text", "content": "Dear all,"}]}]',
+}
+
+
 class Hostile(NamedTuple):
     """A request."""
 
@@ -167,11 +175,23 @@ def valid(response_id: str) -> dict[str, list[dict[str, Any]]]:
         "user": "bo",
         "metadata": {"a": [1]},
     }
+    shown = [{"key": name, "value": {"stringValue": text}} for name, text in GEN_AI.items()]
+    listed = {"arrayValue": {"values": [{"intValue": "1"}, {"kvlistValue": {"values": shown[:1]}}]}}
+    span = {
+        "traceId": "0af7651916cd43dd8448eb211c80319c",
+        "spanId": "b7ad6b7169203331",
+        "endTimeUnixNano": "1772600001500000000",
+        "attributes": [*shown, {"key": "gen_ai.response.finish_reasons", "value": listed}],
+        "events": [{"name": "gen_ai.content.prompt", "attributes": shown[:1]}],
+    }
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "letters"}}]}
     run = {"run": "/nowhere", "policies": ["sft"], "replace": False, "force": False}
     return {
         "/v1/chat/completions": [chat, whole],
         "/v1/responses": [response, continued, {**continued, "input": [reference]}],
         "/v1/edits": [own, {"response_id": response_id, "accepted": True}, elsewhere, by_key],
+        "/v1/edits:batch": [{**elsewhere, "time": "2026-03-04T05:06:07Z"}],
+        "/v1/traces": [{"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}],
         "/v1/arms": [run],
         "/v1/stages": [{"subject": "nobody@1", "stage": "arm", "reason": "Try it."}],
         "/v1/autopilot": [{"paused": False}],

@@ -25,7 +25,8 @@ def send(site: Site, requests: Iterable[Hostile]) -> Counter[int]:
     """Send requests as they are, and count the statuses of their answers."""
     statuses: Counter[int] = Counter()
     for method, url, body in requests:
-        request = httpx.Request(method, httpx.URL(site.url + url), content=body)
+        headers = {"Content-Type": "application/json"}
+        request = httpx.Request(method, httpx.URL(site.url + url), content=body, headers=headers)
         answer = site.http.send(request)
         shown = f"{method} {url[:80]} {(body or b'')[:200]!r}: {answer.text[:300]}"
         assert answer.status_code < 500, shown

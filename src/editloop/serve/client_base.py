@@ -131,7 +131,7 @@ def batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[Batch]:
 def edit_row(record: Record) -> dict[str, Any] | None:
     """Return a record as a row of a batch; None if no edit of it was seen: there is nothing to record.
 
-    A propensity, a log-probability and earlier revisions are left behind: the server has those of its own.
+    A propensity, a log-probability and earlier revisions are left behind: a server keeps its own.
     """
     if record.edit is None and record.status != "discarded":
         return None
@@ -139,7 +139,8 @@ def edit_row(record: Record) -> dict[str, Any] | None:
     row |= {"discarded": True} if record.status == "discarded" else {"edit": record.edit}
     if re.fullmatch(ID, record.id):
         row["response_id"] = record.id
-    given = {"user": record.user, "policy": record.policy, "metadata": record.metadata or None}
+    metadata = {name: value for name, value in record.metadata.items() if name != "revisions"}
+    given = {"user": record.user, "policy": record.policy, "metadata": metadata or None}
     if record.time is not None:
         given["time"] = record.time.isoformat()
     return row | {name: value for name, value in given.items() if value is not None}

@@ -20,6 +20,9 @@ __all__ = ["array_elements", "documents"]
 PIECE = 2**20
 """Characters that are read at a time."""
 
+NUMBER, LONGEST_NUMBER = "+-.eE0123456789", 400
+"""The characters of numbers, and how many of them are looked at behind a value."""
+
 _DECODER = json.JSONDecoder()
 
 
@@ -102,7 +105,8 @@ class _Window:
                 if not self._read():
                     raise self.broken() from None
             else:
-                if end < len(self._text) or not self._read():  # a number at the end of the window may go on
+                # A number at the end of the window may go on, and `1.` is 1 until its next digit is there.
+                if self._text[end : end + LONGEST_NUMBER].strip(NUMBER) or not self._read():
                     break
         # Between JSON values a line break is a space, and inside a string it would be an error.
         line = self._text[self.at : end].replace("\r", " ").replace("\n", " ")

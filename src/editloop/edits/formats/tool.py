@@ -7,8 +7,8 @@ becomes. What it does not use is counted, with a reason.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -19,7 +19,6 @@ from editloop.edits.formats.lines import shortened
 from editloop.edits.formats.names import format_of_suffix, looks_like, open_table
 from editloop.edits.formats.plain import make_plain
 from editloop.errors import LogFormatError
-from editloop.io import json_text
 
 __all__ = ["Correction", "LeftOut", "Row", "ToolFormat", "corrected"]
 
@@ -128,9 +127,10 @@ class ToolFormat(LogFormat):
             if not self.is_row(raw.columns):
                 yield _left_out(raw, LeftOut(f"no row of {self.title}"))
                 continue
-            key = self.id_of(raw.columns)
-            found = corrections.get(key or "", [])
-            used.add(key or "")
+            key = self.id_of(raw.columns) or ""
+            found = corrections.get(key, [])
+            if found:
+                used.add(key)
             for draft in self.drafts(raw.columns, [each.columns for each in found if each.columns]):
                 if isinstance(draft, LeftOut):
                     yield _left_out(raw, draft)
@@ -161,7 +161,7 @@ def corrected(draft: Row, corrections: Iterable[Correction]) -> Row:
 
 
 def _left_out(raw: RawRow, why: LeftOut) -> RawRow:
-    text = shortened(json_text(raw.columns))
+    text = shortened(json.dumps(raw.columns, ensure_ascii=False, default=str))
     return raw._replace(columns=None, reason=why.reason, text=text, is_draft=why.is_bad)
 
 
@@ -182,8 +182,7 @@ def _rows(format: ToolFormat, log: LogFile) -> Iterator[RawRow]:
 
 def _unpaged(format: ToolFormat, rows: Iterator[RawRow]) -> Iterator[RawRow]:
     """Yield the rows of an export, also of those that an API gives by the page."""
-    parsed = partial(map, _parsed)
-    for raw in parsed(rows):
+    for raw in map(_parsed, rows):
         page = None if raw.columns is None or format.is_row(raw.columns) else _page(format, raw.columns)
         if page is None:
             yield raw

@@ -98,11 +98,10 @@ def too_long(state: ServerState) -> Problem:
     return Problem(413, f"the row is longer than {state.limits.body} bytes", code="request_too_large")
 
 
-@router.post(
-    "/v1/edits:batch", tags=["edits"], openapi_extra=documented(EditRow, NDJSON), response_class=Response
-)
+# OpenAPI has no words for lines of JSON; one row is a batch, too.
+@router.post("/v1/edits:batch", tags=["edits"], openapi_extra=documented(EditRow), response_class=Response)
 async def record_batch(request: Request) -> Response:
-    """Record many edits, a row of JSON each; the answer has a line for each row, in their order."""
+    """Record many edits, a line of JSON each; the answer has a line for each row, in their order."""
     state = get_state(request)
     with ExitStack() as closing:
         results = closing.enter_context(SpooledTemporaryFile(KEPT_IN_MEMORY))

@@ -324,7 +324,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def documented(kind: type[BaseModel], content: str = "application/json") -> dict[str, Any]:
+def documented(kind: type[BaseModel]) -> dict[str, Any]:
     """A request's body for the OpenAPI document.
 
     Routes read their bodies themselves, with a stricter parser than FastAPI's, so FastAPI cannot describe
@@ -338,4 +338,4 @@ def documented(kind: type[BaseModel], content: str = "application/json") -> dict
             return whole(parts[value["$ref"]]) if "$ref" in value else {k: whole(v) for k, v in value.items()}
         return [whole(each) for each in value] if isinstance(value, list) else value
 
-    return {"requestBody": {"required": True, "content": {content: {"schema": whole(schema)}}}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole(schema)}}}}

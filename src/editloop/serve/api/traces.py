@@ -61,7 +61,8 @@ def _command(state: ServerState, span: Span, generation: Generation) -> RecordSp
     Raises:
         Problem: One of its texts cannot be kept.
     """
-    check_value(generation._asdict(), state.limits.text)
+    service = span.attributes.get("service.name")
+    check_value({**generation._asdict(), "service": service}, state.limits.text)
     redact, alias = state.completions.redact, f"{span.trace_id}-{span.span_id}"
     is_text = isinstance(generation.context, str)
     context = (
@@ -73,7 +74,7 @@ def _command(state: ServerState, span: Span, generation: Generation) -> RecordSp
     )
     named = generation.response_id
     about = {"trace_id": span.trace_id, "span_id": span.span_id}
-    if service := span.attributes.get("service.name"):
+    if service is not None:
         about["service"] = str(service)
     draft = RecordExternal(
         named if named and re.match(ID, named) else alias,

@@ -24,7 +24,7 @@ OPERATIONS = ("chat", "text_completion", "generate_content", "completion")
 INPUT, OUTPUT, SYSTEM = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
 PROMPT, COMPLETION = "gen_ai.prompt", "gen_ai.completion"
 MESSAGE_EVENT = re.compile(r"gen_ai\.(system|user|assistant|tool)\.message")
-NUMBERED = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(role|content)")
+NUMBERED = re.compile(r"gen_ai\.(prompt|completion)\.(\d{1,6})\.(role|content)")
 USERS = ("enduser.id", "user.id")
 
 
@@ -89,7 +89,9 @@ def _context(span: Span, fields: Mapping[str, Any]) -> Any:
     if messages:
         return messages
     prompt = _parsed(fields.get(PROMPT))
-    return [_message(each) for each in prompt] if isinstance(prompt, list) else prompt
+    if isinstance(prompt, list):
+        return [_message(each) for each in prompt]
+    return prompt if isinstance(prompt, str) else None
 
 
 def _response(span: Span, fields: Mapping[str, Any]) -> str | None:

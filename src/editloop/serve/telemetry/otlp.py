@@ -80,11 +80,9 @@ def read_spans(body: bytes, kind: str) -> Iterator[Span | None]:
     """
     message = _from_protobuf(body) if kind == PROTOBUF else _from_json(body)
     for resource_spans in _objects(message, "resourceSpans"):
-        resource = resource_spans.get("resource")
-        about = _attributes(resource) if isinstance(resource, Mapping) else {}
         for scope_spans in _objects(resource_spans, "scopeSpans"):
             for span in _objects(scope_spans, "spans"):
-                yield _span(span, about)
+                yield _span(span, resource_spans.get("resource"))
 
 
 def answer(kind: str, rejected: int, message: str) -> bytes:
@@ -145,15 +143,16 @@ def _objects(value: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
 
 
-def _span(span: Mapping[str, Any], resource: Mapping[str, Any]) -> Span | None:
+def _span(span: Mapping[str, Any], resource: Any) -> Span | None:
     trace_id, span_id = (str(span.get(name) or "").lower() for name in ("traceId", "spanId"))
     if not (_is_hex(trace_id, 32) and _is_hex(span_id, 16)):
         return None
     try:
         time = int(span.get("endTimeUnixNano") or span.get("startTimeUnixNano") or 0) / 1e9
         events = [(str(each.get("name")), _attributes(each)) for each in _objects(span, "events")]
-        return Span(trace_id, span_id, time, {**resource, **_attributes(span)}, events)
-    except (ValueError, TypeError, RecursionError):
+        about = _attributes(resource) if isinstance(resource, Mapping) else {}
+        return Span(trace_id, span_id, time, {**about, **_attributes(span)}, events)
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -172,8 +171,8 @@ def _value(value: Any) -> Any:
     ((kind, held),) = list(value.items())[:1]
     if kind == "intValue":
         return int(held)
-    if kind == "arrayValue":
+    if kind == "arrayValue" and isinstance(held, Mapping):
         return [_value(each) for each in _objects(held, "values")]
-    if kind == "kvlistValue":
+    if kind == "kvlistValue" and isinstance(held, Mapping):
         return {str(each.get("key")): _value(each.get("value")) for each in _objects(held, "values")}
     return held
