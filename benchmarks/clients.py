@@ -29,19 +29,30 @@ SECONDS = 280.0
 """Seconds in which one client must be done."""
 
 FEATURES = {
-    "chat": "a chat completion",
-    "streaming": "a streamed one",
-    "responses": "the Responses API",
-    "responses, streaming": "streamed",
-    "models": "`/v1/models`, one and all",
-    "tools": "a tool is called, and its result sent",
-    "responses, tools": "by the Responses API",
-    "structured": "an object by a JSON schema",
-    "responses, structured": "by the Responses API",
+    "chat": "chat",
+    "streaming": "chat, streamed",
+    "responses": "Responses",
+    "responses, streaming": "Responses, streamed",
+    "models": "models",
+    "tools": "tools",
+    "responses, tools": "tools, Responses",
+    "structured": "JSON schema",
+    "responses, structured": "JSON schema, Responses",
     "choices": "`n=3`",
-    "key": "an edit by `editloop_key`",
+    "key": "`editloop_key`",
 }
 """What the scripts try, and the headings of the table."""
+
+
+INTRODUCTION = " ".join(
+    [
+        "Each client with the stub model server behind EditLoop: a chat completion and the Responses API,",
+        "whole and streamed; `/v1/models`, the list and one; a tool that is called, and whose result is",
+        "sent; an object by a JSON schema; three choices; and an edit by the client's own key. Edits were",
+        "sent under the id that the client gives. Where nothing stands, the client has no such feature, or",
+        "it was not tried.",
+    ]
+)
 
 
 class Script(NamedTuple):
@@ -146,11 +157,12 @@ def page(measured: Mapping[str, Any]) -> str:
         rows.append(
             [f"{each['client']} {each['version']}", *("yes" if one == "ok" else one for one in found)]
         )
-    ids = [[f"{each['client']} {each['version']}", f"`{each['id']}`"] for each in measured["clients"]]
+    ids = [[f"{each['client']} {each['version']}", each["id"]] for each in measured["clients"]]
     return "\n\n".join(
         [
-            markdown_table(["client", *features.values()], rows),
+            INTRODUCTION,
+            markdown_table(["client", *features.values()], rows, left=1 + len(features)),
             "Where each client has the id under which an edit is sent:",
-            markdown_table(["client", "the response's id"], ids),
+            markdown_table(["client", "the response's id"], ids, left=2),
         ]
     )
