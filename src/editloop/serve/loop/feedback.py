@@ -325,7 +325,6 @@ class FeedbackLoop:
             revision: The revision number that the client gives the edit; None for the next one.
             key: The client's idempotency key.
             discarded: Whether the user threw the response away.
-
             texts: The same edit with the response's text, by which it is priced if texts are not kept.
 
         Raises:
