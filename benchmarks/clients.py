@@ -69,20 +69,24 @@ class Script(NamedTuple):
     needs: str
 
 
-def _python(environment: str, *names: str) -> list[Script]:
-    python = f".venv-clients/{environment}/bin/python"
+def _scripts(environment: str, program: str, path: str, *names: str) -> list[Script]:
+    """The scripts of one environment, which is complete once it has a file `.installed`."""
+    label = Path(environment).name
     return [
-        Script(f"{name} ({environment})", (python, f"clients/python/use_{name}.py"), python) for name in names
+        Script(f"{name} ({label})", (program, path.format(name)), f"{environment}/.installed")
+        for name in names
     ]
+
+
+def _python(name: str, *scripts: str) -> list[Script]:
+    environment = f".venv-clients/{name}"
+    return _scripts(environment, f"{environment}/bin/python", "clients/python/use_{}.py", *scripts)
 
 
 SCRIPTS = (
     *_python("current", "openai", "langchain", "pydantic_ai", "litellm", "llm"),
     *_python("openai2", "openai", "llama_index", "instructor"),
-    *(
-        Script(f"{name} (js)", ("node", f"clients/js/use_{name}.mjs"), f"clients/js/node_modules/{package}")
-        for name, package in (("openai", "openai"), ("ai_sdk", "ai"))
-    ),
+    *_scripts("clients/js/node_modules", "node", "clients/js/use_{}.mjs", "openai", "ai_sdk"),
 )
 """The scripts, in the order of the table's rows."""
 
