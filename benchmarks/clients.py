@@ -29,19 +29,30 @@ SECONDS = 280.0
 """Seconds in which one client must be done."""
 
 FEATURES = {
-    "chat": "a chat completion",
-    "streaming": "a streamed one",
-    "responses": "the Responses API",
-    "responses, streaming": "streamed",
-    "models": "`/v1/models`, one and all",
-    "tools": "a tool is called, and its result sent",
-    "responses, tools": "by the Responses API",
-    "structured": "an object by a JSON schema",
-    "responses, structured": "by the Responses API",
+    "chat": "chat",
+    "streaming": "chat, streamed",
+    "responses": "Responses",
+    "responses, streaming": "Responses, streamed",
+    "models": "models",
+    "tools": "tools",
+    "responses, tools": "tools, Responses",
+    "structured": "JSON schema",
+    "responses, structured": "JSON schema, Responses",
     "choices": "`n=3`",
-    "key": "an edit by `editloop_key`",
+    "key": "`editloop_key`",
 }
 """What the scripts try, and the headings of the table."""
+
+
+INTRODUCTION = " ".join(
+    [
+        "Each client with the stub model server behind EditLoop: a chat completion and the Responses API,",
+        "whole and streamed; `/v1/models`, the list and one; a tool that is called, and whose result is",
+        "sent; an object by a JSON schema; three choices; and an edit by the client's own key. Edits were",
+        "sent under the id that the client gives. Where nothing stands, the client has no such feature, or",
+        "it was not tried.",
+    ]
+)
 
 
 class Script(NamedTuple):
@@ -58,22 +69,24 @@ class Script(NamedTuple):
     needs: str
 
 
-def _python(environment: str, *names: str) -> list[Script]:
-    python = f".venv-clients/{environment}/bin/python"
+def _scripts(environment: str, program: str, path: str, *names: str) -> list[Script]:
+    """The scripts of one environment, which is complete once it has a file `.installed`."""
+    label = Path(environment).name
     return [
-        Script(f"{name} ({environment})", (python, f"clients/python/use_{name}.py"), python) for name in names
+        Script(f"{name} ({label})", (program, path.format(name)), f"{environment}/.installed")
+        for name in names
     ]
+
+
+def _python(name: str, *scripts: str) -> list[Script]:
+    environment = f".venv-clients/{name}"
+    return _scripts(environment, f"{environment}/bin/python", "clients/python/use_{}.py", *scripts)
 
 
 SCRIPTS = (
     *_python("current", "openai", "langchain", "pydantic_ai", "litellm", "llm"),
     *_python("openai2", "openai", "llama_index", "instructor"),
-    *(
-        Script(
-            f"{name} (js)", ("node", f"clients/node/use_{name}.mjs"), f"clients/node/node_modules/{package}"
-        )
-        for name, package in (("openai", "openai"), ("ai_sdk", "ai"))
-    ),
+    *_scripts("clients/node/node_modules", "node", "clients/node/use_{}.mjs", "openai", "ai_sdk"),
 )
 """The scripts, in the order of the table's rows."""
 
@@ -148,11 +161,12 @@ def page(measured: Mapping[str, Any]) -> str:
         rows.append(
             [f"{each['client']} {each['version']}", *("yes" if one == "ok" else one for one in found)]
         )
-    ids = [[f"{each['client']} {each['version']}", f"`{each['id']}`"] for each in measured["clients"]]
+    ids = [[f"{each['client']} {each['version']}", each["id"]] for each in measured["clients"]]
     return "\n\n".join(
         [
-            markdown_table(["client", *features.values()], rows),
+            INTRODUCTION,
+            markdown_table(["client", *features.values()], rows, left=1 + len(features)),
             "Where each client has the id under which an edit is sent:",
-            markdown_table(["client", "the response's id"], ids),
+            markdown_table(["client", "the response's id"], ids, left=2),
         ]
     )

@@ -68,5 +68,5 @@ await report(
     "responses, structured": structured(API.responses),
     key,
   },
-  "result.response.id",
+  "`result.response.id`",
 );

@@ -116,5 +116,5 @@ await report(
     choices,
     key,
   },
-  "answer.id",
+  "`answer.id`",
 );

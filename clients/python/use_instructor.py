@@ -48,5 +48,5 @@ def key() -> str:
 report(
     "instructor",
     {"tools": tools, "responses, tools": responses_tools, "structured": structured, "key": key},
-    "completion.id of create_with_completion",
+    "`completion.id`, of `create_with_completion`",
 )

@@ -112,5 +112,5 @@ report(
         "choices": choices,
         "key": key,
     },
-    'message.response_metadata["id"], while streaming ["system_fingerprint"]',
+    '`message.response_metadata["id"]`; of a streamed chat completion, `["system_fingerprint"]`',
 )

@@ -89,5 +89,5 @@ report(
         "choices": choices,
         "key": key,
     },
-    "answer.id",
+    "`answer.id`; `litellm.responses` makes an id of its own, so use `editloop_key`",
 )

@@ -81,5 +81,5 @@ report(
         "structured": structured,
         "key": key,
     },
-    "answer.raw.id",
+    "`answer.raw.id`; by the Responses API with the text, because it sends `store: false`",
 )

@@ -76,5 +76,5 @@ report(
         "structured": lambda: _structured("editloop"),
         "responses, structured": lambda: _structured("editloop-responses"),
     },
-    'response.response_json["id"]',
+    '`response.response_json["id"]`; by the Responses API with the text, because it sends `store: false`',
 )

@@ -138,5 +138,5 @@ report(
         "choices": choices,
         "key": key,
     },
-    "answer.id",
+    "`answer.id`",
 )

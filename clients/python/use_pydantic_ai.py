@@ -82,5 +82,5 @@ report(
         "responses, structured": lambda: asyncio.run(_structured("responses")),
         "key": lambda: asyncio.run(_key()),
     },
-    "result.response.provider_response_id",
+    "`result.response.provider_response_id`",
 )

@@ -39,7 +39,7 @@ def test_a_script_that_reports_nothing_is_an_error(tmp_path: Path) -> None:
 
 def test_the_page_shows_what_failed_and_what_was_not_tried() -> None:
     features = {"chat": "ok", "tools": "HTTPError: 400"}
-    clients = [{"client": "some", "version": "1.2", "id": "answer.id", "features": features}]
+    clients = [{"client": "some", "version": "1.2", "id": "`answer.id`", "features": features}]
     shown = page({"features": {"chat": "a chat", "models": "models", "tools": "tools"}, "clients": clients})
     assert "| client | a chat | models | tools |" in shown
     assert "| some 1.2 | yes |  | HTTPError: 400 |" in shown and "| some 1.2 | `answer.id` |" in shown

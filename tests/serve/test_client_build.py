@@ -1,4 +1,4 @@
-"""The script that is served is what the source in `clients/js` builds to; needs Node.js and `npm ci`."""
+"""The script that is served is what the source in `clients/js` builds to; needs Node.js and `make clients`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def npm(*arguments: str) -> None:
     if shutil.which("npm") is None:
         pytest.skip("Node.js is not installed")
     if not (PACKAGE / "node_modules").is_dir():
-        pytest.skip("the client's tools are not installed: npm ci in clients/js")
+        pytest.skip("the client's tools are not installed: make clients")
     done = subprocess.run(["npm", *arguments], cwd=PACKAGE, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

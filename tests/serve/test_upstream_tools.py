@@ -40,7 +40,7 @@ def test_parts_of_calls_are_put_together() -> None:
     first, second = calls.whole
     assert (first["id"], first["function"]) == ("a", {"name": "f", "arguments": ""})
     assert (second["id"], second["function"]) == ("b", {"name": "g", "arguments": "{}"})
-    bad: list[Any] = ["x", {"index": "x"}, {"index": 0, "function": {"arguments": {}}}, {"function": 5}]
+    bad: list[Any] = ["x", {"index": "x"}, {"index": 0, "function": {"arguments": {"a": 1}}}, {"function": 5}]
     for part in bad:
         with pytest.raises(BackendUnavailableError):
             calls.add([part])

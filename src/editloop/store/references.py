@@ -25,16 +25,14 @@ def drafts_of(connection: Connection, response_ids: Sequence[str]) -> dict[str, 
     return {row.response_id: row for row in rows}
 
 
-def drafts_by_client_key(connection: Connection, key: str, limit: int) -> Sequence[Row[Any]]:
-    """Return the ids of the responses with a client's key, the newest first, those without a text last.
+def drafts_by_client_key(connection: Connection, key: str) -> Sequence[str]:
+    """Return the ids of two responses with a client's key at most; two are too many.
 
-    A response has no text if it has failed or is a tool call, so nobody can edit it (`editable`).
+    Those that can be edited come before all others: a response that has failed or is a tool call has no text.
     """
+    query = select(drafts.c.response_id).where(drafts.c.client_key == key).limit(2)
     editable = drafts.c.finish.is_(None) | drafts.c.response.is_not(None) | (drafts.c.finish == UNSTORED)
-    query = select(drafts.c.response_id, editable.label("editable")).where(drafts.c.client_key == key)
-    return connection.execute(
-        query.order_by(editable.desc(), drafts.c.time.desc(), drafts.c.response_id).limit(limit)
-    ).all()
+    return connection.scalars(query.where(editable)).all() or connection.scalars(query).all()
 
 
 def texts_of(connection: Connection, response_ids: Iterable[str]) -> dict[str, Any]:

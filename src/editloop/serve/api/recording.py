@@ -6,6 +6,7 @@ The routes for one edit and for a batch share this.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from editloop.serve.api.schemas import EditRequest
@@ -79,15 +80,13 @@ async def _find_by_key(state: ServerState, client_key: str, key: str | None) -> 
         Problem: 404, there is none; 409, there are several.
     """
 
-    def look(connection: Connection) -> list[str]:
-        rows = references.drafts_by_client_key(connection, client_key, 2)
-        if len(rows) == 2 and rows[0].editable == rows[1].editable:
-            known = None if key is None else reads.edit_by_key(connection, key)
-            draft = None if known is None else reads.draft(connection, known.response_id)
-            if draft is None or draft.client_key != client_key:
-                return [row.response_id for row in rows]
-            return [draft.response_id]
-        return [row.response_id for row in rows[:1]]
+    def look(connection: Connection) -> Sequence[str]:
+        found = references.drafts_by_client_key(connection, client_key)
+        if len(found) > 1 and key is not None and (known := reads.edit_by_key(connection, key)) is not None:
+            draft = reads.draft(connection, known.response_id)
+            if draft is not None and draft.client_key == client_key:
+                return [draft.response_id]
+        return found
 
     found, param = await state.loop.read(look), f"metadata.{CLIENT_KEY}"
     if not found:
