@@ -7,6 +7,7 @@ several get the same requests at the same total rate in turns; those that do not
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,6 +94,7 @@ def run(
             urls = {n: group[0] for n, group in groups.items()}
             processes = {n: group[1] for n, group in groups.items()}
             plan = Plan(0, rate / LOADS, seconds, warm_up, EDITS)
+            measured["load_average"] = os.getloadavg()[0]
             measured["loads"] = _turns(processes, postgres, plan, turns, callback)
             if saturated:
                 measured["throughput"] = _throughput(processes, saturated, callback)
@@ -253,7 +255,9 @@ def _markdown(measured: Mapping[str, Any]) -> str:
         "its edits included, summed over all processes.",
         markdown_table(["replicas", "servers", "PostgreSQL", "p50, ms", "p99, ms", "unanswered"], rows),
         f"The servers' processor time of {n} is {ratio:.2f} times that of one (goal: at most "
-        f"{measured['goal']}: {met}); by turn {', '.join(f'{each:.2f}' for each in by_turn)}.",
+        f"{measured['goal']}: {met}); by turn {', '.join(f'{each:.2f}' for each in by_turn)}. Before "
+        f"it began, the machine's load average was {measured['load_average']:.1f}; what else runs makes all "
+        "of this slower.",
         f"Until another replica counts an edit, without a load: {lag['median']:.0f} ms in the median, "
         f"{lag['most']:.0f} ms at most of {PROBES}.",
         "At the end each replica showed exactly the figures that a fold of the store's events gives: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -56,8 +56,7 @@ def create_app(
         redact: A function that is applied to each text before it is kept. If it raises, the request fails.
         hosts: Names of the server beside its address, as in `AllowedHosts`.
         past_edits: The in-context policies that are added to the arms, and how they find past edits.
-        is_worker: Whether it is one of several workers behind one address, whose state folders are beside
-            each other.
+        is_worker: Whether it is one of several workers, whose state folders are beside each other.
 
     Raises:
         ConfigError: One of `hosts` is not a valid host name, or `past_edits` names what there is not.
@@ -72,17 +71,15 @@ def create_app(
         await loop.start()
         state = app.state.server = _make_state(loop, served, limits, redact, past_edits.names, is_worker)
         keys.start()
-        writing = asyncio.create_task(state.workers.keep_writing()) if state.workers else None
         try:
             await served.start()
             await _prepare_arms(state, runs)
             await in_context.add_arms(state, past_edits.names)
-            yield
+            async with state.workers.shared() if state.workers else nullcontext():
+                yield
         finally:
             # The loop ends last, whatever happens: it writes how the backend's last responses ended, and
             # closes the store that the keys are read from.
-            if writing is not None:
-                writing.cancel()
             try:
                 await asyncio.gather(state.completions.shadows.stop(), keys.stop())
                 await served.stop()
