@@ -61,7 +61,6 @@ def create_app(
     Raises:
         ConfigError: One of `hosts` is not a valid host name, or `past_edits` names what there is not.
     """
-    allowed_hosts = AllowedHosts(hosts)
     limits, past_edits = limits or Limits(), past_edits or InContextOptions()
     served = InContextBackend(backend, loop, past_edits, redact=redact)
     keys = KeyCache(loop.store, loop.folder / "keys.json")
@@ -74,12 +73,10 @@ def create_app(
         try:
             await served.start()
             await _prepare_arms(state, runs)
-            await in_context.add_arms(state, past_edits.names)
             async with state.workers.shared() if state.workers else nullcontext():
                 yield
         finally:
-            # The loop ends last, whatever happens: it writes how the backend's last responses ended, and
-            # closes the store that the keys are read from.
+            # The loop ends last, whatever happens: it writes how the last responses ended, and closes the store.
             try:
                 await asyncio.gather(state.completions.shadows.stop(), keys.stop())
                 await served.stop()
@@ -96,7 +93,7 @@ def create_app(
         redirect_slashes=False,  # a redirect would lead to whatever Host the request named
     )
     _add_routes(app)
-    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, hosts=allowed_hosts)
+    app.add_middleware(AdmissionMiddleware, keys=keys, limits=limits, hosts=AllowedHosts(hosts))
     return app
 
 
@@ -134,6 +131,7 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
             task.add_done_callback(tasks.discard)
 
     state.loop.subscribers.append(on_event)
+    await in_context.add_arms(state, state.in_context)
 
 
 def _add_routes(app: FastAPI) -> None:
