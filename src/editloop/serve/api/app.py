@@ -76,7 +76,7 @@ def create_app(
             async with state.workers.shared() if state.workers else nullcontext():
                 yield
         finally:
-            # The loop ends last, whatever happens: it writes how the last responses ended, and closes the store.
+            # The loop ends last, whatever happens: it writes how the last responses ended, closes the store.
             try:
                 await asyncio.gather(state.completions.shadows.stop(), keys.stop())
                 await served.stop()
