@@ -7,6 +7,7 @@ several get the same requests at the same total rate in turns; those that do not
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,9 +65,9 @@ def run(
         rate: Requests per second, over all replicas.
         seconds: How long each is measured, in each turn.
         warm_up: Seconds of load before each measurement, which count for the processor time.
-        turns: How many times both are measured.
+        turns: How many times both are measured; 0 leaves out all but the kills.
         saturated: Seconds of a load beyond what they can do, for the throughput; 0 leaves that out.
-        kills: How many times one of three replicas is killed.
+        kills: How many times one of three replicas is killed; 0 leaves that out.
         pause: Mean seconds between two completions of each of the eight clients meanwhile.
         seed: The seed of the random times of the kills.
         work: The folder for the servers' state while they are measured.
@@ -88,38 +89,43 @@ def run(
         postgres.start()
         model = make_run(folder / "run")
         measured: dict[str, Any] = {"replicas": replicas, "rate": rate, "goal": GOAL}
-        with ExitStack() as servers:
-            groups = {n: _start(n, postgres.new(), model, upstream, folder, servers) for n in (1, replicas)}
-            urls = {n: group[0] for n, group in groups.items()}
-            processes = {n: group[1] for n, group in groups.items()}
+        if turns:
             plan = Plan(0, rate / LOADS, seconds, warm_up, EDITS)
-            measured["loads"] = _turns(processes, postgres, plan, turns, callback)
-            if saturated:
-                measured["throughput"] = _throughput(processes, saturated, callback)
-            measured["lag_ms"] = _lags(processes[replicas])
-            measured["state_equal"] = all(
-                agrees(server.get("/v1/arms"), read_tables(urls[n]).events)
-                for n, group in processes.items()
-                for server in group
-            )
+            with ExitStack() as servers:
+                groups = {
+                    n: _start(n, postgres.new(), model, upstream, folder, servers) for n in (1, replicas)
+                }
+                measured |= _beside_one(groups, postgres, plan, turns, saturated, callback)
         if kills:
             place = folder / "kills"
             place.mkdir()
-            url = postgres.new()
-            measured["kills"] = asyncio.run(
-                killed(
-                    url,
-                    model,
-                    upstream,
-                    place,
-                    replicas=3,
-                    kills=kills,
-                    pause=pause,
-                    seed=seed,
-                    callback=callback,
-                )
-            )
+            times: dict[str, Any] = {"replicas": 3, "kills": kills, "pause": pause, "seed": seed}
+            work_of_kills = killed(postgres.new(), model, upstream, place, **times, callback=callback)
+            measured["kills"] = asyncio.run(work_of_kills)
     write_result("replicas", measured, _markdown(measured), out)
+    return measured
+
+
+def _beside_one(
+    groups: Mapping[int, tuple[str, Sequence[Process]]],
+    postgres: Postgres,
+    plan: Plan,
+    turns: int,
+    saturated: float,
+    callback: ProgressCallback,
+) -> dict[str, Any]:
+    """What several replicas use and reach, and one; the groups are stores with their replicas."""
+    processes = {n: group for n, (_, group) in groups.items()}
+    measured: dict[str, Any] = {"load_average": os.getloadavg()[0]}
+    measured["loads"] = _turns(processes, postgres, plan, turns, callback)
+    if saturated:
+        measured["throughput"] = _throughput(processes, saturated, callback)
+    measured["lag_ms"] = _lags(processes[max(processes)])
+    measured["state_equal"] = all(
+        agrees(server.get("/v1/arms"), read_tables(url).events)
+        for url, group in groups.values()
+        for server in group
+    )
     return measured
 
 
@@ -132,8 +138,12 @@ def _start(
         state = folder / f"state-{n}-{number}"
         server = editloop_server(model, url, upstream, folder / f"{state.name}.log", ["--state", str(state)])
         stack.callback(server.kill)
-        server.start()
+        server.begin()
+        if not number:  # it makes the tables
+            server.wait()
         made.append(server)
+    for server in made:
+        server.wait()
     return url, made
 
 
@@ -233,6 +243,12 @@ def _observed(server: Process) -> float:
 
 
 def _markdown(measured: Mapping[str, Any]) -> str:
+    return "\n\n".join([*_loads_text(measured), *_killed_text(measured.get("kills"))])
+
+
+def _loads_text(measured: Mapping[str, Any]) -> list[str]:
+    if "loads" not in measured:
+        return []
     n, loads = measured["replicas"], measured["loads"]
     rows = []
     for name, each in loads.items():
@@ -253,7 +269,9 @@ def _markdown(measured: Mapping[str, Any]) -> str:
         "its edits included, summed over all processes.",
         markdown_table(["replicas", "servers", "PostgreSQL", "p50, ms", "p99, ms", "unanswered"], rows),
         f"The servers' processor time of {n} is {ratio:.2f} times that of one (goal: at most "
-        f"{measured['goal']}: {met}); by turn {', '.join(f'{each:.2f}' for each in by_turn)}.",
+        f"{measured['goal']}: {met}); by turn {', '.join(f'{each:.2f}' for each in by_turn)}. Before "
+        f"it began, the machine's load average was {measured['load_average']:.1f}; what else runs makes all "
+        "of this slower.",
         f"Until another replica counts an edit, without a load: {lag['median']:.0f} ms in the median, "
         f"{lag['most']:.0f} ms at most of {PROBES}.",
         "At the end each replica showed exactly the figures that a fold of the store's events gives: "
@@ -265,7 +283,7 @@ def _markdown(measured: Mapping[str, Any]) -> str:
             f"Completions per second under a load beyond what they can do: {done}. The load, the model "
             "server and PostgreSQL run on the same cores, so more replicas cannot be faster than those allow."
         )
-    return "\n\n".join([*parts, *_killed_text(measured.get("kills"))])
+    return parts
 
 
 def _killed_text(kills: Mapping[str, Any] | None) -> list[str]:

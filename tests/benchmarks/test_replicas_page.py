@@ -16,6 +16,7 @@ MEASURED = {
     "replicas": 4,
     "rate": 100.0,
     "goal": 1.15,
+    "load_average": 0.5,
     "loads": {"1": LOAD, "4": LOAD | {"servers_ms": 4.4, "servers_ms_by_turn": [4.2, 4.6]}},
     "lag_ms": {"median": 90.0, "most": 510.0},
     "state_equal": True,
@@ -24,7 +25,7 @@ MEASURED = {
 
 def test_the_ratio_is_that_of_the_servers() -> None:
     page = _markdown(MEASURED)
-    assert "time of 4 is 1.10 times that of one (goal: at most 1.15: met); by turn 1.05, 1.15." in page
+    assert "time of 4 is 1.10 times that of one (goal: at most 1.15: met); by turn 1.05, 1.15. Before" in page
     assert "| 4 | 4.40 | 1.00 | 3.0 | 9.0 | 1 of 1,000 |" in page
     assert "kills" not in page and "Completions per second" not in page
     worse = MEASURED | {"loads": {"1": LOAD, "4": LOAD | {"servers_ms": 5.0}}, "state_equal": False}

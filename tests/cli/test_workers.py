@@ -21,7 +21,7 @@ from editloop.store.database import Store
 from editloop.store.testing import Postgres, free_port
 
 
-def until(true: Callable[[], object], seconds: float = 90.0) -> None:
+def until(true: Callable[[], object], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

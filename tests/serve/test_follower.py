@@ -36,6 +36,13 @@ def named(found: list[Any]) -> list[str]:
     return [each.response_id for _, each in found]
 
 
+@pytest.fixture(autouse=True)
+def _any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine nothing is given up, so that what is found does not depend on its speed."""
+    monkeypatch.setattr("editloop.store.database.TIMEOUT_SECONDS", 100)
+    monkeypatch.setattr("editloop.store.database.IDLE_SECONDS", 90)
+
+
 # The order alone
 
 

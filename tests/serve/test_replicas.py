@@ -34,6 +34,15 @@ from editloop.store.schema import drafts, edits
 from editloop.store.testing import Postgres
 
 
+@pytest.fixture(autouse=True)
+def _any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine nothing is given up, so that what is found does not depend on its speed."""
+    monkeypatch.setattr("editloop.store.database.TIMEOUT_SECONDS", 100)
+    monkeypatch.setattr("editloop.store.database.IDLE_SECONDS", 90)
+    monkeypatch.setattr("editloop.serve.loop.writer.TIMEOUT_SECONDS", 100)
+    monkeypatch.setattr("editloop.serve.loop.access.TIMEOUT_SECONDS", 100)
+
+
 @asynccontextmanager
 async def writers(postgres: Postgres, folder: Path, n: int = 2) -> AsyncIterator[list[RecordingWriter]]:
     url = postgres.new()
@@ -54,7 +63,7 @@ async def everywhere(replicas: Sequence[RecordingWriter], *commands: Any) -> lis
 
 async def agreed(replicas: Sequence[RecordingWriter]) -> list[object]:
     """The events that all replicas have folded, once those are the ones of the store."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while True:
         there = [event for _, event in read_events(replicas[0].store)]
         if all(each.events == there for each in replicas):
@@ -349,7 +358,7 @@ def test_clocks_that_differ_change_no_fold(postgres: Postgres, tmp_path: Path, m
                 ).status_code == 200
             monkeypatch.setattr(time, "time", real)
             config: BanditConfig = a.loop.config
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 100
             while True:
                 replay = Bandit.replay((event for _, event in read_events(a.loop.store)), config).to_json()
                 if replay == a.loop.bandit.to_json() == b.loop.bandit.to_json():

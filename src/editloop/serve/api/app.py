@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -82,8 +82,7 @@ def create_app(
         origins: The origins whose pages may ask, as in `allowed_origins`.
         edit_tokens: Seconds for which the edit token of a response is valid; None gives none.
         spans: Emits spans of completions and edits.
-        is_worker: Whether it is one of several workers behind one address, whose state folders are beside
-            each other.
+        is_worker: Whether it is one of several workers, whose state folders are beside each other.
 
     Raises:
         ConfigError: One of `hosts` or `origins` is not valid, or `past_edits` names what there is not.
@@ -124,15 +123,12 @@ async def _running(state: ServerState, runs: Sequence[str | Path]) -> AsyncItera
     the store that the keys are read from. The spans of what it has learned at last are sent behind it.
     """
     state.keys.start()
-    writing = asyncio.create_task(state.workers.keep_writing()) if state.workers else None
     try:
         await state.backend.start()
         await _prepare_arms(state, runs)
-        await in_context.add_arms(state, state.in_context)
-        yield
+        async with state.workers.shared() if state.workers else nullcontext():
+            yield
     finally:
-        if writing is not None:
-            writing.cancel()
         try:
             await asyncio.gather(state.completions.shadows.stop(), state.keys.stop())
             await state.backend.stop()
@@ -204,6 +200,7 @@ async def _prepare_arms(state: ServerState, runs: Sequence[str | Path]) -> None:
             task.add_done_callback(tasks.discard)
 
     state.loop.subscribers.append(on_event)
+    await in_context.add_arms(state, state.in_context)
 
 
 def _add_middleware(

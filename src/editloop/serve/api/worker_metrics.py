@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from prometheus_client import generate_latest
@@ -41,8 +41,7 @@ class WorkerMetrics(Collector):
     def __init__(self, metrics: Metrics, folder: Path) -> None:
         self._metrics, self._folder = metrics, folder
 
-    async def keep_writing(self) -> None:
-        """Write the file periodically, until cancelled."""
+    async def _keep_writing(self) -> None:
         while True:
             try:
                 await asyncio.to_thread(self._write, self._metrics.text())
@@ -55,6 +54,15 @@ class WorkerMetrics(Collector):
         new = self._folder / f"{FILE}.new"
         new.write_bytes(text)
         new.replace(self._folder / FILE)
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        """Write the file periodically within the block."""
+        task = asyncio.create_task(self._keep_writing())
+        try:
+            yield
+        finally:
+            task.cancel()
 
     def text(self) -> bytes:
         """The metrics of all workers, in Prometheus' text format."""

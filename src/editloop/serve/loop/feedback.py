@@ -2,7 +2,7 @@
 
     decide   choose an arm for a response, by the fold and the decisions in flight    (`state`)
     record   write commands in one thread, where many share a commit                  (`commands`, `writer`)
-    learn    fold each new event of the store, this process's or another replica's    (`state`)
+    learn    fold each new event of the store, this process's or another replica's    (`follower`, `state`)
 
 A snapshot caches the fold (`snapshots`), and maintenance does what becomes due with time (`maintenance`).
 """
