@@ -1,4 +1,4 @@
-"""The script that is served is what the source in `clients/js` builds to; needs Node.js and `make clients`."""
+"""The script that is served is what the source in `clients/js` builds to; needs Node.js (`make clients`)."""
 
 from __future__ import annotations
 

@@ -15,13 +15,23 @@ from sqlalchemy import insert, select
 from editloop.serve.api.usage import KnownRounds, estimate_saving
 from editloop.serve.backends.base import Completion
 from editloop.serve.loop.logged_text import token_count
-from editloop.store.schema import drafts, events, policies
+from editloop.store import writes
+from editloop.store.schema import drafts, policies
 
 
 async def write(service: Service, table: Any, rows: list[dict[str, Any]]) -> None:
     def insert_all() -> None:
         with service.loop.store.writer.begin() as connection:
             connection.execute(insert(table), rows)
+
+    await asyncio.to_thread(insert_all)
+
+
+async def write_events(service: Service, rows: list[dict[str, Any]]) -> None:
+    def insert_all() -> None:
+        with service.loop.store.writer.begin() as connection:
+            for row in rows:
+                writes.insert_event(connection, row)
 
     await asyncio.to_thread(insert_all)
 
@@ -147,10 +157,9 @@ def test_the_saving_of_a_period(url: str, tmp_path: Path) -> None:
             rounds = drawn(400, 0.3, 0)
             place = {"name": "base", "run": "r", "time": 1.0, "metrics": "{}"}
             await write(service, policies, [{"arm": "base@0", **place}])
-            seq = service.loop.store.last() + 1
             for kind, revision in (("decided", -1), ("edited", 1)):
                 some = [
-                    {"seq": seq + i, "time": 100.0 + i, "kind": kind, "response_id": f"r{i}", "arm": arm}
+                    {"time": 100.0 + i, "kind": kind, "response_id": f"r{i}", "arm": arm}
                     | {
                         "revision": revision,
                         "scope": "",
@@ -162,8 +171,7 @@ def test_the_saving_of_a_period(url: str, tmp_path: Path) -> None:
                 ]
                 if kind == "decided":
                     some = [row | {"cost": None} for row in some]
-                await write(service, events, some)
-                seq += len(some)
+                await write_events(service, some)
             kept = [
                 {"response_id": f"r{i}", "time": 100.0 + i, "policy": arm, "finish": "stop"}
                 for i, arm in enumerate(rounds.arms)

@@ -12,7 +12,8 @@ from serving import Service, error, run, serving
 from sqlalchemy import insert
 
 from editloop.store import users as users_module
-from editloop.store.schema import drafts, events
+from editloop.store import writes
+from editloop.store.schema import drafts
 from editloop.store.users import UserFilter, user_page
 
 
@@ -21,16 +22,15 @@ async def put(service: Service, *rounds: tuple[float, str | None, list[float | N
 
     def write() -> None:
         store = service.loop.store
-        seq = store.last()
+        last = store.last()
         with store.writer.begin() as connection:
             for i, (time, user, costs) in enumerate(rounds):
-                name = f"r{seq}-{i}"
+                name = f"r{last}-{i}"
                 row = {"response_id": name, "time": time, "user": user, "response": "x", "finish": "stop"}
                 connection.execute(insert(drafts).values(row))
                 for revision, cost in enumerate(costs, start=1):
-                    seq += 1
-                    event = {"seq": seq, "time": time, "kind": "edited", "response_id": name, "arm": "a@1"}
-                    connection.execute(insert(events).values(**event, revision=revision, cost=cost, scope=""))
+                    event = {"time": time, "kind": "edited", "response_id": name, "arm": "a@1", "scope": ""}
+                    writes.insert_event(connection, {**event, "revision": revision, "cost": cost})
 
     await asyncio.to_thread(write)
 
