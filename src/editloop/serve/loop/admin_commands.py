@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -112,6 +112,11 @@ class NoteKeyUses:
     """
 
     uses: Mapping[str, float]
+
+    @property
+    def names(self) -> Collection[str]:
+        """What it depends on."""
+        return [f"use of {key}" for key in self.uses]
 
     def apply(self, appender: EventAppender) -> None:
         """Write the times."""
