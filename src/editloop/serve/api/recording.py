@@ -6,7 +6,7 @@ The routes for one edit and for a batch share this.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from editloop.serve.api.schemas import EditRequest
@@ -20,7 +20,7 @@ from editloop.serve.problem import Problem
 from editloop.store import reads, references
 from editloop.store.database import Connection
 
-__all__ = ["edit_command", "receipt"]
+__all__ = ["edit_command", "external_draft", "receipt"]
 
 
 async def edit_command(
@@ -106,20 +106,54 @@ async def _find_by_key(state: ServerState, client_key: str, key: str | None) -> 
 
 
 def _draft(state: ServerState, asked: EditRequest, moment: float, new_id: str | None) -> RecordExternal:
-    redact = state.completions.redact
     assert asked.response is not None
-    messages = asked.model_dump(include={"context"}, exclude_unset=True)["context"]
-    is_text = isinstance(messages, str)
-    context = redact_text(messages, redact) if is_text else logged_context(messages, redact)
-    response = redact_text(asked.response, redact)
-    digest = state.loop.scopes.digest([context, response, asked.user, asked.policy])
+    return external_draft(
+        state,
+        asked.model_dump(include={"context"}, exclude_unset=True)["context"],
+        asked.response,
+        user=asked.user,
+        policy=asked.policy,
+        metadata=asked.metadata,
+        moment=moment,
+        response_id=asked.response_id or new_id,
+    )
+
+
+def external_draft(
+    state: ServerState,
+    context: Any,
+    response: str,
+    *,
+    user: str | None,
+    policy: str | None,
+    metadata: Mapping[str, Any] | None,
+    moment: float,
+    response_id: str | None,
+) -> RecordExternal:
+    """Return a response from elsewhere, with its texts as they are kept.
+
+    Args:
+        state: The parts of the server.
+        context: The prompt or the messages.
+        response: The text.
+        user: Who edits it.
+        policy: What wrote it.
+        metadata: What is kept with it.
+        moment: When it was written or edited, in seconds since 1970.
+        response_id: Its identity; None for one that is computed from its content.
+    """
+    redact = state.completions.redact
+    is_text = isinstance(context, str)
+    context = redact_text(context, redact) if is_text else logged_context(context, redact)
+    response = redact_text(response, redact)
+    digest = state.loop.scopes.digest([context, response, user, policy])
     return RecordExternal(
-        asked.response_id or new_id or f"ext-{digest}",
-        asked.user,
-        asked.policy,
+        response_id or f"ext-{digest}",
+        user,
+        policy,
         json.dumps(context, ensure_ascii=False, allow_nan=False),
         response,
-        logged_metadata(asked.metadata, redact),
+        logged_metadata(metadata, redact),
         digest,
         moment,
     )

@@ -7,18 +7,16 @@ An edit refers to such a draft by the provider's id of the response (`gen_ai.res
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from editloop.serve.api.recording import external_draft
 from editloop.serve.api.schemas import ID, check_value
 from editloop.serve.api.state import ServerState, get_state
-from editloop.serve.loop.edit_commands import RecordExternal, RecordSpan
-from editloop.serve.loop.logged_text import logged_context, logged_metadata
-from editloop.serve.loop.redaction import redact_text
+from editloop.serve.loop.edit_commands import RecordSpan
 from editloop.serve.problem import Problem
 from editloop.serve.telemetry.gen_ai import Generation, generation_of
 from editloop.serve.telemetry.otlp import JSON, PROTOBUF, Span, answer, read_spans, unpacked
@@ -63,27 +61,18 @@ def _command(state: ServerState, span: Span, generation: Generation) -> RecordSp
     """
     service = span.attributes.get("service.name")
     check_value({**generation._asdict(), "service": service}, state.limits.text)
-    redact, alias = state.completions.redact, f"{span.trace_id}-{span.span_id}"
-    is_text = isinstance(generation.context, str)
-    context = (
-        redact_text(generation.context, redact) if is_text else logged_context(generation.context, redact)
-    )
-    response = redact_text(generation.response, redact)
-    user, model = (
-        text and text[:length] for text, length in ((generation.user, 256), (generation.model, 200))
-    )
-    named = generation.response_id
+    alias, named = f"{span.trace_id}-{span.span_id}", generation.response_id
     about = {"trace_id": span.trace_id, "span_id": span.span_id}
     if service is not None:
         about["service"] = str(service)
-    draft = RecordExternal(
-        named if named and re.match(ID, named) else alias,
-        user,
-        model,
-        json.dumps(context, ensure_ascii=False, allow_nan=False),
-        response,
-        logged_metadata(about, redact),
-        state.loop.scopes.digest([context, response, user, model]),
-        span.time or time.time(),
+    draft = external_draft(
+        state,
+        generation.context,
+        generation.response,
+        user=generation.user and generation.user[:256],
+        policy=generation.model and generation.model[:200],
+        metadata=about,
+        moment=span.time or time.time(),
+        response_id=named if named and re.match(ID, named) else alias,
     )
     return RecordSpan(draft, alias)
