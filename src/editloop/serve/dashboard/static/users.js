@@ -103,7 +103,7 @@ function users(rows, forget) {
 
 function scope(each) {
   if (each.arms.length) return h("span", {}, "own arms: ", each.arms.map((arm, i) => [i ? ", " : "", armName(arm)]).flat());
-  return each.scope === "own" ? "own bandit" : "shared bandit";
+  return h("span", { class: "moment" }, each.scope === "own" ? "own bandit" : "shared bandit");
 }
 
 function about(found, offset) {
