@@ -501,3 +501,24 @@ def test_a_rejection_of_the_model_server_is_passed_on(tmp_path: Path) -> None:
             assert answer.json() == {"error": {**body["error"], "param": "input"}}
 
     run(work())
+
+
+@pytest.mark.parametrize("calls", [["x"], [{"index": "x"}], [{"function": {"arguments": {"a": 1}}}], 5])
+def test_an_answer_in_another_form_is_an_error_of_the_model_server(tmp_path: Path, calls: Any) -> None:
+    class Odd(Parrot):
+        async def complete(self, arm: str, request: Mapping[str, Any], response_id: str) -> Completion:
+            message = {"role": "assistant", "content": None, "tool_calls": calls}
+            return Completion(None, "tool_calls", message, {"prompt_tokens": "x"}, {"content": 5})
+
+        async def stream(self, arm: str, request: Any, response_id: str) -> AsyncIterator[Chunk]:
+            yield Chunk({"content": "One"}, logprobs={"content": None})
+            yield Chunk({"tool_calls": calls})
+            yield Chunk({}, "tool_calls")
+
+    async def work() -> None:
+        async with serving(sqlite(tmp_path), tmp_path, backend=Odd()) as service:
+            error(await create(service), 502, "upstream_error")
+            assert events_of(await create(service, stream=True))[-1]["type"] == "response.failed"
+            assert service.loop.bandit.state.pending == 0
+
+    run(work())

@@ -44,18 +44,12 @@ class Output:
         """
         delta = chunk.delta
         if isinstance(text := delta.get("content"), str) and text:
-            entries = (chunk.logprobs or {}).get("content") or []
-            yield from self._text("output_text", text, {"logprobs": entries})
+            entries = chunk.logprobs.get("content") if isinstance(chunk.logprobs, dict) else None
+            yield from self._text("output_text", text, {"logprobs": entries or []})
         if isinstance(text := delta.get("refusal"), str) and text:
             yield from self._text("refusal", text, {})
-        for place, part in enumerate(delta.get("tool_calls") or ()):
-            try:
-                index, function = int(part.get("index", place)), part.get("function") or {}
-                name, arguments = function.get("name") or "", function.get("arguments") or ""
-                call_id = part.get("id") or ""
-            except (AttributeError, TypeError, ValueError) as error:
-                raise BackendUnavailableError("error", "not the parts of tool calls") from error
-            yield from self._arguments(index, call_id, name, arguments)
+        for part in _calls(delta.get("tool_calls") or []):
+            yield from self._arguments(*part)
 
     def end(self, status: str) -> Iterator[Event]:
         """Complete the last item, and yield its events. A response that says nothing has an empty message."""
@@ -137,6 +131,23 @@ class Output:
         yield "response.output_item.done", {"output_index": len(self.items) - 1, "item": item}
 
 
+def _calls(parts: Any) -> list[tuple[int, str, str, str]]:
+    """The index, the id, the name and the arguments of each part; those of a whole message have no index.
+
+    Raises:
+        BackendUnavailableError: They have another form than that of the API.
+    """
+    try:
+        found = []
+        for place, part in enumerate(parts):
+            function = part.get("function") or {}
+            texts = [part.get("id") or "", function.get("name") or "", function.get("arguments") or ""]
+            found.append((int(part.get("index", place)), "" + texts[0], "" + texts[1], "" + texts[2]))
+        return found
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BackendUnavailableError("error", "not the parts of tool calls") from error
+
+
 def status_of(finish: str) -> tuple[str, dict[str, Any] | None]:
     """The status of a response, and why it is incomplete, by the reason why its completion ended."""
     if finish == "length":
@@ -148,14 +159,19 @@ def status_of(finish: str) -> tuple[str, dict[str, Any] | None]:
 
 def usage_of(usage: Mapping[str, Any] | None) -> dict[str, Any]:
     """The counts of tokens in the words of this API; 0 where they are not known, as in a chat completion."""
-    found = usage or {}
-    prompt, written = found.get("prompt_tokens") or 0, found.get("completion_tokens") or 0
-    cached = (found.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    thought = (found.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+
+    def tokens(name: str, below: str | None = None) -> int:
+        found: Any = usage if below is None else (usage or {}).get(below)
+        value = found.get(name) if isinstance(found, dict) else None
+        return value if isinstance(value, int) else 0
+
+    prompt, written = tokens("prompt_tokens"), tokens("completion_tokens")
+    cached = tokens("cached_tokens", "prompt_tokens_details")
+    thought = tokens("reasoning_tokens", "completion_tokens_details")
     return {
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": cached},
         "output_tokens": written,
         "output_tokens_details": {"reasoning_tokens": thought},
-        "total_tokens": found.get("total_tokens") or prompt + written,
+        "total_tokens": tokens("total_tokens") or prompt + written,
     }

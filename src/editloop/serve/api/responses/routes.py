@@ -59,8 +59,12 @@ async def create(request: Request) -> Response:
         raise _renamed(error) from error
     state.metrics.count_completion(time.perf_counter() - started - result.model_seconds)
     done = result.completion
+    try:
+        with span.ended_by_errors():
+            output = _whole(result.response_id, done.message, done.finish, done.logprobs)
+    except BackendUnavailableError as error:  # it has answered in another form than that of the API
+        raise backend_problem(error, result.arm, result.response_id) from error
     span.end([result], done.usage, [done.finish])
-    output = _whole(result.response_id, done.message, done.finish, done.logprobs)
     token = state.tokens.issue(result.response_id)
     about = _frame(result.response_id, result.arm) | echo(asked) | token_field(token)
     return JSONResponse(_ended(about, output, done.finish, done.usage), headers=headers(result, token))
@@ -125,8 +129,7 @@ def _whole(
 ) -> Output:
     """The output of a response that came as one message."""
     output = Output(response_id)
-    calls = [{**each, "index": place} for place, each in enumerate(message.get("tool_calls") or ())]
-    for _ in output.add(Chunk({**message, "tool_calls": calls}, logprobs=logprobs)):
+    for _ in output.add(Chunk(dict(message), logprobs=logprobs)):
         pass
     for _ in output.end(status_of(finish)[0]):
         pass
