@@ -239,7 +239,8 @@ def _source(
     names += [name for name in dict.fromkeys(chain.from_iterable(keys)) if name not in names]
     said = (f"{len(files)} files", *(f"no {name} in {count} of them" for name, count in lacking.items()))
     total = sum(each.rows for each in files)
-    return Source(PARTITIONED, names, total, _rows(files, needed), said, partial(_batches, files))
+    rows, scan = _rows(files, needed), partial(_batches, files)
+    return Source(PARTITIONED, names, total, rows, said, scan=scan)
 
 
 def _footer(path: str, opener: Callable[[], Any]) -> tuple[dict[str, str], int]:
