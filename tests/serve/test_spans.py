@@ -16,7 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from serving import run, serving, sqlite
 
 from editloop.errors import MissingExtraError
-from editloop.serve.backends.base import BackendUnavailableError
+from editloop.serve.backends.base import BackendUnavailableError, Completion
+from editloop.serve.loop.completion import CompletionResult
 from editloop.serve.telemetry import spans
 from editloop.serve.telemetry.spans import make_spans
 
@@ -190,8 +191,10 @@ def test_only_the_last_responses_are_remembered(
     monkeypatch.setattr(spans, "REMEMBERED", 2)
     made = make_spans(collector.url)
     assert made is not None
-    for name in "abc":
-        made.begin("editloop", {}).end(name, "a@1", None, "stop")
+    for names in ("a", "bc"):
+        done = Completion("Hello", "stop", {})
+        choices = [CompletionResult(name, "a@1", done, 0.0) for name in names]
+        made.begin("editloop", {}).end(choices, None, [None for _ in names])
     for name in "abc":
         made.on_event(Feedback(name, "edited", 0.5, 1))
     made.on_event(Feedback("c", "expired", None, 0))

@@ -248,8 +248,8 @@ def test_bad_spans_are_rejected_and_the_others_kept(tmp_path: Path) -> None:
         (b"x", {"Content_Type": "text/plain"}, 415, "media_type"),
         (b"{}", {"Content_Encoding": "br"}, 415, "encoding"),
         (b"{}", {"Content_Encoding": "gzip"}, 400, "invalid_gzip"),
-        (gzip.compress(b"{}" * 9)[:-9], {"Content_Encoding": "gzip"}, 400, "invalid_gzip"),
-        (gzip.compress(b" " * 9_000), {"Content_Encoding": "gzip"}, 413, "request_too_large"),
+        (gzip.compress(b"{}" * 9, mtime=0)[:-9], {"Content_Encoding": "gzip"}, 400, "invalid_gzip"),
+        (gzip.compress(b" " * 9_000, mtime=0), {"Content_Encoding": "gzip"}, 413, "request_too_large"),
         (b" " * 1001, {}, 413, "request_too_large"),
     ],
 )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from editloop.edits.cost import Cost
+from editloop.online.events import Outcome
 from editloop.serve.loop.edit_commands import RecordEdit
 from editloop.serve.loop.unstored import Digest, text_sent_back
 from editloop.serve.problem import Problem
@@ -87,5 +88,5 @@ def _with_texts(edit: RecordEdit, known: Known, digest: Digest) -> tuple[RecordE
     response = text_sent_back(response_id, edit.texts, base.text_digest, digest)
     text = edit.edit if edit.texts is None else edit.texts.edit
     # Of a response whose text is not kept, that of its edit is not, either.
-    outcome = "accepted" if text == response else "edited"
+    outcome: Outcome = "accepted" if text == response else "edited"
     return replace(command, edit=None, outcome=outcome), response, text
