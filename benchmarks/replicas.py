@@ -305,5 +305,7 @@ def _killed_text(kills: Mapping[str, Any] | None) -> list[str]:
         "(SIGSTOP). Eight clients send each attempt of a request to any replica. The columns are those of "
         '[`faults`](faults.md). "Missing numbers" are those of transactions that were undone.',
         markdown_table(head, [figures], left=0),
-        f"The results of all attempts: {answers}.",
+        f"The results of all attempts: {answers}. Time of a start: "
+        f"{kills['start_seconds']['median']:.1f} s in the median, "
+        f"{kills['start_seconds']['most']:.1f} s at most.",
     ]

@@ -46,6 +46,7 @@ def test_what_kills_have_left_is_counted() -> None:
         "decisions_double": 4,
         "acknowledgements_that_differ": 5,
         "gaps": 6,
+        "start_seconds": {"median": 1.5, "most": 2.0},
         "answers": {"edit 200": 2000},
         "state_equal": True,
         "state_equal_after_restart": True,
