@@ -62,11 +62,7 @@ def create_app(
     allowed_hosts = AllowedHosts(hosts)
     limits, past_edits = limits or Limits(), past_edits or InContextOptions()
     served = InContextBackend(backend, loop, past_edits, redact=redact)
-
-    async def note_uses(uses: Mapping[str, float]) -> None:
-        await loop.write(NoteKeyUses(uses), hurry=False)
-
-    key_cache = KeyCache(loop.store, loop.folder / "keys.json", note_uses)
+    key_cache = _key_cache(loop)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -99,6 +95,13 @@ def create_app(
     _add_routes(app)
     app.add_middleware(AdmissionMiddleware, keys=key_cache, limits=limits, hosts=allowed_hosts)
     return app
+
+
+def _key_cache(loop: FeedbackLoop) -> KeyCache:
+    async def note_uses(uses: Mapping[str, float]) -> None:
+        await loop.write(NoteKeyUses(uses), hurry=False)
+
+    return KeyCache(loop.store, loop.folder / "keys.json", note_uses)
 
 
 def _make_state(
