@@ -222,7 +222,8 @@ def test_an_edit_waits_while_there_is_no_connection(site: Site, open_page: Open,
     context.set_offline(True)
     page.click("text=Send")
     assert len(left(page)) == 1 and page.evaluate("said") == []
-    page.close(run_before_unload=True)
+    with page.expect_event("close"):
+        page.close(run_before_unload=True)
     context.set_offline(False)
     assert revisions(site, response_id, 0) == []
     other = open_page()  # any page of the origin sends it

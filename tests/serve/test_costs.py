@@ -245,7 +245,7 @@ def test_a_store_on_sqlite_is_open_to_tools_that_count_nothing(tmp_path: Path) -
     store = Store(sqlite(tmp_path))
     store.open(claim=False)
     known = store.read(lambda c: set(c.scalars(select(facts.c.name))))
-    assert known == {"salt"}
+    assert known == {"salt", "edit_token_secret"}
     store.close()
 
 

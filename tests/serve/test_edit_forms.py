@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from serving import Service, error, key_of, run, serving, sqlite
 
+from editloop.edits.record import Record
+from editloop.serve.client_base import edit_row
+
 ON = {"edit_tokens": 3600.0}
 ASKED = {"model": "editloop", "messages": [{"role": "user", "content": "Write."}]}
 
@@ -136,3 +139,13 @@ def test_rows_of_a_batch_have_reasons_times_keys_of_clients_and_tokens(url: str,
             error(refused, 403, "permission_denied")
 
     run(work())
+
+
+def test_a_record_keeps_its_reason_and_its_time_with_the_edit_where_a_server_takes_them() -> None:
+    about = {"reason": "too long", "edit_seconds": 7.5, "page": 1, "revisions": ["B."]}
+    row = edit_row(Record(context="Write.", response="A.", edit="C.", metadata=about))
+    assert row is not None and row["metadata"] == {"page": 1}
+    assert (row["reason"], row["seconds"]) == ("too long", 7.5)
+    others = {"reason": ["long"], "edit_seconds": "7"}
+    row = edit_row(Record(context="Write.", response="A.", edit="C.", metadata=others))
+    assert row is not None and row["metadata"] == others and not {"reason", "seconds"} & row.keys()

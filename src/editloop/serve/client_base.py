@@ -41,6 +41,9 @@ __all__ = [
 REJECTIONS = (400, 404, 409, 410, 413, 422)
 """Statuses of a request that would be rejected again. After others it may pass: a key can be replaced."""
 
+MAX_REASON, MAX_SECONDS = 1000, 1e7
+"""The most characters of the reason of an edit, and the most seconds of work on it."""
+
 MISSING_SINCE = "missing_since"
 """Field of a row of the spool: when the server first answered that it does not know the response."""
 
@@ -140,6 +143,12 @@ def edit_row(record: Record) -> dict[str, Any] | None:
     if re.fullmatch(ID, record.id):
         row["response_id"] = record.id
     metadata = {name: value for name, value in record.metadata.items() if name != "revisions"}
+    # A server keeps these two with the edit; what it does not take as such stays in the metadata.
+    if isinstance(reason := metadata.get("reason"), str) and 0 < len(reason) <= MAX_REASON:
+        row["reason"] = metadata.pop("reason")
+    seconds = metadata.get("edit_seconds")
+    if isinstance(seconds, (int, float)) and 0 <= seconds <= MAX_SECONDS and seconds is not True:
+        row["seconds"] = metadata.pop("edit_seconds")
     given = {"user": record.user, "policy": record.policy, "metadata": metadata or None}
     if record.time is not None:
         given["time"] = record.time.isoformat()

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from editloop.autopilot.stages import Stage
 from editloop.io import UnsafeJSONError, parse_json
 from editloop.serve.client_base import ID as PLAIN_ID
+from editloop.serve.client_base import MAX_REASON, MAX_SECONDS
 from editloop.serve.loop.choices import MAX_CHOICES
 from editloop.serve.loop.completion import CLIENT_KEY
 from editloop.serve.problem import Problem
@@ -114,7 +115,7 @@ class EditRequest(_Request):
     revision: int | None = Field(None, ge=1, le=1_000_000, description="By default the next one")
     key: str | None = Field(None, min_length=1, max_length=128, description="Idempotency key")
     seconds: float | None = Field(
-        None, ge=0, le=1e7, allow_inf_nan=False, description="Of work on it since the last revision"
+        None, ge=0, le=MAX_SECONDS, allow_inf_nan=False, description="Of work on it since the last revision"
     )
     token: str | None = Field(
         None, min_length=1, max_length=300, description="Edit token of the response, in place of a key"
@@ -127,7 +128,7 @@ class EditRequest(_Request):
     user: str | None = Field(None, min_length=1, max_length=256)
     metadata: dict[str, Any] | None = None
     reason: str | None = Field(
-        None, min_length=1, max_length=1000, description="Why the user did that, in words or as tags"
+        None, min_length=1, max_length=MAX_REASON, description="Why the user did that, in words or as tags"
     )
 
     _key = field_validator("metadata")(check_client_key)
@@ -209,7 +210,7 @@ class ReasonRequest(_Request):
     """Why a draft was edited."""
 
     reason: str | None = Field(
-        None, min_length=1, max_length=1000, description="In words or as tags; null takes it away"
+        None, min_length=1, max_length=MAX_REASON, description="In words or as tags; null takes it away"
     )
 
 
