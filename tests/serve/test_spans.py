@@ -161,6 +161,29 @@ def test_streams_tokens_and_failures(collector: Collector, tmp_path: Path) -> No
     assert [span.status.code for span in collector.spans()] == [0, 0, 2, 2]
 
 
+def test_all_choices_are_one_span_and_so_is_a_response(collector: Collector, tmp_path: Path) -> None:
+    async def work() -> None:
+        options = {"spans": make_spans(collector.url)}
+        async with serving(sqlite(tmp_path), tmp_path, app_options=options) as service:
+            choices = (await service.ask(n=2)).json()["choices"]
+            await service.edit(choices[1]["response_id"], "Mine.")
+            asked = {"model": "editloop", "input": "Write."}
+            whole = (await service.http.post("/v1/responses", json=asked)).json()
+            await service.http.post("/v1/responses", json={**asked, "stream": True})
+            await service.edit(whole["id"], "Mine.")
+            ids.extend([choices[0]["response_id"], choices[1]["response_id"], whole["id"]])
+
+    ids: list[str] = []
+    run(work())
+    first, edited, whole, streamed, again = collector.spans()
+    assert attributes(first)["gen_ai.response.id"] == ids[0]
+    assert attributes(first)["gen_ai.response.finish_reasons"] == ["stop", "stop"]
+    assert (edited.links[0].span_id, attributes(edited)["gen_ai.response.id"]) == (first.span_id, ids[1])
+    assert attributes(whole)["gen_ai.response.id"] == ids[2]
+    assert attributes(streamed)["gen_ai.response.finish_reasons"] == ["stop"]
+    assert again.links[0].span_id == whole.span_id
+
+
 def test_a_collector_that_hangs_slows_no_request_and_not_the_end(
     collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
