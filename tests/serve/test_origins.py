@@ -79,7 +79,7 @@ def test_a_page_may_read_why_it_was_refused(tmp_path: Path) -> None:
             refused = [(await service.ask(), 401, "invalid_api_key")]
             service.http.headers["Authorization"] = f"Bearer {key}"
             refused.append((await service.ask("x" * 20_000), 413, "request_too_large"))
-            refused.append((await service.ask(n=2), 400, "invalid_request"))
+            refused.append((await service.ask(n=9), 400, "invalid_request"))
             refused.append((await service.edit("none"), 404, "response_not_found"))
             refused.append((await service.ask(), 429, "rate_limit"))
             for answer, status, code in refused:
