@@ -92,6 +92,29 @@ def test_events_come_back_as_they_were(url: str, tmp_path: Path) -> None:
     run(work())
 
 
+def test_a_text_takes_its_arm_with_it(url: str, tmp_path: Path) -> None:
+    """Of two replicas that were asked for one response, the second to decide is the first to finish."""
+
+    async def work() -> None:
+        async with RecordingWriter(url, tmp_path) as writing:
+            write = writing.writer.write
+            await write(arms("a@1", "b@2"))
+            await write(ask("1"))
+            assert await write(ask("1", "b@2")) == "a@1"
+            await write(RecordEdit("1", "Hello!", None, None, 2.0))
+            assert await write(RecordResponse("1", "Hello", "stop", 3.0, arm="b@2")) is None
+            assert await write(RecordResponse("1", "Bye", "stop", 4.0, arm="a@1")) == ("Hello", "b@2")
+            assert writing.events[1:] == [
+                Decided("1", "s", "a@1", 0.5, 1),
+                Rerouted("1", "b@2"),
+                Feedback("1", "edited", 1.0, 1),
+            ]
+            tally = Bandit.replay(event for _, event in read_events(writing.store)).state.tally("s", "b@2")
+            assert (tally.observed, tally.cost) == (1, 1.0)
+
+    run(work())
+
+
 def test_everything_is_written_once(url: str, tmp_path: Path) -> None:
     async def work() -> None:
         async with RecordingWriter(url, tmp_path) as writing:

@@ -71,6 +71,7 @@ _FINISH = (
         message=bindparam("said"),
         text_digest=bindparam("digest"),
     )
+    .returning(drafts.c.policy)
 )
 _COST = (
     update(events)
@@ -112,13 +113,14 @@ def finish_draft(
     completion_tokens: int | None = None,
     message: str | None = None,
     text_digest: str | None = None,
-) -> bool:
-    """Write the text of a draft that is not finished yet; returns whether there was such a draft."""
+) -> str | None:
+    """Write the text of a draft that is not finished yet; returns its arm, or None if there is no such draft."""
     values: dict[str, Any] = {"id": response_id, "text": response, "reason": reason}
     values |= {"rule": non_answer, "others": compared, "took": seconds, "log_mu": logprob}
     values |= {"tokens_in": prompt_tokens, "tokens_out": completion_tokens}
     values |= {"said": message, "digest": text_digest}
-    return bool(connection.execute(_FINISH, values).rowcount)
+    found = connection.execute(_FINISH, values).first()
+    return None if found is None else str(found.policy)
 
 
 def reroute_draft(connection: Connection, response_id: str, arm: str) -> None:

@@ -187,6 +187,8 @@ class RecordResponse:
         completion_tokens: The tokens of the response; None if the backend did not say.
         message: The assistant's message as JSON, if it is a tool call.
         text_digest: Digest of its text, which is not kept; None if there is no text, or it is kept.
+        arm: Who wrote it; None if that is whose the draft is. It is another one if two replicas were asked
+            for the same response, and the one whose decision came second has finished first.
     """
 
     response_id: str
@@ -201,6 +203,7 @@ class RecordResponse:
     completion_tokens: int | None = None
     message: str | None = None
     text_digest: str | None = None
+    arm: str | None = None
 
     @property
     def names(self) -> Collection[str]:
@@ -208,7 +211,7 @@ class RecordResponse:
         return of_response(self.response_id)
 
     def apply(self, appender: EventAppender) -> tuple[str, str] | None:
-        """Write the text, and the costs of edits that came before it.
+        """Write the text and who wrote it, and the costs of edits that came before it.
 
         An application that streams may send an edit before the last part of the response has arrived.
 
@@ -217,7 +220,7 @@ class RecordResponse:
         """
         connection = appender.connection
         # It updates only a draft without an end, so of several attempts the first to finish is kept.
-        finished = writes.finish_draft(
+        arm = writes.finish_draft(
             connection,
             self.response_id,
             self.response,
@@ -231,9 +234,13 @@ class RecordResponse:
             message=self.message,
             text_digest=self.text_digest,
         )
-        if not finished:
+        if arm is None:
             draft = reads.draft(connection, self.response_id)
             return None if draft is None or draft.response is None else (draft.response, draft.policy)
+        if (
+            self.arm is not None and self.arm != arm
+        ):  # in this transaction: an edit must not find the other arm
+            RecordReroute(self.response_id, self.arm, 1, self.time).apply(appender)
         if self.response is None and self.text_digest is None:
             ExpireResponses((self.response_id,), self.time, "void").apply(appender)
             return None

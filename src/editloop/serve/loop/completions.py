@@ -152,8 +152,6 @@ class CompletionService:
         if there is not None:
             written, generation.arm = there
             completion = Completion(written, completion.finish, {"role": "assistant", "content": written})
-        else:
-            await self._take_over(generation)
         self._consider_shadow(request, response_id, ending)
         return CompletionResult(response_id, generation.arm, completion, generation.model_seconds)
 

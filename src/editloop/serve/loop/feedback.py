@@ -314,6 +314,7 @@ class FeedbackLoop:
             ending.completion_tokens,
             ending.message,
             ending.text_digest,
+            arm or None,
         )
         return await self.write(command)
 
