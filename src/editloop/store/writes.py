@@ -114,7 +114,7 @@ def finish_draft(
     message: str | None = None,
     text_digest: str | None = None,
 ) -> str | None:
-    """Write the text of a draft that is not finished yet; returns its arm, or None if there is no such draft."""
+    """Write the text of a draft that is not finished yet, and return its arm; None without such a draft."""
     values: dict[str, Any] = {"id": response_id, "text": response, "reason": reason}
     values |= {"rule": non_answer, "others": compared, "took": seconds, "log_mu": logprob}
     values |= {"tokens_in": prompt_tokens, "tokens_out": completion_tokens}
