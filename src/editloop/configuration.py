@@ -5,13 +5,15 @@ The command's flags (`editloop.cli.configured`), YAML files and the documentatio
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editloop.errors import ConfigError
 
-__all__ = ["Configuration", "setting"]
+__all__ = ["Configuration", "read_yaml", "setting"]
 
 
 class Configuration(BaseModel):
@@ -57,3 +59,21 @@ def setting(
     """
     extra: dict[str, Any] = {"section": section, "common": common} | ({"flat": True} if flat else {})
     return Field(default=default, description=description, json_schema_extra=extra, **limits)
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """Return the content of a YAML file.
+
+    Args:
+        path: The file.
+        what: What it holds, for the error message.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the {what}: {error.strerror}", seen=str(path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the {what} is not YAML", seen=str(path)) from error

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from editloop.cli.places import Place
+from editloop.configuration import read_yaml
 from editloop.edits.cost import DEFAULT_COST
 from editloop.errors import ConfigError
 
@@ -72,12 +72,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None:
         return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration: {error.strerror}", seen=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("the configuration is not YAML", seen=str(path)) from error
+    content = read_yaml(path, "configuration")
     if not isinstance(content, dict):
         raise ConfigError("the configuration is not a mapping of flags to values", seen=content)
     known = {p.name: p for p in context.command.params if p.name not in ("config", "help", "help_all")}

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Row, select
 
+from editloop.store.paging import newest_page
 from editloop.store.schema import audit
 
 __all__ = ["ACTIONS", "COMMAND_LINE", "Action", "AuditEntry", "AuditFilter", "audit_page"]
@@ -88,8 +89,4 @@ def audit_page(
         query = query.where(audit.c.time >= which.since)
     if which.until is not None:
         query = query.where(audit.c.time < which.until)
-    if before is not None:
-        moment, entry = before
-        query = query.where((audit.c.time < moment) | ((audit.c.time == moment) & (audit.c.id < entry)))
-    query = query.order_by(audit.c.time.desc(), audit.c.id.desc()).limit(limit)
-    return connection.execute(query).all()
+    return newest_page(connection, query, audit.c.time, audit.c.id, limit, before)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, or_, select
 
+from editloop.store.paging import newest_page
 from editloop.store.schema import log_view
 
 __all__ = ["LogFilter", "log_page", "log_rows"]
@@ -65,14 +66,7 @@ def log_page(
         limit: The most rows of the page.
         before: Time and id of the last row of the previous page; None for the first page.
     """
-    query = which.select()
-    # By the last row and not by an offset: rows that are added meanwhile would shift the pages.
-    if before is not None:
-        moment, response_id = before
-        same_time = (log_view.c.time == moment) & (log_view.c.id < response_id)
-        query = query.where((log_view.c.time < moment) | same_time)
-    query = query.order_by(log_view.c.time.desc(), log_view.c.id.desc()).limit(limit)
-    return connection.execute(query).all()
+    return newest_page(connection, which.select(), log_view.c.time, log_view.c.id, limit, before)
 
 
 def log_rows(connection: Connection, which: LogFilter) -> Iterator[Row[Any]]:

@@ -15,9 +15,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
+from editloop.configuration import read_yaml
 from editloop.errors import ConfigError
 from editloop.offline.config import FitConfig
 from editloop.offline.methods import METHODS
@@ -56,12 +56,7 @@ def read_grid(path: Path) -> dict[str, tuple[Any, ...]]:
     Raises:
         ConfigError: The file cannot be read, or is not such a mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the grid, {error.strerror}", seen=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("the grid is not YAML", seen=str(path)) from error
+    content = read_yaml(path, "grid")
     if not isinstance(content, dict):
         raise ConfigError("a grid is a mapping from fields to lists of values", seen=str(path))
     return {name: _listed(values) for name, values in _flat(content)}
